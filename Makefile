@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target sets up what it needs: .venv is made from the lock file, once, and again when the lock changes.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv from the lock file (all other targets do it by themselves)
+
+$(READY): uv.lock pyproject.toml setup-requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "novitai needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "python3 cannot make a virtual environment: on Debian, apt install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r setup-requirements.txt
+	@VIRTUAL_ENV= $(BIN)/uv sync --quiet --locked --python $(BIN)/python
+	@touch $@
+
+demo: setup ## one instance from request to running, before your eyes (DEMO_FLAGS=--once exits afterwards)
+	@$(BIN)/novitai demo $(DEMO_FLAGS)
+
+test: setup ## run all tests (PYTEST_FLAGS=... is handed on)
+	@$(BIN)/pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+
+check: setup ## lint, format, types, and the walls between the rooms
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: setup ## rewrite the sources as the formatter and the linter want them
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup ## run the benchmarks; each is a ratio against a yardstick of the same minute
+	@$(BIN)/python -m benchmarks
+
+lock: setup ## refresh the lock file within the bounds of pyproject.toml
+	@$(BIN)/uv lock --upgrade
+	@$(BIN)/uv export --quiet --only-group setup --no-emit-project --no-header -o setup-requirements.txt
+
+clean: ## remove what the targets made
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
