@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Identifiers and randomness, handed in, so that a test can foretell them."""
+
+from __future__ import annotations
+
+import random
+import string
+from typing import Final
+
+_LOWER: Final = string.ascii_lowercase + string.digits
+_MIXED: Final = string.ascii_letters + string.digits
+
+INSTALLATION_ID_LENGTH: Final = 6
+ATTEMPT_ID_LENGTH: Final = 16
+
+
+class Ids:
+    """Makes every identifier; from the system's own entropy unless a source is given."""
+
+    def __init__(self, source: random.Random | None = None) -> None:
+        self._random = source or random.SystemRandom()
+
+    def instance(self, now: int) -> str:
+        """Make `inst_<unix seconds>_<12 of [a-z0-9]>`; `now` in Unix milliseconds."""
+        return f"inst_{now // 1000}_{self.text(12)}"
+
+    def request(self, now: int) -> str:
+        """Make `req_<unix seconds>_<12 of [a-z0-9]>`; `now` in Unix milliseconds."""
+        return f"req_{now // 1000}_{self.text(12)}"
+
+    def prefixed(self, prefix: str) -> str:
+        """Make `<prefix>_<20 of [a-z0-9]>`: operations `op`, events `evt`, keys `key`."""
+        return f"{prefix}_{self.text(20)}"
+
+    def installation(self) -> str:
+        """Make the 6 characters that tell this installation's upstream instances from others'."""
+        return self.text(INSTALLATION_ID_LENGTH)
+
+    def attempt(self) -> str:
+        """Make the 16 characters that mark one create call upstream."""
+        return self.text(ATTEMPT_ID_LENGTH)
+
+    def text(self, length: int) -> str:
+        """Make `length` random characters of [a-z0-9]."""
+        return "".join(self._random.choices(_LOWER, k=length))
+
+    def key_body(self, length: int = 32) -> str:
+        """Make `length` random letters and digits for an API key."""
+        return "".join(self._random.choices(_MIXED, k=length))
+
+    def jitter(self, seconds: float, fraction: float = 0.1) -> float:
+        """Return `seconds` give or take `fraction` of it."""
+        return seconds * (1 + fraction * (2 * self._random.random() - 1))

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed settings: the environment and `.env`, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import platformdirs
+from dotenv import dotenv_values
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from novitai.errors import SettingsError
+
+PREFIX: Final = "NOVITAI_"
+# What container platforms inject for a service that is called novitai; not ours to judge.
+_INJECTED: Final = ("NOVITAI_PORT", "NOVITAI_SERVICE_")
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Environment(StrEnum):
+    """Where this runs: decides on log format and on insisting on HTTPS."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class FailedInstancePolicy(StrEnum):
+    """What becomes of an instance that was bought and never served."""
+
+    STOP = "stop"
+    KEEP = "keep"
+    DELETE = "delete"
+
+
+def _split_networks(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+class Settings(BaseSettings):
+    """Every setting there is. The environment's name is `NOVITAI_` and the field in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    novita_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("NOVITA_API_KEY"),
+        description="The key with which novitai calls Novita.",
+    )
+    upstream_url: str = Field(
+        default="https://api.novita.ai",
+        description="Where Novita's API is; the paths are appended.",
+    )
+    upstream_calls_per_minute: int = Field(
+        default=300,
+        ge=1,
+        le=100_000,
+        description="At most so many calls a minute leave this process.",
+    )
+    upstream_timeout_seconds: float = Field(
+        default=15.0, ge=0.2, le=120, description="How long one call to Novita may take."
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="sqlite:///PATH or postgresql://...; default: novitai.db in the data folder.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("novitai", appauthor=False),
+        description="The folder of the embedded database and its secret key.",
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="At least 32 bytes; keys the digests of API keys and encrypts stored secrets.",
+    )
+    admin_api_key: SecretStr | None = Field(
+        default=None, description="A key with every scope, at least 20 characters."
+    )
+    sync_interval_seconds: float = Field(
+        default=5.0,
+        ge=0.2,
+        le=3600,
+        description="How often the account is listed while something moves.",
+    )
+    absent_after_seconds: float = Field(
+        default=180.0,
+        ge=2,
+        le=86_400,
+        description="How long a create must be unseen to count as absent.",
+    )
+    placement_deadline_seconds: float = Field(
+        default=7200.0, ge=1, le=604_800, description="An instance not bought by then has failed."
+    )
+    failed_instance_policy: FailedInstancePolicy = Field(
+        default=FailedInstancePolicy.STOP,
+        description="What becomes of an instance that never served.",
+    )
+    rate_limit_per_minute: int = Field(
+        default=100, ge=1, le=1_000_000, description="Requests a minute that each API key may make."
+    )
+    rate_limit_burst: int = Field(
+        default=20, ge=0, le=1_000_000, description="Requests beyond that, at once, after a pause."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="redis://...: shares the rate limit between several processes."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="whsec_...: signs webhooks; made and kept if absent."
+    )
+    webhook_allow_private: bool = Field(
+        default=False, description="Whether webhooks may go to private and loopback addresses."
+    )
+    environment: Environment = Field(
+        default=Environment.DEVELOPMENT, description="development or production (insists on HTTPS)."
+    )
+    trusted_proxies: Annotated[
+        tuple[IpNetwork, ...], NoDecode, BeforeValidator(_split_networks)
+    ] = Field(
+        default=(),
+        description="Addresses or networks, comma-separated, whose X-Forwarded-* is believed.",
+    )
+
+    @field_validator("upstream_url")
+    @classmethod
+    def _an_http_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+        ):
+            raise ValueError(
+                "must be an http:// or https:// URL without a query, such as https://api.novita.ai"
+            )
+        return value.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _a_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in {
+            "sqlite",
+            "postgresql",
+            "postgres",
+        }:
+            raise ValueError("must begin with sqlite:///, postgresql:// or postgres://")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < 32:
+            raise ValueError(
+                "must be at least 32 bytes long, such as the output of: openssl rand -hex 32"
+            )
+        return value
+
+    @field_validator("admin_api_key")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        text = value.get_secret_value()
+        if len(text) < 20:
+            raise ValueError("must be at least 20 characters long")
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("must be visible ASCII characters, since it travels in a header")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _a_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith("whsec_"):
+            raise ValueError("must begin with whsec_")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _a_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in {
+            "redis",
+            "rediss",
+            "unix",
+        }:
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @property
+    def database(self) -> str:
+        """The database's URL, with the embedded file's path filled in."""
+        if self.database_url is None:
+            return f"sqlite:///{(self.data_dir.expanduser() / 'novitai.db').absolute()}"
+        return self.database_url.get_secret_value()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the store is the embedded SQLite file."""
+        return self.database.startswith("sqlite")
+
+
+def environment_name(field: str) -> str:
+    """Name the environment variable of a settings field."""
+    return "NOVITA_API_KEY" if field == "novita_api_key" else PREFIX + field.upper()
+
+
+def known_names() -> list[str]:
+    """List every environment variable that is read."""
+    return [environment_name(field) for field in Settings.model_fields]
+
+
+def load(dotenv: Path = Path(".env")) -> Settings:
+    """Read and check the settings; the environment wins over `.env`.
+
+    Raises:
+        SettingsError: a name nobody reads (with the nearest known one), or a value that is wrong.
+    """
+    try:
+        _refuse_unknown({**_read_dotenv(dotenv), **os.environ}, dotenv)
+        return Settings(_env_file=dotenv)  # type: ignore[call-arg]  # pydantic-settings adds it
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+
+
+def _refuse_unknown(values: Mapping[str, str], dotenv: Path) -> None:
+    known = known_names()
+    for name in sorted(values):
+        if not name.startswith(PREFIX) or name in known or name.startswith(_INJECTED):
+            continue
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        raise SettingsError(
+            f"{name}: there is no such setting (environment, {dotenv}); the nearest is {nearest[0]}"
+        )
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        name = environment_name(str(problem["loc"][0]).lower()) if problem["loc"] else PREFIX
+        lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
