@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an event is: one line of the log that history, webhooks and the live stream all read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from novitai.domain.instance import InstanceStatus
+
+
+class EventType(StrEnum):
+    """Everything that is worth telling. Those named after a status are told to webhooks."""
+
+    CREATED = "instance.created"
+    STARTING = "instance.starting"
+    RUNNING = "instance.running"
+    STOPPING = "instance.stopping"
+    STOPPED = "instance.stopped"
+    FAILED = "instance.failed"
+    MIGRATING = "instance.migrating"
+    SPOT_RECLAIM_SCHEDULED = "instance.spot_reclaim_scheduled"
+    TERMINATING = "instance.terminating"
+    TERMINATED = "instance.terminated"
+    DRIFT = "instance.drift"
+    CLEANED_UP = "instance.cleaned_up"
+    SURPLUS_DELETED = "instance.surplus_deleted"
+    ATTEMPT_REFUSED = "instance.attempt_refused"
+
+
+def of_status(status: InstanceStatus) -> EventType:
+    """Name the event that says an instance has come to `status`."""
+    if status is InstanceStatus.CREATING:
+        return EventType.CREATED
+    return EventType(f"instance.{status.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the log; `at` in Unix milliseconds, `sequence` rises within an instance."""
+
+    id: str
+    sequence: int
+    instance_id: str
+    type: EventType
+    at: int
+    data: Mapping[str, object]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operation and an attempt are: a verb in progress, and one create call within it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class OperationKind(StrEnum):
+    """The verbs. The job type of each is `<kind>_instance` (`create_instance`, ...)."""
+
+    CREATE = "create"
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    DELETE = "delete"
+
+
+class Outcome(StrEnum):
+    """How an operation ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class AttemptState(StrEnum):
+    """What is known of one create call.
+
+    `SENT` and `UNKNOWN` are settled by listing, never by posting again. `SENT` is written before
+    the call leaves, so a crash finds it; `UNKNOWN` when the call's end was seen and said nothing.
+    """
+
+    SENT = "sent"
+    UNKNOWN = "unknown"
+    BOUGHT = "bought"
+    REFUSED = "refused"
+    NOT_SENT = "not_sent"
+    ABSENT = "absent"
+    SURPLUS = "surplus"
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known if something was bought."""
+        return self not in {AttemptState.SENT, AttemptState.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A verb in progress: a small state machine, one step at a time. Times in Unix milliseconds.
+
+    `token` fences: whoever claims the operation raises it, and a write with an old token changes
+    nothing. `wake` counts nudges, so that one that comes while a step runs is not lost.
+    """
+
+    id: str
+    kind: OperationKind
+    instance_id: str
+    phase: str
+    created_at: int
+    updated_at: int
+    token: int = 0
+    wake: int = 0
+    attempts: int = 0
+    done: bool = False
+    outcome: Outcome | None = None
+    deadline_at: int | None = None
+    next_step_at: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    memory: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One create call: written before it leaves, and what was learnt of it afterwards.
+
+    `price` is Novita's unit, 1/100000 USD per GPU-hour. `ended_at` is when the request ended; not
+    known after a crash. `unseen_count` counts the complete listings without it since then, the
+    first of which began at `unseen_since`.
+    """
+
+    id: str
+    operation_id: str
+    instance_id: str
+    upstream_name: str
+    product_id: str
+    cluster_id: str
+    price: int
+    state: AttemptState
+    created_at: int
+    send_by: int
+    ended_at: int | None = None
+    upstream_id: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    unseen_count: int = 0
+    unseen_since: int | None = None

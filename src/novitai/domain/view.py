@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The view: an instance as the API, the event log and webhooks show it.
+
+Absent optional values are left out. Secrets never enter it: passwords, `envs`, user info in URLs.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+from novitai.clock import iso
+from novitai.domain.instance import Instance
+from novitai.domain.operation import Operation
+
+View = dict[str, object]
+
+
+def view(instance: Instance, operation: Operation | None, observed_at: int | None = None) -> View:
+    """Show an instance (API reference, "InstanceDetails").
+
+    Args:
+        instance: The record.
+        operation: Its unfinished operation, if any.
+        observed_at: When it was last seen, in Unix milliseconds; from the last listing.
+    """
+    shown: dict[str, object | None] = {
+        "id": instance.id,
+        "name": instance.name,
+        "status": instance.status.value,
+        "gpuNum": instance.gpu_num,
+        "region": instance.region,
+        "portMappings": [
+            {"port": mapping.port, "endpoint": mapping.endpoint, "type": mapping.type}
+            for mapping in instance.observed.port_mappings
+        ],
+        "connectionDetails": _connection(instance),
+        "createdAt": iso(instance.created_at),
+        "readyAt": _time(instance.ready_at),
+        "productName": instance.product_name,
+        "productId": instance.product_id,
+        "templateId": instance.template_id,
+        "rootfsSize": instance.rootfs_size,
+        "billingMode": instance.billing_mode.value,
+        "hourlyPrice": instance.hourly_price,
+        "webhookUrl": masked_url(instance.webhook_url) if instance.webhook_url else None,
+        "startedAt": _time(instance.started_at),
+        "stoppedAt": _time(instance.stopped_at),
+        "lastUsedAt": _time(instance.last_used_at),
+        "upstreamId": instance.upstream_id,
+        "upstreamStatus": instance.observed.status,
+        "operation": _operation(operation),
+        "error": _error(instance),
+        "observedAt": _time(observed_at),
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def masked_url(url: str) -> str:
+    """Show a URL without the user name and password it may hold."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+
+
+def _connection(instance: Instance) -> dict[str, str] | None:
+    observed = instance.observed
+    details = {
+        "ssh": observed.ssh,
+        "jupyter": observed.jupyter,
+        "webTerminal": observed.web_terminal,
+    }
+    return {name: value for name, value in details.items() if value} or None
+
+
+def _operation(operation: Operation | None) -> dict[str, str] | None:
+    if operation is None:
+        return None
+    return {"id": operation.id, "kind": operation.kind.value, "phase": operation.phase}
+
+
+def _error(instance: Instance) -> dict[str, str] | None:
+    if instance.error is None:
+        return None
+    error = instance.error
+    return {"code": error.code, "message": error.message, "at": iso(error.at)}
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else iso(at)

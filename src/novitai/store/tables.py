@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables. Times are Unix milliseconds, prices 1/100000 USD, sealed columns are encrypted.
+
+No two writers share a column: in `instances`, `obs_*` belongs to sync, `status` to the function
+that derives it, and everything else to operations.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite makes a rowid of INTEGER alone; PostgreSQL needs 64 bits.
+_SEQUENCE: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+installation: Final = Table(
+    "installation",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""Facts about this installation as a whole, by name: `id`, the sealed webhook secret."""
+
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("scopes", String(40), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+)
+
+instances: Final = Table(
+    "instances",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("product_name", String(255), nullable=False),
+    Column("template_id", String(255), nullable=False),
+    Column("gpu_num", Integer, nullable=False),
+    Column("rootfs_size", Integer, nullable=False),
+    Column("region", String(64), nullable=False),
+    Column("billing_mode", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("product_id", String(255)),
+    Column("cluster_id", String(255)),
+    Column("region_fallback", Boolean, nullable=False, server_default=false()),
+    Column("max_hourly_price", BigInteger),
+    Column("hourly_price", BigInteger),
+    Column("webhook_url", Text),
+    Column("launch_sealed", LargeBinary, nullable=False),
+    Column("upstream_id", String(64), unique=True),
+    Column("bought_at", BigInteger),
+    Column("ever_ran", Boolean, nullable=False, server_default=false()),
+    Column("ready_at", BigInteger),
+    Column("started_at", BigInteger),
+    Column("stopped_at", BigInteger),
+    Column("terminated_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Column("acted_at", BigInteger),
+    Column("failed", Boolean, nullable=False, server_default=false()),
+    Column("gone", Boolean, nullable=False, server_default=false()),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("error_at", BigInteger),
+    Column("obs_status", String(64)),
+    Column("obs_at", BigInteger),
+    Column("obs_error", Text),
+    Column("obs_port_mappings", Text, nullable=False, server_default="[]"),
+    Column("obs_ssh", Text),
+    Column("obs_jupyter", Text),
+    Column("obs_web_terminal", Text),
+    Column("obs_credentials_sealed", LargeBinary),
+    Column("obs_spot_status", String(64)),
+    Column("obs_spot_reclaim_at", BigInteger),
+    Column("obs_digest", String(32)),
+    Column("obs_missing_since", BigInteger),
+    Column("obs_missing_count", Integer, nullable=False, server_default=text("0")),
+)
+Index("ix_instances_created_at_id", instances.c.created_at, instances.c.id)
+Index("ix_instances_status_created_at", instances.c.status, instances.c.created_at)
+Index("ix_instances_name", instances.c.name)
+Index(
+    "ix_instances_product_ready",
+    instances.c.product_name,
+    instances.c.created_at,
+    sqlite_where=instances.c.ready_at.is_not(None),
+    postgresql_where=instances.c.ready_at.is_not(None),
+)
+
+operations: Final = Table(
+    "operations",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("phase", String(20), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("token", BigInteger, nullable=False, server_default=text("0")),
+    Column("wake", BigInteger, nullable=False, server_default=text("0")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("done", Boolean, nullable=False, server_default=false()),
+    Column("outcome", String(20)),
+    Column("deadline_at", BigInteger),
+    Column("next_step_at", BigInteger),
+    Column("lease_until", BigInteger),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("memory", Text, nullable=False, server_default="{}"),
+)
+Index(
+    "ix_operations_due",
+    operations.c.kind,
+    operations.c.next_step_at,
+    sqlite_where=~operations.c.done,
+    postgresql_where=~operations.c.done,
+)
+Index(
+    "uq_operations_running",
+    operations.c.instance_id,
+    unique=True,
+    sqlite_where=~operations.c.done,
+    postgresql_where=~operations.c.done,
+)
+Index("ix_operations_instance_id", operations.c.instance_id)
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("operation_id", String(40), ForeignKey("operations.id"), nullable=False),
+    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("upstream_name", String(255), nullable=False, unique=True),
+    Column("product_id", String(255), nullable=False),
+    Column("cluster_id", String(255), nullable=False),
+    Column("price", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("send_by", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("upstream_id", String(64)),
+    Column("reason", String(64)),
+    Column("message", Text),
+    Column("unseen_count", Integer, nullable=False, server_default=text("0")),
+    Column("unseen_since", BigInteger),
+)
+Index("ix_attempts_instance_id", attempts.c.instance_id)
+Index("ix_attempts_operation_id", attempts.c.operation_id)
+Index(
+    "ix_attempts_unsettled",
+    attempts.c.created_at,
+    sqlite_where=attempts.c.state.in_(["sent", "unknown"]),
+    postgresql_where=attempts.c.state.in_(["sent", "unknown"]),
+)
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("data", Text, nullable=False),
+)
+Index("ix_events_instance_id_sequence", events.c.instance_id, events.c.sequence)
+
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    Column("api_key_id", String(40), primary_key=True),
+    Column("route", String(255), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("body_digest", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+Index("ix_idempotency_keys_created_at", idempotency_keys.c.created_at)
+
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""Who does what only one may do at a time, such as listing the account."""
+
+listings: Final = Table(
+    "listings",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("began_at", BigInteger, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("instances", Integer, nullable=False),
+    Column("unmanaged", Integer, nullable=False),
+)
+"""The last listing of the account, in the one row named `last`."""
+
+workers: Final = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
