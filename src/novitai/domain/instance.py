@@ -143,7 +143,8 @@ class Observed:
     """What the account listing last said of an instance. Written by sync alone.
 
     `at` is when the listing that brought the news began; `missing_since` and `missing_count` tell
-    for how long, and in how many complete listings, the row has been absent.
+    for how long, and in how many complete listings, the row has been absent; `gone` that this has
+    been proven by three complete listings over a minute or more and a look-up.
     """
 
     status: str | None = None
@@ -157,6 +158,7 @@ class Observed:
     spot_reclaim_at: int | None = None
     missing_since: int | None = None
     missing_count: int = 0
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,5 @@ class Instance:
     last_used_at: int | None = None
     acted_at: int | None = None
     failed: bool = False
-    gone: bool = False
     error: InstanceError | None = None
     observed: Observed = Observed()

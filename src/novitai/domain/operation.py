@@ -9,13 +9,22 @@ from enum import StrEnum
 
 
 class OperationKind(StrEnum):
-    """The verbs. The job type of each is `<kind>_instance` (`create_instance`, ...)."""
+    """The verbs. The job type of each is `<kind>_instance` (`create_instance`, ...).
+
+    `REAP` is ours alone: it ends the billing of an instance that failed.
+    """
 
     CREATE = "create"
     START = "start"
     STOP = "stop"
     RESTART = "restart"
     DELETE = "delete"
+    REAP = "reap"
+
+    @property
+    def job(self) -> str:
+        """The job type under which metrics and logs know this verb."""
+        return f"{self.value}_instance"
 
 
 class Outcome(StrEnum):
@@ -66,6 +75,7 @@ class Operation:
     attempts: int = 0
     done: bool = False
     outcome: Outcome | None = None
+    lease_until: int | None = None
     deadline_at: int | None = None
     next_step_at: int | None = None
     error_code: str | None = None

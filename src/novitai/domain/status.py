@@ -103,7 +103,7 @@ def _while_creating(instance: Instance) -> InstanceStatus:
 
 
 def _from_observation(instance: Instance) -> InstanceStatus:
-    if instance.gone:
+    if instance.observed.gone:
         return InstanceStatus.TERMINATED
     seen = read_word(instance.observed.status)
     if seen is Observation.RUNNING:

@@ -7,7 +7,7 @@ that derives it, and everything else to operations.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     Text,
@@ -33,6 +34,9 @@ metadata: Final = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+Record = Row[*tuple[Any, ...]]
+"""A row as it comes: its types are those of the columns asked for, in their order."""
 
 # SQLite makes a rowid of INTEGER alone; PostgreSQL needs 64 bits.
 _SEQUENCE: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -82,6 +86,7 @@ instances: Final = Table(
     Column("upstream_id", String(64), unique=True),
     Column("bought_at", BigInteger),
     Column("ever_ran", Boolean, nullable=False, server_default=false()),
+    Column("first_ready_at", BigInteger),
     Column("ready_at", BigInteger),
     Column("started_at", BigInteger),
     Column("stopped_at", BigInteger),
@@ -89,7 +94,6 @@ instances: Final = Table(
     Column("last_used_at", BigInteger),
     Column("acted_at", BigInteger),
     Column("failed", Boolean, nullable=False, server_default=false()),
-    Column("gone", Boolean, nullable=False, server_default=false()),
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("error_at", BigInteger),
@@ -106,6 +110,7 @@ instances: Final = Table(
     Column("obs_digest", String(32)),
     Column("obs_missing_since", BigInteger),
     Column("obs_missing_count", Integer, nullable=False, server_default=text("0")),
+    Column("obs_gone", Boolean, nullable=False, server_default=false()),
 )
 Index("ix_instances_created_at_id", instances.c.created_at, instances.c.id)
 Index("ix_instances_status_created_at", instances.c.status, instances.c.created_at)
@@ -114,8 +119,8 @@ Index(
     "ix_instances_product_ready",
     instances.c.product_name,
     instances.c.created_at,
-    sqlite_where=instances.c.ready_at.is_not(None),
-    postgresql_where=instances.c.ready_at.is_not(None),
+    sqlite_where=instances.c.first_ready_at.is_not(None),
+    postgresql_where=instances.c.first_ready_at.is_not(None),
 )
 
 operations: Final = Table(

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on `attempts`. What was learnt of a create call is written here whoever learnt it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, select, update
+
+from novitai.domain.operation import Attempt, AttemptState
+from novitai.store.tables import Record
+from novitai.store.tables import attempts as table
+
+_COLUMNS: Final = tuple(table.c)
+_UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.settled)
+
+
+def insert(connection: Connection, attempt: Attempt) -> None:
+    """Write an attempt, before its create call leaves."""
+    connection.execute(
+        table.insert().values(
+            id=attempt.id,
+            operation_id=attempt.operation_id,
+            instance_id=attempt.instance_id,
+            upstream_name=attempt.upstream_name,
+            product_id=attempt.product_id,
+            cluster_id=attempt.cluster_id,
+            price=attempt.price,
+            state=attempt.state.value,
+            created_at=attempt.created_at,
+            send_by=attempt.send_by,
+        )
+    )
+
+
+def settle(
+    connection: Connection,
+    attempt_id: str,
+    state: AttemptState,
+    *,
+    upstream_id: str | None = None,
+    reason: str | None = None,
+    message: str | None = None,
+    ended_at: int | None = None,
+) -> None:
+    """Write what was learnt of an attempt.
+
+    A purchase, once known, is never unlearnt: only `SURPLUS` may replace `BOUGHT`.
+    """
+    allowed = [*_UNSETTLED]
+    if state is AttemptState.BOUGHT:
+        allowed += [
+            AttemptState.ABSENT.value,
+            AttemptState.REFUSED.value,
+            AttemptState.NOT_SENT.value,
+        ]
+    if state is AttemptState.SURPLUS:
+        allowed = [member.value for member in AttemptState]
+    values: dict[str, object] = {"state": state.value}
+    if upstream_id is not None:
+        values["upstream_id"] = upstream_id
+    if reason is not None:
+        values["reason"] = reason[:64]
+    if message is not None:
+        values["message"] = message
+    if ended_at is not None:
+        values["ended_at"] = ended_at
+    connection.execute(
+        update(table).where(table.c.id == attempt_id, table.c.state.in_(allowed)).values(**values)
+    )
+
+
+def note_unseen(connection: Connection, attempt_id: str, *, count: int, since: int) -> None:
+    """Record in how many complete listings an unsettled attempt has not been seen."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == attempt_id, table.c.state.in_(_UNSETTLED))
+        .values(unseen_count=count, unseen_since=since)
+    )
+
+
+def of_operation(connection: Connection, operation_id: str) -> list[Attempt]:
+    """List the attempts of an operation, oldest first."""
+    rows = connection.execute(
+        select(*_COLUMNS)
+        .where(table.c.operation_id == operation_id)
+        .order_by(table.c.created_at, table.c.id)
+    )
+    return [from_row(row) for row in rows]
+
+
+def unsettled(connection: Connection) -> list[Attempt]:
+    """List every attempt of which it is not known if something was bought, oldest first."""
+    rows = connection.execute(
+        select(*_COLUMNS).where(table.c.state.in_(_UNSETTLED)).order_by(table.c.created_at)
+    )
+    return [from_row(row) for row in rows]
+
+
+def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Attempt]:
+    """Load attempts by id; those that do not exist are absent."""
+    found: dict[str, Attempt] = {}
+    for start in range(0, len(ids), 500):
+        rows = connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids[start : start + 500])))
+        found.update((row[0], from_row(row)) for row in rows)
+    return found
+
+
+def from_row(row: Record) -> Attempt:
+    """Map a row of all columns, in the order of the table, to an attempt."""
+    (
+        attempt_id,
+        operation_id,
+        instance_id,
+        upstream_name,
+        product_id,
+        cluster_id,
+        price,
+        state,
+        *rest,
+    ) = row
+    return Attempt(
+        attempt_id,
+        operation_id,
+        instance_id,
+        upstream_name,
+        product_id,
+        cluster_id,
+        price,
+        AttemptState(state),
+        *rest,
+    )

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries by which processes find each other: leases, worker presence, and the last listing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, delete, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from novitai.store.tables import installation, leases, listings, workers
+
+_LAST: Final = "last"
+_INSTALLATION_ID: Final = "id"
+
+
+@dataclass(frozen=True, slots=True)
+class LastListing:
+    """The last listing of the account. `began_at` in Unix milliseconds."""
+
+    began_at: int
+    complete: bool
+    instances: int
+    unmanaged: int
+
+
+def installation_id(connection: Connection, fresh: str) -> str:
+    """Return this installation's id, which is `fresh` the first time."""
+    connection.execute(
+        _insert(connection, installation)
+        .values(name=_INSTALLATION_ID, value=fresh)
+        .on_conflict_do_nothing()
+    )
+    value: str = connection.execute(
+        select(installation.c.value).where(installation.c.name == _INSTALLATION_ID)
+    ).scalar_one()
+    return value
+
+
+def take_lease(connection: Connection, name: str, holder: str, *, now: int, until: int) -> bool:
+    """Take or extend a lease; False while somebody else holds it."""
+    insert = _insert(connection, leases).values(name=name, holder=holder, until=until)
+    taken = connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=[leases.c.name],
+            set_={"holder": holder, "until": until},
+            where=or_(leases.c.holder == holder, leases.c.until <= now),
+        )
+    )
+    return taken.rowcount == 1
+
+
+def release_lease(connection: Connection, name: str, holder: str) -> None:
+    """Give a lease back, if it is ours."""
+    connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
+
+
+def record_listing(connection: Connection, listing: LastListing) -> None:
+    """Record the last listing; an older one never replaces a newer one."""
+    values = {
+        "began_at": listing.began_at,
+        "complete": listing.complete,
+        "instances": listing.instances,
+        "unmanaged": listing.unmanaged,
+    }
+    connection.execute(
+        _insert(connection, listings)
+        .values(name=_LAST, **values)
+        .on_conflict_do_update(
+            index_elements=[listings.c.name],
+            set_=values,
+            where=listings.c.began_at <= listing.began_at,
+        )
+    )
+
+
+def last_listing(connection: Connection) -> LastListing | None:
+    """Return the last listing; None before the first."""
+    row = connection.execute(
+        select(
+            listings.c.began_at, listings.c.complete, listings.c.instances, listings.c.unmanaged
+        ).where(listings.c.name == _LAST)
+    ).first()
+    return None if row is None else LastListing(row[0], row[1], row[2], row[3])
+
+
+def note_worker(connection: Connection, worker_id: str, *, started_at: int, now: int) -> None:
+    """Record that a worker is alive, and forget those that have not been seen for an hour."""
+    connection.execute(
+        _insert(connection, workers)
+        .values(id=worker_id, started_at=started_at, seen_at=now)
+        .on_conflict_do_update(index_elements=[workers.c.id], set_={"seen_at": now})
+    )
+    connection.execute(delete(workers).where(workers.c.seen_at < now - 3_600_000))
+
+
+def forget_worker(connection: Connection, worker_id: str) -> None:
+    """Record that a worker has ended."""
+    connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+def worker_seen_at(connection: Connection) -> int | None:
+    """Return when any worker was last seen; None if never."""
+    seen_at: int | None = connection.execute(select(func.max(workers.c.seen_at))).scalar_one()
+    return seen_at
+
+
+def _insert(connection: Connection, table: object) -> postgresql.Insert | sqlite.Insert:
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return make(table)  # type: ignore[arg-type]  # both take a Table

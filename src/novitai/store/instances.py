@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on `instances`. Rows are mapped by position: a list of 10,000 is mapped often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy.sql import ColumnElement
+
+from novitai.domain.instance import (
+    BillingMode,
+    Instance,
+    InstanceError,
+    InstanceStatus,
+    Observed,
+    PortMapping,
+)
+from novitai.domain.product import PRICE_UNITS_PER_USD, usd
+from novitai.store.tables import Record
+from novitai.store.tables import instances as table
+
+_SHOWN: Final = tuple(
+    column
+    for column in table.c
+    if column.name not in {"launch_sealed", "obs_credentials_sealed", "obs_digest"}
+)
+_AT: Final = {column.name: index for index, column in enumerate(_SHOWN)}
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """The little that sync compares of a live row with what it sees in a listing."""
+
+    id: str
+    upstream_id: str
+    status: InstanceStatus
+    digest: str | None
+    obs_at: int | None
+    acted_at: int | None
+    missing_since: int | None
+    missing_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which instances a list holds; everything given must hold."""
+
+    status: InstanceStatus | None = None
+    region: str | None = None
+    name: str | None = None
+    include_terminated: bool = False
+
+
+def insert(connection: Connection, instance: Instance, launch_sealed: bytes) -> None:
+    """Write a new instance, with the sealed launch specification it will be bought with."""
+    connection.execute(
+        table.insert().values(
+            id=instance.id,
+            name=instance.name,
+            status=instance.status.value,
+            product_name=instance.product_name,
+            template_id=instance.template_id,
+            gpu_num=instance.gpu_num,
+            rootfs_size=instance.rootfs_size,
+            region=instance.region,
+            billing_mode=instance.billing_mode.value,
+            created_at=instance.created_at,
+            updated_at=instance.updated_at,
+            region_fallback=instance.region_fallback,
+            max_hourly_price=to_units(instance.max_hourly_price),
+            webhook_url=instance.webhook_url,
+            launch_sealed=launch_sealed,
+        )
+    )
+
+
+def load(connection: Connection, instance_id: str) -> Instance | None:
+    """Load an instance; None where there is none."""
+    row = connection.execute(select(*_SHOWN).where(table.c.id == instance_id)).first()
+    return None if row is None else from_row(row)
+
+
+def lock(connection: Connection, instance_id: str) -> Instance | None:
+    """Load an instance and keep others from changing it until the transaction ends.
+
+    Whoever writes an instance and its operation locks the instance first; that order, kept by
+    all, is why they cannot deadlock.
+    """
+    row = connection.execute(
+        select(*_SHOWN).where(table.c.id == instance_id).with_for_update(key_share=True)
+    ).first()
+    return None if row is None else from_row(row)
+
+
+def load_launch(connection: Connection, instance_id: str) -> bytes:
+    """Load the sealed launch specification of an instance that exists."""
+    return bytes(
+        connection.execute(
+            select(table.c.launch_sealed).where(table.c.id == instance_id)
+        ).scalar_one()
+    )
+
+
+def update_columns(connection: Connection, instance_id: str, values: Mapping[str, object]) -> None:
+    """Set columns by name. The caller owns them (see `tables`) and holds the row's lock."""
+    connection.execute(update(table).where(table.c.id == instance_id).values(**values))
+
+
+def tracked(connection: Connection) -> list[Tracked]:
+    """List every live row that has an upstream instance, in the order of their ids."""
+    rows = connection.execute(
+        select(
+            table.c.id,
+            table.c.upstream_id,
+            table.c.status,
+            table.c.obs_digest,
+            table.c.obs_at,
+            table.c.acted_at,
+            table.c.obs_missing_since,
+            table.c.obs_missing_count,
+        )
+        .where(
+            table.c.upstream_id.is_not(None),
+            table.c.status != InstanceStatus.TERMINATED.value,
+            ~table.c.obs_gone,
+        )
+        .order_by(table.c.id)
+    )
+    return [
+        Tracked(row[0], row[1], InstanceStatus(row[2]), row[3], row[4], row[5], row[6], row[7])
+        for row in rows
+    ]
+
+
+def count_in_transition(connection: Connection) -> int:
+    """Count the instances whose status is on its way to another."""
+    moving = [
+        InstanceStatus.CREATING,
+        InstanceStatus.STARTING,
+        InstanceStatus.STOPPING,
+        InstanceStatus.MIGRATING,
+        InstanceStatus.TERMINATING,
+    ]
+    return connection.execute(
+        select(func.count())
+        .select_from(table)
+        .where(table.c.status.in_([status.value for status in moving]))
+    ).scalar_one()
+
+
+def count_by_status(connection: Connection) -> dict[InstanceStatus, int]:
+    """Count the instances in each status that occurs."""
+    rows = connection.execute(select(table.c.status, func.count()).group_by(table.c.status))
+    return {InstanceStatus(status): count for status, count in rows}
+
+
+def ready_durations(connection: Connection, product_name: str, limit: int) -> list[int]:
+    """List how long the last creations of a product took to be ready, in milliseconds."""
+    rows = connection.execute(
+        select(table.c.created_at, table.c.first_ready_at)
+        .where(table.c.product_name == product_name, table.c.first_ready_at.is_not(None))
+        .order_by(table.c.created_at.desc())
+        .limit(limit)
+    )
+    return [ready_at - created_at for created_at, ready_at in rows]
+
+
+def page(
+    connection: Connection, wanted: Filter, *, after: tuple[int, str] | None, limit: int
+) -> list[Instance]:
+    """List instances, newest first, after the (created_at, id) of a cursor."""
+    query = select(*_SHOWN).where(*_conditions(wanted))
+    if after is not None:
+        created_at, instance_id = after
+        query = query.where(
+            or_(
+                table.c.created_at < created_at,
+                and_(table.c.created_at == created_at, table.c.id < instance_id),
+            )
+        )
+    query = query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
+    return [from_row(row) for row in connection.execute(query)]
+
+
+def count(connection: Connection, wanted: Filter) -> int:
+    """Count the instances a list holds."""
+    return connection.execute(
+        select(func.count()).select_from(table).where(*_conditions(wanted))
+    ).scalar_one()
+
+
+def _conditions(wanted: Filter) -> Sequence[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.status is not None:
+        conditions.append(table.c.status == wanted.status.value)
+    elif not wanted.include_terminated:
+        conditions.append(table.c.status != InstanceStatus.TERMINATED.value)
+    if wanted.region is not None:
+        conditions.append(func.lower(table.c.region) == wanted.region.lower())
+    if wanted.name is not None:
+        conditions.append(table.c.name == wanted.name)
+    return conditions
+
+
+def to_units(price: float | None) -> int | None:
+    """Convert USD to the stored unit of 1/100000 USD."""
+    return None if price is None else round(price * PRICE_UNITS_PER_USD)
+
+
+def from_row(row: Record) -> Instance:
+    """Map a row of the shown columns to an instance."""
+    return Instance(
+        id=row[_AT["id"]],
+        name=row[_AT["name"]],
+        status=InstanceStatus(row[_AT["status"]]),
+        product_name=row[_AT["product_name"]],
+        template_id=row[_AT["template_id"]],
+        gpu_num=row[_AT["gpu_num"]],
+        rootfs_size=row[_AT["rootfs_size"]],
+        region=row[_AT["region"]],
+        billing_mode=BillingMode(row[_AT["billing_mode"]]),
+        created_at=row[_AT["created_at"]],
+        updated_at=row[_AT["updated_at"]],
+        product_id=row[_AT["product_id"]],
+        cluster_id=row[_AT["cluster_id"]],
+        region_fallback=row[_AT["region_fallback"]],
+        max_hourly_price=_in_usd(row[_AT["max_hourly_price"]]),
+        hourly_price=_in_usd(row[_AT["hourly_price"]]),
+        webhook_url=row[_AT["webhook_url"]],
+        upstream_id=row[_AT["upstream_id"]],
+        bought_at=row[_AT["bought_at"]],
+        ever_ran=row[_AT["ever_ran"]],
+        ready_at=row[_AT["ready_at"]],
+        started_at=row[_AT["started_at"]],
+        stopped_at=row[_AT["stopped_at"]],
+        terminated_at=row[_AT["terminated_at"]],
+        last_used_at=row[_AT["last_used_at"]],
+        acted_at=row[_AT["acted_at"]],
+        failed=row[_AT["failed"]],
+        error=_error(row),
+        observed=_observed(row),
+    )
+
+
+def _error(row: Record) -> InstanceError | None:
+    code = row[_AT["error_code"]]
+    if code is None:
+        return None
+    return InstanceError(code, row[_AT["error_message"]], row[_AT["error_at"]])
+
+
+def _observed(row: Record) -> Observed:
+    return Observed(
+        status=row[_AT["obs_status"]],
+        at=row[_AT["obs_at"]],
+        error=row[_AT["obs_error"]],
+        port_mappings=_mappings(row[_AT["obs_port_mappings"]]),
+        ssh=row[_AT["obs_ssh"]],
+        jupyter=row[_AT["obs_jupyter"]],
+        web_terminal=row[_AT["obs_web_terminal"]],
+        spot_status=row[_AT["obs_spot_status"]],
+        spot_reclaim_at=row[_AT["obs_spot_reclaim_at"]],
+        missing_since=row[_AT["obs_missing_since"]],
+        missing_count=row[_AT["obs_missing_count"]],
+        gone=row[_AT["obs_gone"]],
+    )
+
+
+def _mappings(text: str) -> tuple[PortMapping, ...]:
+    if text == "[]":
+        return ()
+    return tuple(PortMapping(*mapping) for mapping in orjson.loads(text))
+
+
+def dump_mappings(mappings: Sequence[PortMapping]) -> str:
+    """Write port mappings as they are stored."""
+    return orjson.dumps([[m.port, m.endpoint, m.type] for m in mappings]).decode()
+
+
+def _in_usd(price: int | None) -> float | None:
+    return None if price is None else usd(price)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on `operations`: claiming, fencing, waking, and finding what is due.
+
+Whoever claims an operation raises its token; every later write names that token, so that a worker
+that lost its lease changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection, case, func, or_, select, update
+
+from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.errors import NovitaiError
+from novitai.store.tables import Record
+from novitai.store.tables import operations as table
+
+_COLUMNS: Final = tuple(table.c)
+_AT: Final = {column.name: index for index, column in enumerate(_COLUMNS)}
+
+
+class Fenced(NovitaiError):
+    """The operation has been claimed by somebody else, or ended: this write must not count."""
+
+
+def insert(connection: Connection, operation: Operation) -> None:
+    """Write a new operation, due at its `next_step_at`."""
+    connection.execute(
+        table.insert().values(
+            id=operation.id,
+            kind=operation.kind.value,
+            instance_id=operation.instance_id,
+            phase=operation.phase,
+            created_at=operation.created_at,
+            updated_at=operation.updated_at,
+            deadline_at=operation.deadline_at,
+            next_step_at=operation.next_step_at,
+            memory=orjson.dumps(operation.memory).decode(),
+        )
+    )
+
+
+def load(connection: Connection, operation_id: str) -> Operation | None:
+    """Load an operation; None where there is none."""
+    row = connection.execute(select(*_COLUMNS).where(table.c.id == operation_id)).first()
+    return None if row is None else from_row(row)
+
+
+def running(connection: Connection, instance_id: str) -> Operation | None:
+    """Load the unfinished operation of an instance; None where there is none."""
+    row = connection.execute(
+        select(*_COLUMNS).where(table.c.instance_id == instance_id, ~table.c.done)
+    ).first()
+    return None if row is None else from_row(row)
+
+
+def running_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str, Operation]:
+    """Load the unfinished operations of many instances, by instance id."""
+    found: dict[str, Operation] = {}
+    for start in range(0, len(instance_ids), 500):
+        chunk = instance_ids[start : start + 500]
+        rows = connection.execute(
+            select(*_COLUMNS).where(table.c.instance_id.in_(chunk), ~table.c.done)
+        )
+        found.update((row[_AT["instance_id"]], from_row(row)) for row in rows)
+    return found
+
+
+def claim(connection: Connection, operation_id: str, *, now: int, until: int) -> Operation | None:
+    """Take the lease on an operation until `until`; None if it is done or somebody holds it."""
+    row = connection.execute(
+        update(table)
+        .where(
+            table.c.id == operation_id,
+            ~table.c.done,
+            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
+        )
+        .values(token=table.c.token + 1, lease_until=until)
+        .returning(*_COLUMNS)
+    ).first()
+    return None if row is None else from_row(row)
+
+
+def hold(connection: Connection, operation: Operation, **values: object) -> None:
+    """Check that the lease is still ours, within a transaction that depends on it.
+
+    Args:
+        connection: A write transaction.
+        operation: As it was claimed.
+        values: Columns to set with it, such as a later `lease_until`.
+
+    Raises:
+        Fenced: it is not ours any more; the transaction must be rolled back.
+    """
+    changed = connection.execute(
+        update(table)
+        .where(table.c.id == operation.id, table.c.token == operation.token, ~table.c.done)
+        .values(token=operation.token, **values)
+    )
+    if changed.rowcount == 0:
+        raise Fenced(f"{operation.id} is no longer ours (token {operation.token})")
+
+
+def apply(
+    connection: Connection,
+    operation: Operation,
+    *,
+    phase: str,
+    now: int,
+    next_step_at: int,
+    memory: Mapping[str, object],
+    error: tuple[str, str] | None,
+) -> int:
+    """Record the result of a step and give the lease back.
+
+    A nudge that came while the step ran (`wake` grew) makes it due at once.
+
+    Returns:
+        When the next step is due.
+
+    Raises:
+        Fenced: the operation is no longer ours.
+    """
+    code, message = error or (None, None)
+    row = connection.execute(
+        update(table)
+        .where(table.c.id == operation.id, table.c.token == operation.token, ~table.c.done)
+        .values(
+            phase=phase,
+            updated_at=now,
+            lease_until=None,
+            memory=orjson.dumps(memory).decode(),
+            error_code=code,
+            error_message=message,
+            next_step_at=_unless_woken(operation, now, next_step_at),
+        )
+        .returning(table.c.next_step_at)
+    ).first()
+    if row is None:
+        raise Fenced(f"{operation.id} is no longer ours (token {operation.token})")
+    due: int = row[0]
+    return due
+
+
+def _unless_woken(operation: Operation, now: int, next_step_at: int) -> object:
+    return case((table.c.wake > operation.wake, now), else_=next_step_at)
+
+
+def finish(
+    connection: Connection,
+    operation: Operation,
+    *,
+    outcome: Outcome,
+    now: int,
+    error: tuple[str, str] | None = None,
+) -> None:
+    """End an operation.
+
+    Raises:
+        Fenced: the operation is no longer ours.
+    """
+    code, message = error or (None, None)
+    hold(
+        connection,
+        operation,
+        done=True,
+        outcome=outcome.value,
+        updated_at=now,
+        lease_until=None,
+        next_step_at=None,
+        error_code=code,
+        error_message=message,
+    )
+
+
+def release(connection: Connection, operation: Operation, *, next_step_at: int) -> None:
+    """Give a lease back without a result; does nothing if it is no longer ours."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == operation.id, table.c.token == operation.token, ~table.c.done)
+        .values(lease_until=None, next_step_at=next_step_at)
+    )
+
+
+def release_all(connection: Connection) -> int:
+    """Give every lease back: for the one process of an embedded store, when it starts."""
+    return connection.execute(
+        update(table)
+        .where(~table.c.done, table.c.lease_until.is_not(None))
+        .values(lease_until=None, token=table.c.token + 1)
+    ).rowcount
+
+
+def wake(connection: Connection, instance_ids: Sequence[str], *, now: int) -> list[Operation]:
+    """Make the unfinished operations of these instances due now, and return them."""
+    woken: list[Operation] = []
+    for start in range(0, len(instance_ids), 500):
+        rows = connection.execute(
+            update(table)
+            .where(table.c.instance_id.in_(instance_ids[start : start + 500]), ~table.c.done)
+            .values(wake=table.c.wake + 1, next_step_at=now)
+            .returning(*_COLUMNS)
+        )
+        woken.extend(from_row(row) for row in rows)
+    return woken
+
+
+def due(connection: Connection, kind: OperationKind, now: int, limit: int) -> list[str]:
+    """List the ids of operations of a kind that are due and held by nobody, oldest due first."""
+    return list(
+        connection.execute(
+            select(table.c.id)
+            .where(
+                table.c.kind == kind.value,
+                ~table.c.done,
+                table.c.next_step_at <= now,
+                or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
+            )
+            .order_by(table.c.next_step_at)
+            .limit(limit)
+        ).scalars()
+    )
+
+
+def count_unfinished(connection: Connection) -> int:
+    """Count the operations that are not done."""
+    return connection.execute(
+        select(func.count()).select_from(table).where(~table.c.done)
+    ).scalar_one()
+
+
+def from_row(row: Record) -> Operation:
+    """Map a row of all columns to an operation."""
+    outcome = row[_AT["outcome"]]
+    return Operation(
+        id=row[_AT["id"]],
+        kind=OperationKind(row[_AT["kind"]]),
+        instance_id=row[_AT["instance_id"]],
+        phase=row[_AT["phase"]],
+        created_at=row[_AT["created_at"]],
+        updated_at=row[_AT["updated_at"]],
+        token=row[_AT["token"]],
+        wake=row[_AT["wake"]],
+        attempts=row[_AT["attempts"]],
+        done=row[_AT["done"]],
+        outcome=None if outcome is None else Outcome(outcome),
+        lease_until=row[_AT["lease_until"]],
+        deadline_at=row[_AT["deadline_at"]],
+        next_step_at=row[_AT["next_step_at"]],
+        error_code=row[_AT["error_code"]],
+        error_message=row[_AT["error_message"]],
+        memory=orjson.loads(row[_AT["memory"]]),
+    )
