@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When to look at which key again: hints that spare the wait for the next sweep."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+CAPACITY: Final = 10_000
+
+Item = tuple[str, str]
+"""A job's name and key."""
+
+
+class Agenda:
+    """At most one time per key, and at most `capacity` keys; what does not fit is dropped."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._times: dict[Item, int] = {}
+        # Entries whose time is no longer the one in `_times` are stale and skipped.
+        self._heap: list[tuple[int, Item]] = []
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def put(self, item: Item, at: int) -> bool:
+        """Set the item's time, in Unix milliseconds; True if it is now the first of all."""
+        if item not in self._times and len(self._times) >= self._capacity:
+            return False
+        first = self.first()
+        self._times[item] = at
+        heapq.heappush(self._heap, (at, item))
+        if len(self._heap) > 2 * len(self._times) + 64:
+            self._heap = [(time, item) for item, time in self._times.items()]
+            heapq.heapify(self._heap)
+        return first is None or at < first
+
+    def discard(self, item: Item) -> None:
+        """Forget the item's time, if it has one."""
+        self._times.pop(item, None)
+
+    def first(self) -> int | None:
+        """Return the earliest time, in Unix milliseconds."""
+        while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self, now: int) -> Item | None:
+        """Take out the earliest item whose time has come at `now` (Unix milliseconds)."""
+        first = self.first()
+        if first is None or first > now:
+            return None
+        item = heapq.heappop(self._heap)[1]
+        del self._times[item]
+        return item
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._times.clear()
+        self._heap.clear()

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long to leave a key alone whose handler raised, so that a broken row cannot spin."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from novitai.ids import Ids
+
+FIRST_SECONDS: Final = 1.0
+LONGEST_SECONDS: Final = 60.0
+CAPACITY: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    count: int
+    sooner: int
+    """From when a nudge may have it run again, in Unix milliseconds."""
+    until: int
+    """From when the sweep may have it run again, in Unix milliseconds."""
+
+
+class Backoff:
+    """Remembers the keys of one job type that failed, up to a bound; the oldest go first.
+
+    The pause doubles from one second to a minute. A nudge is news, so it waits for the first
+    second only: enough that a handler that nudges itself and then raises does not spin.
+    """
+
+    def __init__(self, ids: Ids, capacity: int = CAPACITY) -> None:
+        self._ids = ids
+        self._capacity = capacity
+        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._failures)
+
+    def failed(self, key: str, now: int) -> None:
+        """Note that the handler raised at `now` (Unix milliseconds)."""
+        before = self._failures.pop(key, None)
+        count = before.count + 1 if before else 1
+        pause = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(count - 1, 16))
+        until = now + int(1000 * min(LONGEST_SECONDS, self._ids.jitter(pause)))
+        sooner = min(until, now + int(1000 * FIRST_SECONDS))
+        self._failures[key] = _Failure(count, sooner, until)
+        if len(self._failures) > self._capacity:
+            self._failures.popitem(last=False)
+
+    def succeeded(self, key: str) -> None:
+        """Forget the key's failures."""
+        if self._failures:
+            self._failures.pop(key, None)
+
+    def held_until(self, key: str, *, nudged: bool) -> int:
+        """Return until when the key is to be left alone, in Unix milliseconds; 0 if it is not."""
+        failure = self._failures.get(key)
+        if failure is None:
+            return 0
+        return failure.sooner if nudged else failure.until
+
+    def forget_old(self, now: int) -> None:
+        """Forget failures that nobody asked for again for a minute after their pause."""
+        horizon = now - int(1000 * LONGEST_SECONDS)
+        for key in [key for key, failure in self._failures.items() if failure.until < horizon]:
+            del self._failures[key]

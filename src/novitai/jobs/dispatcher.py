@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs handlers: one run per key at a time, so many keys per name, in the order they came.
+
+Everything here happens on the event loop; nothing here knows of a database or a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from novitai.clock import Clock
+from novitai.ids import Ids
+from novitai.jobs.agenda import Agenda
+from novitai.jobs.backoff import Backoff
+from novitai.jobs.metrics import JobMetrics
+from novitai.jobs.port import JobType
+from novitai.jobs.waiting import cancel, wait_for, wait_for_all
+
+QUEUE_CAPACITY: Final = 10_000
+_LONGEST_NAP_SECONDS: Final = 1.0
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What one job name has waiting and running."""
+
+    job: JobType
+    backoff: Backoff
+    waiting: dict[str, None] = field(default_factory=dict)
+    running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    ended: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    overflowed: bool = False
+
+
+class Dispatcher:
+    """Takes keys, runs their handlers, and looks again when a handler said so.
+
+    Its memory is bounded: keys that wait are known once each and at most `capacity` of them per
+    name; the rest is left to the sweep, which `on_room` calls for as soon as there is room.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        ids: Ids,
+        metrics: JobMetrics,
+        *,
+        capacity: int = QUEUE_CAPACITY,
+        on_room: Callable[[], None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+        self._capacity = capacity
+        self._on_room = on_room
+        self._lanes: dict[str, _Lane] = {}
+        self._agenda = Agenda()
+        self._agenda_moved = asyncio.Event()
+        self._reminder: asyncio.Task[None] | None = None
+        self._open = False
+
+    @property
+    def jobs(self) -> list[JobType]:
+        """Everything that was registered."""
+        return [lane.job for lane in self._lanes.values()]
+
+    def register(self, job: JobType) -> None:
+        """Take on a job type.
+
+        Raises:
+            ValueError: the name is taken, its concurrency is below 1, or work has begun.
+        """
+        if self._open:
+            raise ValueError(f"{job.name}: register before the engine starts")
+        if job.name in self._lanes:
+            raise ValueError(f"{job.name}: registered already")
+        if job.concurrency < 1:
+            raise ValueError(f"{job.name}: concurrency must be at least 1")
+        self._lanes[job.name] = _Lane(job, Backoff(self._ids))
+        self._metrics.register(job.name)
+
+    def start(self) -> None:
+        """Begin to take keys."""
+        self._open = True
+        self._reminder = asyncio.create_task(self._remind(), name="jobs-reminder")
+
+    def offer(self, name: str, key: str, *, swept: bool = False) -> None:
+        """Have the key's handler run as soon as it may.
+
+        Args:
+            name: The job's name; one that nobody registered here is nobody's business here.
+            key: What the handler gets.
+            swept: Whether a sweep found it. A nudge is news and counts even while the handler
+                runs; what a sweep found may be what the running handler is about to settle.
+        """
+        lane = self._lanes.get(name)
+        if lane is None or not self._open or key in lane.waiting:
+            return
+        if key in lane.running:
+            if not swept:
+                lane.again.add(key)
+            return
+        held_until = lane.backoff.held_until(key, nudged=not swept)
+        if held_until > self._clock.now():
+            if not swept:
+                self._look_again(name, key, held_until)
+            return
+        if len(lane.running) < lane.job.concurrency:
+            self._begin(lane, key)
+        elif len(lane.waiting) < self._capacity:
+            lane.waiting[key] = None
+        else:
+            lane.overflowed = True
+        self._gauge(lane)
+
+    async def ended(self, name: str, key: str) -> None:
+        """Wait until the key neither waits nor runs."""
+        lane = self._lanes[name]
+        if key not in lane.waiting and key not in lane.running:
+            return
+        ended = lane.ended.get(key)
+        if ended is None:
+            ended = lane.ended[key] = asyncio.get_running_loop().create_future()
+        await asyncio.shield(ended)
+
+    def load(self, name: str) -> int:
+        """Count the keys that wait or run."""
+        lane = self._lanes[name]
+        return len(lane.waiting) + len(lane.running)
+
+    def page(self, name: str, size: int) -> int:
+        """Say how many due keys to ask for, so that `size` new ones can be among them."""
+        lane = self._lanes[name]
+        lane.backoff.forget_old(self._clock.now())
+        return size + self.load(name) + len(lane.backoff)
+
+    def is_held(self, name: str, key: str) -> bool:
+        """Whether the key failed and is left alone for a while."""
+        return self._lanes[name].backoff.held_until(key, nudged=False) > self._clock.now()
+
+    def left_behind(self, name: str) -> None:
+        """Note that more is due than could be offered: `on_room` is called when there is room."""
+        lane = self._lanes[name]
+        lane.overflowed = bool(lane.waiting or lane.running)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more keys, wait `grace` seconds for what runs, cancel it, wait for its end."""
+        self._open = False
+        for lane in self._lanes.values():
+            for key in lane.waiting:
+                self._settle(lane, key)
+            lane.waiting.clear()
+            lane.again.clear()
+            lane.overflowed = False
+            self._gauge(lane)
+        self._agenda.clear()
+        await cancel(self._reminder)
+        await wait_for_all(self._running(), grace, self._clock)
+        await cancel(*self._running())
+        for lane in self._lanes.values():
+            # A task that was cancelled before its first step never came to its own end.
+            for key in list(lane.running):
+                self._end(lane, key, None)
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [task for lane in self._lanes.values() for task in lane.running.values()]
+
+    def _begin(self, lane: _Lane, key: str) -> None:
+        self._agenda.discard((lane.job.name, key))
+        name = f"{lane.job.name}:{key}"
+        lane.running[key] = asyncio.create_task(self._run(lane, key), name=name)
+
+    async def _run(self, lane: _Lane, key: str) -> None:
+        name = lane.job.name
+        began = self._clock.monotonic()
+        at: int | None = None
+        try:
+            at = await lane.job.handler(key)
+        except asyncio.CancelledError:
+            self._metrics.cancelled(name)
+            raise
+        except Exception:
+            # Whatever a handler raises: the row says when it is due, and the engine goes on.
+            self._metrics.failed(name, self._clock.monotonic() - began)
+            lane.backoff.failed(key, self._clock.now())
+            _log.exception("job_failed", job=name, key=key)
+        else:
+            self._metrics.processed(name, self._clock.monotonic() - began)
+            lane.backoff.succeeded(key)
+        finally:
+            self._end(lane, key, at)
+
+    def _end(self, lane: _Lane, key: str, at: int | None) -> None:
+        del lane.running[key]
+        self._settle(lane, key)
+        while lane.waiting and len(lane.running) < lane.job.concurrency and self._open:
+            waited = next(iter(lane.waiting))
+            del lane.waiting[waited]
+            self._begin(lane, waited)
+        if key in lane.again:
+            lane.again.discard(key)
+            self.offer(lane.job.name, key)
+        elif at is not None:
+            self._look_again(lane.job.name, key, at)
+        if lane.overflowed and not lane.waiting:
+            lane.overflowed = False
+            if self._on_room is not None:
+                self._on_room()
+        self._gauge(lane)
+
+    def _look_again(self, name: str, key: str, at: int) -> None:
+        if not self._open:
+            return
+        if at <= self._clock.now():
+            self.offer(name, key)
+        elif self._agenda.put((name, key), at):
+            self._agenda_moved.set()
+
+    async def _remind(self) -> None:
+        while True:
+            self._agenda_moved.clear()
+            while (item := self._agenda.pop(self._clock.now())) is not None:
+                self.offer(*item)
+            first = self._agenda.first()
+            if first is None:
+                await self._agenda_moved.wait()
+                continue
+            # Short naps, so that a time of day that is set forward is noticed.
+            nap = min(_LONGEST_NAP_SECONDS, max(first - self._clock.now(), 1) / 1000)
+            await wait_for(self._agenda_moved, nap, self._clock)
+
+    def _gauge(self, lane: _Lane) -> None:
+        self._metrics.level(lane.job.name, queued=len(lane.waiting), running=len(lane.running))
+
+    @staticmethod
+    def _settle(lane: _Lane, key: str) -> None:
+        ended = lane.ended.pop(key, None)
+        if ended is not None and not ended.done():
+            ended.set_result(None)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of a single process: a dispatcher over due rows, with no queue but the rows."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.ids import Ids
+from novitai.jobs.dispatcher import QUEUE_CAPACITY, Dispatcher
+from novitai.jobs.metrics import JobMetrics
+from novitai.jobs.port import Due, Handler, JobType, Transactions
+from novitai.jobs.sweeper import Sweeper
+
+SWEEP_SECONDS: Final = 1.0
+_PAGE: Final = 1_000
+
+
+class EmbeddedEngine:
+    """A `JobEngine` in memory: what a stop or a crash loses, the next sweep finds again."""
+
+    def __init__(
+        self,
+        database: Transactions,
+        clock: Clock,
+        ids: Ids,
+        *,
+        sweep_interval: float = SWEEP_SECONDS,
+        capacity: int = QUEUE_CAPACITY,
+    ) -> None:
+        """Prepare the engine; nothing runs before `start`.
+
+        Args:
+            database: Where the due rows are.
+            clock: The time that sweeps, pauses and hints run on.
+            ids: The randomness of pauses.
+            sweep_interval: Seconds between two sweeps.
+            capacity: How many keys of one name may wait; what is beyond is left to the sweep.
+        """
+        self.metrics = JobMetrics(clock)
+        self._database = database
+        self._clock = clock
+        self._sweeper = Sweeper(clock, ids, self._sweep, interval=sweep_interval)
+        self._dispatcher = Dispatcher(
+            clock, ids, self.metrics, capacity=capacity, on_room=self._sweeper.soon
+        )
+
+    def register(self, name: str, handler: Handler, *, due: Due, concurrency: int) -> None:
+        """Bind `name` to its handler; see `JobEngine.register`."""
+        self._dispatcher.register(JobType(name, handler, due, concurrency))
+
+    def nudge(self, connection: Connection, name: str, key: str) -> None:
+        """Offer the key once the transaction has committed; see `JobEngine.nudge`."""
+        self._database.after_commit(connection, partial(self._dispatcher.offer, name, key))
+
+    async def start(self) -> None:
+        """Begin: the first sweep finds what was due before."""
+        self._dispatcher.start()
+        self._sweeper.start(self._dispatcher.jobs)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new work, wait `grace` seconds for running handlers, then cancel them."""
+        await self._sweeper.stop()
+        await self._dispatcher.stop(grace)
+
+    async def last_seen(self) -> int:
+        """Return when a sweep last went well, or the start, in Unix milliseconds."""
+        return self._sweeper.last_complete
+
+    async def queue_sizes(self) -> dict[str, int]:
+        """Count the keys that wait for a free place, by name."""
+        return {name: stats.queued for name, stats in self.metrics.snapshot().items()}
+
+    async def _sweep(self, job: JobType) -> None:
+        limit = self._dispatcher.page(job.name, _PAGE)
+        now = self._clock.now()
+        keys = await self._database.read(lambda connection: job.due(connection, now, limit))
+        for key in keys:
+            self._dispatcher.offer(job.name, key, swept=True)
+        if len(keys) >= limit:
+            self._dispatcher.left_behind(job.name)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts per job type, kept by the engine and read by whoever shows them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from novitai.clock import Clock
+
+WINDOW_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class JobStats:
+    """One job type since this process began; durations in seconds."""
+
+    processed: int = 0
+    """Runs that ended well."""
+    failed: int = 0
+    """Runs that raised."""
+    cancelled: int = 0
+    """Runs that were cut short by a stop."""
+    seconds_sum: float = 0.0
+    """Time spent in runs that ended well or raised."""
+    seconds_min: float | None = None
+    seconds_max: float | None = None
+    processed_last_minute: int = 0
+    queued: int = 0
+    """Keys that wait in this process for a free place."""
+    running: int = 0
+
+    @property
+    def seconds_mean(self) -> float:
+        """The mean duration of a run; 0 before the first."""
+        runs = self.processed + self.failed
+        return self.seconds_sum / runs if runs else 0.0
+
+
+@dataclass(slots=True)
+class _Tally:
+    processed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    seconds_sum: float = 0.0
+    seconds_min: float | None = None
+    seconds_max: float | None = None
+    queued: int = 0
+    running: int = 0
+    # (whole monotonic second, runs that ended well in it), oldest first, one minute at most
+    recent: deque[tuple[int, int]] = field(default_factory=deque)
+
+
+class JobMetrics:
+    """The counts of every job type. Its memory depends on the number of types alone."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tallies: dict[str, _Tally] = {}
+
+    def register(self, name: str) -> None:
+        """Show `name` from now on, with zeros until it runs."""
+        self._tallies.setdefault(name, _Tally())
+
+    def processed(self, name: str, seconds: float) -> None:
+        """Count a run that ended well."""
+        tally = self._tallies[name]
+        tally.processed += 1
+        self._took(tally, seconds)
+        second = int(self._clock.monotonic())
+        count = tally.recent.pop()[1] if tally.recent and tally.recent[-1][0] == second else 0
+        tally.recent.append((second, count + 1))
+        self._forget(tally, second)
+
+    def failed(self, name: str, seconds: float) -> None:
+        """Count a run that raised."""
+        tally = self._tallies[name]
+        tally.failed += 1
+        self._took(tally, seconds)
+
+    def cancelled(self, name: str) -> None:
+        """Count a run that a stop cut short."""
+        self._tallies[name].cancelled += 1
+
+    def level(self, name: str, *, queued: int, running: int) -> None:
+        """Note how many keys wait and run at this moment."""
+        tally = self._tallies[name]
+        tally.queued = queued
+        tally.running = running
+
+    def snapshot(self) -> Mapping[str, JobStats]:
+        """Return the counts of this moment by job type."""
+        second = int(self._clock.monotonic())
+        return {name: self._stats(tally, second) for name, tally in self._tallies.items()}
+
+    def _stats(self, tally: _Tally, second: int) -> JobStats:
+        self._forget(tally, second)
+        return JobStats(
+            processed=tally.processed,
+            failed=tally.failed,
+            cancelled=tally.cancelled,
+            seconds_sum=tally.seconds_sum,
+            seconds_min=tally.seconds_min,
+            seconds_max=tally.seconds_max,
+            processed_last_minute=sum(count for _, count in tally.recent),
+            queued=tally.queued,
+            running=tally.running,
+        )
+
+    @staticmethod
+    def _took(tally: _Tally, seconds: float) -> None:
+        tally.seconds_sum += seconds
+        if tally.seconds_min is None or seconds < tally.seconds_min:
+            tally.seconds_min = seconds
+        if tally.seconds_max is None or seconds > tally.seconds_max:
+            tally.seconds_max = seconds
+
+    @staticmethod
+    def _forget(tally: _Tally, second: int) -> None:
+        while tally.recent and tally.recent[0][0] <= second - WINDOW_SECONDS:
+            tally.recent.popleft()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for whichever comes first: something that happens, or time on the injected clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+
+from novitai.clock import Clock
+
+
+async def wait_for(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
+    """Wait for `event`, at most `seconds`; True if it is set."""
+    if event.is_set():
+        return True
+    await _first(clock, seconds, event.wait())
+    return event.is_set()
+
+
+async def wait_for_all(tasks: Iterable[asyncio.Task[None]], seconds: float, clock: Clock) -> None:
+    """Wait until every task is done, at most `seconds`; cancels none of them."""
+    tasks = list(tasks)
+    if tasks and seconds > 0:
+        await _first(clock, seconds, _all_done(tasks))
+
+
+async def cancel(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel the tasks and wait until they have ended; what they raise is dropped."""
+    ending = [task for task in tasks if task is not None]
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
+
+
+async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
+
+
+async def _first(clock: Clock, seconds: float, happening: Coroutine[None, None, object]) -> None:
+    contenders = {asyncio.ensure_future(happening), asyncio.ensure_future(clock.sleep(seconds))}
+    try:
+        await asyncio.wait(contenders, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for contender in contenders:
+            contender.cancel()
+        await asyncio.gather(*contenders, return_exceptions=True)
