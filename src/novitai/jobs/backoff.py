@@ -61,6 +61,10 @@ class Backoff:
             return 0
         return failure.sooner if nudged else failure.until
 
+    def held(self, now: int) -> frozenset[str]:
+        """Return the keys that are to be left alone at `now` (Unix milliseconds)."""
+        return frozenset(key for key, failure in self._failures.items() if failure.until > now)
+
     def forget_old(self, now: int) -> None:
         """Forget failures that nobody asked for again for a minute after their pause."""
         horizon = now - int(1000 * LONGEST_SECONDS)

@@ -142,14 +142,26 @@ class Dispatcher:
         lane.backoff.forget_old(self._clock.now())
         return size + self.load(name) + len(lane.backoff)
 
-    def is_held(self, name: str, key: str) -> bool:
-        """Whether the key failed and is left alone for a while."""
-        return self._lanes[name].backoff.held_until(key, nudged=False) > self._clock.now()
+    def concurrency(self, name: str) -> int:
+        """Return how many keys of the name run at the same time."""
+        return self._lanes[name].job.concurrency
+
+    def held(self, name: str) -> frozenset[str]:
+        """Return the keys that failed and are left alone for a while."""
+        backoff = self._lanes[name].backoff
+        backoff.forget_old(self._clock.now())
+        return backoff.held(self._clock.now())
 
     def left_behind(self, name: str) -> None:
         """Note that more is due than could be offered: `on_room` is called when there is room."""
         lane = self._lanes[name]
         lane.overflowed = bool(lane.waiting or lane.running)
+
+    def let_go(self) -> None:
+        """Have nobody wait any longer for a key's end; the runs go on."""
+        for lane in self._lanes.values():
+            for key in list(lane.ended):
+                self._settle(lane, key)
 
     async def stop(self, grace: float) -> None:
         """Take no more keys, wait `grace` seconds for what runs, cancel it, wait for its end."""

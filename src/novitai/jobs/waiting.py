@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from novitai.clock import Clock
 
@@ -24,7 +25,7 @@ async def wait_for_all(tasks: Iterable[asyncio.Task[None]], seconds: float, cloc
         await _first(clock, seconds, _all_done(tasks))
 
 
-async def cancel(*tasks: asyncio.Task[None] | None) -> None:
+async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel the tasks and wait until they have ended; what they raise is dropped."""
     ending = [task for task in tasks if task is not None]
     for task in ending:

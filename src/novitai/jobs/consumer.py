@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One worker's connection to PgQueuer, rebuilt whenever it is lost.
+
+PgQueuer picks jobs and hands their keys to the dispatcher; a job ends when its key's run has.
+Handlers are the dispatcher's: losing the connection interrupts none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
+from datetime import timedelta
+from typing import Final
+
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
+import structlog
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
+from pgqueuer.adapters.persistence.qb import (
+    QueryBuilderEnvironment,
+    QueryQueueBuilder,
+    QuerySchedulerBuilder,
+)
+from pgqueuer.adapters.persistence.queries import Queries
+from pgqueuer.core.qm import QueueManager
+from pgqueuer.domain.models import Job
+from pgqueuer.domain.settings import DBSettings
+from pgqueuer.domain.types import Channel, QueueEntrypoint
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from novitai.clock import Clock
+from novitai.ids import Ids
+from novitai.jobs.dispatcher import Dispatcher
+from novitai.jobs.waiting import cancel
+
+BATCH: Final = 25
+_DEQUEUE_TIMEOUT: Final = timedelta(seconds=1)
+_HEARTBEAT_TIMEOUT: Final = timedelta(seconds=5)
+_CONNECT_SECONDS: Final = 5.0
+_COMMAND_SECONDS: Final = 10.0
+_CLOSE_SECONDS: Final = 2.0
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 0.5
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+class _Names(DBSettings):
+    """PgQueuer's default names, whatever the environment says (it reads bare ones: CHANNEL)."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+NAMES: Final[DBSettings] = _Names()
+
+
+@dataclass
+class _Manager(QueueManager):
+    """Asks only for jobs of names that have room, so that none waits for another's places."""
+
+    _: KW_ONLY
+    has_room: Callable[[str], bool]
+
+    def entrypoints_below_capacity_limits(self) -> set[QueueEntrypoint]:
+        return {name for name in self.entrypoint_registry if self.has_room(name)}
+
+
+class Consumer:
+    """Feeds the dispatcher from PgQueuer for as long as it is started."""
+
+    def __init__(self, url: str, dispatcher: Dispatcher, clock: Clock, ids: Ids) -> None:
+        """Prepare the consumer; `url` is `postgresql://...`."""
+        self._url = url
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._ids = ids
+        self._stopping = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._manager: _Manager | None = None
+        self._driver: AsyncpgDriver | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Connect, and reconnect whenever the connection is lost."""
+        self._stopping.clear()
+        self._task = asyncio.create_task(self._supervise(), name="jobs-consumer")
+
+    def close_intake(self) -> None:
+        """Pick no more jobs; those that were picked end with their runs."""
+        self._stopping.set()
+        if self._manager is not None:
+            self._manager.shutdown.set()
+
+    async def stop(self) -> None:
+        """End the connection, once the dispatcher has stopped."""
+        self.close_intake()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
+        await cancel(self._task)
+
+    async def ping(self) -> bool:
+        """Ask the server for an answer over the very connection that jobs come through.
+
+        A connection that does not answer in time is given up, so that a new one is made.
+        """
+        driver = self._driver
+        if driver is None:
+            return False
+        try:
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                await driver.fetch("SELECT 1")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            if driver is self._driver:
+                self._lost.set()
+            return False
+        return True
+
+    async def _supervise(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        down = False
+        while not self._stopping.is_set():
+            try:
+                connection = await asyncpg.connect(
+                    self._url,
+                    timeout=_CONNECT_SECONDS,
+                    command_timeout=_COMMAND_SECONDS,
+                    server_settings={"application_name": "novitai worker"},
+                )
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                if not down:
+                    _log.warning("queue_unreachable", error=type(error).__name__)
+                down = True
+                await self._clock.sleep(self._ids.jitter(pause))
+                pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
+                continue
+            if down:
+                _log.info("queue_reached")
+            down = not await self._live(connection)
+            pause = _FIRST_PAUSE_SECONDS
+            if down and not self._stopping.is_set():
+                await self._clock.sleep(self._ids.jitter(pause))
+
+    async def _live(self, connection: asyncpg.Connection) -> bool:
+        """Consume over one connection until it is lost (False) or the consumer stops (True)."""
+        self._lost.clear()
+        connection.add_termination_listener(lambda _: self._lost.set())
+        self._driver = AsyncpgDriver(connection)
+        self._manager = self._build(self._driver)
+        run = asyncio.create_task(self._consume(self._manager), name="jobs-pgqueuer")
+        lost = asyncio.create_task(self._lost.wait())
+        try:
+            await asyncio.wait({run, lost}, return_when=asyncio.FIRST_COMPLETED)
+            return await self._outcome(run)
+        finally:
+            self._driver = None
+            await cancel(lost)
+            await self._end(run, connection)
+
+    async def _outcome(self, run: asyncio.Task[None]) -> bool:
+        if not run.done():
+            _log.warning("queue_connection_lost")
+            return False
+        error = run.exception()
+        if error is not None:
+            _log.warning("queue_connection_lost", exc_info=error)
+        return error is None
+
+    async def _consume(self, manager: _Manager) -> None:
+        if self._stopping.is_set():
+            return
+        jobs = self._dispatcher.jobs
+        await manager.run(
+            dequeue_timeout=_DEQUEUE_TIMEOUT,
+            batch_size=BATCH,
+            max_concurrent_tasks=sum(job.concurrency + 3 * BATCH for job in jobs),
+            shutdown_on_listener_failure=True,
+            heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+            log_aggregation_interval=timedelta(0),
+        )
+
+    async def _end(self, run: asyncio.Task[None], connection: asyncpg.Connection) -> None:
+        """Let go of the jobs, of PgQueuer and of the connection, however broken it is."""
+        if not run.done():
+            connection.terminate()
+            # PgQueuer waits for its jobs, and they for runs that go on without it.
+            self._dispatcher.let_go()
+        while not run.done():
+            run.cancel()
+            await asyncio.wait({run}, timeout=0.05)
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            await connection.close(timeout=_CLOSE_SECONDS)
+
+    def _build(self, driver: AsyncpgDriver) -> _Manager:
+        queries = Queries(
+            driver,
+            QueryBuilderEnvironment(NAMES),
+            QueryQueueBuilder(NAMES),
+            QuerySchedulerBuilder(NAMES),
+        )
+        manager = _Manager(queries, Channel(NAMES.channel), has_room=self._has_room)
+        for job in self._dispatcher.jobs:
+            manager.entrypoint(job.name, accepts_context=False)(self._relay)
+        return manager
+
+    async def _relay(self, job: Job) -> None:
+        name, key = str(job.entrypoint), (job.payload or b"").decode()
+        self._dispatcher.offer(name, key, swept=job.headers is not None)
+        await self._dispatcher.ended(name, key)
+
+    def _has_room(self, name: str) -> bool:
+        # A few may wait here, so that a place that falls free is taken at once.
+        return self._dispatcher.load(name) < self._dispatcher.concurrency(name) + BATCH

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows that fall due, and both engines over them behind one face."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+import novitai.jobs
+from novitai.clock import Clock, ManualClock, SystemClock
+from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.jobs.port import Due, Handler
+from novitai.jobs.postgresql import PostgresqlEngine
+
+T = TypeVar("T")
+
+_SERVER = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+_metadata = sa.MetaData()
+rows = sa.Table(
+    "rows",
+    _metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("next_step_at", sa.BigInteger),
+)
+workers = sa.Table(
+    "workers",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+)
+
+
+class Transactions:
+    """Transactions in the shape the engine asks for: in place for SQLite, else on threads."""
+
+    def __init__(self, engine: sa.Engine, *, threads: bool) -> None:
+        self.engine = engine
+        self.broken = False
+        self._threads = ThreadPoolExecutor(8) if threads else None
+
+    def close(self) -> None:
+        """Let what runs on threads end, and the connections go."""
+        if self._threads is not None:
+            self._threads.shutdown()
+        self.engine.dispose()
+
+    async def read(self, fn: Callable[[sa.Connection], T]) -> T:
+        return await self.write(fn)
+
+    async def write(self, fn: Callable[[sa.Connection], T]) -> T:
+        if self.broken:
+            raise ConnectionError("the database is away")
+        callbacks: list[Callable[[], None]] = []
+        if self._threads is None:
+            result = self._transact(fn, callbacks)
+        else:
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self._threads, self._transact, fn, callbacks)
+        for callback in callbacks:
+            callback()
+        return result
+
+    def after_commit(self, connection: sa.Connection, callback: Callable[[], None]) -> None:
+        connection.info["callbacks"].append(callback)
+
+    def _transact(self, fn: Callable[[sa.Connection], T], callbacks: list[Callable[[], None]]) -> T:
+        with self.engine.begin() as connection:
+            connection.info["callbacks"] = callbacks
+            return fn(connection)
+
+
+Engine = EmbeddedEngine | PostgresqlEngine
+
+
+class Rig:
+    """An engine with its rows, and waiting for what it does."""
+
+    def __init__(
+        self, database: Transactions, clock: Clock, build: Callable[[float], Engine]
+    ) -> None:
+        self.database = database
+        self.clock = clock
+        self.engine = build(0.2)
+        self.runs: list[tuple[str, str]] = []
+        self._build = build
+        self._started: list[Engine] = []
+
+    def rebuild(self, sweep_interval: float = 0.2) -> Engine:
+        """Put a new engine in the place of the last."""
+        self.engine = self._build(sweep_interval)
+        return self.engine
+
+    def register(self, name: str, handler: Handler | None = None, *, concurrency: int = 4) -> None:
+        """Register a handler; without one, a run is recorded and its row is done."""
+
+        async def settle(key: str) -> None:
+            self.runs.append((name, key))
+            await self.done(name, key)
+
+        self.engine.register(
+            name, handler or settle, due=self.due_of(name), concurrency=concurrency
+        )
+
+    @staticmethod
+    def due_of(name: str) -> Due:
+        """Make the query for the due rows of one name."""
+
+        def due(connection: sa.Connection, now: int, limit: int) -> Sequence[str]:
+            query = (
+                sa.select(rows.c.key)
+                .where(rows.c.name == name, rows.c.next_step_at <= now)
+                .order_by(rows.c.next_step_at)
+                .limit(limit)
+            )
+            return connection.execute(query).scalars().all()
+
+        return due
+
+    async def start(self) -> None:
+        """Start the engine; the end of the test stops it."""
+        self._started.append(self.engine)
+        await self.engine.start()
+
+    async def nudge(self, name: str, *keys: str) -> None:
+        """Nudge keys in one committed transaction."""
+
+        def fn(connection: sa.Connection) -> None:
+            for key in keys:
+                self.engine.nudge(connection, name, key)
+
+        await self.database.write(fn)
+
+    async def due(self, name: str, *keys: str) -> None:
+        """Add rows that have been due for a second."""
+        at = self.clock.now() - 1000
+        values = [{"name": name, "key": key, "next_step_at": at} for key in keys]
+        await self.database.write(lambda connection: connection.execute(rows.insert(), values))
+
+    async def done(self, name: str, key: str) -> None:
+        """Take a row away from what is due."""
+        statement = rows.delete().where(rows.c.name == name, rows.c.key == key)
+        await self.database.write(lambda connection: connection.execute(statement))
+
+    async def until(self, predicate: Callable[[], bool | Awaitable[bool]]) -> None:
+        """Let the engine work until the predicate holds: virtual time, or real with a deadline."""
+        deadline = time.monotonic() + 15
+        while True:
+            holds = predicate()
+            if not isinstance(holds, bool):
+                holds = await holds
+            if holds:
+                return
+            assert time.monotonic() < deadline, "it did not come true in time"
+            if isinstance(self.clock, ManualClock):
+                await self.clock.advance(0.01)
+            else:
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Stop whatever was started."""
+        for engine in self._started:
+            await engine.stop(0)
+
+
+@pytest.fixture(scope="session")
+def jobs_server() -> Iterator[str]:
+    """The URL of an own PostgreSQL database with the queue's tables."""
+    name = f"jobs_{uuid.uuid4().hex[:12]}"
+    admin = sa.create_engine(_psycopg(_SERVER), isolation_level="AUTOCOMMIT")
+    try:
+        admin.connect().close()
+    except sa.exc.OperationalError:
+        admin.dispose()
+        pytest.skip("no PostgreSQL server")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    url = _SERVER.rpartition("/")[0] + f"/{name}"
+    engine = sa.create_engine(_psycopg(url))
+    with engine.begin() as connection:
+        schema = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
+        connection.exec_driver_sql(schema)
+        _metadata.create_all(connection)
+    engine.dispose()
+    yield url
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def jobs_url(jobs_server: str) -> str:
+    """The same, emptied for this test."""
+    engine = sa.create_engine(_psycopg(jobs_server))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE pgqueuer, pgqueuer_log, rows, workers")
+    engine.dispose()
+    return jobs_server
+
+
+def _psycopg(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[Rig]:
+    """The embedded engine in virtual time."""
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+    _metadata.create_all(engine)
+    database = Transactions(engine, threads=False)
+    clock = ManualClock()
+    rig = Rig(
+        database,
+        clock,
+        lambda interval: EmbeddedEngine(database, clock, Ids(), sweep_interval=interval),
+    )
+    yield rig
+    await rig.close()
+    database.close()
+
+
+@pytest.fixture
+async def postgresql(jobs_url: str) -> AsyncIterator[Rig]:
+    """The engine on PostgreSQL in real time."""
+    engine = sa.create_engine(_psycopg(jobs_url), pool_pre_ping=True)
+    database = Transactions(engine, threads=True)
+    clock = SystemClock()
+    rig = Rig(database, clock, lambda interval: postgresql_engine(database, jobs_url, interval))
+    yield rig
+    await rig.close()
+    database.close()
+
+
+def postgresql_engine(
+    database: Transactions, url: str, interval: float = 0.2, heartbeat: float = 0.2
+) -> PostgresqlEngine:
+    """Build an engine that keeps its presence in the rows of these tests."""
+    return PostgresqlEngine(
+        database,
+        url,
+        SystemClock(),
+        Ids(),
+        presence=Presence(),
+        sweep_interval=interval,
+        presence_interval=heartbeat,
+    )
+
+
+class Presence:
+    """The workers' rows."""
+
+    def beat(self, connection: sa.Connection, worker: str, now: int) -> None:
+        gone = workers.delete().where(workers.c.id == worker)
+        connection.execute(gone)
+        connection.execute(workers.insert().values(id=worker, seen_at=now))
+
+    def last_seen(self, connection: sa.Connection) -> int | None:
+        return connection.execute(sa.select(sa.func.max(workers.c.seen_at))).scalar()
+
+
+@pytest.fixture(params=["embedded", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """Each engine in turn."""
+    found: Rig = request.getfixturevalue(request.param)
+    return found

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every engine promises, the embedded one in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from novitai.jobs.port import JobEngine
+
+if TYPE_CHECKING:
+    from jobs.conftest import Rig
+
+NEVER = 3600.0
+"""A sweep interval that no test lives to see twice."""
+
+
+def typed(rig: Rig) -> JobEngine:
+    """Prove to the type checker that each engine is one."""
+    return rig.engine
+
+
+async def test_a_nudge_runs_its_key(rig: Rig) -> None:
+    """A nudge in a transaction that commits brings its key to the handler of its name."""
+    rig.rebuild(NEVER)
+    rig.register("create_instance")
+    rig.register("stop_instance")
+    await rig.start()
+
+    await rig.nudge("create_instance", "op_1")
+
+    await rig.until(lambda: rig.runs == [("create_instance", "op_1")])
+
+
+async def test_a_rolled_back_nudge_never_happened(rig: Rig) -> None:
+    """A nudge in a transaction that is rolled back runs nothing."""
+    rig.rebuild(NEVER)
+    rig.register("create_instance")
+    await rig.start()
+
+    def fail(connection: sa.Connection) -> None:
+        rig.engine.nudge(connection, "create_instance", "op_1")
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        await rig.database.write(fail)
+    await rig.nudge("create_instance", "op_2")
+
+    await rig.until(lambda: bool(rig.runs))
+    assert rig.runs == [("create_instance", "op_2")]
+
+
+async def test_a_due_row_needs_no_nudge(rig: Rig) -> None:
+    """The sweep finds what is due though nobody nudged: before the start, and after it."""
+    rig.register("create_instance")
+    await rig.due("create_instance", "op_1")
+    await rig.start()
+    await rig.until(lambda: rig.runs == [("create_instance", "op_1")])
+
+    await rig.due("create_instance", "op_2")
+
+    await rig.until(lambda: rig.runs[1:] == [("create_instance", "op_2")])
+
+
+async def test_a_nudge_during_the_run_is_not_lost(rig: Rig) -> None:
+    """A key that is nudged while its handler runs runs once more, and never twice at a time."""
+    rig.rebuild(NEVER)
+    entered, release = [0], asyncio.Event()
+    inside = most = 0
+
+    async def handler(key: str) -> None:
+        nonlocal inside, most
+        entered[0] += 1
+        inside += 1
+        most = max(most, inside)
+        await release.wait()
+        inside -= 1
+
+    rig.register("create_instance", handler)
+    await rig.start()
+    await rig.nudge("create_instance", "op_1")
+    await rig.until(lambda: entered == [1])
+
+    await rig.nudge("create_instance", "op_1")
+    await rig.nudge("create_instance", "op_2")
+    await rig.until(lambda: entered == [2])
+    release.set()
+
+    await rig.until(lambda: entered == [3])
+    assert most == 2
+
+
+async def test_a_name_keeps_to_its_concurrency(rig: Rig) -> None:
+    """No more keys of a name run at once than was registered, and all of them run in the end."""
+    inside = most = 0
+
+    async def handler(key: str) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await rig.clock.sleep(0.01)
+        inside -= 1
+        await rig.done("deliver_webhook", key)
+        rig.runs.append(("deliver_webhook", key))
+
+    rig.register("deliver_webhook", handler, concurrency=3)
+    await rig.start()
+    keys = [f"dl_{number}" for number in range(40)]
+    await rig.due("deliver_webhook", *keys)
+    await rig.nudge("deliver_webhook", *keys)
+
+    await rig.until(lambda: {key for _, key in rig.runs} == set(keys))
+    assert most == 3
+
+
+async def test_a_slow_name_holds_up_no_other(rig: Rig) -> None:
+    """However many keys of one name hang, another name's key runs."""
+    hang = asyncio.Event()
+
+    async def slow(key: str) -> None:
+        await hang.wait()
+
+    rig.rebuild(NEVER)
+    rig.register("deliver_webhook", slow, concurrency=2)
+    rig.register("create_instance")
+    await rig.start()
+    await rig.nudge("deliver_webhook", *(f"dl_{number}" for number in range(300)))
+    await rig.until(lambda: rig.engine.metrics.snapshot()["deliver_webhook"].queued >= 20)
+
+    await rig.nudge("create_instance", "op_1")
+
+    await rig.until(lambda: rig.runs == [("create_instance", "op_1")])
+    hang.set()
+
+
+async def test_a_handler_says_when_to_look_again(rig: Rig) -> None:
+    """The engine looks again at the time that a handler named, without waiting for a sweep."""
+    rig.rebuild(NEVER)
+    times: list[int] = []
+
+    async def handler(key: str) -> int | None:
+        times.append(rig.clock.now())
+        return times[0] + 500 if len(times) < 3 else None
+
+    rig.register("create_instance", handler)
+    await rig.start()
+    await rig.nudge("create_instance", "op_1")
+
+    await rig.until(lambda: len(times) == 3)
+    assert 500 <= times[1] - times[0] < 700
+    assert times[2] - times[1] < 200, "a time that has come means at once"
+
+
+async def test_a_handler_that_raises_is_counted_and_left_alone(rig: Rig) -> None:
+    """A run that raised is counted as failed; others go on, and the key is not tried at once."""
+    tries: list[int] = []
+
+    async def handler(key: str) -> None:
+        if key == "op_bad":
+            tries.append(rig.clock.now())
+            raise ArithmeticError(key)
+        rig.runs.append(("create_instance", key))
+        await rig.done("create_instance", key)
+
+    rig.register("create_instance", handler)
+    await rig.due("create_instance", "op_bad", "op_good")
+    await rig.start()
+
+    await rig.until(lambda: len(tries) == 2)
+    assert tries[1] - tries[0] >= 900
+    assert rig.runs == [("create_instance", "op_good")]
+    stats = rig.engine.metrics.snapshot()["create_instance"]
+    assert (stats.processed, stats.failed) == (1, 2)
+
+
+async def test_a_nudge_cuts_the_pause_short_to_a_second(rig: Rig) -> None:
+    """A key that failed again and again runs a second after its failure if it is nudged."""
+    tries: list[int] = []
+
+    async def handler(key: str) -> None:
+        tries.append(rig.clock.now())
+        raise ArithmeticError(key)
+
+    rig.register("create_instance", handler)
+    await rig.due("create_instance", "op_1")
+    await rig.start()
+    await rig.until(lambda: len(tries) == 2)
+
+    await rig.nudge("create_instance", "op_1")
+
+    await rig.until(lambda: len(tries) == 3)
+    assert 900 <= tries[2] - tries[1] < 1500, "the pause itself would be two seconds"
+
+
+async def test_stop_lets_running_handlers_finish(rig: Rig) -> None:
+    """A handler that ends within the grace ends by itself, and nothing new begins meanwhile."""
+    began, release = asyncio.Event(), asyncio.Event()
+
+    async def handler(key: str) -> None:
+        began.set()
+        await release.wait()
+        rig.runs.append(("create_instance", key))
+
+    rig.register("create_instance", handler, concurrency=1)
+    await rig.start()
+    await rig.nudge("create_instance", "op_1", "op_2")
+    await rig.until(began.is_set)
+
+    stopping = asyncio.ensure_future(rig.engine.stop(30))
+    await rig.nudge("create_instance", "op_3")
+    await asyncio.sleep(0.01)
+    assert not stopping.done()
+    release.set()
+    await rig.until(stopping.done)
+
+    assert len(rig.runs) == 1
+    assert rig.engine.metrics.snapshot()["create_instance"].processed == 1
+
+
+async def test_stop_cancels_after_the_grace(rig: Rig) -> None:
+    """A handler that outlasts the grace is cancelled and awaited while it releases its lease."""
+    began = asyncio.Event()
+    released: list[str] = []
+
+    async def handler(key: str) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            released.append(key)
+
+    rig.register("create_instance", handler)
+    await rig.start()
+    await rig.nudge("create_instance", "op_1")
+    await rig.until(began.is_set)
+
+    stopping = asyncio.ensure_future(rig.engine.stop(0.05))
+    await rig.until(stopping.done)
+
+    assert released == ["op_1"]
+    assert rig.engine.metrics.snapshot()["create_instance"].cancelled == 1
+
+
+async def test_what_a_stop_left_is_found_by_the_next_start(rig: Rig) -> None:
+    """Whatever an engine did not get to is done by the next one, since the row is still due."""
+    rig.register("create_instance")
+    await rig.start()
+    await rig.engine.stop(0)
+    await rig.due("create_instance", "op_1")
+    await rig.nudge("create_instance", "op_1")
+    assert rig.runs == []
+
+    rig.rebuild()
+    rig.register("create_instance")
+    await rig.start()
+
+    await rig.until(lambda: ("create_instance", "op_1") in rig.runs)
+
+
+async def test_metrics_count_by_name(rig: Rig) -> None:
+    """Runs are counted under their own name, with how long they took."""
+    rig.rebuild(NEVER)
+    rig.register("create_instance")
+    rig.register("stop_instance")
+    await rig.start()
+    await rig.nudge("create_instance", "op_1", "op_2")
+
+    await rig.until(lambda: rig.engine.metrics.snapshot()["create_instance"].processed == 2)
+    stats = rig.engine.metrics.snapshot()
+    assert stats["create_instance"].processed_last_minute == 2
+    assert stats["create_instance"].running == 0
+    assert stats["stop_instance"].processed == 0
+    await rig.until(lambda: sizes_are(rig, {"create_instance": 0, "stop_instance": 0}))
+
+
+async def sizes_are(rig: Rig, sizes: dict[str, int]) -> bool:
+    """Whether the queue holds just so many."""
+    return await rig.engine.queue_sizes() == sizes
+
+
+async def test_an_engine_that_works_is_seen(rig: Rig) -> None:
+    """The last sign of life is the start at first, and moves on while the engine works."""
+    rig.register("create_instance")
+    await rig.start()
+    first = await typed(rig).last_seen()
+    assert rig.clock.now() - first < 1000
+
+    async def later() -> bool:
+        return await typed(rig).last_seen() > first
+
+    await rig.until(later)
+
+
+def test_a_wrong_registration_is_refused(rig: Rig) -> None:
+    """A name registered twice, or without a place to run in, is an error."""
+    rig.register("create_instance")
+
+    with pytest.raises(ValueError, match="create_instance: registered already"):
+        rig.register("create_instance")
+    with pytest.raises(ValueError, match="at least 1"):
+        rig.register("stop_instance", concurrency=0)
+
+
+async def test_a_late_registration_is_refused(rig: Rig) -> None:
+    """Nothing can be registered once the engine runs."""
+    await rig.start()
+
+    async def handler(key: str) -> None:
+        """Never called."""
+
+    with pytest.raises(ValueError, match="before the engine starts"):
+        rig.engine.register(
+            "create_instance", handler, due=rig.due_of("create_instance"), concurrency=1
+        )
