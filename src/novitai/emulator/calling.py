@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call to the emulated API as the handlers see it, their reply, and the reading of parameters.
+
+Readers are lenient where the API is: unknown fields are ignored, `""` and null count as absent,
+and numbers may come as strings (docs/upstream.md §18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from novitai.emulator.errors import invalid
+
+JsonObject = dict[str, object]
+
+GPU = "/gpu-instance/openapi/v1"
+"""The base path of the GPU-instance API (docs/upstream.md §1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request.
+
+    Attributes:
+        caller: The label of the API key; never the key.
+        base_url: The emulator's own address as this caller can reach it, without a final slash.
+        now: The virtual time at which the call is worked on.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: Mapping[str, object]
+    caller: str
+    base_url: str
+    now: float
+
+    def param(self, *names: str) -> str:
+        """The first of the query parameters that is given and not empty, else the empty string."""
+        for name in names:
+            value = self.query.get(name)
+            if value:
+                return value
+        return ""
+
+    def number(self, *names: str, default: int = 0) -> int:
+        """A whole number, 0 or more, from the query.
+
+        Raises:
+            Refusal: It is not one.
+        """
+        value = self.param(*names)
+        if not value:
+            return default
+        if not value.isascii() or not value.isdigit():
+            raise invalid(f"{names[0]} must be a whole number, 0 or more")
+        return int(value)
+
+    def page(self, number: str = "pageNum", default_size: int = 100) -> tuple[int, int]:
+        """`(offset, size)`; pages 0 and 1 are both the first (docs/upstream.md §5.2)."""
+        size = min(self.number("pageSize", default=default_size) or default_size, 10_000)
+        page = self.number(number, "pageNum", "pageNumber", "pageNo", "page")
+        return max(0, page - 1) * size, size
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back: status, body and headers."""
+
+    status: int
+    body: bytes
+    content_type: str | None = "application/json"
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+def ok(payload: object) -> Reply:
+    """A 200 with a JSON body."""
+    return Reply(200, orjson.dumps(payload))
+
+
+def text(
+    body: Mapping[str, object], name: str, *, least: int = 0, most: int = 255, alias: str = ""
+) -> str:
+    """A string field; absent is the empty string, which is refused if `least` is above 0.
+
+    Raises:
+        Refusal: It is missing, not a string, or too long.
+    """
+    value = body.get(name)
+    if value is None and alias:
+        value = body.get(alias)
+    if value is None:
+        value = ""
+    if not isinstance(value, str):
+        raise invalid(f"{name} must be a string")
+    if len(value) < least:
+        raise invalid(f"{name} is required")
+    if len(value) > most:
+        raise invalid(f"{name} must have at most {most} characters")
+    return value
+
+
+def integer(
+    body: Mapping[str, object],
+    name: str,
+    *,
+    default: int | None = None,
+    least: int = 0,
+    most: int = 2**31 - 1,
+) -> int:
+    """A whole-number field; digits in a string are accepted too.
+
+    Raises:
+        Refusal: It is missing without a default, not a number, or out of bounds.
+    """
+    value = body.get(name)
+    if value is None or value == "":
+        if default is None:
+            raise invalid(f"{name} is required")
+        return default
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid(f"{name} must be a whole number")
+    if not least <= value <= most:
+        raise invalid(f"{name} must be from {least} to {most}")
+    return value
+
+
+def flag(body: Mapping[str, object], name: str) -> bool:
+    """A boolean field; absent is false.
+
+    Raises:
+        Refusal: It is not a boolean.
+    """
+    value = body.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise invalid(f"{name} must be true or false")
+    return value
+
+
+def objects(body: Mapping[str, object], name: str, *, most: int = 100) -> list[JsonObject]:
+    """A list of objects; absent is the empty list.
+
+    Raises:
+        Refusal: It is something else, or too long.
+    """
+    value = body.get(name)
+    if value is None or value == "":
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise invalid(f"{name} must be a list of objects")
+    if len(value) > most:
+        raise invalid(f"{name} must have at most {most} entries")
+    return value
+
+
+def strings(body: Mapping[str, object], name: str) -> list[str]:
+    """A list of strings, not empty.
+
+    Raises:
+        Refusal: It is something else.
+    """
+    value = body.get(name)
+    if not isinstance(value, list) or not value or not all(isinstance(e, str) for e in value):
+        raise invalid(f"{name} must be a list of strings, not empty")
+    return value
+
+
+def one_of(value: str, allowed: Sequence[str], name: str) -> str:
+    """The value, if it is one of `allowed`.
+
+    Raises:
+        Refusal: It is not.
+    """
+    if value not in allowed:
+        raise invalid(f"{name} must be one of {', '.join(allowed)}")
+    return value

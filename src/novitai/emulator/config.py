@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an emulator is started with, and the switches that can be turned while it runs."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from novitai.emulator.clock import TimeSource
+
+Range = tuple[float, float]
+
+PROTECTION_SECONDS = 3600.0
+"""A spot instance is not reclaimed in its first hour (docs/upstream.md §8)."""
+
+NOTICE_SECONDS = 3600.0
+"""A reclaim is announced this long before it happens (docs/upstream.md §8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long each status lasts, in virtual seconds, as a range to draw from.
+
+    The sums stay inside what the API shows at speed 1: create to running 60-240 s,
+    start 30-180 s, stop and restart at most 60 s.
+    """
+
+    pending: Range = (2, 4)
+    to_create: Range = (1, 3)
+    creating: Range = (20, 60)
+    pulling: Range = (45, 150)
+    boot: Range = (3, 8)
+    to_start: Range = (2, 5)
+    starting: Range = (30, 120)
+    to_stop: Range = (1, 3)
+    stopping: Range = (5, 30)
+    to_restart: Range = (1, 3)
+    restarting: Range = (10, 40)
+    to_remove: Range = (1, 3)
+    removing: Range = (5, 20)
+    to_reset: Range = (1, 3)
+    resetting: Range = (20, 60)
+    migrating: Range = (60, 180)
+    reclaiming: Range = (20, 40)
+    saving: Range = (40, 90)
+
+    def draw(self, rng: random.Random, name: str) -> float:
+        """A length for the status `name`, uniformly drawn from its range."""
+        low, high = getattr(self, name)
+        return float(rng.uniform(low, high))
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """The names of all ranges."""
+        return tuple(each.name for each in fields(Delays))
+
+
+LifecycleReply = Literal["object", "state", "empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The emulator's switches; the control side replaces the whole, `reset` restores these.
+
+    Attributes:
+        not_found_status: 400 as documented, or 404 (docs/upstream.md §1.3).
+        docs_mode: Types as the documentation has them: `node` a list, sizes and prices numbers.
+        lifecycle_reply: Body of start, stop and the like: `{}`, `{instanceId, state}`, or none.
+        storage_create_reply: The created storage as an object, or its id as a bare string.
+        mask_passwords: Registry passwords are shown as asterisks.
+        removed_linger_seconds: How long a removed row is still listed, in virtual seconds.
+        delete_not_found_seconds: How long after its create an instance is "not found" to delete.
+        rate_limit_per_minute: Calls accepted in a real minute; 0 means no limit.
+        rate_limit_retry_after: Whether the 429 of the limit says `Retry-After`.
+        balance: The account's balance in 1/10000 USD; at 0 or less nothing is created or started.
+        spot_lifetime_seconds: When a spot instance gets its notice by itself, counted from its
+            creation and never inside the protected hour; None means never.
+    """
+
+    not_found_status: Literal[400, 404] = 400
+    docs_mode: bool = False
+    lifecycle_reply: LifecycleReply = "object"
+    storage_create_reply: Literal["object", "string"] = "object"
+    mask_passwords: bool = False
+    removed_linger_seconds: float = 0.0
+    delete_not_found_seconds: float = 0.0
+    rate_limit_per_minute: int = 0
+    rate_limit_retry_after: bool = True
+    balance: int = 1_000_000
+    spot_lifetime_seconds: float | None = None
+    delays: Delays = field(default_factory=Delays)
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorConfig:
+    """What an emulator is started with.
+
+    Attributes:
+        host: The address to listen on.
+        port: The port to listen on; 0 picks a free one.
+        speed: Virtual seconds per real second.
+        api_key: The only key that is accepted; None accepts any that is not empty.
+        seed: Makes ids, delays and probabilities repeatable.
+        public_url: The base of port-mapping URLs; None takes it from the listening socket or,
+            inside a process without one, from the request's `Host`.
+        time_source: Real monotonic seconds.
+        settings: The switches at start and after a reset.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9090
+    speed: float = 1.0
+    api_key: str | None = None
+    seed: int | None = None
+    public_url: str | None = None
+    time_source: TimeSource = time.monotonic
+    settings: Settings = field(default_factory=Settings)

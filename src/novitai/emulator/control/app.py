@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control side as routes, and the page that lists them."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from novitai.emulator.calling import JsonObject
+from novitai.emulator.control import breaking, observing, running
+from novitai.emulator.control.endpoint import (
+    PREFIX,
+    Context,
+    Endpoint,
+    Given,
+    Nothing,
+    endpoint,
+    routes,
+)
+from novitai.emulator.state import Emulator
+
+
+def index(context: Context, _given: Nothing) -> JsonObject:
+    """This list."""
+    emulator = context.emulator
+    return {
+        "about": "The control side of the emulator; docs/emulator.md explains it with examples.",
+        "endpoints": [
+            {
+                "method": each.method,
+                "path": PREFIX + each.path,
+                "summary": each.summary,
+                "takes": _fields(each),
+            }
+            for each in ENDPOINTS
+        ],
+        "state": {
+            "instances": len(emulator.instances),
+            "faults": len(emulator.faults.rules),
+            "calls": emulator.calls.total,
+            "speed": emulator.clock.speed,
+            "tcpSockets": emulator.listeners.open,
+            "tcpSocketsRefused": emulator.listeners.refused,
+        },
+    }
+
+
+ENDPOINTS: list[Endpoint] = [
+    endpoint("GET", "/", Nothing, index),
+    *running.ENDPOINTS,
+    *observing.ENDPOINTS,
+    *breaking.ENDPOINTS,
+]
+
+
+def control_routes() -> list[Route]:
+    """The routes of the control side."""
+    return routes(ENDPOINTS, _settle)
+
+
+async def _settle(emulator: Emulator) -> None:
+    """Let sockets follow at once, so that the answer to a control call is true when it comes."""
+    await emulator.listeners.reconcile()
+
+
+def _fields(this: Endpoint) -> list[str]:
+    if not issubclass(this.takes, Given):
+        return ["kind", "..."]
+    return [field.alias or name for name, field in this.takes.model_fields.items()]

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults: made, listed and removed."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Literal
+
+from pydantic import Field, RootModel, model_validator
+
+from novitai.emulator.api import PATHS
+from novitai.emulator.calling import JsonObject
+from novitai.emulator.control.endpoint import (
+    Context,
+    ControlError,
+    Endpoint,
+    Given,
+    Nothing,
+    endpoint,
+)
+from novitai.emulator.faults import (
+    CallFault,
+    CapacityFault,
+    Fault,
+    ListFault,
+    OutcomeFault,
+    Rule,
+    Trigger,
+    short,
+)
+from novitai.emulator.instances import Status, StatusError
+from novitai.emulator.lifecycle import PULL_ERROR, WAYS, Outcome
+
+_REASONS = {
+    400: ("OPERATION_LIMIT", "invalid state change"),
+    401: ("UNAUTHORIZED", "unauthorized"),
+    403: ("FORBIDDEN", "forbidden"),
+    404: ("RESOURCE_NOT_FOUND", "instance not found"),
+    429: ("RATE_LIMIT_EXCEEDED", "rate limit exceeded"),
+}
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Triggered(Given):
+    """Which of the matching calls are struck; without any of these, all."""
+
+    nth: tuple[Annotated[int, Field(ge=1)], ...] | Annotated[int, Field(ge=1)] = ()
+    every: Count = 0
+    after: Count = 0
+    times: Count = 0
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    def trigger(self) -> Trigger:
+        """The conditions as the engine wants them."""
+        nth = (self.nth,) if isinstance(self.nth, int) else self.nth
+        return Trigger(nth, self.every, self.after, self.times, self.probability)
+
+
+class CallFaultGiven(Triggered):
+    """A fault of a call as such."""
+
+    kind: Literal["call"]
+    path: Annotated[str, Field(min_length=1)]
+    method: Literal["", "GET", "POST"] = ""
+    body_contains: str = ""
+    when: Literal["before", "after"] | None = None
+    latency_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
+    drop: bool = False
+    status: Annotated[int, Field(ge=200, le=599)] | None = None
+    reason: str | None = None
+    message: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    retry_after: str | Annotated[int, Field(ge=0)] | None = None
+    body: Literal["empty", "malformed", "html", "list"] | None = None
+    raw_body: str | None = None
+    content_type: str | None = "application/json"
+
+    @model_validator(mode="after")
+    def _means_something(self) -> CallFaultGiven:
+        if not (self.drop or self.status or self.latency_seconds or self._body() is not None):
+            raise ValueError("give at least one of drop, status, latencySeconds, body, rawBody")
+        if self.drop and (self.status or self._body() is not None):
+            raise ValueError("a dropped connection has neither status nor body")
+        if "*" not in self.path and short(self.path) not in PATHS:
+            near = get_close_matches(short(self.path), PATHS, 3)
+            hint = f"; near are {', '.join(near)}" if near else ""
+            raise ValueError(f"path: the API has no {self.path!r}{hint}; a pattern needs a *")
+        return self
+
+    def _body(self) -> str | None:
+        if self.raw_body is not None:
+            return self.raw_body
+        bodies = {
+            "empty": "",
+            "malformed": '{"id": "3560b7fe',
+            "html": "<html><body>502 Bad Gateway</body></html>",
+            "list": "[]",
+        }
+        return bodies[self.body] if self.body is not None else None
+
+    def fault(self) -> Fault:
+        """The fault; a changed body comes after the work unless it is asked for before."""
+        changes_body = self._body() is not None and not self.status
+        reason, message = _REASONS.get(self.status or 0, ("UNKNOWN", "internal error"))
+        return CallFault(
+            path=self.path,
+            method=self.method,
+            body_contains=self.body_contains,
+            when=self.when or ("after" if changes_body else "before"),
+            latency=self.latency_seconds,
+            drop=self.drop,
+            status=self.status or 0,
+            reason=self.reason if self.reason is not None else reason,
+            message=self.message if self.message is not None else message,
+            metadata=tuple(self.metadata.items()),
+            retry_after="" if self.retry_after is None else str(self.retry_after),
+            raw_body=self._body(),
+            content_type="text/html" if self.body == "html" else self.content_type,
+        )
+
+
+class CapacityFaultGiven(Triggered):
+    """No GPUs for a product, in a region, or both."""
+
+    kind: Literal["capacity"]
+    product: str = ""
+    region: str = ""
+    operations: Annotated[
+        tuple[Literal["create", "start", "migrate"], ...], Field(min_length=1)
+    ] = ("create", "start", "migrate")
+
+    def fault(self) -> Fault:
+        """The fault."""
+        return CapacityFault(self.product, self.region, frozenset(self.operations))
+
+
+class OutcomeFaultGiven(Triggered):
+    """An operation that is accepted and then turns out badly."""
+
+    kind: Literal["outcome"]
+    operation: Literal["create", "start", "stop", "restart", "migrate", "upgrade"]
+    result: Literal["statusError", "pullFailure", "exited", "removed", "stuck", "neverBoots"]
+    name: str = "*"
+    product: str = ""
+    stuck_in: Status | None = None
+    ends_in: Status = Status.EXITED
+    fails_after: Status | None = None
+    error_state: str = "failed"
+    error_message: str = "the container could not be created"
+
+    @model_validator(mode="after")
+    def _stuck_somewhere(self) -> OutcomeFaultGiven:
+        way = WAYS[self.operation]
+        for name, status in (("stuckIn", self.stuck_in), ("failsAfter", self.fails_after)):
+            if status is not None and status not in way:
+                raise ValueError(f"{name}: {self.operation} goes through {', '.join(way)}")
+        return self
+
+    def fault(self) -> Fault:
+        """The fault."""
+        return OutcomeFault(self.operation, self._outcome(), self.name, self.product)
+
+    def _outcome(self) -> Outcome:
+        way = WAYS[self.operation]
+        after = self.fails_after or way[-1]
+        match self.result:
+            case "stuck":
+                return Outcome(stuck_in=self.stuck_in or way[-1])
+            case "neverBoots":
+                return Outcome(boots=False)
+            case "pullFailure":
+                return Outcome(self.ends_in, after, PULL_ERROR)
+            case "statusError":
+                error = StatusError(self.error_state, self.error_message)
+                return Outcome(self.ends_in, after, error)
+            case "exited":
+                return Outcome(Status.EXITED, after)
+            case "removed":
+                return Outcome(Status.REMOVED, after)
+
+
+class ListFaultGiven(Triggered):
+    """A list of instances that does not tell the truth."""
+
+    kind: Literal["list"]
+    lag_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0
+    omit: str = ""
+    repeat: str = ""
+    total_delta: int = 0
+
+    @model_validator(mode="after")
+    def _means_something(self) -> ListFaultGiven:
+        if not (self.lag_seconds or self.omit or self.repeat or self.total_delta):
+            raise ValueError("give at least one of lagSeconds, omit, repeat, totalDelta")
+        return self
+
+    def fault(self) -> Fault:
+        """The fault."""
+        return ListFault(self.lag_seconds, self.omit, self.repeat, self.total_delta)
+
+
+class FaultGiven(
+    RootModel[
+        Annotated[
+            CallFaultGiven | CapacityFaultGiven | OutcomeFaultGiven | ListFaultGiven,
+            Field(discriminator="kind"),
+        ]
+    ]
+):
+    """A fault of one of the four kinds: call, capacity, outcome, list."""
+
+
+def make(context: Context, given: FaultGiven) -> JsonObject:
+    """Make a fault; the answer has its id."""
+    rule = context.emulator.faults.add(
+        given.root.fault(),
+        given.root.trigger(),
+        given.root.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+    )
+    return rule_view(rule)
+
+
+def show_all(context: Context, _given: Nothing) -> JsonObject:
+    """All faults, with how many calls matched and how many were struck."""
+    return {"faults": [rule_view(rule) for rule in context.emulator.faults.rules.values()]}
+
+
+def remove(context: Context, _given: Nothing) -> JsonObject:
+    """Remove one fault."""
+    rule = context.emulator.faults.rules.pop(context.path["id"], None)
+    if rule is None:
+        raise ControlError(f"no fault {context.path['id']!r}", 404)
+    return rule_view(rule)
+
+
+def remove_all(context: Context, _given: Nothing) -> JsonObject:
+    """Remove all faults."""
+    removed = len(context.emulator.faults.rules)
+    context.emulator.faults.rules.clear()
+    return {"removed": removed}
+
+
+def rule_view(rule: Rule) -> JsonObject:
+    """A fault as it was asked for, with its counters."""
+    return {"id": rule.id, **rule.request, "matched": rule.seen, "struck": rule.fired}
+
+
+ENDPOINTS: list[Endpoint] = [
+    endpoint("POST", "/faults", FaultGiven, make),
+    endpoint("GET", "/faults", Nothing, show_all),
+    endpoint("DELETE", "/faults", Nothing, remove_all),
+    endpoint("DELETE", "/faults/{id}", Nothing, remove),
+]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emulator as a whole: reset, clock and switches."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from novitai.emulator.calling import JsonObject
+from novitai.emulator.config import Delays, LifecycleReply, Settings
+from novitai.emulator.control.endpoint import (
+    Context,
+    ControlError,
+    Endpoint,
+    Given,
+    Nothing,
+    endpoint,
+)
+
+Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
+
+
+def reset(context: Context, _given: Nothing) -> JsonObject:
+    """Back to the beginning: catalogue, instances, faults, calls, counts, settings, speed."""
+    context.emulator.reset()
+    context.rows.clear()
+    return {"reset": True}
+
+
+class ClockChange(Given):
+    """A new speed, or time that passes at once, or both (the time first)."""
+
+    advance: Seconds | None = None
+    speed: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> ClockChange:
+        if self.advance is None and self.speed is None:
+            raise ValueError("give advance, speed or both")
+        return self
+
+
+def show_clock(context: Context, _given: Nothing) -> JsonObject:
+    """The virtual time and its speed."""
+    clock = context.emulator.clock
+    return {"now": clock.now(), "speed": clock.speed}
+
+
+def change_clock(context: Context, given: ClockChange) -> JsonObject:
+    """Let virtual time pass at once, or change its speed."""
+    clock = context.emulator.clock
+    if given.advance is not None:
+        clock.advance(given.advance)
+    if given.speed is not None:
+        clock.set_speed(given.speed)
+    context.emulator.listeners.nudge()
+    return show_clock(context, Nothing())
+
+
+class SettingsChange(Given):
+    """The switches to change; those not given stay."""
+
+    not_found_status: Literal[400, 404] | None = None
+    docs_mode: bool | None = None
+    lifecycle_reply: LifecycleReply | None = None
+    storage_create_reply: Literal["object", "string"] | None = None
+    mask_passwords: bool | None = None
+    removed_linger_seconds: Seconds | None = None
+    delete_not_found_seconds: Seconds | None = None
+    rate_limit_per_minute: Annotated[int, Field(ge=0)] | None = None
+    rate_limit_retry_after: bool | None = None
+    balance: int | None = None
+    spot_lifetime_seconds: Seconds | None = None
+    delays: dict[str, tuple[Seconds, Seconds]] | None = None
+
+
+def show_settings(context: Context, _given: Nothing) -> JsonObject:
+    """All switches."""
+    settings = context.emulator.settings
+    shown = {to_camel(name): value for name, value in asdict(settings).items()}
+    shown["delays"] = {to_camel(name): value for name, value in asdict(settings.delays).items()}
+    return shown
+
+
+def change_settings(context: Context, given: SettingsChange) -> JsonObject:
+    """Change switches; null for spotLifetimeSeconds turns it off."""
+    changes = {name: getattr(given, name) for name in given.model_fields_set - {"delays"}}
+    for name, value in changes.items():
+        if value is None and name != "spot_lifetime_seconds":
+            raise ControlError(f"{to_camel(name)} must not be null")
+    settings: Settings = replace(context.emulator.settings, **changes)
+    if given.delays:
+        settings = replace(settings, delays=_delays(settings.delays, given.delays))
+    context.emulator.settings = settings
+    context.rows.clear()
+    return show_settings(context, Nothing())
+
+
+def _delays(delays: Delays, given: dict[str, tuple[float, float]]) -> Delays:
+    names = {to_camel(name): name for name in Delays.names()}
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise ControlError(f"no such delay: {', '.join(unknown)}; there are: {', '.join(names)}")
+    for name, (low, high) in given.items():
+        if low > high:
+            raise ControlError(f"delays.{name}: the first number must not be above the second")
+    return replace(delays, **{names[name]: value for name, value in given.items()})
+
+
+ENDPOINTS: list[Endpoint] = [
+    endpoint("POST", "/reset", Nothing, reset),
+    endpoint("GET", "/clock", Nothing, show_clock),
+    endpoint("POST", "/clock", ClockChange, change_clock),
+    endpoint("GET", "/settings", Nothing, show_settings),
+    endpoint("PATCH", "/settings", SettingsChange, change_settings),
+]

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of every call to the emulated API: record, key, rate limit, faults, work, answer.
+
+The work itself never waits, so what a call sees and does is one moment of virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.types import Message, Receive, Scope, Send
+
+from novitai.emulator.calling import Call, Reply
+from novitai.emulator.calls import LONGEST_BODY, Entry, caller_label
+from novitai.emulator.dropping import drop_connection
+from novitai.emulator.errors import Refusal, error_body, invalid, rate_limited, unauthorized
+from novitai.emulator.faults import CallFault, short
+from novitai.emulator.rows import Rows
+from novitai.emulator.state import Emulator
+
+Handler = Callable[[Emulator, Rows, Call], Reply]
+RouteTable = Mapping[tuple[str, str], Handler]
+
+_NO_SUCH_PAGE = Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
+
+
+class Gate:
+    """The emulated API as an ASGI application over a table of (method, path) → handler."""
+
+    def __init__(self, emulator: Emulator, rows: Rows, table: RouteTable) -> None:
+        self._emulator = emulator
+        self._rows = rows
+        self._table = table
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        begun = time.perf_counter()
+        raw = await _read(receive)
+        method, path = scope["method"], short(scope["path"])
+        headers = _headers(scope)
+        key = _bearer(headers)
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        body = _parsed(raw)
+        handler = self._table.get((method, path))
+        entry = self._emulator.calls.add(
+            method,
+            path,
+            query=query,
+            body=body if len(raw) <= LONGEST_BODY else f"({len(raw)} bytes)",
+            caller=caller_label(key),
+            virtual_at=self._emulator.clock.now(),
+            known=handler is not None,
+        )
+        reply = self._barred(key)
+        if reply is None:
+            reply = await self._with_faults(
+                entry, raw, lambda: self._work(handler, entry, body, _base_url(scope, headers))
+            )
+        entry.duration_ms = round((time.perf_counter() - begun) * 1000, 3)
+        if reply is None:
+            entry.status = 0
+            await drop_connection(scope, receive)
+            return
+        entry.status = reply.status
+        await _send(send, reply)
+
+    def _barred(self, key: str) -> Reply | None:
+        """The answer to a call that does not get in: wrong key, too many calls."""
+        wanted = self._emulator.config.api_key
+        if not key or (wanted is not None and key != wanted):
+            return Reply(401, unauthorized().body())
+        limit = self._emulator.settings.rate_limit_per_minute
+        if limit <= 0:
+            return None
+        now, recent = self._emulator.clock.real(), self._emulator.recent_calls
+        while recent and recent[0] <= now - 60:
+            recent.popleft()
+        if len(recent) < limit:
+            recent.append(now)
+            return None
+        headers: tuple[tuple[str, str], ...] = ()
+        if self._emulator.settings.rate_limit_retry_after:
+            headers = (("retry-after", str(max(1, math.ceil(recent[0] + 60 - now)))),)
+        return Reply(429, rate_limited().body(), headers=headers)
+
+    async def _with_faults(
+        self, entry: Entry, raw: bytes, work: Callable[[], Reply]
+    ) -> Reply | None:
+        """The answer, or None if the connection is to be dropped."""
+        faults = self._emulator.faults.for_call(entry.method, entry.path, raw)
+        if not faults:
+            return work()
+        reply: Reply | None = None
+        for fault in sorted(faults, key=lambda each: each.when != "before"):
+            if fault.when == "after" and reply is None:
+                reply = work()
+            entry.faults += (f"{fault.when}: {describe(fault)}",)
+            if fault.latency:
+                await asyncio.sleep(fault.latency)
+            if fault.drop:
+                return None
+            replaced = _replaced(fault, reply)
+            if fault.when == "before" and replaced is not None:
+                return replaced
+            reply = replaced or reply
+        return reply if reply is not None else work()
+
+    def _work(self, handler: Handler | None, entry: Entry, body: object, base_url: str) -> Reply:
+        if handler is None:
+            return _NO_SUCH_PAGE
+        try:
+            if not isinstance(body, dict):
+                raise invalid("the body must be a JSON object")
+            call = Call(
+                entry.method,
+                entry.path,
+                entry.query,
+                body,
+                entry.caller,
+                self._emulator.public_url or base_url,
+                self._emulator.clock.now(),
+            )
+            return handler(self._emulator, self._rows, call)
+        except Refusal as refusal:
+            status = refusal.status
+            if refusal.missing:
+                status = self._emulator.settings.not_found_status
+            return Reply(status, refusal.body(status))
+
+
+def describe(fault: CallFault) -> str:
+    """What a fault does to a call, in a few words."""
+    words = [f"{fault.latency:g} s"] if fault.latency else []
+    if fault.drop:
+        words.append("dropped")
+    if fault.status:
+        words.append(f"{fault.status} {fault.reason}".strip())
+    if fault.raw_body is not None:
+        words.append("body replaced")
+    return ", ".join(words)
+
+
+def _replaced(fault: CallFault, reply: Reply | None) -> Reply | None:
+    """The answer as the fault wants it; None if it leaves the answer alone."""
+    if not fault.status and fault.raw_body is None:
+        return None
+    status = fault.status or (reply.status if reply is not None else 200)
+    headers = (("retry-after", fault.retry_after),) if fault.retry_after else ()
+    if fault.raw_body is not None:
+        return Reply(status, fault.raw_body.encode(), fault.content_type, headers)
+    body = error_body(status, fault.reason, fault.message, dict(fault.metadata))
+    return Reply(status, body, headers=headers)
+
+
+async def _read(receive: Receive) -> bytes:
+    message: Message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body", False):
+        message = await receive()
+        body += message.get("body", b"")
+    return body
+
+
+def _parsed(raw: bytes) -> object:
+    if not raw.strip():
+        return {}
+    try:
+        value: object = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return value
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    return dict(scope["headers"])
+
+
+def _bearer(headers: Mapping[bytes, bytes]) -> str:
+    scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _base_url(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
+    return f"{scope.get('scheme', 'http')}://{headers.get(b'host', b'localhost').decode('latin-1')}"
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    headers = [(b"content-length", str(len(reply.body)).encode())]
+    if reply.content_type is not None:
+        headers.append((b"content-type", reply.content_type.encode()))
+    headers += [(name.encode(), value.encode()) for name, value in reply.headers]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An instance, and what can be seen of it at a moment.
+
+An instance carries a timeline: at which virtual time it enters which status. What it shows is a
+pure function of that timeline and the clock, so an instance that nobody asks about costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+NEVER = math.inf
+
+
+class Status(StrEnum):
+    """Upstream's words (docs/upstream.md §7)."""
+
+    PENDING = "pending"
+    TO_CREATE = "toCreate"
+    CREATING = "creating"
+    PULLING = "pulling"
+    RUNNING = "running"
+    TO_START = "toStart"
+    STARTING = "starting"
+    TO_STOP = "toStop"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    TO_RESTART = "toRestart"
+    RESTARTING = "restarting"
+    TO_REMOVE = "toRemove"
+    REMOVING = "removing"
+    REMOVED = "removed"
+    TO_RESET = "toReset"
+    RESETTING = "resetting"
+    MIGRATING = "migrating"
+    FREEZING = "freezing"
+
+
+class SpotStatus(StrEnum):
+    """How far the reclaim of a spot instance is (docs/upstream.md §8)."""
+
+    NONE = ""
+    RUNNING = "running"
+    NOTIFIED = "notified"
+    RECLAIMING = "reclaiming"
+    TERMINATED = "terminated"
+
+
+class BillingMode(StrEnum):
+    """How an instance is paid for."""
+
+    ON_DEMAND = "onDemand"
+    MONTHLY = "monthly"
+    SPOT = "spot"
+
+
+GONE = frozenset({Status.TO_REMOVE, Status.REMOVING, Status.REMOVED})
+"""The statuses that a spot reclaim no longer changes, together with `exited`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusError:
+    """Why an instance failed; both empty if it did not."""
+
+    state: str = ""
+    message: str = ""
+
+
+NO_ERROR = StatusError()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From virtual time `at` on, the instance is in `status`."""
+
+    at: float
+    status: Status
+    error: StatusError = NO_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class SpotPlan:
+    """The reclaim of a spot instance, in virtual times."""
+
+    notified_at: float
+    reclaim_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of the container and its protocol, `http` or `tcp`."""
+
+    port: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool inside the container, such as Jupyter."""
+
+    name: str
+    port: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Something mounted into the container: `type` is `network` or `local`."""
+
+    type: str
+    size: int
+    id: str
+    mount_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance with everything that was decided about it.
+
+    Attributes:
+        steps: The timeline, oldest first; never empty.
+        starts: How often it has been brought up, or is being; names the run in its addresses.
+        booted_at: When the services of the present run answer; NEVER if they do not.
+        held: A status it is held in, whatever the timeline says.
+        service_status: What an HTTP port answers once booted.
+        created_by, deleted_by: The label of the API key, or `control`.
+    """
+
+    id: str
+    name: str
+    product_id: str
+    product_name: str
+    cluster_id: str
+    cluster_name: str
+    kind: str
+    billing_mode: BillingMode
+    gpu_num: int
+    cpu_num: int
+    memory: int
+    rootfs_size: int
+    image_url: str
+    created_at: float
+    created_by: str
+    steps: tuple[Step, ...]
+    booted_at: float
+    image_auth_id: str = ""
+    command: str = ""
+    entrypoint: str = ""
+    envs: tuple[tuple[str, str], ...] = ()
+    ports: tuple[Port, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    network_id: str = ""
+    end_time: int = -1
+    auto_renew: bool = False
+    auto_renew_month: int = 0
+    auto_migrate: bool = False
+    price: int = 0
+    max_rootfs_size: int = 6144
+    starts: int = 1
+    spot: SpotPlan | None = None
+    held: Status | None = None
+    service_status: int = 200
+    deleted_at: float = NEVER
+    deleted_by: str = ""
+
+    @property
+    def removed_at(self) -> float:
+        """When it is, or will be, `removed`; NEVER if no delete is under way."""
+        last = self.steps[-1]
+        return last.at if last.status is Status.REMOVED else NEVER
+
+    @property
+    def has_tcp(self) -> bool:
+        """Whether a TCP port was asked for."""
+        return any(port.type == "tcp" for port in self.ports)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What an instance shows at a moment, and until when that stays so."""
+
+    status: Status
+    error: StatusError
+    since: float
+    spot: SpotStatus
+    booted: bool
+    until: float
+
+
+def phase(instance: Instance, now: float) -> Phase:
+    """What the instance shows at virtual time `now`."""
+    steps = instance.steps
+    index = len(steps) - 1
+    while index > 0 and steps[index].at > now:
+        index -= 1
+    step = steps[index]
+    until = steps[index + 1].at if index + 1 < len(steps) else NEVER
+    status, since = step.status, step.at
+    spot_status = SpotStatus.NONE
+    if instance.billing_mode is BillingMode.SPOT:
+        spot_status, change = _spot_status(instance.spot, now)
+        until = min(until, change)
+        plan = instance.spot
+        if plan is not None and now >= plan.reclaim_at and _can_be_reclaimed(status):
+            ended = now >= plan.ended_at
+            status = Status.EXITED if ended else Status.STOPPING
+            since = plan.ended_at if ended else plan.reclaim_at
+    if instance.held is not None:
+        status = instance.held
+    booted = status is Status.RUNNING and now >= instance.booted_at
+    if now < instance.booted_at:
+        until = min(until, instance.booted_at)
+    return Phase(status, step.error, since, spot_status, booted, until)
+
+
+def secret(instance: Instance, purpose: str, length: int = 16) -> str:
+    """A random-looking word that belongs to this run of the instance."""
+    text = f"{instance.id}:{instance.starts}:{instance.created_at}:{purpose}"
+    return hashlib.blake2b(text.encode(), digest_size=length // 2).hexdigest()
+
+
+def _spot_status(plan: SpotPlan | None, now: float) -> tuple[SpotStatus, float]:
+    if plan is None:
+        return SpotStatus.RUNNING, NEVER
+    if now < plan.notified_at:
+        return SpotStatus.RUNNING, plan.notified_at
+    if now < plan.reclaim_at:
+        return SpotStatus.NOTIFIED, plan.reclaim_at
+    if now < plan.ended_at:
+        return SpotStatus.RECLAIMING, plan.ended_at
+    return SpotStatus.TERMINATED, NEVER
+
+
+def _can_be_reclaimed(status: Status) -> bool:
+    return status is not Status.EXITED and status not in GONE

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TCP ports of instances as real loopback sockets.
+
+One task reconciles them with the clock. A socket is bound when its instance runs, so that its
+number can be told, listens from boot on, so that a client that comes earlier is refused, and is
+closed when the instance stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from novitai.emulator.clock import EmulatorClock
+from novitai.emulator.instances import NEVER, Instance, Status, phase, secret
+
+_LONGEST_SLEEP = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class _Accept(asyncio.Protocol):
+    """Takes a connection and keeps it until either side closes it."""
+
+    def __init__(self, open_connections: set[asyncio.BaseTransport]) -> None:
+        self._open = open_connections
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._open.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._open.discard(self._transport)
+
+
+@dataclass(slots=True)
+class _Run:
+    """The sockets of one run of an instance."""
+
+    starts: int
+    wanted: frozenset[int]
+    sockets: dict[int, socket.socket] = field(default_factory=dict)
+    servers: list[asyncio.Server] = field(default_factory=list)
+    connections: set[asyncio.BaseTransport] = field(default_factory=set)
+    listening: bool = False
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+        for each in self.sockets.values():
+            each.close()
+        for transport in list(self.connections):
+            transport.close()
+
+
+class Listeners:
+    """Keeps sockets in step with the instances that were handed to `watch`.
+
+    Until `start` is called it opens none, and the numbers it tells are made up.
+    """
+
+    def __init__(self, clock: EmulatorClock, find: Callable[[str], Instance | None]) -> None:
+        self._clock = clock
+        self._find = find
+        self._runs: dict[str, _Run] = {}
+        self._due: list[tuple[float, str]] = []
+        self._next: dict[str, float] = {}
+        self._wake: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.refused = 0
+
+    @property
+    def open(self) -> int:
+        """How many sockets are bound."""
+        return sum(len(run.sockets) for run in self._runs.values())
+
+    def watch(self, instance: Instance) -> None:
+        """Look at an instance that is new or has changed."""
+        if instance.has_tcp and self._wake is not None:
+            self._look_at(instance.id, 0.0)
+            self._wake.set()
+
+    def nudge(self) -> None:
+        """The clock was changed: look again at when to look next."""
+        if self._wake is not None:
+            self._wake.set()
+
+    def endpoint(self, instance: Instance, port: int) -> str:
+        """`host:port` under which a running instance's port can be reached."""
+        if self._wake is not None:
+            bound = self._bound(instance).sockets.get(port)
+            if bound is not None and bound.fileno() >= 0:
+                return f"127.0.0.1:{bound.getsockname()[1]}"
+        return f"127.0.0.1:{made_up_port(instance, f'tcp-{port}')}"
+
+    async def start(self) -> None:
+        """Begin to keep sockets, on the running event loop."""
+        self._wake = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(self._wake))
+
+    async def stop(self) -> None:
+        """Close everything."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._task = self._wake = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Close all sockets and forget all instances."""
+        for run in self._runs.values():
+            run.close()
+        self._runs.clear()
+        self._due.clear()
+        self._next.clear()
+
+    async def reconcile(self) -> None:
+        """Open and close what is due at this moment."""
+        if self._wake is None:
+            return
+        now = self._clock.now()
+        while self._due and self._due[0][0] <= now:
+            at, instance_id = heapq.heappop(self._due)
+            if self._next.get(instance_id) != at:
+                continue
+            del self._next[instance_id]
+            again = await self._settle(instance_id, now)
+            if again < NEVER and instance_id not in self._next:
+                self._look_at(instance_id, again)
+
+    def _look_at(self, instance_id: str, at: float) -> None:
+        if self._next.get(instance_id) != at:
+            self._next[instance_id] = at
+            heapq.heappush(self._due, (at, instance_id))
+
+    async def _keep(self, wake: asyncio.Event) -> None:
+        while True:
+            wake.clear()
+            await self.reconcile()
+            sleep = self._clock.real_until(self._due[0][0]) if self._due else _LONGEST_SLEEP
+            try:
+                await asyncio.wait_for(wake.wait(), min(sleep, _LONGEST_SLEEP))
+            except TimeoutError:
+                continue
+
+    async def _settle(self, instance_id: str, now: float) -> float:
+        """Bring one instance's sockets in order; when to look again."""
+        instance = self._find(instance_id)
+        seen = phase(instance, now) if instance is not None else None
+        if instance is None or seen is None or seen.status is not Status.RUNNING:
+            self._close(instance_id)
+            return seen.until if seen is not None else NEVER
+        run = self._bound(instance)
+        if seen.booted and not run.listening:
+            run.listening = True
+            await self._listen(run)
+        return seen.until
+
+    async def _listen(self, run: _Run) -> None:
+        loop = asyncio.get_running_loop()
+        for each in list(run.sockets.values()):
+            if each.fileno() < 0:
+                continue
+            try:
+                server = await loop.create_server(lambda: _Accept(run.connections), sock=each)
+            except OSError:
+                self.refused += 1
+                continue
+            run.servers.append(server)
+
+    def _bound(self, instance: Instance) -> _Run:
+        run = self._runs.get(instance.id)
+        wanted = frozenset(port.port for port in instance.ports if port.type == "tcp")
+        if run is not None and run.starts == instance.starts and run.wanted == wanted:
+            return run
+        self._close(instance.id)
+        run = _Run(instance.starts, wanted)
+        for port in wanted:
+            each = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                each.setblocking(False)
+                each.bind(("127.0.0.1", 0))
+            except OSError as error:
+                each.close()
+                self.refused += 1
+                _log.debug("no socket for %s port %d: %s", instance.id, port, error)
+                continue
+            run.sockets[port] = each
+        self._runs[instance.id] = run
+        return run
+
+    def _close(self, instance_id: str) -> None:
+        run = self._runs.pop(instance_id, None)
+        if run is not None:
+            run.close()
+
+
+def made_up_port(instance: Instance, purpose: str) -> int:
+    """A public port number that nobody listens on; it differs with every start."""
+    return 20_000 + int(secret(instance, purpose, 8), 16) % 40_000

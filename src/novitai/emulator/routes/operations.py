@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be done to an instance: start, stop, restart, delete (docs/upstream.md §6)."""
+
+from __future__ import annotations
+
+from novitai.emulator import lifecycle
+from novitai.emulator.calling import Call, Reply, ok, text
+from novitai.emulator.errors import no_capacity, not_found
+from novitai.emulator.gate import RouteTable
+from novitai.emulator.instances import Instance, Status, phase
+from novitai.emulator.rows import Rows
+from novitai.emulator.state import Emulator
+
+
+def start(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
+    """`POST /gpu/instance/start`."""
+    instance = wanted(emulator, call)
+    lifecycle.require(instance, call.now, Status.EXITED)
+    emulator.charge("EXPIRED_OR_BALANCE_NOT_ENOUGH")
+    if not emulator.capacity("start", instance):
+        raise no_capacity()
+    outcome = emulator.outcome("start", instance)
+    started = lifecycle.start(instance, call.now, emulator.pace, outcome)
+    emulator.put(started)
+    return done(emulator, started, call.now)
+
+
+def stop(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
+    """`POST /gpu/instance/stop`."""
+    instance = wanted(emulator, call)
+    lifecycle.require(instance, call.now, Status.RUNNING)
+    outcome = emulator.outcome("stop", instance)
+    stopped = lifecycle.stop(instance, call.now, emulator.pace, outcome)
+    emulator.put(stopped)
+    return done(emulator, stopped, call.now)
+
+
+def restart(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
+    """`POST /gpu/instance/restart`."""
+    instance = wanted(emulator, call)
+    lifecycle.require(instance, call.now, Status.RUNNING)
+    outcome = emulator.outcome("restart", instance)
+    restarted = lifecycle.restart(instance, call.now, emulator.pace, outcome)
+    emulator.put(restarted)
+    return done(emulator, restarted, call.now)
+
+
+def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
+    """`POST /gpu/instance/delete`: in any status; monthly instances cannot be given back."""
+    instance = wanted(emulator, call)
+    if call.now < instance.created_at + emulator.settings.delete_not_found_seconds:
+        raise not_found("instance")
+    emulator.put(lifecycle.remove(instance, call.now, emulator.pace, call.caller))
+    return done(emulator, instance, call.now)
+
+
+def wanted(emulator: Emulator, call: Call) -> Instance:
+    """The instance that the call names.
+
+    Raises:
+        Refusal: It names none, or none that exists.
+    """
+    return emulator.instance(text(call.body, "instanceId", least=1), call.now)
+
+
+def done(emulator: Emulator, instance: Instance, now: float) -> Reply:
+    """The reply of an operation, which real clients must not rely on (docs/upstream.md §6)."""
+    match emulator.settings.lifecycle_reply:
+        case "empty":
+            return Reply(200, b"", None)
+        case "state":
+            return ok({"instanceId": instance.id, "state": phase(instance, now).status})
+        case "object":
+            return ok({})
+
+
+ROUTES: RouteTable = {
+    ("POST", "/gpu/instance/start"): start,
+    ("POST", "/gpu/instance/stop"): stop,
+    ("POST", "/gpu/instance/restart"): restart,
+    ("POST", "/gpu/instance/delete"): delete,
+}

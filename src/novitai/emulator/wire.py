@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records as the API writes them: field sets, names and types of docs/upstream.md §2 to §14.
+
+64-bit numbers go out as strings, 32-bit ones as numbers; the docs mode has them, and `node`, as
+the documentation says instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from novitai.emulator.calling import JsonObject
+from novitai.emulator.catalogue import Cluster, CpuProduct, Product
+from novitai.emulator.instances import Instance, Phase, Status, secret
+from novitai.emulator.listeners import made_up_port
+from novitai.emulator.resources import (
+    Job,
+    Network,
+    Prewarm,
+    RegistryAuth,
+    Storage,
+    Template,
+)
+
+USER = "5f0c1b7e"
+"""The id of the emulated account."""
+
+KEEP_DATA_DAYS = 7
+FREE_STORAGE_GB = 60
+
+TcpEndpoint = Callable[[Instance, int], str]
+
+
+def unix(at: float) -> str:
+    """A time as the API writes it: Unix seconds in a string."""
+    return str(int(at))
+
+
+def cluster(record: Cluster, gpu_types: list[str]) -> JsonObject:
+    """A row of the cluster list."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "availableGpuType": gpu_types,
+        "supportNetworkStorage": record.network_storage,
+        "supportInstanceNetwork": record.instance_network,
+    }
+
+
+def product(record: Product, *, regions: list[str], available: bool, docs_mode: bool) -> JsonObject:
+    """A row of the product list."""
+    row: JsonObject = {
+        "id": record.id,
+        "name": record.name,
+        "cpuPerGpu": record.cpu,
+        "memoryPerGpu": record.memory,
+        "diskPerGpu": record.disk,
+        "availableDeploy": available,
+        "canBuy": available,
+        "minRootFS": record.min_rootfs,
+        "maxRootFS": record.max_rootfs,
+        "minLocalStorage": 0,
+        "maxLocalStorage": 0,
+        "regions": regions,
+        "price": record.price if docs_mode else str(record.price),
+        "monthlyPrice": [
+            {"price": record.monthly_price if docs_mode else str(record.monthly_price), "month": 1}
+        ]
+        if record.monthly_price
+        else [],
+        "billingMethods": list(record.modes),
+        "inventoryState": record.inventory if available else "none",
+        "prices": [],
+    }
+    if record.spot_price is not None:
+        row["spotPrice"] = record.spot_price if docs_mode else str(record.spot_price)
+    return row
+
+
+def cpu_product(record: CpuProduct, *, docs_mode: bool) -> JsonObject:
+    """A row of the CPU product list."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "cpuNum": record.cpu,
+        "memorySize": record.memory,
+        "rootfsSize": record.rootfs,
+        "localVolumeSize": record.volume,
+        "availableDeploy": record.available,
+        "price": record.price if docs_mode else str(record.price),
+    }
+
+
+def instance(
+    record: Instance,
+    seen: Phase,
+    *,
+    base_url: str,
+    tcp_endpoint: TcpEndpoint,
+    docs_mode: bool = False,
+    jobs: list[Job] | None = None,
+) -> JsonObject:
+    """An instance, as get and list show it (docs/upstream.md §5.1)."""
+    running = seen.status is Status.RUNNING
+    plan = record.spot
+    announced = plan is not None and seen.spot in {"notified", "reclaiming", "terminated"}
+    stopped = seen.status is Status.EXITED
+    return {
+        "id": record.id,
+        "name": record.name,
+        "clusterId": record.cluster_id,
+        "clusterName": record.cluster_name,
+        "status": seen.status,
+        "imageUrl": record.image_url,
+        "imageAuthId": record.image_auth_id,
+        "command": record.command,
+        "entrypoint": record.entrypoint,
+        "cpuNum": str(record.cpu_num),
+        "memory": str(record.memory),
+        "gpuNum": str(record.gpu_num),
+        "productId": record.product_id,
+        "productName": record.product_name,
+        "rootfsSize": record.rootfs_size,
+        "portMappings": _port_mappings(record, base_url, tcp_endpoint) if running else [],
+        "volumeMounts": [
+            {
+                "type": volume.type,
+                "size": volume.size if docs_mode else str(volume.size),
+                "id": volume.id,
+                "mountPath": volume.mount_path,
+            }
+            for volume in record.volumes
+        ],
+        "statusError": {"state": seen.error.state, "message": seen.error.message},
+        "network": {
+            "id": record.network_id,
+            "ip": _network_ip(record) if record.network_id else "",
+        },
+        "node": [{"maxRootfsSize": record.max_rootfs_size}]
+        if docs_mode
+        else {"maxRootfsSize": record.max_rootfs_size, "maxLocalVolumeSize": 0},
+        "envs": [{"key": key, "value": value} for key, value in record.envs],
+        "tools": [
+            {"name": tool.name, "port": str(tool.port), "type": tool.type} for tool in record.tools
+        ],
+        "jobs": [{"id": job.id, "type": job.type} for job in jobs or ()],
+        "kind": record.kind,
+        "billingMode": record.billing_mode,
+        "endTime": str(record.end_time),
+        "spotStatus": seen.spot,
+        "spotReclaimTime": unix(plan.reclaim_at) if plan is not None and announced else "0",
+        "createdAt": unix(record.created_at),
+        "lastStartedAt": _last(record, Status.RUNNING, seen),
+        "lastStoppedAt": unix(seen.since) if stopped else _last(record, Status.EXITED, seen),
+        "instancePrice": str(record.price),
+        "freeStorageSize": FREE_STORAGE_GB,
+        "keepDataDay": KEEP_DATA_DAYS,
+        **_connect_components(record, base_url, running=running, booted=seen.booted),
+    }
+
+
+def _port_mappings(record: Instance, base_url: str, tcp_endpoint: TcpEndpoint) -> list[JsonObject]:
+    return [
+        {
+            "port": port.port,
+            "endpoint": tcp_endpoint(record, port.port)
+            if port.type == "tcp"
+            else http_endpoint(record, port.port, base_url),
+            "type": port.type,
+        }
+        for port in record.ports
+    ]
+
+
+def http_endpoint(record: Instance, port: int, base_url: str) -> str:
+    """The URL of an HTTP port in the present run of an instance."""
+    return f"{base_url}/_proxy/{record.id}/{port}/{record.starts}/"
+
+
+def _connect_components(
+    record: Instance, base_url: str, *, running: bool, booted: bool
+) -> JsonObject:
+    jupyter = next((tool for tool in record.tools if tool.name.lower() == "jupyter"), None)
+    logs = f"{base_url}/_proxy/{record.id}/log"
+    return {
+        "connectComponentSSH": {
+            "sshCommand": f"ssh -p {made_up_port(record, 'ssh')} root@127.0.0.1" if running else "",
+            "password": secret(record, "ssh-password") if running else "",
+            "isRunning": booted,
+        },
+        "connectComponentWebTerminal": {
+            "address": http_endpoint(record, 2224, base_url) if running else "",
+            "username": "root" if running else "",
+            "password": secret(record, "terminal-password") if running else "",
+            "isRunning": booted,
+        },
+        "connectComponentJupyter": {
+            "port": jupyter.port if jupyter else 8888,
+            "address": http_endpoint(record, jupyter.port, base_url) if jupyter and running else "",
+            "isRunning": booted and jupyter is not None,
+        },
+        "connectComponentLog": {
+            "systemLogAddress": f"{logs}/system",
+            "instanceLogAddress": f"{logs}/instance",
+            "isRunning": running,
+        },
+    }
+
+
+def _last(record: Instance, status: Status, seen: Phase) -> str:
+    """When it last entered `status`, as far as that has happened."""
+    for step in reversed(record.steps):
+        if step.status is status and step.at <= seen.since:
+            return unix(step.at)
+    return "0"
+
+
+def _network_ip(record: Instance) -> str:
+    return f"10.0.{int(record.id[:2], 16)}.{int(record.id[2:4], 16) % 254 + 1}"
+
+
+def template(record: Template) -> JsonObject:
+    """A template; ports are grouped by protocol (docs/upstream.md §10)."""
+    kinds = dict.fromkeys(port.type for port in record.ports)
+    return {
+        "Id": record.id,
+        "user": USER,
+        "name": record.name,
+        "readme": record.readme,
+        "type": record.type,
+        "channel": record.channel,
+        "image": record.image,
+        "imageAuth": record.image_auth,
+        "startCommand": record.start_command,
+        "entrypoint": record.entrypoint,
+        "rootfsSize": record.rootfs_size,
+        "ports": [
+            {"type": kind, "ports": [each.port for each in record.ports if each.type == kind]}
+            for kind in kinds
+        ],
+        "volumes": [
+            {"type": kind, "size": size, "mountPath": path} for kind, size, path in record.volumes
+        ],
+        "envs": [{"key": key, "value": value} for key, value in record.envs],
+        "tools": [
+            {"name": name, "describe": describe, "port": port, "type": kind}
+            for name, describe, port, kind in record.tools
+        ],
+        "createdAt": unix(record.created_at),
+        "recommendCards": [],
+        "minCudaVersion": record.min_cuda_version,
+    }
+
+
+def auth(record: RegistryAuth, *, masked: bool) -> JsonObject:
+    """A registry auth; whether the password is shown is disputed (docs/upstream.md §9)."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "username": record.username,
+        "password": "**********" if masked else record.password,
+    }
+
+
+def storage(record: Storage, cluster_name: str) -> JsonObject:
+    """A network storage."""
+    return {
+        "storageId": record.id,
+        "storageName": record.name,
+        "storageSize": record.size,
+        "clusterId": record.cluster_id,
+        "clusterName": cluster_name,
+        "price": "100",
+    }
+
+
+def network(record: Network, now: float, members: list[Instance]) -> JsonObject:
+    """A private network with the instances in it."""
+    return {
+        "Id": record.id,
+        "user": USER,
+        "name": record.name,
+        "state": {"state": "ready" if now >= record.ready_at else "creating", "error": ""},
+        "segment": record.segment,
+        "clusterId": record.cluster_id,
+        "Addresses": [{"Id": each.id, "Ip": _network_ip(each)} for each in members],
+        "createTime": unix(record.created_at),
+    }
+
+
+def job(record: Job, now: float) -> JsonObject:
+    """A job; the error text under both names in use (docs/upstream.md §19)."""
+    state = record.state(now)
+    message = record.error if state == "fail" else ""
+    return {
+        "Id": record.id,
+        "user": USER,
+        "type": record.type,
+        "envs": [],
+        "state": {
+            "state": state,
+            "error": "JOB_FAILED" if message else "",
+            "errorMessage": message,
+            "message": message,
+        },
+        "logAddress": "",
+        "createdAt": unix(record.created_at),
+        "instanceId": record.instance_id,
+    }
+
+
+def prewarm(
+    record: Prewarm, now: float, cluster_name: str, products: list[tuple[str, str]]
+) -> JsonObject:
+    """An image prewarm task."""
+    state = record.state(now)
+    return {
+        "id": record.id,
+        "imageName": record.image_url.rsplit("/", 1)[-1].split(":", 1)[0],
+        "imageUrl": record.image_url,
+        "repositoryAuth": record.auth_id,
+        "clusterId": record.cluster_id,
+        "clusterName": cluster_name,
+        "products": [{"productId": one, "productName": name} for one, name in products],
+        "imageSize": str(8_589_934_592),
+        "createTime": unix(record.created_at),
+        "state": state,
+        "completeTime": unix(record.ends_at) if state == "Succeeded" else "0",
+        "note": record.note,
+        "reason": [],
+    }
