@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an HTTP answer to its payload, or to the error it stands for (docs/upstream.md §1.1–1.3)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+
+from novitai.upstream.errors import (
+    Gone,
+    InsufficientResource,
+    InvalidStateChange,
+    KeyRefused,
+    Nonsense,
+    RateLimited,
+    Refused,
+    ServerError,
+    Timeout,
+    UpstreamError,
+)
+from novitai.upstream.operations import Operation
+from novitai.upstream.transport import Answer
+from novitai.upstream.wire import Json, Object, text
+
+_MAX_MESSAGE: Final = 500
+_MAX_REASON: Final = 100
+_MIN_SECRET: Final = 4
+_REASON: Final = re.compile(r"[A-Z0-9_]{1,100}\Z")
+_NO_STOCK: Final = frozenset({"INSUFFICIENT_RESOURCE", "MIGRATE_INSUFFICIENT_RESOURCE"})
+_WRONG_STATE: Final = "invalid state change"
+_NOT_FOUND: Final = "not found"
+_HIDDEN: Final = "***"
+
+
+def failure(
+    operation: Operation, answer: Answer, *, now: int, secrets: Iterable[str] = ()
+) -> UpstreamError | None:
+    """Say which error an answer stands for; None for a success.
+
+    Args:
+        operation: What was asked, which decides on what "not found" means.
+        answer: What came.
+        now: Unix milliseconds, to read a `Retry-After` that is a date.
+        secrets: What must not appear in the message: upstream might repeat what it was sent.
+    """
+    status = answer.status
+    if 200 <= status < 300:
+        return None
+    if status < 400:
+        return Nonsense("Novita answered with a redirect", http_status=status)
+    reason, message = _explanation(answer, secrets)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return KeyRefused(message, reason=reason, http_status=status)
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        return Timeout(message, reason=reason, http_status=status)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return RateLimited(
+            message,
+            reason=reason,
+            http_status=status,
+            retry_after=retry_after(answer.headers, now=now),
+        )
+    if status >= 500:
+        return ServerError(message, reason=reason, http_status=status)
+    if _is_gone(operation, status, reason, message):
+        return Gone(message, reason=reason, http_status=status)
+    if reason in _NO_STOCK:
+        return InsufficientResource(message, reason=reason, http_status=status)
+    if _WRONG_STATE in message.lower():
+        return InvalidStateChange(message, reason=reason, http_status=status)
+    return Refused(message, reason=reason, http_status=status)
+
+
+def payload(answer: Answer) -> Object:
+    """Read the object that every success carries.
+
+    Raises:
+        Nonsense: not JSON, or not an object.
+    """
+    found = _json(answer.body)
+    if type(found) is not dict:
+        raise Nonsense("the answer is not a JSON object", http_status=answer.status)
+    return found
+
+
+def retry_after(headers: Mapping[str, str], *, now: int) -> float | None:
+    """Read `Retry-After` (RFC 9110 §10.2.3) as seconds from `now`; None if absent or unreadable."""
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return _seconds_until(value, now)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str, now: int) -> float | None:
+    try:
+        at = parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return max(0.0, at - now / 1000)
+
+
+def _is_gone(operation: Operation, status: int, reason: str, message: str) -> bool:
+    if not operation.gone_reasons:
+        return False
+    if status == HTTPStatus.NOT_FOUND or reason in operation.gone_reasons:
+        return True
+    # A missing template was seen as a 400 with nothing but its message.
+    return operation is Operation.TEMPLATE and not reason and _NOT_FOUND in message.lower()
+
+
+def _explanation(answer: Answer, secrets: Iterable[str]) -> tuple[str, str]:
+    body = _json(answer.body)
+    fallback = f"Novita answered {answer.status}"
+    if type(body) is not dict:
+        return "", fallback
+    # A gateway's own errors have other shapes: {"error": {...}}, {"error": "..."}, {"title"}.
+    nested = body.get("error")
+    source: Object = nested if type(nested) is dict else body
+    reason = text(source.get("reason"))
+    message = text(source.get("message")) or text(source.get("error")) or text(source.get("title"))
+    return (reason if _REASON.match(reason) else ""), _safe(message, secrets) or fallback
+
+
+def _safe(message: str, secrets: Iterable[str]) -> str:
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        # Hiding every "1" would make a message unreadable and protect nothing.
+        if len(secret) >= _MIN_SECRET:
+            message = message.replace(secret, _HIDDEN)
+    shown = "".join(letter if letter.isprintable() else " " for letter in message[:_MAX_MESSAGE])
+    return shown.strip()
+
+
+def _json(body: bytes) -> Json:
+    # The exception of the decoder holds the whole document, passwords and all: it is not raised on.
+    try:
+        found: Json = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return found

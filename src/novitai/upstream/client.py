@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client of Novita's API: every call goes through one limiter and its class's breaker.
+
+Reads are tried up to three times. Writes are tried once: whoever asked decides on the next try.
+A create is sent once and never again, at no layer; its ending says whether it may have been made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+import httpx2
+
+from novitai.clock import Clock
+from novitai.ids import Ids
+from novitai.upstream import paging, payloads, reading
+from novitai.upstream.breaker import Breaker
+from novitai.upstream.errors import (
+    Ambiguous,
+    ConnectionFailed,
+    Nonsense,
+    NotSent,
+    Refused,
+    ServerError,
+    Timeout,
+    UpstreamError,
+)
+from novitai.upstream.gateway import CallObserver, Gateway, Permit, ignore
+from novitai.upstream.health import UpstreamHealth
+from novitai.upstream.limiter import Limiter
+from novitai.upstream.models import (
+    Cluster,
+    CreateInstance,
+    Listing,
+    ProductOffer,
+    RegistryAuth,
+    Template,
+    UpstreamInstance,
+)
+from novitai.upstream.operations import Operation, OperationClass
+from novitai.upstream.transport import Call, Transport
+from novitai.upstream.wire import Object
+from novitai.upstream.writing import create_body
+
+Row = TypeVar("Row", bound=payloads.Identified)
+
+_CHANNELS: Final = "official,private"
+
+
+class NovitaClient:
+    """Novita's GPU-instance API, v1 (docs/upstream.md)."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        clock: Clock,
+        ids: Ids,
+        limiter: Limiter,
+        breakers: Mapping[OperationClass, Breaker],
+        observer: CallObserver = ignore,
+        secrets: Iterable[str] = (),
+    ) -> None:
+        """Put a client together; `build` does it from plain values.
+
+        Args:
+            transport: The connections.
+            clock: Time and waiting.
+            ids: The source of jitter.
+            limiter: The one of this process.
+            breakers: One for each class of operations.
+            observer: Told of every exchange.
+            secrets: What must never appear in a message, the API key above all.
+        """
+        self._clock = clock
+        self._gateway = Gateway(
+            transport,
+            clock=clock,
+            ids=ids,
+            limiter=limiter,
+            breakers=breakers,
+            observer=observer,
+            secrets=secrets,
+        )
+        self._first_page: dict[Operation, int] = {}
+        self._page_size: dict[Operation, int] = {}
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        base_url: str,
+        api_key: str,
+        calls_per_minute: int,
+        timeout: float,
+        clock: Clock,
+        ids: Ids | None = None,
+        observer: CallObserver = ignore,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> NovitaClient:
+        """Make a client with its own limiter and breakers: one for the whole process.
+
+        Args:
+            base_url: Such as `https://api.novita.ai`.
+            api_key: The key; empty sends none, and upstream will say so.
+            calls_per_minute: The limiter's rate.
+            timeout: Seconds for one exchange.
+            clock: Time and waiting.
+            ids: The source of jitter; the system's entropy by default.
+            observer: Told of every exchange.
+            transport: Another way to send, for tests.
+
+        Raises:
+            ValueError: the key cannot travel in a header.
+        """
+        source = ids or Ids()
+        return cls(
+            Transport(base_url, api_key, timeout=timeout, transport=transport),
+            clock=clock,
+            ids=source,
+            limiter=Limiter(calls_per_minute, clock=clock, ids=source),
+            breakers={name: Breaker(name, clock=clock) for name in OperationClass},
+            observer=observer,
+            secrets=(api_key,),
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection. Calls still under way fail."""
+        await self._gateway.aclose()
+
+    def health(self) -> UpstreamHealth:
+        """Say what the calls so far tell of upstream; calls nothing."""
+        return self._gateway.health()
+
+    @property
+    def limiter(self) -> Limiter:
+        """The limiter, for its metrics."""
+        return self._gateway.limiter
+
+    async def clusters(self) -> list[Cluster]:
+        """List the clusters (docs/upstream.md §2).
+
+        Raises:
+            UpstreamError: it could not be read, after three tries; so for every read below.
+        """
+        return await self._gateway.read(
+            Operation.CLUSTERS, "/clusters", {}, payloads.rows("data", reading.cluster)
+        )
+
+    async def products(
+        self,
+        cluster_id: str | None = None,
+        product_name: str | None = None,
+        *,
+        billing_method: str,
+        gpu_num: int | None = None,
+    ) -> list[ProductOffer]:
+        """List the GPU products that match (docs/upstream.md §3.1).
+
+        Args:
+            cluster_id: Only those of this cluster; everywhere if absent.
+            product_name: Matches loosely, as upstream sees fit.
+            billing_method: `onDemand` or `spot`.
+            gpu_num: Only those deployable with so many GPUs.
+        """
+        wanted = {
+            "clusterId": cluster_id or "",
+            "productName": product_name or "",
+            "billingMethod": billing_method,
+            "gpuNum": "" if gpu_num is None else str(gpu_num),
+        }
+        query = {name: value for name, value in wanted.items() if value}
+        return await self._gateway.read(
+            Operation.PRODUCTS, "/products", query, payloads.rows("data", reading.product)
+        )
+
+    async def template(self, template_id: str) -> Template:
+        """Get one template (docs/upstream.md §10).
+
+        Raises:
+            Gone: there is none with this id.
+        """
+        return await self._gateway.read(
+            Operation.TEMPLATE,
+            "/template",
+            {"templateId": template_id},
+            payloads.template(template_id),
+        )
+
+    async def templates(self) -> list[Template]:
+        """List the official templates and our own (docs/upstream.md §10)."""
+        found = await self._list(
+            Operation.TEMPLATES, "/templates", {"channel": _CHANNELS}, "template", reading.template
+        )
+        return list(found.rows.values())
+
+    async def registry_auths(self) -> list[RegistryAuth]:
+        """List the stored registry credentials, without passwords (docs/upstream.md §9)."""
+        return await self._gateway.read(
+            Operation.REGISTRY_AUTHS,
+            "/repository/auths",
+            {},
+            payloads.rows("data", reading.registry_auth),
+        )
+
+    async def instance(self, instance_id: str) -> UpstreamInstance:
+        """Get one instance (docs/upstream.md §5.1).
+
+        Raises:
+            Gone: there is none with this id.
+        """
+        return await self._gateway.read(
+            Operation.INSTANCE,
+            "/gpu/instance",
+            {"instanceId": instance_id},
+            payloads.instance(instance_id),
+        )
+
+    async def list_instances(self) -> Listing:
+        """List the whole account (docs/upstream.md §5.2)."""
+        found = await self._list(
+            Operation.LIST_INSTANCES, "/gpu/instances", {}, "instances", reading.instance
+        )
+        return Listing(
+            began_at=found.began_at,
+            instances=tuple(found.rows.values()),
+            complete=found.complete,
+            total=found.total,
+        )
+
+    async def start(self, instance_id: str) -> None:
+        """Start a stopped instance (docs/upstream.md §6). Tried once, as all below.
+
+        Raises:
+            Gone: there is no such instance.
+            InsufficientResource: its node has no GPU free.
+            InvalidStateChange: it is in the wrong state, or the call took effect before.
+            UpstreamError: any other failure.
+        """
+        await self._act(Operation.START, instance_id)
+
+    async def stop(self, instance_id: str) -> None:
+        """Stop a running instance; raises as `start` does."""
+        await self._act(Operation.STOP, instance_id)
+
+    async def restart(self, instance_id: str) -> None:
+        """Restart a running instance; raises as `start` does."""
+        await self._act(Operation.RESTART, instance_id)
+
+    async def delete(self, instance_id: str) -> None:
+        """Delete an instance for good; raises as `start` does."""
+        await self._act(Operation.DELETE, instance_id)
+
+    async def migrate(self, instance_id: str) -> None:
+        """Move an instance to another node, losing its local disk; raises as `start` does."""
+        await self._act(Operation.MIGRATE, instance_id)
+
+    async def permit_create(self) -> Permit:
+        """Wait for the right to send one create; to be taken before the attempt is recorded.
+
+        A permit that will not be used should be given back with `release`.
+
+        Raises:
+            BreakerOpen: creates keep failing; try again later.
+        """
+        return await self._gateway.permit(Operation.CREATE)
+
+    async def create(self, request: CreateInstance, *, permit: Permit, send_by: int) -> str:
+        """Send one create, once, and return the new instance's id.
+
+        Args:
+            request: What to make.
+            permit: From `permit_create`; spent by this call however it ends.
+            send_by: Unix milliseconds after which the request is not begun. Checked as the last
+                act before its first byte leaves, after any connecting.
+
+        Raises:
+            NotSent: certainly nothing was made: no connection, too late, or a permit used before.
+            Refused: nothing was made: upstream declined (InsufficientResource: no stock).
+            RateLimited: nothing was made: too many calls.
+            KeyRefused: nothing was made: our key is not accepted.
+            Ambiguous: it may have been made; settle it by listing.
+        """
+        call = Call(
+            "POST",
+            "/gpu/instance/create",
+            body=create_body(request),
+            may_begin=lambda: self._too_late(send_by),
+        )
+        try:
+            return await self._gateway.once(
+                Operation.CREATE, call, permit, payloads.created_id, secrets=request.secrets()
+            )
+        except (Timeout, ConnectionFailed) as error:
+            if error.sent:
+                raise _ambiguous(error) from error
+            raise NotSent(error.message, reason="NO_CONNECTION") from error
+        except (ServerError, Nonsense) as error:
+            raise _ambiguous(error) from error
+
+    def _too_late(self, send_by: int) -> NotSent | None:
+        if self._clock.now() <= send_by:
+            return None
+        return NotSent("too late to send this create", reason="SEND_BY_PASSED")
+
+    async def _act(self, operation: Operation, instance_id: str) -> None:
+        body: Object = {"instanceId": instance_id}
+        await self._gateway.act(operation, f"/gpu/instance/{operation.label}", body)
+
+    async def _list(
+        self,
+        operation: Operation,
+        path: str,
+        query: Mapping[str, str],
+        key: str,
+        read_row: payloads.RowReader[Row],
+    ) -> paging.Collected[Row]:
+        sizes = iter(paging.PAGE_SIZES[self._page_size.get(operation, 0) :])
+        size = next(sizes)
+
+        async def fetch(number: int) -> paging.Page[Row]:
+            wanted = {**query, "pageSize": str(size), "pageNum": str(number)}
+            return await self._gateway.read(operation, path, wanted, payloads.page(key, read_row))
+
+        while True:
+            try:
+                found = await paging.collect(fetch, first_page=self._first_page.get(operation, 1))
+            except Refused as error:
+                # Perhaps the page is too large for upstream; if not, the smallest is refused too.
+                smaller = next(sizes, None)
+                if smaller is None or error.http_status != HTTPStatus.BAD_REQUEST:
+                    raise
+                size = smaller
+            else:
+                self._first_page[operation] = found.first_page
+                self._page_size[operation] = paging.PAGE_SIZES.index(size)
+                return found
+
+
+def _ambiguous(error: UpstreamError) -> Ambiguous:
+    return Ambiguous(error.message, reason=error.reason, http_status=error.http_status)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way out: limiter, breaker, exchange, verdict, for every call to upstream alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+import stamina
+
+from novitai.clock import Clock
+from novitai.ids import Ids
+from novitai.upstream.answers import failure, payload
+from novitai.upstream.breaker import Breaker, Ticket, Verdict
+from novitai.upstream.errors import (
+    BreakerOpen,
+    NotSent,
+    Outcome,
+    RateLimited,
+    UpstreamError,
+)
+from novitai.upstream.health import HealthRecord, UpstreamHealth
+from novitai.upstream.limiter import Limiter
+from novitai.upstream.operations import Operation, OperationClass
+from novitai.upstream.transport import Call, Transport
+from novitai.upstream.wire import Object
+
+T = TypeVar("T")
+# Reads a success: its object, and when it was asked for (Unix milliseconds).
+Reader: TypeAlias = Callable[[Object, int], T]
+
+READ_TRIES: Final = 3
+_FIRST_WAIT: Final = 0.5
+
+
+class CallObserver(Protocol):
+    """Is told of every exchange with upstream, for metrics."""
+
+    def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
+        """Take note: a bounded name, a bounded outcome, and how long it took."""
+        ...
+
+
+def ignore(operation: str, outcome: Outcome, seconds: float) -> None:
+    """Observe nothing."""
+
+
+class Permit:
+    """The right to one call: a place in the limiter and in a breaker, spent by use."""
+
+    def __init__(self, limiter: Limiter, breaker: Breaker, ticket: Ticket) -> None:
+        self._limiter = limiter
+        self._breaker = breaker
+        self._ticket = ticket
+        self._is_spent = False
+
+    def spend(self) -> Ticket:
+        """Take the right.
+
+        Raises:
+            NotSent: it was spent or given back before.
+        """
+        if self._is_spent:
+            raise NotSent("this permit was used before", reason="PERMIT_SPENT")
+        self._is_spent = True
+        return self._ticket
+
+    def release(self) -> None:
+        """Give back a permit that will not be used; does nothing to one that was."""
+        if not self._is_spent:
+            self._is_spent = True
+            self._limiter.give_back()
+            self._breaker.settle(self._ticket, Verdict.NOTHING)
+
+
+class Gateway:
+    """Sends calls and learns from how they end."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        clock: Clock,
+        ids: Ids,
+        limiter: Limiter,
+        breakers: Mapping[OperationClass, Breaker],
+        observer: CallObserver,
+        secrets: Iterable[str],
+    ) -> None:
+        self.limiter = limiter
+        self._transport = transport
+        self._clock = clock
+        self._ids = ids
+        self._breakers = breakers
+        self._observer = observer
+        self._secrets = tuple(secrets)
+        self._record = HealthRecord(clock)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+    def health(self) -> UpstreamHealth:
+        """Say what the calls so far tell of upstream."""
+        return self._record.snapshot(self._breakers.values())
+
+    async def permit(self, operation: Operation) -> Permit:
+        """Wait for the right to one call.
+
+        Raises:
+            BreakerOpen: the breaker of this class of operations lets nothing in.
+        """
+        ticket = await self._admit(operation)
+        return Permit(self.limiter, self._breakers[operation.operation_class], ticket)
+
+    async def read(
+        self, operation: Operation, path: str, query: Mapping[str, str], reader: Reader[T]
+    ) -> T:
+        """GET something, trying again where that may help.
+
+        Each try takes its own permit, so one that was told to slow down waits its turn.
+
+        Raises:
+            UpstreamError: what the last try ended in.
+        """
+        # stamina keeps count of the tries and reports them; its own sleeping would be the
+        # machine's, so it is told to wait no time at all and the waiting is done here.
+        async for attempt in stamina.retry_context(
+            on=_without_waiting, attempts=READ_TRIES, timeout=None
+        ):
+            with attempt:
+                if attempt.num > 1:
+                    wait = _FIRST_WAIT * 2 ** (attempt.num - 2)
+                    await self._clock.sleep(self._ids.jitter(wait, 0.5))
+                permit = await self.permit(operation)
+                return await self.once(operation, Call("GET", path, query), permit, reader)
+        raise AssertionError("a read ends in an answer or an error")
+
+    async def act(self, operation: Operation, path: str, body: Object) -> None:
+        """POST something, once. The body of the answer is never parsed (docs/upstream.md §6).
+
+        Raises:
+            UpstreamError: how it ended otherwise.
+        """
+        permit = await self.permit(operation)
+        call = Call("POST", path, body=body, reads_body=False)
+        await self.once(operation, call, permit, lambda _, __: None)
+
+    async def once(
+        self,
+        operation: Operation,
+        call: Call,
+        permit: Permit,
+        reader: Reader[T],
+        *,
+        secrets: Iterable[str] = (),
+    ) -> T:
+        """Make one exchange, and let limiter, breaker, health and metrics know how it ended.
+
+        Raises:
+            UpstreamError: how it ended, if not well.
+        """
+        ticket = permit.spend()
+        verdict, outcome = Verdict.NOTHING, Outcome.CANCELLED
+        began, asked_at = self._clock.monotonic(), self._clock.now()
+        try:
+            answer = await self._transport.send(call)
+            known = (*self._secrets, *secrets)
+            error = failure(operation, answer, now=self._clock.now(), secrets=known)
+            if error is not None:
+                raise error
+            result = reader(payload(answer) if call.reads_body else {}, asked_at)
+        except UpstreamError as error:
+            verdict, outcome = _verdict(error), error.outcome
+            self._record.failed(error, self._clock.monotonic() - began)
+            if isinstance(error, RateLimited):
+                self.limiter.pause(error.retry_after)
+            raise
+        else:
+            verdict, outcome = Verdict.SUCCESS, Outcome.OK
+            self._record.answered(self._clock.monotonic() - began)
+            self.limiter.answered()
+            return result
+        finally:
+            self._breakers[operation.operation_class].settle(ticket, verdict)
+            self._tell(operation, outcome, self._clock.monotonic() - began)
+
+    async def _admit(self, operation: Operation) -> Ticket:
+        breaker = self._breakers[operation.operation_class]
+        insistent = operation.is_insistent
+        try:
+            breaker.check(insistent=insistent)
+            await self.limiter.acquire(operation.priority)
+            try:
+                return breaker.enter(insistent=insistent)
+            except BreakerOpen:
+                self.limiter.give_back()
+                raise
+        except BreakerOpen as error:
+            self._tell(operation, error.outcome, 0.0)
+            raise
+
+    def _tell(self, operation: Operation, outcome: Outcome, seconds: float) -> None:
+        # A defect in somebody's metrics must not cost us the id of an instance just bought.
+        with contextlib.suppress(Exception):
+            self._observer(operation.label, outcome, seconds)
+
+
+def _verdict(error: UpstreamError) -> Verdict:
+    if error.is_fault:
+        return Verdict.FAULT
+    return Verdict.NOTHING if error.http_status is None else Verdict.ANSWERED
+
+
+def _without_waiting(error: Exception) -> bool | float:
+    """Say whether a read is worth another try, as stamina wants it: False, or seconds to wait."""
+    if isinstance(error, RateLimited) or (isinstance(error, UpstreamError) and error.is_fault):
+        return 0.0
+    return False

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one gate in front of upstream: so many calls a minute, writes first, pauses after a 429.
+
+A token bucket in its GCRA form. With N calls a minute the burst is a fifth of N (at least one),
+and tokens come back every 60 / (N - burst + 1) seconds: that is the fastest rate at which no
+minute whatever holds more than N calls, the burst included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import Final
+
+from novitai.clock import Clock
+from novitai.ids import Ids
+
+_MINUTE: Final = 60.0
+_BURST_SHARE: Final = 5
+# A waiting read gets at least one permit in so many.
+READ_SHARE: Final = 5
+# However long upstream tells us to wait, we look again after this.
+MAX_PAUSE: Final = 300.0
+_FIRST_BACKOFF: Final = 1.0
+_MAX_BACKOFF: Final = 60.0
+
+
+class Priority(IntEnum):
+    """Who goes first when permits are short."""
+
+    ENDING = 0
+    """Deletes and stops: they end spending."""
+    WRITING = 1
+    """Creates, starts, restarts, migrations."""
+    READING = 2
+    """Everything else."""
+
+
+class Limiter:
+    """Hands out permits to call upstream. Memory: one entry per waiting caller, and no more."""
+
+    def __init__(self, calls_per_minute: int, *, clock: Clock, ids: Ids) -> None:
+        """Set the rate.
+
+        Args:
+            calls_per_minute: No minute holds more calls than this; at least 1.
+            clock: Time and waiting.
+            ids: The source of jitter.
+
+        Raises:
+            ValueError: fewer than one call a minute.
+        """
+        if calls_per_minute < 1:
+            raise ValueError("calls_per_minute must be at least 1")
+        self.burst = max(1, calls_per_minute // _BURST_SHARE)
+        self._interval = _MINUTE / (calls_per_minute - self.burst + 1)
+        self._clock = clock
+        self._ids = ids
+        # When the bucket will be full again; a permit may be had up to `burst - 1` intervals early.
+        self._full_at = clock.monotonic()
+        self._paused_until = clock.monotonic()
+        self._refusals = 0
+        self._others_in_a_row = 0
+        self._queues: dict[Priority, dict[asyncio.Future[None], None]] = {
+            priority: {} for priority in Priority
+        }
+        self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a permit."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds until the pause that upstream asked for is over; 0 if there is none."""
+        return max(0.0, self._paused_until - self._clock.monotonic())
+
+    async def acquire(self, priority: Priority) -> None:
+        """Wait for a permit. A caller that is cancelled while waiting costs nobody a permit."""
+        if not self.waiting and self._delay() <= 0:
+            self._take(priority)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues[priority][turn] = None
+        self._keep_pumping()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._queues[priority].pop(turn, None)
+            if turn.done() and not turn.cancelled():
+                self.give_back()
+            elif not self.waiting:
+                self._stop_pumping()
+            raise
+
+    def give_back(self) -> None:
+        """Return a permit that led to no call."""
+        self._full_at -= self._interval
+        if self.waiting:
+            # The pump may be asleep until a time that is too late now.
+            self._stop_pumping()
+            self._keep_pumping()
+
+    def pause(self, retry_after: float | None) -> None:
+        """Stop handing out permits after a 429.
+
+        Args:
+            retry_after: What upstream asked for, in seconds; without it the pause doubles with
+                each refusal. Both are lengthened by up to a fifth, so that several processes do
+                not come back together, and bounded by five minutes.
+        """
+        now = self._clock.monotonic()
+        # During a pause only answers to calls that left before it arrive: the same refusal.
+        is_first = now >= self._paused_until
+        if retry_after is None:
+            if not is_first:
+                return
+            retry_after = min(_MAX_BACKOFF, _FIRST_BACKOFF * 2 ** min(self._refusals, 10))
+        if is_first:
+            self._refusals += 1
+        # ids.jitter is symmetric: this is between 1 and 1.2 times the pause, never less than 1.
+        length = self._ids.jitter(min(retry_after, MAX_PAUSE) * 1.1, 1 / 11)
+        self._paused_until = max(self._paused_until, now + length)
+        # An empty bucket at the end of the pause, or all who waited would go at once.
+        empty = self._paused_until + (self.burst - 1) * self._interval
+        self._full_at = max(self._full_at, empty)
+
+    def answered(self) -> None:
+        """Take note that upstream served a call: the next refusal begins with a short pause."""
+        if self._clock.monotonic() >= self._paused_until:
+            self._refusals = 0
+
+    def _delay(self) -> float:
+        now = self._clock.monotonic()
+        earliest = self._full_at - (self.burst - 1) * self._interval
+        return max(earliest, self._paused_until) - now
+
+    def _take(self, priority: Priority) -> None:
+        self._full_at = max(self._full_at, self._clock.monotonic()) + self._interval
+        self._others_in_a_row = 0 if priority is Priority.READING else self._others_in_a_row + 1
+
+    def _keep_pumping(self) -> None:
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._serve(), name="upstream-limiter")
+
+    def _stop_pumping(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+
+    async def _serve(self) -> None:
+        while self.waiting:
+            delay = self._delay()
+            if delay > 0:
+                await self._clock.sleep(delay)
+                continue
+            priority = self._next_priority()
+            queue = self._queues[priority]
+            turn = next(iter(queue))
+            del queue[turn]
+            if not turn.done():
+                self._take(priority)
+                turn.set_result(None)
+
+    def _next_priority(self) -> Priority:
+        if self._queues[Priority.READING] and self._others_in_a_row >= READ_SHARE - 1:
+            return Priority.READING
+        return next(priority for priority in Priority if self._queues[priority])

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What upstream has, in upstream's words and units; what is absent is None or empty.
+
+Prices are in 1/100000 USD per GPU-hour, sizes in GB, points in time in Unix milliseconds.
+Secrets (passwords, `envs`, registry credentials) are left out of every `repr`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+Envs = tuple[tuple[str, str], ...]
+
+ON_DEMAND: Final = "onDemand"
+SPOT: Final = "spot"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A place where instances run (docs/upstream.md §2)."""
+
+    id: str
+    name: str
+    gpu_types: tuple[str, ...] = ()
+    network_storage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProductOffer:
+    """A GPU product as one query saw it (docs/upstream.md §3.1).
+
+    Attributes:
+        price: On demand, per GPU-hour; None if not offered.
+        spot_price: Spot, per GPU-hour; None if there is no spot offer.
+        available: Deployable now, under the filter of the query.
+        regions: Names of clusters; empty means every cluster.
+        inventory_state: `none`, `low`, `normal`, `high`, or `""`.
+    """
+
+    id: str
+    name: str
+    price: int | None
+    spot_price: int | None
+    cpu_per_gpu: int | None
+    memory_per_gpu: int | None
+    min_rootfs: int | None
+    max_rootfs: int | None
+    available: bool
+    regions: tuple[str, ...]
+    billing_methods: tuple[str, ...]
+    inventory_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port asked for: its number, and `http` or `tcp`."""
+
+    port: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that upstream runs inside, such as Jupyter."""
+
+    name: str
+    port: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume to be mounted."""
+
+    type: str
+    id: str
+    size: int | None
+    mount_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A recipe for an instance (docs/upstream.md §10). `image_auth` is a registry auth's id."""
+
+    id: str
+    name: str
+    type: str
+    channel: str
+    image: str
+    image_auth: str = field(repr=False)
+    start_command: str
+    entrypoint: str
+    rootfs_size: int | None
+    ports: tuple[Port, ...]
+    volumes: tuple[Volume, ...]
+    envs: Envs = field(repr=False)
+    tools: tuple[Tool, ...]
+    min_cuda_version: str
+    readme: str = field(repr=False)
+    created_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAuth:
+    """A stored registry credential, without its password (docs/upstream.md §9)."""
+
+    id: str
+    name: str
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapping:
+    """Where a port of an instance can be reached; `endpoint` is empty until it is mapped."""
+
+    port: int
+    endpoint: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class SshAccess:
+    """How to log in, read out of upstream's command line."""
+
+    command: str
+    host: str
+    port: int
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusError:
+    """Why something failed, in upstream's words; both empty where nothing did."""
+
+    state: str = ""
+    message: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.state or self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamInstance:
+    """An instance as upstream shows it (docs/upstream.md §5.1).
+
+    Attributes:
+        status: Upstream's own word, known to us or not (§7).
+        spot_reclaim_at: When a spot instance will be taken away; None if not announced.
+        instance_price: 1/100000 USD per hour of the whole instance, where upstream tells.
+    """
+
+    id: str
+    name: str
+    status: str
+    status_error: StatusError
+    cluster_id: str
+    cluster_name: str
+    product_id: str
+    product_name: str
+    gpu_num: int | None
+    cpu_num: int | None
+    memory: int | None
+    rootfs_size: int | None
+    image_url: str
+    kind: str
+    port_mappings: tuple[PortMapping, ...]
+    ssh: SshAccess | None
+    ssh_password: str = field(repr=False)
+    jupyter_address: str
+    web_terminal_address: str
+    web_terminal_username: str
+    web_terminal_password: str = field(repr=False)
+    billing_mode: str
+    instance_price: int | None
+    spot_status: str
+    spot_reclaim_at: int | None
+    created_at: int | None
+    last_started_at: int | None
+    last_stopped_at: int | None
+    keep_data_days: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The whole account as one listing saw it.
+
+    Attributes:
+        began_at: Taken before the first page was asked for: nothing here is older.
+        complete: Each page gave the same total, and the distinct ids add up to it.
+        total: What upstream said last; the number of instances where it said nothing.
+    """
+
+    began_at: int
+    instances: tuple[UpstreamInstance, ...]
+    complete: bool
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStorageMount:
+    """A network volume to be mounted into a new instance."""
+
+    id: str
+    mount_point: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateInstance:
+    """Everything that can be said of a new GPU instance (docs/upstream.md §4).
+
+    Empty fields are not sent: upstream takes empty for absent.
+    """
+
+    name: str
+    product_id: str
+    gpu_num: int
+    rootfs_size: int
+    image_url: str
+    billing_mode: str = ON_DEMAND
+    cluster_id: str = ""
+    image_auth: str = field(default="", repr=False)
+    image_auth_id: str = field(default="", repr=False)
+    ports: tuple[Port, ...] = ()
+    envs: Envs = field(default=(), repr=False)
+    tools: tuple[Tool, ...] = ()
+    command: str = field(default="", repr=False)
+    entrypoint: str = field(default="", repr=False)
+    network_storages: tuple[NetworkStorageMount, ...] = ()
+    network_id: str = ""
+    min_cuda_version: str = ""
+
+    def secrets(self) -> tuple[str, ...]:
+        """List what must not appear in any message about this request."""
+        return (self.image_auth, *self.image_auth.split(":", 1), *(value for _, value in self.envs))

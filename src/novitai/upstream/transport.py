@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTTP exchange with upstream: sent once, bounded in time and size, never redirected.
+
+Nothing is repeated here or below: httpx2 runs with no retries, and its connection pool goes to
+another connection only before a byte of the request was written. Whether a failed request had
+begun to leave is learnt from the pool's own trace, not guessed from the kind of exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.metadata import version
+from typing import Final
+
+import anyio
+import httpx2
+import orjson
+
+from novitai.upstream.errors import ConnectionFailed, Nonsense, NotSent, Timeout
+from novitai.upstream.wire import Object
+
+BASE_PATH: Final = "/gpu-instance/openapi/v1"
+MAX_BODY: Final = 64 * 1024 * 1024
+# Of an error's body, or one that nobody reads, no more than this is of interest.
+MAX_UNREAD_BODY: Final = 256 * 1024
+# Below the five seconds after which common servers drop an idle connection: one that the server
+# is about to close is not used for a request that may be sent only once.
+_KEEPALIVE: Final = 4.0
+_MAX_CONNECTIONS: Final = 100
+_REQUEST_BEGINS: Final = "send_request_headers.started"
+_BEFORE_SENDING: Final = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.UnsupportedProtocol,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What upstream answered. The body is empty where it was not asked for or broke off."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to be sent.
+
+    Attributes:
+        method: GET or POST.
+        path: Below `BASE_PATH`.
+        query: Names and values of the query.
+        body: The JSON body of a POST.
+        reads_body: Whether the body of a success matters; if not, its status is the answer.
+        may_begin: Asked as the last act before the first byte leaves; returns why not, or None.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Object | None = field(default=None, repr=False)
+    reads_body: bool = True
+    may_begin: Callable[[], NotSent | None] | None = None
+
+
+class _Trace:
+    """Listens to the connection pool; holds the last say before a request begins to leave."""
+
+    def __init__(self, may_begin: Callable[[], NotSent | None] | None) -> None:
+        self.has_begun = False
+        self._may_begin = may_begin
+
+    async def __call__(self, event: str, _: object) -> None:
+        if event.endswith(_REQUEST_BEGINS) and not self.has_begun:
+            self.ask()
+            self.has_begun = True
+
+    def ask(self) -> None:
+        """Raise if the request must not begin now.
+
+        Raises:
+            NotSent: why not.
+        """
+        if self._may_begin is not None and (refusal := self._may_begin()) is not None:
+            raise refusal
+
+
+class Transport:
+    """The connection pool towards upstream."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout: float,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        """Make the pool; connects to nothing yet.
+
+        Args:
+            base_url: Such as `https://api.novita.ai`.
+            api_key: Sent as a bearer token; empty sends none.
+            timeout: Seconds for one whole exchange, connecting and reading included.
+            transport: Another way to send, for tests.
+            max_body: The largest answer that is read, in bytes after decompression.
+
+        Raises:
+            ValueError: the key cannot travel in a header. The message does not show it.
+        """
+        if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+            raise ValueError("the Novita API key must be visible ASCII characters")
+        self._timeout = timeout
+        self._max_body = max_body
+        limits = httpx2.Limits(
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_CONNECTIONS,
+            keepalive_expiry=_KEEPALIVE,
+        )
+        sender = transport or httpx2.AsyncHTTPTransport(
+            retries=0, http2=False, trust_env=False, limits=limits
+        )
+        # Only the real pool reports its steps; for any other the kind of exception has to do.
+        self._is_traced = isinstance(sender, httpx2.AsyncHTTPTransport)
+        headers = {"Accept": "application/json", "User-Agent": f"novitai/{version('novitai')}"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self._client = httpx2.AsyncClient(
+            base_url=base_url.rstrip("/") + BASE_PATH,
+            headers=headers,
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+            transport=sender,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def send(self, call: Call) -> Answer:
+        """Send a request once and read its answer.
+
+        Raises:
+            NotSent: `may_begin` said no.
+            Timeout: no whole answer in time; `sent` tells whether the request had begun to leave.
+            ConnectionFailed: likewise, for a connection that was refused or broke.
+            Nonsense: the answer is too large or its compression is broken.
+        """
+        trace = _Trace(call.may_begin)
+        if not self._is_traced:
+            trace.ask()
+        request = self._request(call, trace)
+        head: httpx2.Response | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                head = await self._client.send(request, stream=True)
+                try:
+                    body = await self._read(call, head)
+                finally:
+                    await head.aclose()
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            if head is not None and not _needs_body(call, head.status_code):
+                return Answer(head.status_code, head.headers, b"")
+            raise Timeout(
+                f"no answer within {self._timeout:g} s", sent=self._may_have_left(trace, error)
+            ) from error
+        except httpx2.DecodingError as error:
+            if head is not None and not _needs_body(call, head.status_code):
+                return Answer(head.status_code, head.headers, b"")
+            raise Nonsense("the answer's compression is broken", http_status=_code(head)) from error
+        except (
+            httpx2.HTTPError,
+            OSError,
+            anyio.BrokenResourceError,
+            anyio.ClosedResourceError,
+            anyio.EndOfStream,
+        ) as error:
+            if head is not None and not _needs_body(call, head.status_code):
+                return Answer(head.status_code, head.headers, b"")
+            raise ConnectionFailed(
+                f"the connection failed ({type(error).__name__})",
+                sent=self._may_have_left(trace, error),
+            ) from error
+        return Answer(head.status_code, head.headers, body)
+
+    def _request(self, call: Call, trace: _Trace) -> httpx2.Request:
+        headers, content = {}, None
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+            content = orjson.dumps(call.body)
+        return self._client.build_request(
+            call.method,
+            call.path,
+            params=call.query or None,
+            headers=headers,
+            content=content,
+            extensions={"trace": trace.__call__},
+        )
+
+    async def _read(self, call: Call, head: httpx2.Response) -> bytes:
+        needed = _needs_body(call, head.status_code)
+        limit = self._max_body if needed else min(MAX_UNREAD_BODY, self._max_body)
+        body = bytearray()
+        async for chunk in head.aiter_bytes():
+            body += chunk
+            if len(body) > limit:
+                if needed:
+                    raise Nonsense(
+                        f"the answer is larger than {limit} bytes", http_status=head.status_code
+                    )
+                return b""
+        return bytes(body)
+
+    def _may_have_left(self, trace: _Trace, error: BaseException) -> bool:
+        if self._is_traced:
+            return trace.has_begun
+        return not isinstance(error, _BEFORE_SENDING)
+
+
+def _needs_body(call: Call, status: int) -> bool:
+    """Whether there is no answer without a body: of a success that is read."""
+    return call.reads_body and 200 <= status < 300
+
+
+def _code(head: httpx2.Response | None) -> int | None:
+    return None if head is None else head.status_code

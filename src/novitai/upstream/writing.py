@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From our dataclasses to the bodies upstream takes."""
+
+from __future__ import annotations
+
+from novitai.upstream.models import CreateInstance
+from novitai.upstream.wire import Json, Object
+
+
+def create_body(request: CreateInstance) -> Object:
+    """Write the body of a create (docs/upstream.md §4), leaving out what is empty."""
+    envs: list[Json] = [{"key": key, "value": value} for key, value in request.envs]
+    tools: list[Json] = [
+        # Upstream wants a tool's port as text.
+        {"name": tool.name, "port": str(tool.port), "type": tool.type}
+        for tool in request.tools
+    ]
+    storages: list[Json] = [
+        {"Id": mount.id, "mountPoint": mount.mount_point} for mount in request.network_storages
+    ]
+    body: Object = {
+        "name": request.name,
+        "productId": request.product_id,
+        "gpuNum": request.gpu_num,
+        "rootfsSize": request.rootfs_size,
+        "imageUrl": request.image_url,
+        "kind": "gpu",
+        "billingMode": request.billing_mode,
+        "clusterId": request.cluster_id,
+        "imageAuth": request.image_auth,
+        "imageAuthId": request.image_auth_id,
+        "ports": ", ".join(f"{port.port}/{port.type}" for port in request.ports),
+        "envs": envs,
+        "tools": tools,
+        "command": request.command,
+        "entrypoint": request.entrypoint,
+        "networkStorages": storages,
+        "networkId": request.network_id,
+        "minCudaVersion": request.min_cuda_version,
+    }
+    return {name: value for name, value in body.items() if value not in ("", [])}
