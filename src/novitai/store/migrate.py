@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings a database to the tables of this version. The migrations are part of the package.
+
+A migration is committed whole or not at all: after a crash the database is as it was before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from enum import StrEnum
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, NullPool, create_engine, event, inspect, text
+
+from novitai.clock import Clock
+from novitai.errors import StartupError
+from novitai.store import postgresqlserver
+from novitai.store.sqlitefile import DatabaseFile, explained, path_of
+
+_CONFIG: Final = 78  # EX_CONFIG of sysexits(3)
+_ADVISORY_LOCK: Final = 0x6E6F_7669_7461_6900  # "novitai": one migration at a time on a server
+
+
+class Version(StrEnum):
+    """How a database stands to this version of the code."""
+
+    CURRENT = "current"
+    OLDER = "older"
+    NEWER = "newer"
+
+
+def upgrade(url: str, clock: Clock) -> None:
+    """Bring the database at `url` up to date; where it is, do nothing.
+
+    Several at once are safe: on a server they wait for each other, on a file the second is refused.
+
+    Raises:
+        SettingsError: the URL cannot be understood.
+        StartupError: the database cannot be used, or it is newer than this version.
+    """
+    if not url.startswith("sqlite"):
+        _upgrade_server(url)
+        return
+    file = DatabaseFile.claim(path_of(url), clock)
+    try:
+        upgrade_file(file)
+    finally:
+        file.release()
+
+
+def upgrade_file(file: DatabaseFile) -> None:
+    """Bring an embedded database up to date that this process has claimed.
+
+    Raises:
+        StartupError: it is not ours, it is newer than this version, or it cannot be written.
+    """
+    with explained(file.path), _embedded(str(file.path)) as connection:
+        with connection.begin():
+            names = inspect(connection).get_table_names()
+        if names and "alembic_version" not in names:
+            raise StartupError(
+                f"{file.path}: this database belongs to another program (it has a table "
+                f"{names[0]}). Name another file in NOVITAI_DATABASE_URL.",
+                exit_code=_CONFIG,
+            )
+        _upgrade(connection, str(file.path))
+
+
+def check(url: str) -> Version:
+    """Compare the database at `url` with this version of the code. Changes nothing.
+
+    Raises:
+        SettingsError: the URL cannot be understood.
+        StartupError: the database cannot be read.
+    """
+    if not url.startswith("sqlite"):
+        with closing(postgresqlserver.connect(url)) as connection:
+            return _version(connection)
+    path = path_of(url)
+    if not path.exists():
+        return Version.OLDER
+    with explained(path), _embedded(str(path), mode="ro") as connection:
+        return _version(connection)
+
+
+def refuse_newer(version: Version, where: str) -> None:
+    """Raise `StartupError` where a newer novitai has been at work."""
+    if version is Version.NEWER:
+        raise StartupError(
+            f"{where}: made by a newer version of novitai than this one. "
+            "Install that version, or restore a backup.",
+            exit_code=_CONFIG,
+        )
+
+
+def config(connection: Connection) -> Config:
+    """Make Alembic's configuration for commands on `connection`."""
+    made = Config()
+    made.set_main_option("script_location", "novitai.store:migrations")
+    made.set_main_option("path_separator", "os")
+    made.attributes["connection"] = connection
+    return made
+
+
+def _upgrade_server(url: str) -> None:
+    where = postgresqlserver.describe(postgresqlserver.engine_url(url))
+    with closing(postgresqlserver.connect(url)) as connection:
+        key = {"key": _ADVISORY_LOCK}
+        # Of the session, not of a transaction: every migration has a transaction of its own.
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+        connection.commit()
+        _upgrade(connection, where)
+
+
+def _upgrade(connection: Connection, where: str) -> None:
+    version = _version(connection)
+    refuse_newer(version, where)
+    if version is Version.OLDER:
+        command.upgrade(config(connection), "head")
+
+
+def _version(connection: Connection) -> Version:
+    script = ScriptDirectory.from_config(config(connection))
+    with connection.begin():
+        found = set(MigrationContext.configure(connection).get_current_heads())
+    if found == set(script.get_heads()):
+        return Version.CURRENT
+    known = {revision.revision for revision in script.walk_revisions()}
+    return Version.OLDER if found <= known else Version.NEWER
+
+
+@contextmanager
+def _embedded(path: str, mode: str = "rw") -> Iterator[Connection]:
+    """Connect to a file for migrating: foreign keys are off while tables are copied."""
+    uri = URL.create(
+        "sqlite+pysqlite", database=f"file:{_quoted(path)}", query={"mode": mode, "uri": "true"}
+    )
+    engine = create_engine(
+        uri, poolclass=NullPool, hide_parameters=True, connect_args={"isolation_level": None}
+    )
+    begin = "BEGIN" if mode == "ro" else "BEGIN EXCLUSIVE"
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    with engine.connect() as connection:
+        yield connection
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

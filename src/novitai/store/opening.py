@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens the store that a URL names, once it is known to be sound and of this version."""
+
+from __future__ import annotations
+
+import asyncio
+
+from novitai.clock import Clock
+from novitai.errors import StartupError
+from novitai.store import migrate, postgresqlserver
+from novitai.store.database import Database
+from novitai.store.postgresql import PostgresqlDatabase
+from novitai.store.sqlite import SqliteDatabase
+from novitai.store.sqlitefile import DatabaseFile, path_of
+
+_CONFIG = 78  # EX_CONFIG of sysexits(3)
+
+
+async def open_database(url: str, clock: Clock) -> Database:
+    """Open the database at `url` (`Settings.database`).
+
+    The embedded file is made if it is missing and migrated if it is older: nobody else uses it.
+    A server's database is used by several processes and is migrated by `novitai migrate` alone.
+
+    Raises:
+        SettingsError: the URL cannot be understood.
+        StartupError: the database cannot be used; the message says why and what to do.
+    """
+    if url.startswith("sqlite"):
+        return await asyncio.to_thread(_open_sqlite, url, clock)
+    return await asyncio.to_thread(_open_postgresql, url, clock)
+
+
+def _open_sqlite(url: str, clock: Clock) -> Database:
+    file = DatabaseFile.claim(path_of(url), clock)
+    try:
+        migrate.upgrade_file(file)
+    except BaseException:
+        file.release()
+        raise
+    return SqliteDatabase(file, clock)
+
+
+def _open_postgresql(url: str, clock: Clock) -> Database:
+    version = migrate.check(url)
+    where = postgresqlserver.describe(postgresqlserver.engine_url(url))
+    migrate.refuse_newer(version, where)
+    if version is migrate.Version.OLDER:
+        raise StartupError(
+            f"{where}: made for an older version of novitai, or empty. Run `novitai migrate`.",
+            exit_code=_CONFIG,
+        )
+    return PostgresqlDatabase(url, clock)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared store: PostgreSQL through psycopg, four threads that read and four that write.
+
+Reads are single statements in autocommit on connections that cannot write. A write whose COMMIT
+was not sent yet is begun again when the connection breaks or the server asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from novitai.clock import Clock
+from novitai.store import postgresqlserver
+from novitai.store.database import Database, Dialect
+from novitai.store.errors import (
+    CommitUnknown,
+    StorageFull,
+    StoreBusy,
+    StoreError,
+    StoreUnavailable,
+)
+from novitai.store.work import AnyJob, Crew, Mode, guard_transactions, settle
+
+THREADS: Final = 4
+"""For each of reading and writing."""
+TRIES: Final = 3
+"""How often a write is begun, as long as its COMMIT was not sent."""
+LOCK_TIMEOUT_MS: Final = 10_000
+_IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_TRY_AGAIN: Final = {"40001", "40P01"}  # serialization failure, deadlock
+
+
+class PostgresqlDatabase(Database):
+    """The database on a server, which several processes share."""
+
+    dialect = Dialect.POSTGRESQL
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        """Start the threads. Nothing is connected yet; see `postgresqlserver.reach`."""
+        self._clock = clock
+        self._write_engine = _make_engine(url)
+        self._read_engine = _make_engine(url, reading=True)
+        self._snapshot_engine = self._read_engine.execution_options(
+            isolation_level="REPEATABLE READ"
+        )
+        guard_transactions(self._write_engine)
+        guard_transactions(self._read_engine)
+        super().__init__(
+            readers=Crew("novitai-read", THREADS, self._read_jobs),
+            writers=Crew("novitai-write", THREADS, self._write_jobs),
+        )
+
+    @staticmethod
+    def _probe(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT 1").scalar_one()
+
+    def _release(self) -> None:
+        self._read_engine.dispose()
+        self._write_engine.dispose()
+
+    def _read_jobs(self, crew: Crew) -> None:
+        while jobs := crew.take():
+            for job in jobs:
+                self._read_one(job)
+            settle(jobs)
+
+    def _read_one(self, job: AnyJob) -> None:
+        engine = self._snapshot_engine if job.mode is Mode.SNAPSHOT else self._read_engine
+        try:
+            with engine.connect() as connection, connection.begin():
+                job.run(connection)
+        except BaseException as error:  # whatever it is, the caller waits and the thread lives on
+            job.error = _explain(error, job.mode)
+
+    def _write_jobs(self, crew: Crew) -> None:
+        while jobs := crew.take():
+            for job in jobs:
+                self._write_one(job)
+            settle(jobs)
+
+    def _write_one(self, job: AnyJob) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                self._write_once(job)
+            except BaseException as error:  # the caller gets it, and the thread lives on
+                if left and _may_begin_again(error):
+                    continue
+                job.error = _explain(error, Mode.WRITE)
+            return
+
+    def _write_once(self, job: AnyJob) -> None:
+        job.check_deadline(self._clock)
+        with self._write_engine.connect() as connection:
+            transaction = connection.begin()
+            job.run(connection)
+            driver = cast("psycopg.Connection", connection.connection.driver_connection)
+            if driver.info.transaction_status is TransactionStatus.INERROR:
+                # COMMIT would answer ROLLBACK here, and no error.
+                raise RuntimeError("a transaction function went on after an error of SQL")
+            job.check_deadline(self._clock)
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if _refused(error):
+                    raise
+                raise CommitUnknown(
+                    "The connection to the database broke while the change was being stored. "
+                    "Look whether it was before you send it again."
+                ) from error
+
+
+def _make_engine(url: str, *, reading: bool = False) -> Engine:
+    engine = create_engine(
+        postgresqlserver.engine_url(url),
+        pool_size=THREADS,
+        max_overflow=0,
+        pool_pre_ping=True,  # else one read in twenty fails after a restart of the server
+        isolation_level="AUTOCOMMIT" if reading else "READ COMMITTED",
+        hide_parameters=True,
+    )
+    timeouts = f"""
+        SET lock_timeout = {LOCK_TIMEOUT_MS};
+        SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS};
+        SET default_transaction_read_only = {"on" if reading else "off"}
+    """
+
+    def set_up(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        driver = cast("psycopg.Connection", connection)
+        before = driver.autocommit
+        driver.autocommit = True
+        driver.execute(timeouts)
+        driver.autocommit = before
+
+    event.listen(engine, "connect", set_up)
+    return engine
+
+
+def _refused(error: DBAPIError) -> bool:
+    """Whether the server said no to COMMIT, so that nothing was stored.
+
+    A FATAL is no such answer: the server may send it to a COMMIT that is stored already.
+    """
+    if error.connection_invalidated or not isinstance(error.orig, psycopg.Error):
+        return False
+    return error.orig.diag.severity_nonlocalized == "ERROR"
+
+
+def _may_begin_again(error: BaseException) -> bool:
+    """Whether nothing was stored and a second try may succeed at once."""
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
+
+
+def _explain(error: BaseException, mode: Mode) -> BaseException:
+    """Turn the server's own troubles into ours; leave everything else as it is."""
+    if not isinstance(error, DBAPIError):
+        return error
+    trouble = _trouble(error, mode)
+    if trouble is None:
+        return error
+    trouble.__cause__ = error
+    return trouble
+
+
+def _trouble(error: DBAPIError, mode: Mode) -> StoreError | None:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state == "53100":  # disk full
+        return StorageFull("No space is left for the database: nothing was stored.", retry_after=30)
+    if state == "55P03" or state in _TRY_AGAIN:  # lock not available
+        return StoreBusy("The database is busy: nothing was stored.", retry_after=1)
+    if state == "25006" and mode is Mode.WRITE:  # read-only transaction
+        return StoreUnavailable("The database server takes no writes for now.", retry_after=5)
+    # 53: insufficient resources, 57P: shutdown, 08: connection; no state: not even an answer.
+    unreachable = isinstance(error.orig, psycopg.OperationalError) and not state
+    if error.connection_invalidated or unreachable or state.startswith(("53", "57P", "08")):
+        return StoreUnavailable("The database server does not answer.", retry_after=1)
+    return None

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded store: one SQLite file, two threads that read and one that writes.
+
+The writer commits in groups: it takes what is waiting, runs each function in a savepoint of its
+own, and pays for one fsync. Two readers and not more, because each of them competes with the
+writer for the interpreter (four busy ones left it 90 to 180 writes a second).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final, cast
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from novitai.clock import Clock
+from novitai.store.database import Database, Dialect
+from novitai.store.errors import (
+    StorageFull,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
+from novitai.store.sqlitefile import DatabaseFile
+from novitai.store.work import AnyJob, Crew, Mode, guard_transactions, late, settle
+
+READERS: Final = 2
+GROUP: Final = 128
+"""At most so many functions share a commit: the first of them waits for the last."""
+BUSY_TIMEOUT_MS: Final = 5000
+_WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
+
+
+class SqliteDatabase(Database):
+    """The database in one file, which this process has for itself."""
+
+    dialect = Dialect.SQLITE
+
+    def __init__(self, file: DatabaseFile, clock: Clock) -> None:
+        """Start the threads on a file that was claimed; `close` gives the claim back."""
+        self._file = file
+        self._clock = clock
+        self._write_engine = make_engine(file.path)
+        self._read_engine = make_engine(file.path, reading=True)
+        guard_transactions(self._write_engine)
+        guard_transactions(self._read_engine)
+        super().__init__(
+            readers=Crew("novitai-read", READERS, self._read_jobs),
+            writers=Crew("novitai-write", 1, self._write_jobs),
+        )
+
+    @staticmethod
+    def _probe(connection: Connection) -> None:
+        # `SELECT 1` would not touch the file.
+        connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+
+    def _release(self) -> None:
+        self._read_engine.dispose()
+        self._write_engine.dispose()
+        self._file.release()
+
+    def _read_jobs(self, crew: Crew) -> None:
+        line = _Line(self._read_engine)
+        while jobs := crew.take():
+            for job in jobs:
+                self._read_one(line, job)
+            settle(jobs)
+        line.drop()
+
+    @staticmethod
+    def _read_one(line: _Line, job: AnyJob) -> None:
+        try:
+            transaction = line.connection().begin()
+            try:
+                job.run(transaction.connection)
+            finally:
+                transaction.rollback()
+        except BaseException as error:  # whatever it is, the caller waits and the thread lives on
+            job.error = _explain(error, job.mode)
+            if isinstance(error, DBAPIError):
+                line.drop()
+
+    def _write_jobs(self, crew: Crew) -> None:
+        line = _Line(self._write_engine)
+        while jobs := crew.take(GROUP):
+            while jobs:
+                jobs = self._write_group(line, jobs)
+        line.drop()
+
+    def _write_group(self, line: _Line, jobs: list[AnyJob]) -> list[AnyJob]:
+        """Run and commit the jobs together; return those that have to be run once more."""
+        try:
+            again = _Group(line, jobs, self._clock).commit()
+        except BaseException as error:  # BEGIN or COMMIT failed: for all, whatever the reason
+            line.drop()
+            for job in jobs:
+                job.error = job.error or _explain(error, Mode.WRITE)
+            again = []
+        settle(job for job in jobs if job not in again)
+        return again
+
+
+class _Line:
+    """A thread's own connection, made when needed and made anew after trouble."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def drop(self) -> None:
+        """Close the connection; the database undoes what was not committed."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+
+class _Group:
+    """Jobs that share one transaction, each in a savepoint of its own."""
+
+    def __init__(self, line: _Line, jobs: list[AnyJob], clock: Clock) -> None:
+        self._line = line
+        self._jobs = jobs
+        self._clock = clock
+
+    def commit(self) -> list[AnyJob]:
+        """Run the jobs and commit; each failed one has its error afterwards.
+
+        Returns the jobs whose work was undone for no fault of theirs. They are to be run again.
+
+        Raises:
+            DBAPIError: BEGIN or COMMIT failed.
+        """
+        connection = self._line.connection()
+        transaction = connection.begin()
+        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        for job in self._jobs:
+            self._run(connection, driver, job)
+            if not (transaction.is_active and driver.in_transaction):
+                # A full disk or a failing one ends the whole transaction, not the savepoint alone.
+                self._line.drop()
+                return self._others(job)
+        expired = [job for job in self._jobs if job.error is None and job.expired(self._clock)]
+        if expired:
+            for job in expired:
+                job.error = late()
+            transaction.rollback()
+            return [job for job in self._jobs if job.error is None]
+        transaction.commit()
+        return []
+
+    def _run(self, connection: Connection, driver: sqlite3.Connection, job: AnyJob) -> None:
+        # Straight to the driver: `begin_nested` costs a third more.
+        driver.execute("SAVEPOINT job")
+        try:
+            job.check_deadline(self._clock)
+            job.run(connection)
+        except BaseException as error:  # the caller gets it, whatever it is; the thread lives on
+            job.error = _explain(error, Mode.WRITE)
+            if not driver.in_transaction:
+                return
+            driver.execute("ROLLBACK TO job")
+        driver.execute("RELEASE job")
+
+    def _others(self, guilty: AnyJob) -> list[AnyJob]:
+        if guilty.error is None:
+            guilty.error = StoreUnavailable("The database gave up the transaction.")
+        return [job for job in self._jobs if job.error is None]
+
+
+def make_engine(path: Path, *, reading: bool = False) -> Engine:
+    """Make an engine whose transactions are SQLite's own, begun as what they are.
+
+    A reader that turned into a writer would get "database is locked" at once, whatever the
+    timeout; so writers begin with BEGIN IMMEDIATE, and readers cannot write.
+    """
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=str(path)),
+        pool_size=READERS,
+        max_overflow=1,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "cached_statements": 512},
+    )
+
+    def set_up(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        driver = cast("sqlite3.Connection", connection)
+        driver.isolation_level = None
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"journal_size_limit = {_WAL_KEPT_BYTES}",
+            f"query_only = {'ON' if reading else 'OFF'}",
+        ):
+            driver.execute(f"PRAGMA {pragma}").close()
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", set_up)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def _explain(error: BaseException, mode: Mode) -> BaseException:
+    """Turn the database's own troubles into ours; leave everything else as it is."""
+    if not isinstance(error, DBAPIError) or not isinstance(error.orig, sqlite3.Error):
+        return error
+    trouble = _trouble(error.orig, mode)
+    if trouble is None:
+        return error
+    trouble.__cause__ = error
+    return trouble
+
+
+def _trouble(error: sqlite3.Error, mode: Mode) -> StoreError | None:
+    # The low byte is the primary result code: https://www.sqlite.org/rescode.html
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return StorageFull(
+                "No space is left for the database: nothing was stored.", retry_after=30
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreBusy(
+                "The database is held by another program: nothing was stored.", retry_after=1
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StoreCorrupt("The database file is damaged.")
+        case sqlite3.SQLITE_READONLY if mode is not Mode.WRITE:
+            return None  # a read that writes: a defect of ours, not a trouble of the disk
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
+            return StoreUnavailable("The database file cannot be read or written.", retry_after=5)
+    return None

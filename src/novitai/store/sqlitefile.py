@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded database's file: found or made, locked, and looked at before anything relies on it.
+
+Each trouble becomes a `StartupError` that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from novitai.clock import Clock
+from novitai.errors import SettingsError, StartupError
+from novitai.store.filelock import FileLock
+
+PROBE_SECONDS: Final = 2.0
+"""How long the look at the file may take; a large one is looked at in part."""
+_STEPS_BETWEEN_LOOKS_AT_THE_CLOCK: Final = 10_000
+_IO: Final = 74  # EX_IOERR of sysexits(3)
+_TEMPORARY: Final = 75  # EX_TEMPFAIL
+
+
+class DatabaseFile:
+    """A database file that this process has for itself."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        """Use `claim` instead."""
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def claim(cls, path: Path, clock: Clock) -> DatabaseFile:
+        """Make folder and file where they are missing, lock the file, and see that it is sound.
+
+        Raises:
+            StartupError: any of that fails.
+        """
+        make_folder(path.parent)
+        lock = FileLock(path.with_name(path.name + ".lock"), clock)
+        lock.acquire()
+        try:
+            _make_file(path)
+            _probe(path, clock)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, lock)
+
+    def release(self) -> None:
+        """Let another process have it."""
+        self._lock.release()
+
+
+def path_of(url: str) -> Path:
+    """Return the file that an SQLite URL names, as an absolute path.
+
+    Raises:
+        SettingsError: the URL names no file.
+    """
+    try:
+        database = make_url(url).database
+    except (ArgumentError, ValueError):
+        database = None
+    if not database or database.startswith((":memory:", "file:")):
+        raise SettingsError(
+            "NOVITAI_DATABASE_URL: must name a file: sqlite:///relative/path or "
+            "sqlite:////absolute/path"
+        )
+    return Path(database).expanduser().absolute()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, for this user alone, unless it is there.
+
+    Raises:
+        StartupError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(
+            f"{folder}: the folder cannot be made: {error.strerror}. "
+            "Make it, or set NOVITAI_DATA_DIR to one that this user may write.",
+            exit_code=_IO,
+        ) from None
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's own errors into a `StartupError` about `path`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _startup_error(path, error) from None
+    except DBAPIError as error:
+        if not isinstance(error.orig, sqlite3.Error):
+            raise
+        raise _startup_error(path, error.orig) from None
+
+
+def _make_file(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StartupError(
+            f"{path}: cannot be opened for writing: {error.strerror}. "
+            "Make it writable for this user, or name another in NOVITAI_DATABASE_URL.",
+            exit_code=_IO,
+        ) from None
+
+
+def _probe(path: Path, clock: Clock) -> None:
+    """Look whether the file is an SQLite database, undamaged and not locked, and can be written."""
+    with explained(path):
+        connection = sqlite3.connect(path, timeout=PROBE_SECONDS, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE").close()
+            connection.execute("ROLLBACK").close()
+            finding = _quick_check(connection, clock)
+        finally:
+            connection.close()
+    if finding != "ok":
+        raise _damaged(path, finding)
+
+
+def _quick_check(connection: sqlite3.Connection, clock: Clock) -> str:
+    stop_at = clock.monotonic() + PROBE_SECONDS
+    connection.set_progress_handler(
+        lambda: clock.monotonic() > stop_at, _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK
+    )
+    try:
+        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return "ok"  # so far; the rest would hold up the start
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_NOTADB:
+            return StartupError(
+                f"{path}: this is not an SQLite database, or its beginning is damaged. "
+                "Restore a backup, or move the file away to begin with an empty one.",
+                exit_code=_IO,
+            )
+        case sqlite3.SQLITE_CORRUPT:
+            return _damaged(path, str(error))
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StartupError(
+                f"{path}: locked by another program, such as a backup or an SQLite shell. "
+                "Let it finish, or end it, and try again.",
+                exit_code=_TEMPORARY,
+            )
+        case sqlite3.SQLITE_FULL:
+            return StartupError(
+                f"{path}: no space is left on the disk. Free some and try again.", exit_code=_IO
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return StartupError(
+                f"{path}: the file or its folder cannot be written ({error}). "
+                "Make both writable for this user, or set NOVITAI_DATA_DIR to a folder that is.",
+                exit_code=_IO,
+            )
+    return StartupError(f"{path}: cannot be used: {error}.", exit_code=_IO)
+
+
+def _damaged(path: Path, finding: str) -> StartupError:
+    return StartupError(
+        f"{path}: the database is damaged ({finding}). Restore a backup; "
+        "`sqlite3 FILE .recover` may save what is left.",
+        exit_code=_IO,
+    )

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work for the database's threads: one transaction function, its answer, and who waits for it.
+
+Nothing here knows which database it is; nothing here runs SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import Final, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import Result, ScalarResult
+
+from novitai.clock import Clock
+from novitai.errors import RequestTimeout
+from novitai.store.errors import StoreUnavailable
+
+T = TypeVar("T")
+Callback = Callable[[], object]
+
+_JOB: Final = "novitai.job"
+
+
+class Mode(Enum):
+    """What a transaction is for: reading, reading at one moment, or writing."""
+
+    READ = auto()
+    SNAPSHOT = auto()
+    WRITE = auto()
+
+
+class Job(Generic[T]):
+    """One call of `fn(connection)` in a transaction, and the future its caller awaits."""
+
+    __slots__ = (
+        "_callbacks",
+        "_savepoints",
+        "deadline",
+        "error",
+        "fn",
+        "future",
+        "loop",
+        "mode",
+        "result",
+    )
+
+    def __init__(
+        self, fn: Callable[[Connection], T], mode: Mode, deadline: int | None = None
+    ) -> None:
+        """Make a job of the running event loop; `deadline` in Unix milliseconds."""
+        self.fn = fn
+        self.mode = mode
+        self.deadline = deadline
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self.loop.create_future()
+        self.result: T
+        self.error: BaseException | None = None
+        self._callbacks: list[Callback] = []
+        self._savepoints: dict[str, int] = {}
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the caller has gone; a job that was not begun is then dropped."""
+        return self.future.cancelled()
+
+    def expired(self, clock: Clock) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and clock.now() > self.deadline
+
+    def check_deadline(self, clock: Clock) -> None:
+        """Raise `RequestTimeout` if the deadline has passed."""
+        if self.expired(clock):
+            raise late()
+
+    def run(self, connection: Connection) -> None:
+        """Call `fn`, afresh: what an earlier call left behind is forgotten.
+
+        Raises:
+            TypeError: `fn` returned an open result, which nobody could read after the commit.
+        """
+        self.error = None
+        self._callbacks = []
+        self._savepoints = {}
+        info = connection.info
+        info[_JOB] = self
+        try:
+            self.result = self.fn(connection)
+        finally:
+            info[_JOB] = None
+        if isinstance(self.result, Result | ScalarResult):
+            raise TypeError("a transaction function returns rows, not an open result")
+
+    def after_commit(self, callback: Callback) -> None:
+        """Keep `callback` until the commit has succeeded.
+
+        Raises:
+            RuntimeError: this job only reads; it has no commit.
+        """
+        if self.mode is not Mode.WRITE:
+            raise RuntimeError("nothing is committed after a read")
+        self._callbacks.append(callback)
+
+    def savepoint(self, name: str) -> None:
+        """Remember how many callbacks stood when savepoint `name` was set."""
+        self._savepoints[name] = len(self._callbacks)
+
+    def back_to_savepoint(self, name: str) -> None:
+        """Forget the callbacks that came after savepoint `name`."""
+        del self._callbacks[self._savepoints.get(name, 0) :]
+
+    def settle(self) -> None:
+        """Give the caller its answer. Runs on the event loop."""
+        if self.error is not None:
+            if not self.future.done():
+                self.future.set_exception(_presentable(self.error))
+            return
+        for callback in self._callbacks:
+            # Not `callback()`: one that fails must not keep the others, or the answer, from coming.
+            self.loop.call_soon(callback)
+        if not self.future.done():
+            self.future.set_result(self.result)
+
+
+AnyJob = Job[object]
+
+
+def late() -> RequestTimeout:
+    """Make the error of a deadline that passed before the commit."""
+    return RequestTimeout("The request could not be finished in time; nothing was done.")
+
+
+def job_of(connection: Connection) -> AnyJob:
+    """Return the job that is running on `connection`.
+
+    Raises:
+        RuntimeError: none is; the connection did not come from `Database.write`.
+    """
+    job: AnyJob | None = connection.info.get(_JOB)
+    if job is None:
+        raise RuntimeError("this needs the connection of a transaction function that is running")
+    return job
+
+
+def guard_transactions(engine: Engine) -> None:
+    """Make `engine` refuse a commit or rollback by a transaction function, and mind savepoints."""
+
+    def refuse(connection: Connection) -> None:
+        if connection.info.get(_JOB) is not None:
+            raise RuntimeError("a transaction function neither commits nor rolls back: it raises")
+
+    def set_savepoint(connection: Connection, name: str) -> None:
+        if (job := connection.info.get(_JOB)) is not None:
+            job.savepoint(name)
+
+    def back_to_savepoint(connection: Connection, name: str, _context: None) -> None:
+        if (job := connection.info.get(_JOB)) is not None:
+            job.back_to_savepoint(name)
+
+    event.listen(engine, "commit", refuse)
+    event.listen(engine, "rollback", refuse)
+    event.listen(engine, "savepoint", set_savepoint)
+    event.listen(engine, "rollback_savepoint", back_to_savepoint)
+
+
+def settle(jobs: Iterable[AnyJob]) -> None:
+    """Give all callers their answers, with one wake-up for each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[AnyJob]] = {}
+    for job in jobs:
+        by_loop.setdefault(job.loop, []).append(job)
+    for loop, theirs in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_settle_all, theirs)
+        except RuntimeError:  # the loop is closed: nobody is left to hear it
+            continue
+
+
+def _settle_all(jobs: list[AnyJob]) -> None:
+    for job in jobs:
+        job.settle()
+
+
+def _presentable(error: BaseException) -> BaseException:
+    # A future takes no StopIteration: it would end the caller's generator.
+    if isinstance(error, StopIteration):
+        return RuntimeError("a transaction function raised StopIteration")
+    return error
+
+
+class Crew:
+    """Threads that take jobs from one queue, in order."""
+
+    def __init__(self, name: str, size: int, work: Callable[[Crew], None]) -> None:
+        """Start `size` threads, each of which runs `work` until `take` returns nothing."""
+        self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
+        self._closed = False
+        # The lock keeps a job from being put behind the end mark, where nobody would find it.
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=work, args=(self,), name=f"{name}-{number}", daemon=True)
+            for number in range(size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, job: Job[T]) -> None:
+        """Queue a job.
+
+        Raises:
+            StoreUnavailable: the database has been closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailable("The database is closed: the server is shutting down.")
+            self._queue.put(job)  # type: ignore[arg-type]  # a job's answer is its own affair
+
+    def take(self, limit: int = 1) -> list[AnyJob]:
+        """Wait for a job and take up to `limit` that are there; none at all means: stop."""
+        while True:
+            taken = self._queue.get()
+            if taken is None:
+                return []
+            jobs = [] if taken.abandoned else [taken]
+            while len(jobs) < limit:
+                try:
+                    taken = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if taken is None:
+                    self._queue.put(None)
+                    break
+                if not taken.abandoned:
+                    jobs.append(taken)
+            if jobs:
+                return jobs
+
+    def close(self) -> None:
+        """Refuse new jobs, finish what is queued, end the threads."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
