@@ -18,6 +18,7 @@
     │   └── UpstreamUnavailable      502, 503, 504: what the API says of an UpstreamError
     ├── SettingsError                a setting is wrong: the command ends with exit code 2
     └── StartupError                 the process cannot start: message and exit code, no traceback
+        └── WrongSecretKey           what is stored was sealed under another secret key
 
 Errors of the upstream client live in `novitai.upstream.errors` and derive from `NovitaiError`.
 """
@@ -242,3 +243,7 @@ class StartupError(NovitaiError):
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class WrongSecretKey(StartupError):
+    """A sealed value cannot be opened: the secret key is not the one it was sealed with."""

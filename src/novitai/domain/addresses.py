@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which hosts and addresses the public may be sent to. Pure: no name is ever resolved here."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+MAX_HOST: Final = 253
+
+# The registries of special addresses (RFC 6890 and after), written out: Python's `is_global` is
+# true for multicast, NAT64, 6to4 and more, and changes between versions.
+_IPV4_SPECIAL: Final = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local, and where clouds keep their metadata
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+    )
+)
+# Nothing outside of 2000::/3 is given out: that alone refuses loopback, unique local, link-local,
+# multicast, IPv4-mapped and -compatible addresses, and NAT64.
+_IPV6_GIVEN_OUT: Final = ipaddress.IPv6Network("2000::/3")
+_IPV6_SPECIAL: Final = tuple(
+    ipaddress.IPv6Network(network)
+    for network in (
+        "2001::/23",  # Teredo, benchmarks, ORCHID: protocol assignments
+        "2001:db8::/32",
+        "2002::/16",  # 6to4
+        "2620:4f:8000::/48",
+        "3fff::/20",
+    )
+)
+_PRIVATE_NAMES: Final = ("localhost", "local", "internal")
+_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
+
+
+def is_public(address: Address) -> bool:
+    """Tell whether an address belongs to the public internet and holds no other address within."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _IPV4_SPECIAL)
+    if address.scope_id is not None or address not in _IPV6_GIVEN_OUT:
+        return False
+    return not any(address in network for network in _IPV6_SPECIAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host as a URL names it, in one spelling: lower case, ASCII, without a trailing dot."""
+
+    name: str
+    address: Address | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether it can be seen, without resolving it, to be no host of the public internet."""
+        if self.address is not None:
+            return not is_public(self.address)
+        return self.name.rpartition(".")[2] in _PRIVATE_NAMES
+
+
+def read_host(text: str) -> Host:
+    """Read the host of a URL in any spelling: IDNA, `0x7f.1`, `2130706433`, `[::1]`, `a.b.`.
+
+    Raises:
+        ValueError: no host is spelt like that.
+    """
+    if text.startswith("[") and text.endswith("]"):
+        address = ipaddress.IPv6Address(text[1:-1].replace("%25", "%", 1))
+        return Host(f"[{address}]", address)
+    name = _ascii(text)
+    if not name or len(name) > MAX_HOST:
+        raise ValueError("a host name has between 1 and 253 characters")
+    labels = name.split(".")
+    if not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError("not a host name")
+    if _NUMBER.fullmatch(labels[-1]):
+        address4 = _ipv4(labels)
+        return Host(str(address4), address4)
+    return Host(name)
+
+
+def _ascii(text: str) -> str:
+    # The codec folds full-width digits and dots, circled letters and soft hyphens as resolvers and
+    # clients do; a percent sign never gets through the labels' form.
+    try:
+        name = text.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        raise ValueError("not a host name") from None
+    return name.removesuffix(".")
+
+
+def _ipv4(labels: list[str]) -> ipaddress.IPv4Address:
+    """Read what `inet_aton` reads: one to four numbers, each decimal, octal or hexadecimal."""
+    if len(labels) > 4:
+        raise ValueError("an IPv4 address has at most four parts")
+    *leading, last = (_number(label) for label in labels)
+    room = 8 * (4 - len(leading))
+    if any(part > 255 for part in leading) or last >= 1 << room:
+        raise ValueError("a part of the IPv4 address is too large")
+    value = last
+    for position, part in enumerate(leading):
+        value |= part << (24 - 8 * position)
+    return ipaddress.IPv4Address(value)
+
+
+def _number(label: str) -> int:
+    if label.startswith("0x"):
+        return int(label[2:] or "0", 16)
+    if len(label) > 1 and label.startswith("0"):
+        return int(label, 8)
+    return int(label, 10)

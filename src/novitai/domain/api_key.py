@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an API key is: its form, its checksum, and what its scopes allow."""
+
+from __future__ import annotations
+
+import re
+import string
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from novitai.ids import Ids
+
+PREFIX: Final = "nvt_"
+BODY_LENGTH: Final = 32
+CHECKSUM_LENGTH: Final = 6
+MAX_NAME: Final = 100
+
+_DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_FORM: Final = re.compile(rf"{PREFIX}[A-Za-z0-9]{{{BODY_LENGTH + CHECKSUM_LENGTH}}}")
+
+
+class Scope(StrEnum):
+    """What a key may do; each includes those before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    @property
+    def rank(self) -> int:
+        """Where the scope stands in `admin` > `write` > `read`."""
+        return _RANKS[self]
+
+
+_RANKS: Final = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
+
+
+def allows(scopes: Iterable[Scope], needed: Scope) -> bool:
+    """Tell whether one of `scopes` includes `needed`."""
+    return any(scope.rank >= needed.rank for scope in scopes)
+
+
+def in_order(scopes: Iterable[Scope]) -> list[Scope]:
+    """Sort scopes from the smallest to the largest, each once."""
+    return sorted(set(scopes), key=lambda scope: scope.rank)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is recorded, without its text. Times are Unix milliseconds."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+
+    def usable(self, now: int) -> bool:
+        """Whether the key is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequest:
+    """A valid request for a key; `expires_at` in Unix milliseconds."""
+
+    name: str
+    scopes: frozenset[Scope]
+    expires_at: int | None = None
+
+
+def make_key(ids: Ids) -> str:
+    """Make the text of a new key: `nvt_`, 32 random letters and digits, 6 of checksum."""
+    body = PREFIX + ids.key_body(BODY_LENGTH)
+    return body + _checksum(body)
+
+
+def well_formed(text: str) -> bool:
+    """Tell whether `text` can be a key at all, so that a typing error costs no look-up."""
+    if not _FORM.fullmatch(text):
+        return False
+    return _checksum(text[:-CHECKSUM_LENGTH]) == text[-CHECKSUM_LENGTH:]
+
+
+def _checksum(body: str) -> str:
+    # CRC-32 in base 62: 2**32 < 62**6. It finds typing errors and is no secret.
+    number = zlib.crc32(body.encode())
+    digits = []
+    for _ in range(CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(_DIGITS))
+        digits.append(_DIGITS[digit])
+    return "".join(reversed(digits))

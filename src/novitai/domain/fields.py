@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a JSON object field by field, and collecting everything that is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+from novitai.errors import FieldError, ValidationFailed
+
+T = TypeVar("T")
+
+Check = Callable[[object], T]
+"""Turns a JSON value into ours, or raises `Wrong`."""
+
+_MAX_SHOWN: Final = 200
+_MAX_INTEGER: Final = 1 << 63
+_MAX_UNKNOWN_TOLD: Final = 20
+
+
+class Wrong(Exception):
+    """What is wrong with a value; the message is for the client and does not repeat the value."""
+
+
+class Fields:
+    """Reads the fields of one object. Call `finish` last: it raises if anything was wrong.
+
+    Args:
+        body: The object.
+        codes: The error code of each field that has one of its own.
+        secret: Fields whose value is never shown.
+        masks: How to show the value of a field that may hold a secret.
+    """
+
+    def __init__(
+        self,
+        body: Mapping[str, object],
+        *,
+        codes: Mapping[str, str] | None = None,
+        secret: frozenset[str] = frozenset(),
+        masks: Mapping[str, Callable[[str], str]] | None = None,
+    ) -> None:
+        self._body = body
+        self._codes = codes or {}
+        self._secret = secret
+        self._masks = masks or {}
+        self._known: list[str] = []
+        self._errors: list[FieldError] = []
+
+    def require(self, field: str, label: str, check: Check[T], otherwise: T) -> T:
+        """Read a field that must be there. `otherwise` stands in until `finish` raises."""
+        self._known.append(field)
+        if field not in self._body:
+            self._errors.append(FieldError(field, f"{label} is required", has_value=False))
+            return otherwise
+        return self._check(field, check, otherwise)
+
+    def read(self, field: str, check: Check[T], default: T) -> T:
+        """Read a field that may be absent."""
+        self._known.append(field)
+        if field not in self._body:
+            return default
+        return self._check(field, check, default)
+
+    def finish(self) -> None:
+        """Refuse unknown fields, and raise if anything was wrong.
+
+        Raises:
+            ValidationFailed: with every wrong field in `details`, in the order they were read, and
+                the code of the field if there is but one.
+        """
+        unknown = [field for field in self._body if field not in self._known]
+        for field in unknown[:_MAX_UNKNOWN_TOLD]:
+            # The value is not shown: a misspelt `envs` is as secret as a well spelt one.
+            self._errors.append(FieldError(_cut(field), self._unknown(field), has_value=False))
+        if not self._errors:
+            return
+        code = self._codes.get(self._errors[0].field) if len(self._errors) == 1 else None
+        raise ValidationFailed("Validation failed", code=code, details=self._errors)
+
+    def _check(self, field: str, check: Check[T], otherwise: T) -> T:
+        value = self._body[field]
+        try:
+            return check(value)
+        except Wrong as wrong:
+            self._errors.append(self._error(field, str(wrong), value))
+            return otherwise
+
+    def _error(self, field: str, message: str, value: object) -> FieldError:
+        if field in self._secret:
+            return FieldError(field, message, has_value=False)
+        if isinstance(value, str):
+            mask = self._masks.get(field)
+            return FieldError(field, message, _cut(mask(value) if mask else value))
+        if value is None or isinstance(value, bool | float):
+            return FieldError(field, message, value)
+        if isinstance(value, int) and abs(value) < _MAX_INTEGER:
+            return FieldError(field, message, value)
+        return FieldError(field, message, has_value=False)
+
+    def _unknown(self, field: str) -> str:
+        nearest = difflib.get_close_matches(_cut(field), self._known, n=1)
+        return f"Unknown field; did you mean '{nearest[0]}'?" if nearest else "Unknown field"
+
+
+def text(label: str, *, longest: int, shortest: int = 1, lines: bool = False) -> Check[str]:
+    """Accept a string of visible characters and spaces; with `lines`, line breaks and tabs too."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str):
+            raise Wrong(f"{label} must be a string")
+        if len(value) < shortest:
+            plural = "" if shortest == 1 else "s"
+            raise Wrong(f"{label} must be at least {shortest} character{plural} long")
+        if len(value) > longest:
+            raise Wrong(f"{label} must be at most {longest} characters long")
+        allowed = "\t\n\r" if lines else ""
+        if any(not _visible(character) and character not in allowed for character in value):
+            raise Wrong(f"{label} must not contain control characters")
+        return value
+
+    return check
+
+
+def not_blank(label: str, *, longest: int) -> Check[str]:
+    """Accept a string with something in it besides spaces."""
+    plain = text(label, longest=longest)
+
+    def check(value: object) -> str:
+        found = plain(value)
+        if not found.strip():
+            raise Wrong(f"{label} must not be blank")
+        return found
+
+    return check
+
+
+def whole_number(label: str, *, least: int, most: int, unit: str = "") -> Check[int]:
+    """Accept a JSON integer: not `"2"`, not `2.0`, not `true`."""
+
+    def check(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Wrong(f"{label} must be an integer")
+        if value < least:
+            raise Wrong(f"{label} must be at least {least}{unit}")
+        if value > most:
+            raise Wrong(f"{label} must be at most {most}{unit}")
+        return value
+
+    return check
+
+
+def positive_number(label: str, *, most: float) -> Check[float | None]:
+    """Accept a JSON number above 0."""
+
+    def check(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise Wrong(f"{label} must be a number")
+        if not value > 0:  # not a number, too
+            raise Wrong(f"{label} must be greater than 0")
+        if value > most:
+            raise Wrong(f"{label} must be at most {most:g}")
+        return float(value)
+
+    return check
+
+
+def flag(label: str) -> Check[bool]:
+    """Accept `true` or `false`."""
+
+    def check(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise Wrong(f"{label} must be true or false")
+        return value
+
+    return check
+
+
+def _visible(character: str) -> bool:
+    # C0, DEL, C1, surrogates, and the line separators that break logs and headers.
+    number = ord(character)
+    return not (
+        number < 0x20
+        or 0x7F <= number <= 0x9F
+        or 0xD800 <= number <= 0xDFFF
+        or character in "\u2028\u2029"
+    )
+
+
+def _cut(value: str) -> str:
+    shown = value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…"
+    return shown.encode("utf-8", "replace").decode("utf-8")

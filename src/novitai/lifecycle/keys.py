@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""API keys: making, listing, revoking them, and telling who is calling."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hmac
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.api_key import (
+    ApiKey,
+    KeyRequest,
+    Scope,
+    make_key,
+    well_formed,
+)
+from novitai.errors import FieldError, NotFound, NovitaiError, ValidationFailed
+from novitai.ids import Ids
+from novitai.store import api_keys
+from novitai.store.database import Database
+from novitai.store.vault import Vault
+
+ADMIN_KEY_ID: Final = "key_admin"
+MAX_PAGE: Final = 1000
+
+# A key revoked by another process is refused here after at most so long (promised: 2 s).
+_TRUST_SECONDS: Final = 1.5
+_MAX_REMEMBERED: Final = 4096
+_TOUCH_EVERY_MS: Final = 60_000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling: a key that was found good."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made. `text` is the key itself, known now and never again."""
+
+    key: ApiKey
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """Some of the keys, newest first, and where to go on."""
+
+    keys: list[ApiKey]
+    next_cursor: str | None
+
+
+@dataclass(slots=True)
+class _Remembered:
+    key: ApiKey
+    read_at: float
+    touched_at: int | None
+
+
+class KeyRing:
+    """Every API key there is, those in the database and the one in the settings.
+
+    Keys found good are remembered by their digest for a moment; unknown ones never are, so nobody
+    fills the memory by guessing.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        clock: Clock,
+        ids: Ids,
+        admin_api_key: str | None = None,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock
+        self._ids = ids
+        self._admin_digest = None if admin_api_key is None else vault.digest(admin_api_key)
+        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        self._revocations = 0
+        self._touching: set[asyncio.Task[None]] = set()
+
+    async def authenticate(self, bearer: str) -> Caller | None:
+        """Tell who `bearer` belongs to; None if it is malformed, unknown, expired or revoked."""
+        digest = self._vault.digest(bearer)
+        if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
+            return Caller(ADMIN_KEY_ID, "NOVITAI_ADMIN_API_KEY", frozenset({Scope.ADMIN}))
+        if not well_formed(bearer):
+            return None
+        remembered = await self._look_up(digest)
+        now = self._clock.now()
+        if remembered is None or not remembered.key.usable(now):
+            return None
+        self._touch(remembered, now)
+        key = remembered.key
+        return Caller(key.id, key.name, key.scopes)
+
+    async def create(self, request: KeyRequest) -> NewKey:
+        """Make a key; its text is in the answer and nowhere else."""
+        made = self._new(request)
+        await self._database.write(
+            functools.partial(api_keys.insert, key=made.key, digest=self._vault.digest(made.text))
+        )
+        return made
+
+    async def page(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> KeyPage:
+        """List keys, newest first, revoked and expired ones too.
+
+        Raises:
+            ValidationFailed: `cursor` is not one that this gave.
+        """
+        keys = await self._database.read(
+            functools.partial(_read_page, limit=limit + 1, cursor=cursor)
+        )
+        more = len(keys) > limit
+        return KeyPage(keys[:limit], keys[limit - 1].id if more else None)
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Revoke a key: at once in this process, within 2 s in others. Twice is harmless.
+
+        Raises:
+            NotFound: there is no key of that id in the database.
+        """
+        key = await self._database.write(
+            functools.partial(api_keys.revoke, key_id=key_id, now=self._clock.now())
+        )
+        # A look-up that read the row before it changed may still be on its way: it sees that the
+        # count moved and remembers nothing.
+        self._revocations += 1
+        self._remembered.clear()
+        if key is None:
+            raise NotFound(f"There is no API key '{key_id}'", code="KEY_NOT_FOUND")
+        return key
+
+    async def ensure_first_key(self) -> str | None:
+        """Make an admin key if there is no usable one at all, and return its text.
+
+        It is to be shown once, to whoever started the server.
+        """
+        if self._admin_digest is not None:
+            return None
+        made = self._new(KeyRequest("first key", frozenset({Scope.ADMIN})))
+        digest = self._vault.digest(made.text)
+        now = self._clock.now()
+
+        def insert_if_none(connection: Connection) -> bool:
+            if api_keys.any_usable(connection, now):
+                return False
+            api_keys.insert(connection, made.key, digest)
+            return True
+
+        return made.text if await self._database.write(insert_if_none) else None
+
+    async def settle(self) -> None:
+        """Wait until what was noted of the keys' use has been written; before closing."""
+        while self._touching:
+            await asyncio.gather(*self._touching)
+
+    def _new(self, request: KeyRequest) -> NewKey:
+        key = ApiKey(
+            id=self._ids.prefixed("key"),
+            name=request.name,
+            scopes=request.scopes,
+            created_at=self._clock.now(),
+            expires_at=request.expires_at,
+        )
+        return NewKey(key, make_key(self._ids))
+
+    async def _look_up(self, digest: str) -> _Remembered | None:
+        began = self._clock.monotonic()
+        remembered = self._remembered.get(digest)
+        if remembered is not None and began - remembered.read_at < _TRUST_SECONDS:
+            return remembered
+        revocations = self._revocations
+        key = await self._database.read(functools.partial(api_keys.by_digest, digest=digest))
+        if key is None:
+            self._remembered.pop(digest, None)
+            return None
+        touched_at = key.last_used_at if remembered is None else remembered.touched_at
+        found = _Remembered(key, began, touched_at)
+        if revocations == self._revocations:
+            self._remembered[digest] = found
+            self._remembered.move_to_end(digest)
+            if len(self._remembered) > _MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
+        return found
+
+    def _touch(self, remembered: _Remembered, now: int) -> None:
+        if remembered.touched_at is not None and now - remembered.touched_at < _TOUCH_EVERY_MS:
+            return
+        remembered.touched_at = now
+        # Not awaited: a busy writer must not slow a request down for the sake of a time of use.
+        task = asyncio.ensure_future(self._write_use(remembered.key.id, now))
+        self._touching.add(task)
+        task.add_done_callback(self._touching.discard)
+
+    async def _write_use(self, key_id: str, now: int) -> None:
+        try:
+            await self._database.write(
+                functools.partial(
+                    api_keys.touch, key_id=key_id, now=now, unless_since=now - _TOUCH_EVERY_MS + 1
+                )
+            )
+        except NovitaiError as error:
+            _log.warning("key_use_not_recorded", key_id=key_id, error=type(error).__name__)
+
+
+def _read_page(connection: Connection, limit: int, cursor: str | None) -> list[ApiKey]:
+    after = None if cursor is None else api_keys.by_id(connection, cursor)
+    if cursor is not None and after is None:
+        raise ValidationFailed(
+            "Validation failed",
+            details=[FieldError("cursor", "Cursor is not one that this list gave", cursor)],
+        )
+    return api_keys.page(connection, limit=limit, after=after)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What keeps secrets at rest: sealed values and keyed digests, all from one secret key.
+
+Each purpose (`launch`, `credentials`, `webhook-secret`, ...) has its own key, derived by HKDF, and
+is bound to what it seals: a value sealed for one purpose cannot be opened for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from novitai.errors import StartupError, WrongSecretKey
+
+SECRET_FILE: Final = "secret.key"  # noqa: S105  # the name of a file
+_MIN_SECRET: Final = 32
+_EX_CONFIG: Final = 78
+_EX_IOERR: Final = 74
+# One leading byte says how the rest was sealed, so that another way can come later.
+_VERSION: Final = b"\x01"
+_NONCE: Final = 12
+
+
+class Vault:
+    """Seals, opens and digests under one secret key."""
+
+    def __init__(self, secret_key: bytes) -> None:
+        if len(secret_key) < _MIN_SECRET:
+            raise StartupError(
+                f"the secret key must be at least {_MIN_SECRET} bytes long", exit_code=_EX_CONFIG
+            )
+        self._secret = secret_key
+        self._ciphers: dict[str, AESGCM] = {}
+        self._digest_key = self._derive("digest:api-key")
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Vault(***)"
+
+    def seal(self, purpose: str, plain: bytes) -> bytes:
+        """Encrypt and authenticate `plain` for `purpose` (AES-256-GCM, random nonce)."""
+        nonce = os.urandom(_NONCE)
+        return _VERSION + nonce + self._cipher(purpose).encrypt(nonce, plain, purpose.encode())
+
+    def unseal(self, purpose: str, sealed: bytes) -> bytes:
+        """Open what `seal` made for the same purpose.
+
+        Raises:
+            WrongSecretKey: it was sealed under another key or for another purpose, or was changed.
+        """
+        version, nonce, body = sealed[:1], sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
+        bound = purpose.encode() if version == _VERSION else b""
+        try:
+            return self._cipher(purpose).decrypt(nonce, body, bound)
+        except (InvalidTag, ValueError):
+            raise WrongSecretKey(
+                f"a stored value ({purpose}) cannot be opened: NOVITAI_SECRET_KEY (or {SECRET_FILE}"
+                " in the data folder) is not the key it was sealed with",
+                exit_code=_EX_CONFIG,
+            ) from None
+
+    def digest(self, text: str) -> str:
+        """Return the keyed digest (HMAC-SHA256, hexadecimal) under which an API key is stored."""
+        return hmac.digest(self._digest_key, text.encode(), hashlib.sha256).hex()
+
+    def _cipher(self, purpose: str) -> AESGCM:
+        cipher = self._ciphers.get(purpose)
+        if cipher is None:
+            cipher = self._ciphers[purpose] = AESGCM(self._derive("seal:" + purpose))
+        return cipher
+
+    def _derive(self, info: str) -> bytes:
+        return HKDF(SHA256(), length=32, salt=None, info=b"novitai/" + info.encode()).derive(
+            self._secret
+        )
+
+
+def load_or_make_secret(data_dir: Path) -> bytes:
+    """Read the embedded secret key, or make one that only its owner may read.
+
+    The file's text is what `NOVITAI_SECRET_KEY` would be set to, so it can be moved there.
+
+    Raises:
+        StartupError: the file cannot be read or written, or is not a secret key.
+    """
+    path = data_dir / SECRET_FILE
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _make(path)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise StartupError(
+            f"{path}: the secret key cannot be kept: {error.strerror}", exit_code=_EX_IOERR
+        ) from None
+    if len(secret) < _MIN_SECRET:
+        raise StartupError(
+            f"{path}: not a secret key (under {_MIN_SECRET} bytes). Without the true one, stored"
+            " API keys and secrets are lost; remove the file to make a new one",
+            exit_code=_EX_CONFIG,
+        )
+    return secret
+
+
+def _make(path: Path) -> None:
+    # Written whole under another name and then linked: no reader ever finds half a key, and of two
+    # processes that start at once the first one's key stands.
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(draft)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

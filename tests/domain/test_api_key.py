@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of API keys."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from novitai.domain.api_key import ApiKey, Scope, allows, in_order, make_key, well_formed
+from novitai.ids import Ids
+
+
+def test_a_key_has_the_promised_form() -> None:
+    """`nvt_`, 32 letters and digits, 6 characters of checksum."""
+    key = make_key(Ids())
+    assert re.fullmatch(r"nvt_[A-Za-z0-9]{38}", key)
+    assert well_formed(key)
+    assert key != make_key(Ids())
+
+
+@given(seed=st.integers(), place=st.integers(min_value=4, max_value=41))
+def test_one_wrong_character_is_found(seed: int, place: int) -> None:
+    """A typing error in any one place is found without asking the database."""
+    key = make_key(Ids(random.Random(seed)))  # noqa: S311  # a foretellable key is wanted
+    wrong = "a" if key[place] != "a" else "b"
+    assert well_formed(key)
+    assert not well_formed(key[:place] + wrong + key[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nvt_", "nvt_" + "a" * 38, "sk_live_" + "a" * 34, "nvt_" + "é" * 38]
+)
+def test_what_is_no_key_is_refused(text: str) -> None:
+    """Other people's tokens and half keys are not keys."""
+    assert not well_formed(text)
+
+
+def test_a_key_with_something_behind_it_is_refused() -> None:
+    """The whole text counts, a line feed included."""
+    key = make_key(Ids())
+    assert not well_formed(key + "\n")
+    assert not well_formed(key + "a")
+
+
+@pytest.mark.parametrize(
+    ("held", "allowed"),
+    [
+        (Scope.READ, {Scope.READ}),
+        (Scope.WRITE, {Scope.READ, Scope.WRITE}),
+        (Scope.ADMIN, {Scope.READ, Scope.WRITE, Scope.ADMIN}),
+    ],
+)
+def test_each_scope_includes_the_ones_below(held: Scope, allowed: set[Scope]) -> None:
+    """`admin` includes `write`, which includes `read`, and never the other way round."""
+    assert {scope for scope in Scope if allows({held}, scope)} == allowed
+
+
+def test_no_scope_allows_nothing() -> None:
+    """A key without scopes may do nothing."""
+    assert not any(allows(set(), scope) for scope in Scope)
+
+
+def test_scopes_are_shown_from_small_to_large() -> None:
+    """The order does not depend on how they were given."""
+    assert in_order([Scope.ADMIN, Scope.READ, Scope.READ]) == [Scope.READ, Scope.ADMIN]
+
+
+def test_a_key_ends_at_its_expiry_to_the_millisecond() -> None:
+    """At the moment of expiry a key is no longer good; neither is a revoked one."""
+    key = ApiKey("key_1", "ci", frozenset({Scope.READ}), created_at=0, expires_at=1000)
+    assert key.usable(999)
+    assert not key.usable(1000)
+    assert not ApiKey("key_1", "ci", frozenset(), created_at=0, revoked_at=5).usable(6)

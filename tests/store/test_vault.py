@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the vault."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from novitai.errors import StartupError, WrongSecretKey
+from novitai.store.vault import Vault, load_or_make_secret
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+def test_what_was_sealed_can_be_opened() -> None:
+    """A sealed value comes back as it was, and does not show in what is stored."""
+    vault = Vault(SECRET)
+    sealed = vault.seal("launch", b"TOKEN=hunter2")
+    assert b"hunter2" not in sealed
+    assert Vault(SECRET).unseal("launch", sealed) == b"TOKEN=hunter2"
+
+
+def test_sealing_twice_gives_two_different_values() -> None:
+    """Equal secrets are not seen to be equal."""
+    vault = Vault(SECRET)
+    assert vault.seal("launch", b"x") != vault.seal("launch", b"x")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda sealed: sealed[:-1],
+        lambda sealed: sealed[:-1] + bytes([sealed[-1] ^ 1]),
+        lambda sealed: b"\x02" + sealed[1:],
+        lambda _sealed: b"",
+        lambda _sealed: b"\x01",
+    ],
+)
+def test_a_changed_value_is_refused(spoil: object) -> None:
+    """Nothing is returned from a value that was cut or changed."""
+    vault = Vault(SECRET)
+    assert callable(spoil)
+    with pytest.raises(WrongSecretKey):
+        vault.unseal("launch", spoil(vault.seal("launch", b"secret")))
+
+
+def test_a_purpose_is_bound_to_what_it_sealed() -> None:
+    """A value sealed for one purpose does not open for another."""
+    vault = Vault(SECRET)
+    with pytest.raises(WrongSecretKey):
+        vault.unseal("credentials", vault.seal("launch", b"secret"))
+
+
+def test_a_wrong_secret_key_is_named() -> None:
+    """The error names the setting that is wrong, and shows nothing of the value."""
+    sealed = Vault(SECRET).seal("launch", b"hunter2")
+    with pytest.raises(WrongSecretKey, match="NOVITAI_SECRET_KEY") as caught:
+        Vault(SECRET[::-1]).unseal("launch", sealed)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.exit_code == 78
+
+
+def test_digests_are_keyed() -> None:
+    """The same text has one digest under one key, and another under another key."""
+    assert Vault(SECRET).digest("nvt_x") == Vault(SECRET).digest("nvt_x")
+    assert Vault(SECRET).digest("nvt_x") != Vault(SECRET[::-1]).digest("nvt_x")
+    assert len(Vault(SECRET).digest("nvt_x")) == 64
+
+
+def test_a_vault_shows_nothing() -> None:
+    """The secret does not appear when a vault is printed."""
+    assert SECRET.decode() not in repr(Vault(SECRET))
+
+
+def test_a_short_secret_is_refused() -> None:
+    """Under 32 bytes is no secret."""
+    with pytest.raises(StartupError):
+        Vault(b"short")
+
+
+def test_the_embedded_secret_is_made_once_and_private(tmp_path: Path) -> None:
+    """The file is made with mode 0600 and read again afterwards, with nothing left beside it."""
+    folder = tmp_path / "data"
+    secret = load_or_make_secret(folder)
+    assert load_or_make_secret(folder) == secret
+    assert len(secret) >= 32
+    assert [path.name for path in folder.iterdir()] == ["secret.key"]
+    assert stat.S_IMODE((folder / "secret.key").stat().st_mode) == 0o600
+
+
+def test_a_readable_secret_is_closed_again(tmp_path: Path) -> None:
+    """A file that others may read loses that permission."""
+    load_or_make_secret(tmp_path)
+    (tmp_path / "secret.key").chmod(0o644)
+    load_or_make_secret(tmp_path)
+    assert stat.S_IMODE((tmp_path / "secret.key").stat().st_mode) == 0o600
+
+
+def test_processes_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> None:
+    """Whoever comes second takes the first one's secret."""
+    with ThreadPoolExecutor(8) as pool:
+        secrets = set(pool.map(lambda _: load_or_make_secret(tmp_path), range(32)))
+    assert len(secrets) == 1
+
+
+def test_a_damaged_secret_file_is_not_replaced(tmp_path: Path) -> None:
+    """A file that is too short is an error, since a new key would make the old secrets useless."""
+    (tmp_path / "secret.key").write_text("oops")
+    with pytest.raises(StartupError, match=r"secret\.key"):
+        load_or_make_secret(tmp_path)
+    assert (tmp_path / "secret.key").read_text() == "oops"
