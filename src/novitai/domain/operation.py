@@ -98,6 +98,7 @@ class Attempt:
     upstream_name: str
     product_id: str
     cluster_id: str
+    region: str
     price: int
     state: AttemptState
     created_at: int

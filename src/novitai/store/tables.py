@@ -169,6 +169,7 @@ attempts: Final = Table(
     Column("upstream_name", String(255), nullable=False, unique=True),
     Column("product_id", String(255), nullable=False),
     Column("cluster_id", String(255), nullable=False),
+    Column("region", String(64), nullable=False),
     Column("price", BigInteger, nullable=False),
     Column("state", String(20), nullable=False),
     Column("created_at", BigInteger, nullable=False),

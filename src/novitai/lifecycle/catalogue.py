@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What there is to ask for: regions, products and templates, from Novita, cached."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from novitai.clock import Clock
+from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType, Tool
+from novitai.domain.placement import Placement, Wish, place
+from novitai.domain.product import (
+    DEFAULT_REGION,
+    REFERENCE_REGIONS,
+    Cluster,
+    Offer,
+    Template,
+)
+from novitai.errors import FieldError, ValidationFailed
+from novitai.lifecycle.caching import Cache
+from novitai.upstream import errors as upstream
+from novitai.upstream import models
+
+PRODUCTS_TTL: Final = 30.0
+TEMPLATES_TTL: Final = 60.0
+CLUSTERS_TTL: Final = 300.0
+STALE_FOR: Final = 24 * 3600.0
+_ALL: Final = "all"
+
+
+class Source(Protocol):
+    """The part of Novita's client that the catalogue reads."""
+
+    async def clusters(self) -> list[models.Cluster]:
+        """List the clusters."""
+        ...
+
+    async def products(
+        self,
+        cluster_id: str | None = None,
+        product_name: str | None = None,
+        *,
+        billing_method: str,
+        gpu_num: int | None = None,
+    ) -> list[models.ProductOffer]:
+        """List the products of a cluster."""
+        ...
+
+    async def template(self, template_id: str) -> models.Template:
+        """Read a template."""
+        ...
+
+    async def templates(self) -> list[models.Template]:
+        """List the templates."""
+        ...
+
+
+class Catalogue:
+    """Regions, products and templates. Stale copies stand in for a day while Novita is away."""
+
+    def __init__(self, source: Source, clock: Clock) -> None:
+        self._source = source
+        away = (
+            upstream.Timeout,
+            upstream.ConnectionFailed,
+            upstream.ServerError,
+            upstream.Nonsense,
+            upstream.NotSent,
+            upstream.RateLimited,
+            upstream.KeyRefused,
+        )
+        self.clusters_cache: Cache[tuple[Cluster, ...]] = Cache(
+            "clusters", clock, ttl=CLUSTERS_TTL, max_size=4, stale_for=STALE_FOR, tolerates=away
+        )
+        self.products_cache: Cache[tuple[Offer, ...]] = Cache(
+            "products", clock, ttl=PRODUCTS_TTL, max_size=500, stale_for=STALE_FOR, tolerates=away
+        )
+        self.templates_cache: Cache[tuple[Template, ...]] = Cache(
+            "templates", clock, ttl=TEMPLATES_TTL, max_size=500, stale_for=STALE_FOR, tolerates=away
+        )
+
+    async def clusters(self) -> tuple[Cluster, ...]:
+        """List the clusters.
+
+        Raises:
+            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+        """
+        return await self.clusters_cache.get(_ALL, self._load_clusters)
+
+    async def regions(self) -> tuple[str, ...]:
+        """List the region codes that may be asked for: the reference's, then Novita's."""
+        return _distinct([*REFERENCE_REGIONS, *(c.region for c in await self.clusters())])
+
+    async def allowed_regions(self, region: str, *, fallback: bool) -> tuple[str, ...]:
+        """List the regions a placement may use, the wanted one first.
+
+        Args:
+            region: The wanted one, in any case.
+            fallback: Whether the others may follow.
+
+        Raises:
+            ValidationFailed: there is no such region; names the nearest.
+        """
+        known = await self.regions()
+        exact = next((code for code in known if code.casefold() == region.casefold()), None)
+        if exact is None:
+            nearest = nearest_names(region, known)
+            raise ValidationFailed(
+                "Validation failed",
+                details=[
+                    FieldError(
+                        "region",
+                        f"Region is not known; the nearest are {', '.join(nearest)}",
+                        region,
+                    )
+                ],
+            )
+        return _distinct([exact, *known]) if fallback else (exact,)
+
+    async def placement(self, wish: Wish, *, max_age: float | None = None) -> Placement:
+        """Find where a wish can be met.
+
+        Only the clusters of allowed regions are asked. Where none of them knows the product, the
+        others are asked as well, so that a wrong name is told from a wrong region.
+
+        Args:
+            wish: What is wanted.
+            max_age: How old, in seconds, the offers may be; the cache's own limit unless given.
+
+        Raises:
+            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+        """
+        allowed = {code.casefold() for code in wish.regions}
+        clusters = await self.clusters()
+        inside = [cluster for cluster in clusters if cluster.region.casefold() in allowed]
+        found = place(await self._offers(inside, wish, max_age), wish)
+        if found.product_exists:
+            return found
+        outside = [cluster for cluster in clusters if cluster.region.casefold() not in allowed]
+        return place(await self._offers(outside, wish, None), wish)
+
+    async def product_names(self) -> tuple[str, ...]:
+        """List the names of all products that the cache holds a copy of, for suggestions."""
+        clusters = await self.clusters()
+        wish = Wish("", BillingMode.ON_DEMAND, 1, 0, (DEFAULT_REGION,))
+        offers = await self._offers(clusters, wish, None)
+        return _distinct(offer.product_name for offer in offers)
+
+    async def template(self, template_id: str) -> Template:
+        """Read a template.
+
+        Raises:
+            ValidationFailed: `INVALID_TEMPLATE_ID`: there is no such template.
+            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+        """
+        try:
+            found = await self.templates_cache.get(
+                template_id, lambda: self._load_template(template_id)
+            )
+        except (upstream.Gone, upstream.Refused):
+            raise ValidationFailed(
+                f"Template '{template_id}' does not exist",
+                code="INVALID_TEMPLATE_ID",
+                details=[FieldError("templateId", "Template does not exist", template_id)],
+            ) from None
+        return found[0]
+
+    async def _offers(
+        self, clusters: Sequence[Cluster], wish: Wish, max_age: float | None
+    ) -> list[Offer]:
+        lists = await asyncio.gather(
+            *(self._offers_of(c, wish.billing_mode, wish.gpu_num, max_age) for c in clusters)
+        )
+        return [offer for offers in lists for offer in offers]
+
+    async def _offers_of(
+        self, cluster: Cluster, billing_mode: BillingMode, gpu_num: int, max_age: float | None
+    ) -> tuple[Offer, ...]:
+        async def load() -> tuple[Offer, ...]:
+            found = await self._source.products(
+                cluster.id, billing_method=billing_mode.value, gpu_num=gpu_num
+            )
+            return tuple(_offer(product, cluster) for product in found)
+
+        key = f"{cluster.id}/{billing_mode.value}/{gpu_num}"
+        return await self.products_cache.get(key, load, max_age=max_age)
+
+    async def _load_clusters(self) -> tuple[Cluster, ...]:
+        return tuple(Cluster(found.id, found.name) for found in await self._source.clusters())
+
+    async def _load_template(self, template_id: str) -> tuple[Template, ...]:
+        return (_template(await self._source.template(template_id)),)
+
+
+def nearest_names(wanted: str, names: Iterable[str], limit: int = 3) -> list[str]:
+    """Find the names most like the wanted one, best first."""
+    by_folded = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(wanted.casefold(), by_folded, n=limit, cutoff=0.3)
+    return [by_folded[name] for name in close] or sorted(by_folded.values())[:limit]
+
+
+def _distinct(codes: Iterable[str]) -> tuple[str, ...]:
+    by_folded: dict[str, str] = {}
+    for code in codes:
+        by_folded.setdefault(code.casefold(), code)
+    return tuple(by_folded.values())
+
+
+def _offer(product: models.ProductOffer, cluster: Cluster) -> Offer:
+    return Offer(
+        product_id=product.id,
+        product_name=product.name,
+        cluster=cluster,
+        available=product.available,
+        on_demand_price=product.price,
+        spot_price=product.spot_price,
+        cpu_per_gpu=product.cpu_per_gpu or 0,
+        memory_per_gpu=product.memory_per_gpu or 0,
+        min_rootfs_size=product.min_rootfs,
+        max_rootfs_size=product.max_rootfs,
+    )
+
+
+def _template(found: models.Template) -> Template:
+    return Template(
+        id=found.id,
+        name=found.name,
+        image=found.image,
+        rootfs_size=found.rootfs_size,
+        channel=found.channel,
+        launch=LaunchSpec(
+            image=found.image,
+            image_auth_id=found.image_auth or None,
+            command=found.start_command or None,
+            entrypoint=found.entrypoint or None,
+            ports=tuple(Port(port.port, PortType(port.type)) for port in found.ports),
+            tools=tuple(Tool(tool.name, tool.port, PortType(tool.type)) for tool in found.tools),
+            envs=dict(found.envs),
+            min_cuda_version=found.min_cuda_version or None,
+        ),
+    )

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb *create*: place, buy exactly once, watch, probe.
+
+    place ──bought──▶ watch ──running──▶ probe ──answers──▶ succeeded
+      ▲ │ unknown                │
+      │ ▼                        ├ exit, statusError, deadline ──▶ failed, then reap
+    settle                       ▼
+
+Novita has no idempotency key (docs/upstream.md §1). So the attempt is committed before its create
+call leaves, the call is sent once, and a call whose end says nothing is settled by listing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType
+from novitai.domain.instance import Instance
+from novitai.domain.marker import Marker, upstream_name
+from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind, Outcome
+from novitai.domain.placement import Candidate, Placement, Wish
+from novitai.domain.status import Observation, read_word
+from novitai.ids import Ids
+from novitai.lifecycle import launch
+from novitai.lifecycle.catalogue import Catalogue
+from novitai.lifecycle.readiness import Prober
+from novitai.lifecycle.reap import plan_reap, reap_operation
+from novitai.lifecycle.steps import LEASE_SECONDS, Again, Announcement, Claimed, Done, Step
+from novitai.settings import FailedInstancePolicy
+from novitai.store import attempts, instances, operations
+from novitai.store.database import Database
+from novitai.store.vault import Vault
+from novitai.upstream import errors as upstream
+from novitai.upstream.client import NovitaClient
+
+MAX_ATTEMPTS: Final = 5
+SEND_WITHIN: Final = 10_000
+"""Milliseconds from committing an attempt until its call may no longer be begun."""
+READINESS_DEADLINE: Final = 600_000
+"""Milliseconds from the purchase until an instance must be running and ready."""
+_PROBE_PAUSE: Final = 1_000
+_LOOK_ANYWAY: Final = 30_000
+"""Milliseconds after which a waiting operation is looked at though nothing woke it."""
+_LONGEST_ROUND_PAUSE: Final = 60_000
+
+
+class Phase(StrEnum):
+    """Where a creation stands."""
+
+    PLACE = "place"
+    SETTLE = "settle"
+    WATCH = "watch"
+    PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings say about creations."""
+
+    installation_id: str
+    failed_instances: FailedInstancePolicy
+
+
+class CreateVerb:
+    """Takes the steps of a creation."""
+
+    kind = OperationKind.CREATE
+
+    def __init__(
+        self,
+        database: Database,
+        client: NovitaClient,
+        catalogue: Catalogue,
+        prober: Prober,
+        vault: Vault,
+        clock: Clock,
+        ids: Ids,
+        policy: Policy,
+    ) -> None:
+        self._database = database
+        self._client = client
+        self._catalogue = catalogue
+        self._prober = prober
+        self._vault = vault
+        self._clock = clock
+        self._ids = ids
+        self._policy = policy
+
+    async def step(self, claimed: Claimed) -> Step:
+        """Take the step of the phase that the operation is in."""
+        if claimed.instance.upstream_id is None:
+            return await self._place(claimed)
+        return await self._watch(claimed)
+
+    async def _place(self, claimed: Claimed) -> Step:
+        now = self._clock.now()
+        for attempt in claimed.attempts:
+            if attempt.state is AttemptState.BOUGHT:
+                return self._adopt(claimed, attempt)
+        if any(not attempt.state.settled for attempt in claimed.attempts):
+            return Again(Phase.SETTLE, now + _LOOK_ANYWAY, memory=claimed.operation.memory)
+        deadline = claimed.operation.deadline_at
+        if deadline is not None and now >= deadline:
+            return self._not_bought(claimed)
+        counted = [a for a in claimed.attempts if a.state is not AttemptState.NOT_SENT]
+        if len(counted) >= MAX_ATTEMPTS:
+            return self._not_bought(claimed)
+        placement = await self._find(claimed.instance)
+        candidate = _next_candidate(placement, claimed)
+        if candidate is None:
+            return self._next_round(claimed, placement)
+        return await self._buy(claimed, candidate)
+
+    async def _find(self, instance: Instance) -> Placement:
+        regions = await self._catalogue.allowed_regions(
+            instance.region, fallback=instance.region_fallback
+        )
+        wish = Wish(
+            product_name=instance.product_name,
+            billing_mode=instance.billing_mode,
+            gpu_num=instance.gpu_num,
+            rootfs_size=instance.rootfs_size,
+            regions=regions,
+            max_hourly_price=instance.max_hourly_price,
+        )
+        # A price limit is a promise: it is kept against today's price, not a cached one.
+        max_age = None if instance.max_hourly_price is None else 0.0
+        return await self._catalogue.placement(wish, max_age=max_age)
+
+    async def _buy(self, claimed: Claimed, candidate: Candidate) -> Step:
+        permit = await self._client.permit_create()
+        try:
+            attempt = self._attempt(claimed, candidate)
+            sealed = await self._database.write(
+                lambda connection: self._commit_attempt(connection, claimed.operation, attempt)
+            )
+            spec = launch.unseal(self._vault, sealed)
+            call = launch.create_call(claimed.instance, spec, attempt)
+            upstream_id = await self._client.create(call, permit=permit, send_by=attempt.send_by)
+        except upstream.UpstreamError as error:
+            return await self._not_accepted(claimed, attempt, error)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._record(attempt, AttemptState.UNKNOWN))
+            raise
+        finally:
+            permit.release()
+        await self._record(attempt, AttemptState.BOUGHT, upstream_id=upstream_id)
+        return self._adopt(claimed, attempt, upstream_id)
+
+    def _attempt(self, claimed: Claimed, candidate: Candidate) -> Attempt:
+        now = self._clock.now()
+        attempt_id = self._ids.attempt()
+        marker = Marker(self._policy.installation_id, attempt_id)
+        return Attempt(
+            id=attempt_id,
+            operation_id=claimed.operation.id,
+            instance_id=claimed.instance.id,
+            upstream_name=upstream_name(claimed.instance.name, marker),
+            product_id=candidate.offer.product_id,
+            cluster_id=candidate.offer.cluster.id,
+            region=candidate.offer.cluster.region,
+            price=candidate.price,
+            state=AttemptState.SENT,
+            created_at=now,
+            send_by=now + SEND_WITHIN,
+        )
+
+    def _commit_attempt(
+        self, connection: Connection, operation: Operation, attempt: Attempt
+    ) -> bytes:
+        """Write the attempt before its call may leave, if the operation is still ours."""
+        operations.hold(
+            connection,
+            operation,
+            attempts=operation.attempts + 1,
+            lease_until=attempt.created_at + int(LEASE_SECONDS * 1000),
+        )
+        attempts.insert(connection, attempt)
+        return instances.load_launch(connection, operation.instance_id)
+
+    async def _not_accepted(
+        self, claimed: Claimed, attempt: Attempt, error: upstream.UpstreamError
+    ) -> Step:
+        """Record how an attempt ended that bought nothing, or of which that is not known."""
+        now = self._clock.now()
+        memory = {**claimed.operation.memory, "trouble": _trouble(error), "said": str(error)}
+        if isinstance(error, upstream.Ambiguous):
+            await self._record(attempt, AttemptState.UNKNOWN, error=error)
+            return Again(Phase.SETTLE, now + _LOOK_ANYWAY, memory=memory, error=_shown(error))
+        if isinstance(error, upstream.Refused | upstream.Gone):
+            await self._record(attempt, AttemptState.REFUSED, error=error)
+            refusal = Announcement(
+                EventType.ATTEMPT_REFUSED,
+                {
+                    "attempt": {
+                        "productId": attempt.product_id,
+                        "region": attempt.region,
+                        "reason": error.reason,
+                        "message": error.message,
+                    }
+                },
+            )
+            return Again(
+                Phase.PLACE, now, memory=memory, error=_shown(error), announcements=(refusal,)
+            )
+        # Nothing was made: busy (429), key refused, breaker open, no connection. The candidate
+        # stays; the runner makes the pause.
+        await self._record(attempt, AttemptState.NOT_SENT, error=error)
+        raise error
+
+    async def _record(
+        self,
+        attempt: Attempt,
+        state: AttemptState,
+        *,
+        upstream_id: str | None = None,
+        error: upstream.UpstreamError | None = None,
+    ) -> None:
+        """Write what was learnt to the attempt's own row, lease or no lease."""
+        ended_at = self._clock.now()
+        await self._database.write(
+            lambda connection: attempts.settle(
+                connection,
+                attempt.id,
+                state,
+                upstream_id=upstream_id,
+                reason=error.reason if error else None,
+                message=error.message if error else None,
+                ended_at=ended_at,
+            )
+        )
+
+    def _adopt(self, claimed: Claimed, attempt: Attempt, upstream_id: str | None = None) -> Again:
+        """Make what an attempt bought the instance's own."""
+        now = self._clock.now()
+        changes: dict[str, object] = {
+            "upstream_id": upstream_id or attempt.upstream_id,
+            "product_id": attempt.product_id,
+            "cluster_id": attempt.cluster_id,
+            "region": attempt.region,
+            "hourly_price": attempt.price * claimed.instance.gpu_num,
+            "bought_at": now,
+            "acted_at": now,
+        }
+        return Again(Phase.WATCH, now + _LOOK_ANYWAY, changes=changes)
+
+    def _next_round(self, claimed: Claimed, placement: Placement) -> Step:
+        """Wait for stock: nothing fits now, or whatever fits has refused us in this round."""
+        now = self._clock.now()
+        memory = claimed.operation.memory
+        rounds = _number(memory, "rounds") + 1
+        pause = min(_LONGEST_ROUND_PAUSE, 1_000 * 2 ** min(rounds, 10))
+        said = "; ".join(rejection.message for rejection in placement.rejections)
+        trouble = memory.get("trouble") if placement.candidates else "NO_CAPACITY"
+        message = memory.get("said") if placement.candidates else said or "No product fits"
+        return Again(
+            Phase.PLACE,
+            now + int(self._ids.jitter(pause)),
+            memory={
+                **memory,
+                "rounds": rounds,
+                "round_since": now,
+                "trouble": trouble,
+                "said": message,
+            },
+            error=("NO_CAPACITY", str(message)),
+        )
+
+    def _not_bought(self, claimed: Claimed) -> Done:
+        memory = claimed.operation.memory
+        code = "UPSTREAM_UNAVAILABLE"
+        if memory.get("trouble") == "NO_CAPACITY":
+            code = "NO_CAPACITY"
+        elif memory.get("trouble") == "REFUSED":
+            code = "UPSTREAM_REFUSED"
+        said = memory.get("said") or claimed.operation.error_message or "Novita did not answer"
+        return self._failed(claimed, code, f"Nothing was bought: {said}")
+
+    async def _watch(self, claimed: Claimed) -> Step:
+        instance, now = claimed.instance, self._clock.now()
+        trouble = _trouble_observed(instance)
+        if trouble is not None:
+            return self._failed(claimed, *trouble)
+        give_up_at = (instance.bought_at or now) + READINESS_DEADLINE
+        if read_word(instance.observed.status) is not Observation.RUNNING:
+            if now >= give_up_at:
+                return self._too_late(claimed, "it was never seen running")
+            return Again(Phase.WATCH, min(give_up_at, now + _LOOK_ANYWAY))
+        sealed = await self._database.read(
+            lambda connection: instances.load_launch(connection, instance.id)
+        )
+        silent = await self._prober.not_ready(instance, launch.unseal(self._vault, sealed))
+        now = self._clock.now()
+        if not silent:
+            ready = {"ready_at": now, "first_ready_at": now, "ever_ran": True}
+            return Done(Outcome.SUCCEEDED, changes=ready)
+        if now >= give_up_at:
+            ports = ", ".join(f"{port.port}/{port.type.value}" for port in silent)
+            return self._too_late(claimed, f"no answer from port {ports}")
+        return Again(Phase.PROBE, now + _PROBE_PAUSE, changes={"ever_ran": True})
+
+    def _too_late(self, claimed: Claimed, why: str) -> Done:
+        minutes = READINESS_DEADLINE // 60_000
+        return self._failed(
+            claimed, "READINESS_TIMEOUT", f"Not ready {minutes} minutes after it was bought: {why}"
+        )
+
+    def _failed(self, claimed: Claimed, code: str, message: str) -> Done:
+        """End in failure, and hand over what was bought to be reaped."""
+        now = self._clock.now()
+        plan = plan_reap(claimed.instance, self._policy.failed_instances)
+        follow = None
+        if plan.acts:
+            follow = reap_operation(self._ids.prefixed("op"), claimed.instance, plan, now)
+        return Done(
+            Outcome.FAILED,
+            changes={
+                "failed": True,
+                "error_code": code,
+                "error_message": message,
+                "error_at": now,
+            },
+            error=(code, message),
+            also={"cleanup": plan.value},
+            follow=follow,
+        )
+
+
+def _next_candidate(placement: Placement, claimed: Claimed) -> Candidate | None:
+    """Pick the first candidate that has not refused us in this round."""
+    since = _number(claimed.operation.memory, "round_since")
+    refused = {
+        (attempt.product_id, attempt.cluster_id)
+        for attempt in claimed.attempts
+        if attempt.state is AttemptState.REFUSED and attempt.created_at >= since
+    }
+    for candidate in placement.candidates:
+        if (candidate.offer.product_id, candidate.offer.cluster.id) not in refused:
+            return candidate
+    return None
+
+
+def _trouble_observed(instance: Instance) -> tuple[str, str] | None:
+    observed = instance.observed
+    if observed.error:
+        return "INSTANCE_FAILED", f"Novita reports: {observed.error}"
+    seen = read_word(observed.status)
+    if seen is Observation.EXITED:
+        return "INSTANCE_EXITED", "The instance exited before it was ready"
+    if observed.gone or seen in {Observation.REMOVING, Observation.REMOVED}:
+        return "INSTANCE_REMOVED", "The instance was removed at Novita before it was ready"
+    return None
+
+
+def _trouble(error: upstream.UpstreamError) -> str:
+    if isinstance(error, upstream.InsufficientResource):
+        return "NO_CAPACITY"
+    if isinstance(error, upstream.Refused | upstream.Gone):
+        return "REFUSED"
+    return "UNAVAILABLE"
+
+
+def _shown(error: upstream.UpstreamError) -> tuple[str, str]:
+    code = "NO_CAPACITY" if _trouble(error) == "NO_CAPACITY" else "UPSTREAM_UNAVAILABLE"
+    return code, str(error)
+
+
+def _number(memory: Mapping[str, object], name: str) -> int:
+    value = memory.get(name, 0)
+    return value if isinstance(value, int) else 0

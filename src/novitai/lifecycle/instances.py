@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances as clients meet them: a request accepted in one commit, records read without a call."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType
+from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
+from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.placement import Wish
+from novitai.domain.product import DEFAULT_REGION
+from novitai.domain.requests import CreateRequest
+from novitai.domain.view import View, view
+from novitai.errors import (
+    Conflict,
+    FieldError,
+    NotFound,
+    UpstreamTimeout,
+    ValidationFailed,
+)
+from novitai.ids import Ids
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle import launch
+from novitai.lifecycle.blame import to_client
+from novitai.lifecycle.catalogue import Catalogue, nearest_names
+from novitai.lifecycle.create import Phase
+from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.recording import Recorder
+from novitai.store import coordination, instances, operations
+from novitai.store.database import Database
+from novitai.store.instances import Filter
+from novitai.store.vault import Vault
+from novitai.upstream.errors import UpstreamError
+
+MAX_PAGE: Final = 1000
+ESTIMATE_FROM: Final = 20
+ESTIMATE_UNKNOWN: Final = 240_000
+"""Milliseconds that a creation is expected to take where nothing is known."""
+_CATALOGUE_SECONDS: Final = 25.0
+_ANSWER_WITHIN: Final = 2_000
+"""Milliseconds of a request's time that are kept for the commit and the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """An accepted request. `estimated_ready_at` in Unix milliseconds."""
+
+    instance_id: str
+    estimated_ready_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An instance as it is shown; `observed_at` stands apart, as it changes with each listing."""
+
+    view: View
+    observed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceQuery:
+    """What a list is asked for; `limit` None means as many as a page may hold."""
+
+    status: InstanceStatus | None = None
+    region: str | None = None
+    name: str | None = None
+    include_terminated: bool = False
+    limit: int | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePage:
+    """A page of a list; `total` counts all that match, `next_cursor` is None on the last page."""
+
+    views: Sequence[View]
+    total: int
+    next_cursor: str | None
+
+
+class Instances:
+    """Accepts requests for instances and reads the records."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        vault: Vault,
+        clock: Clock,
+        ids: Ids,
+        jobs: JobEngine,
+        recorder: Recorder,
+        idempotency: Idempotency,
+        *,
+        placement_deadline: float,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._vault = vault
+        self._clock = clock
+        self._ids = ids
+        self._jobs = jobs
+        self._recorder = recorder
+        self._idempotency = idempotency
+        self._placement_deadline = placement_deadline
+
+    async def create(
+        self,
+        request: CreateRequest,
+        *,
+        reply: Callable[[Created], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Accept a request: instance, operation, first event and answer in one commit.
+
+        Nothing is bought here; that happens in a job, after the answer.
+
+        Args:
+            request: What is wanted, already checked field by field.
+            reply: Renders the answer, which is remembered with the idempotency key.
+            idempotency: The client's key, if it gave one.
+            deadline: Unix milliseconds after which nothing may be committed.
+
+        Raises:
+            ValidationFailed: an unknown region, product or template.
+            Conflict: `NO_CAPACITY`, or the same key is at work.
+            IdempotencyKeyReused: the key was used with another body.
+            UpstreamUnavailable: the catalogue was needed and could not be read.
+            RequestTimeout: the deadline passed; nothing was done.
+        """
+        async with self._idempotency.at_work(idempotency):
+            answered = await self._idempotency.answered(idempotency)
+            if answered is not None:
+                return answered
+            region, spec = await self._resolve(request, deadline)
+            estimate = await self._database.read(
+                lambda connection: _estimate(connection, request.product_name)
+            )
+            instance, operation = self._make(request, region)
+            answer = reply(Created(instance.id, instance.created_at + estimate))
+            sealed = launch.seal(self._vault, spec)
+            commit = partial(
+                self._commit,
+                instance=instance,
+                operation=operation,
+                sealed=sealed,
+                idempotency=idempotency,
+                answer=answer,
+            )
+            try:
+                await self._database.write(commit, deadline=deadline)
+            except AlreadyAnswered:
+                rival = await self._idempotency.answered(idempotency)
+                return answer if rival is None else rival
+            return answer
+
+    async def get(self, instance_id: str) -> Shown:
+        """Show an instance from our own record.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+        """
+
+        def load(connection: Connection) -> Shown | None:
+            instance = instances.load(connection, instance_id)
+            if instance is None:
+                return None
+            operation = operations.running(connection, instance_id)
+            listing = coordination.last_listing(connection)
+            return Shown(
+                view(instance, operation),
+                _observed_at(instance, listing.began_at if listing else None),
+            )
+
+        shown = await self._database.read(load)
+        if shown is None:
+            raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
+        return shown
+
+    async def page(self, query: InstanceQuery) -> InstancePage:
+        """List instances, newest first.
+
+        Raises:
+            ValidationFailed: the cursor is not one of ours.
+        """
+        after = None if query.cursor is None else _read_cursor(query.cursor)
+        limit = min(query.limit or MAX_PAGE, MAX_PAGE)
+        wanted = Filter(query.status, query.region, query.name, query.include_terminated)
+
+        def load(connection: Connection) -> InstancePage:
+            found = instances.page(connection, wanted, after=after, limit=limit + 1)
+            total = instances.count(connection, wanted)
+            listing = coordination.last_listing(connection)
+            shown, more = found[:limit], len(found) > limit
+            running = operations.running_of(connection, [one.id for one in shown])
+            began_at = listing.began_at if listing else None
+            views = [view(one, running.get(one.id), _observed_at(one, began_at)) for one in shown]
+            return InstancePage(views, total, _cursor(shown[-1]) if more else None)
+
+        return await self._database.read(load, snapshot=True)
+
+    async def _resolve(
+        self, request: CreateRequest, deadline: int | None
+    ) -> tuple[str, LaunchSpec]:
+        """Check the request against the catalogue; all that is wrong is told at once."""
+        seconds = _CATALOGUE_SECONDS
+        if deadline is not None:
+            left = (deadline - self._clock.now() - _ANSWER_WITHIN) / 1000
+            seconds = max(0.0, min(seconds, left))
+        refusals: list[ValidationFailed] = []
+        region = template = None
+        try:
+            async with asyncio.timeout(seconds):
+                try:
+                    region = await self._place(request)
+                except ValidationFailed as refusal:
+                    refusals.append(refusal)
+                try:
+                    template = await self._catalogue.template(request.template_id)
+                except ValidationFailed as refusal:
+                    refusals.append(refusal)
+        except TimeoutError:
+            raise UpstreamTimeout("Novita did not answer in time") from None
+        except UpstreamError as error:
+            raise to_client(error) from error
+        if region is None or template is None:
+            raise _joined(refusals)
+        return region, launch.resolve(template, request)
+
+    async def _place(self, request: CreateRequest) -> str:
+        """Make sure that something fits now; return the wanted region's exact code."""
+        regions = await self._catalogue.allowed_regions(
+            request.region or DEFAULT_REGION, fallback=_falls_back(request)
+        )
+        wish = Wish(
+            product_name=request.product_name,
+            billing_mode=request.billing_mode,
+            gpu_num=request.gpu_num,
+            rootfs_size=request.rootfs_size,
+            regions=regions,
+            max_hourly_price=request.max_hourly_price,
+        )
+        placement = await self._catalogue.placement(wish)
+        if not placement.product_exists:
+            nearest = nearest_names(request.product_name, await self._catalogue.product_names())
+            hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+            raise ValidationFailed(
+                f"Product '{request.product_name}' does not exist{hint}",
+                code="INVALID_PRODUCT_NAME",
+                details=[
+                    FieldError("productName", f"Product does not exist{hint}", request.product_name)
+                ],
+            )
+        if not placement.candidates:
+            raise Conflict(
+                f"No '{request.product_name}' fits this request now",
+                code="NO_CAPACITY",
+                details=[rejection.details() for rejection in placement.rejections],
+            )
+        return regions[0]
+
+    def _make(self, request: CreateRequest, region: str) -> tuple[Instance, Operation]:
+        now = self._clock.now()
+        instance = Instance(
+            id=self._ids.instance(now),
+            name=request.name,
+            status=InstanceStatus.CREATING,
+            product_name=request.product_name,
+            template_id=request.template_id,
+            gpu_num=request.gpu_num,
+            rootfs_size=request.rootfs_size,
+            region=region,
+            billing_mode=request.billing_mode,
+            created_at=now,
+            updated_at=now,
+            region_fallback=_falls_back(request),
+            max_hourly_price=request.max_hourly_price,
+            webhook_url=request.webhook_url,
+        )
+        operation = Operation(
+            id=self._ids.prefixed("op"),
+            kind=OperationKind.CREATE,
+            instance_id=instance.id,
+            phase=Phase.PLACE,
+            created_at=now,
+            updated_at=now,
+            deadline_at=now + int(self._placement_deadline * 1000),
+            next_step_at=now,
+        )
+        return instance, operation
+
+    def _commit(
+        self,
+        connection: Connection,
+        instance: Instance,
+        operation: Operation,
+        sealed: bytes,
+        idempotency: IdempotencyKey | None,
+        answer: Reply,
+    ) -> None:
+        self._idempotency.remember(connection, idempotency, answer)
+        instances.insert(connection, instance, sealed)
+        operations.insert(connection, operation)
+        self._recorder.append(connection, instance, operation, EventType.CREATED)
+        self._jobs.nudge(connection, operation.kind.job, operation.id)
+
+
+def _falls_back(request: CreateRequest) -> bool:
+    """Whether other regions may follow: when asked for, or when no region was named at all."""
+    return request.region_fallback or request.region is None
+
+
+def _estimate(connection: Connection, product_name: str) -> int:
+    """Expect the median of the product's last creations, in milliseconds."""
+    durations = instances.ready_durations(connection, product_name, ESTIMATE_FROM)
+    return int(statistics.median(durations)) if durations else ESTIMATE_UNKNOWN
+
+
+def _observed_at(instance: Instance, listed_at: int | None) -> int | None:
+    """When the instance was last seen: by the last listing, unless that one missed it."""
+    seen_at = instance.observed.at
+    if seen_at is None or listed_at is None or instance.observed.missing_count:
+        return seen_at
+    return max(seen_at, listed_at)
+
+
+def _joined(refusals: Sequence[ValidationFailed]) -> ValidationFailed:
+    """Make one refusal of several, as validation does: one wrong field keeps its own code."""
+    if len(refusals) == 1:
+        return refusals[0]
+    details = [one for refusal in refusals for one in refusal.details or ()]
+    fields = [one for one in details if isinstance(one, FieldError)]
+    return ValidationFailed("Validation failed", details=fields)
+
+
+def _cursor(instance: Instance) -> str:
+    plain = f"{instance.created_at}:{instance.id}".encode()
+    return base64.urlsafe_b64encode(plain).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        plain = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+        created_at, _, instance_id = plain.partition(":")
+        return int(created_at), instance_id
+    except (ValueError, binascii.Error):
+        raise ValidationFailed(
+            "Validation failed",
+            details=[FieldError("cursor", "Cursor is not one that a list returned", cursor)],
+        ) from None

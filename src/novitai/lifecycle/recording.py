@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where a status is written and events are appended.
+
+Whoever changes an instance's columns, an operation or sync, calls `settle` as the last statement
+of its transaction: the status is derived anew, and what changed is told in the same commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType, of_status
+from novitai.domain.instance import Instance, InstanceStatus
+from novitai.domain.operation import Operation
+from novitai.domain.status import derive
+from novitai.domain.view import view
+from novitai.ids import Ids
+from novitai.store import events, instances, operations
+
+
+class Recorder:
+    """Derives statuses and writes the event log."""
+
+    def __init__(self, clock: Clock, ids: Ids) -> None:
+        self._clock = clock
+        self._ids = ids
+
+    def settle(
+        self,
+        connection: Connection,
+        instance_id: str,
+        *,
+        also: Mapping[str, object] | None = None,
+    ) -> Instance:
+        """Derive the status from what the row and its operation say now; tell if it changed.
+
+        The caller holds the row's lock.
+
+        Args:
+            connection: The write transaction in which the row was changed.
+            instance_id: Whose status.
+            also: Facts to put beside the view into the event, if there is one.
+        """
+        instance = _loaded(connection, instance_id)
+        operation = operations.running(connection, instance_id)
+        status = derive(instance, operation.kind if operation else None)
+        if status is instance.status:
+            return instance
+        previous = instance.status
+        now = self._clock.now()
+        instances.update_columns(
+            connection, instance_id, {"status": status.value, **_times(status, now)}
+        )
+        instance = _loaded(connection, instance_id)
+        self.append(
+            connection,
+            instance,
+            operation,
+            of_status(status),
+            also={"previousStatus": previous.value, **(also or {})},
+        )
+        return instance
+
+    def append(
+        self,
+        connection: Connection,
+        instance: Instance,
+        operation: Operation | None,
+        event_type: EventType,
+        *,
+        also: Mapping[str, object] | None = None,
+    ) -> None:
+        """Append an event that shows the instance as it is now, and `also` beside it."""
+        events.append(
+            connection,
+            event_id=self._ids.prefixed("evt"),
+            instance_id=instance.id,
+            event_type=event_type,
+            at=self._clock.now(),
+            data={**view(instance, operation), **(also or {})},
+        )
+
+
+def _loaded(connection: Connection, instance_id: str) -> Instance:
+    instance = instances.load(connection, instance_id)
+    if instance is None:
+        raise LookupError(f"{instance_id} has no row")
+    return instance
+
+
+def _times(status: InstanceStatus, now: int) -> dict[str, object]:
+    times: dict[str, object] = {"updated_at": now}
+    if status is InstanceStatus.RUNNING:
+        times["started_at"] = now
+    elif status is InstanceStatus.STOPPED:
+        times["stopped_at"] = now
+    elif status is InstanceStatus.TERMINATED:
+        times["terminated_at"] = now
+    return times

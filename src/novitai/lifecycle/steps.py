@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an operation moves: claim it, take one step, apply the result, say when to look again.
+
+Load → act → apply. Network calls happen between two transactions; the second names the token that
+the first was given, so that a worker which lost its lease changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType
+from novitai.domain.instance import Instance
+from novitai.domain.operation import Attempt, Operation, OperationKind, Outcome
+from novitai.ids import Ids
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle.recording import Recorder
+from novitai.store import attempts, instances, operations
+from novitai.store.database import Database
+from novitai.store.errors import StoreError
+from novitai.store.operations import Fenced
+from novitai.upstream.errors import BreakerOpen, KeyRefused, RateLimited, UpstreamError
+
+LEASE_SECONDS: Final = 15.0
+_RENEW_AFTER: Final = LEASE_SECONDS / 3
+_KEY_REFUSED_PAUSE: Final = 30.0
+_LONGEST_PAUSE: Final = 60.0
+
+_log = structlog.get_logger("novitai.lifecycle")
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a step works on: rows as they were when the operation was claimed."""
+
+    operation: Operation
+    instance: Instance
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """An event to append with the result of a step."""
+
+    type: EventType
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The operation goes on: in `phase`, at `at` (Unix milliseconds) or when something wakes it.
+
+    `changes` are columns of the instance that operations own; `memory` replaces the operation's.
+    """
+
+    phase: str
+    at: int
+    changes: Mapping[str, object] = field(default_factory=dict)
+    memory: Mapping[str, object] = field(default_factory=dict)
+    error: tuple[str, str] | None = None
+    announcements: tuple[Announcement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The operation has ended; `follow` is the operation that takes over in the same commit."""
+
+    outcome: Outcome
+    changes: Mapping[str, object] = field(default_factory=dict)
+    error: tuple[str, str] | None = None
+    announcements: tuple[Announcement, ...] = ()
+    also: Mapping[str, object] = field(default_factory=dict)
+    follow: Operation | None = None
+
+
+Step = Again | Done
+
+
+class Verb(Protocol):
+    """One kind of operation. Adding a verb is one class of this shape and one route."""
+
+    kind: OperationKind
+
+    async def step(self, claimed: Claimed) -> Step:
+        """Take one step: look, call upstream if need be, and say what came of it.
+
+        An `UpstreamError` that is raised means: nothing came of it, try the same step later.
+        """
+        ...
+
+
+class Runner:
+    """Takes steps for the job engine; the same for every verb."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        jobs: JobEngine,
+        recorder: Recorder,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._jobs = jobs
+        self._recorder = recorder
+        self.fenced_writes = 0
+
+    def register(self, verb: Verb, *, concurrency: int) -> None:
+        """Have the job engine bring this verb's operations here."""
+
+        async def handle(operation_id: str) -> int | None:
+            return await self.run(verb, operation_id)
+
+        def due(connection: Connection, now: int, limit: int) -> list[str]:
+            return operations.due(connection, verb.kind, now, limit)
+
+        self._jobs.register(verb.kind.job, handle, due=due, concurrency=concurrency)
+
+    async def run(self, verb: Verb, operation_id: str) -> int | None:
+        """Take one step of an operation, if nobody else is at it.
+
+        Returns:
+            When to look again, in Unix milliseconds; None if it is done or somebody else's.
+        """
+        claimed = await self._database.write(
+            lambda connection: self._claim(connection, operation_id)
+        )
+        if claimed is None:
+            return None
+        try:
+            async with self._renewing(claimed.operation):
+                step = await self._step(verb, claimed)
+            return await self._database.write(
+                lambda connection: self._apply(connection, claimed, step)
+            )
+        except Fenced:
+            self.fenced_writes += 1
+            _log.info("fenced", operation=operation_id, token=claimed.operation.token)
+            return None
+        except asyncio.CancelledError:
+            await asyncio.shield(self._release(claimed.operation, 0))
+            raise
+        except Exception:
+            # A defect, or a database in trouble: give the lease back, let the engine count it.
+            with contextlib.suppress(StoreError):
+                await self._release(claimed.operation, self._ids.jitter(5))
+            raise
+
+    def _claim(self, connection: Connection, operation_id: str) -> Claimed | None:
+        now = self._clock.now()
+        until = now + int(LEASE_SECONDS * 1000)
+        operation = operations.claim(connection, operation_id, now=now, until=until)
+        if operation is None:
+            return None
+        instance = instances.load(connection, operation.instance_id)
+        if instance is None:
+            raise LookupError(
+                f"{operation_id} belongs to {operation.instance_id}, which has no row"
+            )
+        return Claimed(operation, instance, tuple(attempts.of_operation(connection, operation_id)))
+
+    async def _step(self, verb: Verb, claimed: Claimed) -> Step:
+        try:
+            return await verb.step(claimed)
+        except UpstreamError as error:
+            return self._stumble(claimed, error)
+
+    def _stumble(self, claimed: Claimed, error: UpstreamError) -> Again:
+        """Stay where we are, and try again after a pause that doubles."""
+        operation = claimed.operation
+        count = operation.memory.get("stumbles", 0)
+        stumbles = count + 1 if isinstance(count, int) else 1
+        pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(stumbles, 10))
+        if isinstance(error, BreakerOpen | RateLimited) and error.retry_after:
+            pause = min(_LONGEST_PAUSE, error.retry_after)
+        elif isinstance(error, KeyRefused):
+            pause = _KEY_REFUSED_PAUSE
+        _log.warning(
+            "step stumbled",
+            operation=operation.id,
+            kind=operation.kind.value,
+            phase=operation.phase,
+            error=str(error),
+            pause=round(pause, 1),
+        )
+        return Again(
+            phase=operation.phase,
+            at=self._clock.now() + int(self._ids.jitter(pause) * 1000),
+            memory={**operation.memory, "stumbles": stumbles},
+            error=("UPSTREAM_UNAVAILABLE", str(error)),
+        )
+
+    def _apply(self, connection: Connection, claimed: Claimed, step: Step) -> int | None:
+        now = self._clock.now()
+        operation, instance_id = claimed.operation, claimed.instance.id
+        instances.lock(connection, instance_id)
+        due: int | None = None
+        if isinstance(step, Done):
+            operations.finish(
+                connection, operation, outcome=step.outcome, now=now, error=step.error
+            )
+        else:
+            due = operations.apply(
+                connection,
+                operation,
+                phase=step.phase,
+                now=now,
+                next_step_at=step.at,
+                memory=step.memory,
+                error=step.error,
+            )
+        if step.changes:
+            instances.update_columns(connection, instance_id, {**step.changes, "updated_at": now})
+        if isinstance(step, Done) and step.follow is not None:
+            operations.insert(connection, step.follow)
+            self._jobs.nudge(connection, step.follow.kind.job, step.follow.id)
+        also = step.also if isinstance(step, Done) else {}
+        instance = self._recorder.settle(connection, instance_id, also=also)
+        for announcement in step.announcements:
+            self._recorder.append(
+                connection,
+                instance,
+                None if isinstance(step, Done) else operation,
+                announcement.type,
+                also=announcement.data,
+            )
+        return due
+
+    async def _release(self, operation: Operation, pause: float) -> None:
+        at = self._clock.now() + int(pause * 1000)
+        await self._database.write(
+            lambda connection: operations.release(connection, operation, next_step_at=at)
+        )
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self, operation: Operation) -> AsyncIterator[None]:
+        """Keep the lease while a step takes long."""
+        keeper = asyncio.create_task(self._renew(operation))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Fenced, StoreError):
+                await keeper
+
+    async def _renew(self, operation: Operation) -> None:
+        while True:
+            await self._clock.sleep(_RENEW_AFTER)
+            until = self._clock.now() + int(LEASE_SECONDS * 1000)
+
+            def extend(connection: Connection, until: int = until) -> None:
+                operations.hold(connection, operation, lease_until=until)
+
+            await self._database.write(extend)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sync: one listing of the whole account feeds everyone who waits for something.
+
+It writes what was observed, settles attempts by their markers, wakes the operations concerned, and
+deletes what was bought twice. An instance that is not ours is counted and never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.operation import Attempt
+from novitai.lifecycle.applying import Applier
+from novitai.lifecycle.diffing import Difference, Missing, Sighting, compare, marked_ids
+from novitai.store import attempts, coordination, instances, operations
+from novitai.store.coordination import LastListing
+from novitai.store.database import Database
+from novitai.store.errors import StoreError
+from novitai.store.instances import Tracked
+from novitai.upstream.client import NovitaClient
+from novitai.upstream.errors import Gone, UpstreamError
+from novitai.upstream.models import Listing, UpstreamInstance
+
+JOB: Final = "sync_instances"
+LEASE: Final = "sync"
+LEASE_MS: Final = 30_000
+SLOWER: Final = 10
+SLOWEST: Final = 60.0
+"""Seconds between two listings while nothing moves, at most."""
+LOOK_UPS_PER_PASS: Final = 20
+
+_log = structlog.get_logger("novitai.sync")
+
+Measured = Callable[[float, bool], None]
+"""Told how many seconds a pass took, and whether it succeeded."""
+
+
+class Sync:
+    """Lists the account: often while something moves, seldom while nothing does."""
+
+    def __init__(
+        self,
+        database: Database,
+        client: NovitaClient,
+        applier: Applier,
+        clock: Clock,
+        *,
+        holder: str,
+        installation_id: str,
+        interval: float,
+        absent_after: float,
+        call_timeout: float,
+        measured: Measured = lambda _seconds, _succeeded: None,
+    ) -> None:
+        """Put sync together.
+
+        Args:
+            database: Where the rows are.
+            client: Novita.
+            applier: Writes what changed.
+            clock: Time and waiting.
+            holder: Who takes the lease, so that one process at a time lists.
+            installation_id: Whose markers are ours.
+            interval: Seconds between listings while something moves.
+            absent_after: Seconds an attempt must be unseen to count as absent.
+            call_timeout: Seconds that one call to Novita may take.
+            measured: Told of every pass.
+        """
+        self._database = database
+        self._client = client
+        self._applier = applier
+        self._clock = clock
+        self._holder = holder
+        self._installation_id = installation_id
+        self._interval = interval
+        self._absent_after = absent_after
+        self._call_timeout = call_timeout
+        self._measured = measured
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to list."""
+        self._task = asyncio.create_task(self._run(), name="sync")
+
+    async def stop(self) -> None:
+        """Stop listing, and let another process take over at once."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        with contextlib.suppress(StoreError):
+            await self._database.write(
+                lambda connection: coordination.release_lease(connection, LEASE, self._holder)
+            )
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if await self._database.write(self._is_due):
+                    await self._timed_pass()
+            except UpstreamError as error:
+                _log.warning("listing failed", error=str(error))
+            except StoreError as error:
+                _log.warning("database in trouble", error=str(error))
+            except Exception:
+                # A defect must not end the only poll there is.
+                _log.exception("sync failed")
+            await self._clock.sleep(self._interval)
+
+    async def _timed_pass(self) -> None:
+        began = self._clock.monotonic()
+        succeeded = False
+        try:
+            await self.once()
+            succeeded = True
+        finally:
+            self._measured(self._clock.monotonic() - began, succeeded)
+
+    def _is_due(self, connection: Connection) -> bool:
+        """Take or keep the lease; tell whether the account should be listed now."""
+        now = self._clock.now()
+        if not coordination.take_lease(
+            connection, LEASE, self._holder, now=now, until=now + LEASE_MS
+        ):
+            return False
+        if operations.count_unfinished(connection) or instances.count_in_transition(connection):
+            return True
+        last = coordination.last_listing(connection)
+        pause = max(self._interval, min(SLOWER * self._interval, SLOWEST))
+        return last is None or now - last.began_at >= pause * 1000
+
+    async def once(self) -> Difference:
+        """List the account once and write down what changed.
+
+        Raises:
+            UpstreamError: the account could not be listed; nothing was changed.
+        """
+        listing = await self._client.list_instances()
+        tracked, marked, known, unsettled = await self._database.read(
+            lambda connection: self._load(connection, listing)
+        )
+        difference = compare(listing, tracked, marked, known, unsettled, self._call_timeout)
+        await self._applier.changed(difference.changed, listing.began_at)
+        await self._applier.missing(difference.missing)
+        for sighting in difference.sightings:
+            await self._settle_sighting(sighting)
+        await self._applier.unseen(difference.unseen, listing.began_at, self._absent_after)
+        await self._look_up(difference.missing, listing.began_at)
+        await self._database.write(
+            lambda connection: coordination.record_listing(
+                connection,
+                LastListing(
+                    listing.began_at,
+                    listing.complete,
+                    len(listing.instances),
+                    difference.unmanaged,
+                ),
+            )
+        )
+        return difference
+
+    def _load(
+        self, connection: Connection, listing: Listing
+    ) -> tuple[
+        Sequence[Tracked], dict[str, UpstreamInstance], dict[str, Attempt], Sequence[Attempt]
+    ]:
+        tracked = instances.tracked(connection)
+        marked = marked_ids(listing, tracked, self._installation_id)
+        known = attempts.by_ids(connection, list(marked))
+        return tracked, marked, known, attempts.unsettled(connection)
+
+    async def _settle_sighting(self, sighting: Sighting) -> None:
+        if not await self._applier.sighted(sighting):
+            return
+        _log.warning(
+            "deleting a surplus instance",
+            upstream_id=sighting.row.id,
+            instance=sighting.attempt.instance_id,
+        )
+        try:
+            await self._client.delete(sighting.row.id)
+        except Gone:
+            return
+        except UpstreamError as error:
+            # The next listing shows it again, if it still exists.
+            _log.warning("surplus not deleted", upstream_id=sighting.row.id, error=str(error))
+            return
+        await self._applier.surplus_deleted(sighting)
+
+    async def _look_up(self, missing: Sequence[Missing], began_at: int) -> None:
+        """Ask for rows that stay missing: only a look-up proves that they are gone."""
+        worth = [one for one in missing if one.worth_a_look(began_at)]
+        for one in worth[:LOOK_UPS_PER_PASS]:
+            try:
+                await self._client.instance(one.upstream_id)
+            except Gone:
+                await self._applier.gone(one.instance_id, began_at)
+            except UpstreamError as error:
+                _log.warning("look-up failed", instance=one.instance_id, error=str(error))
