@@ -7,13 +7,14 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
+import structlog.testing
 from sqlalchemy.pool import StaticPool
 
 import novitai.jobs
@@ -94,8 +95,13 @@ class Rig:
         self.clock = clock
         self.engine = build(0.2)
         self.runs: list[tuple[str, str]] = []
+        self.url = ""
         self._build = build
         self._started: list[Engine] = []
+
+    def replace(self, engine: Engine) -> None:
+        """Put this engine in the place of the last."""
+        self.engine = engine
 
     def rebuild(self, sweep_interval: float = 0.2) -> Engine:
         """Put a new engine in the place of the last."""
@@ -153,6 +159,26 @@ class Rig:
         statement = rows.delete().where(rows.c.name == name, rows.c.key == key)
         await self.database.write(lambda connection: connection.execute(statement))
 
+    async def execute(self, statement: str) -> None:
+        """Run a statement in a transaction of its own."""
+        await self.database.write(lambda connection: connection.execute(sa.text(statement)))
+
+    async def scalar(self, query: str) -> object:
+        """Return the one value that a query finds."""
+        return await self.database.read(lambda connection: connection.scalar(sa.text(query)))
+
+    async def advance(self, seconds: float) -> None:
+        """Move virtual time in small steps, so that what each step sets off comes to rest."""
+        assert isinstance(self.clock, ManualClock)
+        await self.clock.advance(0)
+        end = self.clock.monotonic() + seconds
+        while (left := end - self.clock.monotonic()) > 1e-9:
+            await self.clock.advance(min(0.05, left))
+
+    async def beat(self, worker: str, now: int) -> None:
+        """Have a worker seen."""
+        await self.database.write(lambda connection: Presence().beat(connection, worker, now))
+
     async def until(self, predicate: Callable[[], bool | Awaitable[bool]]) -> None:
         """Let the engine work until the predicate holds: virtual time, or real with a deadline."""
         deadline = time.monotonic() + 15
@@ -172,6 +198,13 @@ class Rig:
         """Stop whatever was started."""
         for engine in self._started:
             await engine.stop(0)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged, instead of tracebacks on the screen."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")
@@ -236,14 +269,17 @@ async def postgresql(jobs_url: str) -> AsyncIterator[Rig]:
     engine = sa.create_engine(_psycopg(jobs_url), pool_pre_ping=True)
     database = Transactions(engine, threads=True)
     clock = SystemClock()
-    rig = Rig(database, clock, lambda interval: postgresql_engine(database, jobs_url, interval))
+    rig = Rig(
+        database, clock, lambda interval: build_postgresql_engine(database, jobs_url, interval)
+    )
+    rig.url = jobs_url
     yield rig
     await rig.close()
     database.close()
 
 
-def postgresql_engine(
-    database: Transactions, url: str, interval: float = 0.2, heartbeat: float = 0.2
+def build_postgresql_engine(
+    database: Transactions, url: str, interval: float = 0.2, command_timeout: float = 10
 ) -> PostgresqlEngine:
     """Build an engine that keeps its presence in the rows of these tests."""
     return PostgresqlEngine(
@@ -253,8 +289,18 @@ def postgresql_engine(
         Ids(),
         presence=Presence(),
         sweep_interval=interval,
-        presence_interval=heartbeat,
+        presence_interval=0.1,
+        command_timeout=command_timeout,
     )
+
+
+EngineFactory = Callable[..., PostgresqlEngine]
+
+
+@pytest.fixture
+def postgresql_engine() -> EngineFactory:
+    """Builds further engines on PostgreSQL."""
+    return build_postgresql_engine
 
 
 class Presence:

@@ -38,7 +38,7 @@ BATCH: Final = 25
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=1)
 _HEARTBEAT_TIMEOUT: Final = timedelta(seconds=5)
 _CONNECT_SECONDS: Final = 5.0
-_COMMAND_SECONDS: Final = 10.0
+COMMAND_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 2.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -78,9 +78,26 @@ class _Manager(QueueManager):
 class Consumer:
     """Feeds the dispatcher from PgQueuer for as long as it is started."""
 
-    def __init__(self, url: str, dispatcher: Dispatcher, clock: Clock, ids: Ids) -> None:
-        """Prepare the consumer; `url` is `postgresql://...`."""
+    def __init__(
+        self,
+        url: str,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        ids: Ids,
+        *,
+        command_timeout: float = COMMAND_SECONDS,
+    ) -> None:
+        """Prepare the consumer.
+
+        Args:
+            url: The database, as `postgresql://...`.
+            dispatcher: Who runs what was picked.
+            clock: The time between two attempts to connect.
+            ids: The randomness of that time.
+            command_timeout: After how many seconds without an answer a connection is given up.
+        """
         self._url = url
+        self._command_timeout = command_timeout
         self._dispatcher = dispatcher
         self._clock = clock
         self._ids = ids
@@ -117,7 +134,7 @@ class Consumer:
         if driver is None:
             return False
         try:
-            async with asyncio.timeout(_COMMAND_SECONDS):
+            async with asyncio.timeout(self._command_timeout):
                 await driver.fetch("SELECT 1")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             if driver is self._driver:
@@ -133,7 +150,7 @@ class Consumer:
                 connection = await asyncpg.connect(
                     self._url,
                     timeout=_CONNECT_SECONDS,
-                    command_timeout=_COMMAND_SECONDS,
+                    command_timeout=self._command_timeout,
                     server_settings={"application_name": "novitai worker"},
                 )
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:

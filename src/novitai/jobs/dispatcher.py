@@ -177,10 +177,6 @@ class Dispatcher:
         await cancel(self._reminder)
         await wait_for_all(self._running(), grace, self._clock)
         await cancel(*self._running())
-        for lane in self._lanes.values():
-            # A task that was cancelled before its first step never came to its own end.
-            for key in list(lane.running):
-                self._end(lane, key, None)
 
     def _running(self) -> list[asyncio.Task[None]]:
         return [task for lane in self._lanes.values() for task in lane.running.values()]

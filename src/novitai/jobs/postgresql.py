@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs import queue_sql
-from novitai.jobs.consumer import Consumer
+from novitai.jobs.consumer import COMMAND_SECONDS, Consumer
 from novitai.jobs.dispatcher import Dispatcher
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import Due, Handler, JobType, Transactions
@@ -40,6 +40,7 @@ class PostgresqlEngine:
         presence: Presence,
         sweep_interval: float = SWEEP_SECONDS,
         presence_interval: float = PRESENCE_SECONDS,
+        command_timeout: float = COMMAND_SECONDS,
     ) -> None:
         """Prepare the engine; nothing runs before `start`.
 
@@ -51,6 +52,8 @@ class PostgresqlEngine:
             presence: Where workers leave word that they live.
             sweep_interval: Seconds between two sweeps of this process.
             presence_interval: Seconds between two signs of life.
+            command_timeout: After how many seconds without an answer the worker's own connection
+                is given up and made anew.
         """
         self.metrics = JobMetrics(clock)
         self._database = database
@@ -61,7 +64,9 @@ class PostgresqlEngine:
         self._sweeper = Sweeper(
             clock, ids, self._sweep, interval=sweep_interval, spread=_SWEEP_SPREAD
         )
-        self._consumer = Consumer(url, self._dispatcher, clock, ids)
+        self._consumer = Consumer(
+            url, self._dispatcher, clock, ids, command_timeout=command_timeout
+        )
         self._upkeep = Upkeep(
             database, self._consumer, presence, clock, ids, interval=presence_interval
         )

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the embedded engine promises beyond the contract, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import tracemalloc
+from typing import TYPE_CHECKING
+
+from novitai.clock import ManualClock
+from novitai.ids import Ids
+from novitai.jobs.dispatcher import Dispatcher
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.jobs.metrics import JobMetrics
+from novitai.jobs.port import JobType
+
+if TYPE_CHECKING:
+    from jobs.conftest import Rig
+
+
+async def test_a_million_nudges_leave_memory_flat(embedded: Rig) -> None:
+    """Neither a million nudges of a few keys nor as many different keys make memory grow."""
+    clock = ManualClock()
+    dispatcher = Dispatcher(clock, Ids(), JobMetrics(clock))
+
+    async def hang(key: str) -> None:
+        await asyncio.Event().wait()
+
+    dispatcher.register(JobType("x", hang, embedded.due_of("x"), 2))
+    dispatcher.start()
+    for number in range(20_000):
+        dispatcher.offer("x", f"op_{number}")
+    few = [f"op_{number}" for number in range(100)]
+    gc.collect()
+    tracemalloc.start()
+    for number in range(500_000):
+        dispatcher.offer("x", few[number % 100])
+        dispatcher.offer("x", f"op_{number}")
+    gc.collect()
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    await dispatcher.stop(0)
+
+    assert grown < 100_000
+
+
+async def test_what_does_not_fit_is_left_to_the_sweep(embedded: Rig) -> None:
+    """Keys beyond the bound run all the same, without an interval between loads."""
+    embedded.replace(
+        EmbeddedEngine(embedded.database, embedded.clock, Ids(), sweep_interval=10, capacity=10)
+    )
+    embedded.register("x", concurrency=1)
+    keys = [f"op_{number}" for number in range(100)]
+    await embedded.due("x", *keys)
+    await embedded.start()
+    await embedded.nudge("x", *keys)
+
+    await embedded.advance(9.5)
+
+    assert sorted(embedded.runs) == sorted(("x", key) for key in keys)
+
+
+async def test_a_long_backlog_does_not_wait_out_the_interval(embedded: Rig) -> None:
+    """More due rows than a page holds are worked off without a pause of a whole interval."""
+    embedded.rebuild(10)
+    embedded.register("x", concurrency=8)
+    await embedded.due("x", *(f"op_{number}" for number in range(3_500)))
+    await embedded.start()
+
+    await embedded.until(lambda: len(embedded.runs) >= 3_500)
+
+    assert embedded.clock.monotonic() < 10
+
+
+async def test_broken_rows_do_not_hide_good_ones(embedded: Rig) -> None:
+    """However many rows always fail and are longest due, a row behind them runs."""
+    good: list[str] = []
+
+    async def handler(key: str) -> None:
+        if key != "op_good":
+            raise ArithmeticError(key)
+        good.append(key)
+        await embedded.done("x", key)
+
+    embedded.register("x", handler)
+    await embedded.due("x", *(f"op_{number}" for number in range(1_500)))
+    await embedded.advance(1)
+    await embedded.due("x", "op_good")
+    await embedded.start()
+
+    await embedded.until(lambda: good == ["op_good"])
+
+
+async def test_a_row_that_always_fails_is_tried_ever_more_rarely(embedded: Rig) -> None:
+    """The pause after a failure doubles up to a minute, and never goes beyond it."""
+    tries: list[int] = []
+
+    async def handler(key: str) -> None:
+        tries.append(embedded.clock.now())
+        raise ArithmeticError(key)
+
+    embedded.register("x", handler)
+    await embedded.due("x", "op_1")
+    await embedded.start()
+
+    await embedded.advance(600)
+
+    pauses = [(after - before) / 1000 for before, after in itertools.pairwise(tries)]
+    assert 10 <= len(tries) <= 17
+    assert pauses[0] < 1.5
+    assert max(pauses) <= 60.5
+
+
+async def test_a_handler_that_nudges_itself_and_fails_does_not_spin(embedded: Rig) -> None:
+    """A key whose every run nudges it and then raises runs about once a second."""
+    tries: list[str] = []
+
+    async def handler(key: str) -> None:
+        tries.append(key)
+        await embedded.nudge("x", key)
+        raise ArithmeticError(key)
+
+    embedded.register("x", handler)
+    await embedded.start()
+    await embedded.nudge("x", "op_1")
+
+    await embedded.advance(20)
+
+    assert 10 <= len(tries) <= 22
+
+
+async def test_a_database_that_goes_away_ends_nothing(embedded: Rig) -> None:
+    """While the sweep fails nobody is seen at work; when it succeeds again, work goes on."""
+    embedded.register("x")
+    await embedded.start()
+    await embedded.advance(1)
+    embedded.database.broken = True
+    await embedded.advance(60)
+    assert embedded.clock.now() - await embedded.engine.last_seen() > 59_000
+
+    embedded.database.broken = False
+    await embedded.due("x", "op_1")
+    await embedded.advance(1)
+
+    assert embedded.runs == [("x", "op_1")]
+    assert embedded.clock.now() - await embedded.engine.last_seen() < 1_000
+
+
+async def test_the_latest_hint_counts(embedded: Rig) -> None:
+    """A run replaces the time that an earlier run named: one time per key."""
+    start = embedded.clock.now()
+    hints = iter([start + 5_000, start + 2_000, None, None])
+    times: list[int] = []
+
+    async def handler(key: str) -> int | None:
+        times.append(embedded.clock.now() - start)
+        return next(hints)
+
+    embedded.rebuild(3600)
+    embedded.register("x", handler)
+    await embedded.start()
+    await embedded.nudge("x", "op_1")
+    await embedded.advance(1)
+    await embedded.nudge("x", "op_1")
+    await embedded.advance(10)
+
+    assert times == [0, 1_000, 2_000]

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine on PostgreSQL promises beyond the contract: shared, and hard to cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+import sqlalchemy as sa
+from pgqueuer.adapters.persistence.schema_ddl import render_install
+
+import novitai.jobs
+from novitai.jobs import queue_sql
+from novitai.jobs.consumer import NAMES
+from novitai.jobs.postgresql import PostgresqlEngine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, MutableMapping
+
+    from jobs.conftest import EngineFactory, Rig
+
+pytestmark = pytest.mark.postgresql
+
+NEVER = 3600.0
+
+
+class Proxy:
+    """A TCP relay to the server that can be cut, or made to swallow everything."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()
+        self._port = 0
+        self._url = url
+
+    @property
+    def url(self) -> str:
+        """The database's URL by way of this relay."""
+        parts = urlsplit(self._url)
+        user = f"{parts.username}@" if parts.username else ""
+        return f"postgresql://{user}127.0.0.1:{self._port}{parts.path}?sslmode=disable"
+
+    async def listen(self) -> None:
+        """Begin, or begin again on the same port."""
+        self._open.set()
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    def swallow(self) -> None:
+        """Pass nothing on any more, without a word."""
+        self._open.clear()
+
+    async def cut(self) -> None:
+        """Break every connection and refuse new ones."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, back}
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._relay(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        open_ = self._open
+        try:
+            while data := await source.read(65536):
+                await open_.wait()
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.transport.abort()
+            self._writers.discard(sink)
+
+    def reopen(self) -> None:
+        """Give connections from now on a relay of their own that passes things on."""
+        self._open = asyncio.Event()
+        self._open.set()
+
+
+@pytest.fixture
+async def proxy(postgresql: Rig) -> AsyncIterator[Proxy]:
+    """A relay in front of the server."""
+    proxy = Proxy(postgresql.url)
+    await proxy.listen()
+    yield proxy
+    await postgresql.close()
+    await proxy.cut()
+
+
+def test_the_schema_is_what_the_queue_expects() -> None:
+    """Our SQL holds, word for word, what PgQueuer itself would install."""
+    ours = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
+    theirs = render_install(NAMES).split("\n\n", 1)[1]
+
+    assert theirs in ours
+
+
+def test_the_environment_renames_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PgQueuer's bare environment names do not reach the engine."""
+    for name in ("CHANNEL", "QUEUE_TABLE", "PGQUEUER_PREFIX", "PGQUEUER_CHANNEL", "FUNCTION"):
+        monkeypatch.setenv(name, "other")
+
+    assert type(NAMES)() == NAMES
+    assert (NAMES.channel, NAMES.queue_table) == ("ch_pgqueuer", "pgqueuer")
+
+
+async def test_waiting_nudges_of_one_key_are_one(postgresql: Rig) -> None:
+    """However often a waiting key is nudged, the queue holds it once."""
+    for _ in range(3):
+        await postgresql.nudge("x", "op_1", "op_1", "op_2")
+
+    assert await postgresql.scalar("SELECT count(*) FROM pgqueuer") == 2
+    assert await postgresql.engine.queue_sizes() == {"x": 2}
+
+
+async def test_a_nudge_does_not_lean_on_a_job_that_is_being_picked(postgresql: Rig) -> None:
+    """A waiting job that somebody has a hand on is no reason not to queue the key."""
+    await postgresql.nudge("x", "op_1")
+    with postgresql.database.engine.begin() as picker:
+        picker.execute(sa.text("SELECT id FROM pgqueuer FOR UPDATE"))
+        await asyncio.wait_for(postgresql.nudge("x", "op_1"), 5)
+
+    assert await postgresql.scalar("SELECT count(*) FROM pgqueuer") == 2
+
+
+async def test_a_job_that_a_nudge_leans_on_is_not_picked_before_the_commit(
+    postgresql: Rig,
+) -> None:
+    """A run that answers a nudge sees what the nudging transaction wrote."""
+    await postgresql.nudge("x", "op_1")
+    pick = "SELECT count(*) FROM (SELECT id FROM pgqueuer FOR UPDATE SKIP LOCKED) AS free"
+    with postgresql.database.engine.begin() as nudger:
+        queue_sql.nudge(nudger, "x", "op_1")
+        assert await postgresql.scalar(pick) == 0
+    assert await postgresql.scalar(pick) == 1
+
+
+async def test_a_backlog_is_not_queued_again_and_again(postgresql: Rig) -> None:
+    """Rows that stay due for many sweeps have one job each."""
+    sweeps = 0
+    due = postgresql.due_of("x")
+
+    def counted(connection: sa.Connection, now: int, limit: int) -> list[str]:
+        nonlocal sweeps
+        sweeps += 1
+        return list(due(connection, now, limit))
+
+    async def hang(key: str) -> None:
+        await asyncio.Event().wait()
+
+    postgresql.rebuild(0.05)
+    postgresql.engine.register("x", hang, due=counted, concurrency=1)
+    await postgresql.due("x", *(f"op_{number}" for number in range(60)))
+    await postgresql.start()
+
+    await postgresql.until(lambda: sweeps >= 5)
+    assert await postgresql.scalar("SELECT count(*) FROM pgqueuer") == 60
+
+
+async def test_only_one_process_sweeps_a_name_at_a_time(postgresql: Rig) -> None:
+    """While one process sweeps, another does not even ask what is due."""
+    with postgresql.database.engine.begin() as other:
+        assert queue_sql.try_lock(other, "x")
+        postgresql.rebuild(0.02)
+        postgresql.register("x")
+        await postgresql.due("x", "op_1")
+        await postgresql.start()
+
+        async def seen() -> bool:
+            return bool(await postgresql.scalar("SELECT count(*) FROM workers"))
+
+        await postgresql.until(seen)
+        assert await postgresql.scalar("SELECT count(*) FROM pgqueuer") == 0
+    await postgresql.until(lambda: postgresql.runs == [("x", "op_1")])
+
+
+async def test_two_processes_share_the_work(
+    postgresql: Rig, postgresql_engine: EngineFactory
+) -> None:
+    """What is nudged in a process without workers is done by those that have some."""
+    done: dict[str, list[str]] = {"a": [], "b": []}
+    engines = {name: postgresql_engine(postgresql.database, postgresql.url) for name in done}
+
+    def handler(name: str) -> PostgresqlEngine:
+        async def work(key: str) -> None:
+            done[name].append(key)
+            await asyncio.sleep(0.02)
+            await postgresql.done("x", key)
+
+        engines[name].register("x", work, due=postgresql.due_of("x"), concurrency=2)
+        return engines[name]
+
+    for name in done:
+        postgresql.replace(handler(name))
+        await postgresql.start()
+    api = postgresql_engine(postgresql.database, postgresql.url)
+    await api.start(consume=False)
+    postgresql.replace(api)
+    keys = {f"op_{number}" for number in range(200)}
+    await postgresql.nudge("x", *keys)
+
+    await postgresql.until(lambda: {*done["a"], *done["b"]} == keys)
+    assert all(done.values())
+
+
+async def test_jobs_of_a_killed_worker_are_taken_over(postgresql: Rig) -> None:
+    """A job that a worker picked before it died runs elsewhere once its heartbeat is old."""
+    postgresql.rebuild(NEVER)
+    postgresql.register("x")
+    await postgresql.execute(
+        "INSERT INTO pgqueuer (priority, entrypoint, payload, status, queue_manager_id, heartbeat)"
+        " VALUES (0, 'x', 'op_1', 'picked', gen_random_uuid(), now() - interval '6 seconds')"
+    )
+    await postgresql.start()
+
+    await postgresql.until(lambda: postgresql.runs == [("x", "op_1")])
+
+
+async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
+    """Killed server processes cost a moment, and no running handler notices."""
+    release, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(key: str) -> None:
+        await release.wait()
+        ended.set()
+
+    postgresql.rebuild(NEVER)
+    postgresql.register("slow", slow)
+    postgresql.register("x")
+    await postgresql.start()
+    await postgresql.nudge("slow", "op_0")
+    await postgresql.until(lambda: postgresql.engine.metrics.snapshot()["slow"].running == 1)
+    for number in range(3):
+        await postgresql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'novitai worker' AND datname = current_database()"
+        )
+        began = time.monotonic()
+        await postgresql.nudge("x", f"op_{number}")
+        await postgresql.until(lambda: len(postgresql.runs) == number + 1)  # noqa: B023
+        assert time.monotonic() - began < 3
+
+    assert not ended.is_set()
+    release.set()
+    await postgresql.until(ended.is_set)
+    assert postgresql.engine.metrics.snapshot()["slow"].cancelled == 0
+
+
+async def test_a_server_that_was_away_is_found_again(
+    postgresql: Rig,
+    postgresql_engine: EngineFactory,
+    proxy: Proxy,
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    """While the server is away nobody is seen; soon after it is back, work goes on."""
+    postgresql.replace(postgresql_engine(postgresql.database, proxy.url, NEVER))
+    postgresql.register("x")
+    await postgresql.start()
+    await postgresql.nudge("x", "op_1")
+    await postgresql.until(lambda: len(postgresql.runs) == 1)
+
+    async def seen() -> bool:
+        return bool(await postgresql.scalar("SELECT max(seen_at) FROM workers"))
+
+    await postgresql.until(seen)
+    await proxy.cut()
+    await postgresql.nudge("x", "op_2")
+    await postgresql.execute("UPDATE workers SET seen_at = 0")
+    await postgresql.until(lambda: "queue_unreachable" in [line["event"] for line in logged])
+    assert await postgresql.scalar("SELECT max(seen_at) FROM workers") == 0
+    assert len(postgresql.runs) == 1
+    await proxy.listen()
+    began = time.monotonic()
+    await postgresql.until(lambda: len(postgresql.runs) == 2)
+
+    assert time.monotonic() - began < 2
+
+
+async def test_a_silent_connection_is_given_up(
+    postgresql: Rig, postgresql_engine: EngineFactory, proxy: Proxy
+) -> None:
+    """A connection over which no answer comes, though it is not closed, is made anew."""
+    postgresql.replace(
+        postgresql_engine(postgresql.database, proxy.url, NEVER, command_timeout=0.5)
+    )
+    postgresql.register("x")
+    await postgresql.start()
+    await postgresql.nudge("x", "op_1")
+    await postgresql.until(lambda: len(postgresql.runs) == 1)
+
+    proxy.swallow()
+    proxy.reopen()
+    await postgresql.nudge("x", "op_2")
+
+    await postgresql.until(lambda: len(postgresql.runs) == 2)
+
+
+async def test_an_engine_that_only_nudges_sees_the_workers_of_others(postgresql: Rig) -> None:
+    """Without workers of its own a process learns from the rows who was last seen."""
+    assert isinstance(postgresql.engine, PostgresqlEngine)
+    postgresql.register("x")
+    await postgresql.due("x", "op_1")
+    await postgresql.nudge("x", "op_1")
+    await postgresql.engine.start(consume=False)
+    started = await postgresql.engine.last_seen()
+
+    await postgresql.beat("another", started + 5000)
+
+    assert await postgresql.engine.last_seen() == started + 5000
+    assert postgresql.runs == []
+    await postgresql.engine.stop(1)
+
+
+async def test_the_queues_log_is_pruned(postgresql: Rig) -> None:
+    """Old lines of PgQueuer's log go, young ones stay, and none holds a traceback."""
+
+    async def handler(key: str) -> None:
+        raise ArithmeticError("a secret may stand here")
+
+    await postgresql.execute(
+        "INSERT INTO pgqueuer_log (created, job_id, status, priority, entrypoint)"
+        " SELECT now() - interval '11 minutes', n, 'successful', 0, 'old'"
+        " FROM generate_series(1, 12000) AS n"
+    )
+    postgresql.register("x", handler)
+    await postgresql.start()
+    await postgresql.nudge("x", "op_1")
+
+    async def pruned() -> bool:
+        return (
+            await postgresql.scalar("SELECT count(*) FROM pgqueuer_log WHERE entrypoint = 'old'")
+        ) == 0
+
+    async def logged() -> bool:
+        return bool(
+            await postgresql.scalar("SELECT count(*) FROM pgqueuer_log WHERE status = 'successful'")
+        )
+
+    await postgresql.until(pruned)
+    await postgresql.until(logged)
+    with_traceback = "SELECT count(*) FROM pgqueuer_log WHERE traceback IS NOT NULL"
+    assert await postgresql.scalar(with_traceback) == 0
