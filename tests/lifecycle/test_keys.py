@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the key ring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import Connection
+
+from novitai.clock import ManualClock
+from novitai.domain.api_key import ApiKey, KeyRequest, Scope, make_key, well_formed
+from novitai.errors import NotFound, ValidationFailed
+from novitai.ids import Ids
+from novitai.lifecycle.keys import ADMIN_KEY_ID, KeyRing
+from novitai.store import api_keys
+from novitai.store.database import Database
+from novitai.store.errors import StoreBusy
+from novitai.store.vault import Vault
+
+T = TypeVar("T")
+
+VAULT = Vault(b"0123456789abcdef0123456789abcdef")
+READER = KeyRequest("ci", frozenset({Scope.READ}))
+
+
+class Watched(Database):
+    """A database that counts, may refuse writes, and may hold back the answers to reads."""
+
+    def __init__(self, inner: Database) -> None:
+        self.inner = inner
+        self.reads = 0
+        self.writes = 0
+        self.refuse_writes = False
+        self.hold: asyncio.Event | None = None
+        self.holding = asyncio.Event()
+
+    async def read(self, fn: Callable[[Connection], T], *, snapshot: bool = False) -> T:
+        self.reads += 1
+        answer = await self.inner.read(fn, snapshot=snapshot)
+        if self.hold is not None:
+            self.holding.set()
+            await self.hold.wait()
+        return answer
+
+    async def write(self, fn: Callable[[Connection], T], *, deadline: int | None = None) -> T:
+        self.writes += 1
+        if self.refuse_writes:
+            raise StoreBusy("busy")
+        return await self.inner.write(fn, deadline=deadline)
+
+    @staticmethod
+    def _probe(connection: Connection) -> None:
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def watched(sqlite_database: Database) -> Watched:
+    """A database that is watched."""
+    return Watched(sqlite_database)
+
+
+def ring_over(database: Database, clock: ManualClock, admin: str | None = None) -> KeyRing:
+    """Make a ring, as one process would."""
+    return KeyRing(database=database, vault=VAULT, clock=clock, ids=Ids(), admin_api_key=admin)
+
+
+@pytest.fixture
+def ring(watched: Watched, clock: ManualClock) -> KeyRing:
+    """A ring without a key from the settings."""
+    return ring_over(watched, clock)
+
+
+async def stored(database: Database, key_id: str) -> ApiKey:
+    """Read a key's row."""
+    key = await database.read(partial(api_keys.by_id, key_id=key_id))
+    assert key is not None
+    return key
+
+
+async def test_a_new_key_is_good_and_a_guess_is_not(database: Database, clock: ManualClock) -> None:
+    """The key that was shown is the key that is accepted, on both stores."""
+    ring = ring_over(database, clock)
+    made = await ring.create(READER)
+    caller = await ring.authenticate(made.text)
+    await ring.settle()
+    assert caller is not None
+    assert (caller.key_id, caller.name, caller.scopes) == (made.key.id, "ci", READER.scopes)
+    assert await ring.authenticate(make_key(Ids())) is None
+    assert made.text not in repr(made)
+
+
+async def test_what_is_no_key_costs_no_look_up(ring: KeyRing, watched: Watched) -> None:
+    """A wrong checksum is found without the database."""
+    for text in ("", "secret", "nvt_" + "a" * 38, make_key(Ids()) + "x"):
+        assert await ring.authenticate(text) is None
+    assert watched.reads == 0
+
+
+async def test_a_known_key_is_looked_up_once_in_a_while(
+    ring: KeyRing, watched: Watched, clock: ManualClock
+) -> None:
+    """A busy key does not cost a read each time, and is read again within 2 s."""
+    made = await ring.create(READER)
+    for _ in range(50):
+        assert await ring.authenticate(made.text)
+    assert watched.reads == 1
+    await clock.advance(2)
+    assert await ring.authenticate(made.text)
+    assert watched.reads == 2
+    await ring.settle()
+
+
+async def test_unknown_keys_fill_no_memory(ring: KeyRing) -> None:
+    """Guessing leaves nothing behind."""
+    for _ in range(100):
+        assert await ring.authenticate(make_key(Ids())) is None
+    assert len(ring._remembered) == 0
+
+
+async def test_remembered_keys_are_bounded(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys there are, only so many are remembered."""
+    monkeypatch.setattr("novitai.lifecycle.keys._MAX_REMEMBERED", 3)
+    for _ in range(5):
+        made = await ring.create(READER)
+        assert await ring.authenticate(made.text)
+    assert len(ring._remembered) == 3
+    await ring.settle()
+
+
+async def test_revocation_is_effective_at_once_here(ring: KeyRing) -> None:
+    """The next request after the answer is refused; revoking twice is harmless."""
+    made = await ring.create(READER)
+    assert await ring.authenticate(made.text)
+    revoked = await ring.revoke(made.key.id)
+    assert revoked.revoked_at is not None
+    assert await ring.authenticate(made.text) is None
+    assert (await ring.revoke(made.key.id)).revoked_at == revoked.revoked_at
+    await ring.settle()
+
+
+async def test_a_look_up_on_its_way_does_not_undo_a_revocation(
+    ring: KeyRing, watched: Watched
+) -> None:
+    """A row read before the revocation is not remembered after it."""
+    made = await ring.create(READER)
+    watched.hold = asyncio.Event()
+    early = asyncio.create_task(ring.authenticate(made.text))
+    await watched.holding.wait()
+    await ring.revoke(made.key.id)
+    watched.hold.set()
+    await early
+    assert await ring.authenticate(made.text) is None
+    await ring.settle()
+
+
+async def test_revocation_reaches_other_processes_within_two_seconds(
+    ring: KeyRing, watched: Watched, clock: ManualClock
+) -> None:
+    """Another process that knew the key stops to accept it."""
+    elsewhere = ring_over(watched.inner, clock)
+    made = await ring.create(READER)
+    assert await elsewhere.authenticate(made.text)
+    await ring.revoke(made.key.id)
+    await clock.advance(2)
+    assert await elsewhere.authenticate(made.text) is None
+    await elsewhere.settle()
+
+
+async def test_a_key_expires_even_while_it_is_remembered(ring: KeyRing, clock: ManualClock) -> None:
+    """Expiry is judged at each request."""
+    made = await ring.create(KeyRequest("ci", READER.scopes, clock.now() + 1000))
+    assert await ring.authenticate(made.text)
+    await clock.advance(1)
+    assert await ring.authenticate(made.text) is None
+    await ring.settle()
+
+
+async def test_use_is_written_at_most_once_a_minute(
+    ring: KeyRing, watched: Watched, clock: ManualClock
+) -> None:
+    """The first use is written, then one use a minute."""
+    made = await ring.create(READER)
+    began = clock.now()
+    for _ in range(59):
+        assert await ring.authenticate(made.text)
+        await ring.settle()
+        await clock.advance(1)
+    assert (await stored(watched.inner, made.key.id)).last_used_at == began
+    assert watched.writes == 2
+    await clock.advance(1)
+    assert await ring.authenticate(made.text)
+    await ring.settle()
+    assert (await stored(watched.inner, made.key.id)).last_used_at == began + 60_000
+
+
+async def test_a_use_that_cannot_be_written_refuses_nobody(ring: KeyRing, watched: Watched) -> None:
+    """A store that takes no writes still lets good keys read."""
+    made = await ring.create(READER)
+    watched.refuse_writes = True
+    assert await ring.authenticate(made.text)
+    await ring.settle()
+
+
+async def test_the_key_of_the_settings_is_an_admin(watched: Watched, clock: ManualClock) -> None:
+    """Any form is good; it is not in the database, and a prefix of it is not it."""
+    ring = ring_over(watched, clock, admin="correct-horse-battery-staple")
+    caller = await ring.authenticate("correct-horse-battery-staple")
+    assert caller is not None
+    assert caller.key_id == ADMIN_KEY_ID
+    assert caller.scopes == {Scope.ADMIN}
+    assert await ring.authenticate("correct-horse-battery-stapl") is None
+    assert watched.reads == 0
+
+
+async def test_the_first_key_is_made_once(ring: KeyRing) -> None:
+    """A server without any key makes an admin key, and only then."""
+    text = await ring.ensure_first_key()
+    assert text is not None
+    assert well_formed(text)
+    caller = await ring.authenticate(text)
+    assert caller is not None
+    assert caller.scopes == {Scope.ADMIN}
+    assert await ring.ensure_first_key() is None
+    await ring.settle()
+
+
+async def test_no_first_key_where_the_settings_have_one(
+    watched: Watched, clock: ManualClock
+) -> None:
+    """Who set an admin key needs no other."""
+    ring = ring_over(watched, clock, admin="correct-horse-battery-staple")
+    assert await ring.ensure_first_key() is None
+    assert (await ring.page()).keys == []
+
+
+async def test_keys_are_listed_a_page_at_a_time(ring: KeyRing, clock: ManualClock) -> None:
+    """Newest first, all of them, each once."""
+    made = []
+    for _ in range(5):
+        made.append((await ring.create(READER)).key.id)
+        await clock.advance(1)
+    listed: list[str] = []
+    cursor = None
+    for _ in range(3):
+        page = await ring.page(limit=2, cursor=cursor)
+        listed += [key.id for key in page.keys]
+        cursor = page.next_cursor
+    assert cursor is None
+    assert listed == made[::-1]
+
+
+async def test_a_made_up_cursor_is_refused(ring: KeyRing) -> None:
+    """A cursor that this list never gave is the client's mistake."""
+    with pytest.raises(ValidationFailed):
+        await ring.page(cursor="nonsense")
+
+
+async def test_revoking_what_is_not_there_is_told(ring: KeyRing) -> None:
+    """An unknown id is not found; so is the settings' key, which is not ours to revoke."""
+    with pytest.raises(NotFound) as caught:
+        await ring.revoke("key_nobody")
+    assert caught.value.code == "KEY_NOT_FOUND"
+    with pytest.raises(NotFound):
+        await ring.revoke(ADMIN_KEY_ID)
