@@ -73,7 +73,7 @@ def path_of(url: str) -> Path:
             "NOVITAI_DATABASE_URL: must name a file: sqlite:///relative/path or "
             "sqlite:////absolute/path"
         )
-    return Path(database).expanduser().absolute()
+    return Path(database).expanduser().resolve()
 
 
 def make_folder(folder: Path) -> None:
@@ -176,7 +176,7 @@ def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
 
 def _damaged(path: Path, finding: str) -> StartupError:
     return StartupError(
-        f"{path}: the database is damaged ({finding}). Restore a backup; "
+        f"{path}: the database is damaged ({' '.join(finding.split())}). Restore a backup; "
         "`sqlite3 FILE .recover` may save what is left.",
         exit_code=_IO,
     )

@@ -61,7 +61,7 @@ class Job(Generic[T]):
         self.result: T
         self.error: BaseException | None = None
         self._callbacks: list[Callback] = []
-        self._savepoints: dict[str, int] = {}
+        self._savepoints: list[int] = []
 
     @property
     def abandoned(self) -> bool:
@@ -85,7 +85,7 @@ class Job(Generic[T]):
         """
         self.error = None
         self._callbacks = []
-        self._savepoints = {}
+        self._savepoints = []
         info = connection.info
         info[_JOB] = self
         try:
@@ -105,13 +105,15 @@ class Job(Generic[T]):
             raise RuntimeError("nothing is committed after a read")
         self._callbacks.append(callback)
 
-    def savepoint(self, name: str) -> None:
-        """Remember how many callbacks stood when savepoint `name` was set."""
-        self._savepoints[name] = len(self._callbacks)
+    def savepoint(self) -> None:
+        """Remember how many callbacks stood when a savepoint was set."""
+        self._savepoints.append(len(self._callbacks))
 
-    def back_to_savepoint(self, name: str) -> None:
-        """Forget the callbacks that came after savepoint `name`."""
-        del self._callbacks[self._savepoints.get(name, 0) :]
+    def end_savepoint(self, *, undone: bool) -> None:
+        """Leave the innermost savepoint; if it was undone, forget the callbacks since."""
+        stood = self._savepoints.pop()
+        if undone:
+            del self._callbacks[stood:]
 
     def settle(self) -> None:
         """Give the caller its answer. Runs on the event loop."""
@@ -140,9 +142,17 @@ def job_of(connection: Connection) -> AnyJob:
     Raises:
         RuntimeError: none is; the connection did not come from `Database.write`.
     """
-    job: AnyJob | None = connection.info.get(_JOB)
+    job = _running(connection)
     if job is None:
         raise RuntimeError("this needs the connection of a transaction function that is running")
+    return job
+
+
+def _running(connection: Connection) -> AnyJob | None:
+    # A connection that was lost or closed has no info.
+    if connection.invalidated or connection.closed:
+        return None
+    job: AnyJob | None = connection.info.get(_JOB)
     return job
 
 
@@ -150,21 +160,26 @@ def guard_transactions(engine: Engine) -> None:
     """Make `engine` refuse a commit or rollback by a transaction function, and mind savepoints."""
 
     def refuse(connection: Connection) -> None:
-        if connection.info.get(_JOB) is not None:
+        if _running(connection) is not None:
             raise RuntimeError("a transaction function neither commits nor rolls back: it raises")
 
-    def set_savepoint(connection: Connection, name: str) -> None:
-        if (job := connection.info.get(_JOB)) is not None:
-            job.savepoint(name)
+    def begin(connection: Connection, _name: None) -> None:
+        if (job := _running(connection)) is not None:
+            job.savepoint()
 
-    def back_to_savepoint(connection: Connection, name: str, _context: None) -> None:
-        if (job := connection.info.get(_JOB)) is not None:
-            job.back_to_savepoint(name)
+    def undo(connection: Connection, _name: str, _context: None) -> None:
+        if (job := _running(connection)) is not None:
+            job.end_savepoint(undone=True)
+
+    def release(connection: Connection, _name: str, _context: None) -> None:
+        if (job := _running(connection)) is not None:
+            job.end_savepoint(undone=False)
 
     event.listen(engine, "commit", refuse)
     event.listen(engine, "rollback", refuse)
-    event.listen(engine, "savepoint", set_savepoint)
-    event.listen(engine, "rollback_savepoint", back_to_savepoint)
+    event.listen(engine, "savepoint", begin)
+    event.listen(engine, "rollback_savepoint", undo)
+    event.listen(engine, "release_savepoint", release)
 
 
 def settle(jobs: Iterable[AnyJob]) -> None:
