@@ -4,14 +4,30 @@
 from __future__ import annotations
 
 from novitai.emulator.gate import RouteTable
-from novitai.emulator.routes import instances, offers, operations, registries, templates
+from novitai.emulator.routes import (
+    account,
+    changes,
+    instances,
+    jobs,
+    networks,
+    offers,
+    operations,
+    registries,
+    storages,
+    templates,
+)
 
 TABLE: RouteTable = {
     **offers.ROUTES,
     **instances.ROUTES,
     **operations.ROUTES,
+    **changes.ROUTES,
     **templates.ROUTES,
     **registries.ROUTES,
+    **storages.ROUTES,
+    **networks.ROUTES,
+    **jobs.ROUTES,
+    **account.ROUTES,
 }
 
 PATHS = tuple(sorted({path for _, path in TABLE}))

@@ -7,7 +7,7 @@ of offer exists: one name at several prices, spot only, on demand only, and no s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from novitai.emulator.instances import BillingMode
 
@@ -72,11 +72,6 @@ class Product:
     def offer(self, cluster_id: str) -> Offer | None:
         """The offer in a cluster, if there is one."""
         return next((each for each in self.offers if each.cluster_id == cluster_id), None)
-
-    def with_offer(self, offer: Offer) -> Product:
-        """The product with this offer in place of the one in the same cluster."""
-        others = tuple(each for each in self.offers if each.cluster_id != offer.cluster_id)
-        return replace(self, offers=(*others, offer))
 
 
 @dataclass(frozen=True, slots=True)

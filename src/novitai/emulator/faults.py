@@ -118,7 +118,7 @@ class OutcomeFault:
     """An operation that is accepted and then turns out badly.
 
     Attributes:
-        operation: create, start, stop, restart, migrate or upgrade.
+        operation: create, start, stop, restart, migrate, upgrade or delete.
         name, product: Only instances whose name, or product id or name, matches the pattern.
     """
 
@@ -195,8 +195,10 @@ class Faults:
             return []
         struck: dict[str, CallFault] = {}
         for rule, fault in self._of(CallFault):
-            if fault.matches(method, path, body) and self._strikes(rule):
-                struck.setdefault(fault.when, fault)
+            if fault.matches(method, path, body) and self._strikes(
+                rule, free=fault.when not in struck
+            ):
+                struck[fault.when] = fault
         return list(struck.values())
 
     def refuses(self, operation: str, product: str, product_name: str, *regions: str) -> bool:
@@ -239,9 +241,10 @@ class Faults:
             if isinstance(rule.fault, kind):
                 yield rule, rule.fault
 
-    def _strikes(self, rule: Rule) -> bool:
+    def _strikes(self, rule: Rule, *, free: bool = True) -> bool:
+        """Count a matching call; a rule that comes too late (`free` is false) counts it too."""
         rule.seen += 1
-        if not rule.trigger.fires(rule.seen, rule.fired, self.rng):
+        if not free or not rule.trigger.fires(rule.seen, rule.fired, self.rng):
             return False
         rule.fired += 1
         return True

@@ -51,7 +51,7 @@ class Gate:
             method,
             path,
             query=query,
-            body=body if len(raw) <= LONGEST_BODY else f"({len(raw)} bytes)",
+            body=_kept(raw, body),
             caller=caller_label(key),
             virtual_at=self._emulator.clock.now(),
             known=handler is not None,
@@ -174,6 +174,13 @@ def _parsed(raw: bytes) -> object:
     except orjson.JSONDecodeError:
         return None
     return value
+
+
+def _kept(raw: bytes, body: object) -> object:
+    """The body as the record of calls keeps it."""
+    if not raw:
+        return None
+    return body if len(raw) <= LONGEST_BODY else f"({len(raw)} bytes)"
 
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:

@@ -74,6 +74,7 @@ WAYS = {
     "restart": RESTART,
     "migrate": MIGRATE,
     "upgrade": RESET,
+    "delete": REMOVE,
 }
 """The statuses each operation goes through before its end."""
 
@@ -170,7 +171,9 @@ def restart(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCE
     return _bring_up(instance, now, pace, RESTART, outcome)
 
 
-def remove(instance: Instance, now: float, pace: Pace, by: str) -> Instance:
+def remove(
+    instance: Instance, now: float, pace: Pace, by: str, outcome: Outcome = SUCCESS
+) -> Instance:
     """Delete an instance, whatever it is doing; a second delete changes nothing.
 
     Raises:
@@ -182,7 +185,7 @@ def remove(instance: Instance, now: float, pace: Pace, by: str) -> Instance:
         )
     if phase(instance, now).status in GONE:
         return instance
-    gone = _follow(instance, now, pace.plan(now, REMOVE, Status.REMOVED))
+    gone = _follow(instance, now, pace.plan(now, REMOVE, Status.REMOVED, outcome))
     return replace(gone, deleted_at=now, deleted_by=by, held=None)
 
 
@@ -215,10 +218,12 @@ def reset(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCESS
 
 def jump(instance: Instance, now: float, status: Status, error: StatusError = NO_ERROR) -> Instance:
     """Put an instance into a status at once; this is nothing that upstream's API offers."""
-    gone = _follow(replace(instance, held=None), now, (Step(now, status, error),))
+    changed = _follow(replace(instance, held=None), now, (Step(now, status, error),))
+    if status not in GONE:
+        changed = replace(changed, deleted_at=NEVER, deleted_by="")
     if status is Status.RUNNING:
-        return replace(gone, booted_at=now, starts=instance.starts + 1)
-    return gone
+        return replace(changed, booted_at=now, starts=instance.starts + 1, spot=None)
+    return changed
 
 
 def schedule_reclaim(

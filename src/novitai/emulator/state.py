@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 
 from novitai.emulator import catalogue, resources
 from novitai.emulator.calls import CallLog
@@ -19,6 +18,8 @@ from novitai.emulator.instances import BillingMode, Instance, Phase, Status, pha
 from novitai.emulator.lifecycle import Outcome, Pace, is_visible, schedule_reclaim
 from novitai.emulator.listeners import Listeners
 from novitai.emulator.resources import Job, Network, Prewarm, RegistryAuth, Storage, Template
+
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 CONTROL = "control"
 """Who did it, when nobody did it through the API."""
@@ -75,6 +76,10 @@ class Emulator:
         """A new id of lower-case hexadecimal digits."""
         return f"{self.rng.getrandbits(digits * 4):0{digits}x}"
 
+    def job_id(self) -> str:
+        """A new id of a job: 16 lower-case letters and digits."""
+        return "".join(self.rng.choices(_BASE36, k=16))
+
     # Instances
 
     def add(self, instance: Instance) -> Instance:
@@ -88,6 +93,7 @@ class Emulator:
 
     def put(self, instance: Instance) -> None:
         """Store an instance in place of the one with its id."""
+        self.past.pop(instance.id, None)
         self.instances[instance.id] = instance
         self.listeners.watch(instance)
 
@@ -182,10 +188,6 @@ class Emulator:
             raise not_found("cluster")
         return cluster
 
-    def set_product(self, product: Product) -> None:
-        """Change or add a product; instances that run on it keep what they were made with."""
-        self.products[product.id] = product
-
     def in_use(self, *, storage: str = "", network: str = "", auth: str = "") -> bool:
         """Whether an instance that is not removed uses a storage, network or registry auth."""
         now = self.clock.now()
@@ -197,9 +199,3 @@ class Emulator:
             ) and phase(instance, now).status is not Status.REMOVED:
                 return True
         return bool(auth) and any(each.image_auth == auth for each in self.templates.values())
-
-    def rename(self, instance: Instance, name: str) -> Instance:
-        """Give an instance another name."""
-        renamed = replace(instance, name=name)
-        self.put(renamed)
-        return renamed

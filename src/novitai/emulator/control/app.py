@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from novitai.emulator.calling import JsonObject
-from novitai.emulator.control import breaking, observing, running
+from novitai.emulator.control import breaking, observing, pricing, running, steering
 from novitai.emulator.control.endpoint import (
     PREFIX,
     Context,
@@ -17,6 +19,8 @@ from novitai.emulator.control.endpoint import (
     routes,
 )
 from novitai.emulator.state import Emulator
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def index(context: Context, _given: Nothing) -> JsonObject:
@@ -49,12 +53,23 @@ ENDPOINTS: list[Endpoint] = [
     *running.ENDPOINTS,
     *observing.ENDPOINTS,
     *breaking.ENDPOINTS,
+    *steering.ENDPOINTS,
+    *pricing.ENDPOINTS,
 ]
 
 
 def control_routes() -> list[Route]:
-    """The routes of the control side."""
-    return routes(ENDPOINTS, _settle)
+    """The routes of the control side, and an answer to what is none."""
+    return [
+        *routes(ENDPOINTS, _settle),
+        Route(PREFIX, _no_such_endpoint, methods=_METHODS),
+        Route(PREFIX + "/{rest:path}", _no_such_endpoint, methods=_METHODS),
+    ]
+
+
+async def _no_such_endpoint(request: Request) -> Response:
+    message = f"no control endpoint {request.method} {request.url.path}; GET {PREFIX}/ lists them"
+    return JSONResponse({"error": message, "details": []}, 404)
 
 
 async def _settle(emulator: Emulator) -> None:

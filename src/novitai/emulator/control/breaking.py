@@ -30,6 +30,7 @@ from novitai.emulator.faults import (
 )
 from novitai.emulator.instances import Status, StatusError
 from novitai.emulator.lifecycle import PULL_ERROR, WAYS, Outcome
+from novitai.emulator.state import Emulator
 
 _REASONS = {
     400: ("OPERATION_LIMIT", "invalid state change"),
@@ -139,7 +140,7 @@ class OutcomeFaultGiven(Triggered):
     """An operation that is accepted and then turns out badly."""
 
     kind: Literal["outcome"]
-    operation: Literal["create", "start", "stop", "restart", "migrate", "upgrade"]
+    operation: Literal["create", "start", "stop", "restart", "migrate", "upgrade", "delete"]
     result: Literal["statusError", "pullFailure", "exited", "removed", "stuck", "neverBoots"]
     name: str = "*"
     product: str = ""
@@ -213,6 +214,8 @@ class FaultGiven(
 
 def make(context: Context, given: FaultGiven) -> JsonObject:
     """Make a fault; the answer has its id."""
+    if isinstance(given.root, CapacityFaultGiven):
+        _check_names(context.emulator, given.root)
     rule = context.emulator.faults.add(
         given.root.fault(),
         given.root.trigger(),
@@ -239,6 +242,24 @@ def remove_all(context: Context, _given: Nothing) -> JsonObject:
     removed = len(context.emulator.faults.rules)
     context.emulator.faults.rules.clear()
     return {"removed": removed}
+
+
+def _check_names(emulator: Emulator, given: CapacityFaultGiven) -> None:
+    clusters = emulator.clusters.values()
+    regions = {each.id for each in clusters} | {each.name for each in clusters}
+    regions |= {each.name.split(" ", 1)[0] for each in clusters}
+    products = {word for each in emulator.products.values() for word in (each.id, each.name)}
+    products |= {word for each in emulator.cpu_products.values() for word in (each.id, each.name)}
+    for field, value, known in (
+        ("region", given.region, regions),
+        ("product", given.product, products),
+    ):
+        if value and value not in known:
+            near = get_close_matches(value, known, 3)
+            raise ControlError(
+                f"{field}: there is no {value!r}"
+                + (f"; near are {', '.join(near)}" if near else "")
+            )
 
 
 def rule_view(rule: Rule) -> JsonObject:

@@ -44,7 +44,7 @@ def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     image_url = text(body, "imageUrl", least=1, most=500)
     auth_id = text(body, "imageAuthId")
     ports, tools = _ports_and_tools(body)
-    envs = _envs(body)
+    envs = parse_envs(body)
     command, entrypoint = text(body, "command", most=2047), text(body, "entrypoint", most=2047)
     network_id = text(body, "networkId")
     gpu_num = integer(body, "gpuNum", least=1, most=8) if kind == "gpu" else 0
@@ -170,7 +170,12 @@ def _ports_and_tools(
     return ports, tools
 
 
-def _envs(body: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+def parse_envs(body: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """The environment variables of a request.
+
+    Raises:
+        Refusal: They are too many or too long.
+    """
     return tuple(
         (text(each, "key", most=511), text(each, "value", most=4095))
         for each in objects(body, "envs")

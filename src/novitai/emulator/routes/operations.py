@@ -50,7 +50,8 @@ def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     instance = wanted(emulator, call)
     if call.now < instance.created_at + emulator.settings.delete_not_found_seconds:
         raise not_found("instance")
-    emulator.put(lifecycle.remove(instance, call.now, emulator.pace, call.caller))
+    outcome = emulator.outcome("delete", instance)
+    emulator.put(lifecycle.remove(instance, call.now, emulator.pace, call.caller, outcome))
     return done(emulator, instance, call.now)
 
 

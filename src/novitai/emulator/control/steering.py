@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to instances behind everybody's back: made, changed, held, reclaimed, gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from novitai.emulator import lifecycle
+from novitai.emulator.calling import JsonObject
+from novitai.emulator.config import NOTICE_SECONDS
+from novitai.emulator.control.endpoint import Context, ControlError, Endpoint, Given, endpoint
+from novitai.emulator.control.observing import instance_view
+from novitai.emulator.errors import Refusal
+from novitai.emulator.instances import (
+    NEVER,
+    BillingMode,
+    Instance,
+    Port,
+    SpotPlan,
+    Status,
+    StatusError,
+    Step,
+    phase,
+)
+from novitai.emulator.routes.creating import parse_ports
+from novitai.emulator.state import CONTROL, Emulator
+
+Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
+
+
+class Seed(Given):
+    """Instances that were there before anybody looked; by number or by name."""
+
+    count: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    name_prefix: Annotated[str, Field(max_length=240)] = "seed-"
+    names: Annotated[list[str], Field(min_length=1, max_length=100_000)] | None = None
+    status: Status = Status.RUNNING
+    product_id: str = "gpu-basic.8c32g"
+    cluster_id: str | None = None
+    billing_mode: BillingMode = BillingMode.ON_DEMAND
+    gpu_num: Annotated[int, Field(ge=1, le=8)] = 1
+    rootfs_size: Annotated[int, Field(ge=10, le=6144)] = 60
+    image_url: Annotated[str, Field(min_length=1, max_length=500)] = "ubuntu:24.04"
+    ports: str = ""
+    age_seconds: Seconds = 7200
+    created_by: Annotated[str, Field(min_length=1, max_length=64)] = CONTROL
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Seed:
+        if (self.count is None) == (self.names is None):
+            raise ValueError("give either count or names")
+        return self
+
+
+def seed(context: Context, given: Seed) -> JsonObject:
+    """Put instances there that nobody created through the API."""
+    emulator = context.emulator
+    names = given.names or [f"{given.name_prefix}{n}" for n in range(1, (given.count or 0) + 1)]
+    pattern = _seedling(emulator, given)
+    ids = []
+    for name in names:
+        instance = replace(pattern, id=emulator.hex_id(), name=name)
+        emulator.add(instance)
+        ids.append(instance.id)
+    return {"created": len(ids), "ids": ids if len(ids) <= 1000 else ids[:1000]}
+
+
+def _seedling(emulator: Emulator, given: Seed) -> Instance:
+    product = emulator.products.get(given.product_id)
+    if product is None:
+        raise ControlError(f"productId: there is no product {given.product_id!r}")
+    cluster_id = given.cluster_id or product.offers[0].cluster_id
+    cluster = emulator.clusters.get(cluster_id)
+    if cluster is None:
+        raise ControlError(f"clusterId: there is no cluster {cluster_id!r}")
+    ports = _ports(given.ports)
+    now = emulator.clock.now()
+    created_at = now - given.age_seconds
+    spot = given.billing_mode is BillingMode.SPOT
+    return Instance(
+        id="",
+        name="",
+        product_id=product.id,
+        product_name=product.name,
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        kind="gpu",
+        billing_mode=given.billing_mode,
+        gpu_num=given.gpu_num,
+        cpu_num=product.cpu * given.gpu_num,
+        memory=product.memory * given.gpu_num,
+        rootfs_size=given.rootfs_size,
+        image_url=given.image_url,
+        created_at=created_at,
+        created_by=given.created_by,
+        steps=(Step(created_at, given.status),),
+        booted_at=created_at if given.status is Status.RUNNING else NEVER,
+        ports=ports,
+        price=given.gpu_num * ((product.spot_price or 0) if spot else product.price),
+        max_rootfs_size=product.max_rootfs,
+    )
+
+
+def _ports(value: str) -> tuple[Port, ...]:
+    try:
+        return parse_ports(value)
+    except Refusal as refusal:
+        raise ControlError(refusal.message) from None
+
+
+class Change(Given):
+    """What is different from now on."""
+
+    name: Annotated[str, Field(max_length=255)] | None = None
+    status: Status | None = None
+    error_state: str = ""
+    error_message: str = ""
+    service_status: Annotated[int, Field(ge=200, le=599)] | None = None
+
+
+def change(context: Context, given: Change) -> JsonObject:
+    """Change an instance behind everybody's back: name, status (at once), what its ports answer."""
+    instance = context.instance()
+    if given.name is not None:
+        instance = replace(instance, name=given.name)
+    if given.service_status is not None:
+        instance = replace(instance, service_status=given.service_status)
+    if given.status is not None:
+        error = StatusError(given.error_state, given.error_message)
+        instance = lifecycle.jump(instance, context.emulator.clock.now(), given.status, error)
+    elif given.error_state or given.error_message:
+        raise ControlError("errorState and errorMessage need a status")
+    return _stored(context, instance)
+
+
+class Hold(Given):
+    """The status to hold an instance in; null lets it go."""
+
+    status: Status | None
+
+
+def hold(context: Context, given: Hold) -> JsonObject:
+    """Hold an instance in a status, until it is let go or deleted."""
+    return _stored(context, replace(context.instance(), held=given.status))
+
+
+class Pace(Given):
+    """At once, or through the statuses in between."""
+
+    gradually: bool = False
+
+
+def stop(context: Context, given: Pace) -> JsonObject:
+    """Stop an instance behind everybody's back."""
+    emulator, instance = context.emulator, _present(context)
+    now = emulator.clock.now()
+    if not given.gradually:
+        return _stored(context, lifecycle.jump(instance, now, Status.EXITED))
+    return _stored(context, _allowed(lambda: lifecycle.stop(instance, now, emulator.pace)))
+
+
+def delete(context: Context, given: Pace) -> JsonObject:
+    """Delete an instance behind everybody's back."""
+    emulator, instance = context.emulator, _present(context)
+    now = emulator.clock.now()
+    if given.gradually:
+        gone = _allowed(lambda: lifecycle.remove(instance, now, emulator.pace, CONTROL))
+    else:
+        gone = lifecycle.jump(instance, now, Status.REMOVED)
+        gone = replace(gone, deleted_at=now, deleted_by=CONTROL)
+    return _stored(context, gone)
+
+
+class Notice(Given):
+    """How a reclaim is announced."""
+
+    notice_seconds: Seconds = NOTICE_SECONDS
+    protect: bool = False
+
+
+def notice(context: Context, given: Notice) -> JsonObject:
+    """Announce the reclaim of a spot instance; with protect, not before its first hour is over."""
+    emulator, instance = context.emulator, _spot(context)
+    planned = lifecycle.schedule_reclaim(
+        instance,
+        emulator.clock.now(),
+        emulator.pace,
+        notice=given.notice_seconds,
+        protect=given.protect,
+    )
+    return _stored(context, planned)
+
+
+class Reclaim(Given):
+    """How a reclaim is carried out."""
+
+    immediately: bool = False
+
+
+def reclaim(context: Context, given: Reclaim) -> JsonObject:
+    """Reclaim a spot instance now: reclaiming, then exited and terminated."""
+    emulator, instance = context.emulator, _spot(context)
+    now = emulator.clock.now()
+    lasts = 0.0 if given.immediately else emulator.settings.delays.draw(emulator.rng, "reclaiming")
+    announced = min(now, instance.spot.notified_at) if instance.spot else now
+    return _stored(context, replace(instance, spot=SpotPlan(announced, now, now + lasts)))
+
+
+def _present(context: Context) -> Instance:
+    instance = context.instance()
+    if phase(instance, context.emulator.clock.now()).status is Status.REMOVED:
+        raise ControlError(f"instance {instance.id} is removed")
+    return instance
+
+
+def _spot(context: Context) -> Instance:
+    instance = _present(context)
+    if instance.billing_mode is not BillingMode.SPOT:
+        raise ControlError(f"instance {instance.id} is not a spot instance")
+    return instance
+
+
+def _allowed(operation: Callable[[], Instance]) -> Instance:
+    try:
+        return operation()
+    except Refusal as refusal:
+        raise ControlError(refusal.message) from None
+
+
+def _stored(context: Context, instance: Instance) -> JsonObject:
+    context.emulator.put(instance)
+    return instance_view(instance, context.emulator.clock.now())
+
+
+ENDPOINTS: list[Endpoint] = [
+    endpoint("POST", "/seed", Seed, seed),
+    endpoint("PATCH", "/instances/{id}", Change, change),
+    endpoint("POST", "/instances/{id}/hold", Hold, hold),
+    endpoint("POST", "/instances/{id}/stop", Pace, stop),
+    endpoint("POST", "/instances/{id}/delete", Pace, delete),
+    endpoint("POST", "/instances/{id}/notice", Notice, notice),
+    endpoint("POST", "/instances/{id}/reclaim", Reclaim, reclaim),
+]
