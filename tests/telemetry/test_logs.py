@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the log lines."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from typing import cast
+
+import orjson
+import pytest
+import structlog
+
+from novitai.telemetry import logs
+
+SECRET = "correct-horse-battery"
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in ("uvicorn.access", "httpx", "httpx2")}
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    """Production's log, in memory."""
+    written = io.StringIO()
+    logs.set_up(production=True, secrets=[SECRET, ""], stream=written)
+    return written
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    """Read the JSON lines that were written."""
+    return [
+        cast("dict[str, object]", orjson.loads(line)) for line in stream.getvalue().splitlines()
+    ]
+
+
+def test_a_line_is_one_json_object(stream: io.StringIO) -> None:
+    """What is logged can be read by a machine, with its level, time and facts."""
+    structlog.get_logger("novitai.test").info("it_happened", count=2, text="two\nlines")
+    (line,) = lines(stream)
+    assert line["event"] == "it_happened"
+    assert line["count"] == 2
+    assert line["level"] == "info"
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_bound_facts_are_on_every_line_of_the_block(stream: io.StringIO) -> None:
+    """The request id needs not be handed around, and is gone afterwards."""
+    log = structlog.get_logger("novitai.test")
+    with logs.bind(request_id="req_1"):
+        log.info("inside")
+        logging.getLogger("library").warning("inside %s", "too")
+    log.info("outside")
+    inside, too, outside = lines(stream)
+    assert inside["request_id"] == too["request_id"] == "req_1"
+    assert too["event"] == "inside too"
+    assert "request_id" not in outside
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"password": "hunter2!"},
+        {"api_key": "hunter2!"},
+        {"Authorization": "hunter2!"},
+        {"envs": {"A": "hunter2!"}},
+        {"inner": {"webhook_secret": "hunter2!"}},
+        {"inner": [{"token": "hunter2!"}]},
+        {"text": "sent Bearer hunter2! to it"},
+        {"url": "https://user:hunter2!@example.com/"},
+        {"text": "nvt_hunter2hunter2"},
+        {"text": "whsec_hunter2"},
+        {"text": f"it was {SECRET}"},
+    ],
+)
+def test_secrets_are_masked(stream: io.StringIO, facts: dict[str, object]) -> None:
+    """By the name of the fact, by form and by value, wherever they stand."""
+    structlog.get_logger("novitai.test").warning("oops", **facts)
+    assert "hunter2" not in stream.getvalue()
+    assert SECRET not in stream.getvalue()
+    assert "***" in stream.getvalue()
+
+
+def test_what_is_no_secret_stays(stream: io.StringIO) -> None:
+    """Key ids, idempotent retries and plain URLs can be read."""
+    facts = {"key_id": "key_1", "url": "https://example.com/a@b", "environment": "production"}
+    structlog.get_logger("novitai.test").info("fine", **facts)
+    (line,) = lines(stream)
+    assert facts.items() <= line.items()
+
+
+def fail() -> None:
+    """Raise as a database would: the SQL behind the first line."""
+    raise ValueError(f"no such table\n[SQL: SELECT digest FROM api_keys] {SECRET}")  # noqa: S608  # no query
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_an_error_is_explained_without_sql_or_source(stream: io.StringIO, foreign: bool) -> None:
+    """Type, first line and places; nothing of the SQL, the source lines or the variables."""
+    logger = logging.getLogger("library") if foreign else structlog.get_logger("novitai.test")
+    try:
+        fail()
+    except ValueError:
+        logger.exception("broke")
+    (line,) = lines(stream)
+    assert line["error"] == "builtins.ValueError"
+    assert line["error_message"] == "no such table"
+    assert "in fail" in str(line["error_at"])
+    for leak in ("SELECT", SECRET, "raise ValueError", "Traceback"):
+        assert leak not in stream.getvalue()
+
+
+def test_libraries_do_not_log_each_request(stream: io.StringIO) -> None:
+    """The access log is ours alone; other clients' lines hold whole URLs."""
+    logging.getLogger("uvicorn.access").info("GET /x?key=1")
+    logging.getLogger("httpx2").info("GET https://x/?key=1")
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_gets_lines_for_a_reader() -> None:
+    """Outside of production a line is text, masked all the same."""
+    written = io.StringIO()
+    logs.set_up(production=False, secrets=[SECRET], stream=written)
+    structlog.get_logger("novitai.test").info("it_happened", text=SECRET)
+    assert "it_happened" in written.getvalue()
+    assert SECRET not in written.getvalue()
+    assert not written.getvalue().startswith("{")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the process metrics."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+import pytest
+
+from novitai.clock import ManualClock, SystemClock
+from novitai.telemetry.process import ProcessMetrics, memory_limit
+
+
+class FixedProbe:
+    """A machine whose numbers a test sets."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.bytes = (300, 100, 250)
+
+    def cpu_seconds(self) -> float:
+        return self.seconds
+
+    def memory(self) -> tuple[int, int, int]:
+        return self.bytes
+
+
+async def test_usage_is_the_share_of_all_processors(clock: ManualClock) -> None:
+    """Processor time over time, over the number of processors."""
+    probe = FixedProbe()
+    metrics = ProcessMetrics(clock, probe)
+    await clock.advance(10)
+    probe.seconds = 5.0
+    assert metrics.cpu().usage == pytest.approx(0.5 / (os.cpu_count() or 1))
+
+
+async def test_usage_forgets_what_is_older_than_a_minute(clock: ManualClock) -> None:
+    """A busy start does not count for ever, and asking often does not change the answer."""
+    probe = FixedProbe()
+    metrics = ProcessMetrics(clock, probe)
+    probe.seconds = 10.0
+    for _ in range(200):
+        await clock.advance(1)
+        metrics.cpu()
+        usage = metrics.cpu().usage
+    assert usage == 0.0
+    assert len(metrics._samples) <= 62
+
+
+def test_memory_is_split_into_private_and_shared(clock: ManualClock) -> None:
+    """Private is resident without shared; of the data segment no more is used than is mapped."""
+    probe = FixedProbe()
+    memory = ProcessMetrics(clock, probe).memory()
+    assert (memory.rss, memory.private, memory.shared) == (300, 200, 100)
+    assert (memory.heap_total, memory.heap_used) == (250, 200)
+    probe.bytes = (300, 0, 250)
+    assert ProcessMetrics(clock, probe).memory().heap_used == 250
+
+
+async def test_uptime_is_seconds_since_the_start(clock: ManualClock) -> None:
+    """Uptime goes by the steady clock."""
+    metrics = ProcessMetrics(clock, FixedProbe())
+    await clock.advance(3600)
+    assert metrics.uptime == 3600
+
+
+def test_the_real_machine_gives_numbers_that_can_be() -> None:
+    """On this machine: something is used, and no more than there is."""
+    metrics = ProcessMetrics(SystemClock())
+    memory = metrics.memory()
+    assert 0 < memory.private <= memory.rss <= memory.total
+    assert 0 < memory.heap_used <= memory.heap_total
+    assert len(metrics.cpu().load_average) == 3
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "1000000"}, 1_000_000),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "2000000"}, 2_000_000),
+        ("0::/\n", {"memory.max": "3000000"}, 3_000_000),
+        ("5:cpu,memory:/c\n", {"memory/c/memory.limit_in_bytes": "4000000"}, 4_000_000),
+        ("5:memory:/c\n", {"memory/c/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ("0::/a\n", {}, None),
+    ],
+)
+def test_the_limit_is_the_cgroups(
+    tmp_path: Path, membership: str, files: dict[str, str], limit: int | None
+) -> None:
+    """The smallest limit on the way up counts, in both versions; else the machine's memory."""
+    (tmp_path / "membership").write_text(membership)
+    root = tmp_path / "cgroup"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    machine = psutil.virtual_memory().total
+    assert memory_limit(tmp_path / "membership", root) == (limit or machine)

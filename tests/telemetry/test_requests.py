@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the request metrics."""
+
+from __future__ import annotations
+
+import pytest
+
+from novitai.clock import ManualClock
+from novitai.telemetry.requests import UNMATCHED, LastMinute, RequestMetrics
+
+
+@pytest.fixture
+def metrics(clock: ManualClock) -> RequestMetrics:
+    """Metrics on virtual time."""
+    return RequestMetrics(clock)
+
+
+def test_nothing_is_zero(metrics: RequestMetrics) -> None:
+    """Before the first request every number is 0 and nothing divides by it."""
+    total = metrics.total()
+    assert (total.count, total.average, total.least, total.most) == (0, 0, 0, 0)
+    assert metrics.last_minute() == LastMinute(0, 0, 0)
+
+
+def test_durations_are_counted_in_total_and_apart(metrics: RequestMetrics) -> None:
+    """Count, sum, least, most and mean, by route, by method and together."""
+    metrics.observe("GET", "/health", 200, 0.2)
+    metrics.observe("GET", "/health", 503, 0.4)
+    metrics.observe("POST", "/api/instances", 201, 0.1)
+    total = metrics.total()
+    assert (total.count, total.least, total.most) == (3, 0.1, 0.4)
+    assert total.average == pytest.approx(0.7 / 3)
+    assert metrics.by_method()["GET"].count == 2
+    assert metrics.routes["GET", "/health"].durations.average == pytest.approx(0.3)
+    assert metrics.statuses() == {200: 1, 201: 1, 503: 1}
+
+
+def test_unknown_methods_are_one(metrics: RequestMetrics) -> None:
+    """Nobody fills the memory with methods or paths of their own."""
+    for number in range(100):
+        metrics.observe(f"M{number}", UNMATCHED, 404, 0.1)
+    assert list(metrics.routes) == [("OTHER", UNMATCHED)]
+
+
+def test_the_histogram_holds_every_request_once(metrics: RequestMetrics) -> None:
+    """Bounds are inclusive, and what is longer than all of them is counted too."""
+    for seconds in (0.0, 0.001, 0.0011, 31.0):
+        metrics.observe("GET", "/health", 200, seconds)
+    buckets = metrics.routes["GET", "/health"].buckets
+    assert (buckets[0], buckets[1], buckets[-1], sum(buckets)) == (2, 1, 1, 4)
+
+
+async def test_rates_are_over_the_last_minute(metrics: RequestMetrics, clock: ManualClock) -> None:
+    """What is older than a minute no longer counts, however often its slot was used."""
+    metrics.observe("GET", "/health", 500, 1.0)
+    await clock.advance(30)
+    metrics.observe("GET", "/health", 200, 0.5)
+    assert metrics.last_minute() == LastMinute(2, 0.75, 0.5)
+    await clock.advance(30)
+    assert metrics.last_minute() == LastMinute(1, 0.5, 0.0)
+    await clock.advance(30)
+    assert metrics.last_minute() == LastMinute(0, 0, 0)
+    metrics.observe("GET", "/health", 200, 0.1)
+    assert metrics.last_minute().count == 1
