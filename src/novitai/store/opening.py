@@ -35,6 +35,7 @@ def _open_sqlite(url: str, clock: Clock) -> Database:
     file = DatabaseFile.claim(path_of(url), clock)
     try:
         migrate.upgrade_file(file)
+        file.turn_on_wal()
     except BaseException:
         file.release()
         raise

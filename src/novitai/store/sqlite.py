@@ -170,7 +170,8 @@ class _Group:
             if not driver.in_transaction:
                 return
             driver.execute("ROLLBACK TO job")
-        driver.execute("RELEASE job")
+        if driver.in_transaction:
+            driver.execute("RELEASE job")
 
     def _others(self, guilty: AnyJob) -> list[AnyJob]:
         if guilty.error is None:
@@ -196,7 +197,6 @@ def make_engine(path: Path, *, reading: bool = False) -> Engine:
         driver = cast("sqlite3.Connection", connection)
         driver.isolation_level = None
         for pragma in (
-            "journal_mode = WAL",
             "synchronous = FULL",
             "foreign_keys = ON",
             f"journal_size_limit = {_WAL_KEPT_BYTES}",

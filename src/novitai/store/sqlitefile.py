@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +52,21 @@ class DatabaseFile:
             lock.release()
             raise
         return cls(path, lock)
+
+    def turn_on_wal(self) -> None:
+        """Give the file a write-ahead log; it remembers that itself.
+
+        Raises:
+            StartupError: its disk does not allow that.
+        """
+        with explained(self.path), closing(sqlite3.connect(self.path)) as connection:
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StartupError(
+                f"{self.path}: this disk does not allow a write-ahead log, as network disks do not."
+                " Set NOVITAI_DATA_DIR to a folder on a local one.",
+                exit_code=_IO,
+            )
 
     def release(self) -> None:
         """Let another process have it."""
@@ -120,12 +135,10 @@ def _probe(path: Path, clock: Clock) -> None:
     """Look whether the file is an SQLite database, undamaged and not locked, and can be written."""
     with explained(path):
         connection = sqlite3.connect(path, timeout=PROBE_SECONDS, isolation_level=None)
-        try:
+        with closing(connection):
             connection.execute("BEGIN IMMEDIATE").close()
             connection.execute("ROLLBACK").close()
             finding = _quick_check(connection, clock)
-        finally:
-            connection.close()
     if finding != "ok":
         raise _damaged(path, finding)
 

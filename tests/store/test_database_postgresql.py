@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the shared store promises beyond that: lost connections, deadlocks, unknown commits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from tests.conftest import PostgresqlServer
+from tests.store.conftest import Gate, names, put
+
+from novitai.clock import ManualClock
+from novitai.store import postgresql
+from novitai.store.database import Database
+from novitai.store.errors import CommitUnknown, StoreBusy, StoreUnavailable
+from novitai.store.opening import open_database
+from novitai.store.tables import installation
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+async def shared(postgresql_database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
+    """A migrated, empty database on PostgreSQL."""
+    opened = await open_database(postgresql_database_url, clock)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def break_connections(
+    postgresql_server: PostgresqlServer, postgresql_database_url: str
+) -> Callable[[], None]:
+    """End every connection to the database, as a restart of the server does."""
+    name = urlsplit(postgresql_database_url).path[1:]
+
+    def fn() -> None:
+        with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+                (name,),
+            )
+
+    return fn
+
+
+def statements(*lines: str) -> Callable[[Connection], None]:
+    """Run statements."""
+
+    def fn(connection: Connection) -> None:
+        for line in lines:
+            connection.exec_driver_sql(line)
+
+    return fn
+
+
+async def test_broken_between(shared: Database, break_connections: Callable[[], None]) -> None:
+    """After a restart of the server, the next calls work, on every connection there was."""
+    await asyncio.gather(*(shared.write(put(str(n))) for n in range(10)))
+    await asyncio.gather(*(shared.read(names) for _ in range(10)))
+    break_connections()
+    await asyncio.gather(*(shared.read(names) for _ in range(10)))
+    await asyncio.gather(*(shared.write(put(str(n))) for n in range(10, 20)))
+    assert len(await shared.read(names)) == 20
+
+
+async def test_broken_during(shared: Database, break_connections: Callable[[], None]) -> None:
+    """A write whose connection breaks before its COMMIT is begun again, and done once."""
+    tries: list[str] = []
+    heard: list[str] = []
+
+    def fn(connection: Connection) -> None:
+        put("a")(connection)
+        shared.after_commit(connection, lambda: heard.append("once"))
+        tries.append("try")
+        if len(tries) == 1:
+            break_connections()
+        put("b")(connection)
+
+    await shared.write(fn)
+    assert len(tries) == 2
+    assert await shared.read(names) == ["a", "b"]
+    assert heard == ["once"]
+
+
+async def test_broken_again_and_again(
+    shared: Database, break_connections: Callable[[], None]
+) -> None:
+    """A write whose connection breaks every time is given up, and says that nothing was stored."""
+
+    def fn(connection: Connection) -> None:
+        put("a")(connection)
+        break_connections()
+        put("b")(connection)
+
+    with pytest.raises(StoreUnavailable):
+        await shared.write(fn)
+    assert await shared.read(names) == []
+
+
+async def test_broken_read(shared: Database, break_connections: Callable[[], None]) -> None:
+    """A read whose connection breaks says so; the next one works."""
+
+    def fn(connection: Connection) -> list[str]:
+        break_connections()
+        return names(connection)
+
+    with pytest.raises(StoreUnavailable):
+        await shared.read(fn)
+    assert await shared.read(names) == []
+
+
+async def test_unknown_commit(shared: Database) -> None:
+    """A connection that breaks during COMMIT is neither success nor failure, and not repeated."""
+    await shared.write(
+        statements(
+            "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON installation"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang_up()",
+        )
+    )
+    tries: list[str] = []
+
+    def fn(connection: Connection) -> None:
+        tries.append("try")
+        put("a")(connection)
+
+    with pytest.raises(CommitUnknown):
+        await shared.write(fn)
+    assert tries == ["try"]
+    await shared.write(statements("DROP TRIGGER at_commit ON installation"))
+    await shared.write(put("b"))
+
+
+async def test_refused_commit(shared: Database) -> None:
+    """A COMMIT that the server refuses is an ordinary error: nothing was stored."""
+    await shared.write(
+        statements(
+            "CREATE TABLE parent (id int PRIMARY KEY)",
+            "CREATE TABLE child (id int REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)",
+        )
+    )
+
+    def fn(connection: Connection) -> None:
+        put("a")(connection)
+        connection.exec_driver_sql("INSERT INTO child VALUES (1)")
+
+    with pytest.raises(IntegrityError):
+        await shared.write(fn)
+    assert await shared.read(names) == []
+
+
+async def test_deadlock(shared: Database) -> None:
+    """Two writes that lock each other out are both done in the end."""
+    await shared.write(put("a"))
+    await shared.write(put("b"))
+    first, second = Gate(), Gate()
+
+    def locking(gate: Gate, *order: str) -> Callable[[Connection], None]:
+        def fn(connection: Connection) -> None:
+            for name in order:
+                connection.execute(
+                    update(installation)
+                    .where(installation.c.name == name)
+                    .values(value=installation.c.value + "x")
+                )
+                if name == order[0]:
+                    gate(connection)
+
+        return fn
+
+    both = asyncio.gather(
+        shared.write(locking(first, "a", "b")), shared.write(locking(second, "b", "a"))
+    )
+    await asyncio.to_thread(first.entered.wait)
+    await asyncio.to_thread(second.entered.wait)
+    first.open()
+    second.open()
+    await both
+    values = await shared.read(
+        lambda connection: connection.scalars(
+            installation.select().with_only_columns(installation.c.value)
+        ).all()
+    )
+    assert values == ["xx", "xx"]
+
+
+async def test_swallowed_error(shared: Database) -> None:
+    """A function that goes on after an error of SQL fails: COMMIT would silently store nothing."""
+
+    def fn(connection: Connection) -> None:
+        put("a")(connection)
+        with contextlib.suppress(DBAPIError):
+            connection.exec_driver_sql("SELECT nonsense")
+
+    with pytest.raises(RuntimeError, match="went on after an error"):
+        await shared.write(fn)
+    assert await shared.read(names) == []
+
+
+async def test_locked(
+    postgresql_database_url: str,
+    clock: ManualClock,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A write that waits too long for another's lock says that the database is busy."""
+    monkeypatch.setattr(postgresql, "LOCK_TIMEOUT_MS", 10)
+    database = await open_database(postgresql_database_url, clock)
+
+    def holds(connection: Connection) -> None:
+        put("a")(connection)
+        gate(connection)
+
+    try:
+        holding = asyncio.create_task(database.write(holds))
+        await asyncio.to_thread(gate.entered.wait)
+        with pytest.raises(StoreBusy):
+            await database.write(put("a"))
+        gate.open()
+        await holding
+    finally:
+        gate.open()
+        await database.close()
+
+
+async def test_server_away(
+    shared: Database,
+    postgresql_server: PostgresqlServer,
+    postgresql_database_url: str,
+    break_connections: Callable[[], None],
+) -> None:
+    """While the server lets nobody in, every call says so; afterwards all works again."""
+    name = sql.Identifier(urlsplit(postgresql_database_url).path[1:])
+    allow = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
+    with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
+        admin.execute(allow.format(name, sql.SQL("false")))
+        break_connections()
+        with pytest.raises(StoreUnavailable) as caught:
+            await shared.write(put("a"))
+        assert caught.value.retryable
+        with pytest.raises(StoreUnavailable):
+            await shared.ping()
+        admin.execute(allow.format(name, sql.SQL("true")))
+    await shared.ping()
+    await shared.write(put("b"))
+    assert await shared.read(names) == ["b"]
+
+
+async def test_settings(shared: Database) -> None:
+    """Writes are read committed; reads cannot write; a dead process holds its locks a minute."""
+
+    def settings(connection: Connection) -> list[str]:
+        return [
+            str(connection.exec_driver_sql(f"SHOW {name}").scalar_one())
+            for name in (
+                "transaction_isolation",
+                "default_transaction_read_only",
+                "idle_in_transaction_session_timeout",
+                "lock_timeout",
+                "application_name",
+            )
+        ]
+
+    rest = ["1min", "10s", "novitai"]
+    assert await shared.write(settings) == ["read committed", "off", *rest]
+    assert await shared.read(settings) == ["read committed", "on", *rest]
+    assert await shared.read(settings, snapshot=True) == ["repeatable read", "on", *rest]

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the embedded store promises beyond that: shared commits, and trouble with the file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import IntegrityError
+from tests.store.conftest import Gate, names, put, put_and_fail
+
+from novitai.clock import ManualClock
+from novitai.errors import RequestTimeout
+from novitai.store import sqlite
+from novitai.store.database import Database
+from novitai.store.errors import StorageFull, StoreBusy, StoreCorrupt, StoreUnavailable
+from novitai.store.opening import open_database
+from novitai.store.sqlite import SqliteDatabase
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of `sqlite_database`."""
+    return tmp_path / "novitai.db"
+
+
+async def together(
+    database: Database,
+    gate: Gate,
+    *fns: Callable[[Connection], object],
+    deadline: int | None = None,
+) -> list[object]:
+    """Have the functions share one commit: they wait in the queue until the writer is free."""
+    holding = asyncio.create_task(database.write(gate))
+    await asyncio.to_thread(gate.entered.wait)
+    writes = [asyncio.create_task(database.write(fn)) for fn in fns]
+    await asyncio.sleep(0)
+    gate.open()
+    await holding
+    return await asyncio.gather(*writes, return_exceptions=True)
+
+
+def statement(sql: str) -> Callable[[Connection], None]:
+    """Run one statement."""
+
+    def fn(connection: Connection) -> None:
+        connection.exec_driver_sql(sql)
+
+    return fn
+
+
+def commits(database: Database) -> list[int]:
+    """Count the commits in a list of one."""
+    assert isinstance(database, SqliteDatabase)
+    counted = [0]
+
+    def count(_: Connection) -> None:
+        counted[0] += 1
+
+    event.listen(database._write_engine, "commit", count)
+    return counted
+
+
+class TestGroup:
+    async def test_one_commit(self, sqlite_database: Database, gate: Gate) -> None:
+        """Writes that wait together share a commit; one that fails costs the others nothing."""
+        counted = commits(sqlite_database)
+        outcomes = await together(
+            sqlite_database, gate, put("a"), put_and_fail("b"), put("c"), put("c"), put("d")
+        )
+        assert [str(each) for each in outcomes[:3]] == ["a", "b", "c"]
+        assert isinstance(outcomes[3], IntegrityError)
+        assert outcomes[4] == "d"
+        assert await sqlite_database.read(names) == ["a", "c", "d"]
+        assert counted == [2]  # the gate's and theirs
+
+    async def test_commit_fails(self, sqlite_database: Database, gate: Gate) -> None:
+        """When COMMIT fails, all of the group fail, nothing stays, and the next write works."""
+        await sqlite_database.write(statement("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
+        await sqlite_database.write(
+            statement(
+                "CREATE TABLE child (id INTEGER REFERENCES parent (id)"
+                " DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+        heard: list[str] = []
+
+        def innocent(connection: Connection) -> None:
+            put("a")(connection)
+            sqlite_database.after_commit(connection, lambda: heard.append("never"))
+
+        outcomes = await together(
+            sqlite_database,
+            gate,
+            innocent,
+            statement("INSERT INTO child VALUES (1)"),
+            put_and_fail("b"),
+        )
+        assert [type(each) for each in outcomes] == [IntegrityError, IntegrityError, LookupError]
+        assert await sqlite_database.write(put("after")) == "after"
+        assert await sqlite_database.read(names) == ["after"]
+        assert heard == []
+
+    async def test_late_one(
+        self, sqlite_database: Database, gate: Gate, clock: ManualClock
+    ) -> None:
+        """One that is late when the group is about to commit is undone, and the rest stored."""
+        second = Gate()
+
+        def slow(connection: Connection) -> str:
+            second(connection)
+            return put("slow")(connection)
+
+        holding = asyncio.create_task(sqlite_database.write(gate))
+        await asyncio.to_thread(gate.entered.wait)
+        hurried = asyncio.create_task(
+            sqlite_database.write(put("hurried"), deadline=clock.now() + 500)
+        )
+        patient = asyncio.create_task(sqlite_database.write(slow))
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.to_thread(second.entered.wait)
+        await clock.advance(1)
+        second.open()
+        with pytest.raises(RequestTimeout):
+            await hurried
+        assert await patient == "slow"
+        await holding
+        assert await sqlite_database.read(names) == ["slow"]
+
+    async def test_lost_transaction(self, sqlite_database: Database, gate: Gate) -> None:
+        """A function that loses the whole transaction fails alone; the others are run again."""
+
+        def loses(connection: Connection) -> None:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.execute("ROLLBACK")
+
+        outcomes = await together(sqlite_database, gate, put("a"), loses, put("b"))
+        assert outcomes[0] == "a"
+        assert isinstance(outcomes[1], StoreUnavailable)
+        assert outcomes[2] == "b"
+        assert await sqlite_database.read(names) == ["a", "b"]
+
+
+class TestTrouble:
+    async def test_full(self, sqlite_database: Database, gate: Gate) -> None:
+        """A write for which no space is left says so; smaller ones beside it are stored."""
+
+        def limit(connection: Connection) -> None:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
+
+        await sqlite_database.write(limit)
+        outcomes = await together(
+            sqlite_database, gate, put("a"), put("large", "x" * 1_000_000), put("b")
+        )
+        assert outcomes[0] == "a"
+        assert isinstance(outcomes[1], StorageFull)
+        assert outcomes[1].retryable
+        assert outcomes[2] == "b"
+        assert await sqlite_database.read(names) == ["a", "b"]
+
+    async def test_locked(
+        self,
+        sqlite_database_url: str,
+        clock: ManualClock,
+        path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A write that another program keeps out says so; afterwards writing works again."""
+        monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 1)
+        database = await open_database(sqlite_database_url, clock)
+        try:
+            with other_program(path) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(StoreBusy):
+                    await database.write(put("a"))
+                assert await database.read(names) == []
+            await database.write(put("b"))
+        finally:
+            await database.close()
+
+    async def test_damaged_while_running(
+        self, sqlite_database: Database, path: Path, tmp_path: Path
+    ) -> None:
+        """A file that is damaged under our feet is called damaged, to readers and in a ping."""
+        await sqlite_database.write(put("a", "x" * 100_000))
+        with other_program(path) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        damaged = bytes(4096) * 20
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(damaged)
+        with pytest.raises(StoreCorrupt):
+            await sqlite_database.read(names)
+        with pytest.raises(StoreCorrupt):
+            await sqlite_database.write(put("b"))
+
+
+@contextlib.contextmanager
+def other_program(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that does not know of our lock file."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+async def test_settings(sqlite_database: Database, path: Path) -> None:
+    """An acknowledged write has reached the disk, and references are checked."""
+
+    def pragmas(connection: Connection) -> list[object]:
+        return [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "query_only")
+        ]
+
+    assert await sqlite_database.write(pragmas) == ["wal", 2, 1, 0]
+    assert await sqlite_database.read(pragmas) == ["wal", 2, 1, 1]
+
+
+async def test_closed_file_is_whole(sqlite_database: Database, path: Path, tmp_path: Path) -> None:
+    """After closing, the one file holds everything and can be copied."""
+    await sqlite_database.write(put("a"))
+    await sqlite_database.close()
+    copy = tmp_path / "copy.db"
+    shutil.copyfile(path, copy)
+    with other_program(copy) as other:
+        assert other.execute("SELECT name FROM installation").fetchall() == [("a",)]
