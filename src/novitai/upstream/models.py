@@ -2,7 +2,8 @@
 """What upstream has, in upstream's words and units; what is absent is None or empty.
 
 Prices are in 1/100000 USD per GPU-hour, sizes in GB, points in time in Unix milliseconds.
-Secrets (passwords, `envs`, registry credentials) are left out of every `repr`.
+Secrets (passwords, `envs`, registry credentials, addresses that may carry a token) are left out of
+every `repr`.
 """
 
 from __future__ import annotations
@@ -167,8 +168,8 @@ class UpstreamInstance:
     port_mappings: tuple[PortMapping, ...]
     ssh: SshAccess | None
     ssh_password: str = field(repr=False)
-    jupyter_address: str
-    web_terminal_address: str
+    jupyter_address: str = field(repr=False)
+    web_terminal_address: str = field(repr=False)
     web_terminal_username: str
     web_terminal_password: str = field(repr=False)
     billing_mode: str

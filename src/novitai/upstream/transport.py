@@ -135,7 +135,9 @@ class Transport:
         self._client = httpx2.AsyncClient(
             base_url=base_url.rstrip("/") + BASE_PATH,
             headers=headers,
-            timeout=timeout,
+            # Half for the TCP connection and half for the TLS handshake: the deadline of the whole
+            # must not strike between them, where the pool would leave the socket to the collector.
+            timeout=httpx2.Timeout(timeout, connect=timeout / 2),
             follow_redirects=False,
             trust_env=False,
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),

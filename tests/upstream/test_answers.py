@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which error an answer stands for."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from novitai.upstream.answers import failure, payload, retry_after
+from novitai.upstream.errors import (
+    Gone,
+    InsufficientResource,
+    InvalidStateChange,
+    KeyRefused,
+    Nonsense,
+    RateLimited,
+    Refused,
+    ServerError,
+    Timeout,
+    UpstreamError,
+)
+from novitai.upstream.operations import Operation
+from novitai.upstream.transport import Answer
+
+NOW = 1_760_000_000_000
+
+
+def answer(status: int, reason: str = "", message: str = "m") -> Answer:
+    body = {"code": status, "reason": reason, "message": message, "metadata": {}}
+    return Answer(status, {}, orjson.dumps(body))
+
+
+def judge(operation: Operation, given_answer: Answer) -> UpstreamError | None:
+    return failure(operation, given_answer, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "reason", "message", "kind"),
+    [
+        (Operation.INSTANCE, 400, "RESOURCE_NOT_FOUND", "", Gone),
+        (Operation.INSTANCE, 404, "", "", Gone),
+        (Operation.DELETE, 400, "RESOURCE_NOT_FOUND", "", Gone),
+        (Operation.DELETE, 404, "NOT_FOUND", "", Gone),
+        (Operation.TEMPLATE, 400, "TEMPLATE_NOT_FOUND", "", Gone),
+        (Operation.TEMPLATE, 400, "", "template not found", Gone),
+        (Operation.START, 400, "IMAGE_NOT_FOUND", "image not found", Refused),
+        (Operation.CREATE, 400, "RESOURCE_NOT_FOUND", "", Refused),
+        (Operation.CREATE, 404, "", "", Refused),
+        (Operation.LIST_INSTANCES, 404, "", "", Refused),
+        (Operation.CREATE, 400, "INSUFFICIENT_RESOURCE", "", InsufficientResource),
+        (Operation.MIGRATE, 400, "MIGRATE_INSUFFICIENT_RESOURCE", "", InsufficientResource),
+        (Operation.STOP, 400, "OPERATION_LIMIT", "Invalid state change.", InvalidStateChange),
+        (Operation.CREATE, 400, "BALANCE_NOT_ENOUGH", "", Refused),
+        (Operation.CREATE, 422, "", "", Refused),
+        (Operation.CLUSTERS, 401, "UNAUTHORIZED", "", KeyRefused),
+        (Operation.CREATE, 403, "FORBIDDEN", "", KeyRefused),
+        (Operation.CREATE, 408, "", "", Timeout),
+        (Operation.CREATE, 429, "RATE_LIMIT_EXCEEDED", "", RateLimited),
+        (Operation.CREATE, 500, "UNKNOWN", "", ServerError),
+        (Operation.CREATE, 503, "", "", ServerError),
+        (Operation.CREATE, 301, "", "", Nonsense),
+    ],
+)
+def test_each_answer_has_its_error(
+    operation: Operation, status: int, reason: str, message: str, kind: type[UpstreamError]
+) -> None:
+    """And the error keeps upstream's reason and status."""
+    error = judge(operation, answer(status, reason, message))
+    assert type(error) is kind
+    assert error.http_status == status
+    assert status < 400 or error.reason == reason
+
+
+def test_a_success_is_no_error() -> None:
+    """Any 2xx."""
+    assert judge(Operation.STOP, Answer(204, {}, b"")) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>bad gateway</html>", "Novita answered 502"),
+        (b"", "Novita answered 502"),
+        (b'{"error": {"message": "upstream down", "code": 3}}', "upstream down"),
+        (b'{"error": "no"}', "no"),
+        (b'{"title": "Bad"}', "Bad"),
+        (b'["x"]', "Novita answered 502"),
+        (b'{"message": "two\\nlines\\u0007"}', "two lines"),
+    ],
+)
+def test_a_gateways_own_errors_are_read_too(body: bytes, message: str) -> None:
+    """They have no reason, and may not even be JSON."""
+    error = judge(Operation.CLUSTERS, Answer(502, {}, body))
+    assert error is not None
+    assert (error.message, error.reason) == (message, "")
+
+
+def test_what_was_sent_in_confidence_is_not_shown_back() -> None:
+    """Upstream may repeat a secret in its message; ours has it hidden."""
+    error = failure(
+        Operation.CREATE,
+        answer(400, "VALIDATOR_PARAM", "bad env hunter22, bad auth bob:hunter22-2"),
+        now=NOW,
+        secrets=("hunter22", "bob:hunter22-2", "a"),
+    )
+    assert str(error) == "bad env ***, bad auth *** (400 VALIDATOR_PARAM)"
+    assert "hunter" not in repr(error)
+
+
+def test_a_word_that_is_no_reason_is_not_taken_for_one() -> None:
+    """The reason is shown and compared: only upstream's own kind of word will do."""
+    error = judge(Operation.CREATE, answer(400, "<script>", "m"))
+    assert error is not None
+    assert error.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("-3", 0.0),
+        ("Thu, 09 Oct 2025 08:53:40 GMT", 20.0),
+        ("Thu, 09 Oct 2025 08:53:00 GMT", 0.0),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
+    """RFC 9110; anything else is as good as absent."""
+    assert retry_after({"retry-after": header}, now=NOW) == seconds
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"[" * 5000])
+def test_what_is_no_object_is_nonsense(body: bytes) -> None:
+    """Every success that is read carries an object, and no error holds on to the document."""
+    with pytest.raises(Nonsense) as caught:
+        payload(Answer(200, {}, body))
+    assert caught.value.__context__ is None
+
+
+@given(st.sampled_from(Operation), st.integers(200, 599), st.binary(max_size=60), st.text())
+def test_no_answer_is_too_odd_to_be_judged(
+    operation: Operation, status: int, body: bytes, header: str
+) -> None:
+    """Whatever comes, it is a success or one of our errors."""
+    error = failure(operation, Answer(status, {"retry-after": header}, body), now=NOW)
+    assert (error is None) == (status < 300)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The breaker: what opens it, what closes it, and whom it may not keep out."""
+
+from __future__ import annotations
+
+import pytest
+
+from novitai.clock import ManualClock
+from novitai.upstream.breaker import Breaker, State, Verdict
+from novitai.upstream.errors import BreakerOpen
+
+FAULT, SUCCESS, ANSWERED, NOTHING = (
+    Verdict.FAULT,
+    Verdict.SUCCESS,
+    Verdict.ANSWERED,
+    Verdict.NOTHING,
+)
+
+
+@pytest.fixture
+def breaker(clock: ManualClock) -> Breaker:
+    return Breaker("create", clock=clock, threshold=3, cool_down=10, max_cool_down=40)
+
+
+def call(breaker: Breaker, verdict: Verdict, *, insistent: bool = False) -> None:
+    breaker.settle(breaker.enter(insistent=insistent), verdict)
+
+
+def trip(breaker: Breaker) -> None:
+    for _ in range(3):
+        call(breaker, FAULT)
+
+
+def test_faults_in_a_row_open_it(breaker: Breaker) -> None:
+    """And it says how long to stay away."""
+    trip(breaker)
+    with pytest.raises(BreakerOpen) as caught:
+        breaker.enter()
+    assert caught.value.retry_after == 10
+
+
+def test_a_success_in_between_starts_the_count_again(breaker: Breaker) -> None:
+    """Only faults in a row count."""
+    for verdict in (FAULT, FAULT, SUCCESS, FAULT, FAULT):
+        call(breaker, verdict)
+    assert breaker.state is State.CLOSED
+
+
+def test_refusals_and_cancellations_neither_open_nor_heal(breaker: Breaker) -> None:
+    """A wrong id is no outage, and no proof that there is none."""
+    for _ in range(20):
+        call(breaker, ANSWERED)
+        call(breaker, NOTHING)
+    assert breaker.state is State.CLOSED
+    for verdict in (FAULT, FAULT, ANSWERED, NOTHING, FAULT):
+        call(breaker, verdict)
+    assert breaker.state is State.OPEN
+
+
+async def test_time_alone_half_opens_it(breaker: Breaker, clock: ManualClock) -> None:
+    """Nothing has to happen for the state to be right."""
+    trip(breaker)
+    await clock.advance(10)
+    assert breaker.state is State.HALF_OPEN
+
+
+async def test_one_probe_at_a_time(breaker: Breaker, clock: ManualClock) -> None:
+    """Half-open lets one call in, however many ask."""
+    trip(breaker)
+    await clock.advance(10)
+    breaker.enter()
+    for _ in range(50):
+        with pytest.raises(BreakerOpen):
+            breaker.enter()
+
+
+@pytest.mark.parametrize("verdict", [SUCCESS, ANSWERED])
+async def test_an_answer_to_the_probe_closes_it(
+    breaker: Breaker, clock: ManualClock, verdict: Verdict
+) -> None:
+    """A 4xx proves that upstream works."""
+    trip(breaker)
+    await clock.advance(10)
+    call(breaker, verdict)
+    assert breaker.state is State.CLOSED
+
+
+async def test_each_failed_probe_doubles_the_wait_up_to_a_bound(
+    breaker: Breaker, clock: ManualClock
+) -> None:
+    """10, 20, 40, 40; and 10 again after it was closed."""
+    trip(breaker)
+    for wait in (10, 20, 40, 40):
+        assert breaker.retry_after == wait
+        await clock.advance(wait)
+        call(breaker, FAULT)
+    await clock.advance(40)
+    call(breaker, SUCCESS)
+    trip(breaker)
+    assert breaker.retry_after == 10
+
+
+async def test_a_cancelled_probe_makes_room_for_another(
+    breaker: Breaker, clock: ManualClock
+) -> None:
+    """It said nothing."""
+    trip(breaker)
+    await clock.advance(10)
+    call(breaker, NOTHING)
+    breaker.enter()
+
+
+async def test_a_probe_that_vanishes_expires(breaker: Breaker, clock: ManualClock) -> None:
+    """A lost ticket does not hold the door shut for ever."""
+    trip(breaker)
+    await clock.advance(10)
+    breaker.enter()
+    await clock.advance(59)
+    with pytest.raises(BreakerOpen):
+        breaker.enter()
+    await clock.advance(2)
+    breaker.enter()
+
+
+async def test_a_late_verdict_from_before_changes_nothing(
+    breaker: Breaker, clock: ManualClock
+) -> None:
+    """A call let in while it was closed neither re-opens nor closes what came after."""
+    early = [breaker.enter() for _ in range(10)]
+    trip(breaker)
+    breaker.settle(early[0], SUCCESS)
+    assert breaker.state is State.OPEN
+    await clock.advance(10)
+    call(breaker, SUCCESS)
+    for ticket in early[1:]:
+        breaker.settle(ticket, FAULT)
+    assert breaker.state is State.CLOSED
+
+
+async def test_deletes_are_never_kept_out_for_good(breaker: Breaker, clock: ManualClock) -> None:
+    """While others keep failing and the waits grow, one insistent call in ten seconds gets in."""
+    trip(breaker)
+    with pytest.raises(BreakerOpen):
+        breaker.enter(insistent=True)
+    entered = 0
+    for _ in range(300):
+        await clock.advance(1)
+        for insistent in (False, True):
+            try:
+                call(breaker, FAULT, insistent=insistent)
+                entered += insistent
+            except BreakerOpen as refusal:
+                if insistent:
+                    assert refusal.retry_after <= 10  # noqa: PT017
+    assert entered >= 20
+
+
+async def test_a_delete_gets_in_past_a_probe_that_hangs(
+    breaker: Breaker, clock: ManualClock
+) -> None:
+    """And its success closes the breaker."""
+    trip(breaker)
+    await clock.advance(10)
+    breaker.enter()
+    await clock.advance(10)
+    call(breaker, SUCCESS, insistent=True)
+    assert breaker.state is State.CLOSED

@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A create is sent once, and its ending says whether anything may have been made."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import httpx2
+import orjson
+import pytest
+
+from novitai.clock import ManualClock, SystemClock
+from novitai.upstream.client import NovitaClient
+from novitai.upstream.errors import (
+    Ambiguous,
+    BreakerOpen,
+    InsufficientResource,
+    KeyRefused,
+    NotSent,
+    RateLimited,
+    Refused,
+    UpstreamError,
+)
+from novitai.upstream.models import CreateInstance, NetworkStorageMount, Port, Tool
+from novitai.upstream.writing import create_body
+
+if TYPE_CHECKING:
+    from upstream.conftest import Maker, RawServer
+
+
+async def create(client: NovitaClient, request: CreateInstance, *, send_by: int = 2**62) -> str:
+    permit = await client.permit_create()
+    return await client.create(request, permit=permit, send_by=send_by)
+
+
+async def test_the_new_id_comes_back(raw: RawServer, make: Maker, wanted: CreateInstance) -> None:
+    """And what left is one POST with the whole request in it."""
+    raw.reply(200, {"id": "3560b7fec915bbf9"})
+    assert await create(make.at(raw.url), wanted) == "3560b7fec915bbf9"
+
+    [request] = raw.received
+    assert (request.method, request.target) == (
+        "POST",
+        "/gpu-instance/openapi/v1/gpu/instance/create",
+    )
+    assert request.headers["authorization"] == "Bearer sk-upstream-key-of-the-tests"
+    assert request.headers["content-type"] == "application/json"
+    assert orjson.loads(request.body) == {
+        "name": "trainer-nv",
+        "productId": "4090.16c62g",
+        "gpuNum": 1,
+        "rootfsSize": 60,
+        "imageUrl": "pytorch/pytorch:latest",
+        "imageAuth": "robot:registry-password",
+        "kind": "gpu",
+        "billingMode": "onDemand",
+        "envs": [{"key": "TOKEN", "value": "env-secret-value"}],
+    }
+
+
+def test_the_body_says_everything_in_upstreams_words() -> None:
+    """Ports in one string, a tool's port as text."""
+    body = create_body(
+        CreateInstance(
+            name="n",
+            product_id="p",
+            gpu_num=2,
+            rootfs_size=10,
+            image_url="i",
+            billing_mode="spot",
+            cluster_id="us-ca-6",
+            image_auth_id="7",
+            ports=(Port(80, "http"), Port(3306, "tcp")),
+            tools=(Tool("Jupyter", 8888, "http"),),
+            command="run",
+            entrypoint="/bin/sh",
+            network_storages=(NetworkStorageMount("s", "/network"),),
+            min_cuda_version="12.4",
+        )
+    )
+    assert body["ports"] == "80/http, 3306/tcp"
+    assert body["tools"] == [{"name": "Jupyter", "port": "8888", "type": "http"}]
+    assert body["networkStorages"] == [{"Id": "s", "mountPoint": "/network"}]
+    assert (body["billingMode"], body["clusterId"], body["imageAuthId"]) == ("spot", "us-ca-6", "7")
+    assert "envs" not in body
+    assert "networkId" not in body
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "kind"),
+    [
+        (400, "INSUFFICIENT_RESOURCE", InsufficientResource),
+        (400, "RESOURCE_NOT_FOUND", Refused),
+        (400, "BALANCE_NOT_ENOUGH", Refused),
+        (404, "", Refused),
+        (401, "UNAUTHORIZED", KeyRefused),
+        (403, "FORBIDDEN", KeyRefused),
+        (429, "RATE_LIMIT_EXCEEDED", RateLimited),
+        (408, "", Ambiguous),
+        (500, "UNKNOWN", Ambiguous),
+        (502, "", Ambiguous),
+        (504, "", Ambiguous),
+        (307, "", Ambiguous),
+    ],
+)
+async def test_each_answer_says_whether_anything_was_made(
+    raw: RawServer,
+    make: Maker,
+    wanted: CreateInstance,
+    status: int,
+    reason: str,
+    kind: type[UpstreamError],
+) -> None:
+    """A 4xx made nothing; a 5xx, a 408 and a redirect may have. Either way it was sent once."""
+    raw.reply(
+        status,
+        {"code": status, "reason": reason, "message": "no"},
+        headers=f"Location: {raw.url}/elsewhere\r\n",
+    )
+    with pytest.raises(UpstreamError) as caught:
+        await create(make.at(raw.url), wanted)
+    assert type(caught.value) is kind
+    assert (caught.value.http_status, caught.value.reason) == (
+        status,
+        "" if status == 307 else reason,
+    )
+    assert len(raw.received) == 1
+
+
+async def test_a_429_keeps_what_upstream_said_of_waiting(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """For the caller to come back in time; and everybody waits."""
+    client = make.at(raw.reply(429, headers="Retry-After: 17\r\n").url)
+    with pytest.raises(RateLimited) as caught:
+        await create(client, wanted)
+    assert caught.value.retry_after == 17
+    assert client.limiter.paused_for >= 17
+
+
+Misbehaviour = Callable[["RawServer"], object]
+
+
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        pytest.param(lambda raw: raw.hang_up(), id="closed without an answer"),
+        pytest.param(lambda raw: raw.reset(), id="reset without an answer"),
+        pytest.param(lambda raw: raw.silence(), id="no answer at all"),
+        pytest.param(lambda raw: raw.reply(200, {"id": "abc"}, cut=3), id="cut in the body"),
+        pytest.param(lambda raw: raw.raw(b"HTTP/1.1 200 OK\r\nContent-"), id="half a head"),
+        pytest.param(lambda raw: raw.raw(b"SSH-2.0-OpenSSH\r\n\r\n"), id="not HTTP"),
+        pytest.param(
+            lambda raw: raw.raw(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b" " * 90, pause=0.02
+            ),
+            id="a slow drip",
+        ),
+        pytest.param(lambda raw: raw.reply(200, b""), id="success without a body"),
+        pytest.param(lambda raw: raw.reply(200, b"{"), id="success that is not JSON"),
+        pytest.param(lambda raw: raw.reply(200, {}), id="success without an id"),
+        pytest.param(lambda raw: raw.reply(200, {"id": ""}), id="success with an empty id"),
+        pytest.param(lambda raw: raw.reply(200, ["x"]), id="success of the wrong shape"),
+        pytest.param(
+            lambda raw: raw.reply(200, b"\x1f\x8bxx", headers="Content-Encoding: gzip\r\n"),
+            id="broken compression",
+        ),
+    ],
+)
+async def test_an_ending_that_tells_nothing_is_ambiguous(
+    raw: RawServer, make: Maker, wanted: CreateInstance, misbehave: Misbehaviour
+) -> None:
+    """The request left and no good answer came: it may have been made, and is not sent again."""
+    misbehave(raw)
+    with pytest.raises(Ambiguous):
+        await create(make.at(raw.url, timeout=0.25), wanted)
+    await asyncio.sleep(0)
+    assert raw.posts() == 1
+
+
+async def test_a_refusal_whose_body_breaks_off_is_a_refusal(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """The status came: nothing was made."""
+    raw.reply(400, {"reason": "INSUFFICIENT_RESOURCE"}, cut=5)
+    with pytest.raises(Refused):
+        await create(make.at(raw.url), wanted)
+
+
+async def test_no_connection_is_certainly_not_sent(make: Maker, wanted: CreateInstance) -> None:
+    """Nobody listens there."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(NotSent) as caught:
+            await create(make.at(url), wanted)
+    assert caught.value.reason == "NO_CONNECTION"
+
+
+async def test_a_handshake_that_fails_is_certainly_not_sent(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """A server that speaks no TLS, and one that never finishes: no byte of the request left."""
+    plain = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    mute = await asyncio.start_server(_stay, "127.0.0.1", 0)
+    for server in (plain, mute):
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(NotSent):
+            await create(make.at(url, timeout=0.3), wanted)
+        server.close()
+
+
+async def _stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("repeat", range(3))
+async def test_a_connection_the_server_dropped_is_not_used_for_a_post(
+    raw: RawServer, make: Maker, wanted: CreateInstance, repeat: int
+) -> None:
+    """The pool notices and connects anew; the POST arrives once, and is answered."""
+    del repeat
+    raw.reply(200, {"data": []}).reply(200, {"id": "abc"})
+    client = make.at(raw.url)
+    await client.clusters()
+    await raw.drop_idle()
+
+    assert await create(client, wanted) == "abc"
+    assert raw.posts() == 1
+    assert raw.connections == 2
+
+
+async def test_a_connection_that_dies_under_a_post_does_not_get_it_repeated(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """On a connection used before, where other clients would try again on a new one."""
+    raw.reply(200, {"data": []}).reset().reply(200, {"id": "abc"})
+    client = make.at(raw.url)
+    await client.clusters()
+
+    with pytest.raises(Ambiguous):
+        await create(client, wanted)
+    await asyncio.sleep(0.05)
+    assert raw.connections == 1
+    assert raw.posts() == 1
+
+
+async def test_nothing_is_sent_after_its_time(
+    raw: RawServer, make: Maker, wanted: CreateInstance, clock: ManualClock
+) -> None:
+    """The permit was there, the moment has passed; the same moment itself is in time."""
+    raw.reply(200, {"id": "abc"})
+    client = make.at(raw.url)
+    send_by = clock.now()
+    assert await create(client, wanted, send_by=send_by) == "abc"
+
+    permit = await client.permit_create()
+    await clock.advance(0.01)
+    with pytest.raises(NotSent) as caught:
+        await client.create(wanted, permit=permit, send_by=send_by)
+    assert caught.value.reason == "SEND_BY_PASSED"
+    assert raw.posts() == 1
+
+
+async def test_the_time_is_checked_after_connecting(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """Connecting may take long: the last look at the clock is just before the first byte."""
+
+    class Passing(SystemClock):
+        """Time that jumps as soon as there is a connection."""
+
+        def now(self) -> int:
+            return 2000 if raw.connections else 1000
+
+    class Slowly(httpx2.AsyncHTTPTransport):
+        """Connects, and lets the server see it before the request would go."""
+
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            inner = request.extensions["trace"]
+
+            async def trace(event: str, info: object) -> None:
+                if event.endswith("connect_tcp.complete"):
+                    while not raw.connections:
+                        await asyncio.sleep(0.001)
+                await inner(event, info)
+
+            request.extensions["trace"] = trace
+            return await super().handle_async_request(request)
+
+    raw.reply(200, {"id": "abc"})
+    client = make.at(raw.url, clock=Passing(), transport=Slowly(trust_env=False))
+    with pytest.raises(NotSent) as caught:
+        await create(client, wanted, send_by=1500)
+    assert caught.value.reason == "SEND_BY_PASSED"
+    await asyncio.sleep(0.02)
+    assert raw.connections == 1
+    assert raw.received == []
+
+
+async def test_a_permit_is_good_for_one_create(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """Even where the first one ended badly."""
+    raw.reply(500)
+    client = make.at(raw.url)
+    permit = await client.permit_create()
+    with pytest.raises(Ambiguous):
+        await client.create(wanted, permit=permit, send_by=2**62)
+    with pytest.raises(NotSent):
+        await client.create(wanted, permit=permit, send_by=2**62)
+    assert raw.posts() == 1
+
+
+async def test_a_permit_given_back_serves_the_next(make: Maker, clock: ManualClock) -> None:
+    """One call a minute, and the permit for it was not used."""
+    client = make.of(lambda _: httpx2.Response(200, json={"data": []}), calls_per_minute=1)
+    permit = await client.permit_create()
+    permit.release()
+    permit.release()
+    assert await client.clusters() == []
+    with pytest.raises(NotSent):
+        await client.create(
+            CreateInstance("n", "p", 1, 10, "i"), permit=permit, send_by=clock.now()
+        )
+
+
+async def test_creates_that_keep_failing_are_not_sent_for_a_while(
+    raw: RawServer, make: Maker, wanted: CreateInstance, clock: ManualClock
+) -> None:
+    """The breaker refuses the permit, before an attempt would be recorded; then one probe."""
+    raw.reply(500)
+    client = make.at(raw.url)
+    for _ in range(5):
+        with pytest.raises(Ambiguous):
+            await create(client, wanted)
+    with pytest.raises(BreakerOpen) as caught:
+        await client.permit_create()
+    assert 0 < caught.value.retry_after <= 10
+    assert raw.posts() == 5
+
+    await clock.advance(10)
+    probe = await client.permit_create()
+    with pytest.raises(BreakerOpen):
+        await client.permit_create()
+    probe.release()
+    raw.reply(200, {"id": "abc"})
+    assert await create(client, wanted) == "abc"
+
+
+async def test_refusals_do_not_open_the_breaker(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """No stock is no outage."""
+    raw.reply(400, {"reason": "INSUFFICIENT_RESOURCE"})
+    client = make.at(raw.url)
+    for _ in range(12):
+        with pytest.raises(InsufficientResource):
+            await create(client, wanted)
+    assert not client.health().down
+
+
+async def test_a_create_that_is_cancelled_is_not_repeated(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """And it says nothing about upstream."""
+    client = make.at(raw.silence().url)
+    task = asyncio.create_task(create(client, wanted))
+    while not raw.posts():
+        await asyncio.sleep(0.002)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert raw.posts() == 1
+    assert client.health().faults_in_a_row == 0
+
+
+async def test_no_error_shows_what_was_sent_in_confidence(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """Even if upstream repeats it, nor does the request's own repr."""
+    raw.reply(
+        400,
+        {
+            "reason": "VALIDATOR_PARAM",
+            "message": "env env-secret-value, auth robot:registry-password, registry-password, "
+            "key sk-upstream-key-of-the-tests",
+        },
+    )
+    with pytest.raises(Refused) as caught:
+        await create(make.at(raw.url), wanted)
+    shown = repr(caught.value) + str(caught.value) + repr(wanted)
+    for secret in ("env-secret", "registry-password", "sk-upstream"):
+        assert secret not in shown
+
+
+async def test_metrics_that_fail_do_not_cost_the_id(
+    raw: RawServer, make: Maker, wanted: CreateInstance
+) -> None:
+    """An observer with a defect must not make us forget what we bought."""
+
+    def defective(operation: str, outcome: object, seconds: float) -> None:
+        raise RuntimeError(operation)
+
+    raw.reply(200, {"id": "abc"})
+    assert await create(make.at(raw.url, observer=defective), wanted) == "abc"

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one gate: never too many a minute, writes first, and no permit is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from novitai.clock import ManualClock
+from novitai.ids import Ids
+from novitai.upstream.limiter import MAX_PAUSE, Limiter, Priority
+
+READ, WRITE, END = Priority.READING, Priority.WRITING, Priority.ENDING
+
+
+class Crowd:
+    """Callers at the gate, and the order and times in which they got through."""
+
+    def __init__(self, limiter: Limiter, clock: ManualClock) -> None:
+        self.limiter = limiter
+        self.clock = clock
+        self.through: list[tuple[float, str]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def come(self, priority: Priority, name: str = "", *, count: int = 1) -> None:
+        for _ in range(count):
+            self.tasks.append(asyncio.create_task(self._pass(priority, name or priority.name)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def _pass(self, priority: Priority, name: str) -> None:
+        await self.limiter.acquire(priority)
+        self.through.append((self.clock.monotonic(), name))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for _, name in self.through]
+
+    async def leave(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+def limiter(clock: ManualClock, ids: Ids) -> Limiter:
+    """Ten a minute: two at once, then one in 60/9 seconds."""
+    return Limiter(10, clock=clock, ids=ids)
+
+
+@pytest.fixture
+def crowd(limiter: Limiter, clock: ManualClock) -> Crowd:
+    return Crowd(limiter, clock)
+
+
+async def test_a_burst_goes_at_once_and_the_rest_in_step(crowd: Crowd) -> None:
+    """A fifth of a minute's worth, then a steady pace."""
+    await crowd.come(READ, count=5)
+    assert len(crowd.through) == 2
+
+    await crowd.clock.advance(60 / 9 * 2 + 0.01)
+    assert len(crowd.through) == 4
+    await crowd.leave()
+
+
+@given(
+    rate=st.integers(1, 40),
+    pauses=st.lists(st.floats(0, 90, allow_nan=False), min_size=1, max_size=30),
+)
+def test_no_minute_holds_more_calls_than_allowed(rate: int, pauses: list[float]) -> None:
+    """Whenever callers come and however many, in whichever minute one looks."""
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        crowd = Crowd(Limiter(rate, clock=clock, ids=Ids()), clock)
+        for pause in pauses:
+            await crowd.come(READ, count=rate // 4 + 2)
+            await clock.advance(pause)
+        times = [at for at, _ in crowd.through]
+        for first in times:
+            assert sum(first <= at < first + 60 - 1e-6 for at in times) <= rate
+        await crowd.leave()
+
+    asyncio.run(scenario())
+
+
+async def test_all_come_through_in_the_end(crowd: Crowd) -> None:
+    """The pace is that of the setting: ten in the first minute, no fewer."""
+    await crowd.come(READ, count=10)
+    await crowd.clock.advance(60)
+    assert len(crowd.through) == 10
+    assert crowd.limiter.waiting == 0
+
+
+async def test_what_ends_spending_goes_first_then_writes_then_reads(crowd: Crowd) -> None:
+    """In the order of what waiting costs."""
+    await crowd.come(READ, "used", count=2)
+    await crowd.come(READ)
+    await crowd.come(WRITE)
+    await crowd.come(END)
+    await crowd.clock.advance(60)
+    assert crowd.names == ["used", "used", "ENDING", "WRITING", "READING"]
+
+
+async def test_reads_never_starve(crowd: Crowd) -> None:
+    """However many writes wait, one permit in five is a read's if a read waits."""
+    await crowd.come(WRITE, count=40)
+    await crowd.come(READ, count=5)
+    await crowd.clock.advance(200)
+    for first in range(2, len(crowd.names) - 5):
+        assert "READING" in crowd.names[first : first + 5] or crowd.names.count("READING") == 5
+    assert crowd.names.count("READING") == 5
+    await crowd.leave()
+
+
+async def test_the_first_in_a_class_is_the_first_through(crowd: Crowd) -> None:
+    """Nobody overtakes an equal."""
+    for name in ("a", "b", "c", "d"):
+        await crowd.come(READ, name)
+    await crowd.clock.advance(60)
+    assert crowd.names == ["a", "b", "c", "d"]
+
+
+async def test_a_waiter_that_gives_up_costs_nobody_a_permit(crowd: Crowd) -> None:
+    """Its turn goes to the next."""
+    await crowd.come(READ, "used", count=2)
+    await crowd.come(READ, "gives up")
+    await crowd.come(READ, "stays")
+    crowd.tasks[2].cancel()
+    await crowd.clock.advance(60 / 9 + 0.01)
+    assert crowd.names == ["used", "used", "stays"]
+
+
+async def test_a_permit_given_to_one_just_cancelled_comes_back(ids: Ids) -> None:
+    """Cancelled between being called and going through: the permit is not lost."""
+
+    class Untimely(ManualClock):
+        """Has a caller cancelled in the very turn of the loop in which it is called."""
+
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            if len(crowd.through) == 2:
+                asyncio.get_running_loop().call_soon(crowd.tasks[2].cancel)
+
+    clock = Untimely()
+    crowd = Crowd(Limiter(10, clock=clock, ids=ids), clock)
+    await crowd.come(READ, "used", count=2)
+    await crowd.come(READ, "gives up")
+    await crowd.come(READ, "stays")
+    await clock.advance(60 / 9 + 0.01)
+
+    assert crowd.names == ["used", "used", "stays"]
+
+
+async def test_no_one_waiting_leaves_nothing_behind(crowd: Crowd) -> None:
+    """Neither entries nor a task."""
+    await crowd.come(READ, count=6)
+    await crowd.leave()
+    await asyncio.sleep(0)
+    assert crowd.limiter.waiting == 0
+    assert crowd.limiter._pump is None
+
+
+async def test_a_pause_holds_everyone_for_as_long_as_upstream_says(crowd: Crowd) -> None:
+    """Deletes too; a little longer at most, and then not all at once."""
+    crowd.limiter.pause(30)
+    await crowd.come(END, count=3)
+    await crowd.clock.advance(29.9)
+    assert crowd.through == []
+    await crowd.clock.advance(6.2)
+    assert len(crowd.through) == 1
+    await crowd.leave()
+
+
+async def test_a_pause_reaches_those_who_wait_already(crowd: Crowd) -> None:
+    """A 429 that comes while others wait for their turn holds them too."""
+    await crowd.come(READ, count=3)
+    crowd.limiter.pause(40)
+    await crowd.clock.advance(39.9)
+    assert len(crowd.through) == 2
+    await crowd.clock.advance(10)
+    assert len(crowd.through) == 3
+
+
+def test_a_pause_has_a_bound(limiter: Limiter) -> None:
+    """However long upstream says: after five minutes, and a fifth of that, we look again."""
+    limiter.pause(1_000_000)
+    assert MAX_PAUSE <= limiter.paused_for <= MAX_PAUSE * 1.2
+
+
+async def test_without_a_word_from_upstream_pauses_double(
+    limiter: Limiter, clock: ManualClock
+) -> None:
+    """1, 2, 4 ... up to a minute, each up to a fifth longer."""
+    for expected in (1, 2, 4, 8, 16, 32, 60, 60):
+        limiter.pause(None)
+        assert expected <= limiter.paused_for <= expected * 1.2 + 1e-9
+        await clock.advance(limiter.paused_for)
+
+
+async def test_refusals_of_calls_under_way_count_as_one(limiter: Limiter) -> None:
+    """Thirty calls that were already out when the first 429 came make one pause."""
+    for _ in range(30):
+        limiter.pause(None)
+    assert limiter.paused_for <= 1.2
+
+
+async def test_an_answer_makes_the_next_pause_short_again(
+    limiter: Limiter, clock: ManualClock
+) -> None:
+    """But not one that arrives during the pause: that call left before it."""
+    limiter.pause(None)
+    limiter.answered()
+    await clock.advance(2)
+    limiter.pause(None)
+    assert limiter.paused_for >= 2
+    await clock.advance(3)
+    limiter.answered()
+    limiter.pause(None)
+    assert limiter.paused_for <= 1.2
+
+
+async def test_one_call_a_minute_is_possible(clock: ManualClock, ids: Ids) -> None:
+    """The slowest setting still moves."""
+    crowd = Crowd(Limiter(1, clock=clock, ids=ids), clock)
+    await crowd.come(READ, count=2)
+    await clock.advance(59.9)
+    assert len(crowd.through) == 1
+    await clock.advance(0.2)
+    assert len(crowd.through) == 2
+
+
+def test_none_a_minute_is_refused(clock: ManualClock, ids: Ids) -> None:
+    """That would be no client."""
+    with pytest.raises(ValueError, match="at least 1"):
+        Limiter(0, clock=clock, ids=ids)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single values, in whatever form they come."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from novitai.upstream import wire
+from novitai.upstream.wire import Json
+
+ANYTHING: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (35000, 35000),
+        ("35000", 35000),
+        (" 7 ", 7),
+        ("-1", -1),
+        (60.0, 60),
+        ("60.0", 60),
+        ("", None),
+        ("x", None),
+        ("1.5", None),
+        (1.5, None),
+        (True, None),
+        (None, None),
+        ([1], None),
+        ("٣", None),
+        ("9" * 5000, None),
+        (2**64, None),
+        (float("inf"), None),
+        (float("nan"), None),
+    ],
+)
+def test_a_number_is_read_from_a_number_or_from_text(value: Json, read: int | None) -> None:
+    """Upstream sends 64-bit integers as text, and we never mind which."""
+    assert wire.integer(value) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("1768435200", 1_768_435_200_000),
+        (1768435200, 1_768_435_200_000),
+        ("0", None),
+        ("-1", None),
+        ("", None),
+        ("99999999999999", None),
+    ],
+)
+def test_a_moment_is_unix_seconds_made_milliseconds(value: Json, read: int | None) -> None:
+    """ "0" and "-1" mean that there is none."""
+    assert wire.moment(value) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [(True, True), ("true", True), ("False", False), (1, True), (0, False), (2, None), ("", None)],
+)
+def test_a_truth_value_may_be_text(value: Json, read: bool | None) -> None:  # noqa: FBT001
+    """And what is no truth value is none, not false."""
+    assert wire.flag(value) is read
+
+
+def test_text_holds_nothing_a_database_cannot_store() -> None:
+    """PostgreSQL has no NUL character in text."""
+    assert wire.text("a\x00b") == "ab"
+
+
+def test_an_object_may_come_as_a_list() -> None:
+    """`node` is documented as a list and seen as an object."""
+    assert wire.mapping([{"a": 1}, {"b": 2}]) == {"a": 1}
+    assert wire.mapping({"a": 1}) == {"a": 1}
+    assert wire.objects({"a": 1}) == [{"a": 1}]
+    assert wire.objects([1, {"a": 1}, None]) == [{"a": 1}]
+
+
+@given(ANYTHING)
+def test_nothing_is_too_odd_to_be_read(value: Json) -> None:
+    """No reader raises, and each gives its own type."""
+    assert type(wire.text(value)) is str
+    assert type(wire.mapping(value)) is dict
+    assert all(type(row) is dict for row in wire.objects(value))
+    assert all(wire.texts(value))
+    assert wire.flag(value) in {True, False, None}
+    for number in (wire.integer(value), wire.positive(value), wire.moment(value)):
+        assert number is None or (type(number) is int and abs(number) < 2**63)
