@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -23,10 +21,14 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.port import Due, Handler
 from novitai.jobs.postgresql import PostgresqlEngine
+from novitai.jobs.upkeep import Presence
+from novitai.store import coordination, tables
+
+if TYPE_CHECKING:
+    from conftest import PostgresqlServer
 
 T = TypeVar("T")
 
-_SERVER = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 _metadata = sa.MetaData()
 rows = sa.Table(
     "rows",
@@ -34,12 +36,6 @@ rows = sa.Table(
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("key", sa.String, primary_key=True),
     sa.Column("next_step_at", sa.BigInteger),
-)
-workers = sa.Table(
-    "workers",
-    _metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("seen_at", sa.BigInteger, nullable=False),
 )
 
 
@@ -177,7 +173,11 @@ class Rig:
 
     async def beat(self, worker: str, now: int) -> None:
         """Have a worker seen."""
-        await self.database.write(lambda connection: Presence().beat(connection, worker, now))
+
+        def fn(connection: sa.Connection) -> None:
+            coordination.note_worker(connection, worker, started_at=now, now=now)
+
+        await self.database.write(fn)
 
     async def until(self, predicate: Callable[[], bool | Awaitable[bool]]) -> None:
         """Let the engine work until the predicate holds: virtual time, or real with a deadline."""
@@ -208,38 +208,30 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 @pytest.fixture(scope="session")
-def jobs_server() -> Iterator[str]:
-    """The URL of an own PostgreSQL database with the queue's tables."""
-    name = f"jobs_{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(_psycopg(_SERVER), isolation_level="AUTOCOMMIT")
-    try:
-        admin.connect().close()
-    except sa.exc.OperationalError:
-        admin.dispose()
-        pytest.skip("no PostgreSQL server")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    url = _SERVER.rpartition("/")[0] + f"/{name}"
-    engine = sa.create_engine(_psycopg(url))
-    with engine.begin() as connection:
-        schema = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
-        connection.exec_driver_sql(schema)
-        _metadata.create_all(connection)
-    engine.dispose()
-    yield url
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+def _jobs_database(_postgresql_server_or_reason: PostgresqlServer | str) -> Iterator[str]:
+    """The URL of a database of these tests; empty where there is no server."""
+    if isinstance(_postgresql_server_or_reason, str):
+        yield ""
+        return
+    with _postgresql_server_or_reason.database() as url:
+        engine = sa.create_engine(_psycopg(url))
+        with engine.begin() as connection:
+            schema = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
+            connection.exec_driver_sql(schema)
+            _metadata.create_all(connection)
+            tables.workers.create(connection)
+        engine.dispose()
+        yield url
 
 
 @pytest.fixture
-def jobs_url(jobs_server: str) -> str:
-    """The same, emptied for this test."""
-    engine = sa.create_engine(_psycopg(jobs_server))
+def jobs_url(postgresql_server: PostgresqlServer, _jobs_database: str) -> str:
+    """The URL of a database with the queue's tables and the workers', all of them empty."""
+    engine = sa.create_engine(_psycopg(_jobs_database))
     with engine.begin() as connection:
         connection.exec_driver_sql("TRUNCATE pgqueuer, pgqueuer_log, rows, workers")
     engine.dispose()
-    return jobs_server
+    return _jobs_database
 
 
 def _psycopg(url: str) -> str:
@@ -287,7 +279,7 @@ def build_postgresql_engine(
         url,
         SystemClock(),
         Ids(),
-        presence=Presence(),
+        presence=Presence(coordination.note_worker, coordination.worker_seen_at),
         sweep_interval=interval,
         presence_interval=0.1,
         command_timeout=command_timeout,
@@ -301,18 +293,6 @@ EngineFactory = Callable[..., PostgresqlEngine]
 def postgresql_engine() -> EngineFactory:
     """Builds further engines on PostgreSQL."""
     return build_postgresql_engine
-
-
-class Presence:
-    """The workers' rows."""
-
-    def beat(self, connection: sa.Connection, worker: str, now: int) -> None:
-        gone = workers.delete().where(workers.c.id == worker)
-        connection.execute(gone)
-        connection.execute(workers.insert().values(id=worker, seen_at=now))
-
-    def last_seen(self, connection: sa.Connection) -> int | None:
-        return connection.execute(sa.select(sa.func.max(workers.c.seen_at))).scalar()
 
 
 @pytest.fixture(params=["embedded", pytest.param("postgresql", marks=pytest.mark.postgresql)])

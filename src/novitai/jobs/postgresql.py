@@ -103,7 +103,7 @@ class PostgresqlEngine:
         Raises:
             Exception: the database cannot be reached; whatever it raised.
         """
-        seen = await self._database.read(self._presence.last_seen)
+        seen = await self._database.read(self._presence.seen_at)
         return max(seen or 0, self._started_at)
 
     async def queue_sizes(self) -> dict[str, int]:

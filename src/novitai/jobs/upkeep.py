@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
@@ -24,16 +26,23 @@ _LOG_BATCHES: Final = 20
 _log: Final = structlog.stdlib.get_logger(__name__)
 
 
-class Presence(Protocol):
+class NoteWorker(Protocol):
+    """Writes down that a worker lives."""
+
+    def __call__(
+        self, connection: Connection, worker_id: str, /, *, started_at: int, now: int
+    ) -> None:
+        """Note that the worker, at work since `started_at`, lives at `now` (Unix milliseconds)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
     """Where workers leave word that they live; the statements are the caller's."""
 
-    def beat(self, connection: Connection, worker: str, now: int, /) -> None:
-        """Note that the worker lives at `now` (Unix milliseconds)."""
-        ...
-
-    def last_seen(self, connection: Connection, /) -> int | None:
-        """Return when any worker was last seen, in Unix milliseconds."""
-        ...
+    note: NoteWorker
+    seen_at: Callable[[Connection], int | None]
+    """Tells when any worker was last seen, in Unix milliseconds; `None` if none ever was."""
 
 
 class Upkeep:
@@ -57,11 +66,13 @@ class Upkeep:
         self._ids = ids
         self._interval = interval
         self._worker = ids.prefixed("worker")
+        self._started_at = clock.now()
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin."""
+        self._started_at = self._clock.now()
         self._task = asyncio.create_task(self._run(), name="jobs-upkeep")
 
     async def stop(self) -> None:
@@ -89,7 +100,7 @@ class Upkeep:
                 break
 
     def _beat(self, connection: Connection, now: int) -> None:
-        self._presence.beat(connection, self._worker, now)
+        self._presence.note(connection, self._worker, started_at=self._started_at, now=now)
 
     @staticmethod
     def _prune(connection: Connection) -> int:
