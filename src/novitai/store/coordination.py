@@ -13,6 +13,7 @@ from novitai.store.tables import installation, leases, listings, workers
 
 _LAST: Final = "last"
 _INSTALLATION_ID: Final = "id"
+_FORGOTTEN_AFTER: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def take_lease(connection: Connection, name: str, holder: str, *, now: int, unti
             index_elements=[leases.c.name],
             set_={"holder": holder, "until": until},
             where=or_(leases.c.holder == holder, leases.c.until <= now),
-        )
+        ).returning(leases.c.holder)
     )
-    return taken.rowcount == 1
+    return taken.first() is not None
 
 
 def release_lease(connection: Connection, name: str, holder: str) -> None:
@@ -85,23 +86,23 @@ def last_listing(connection: Connection) -> LastListing | None:
     return None if row is None else LastListing(row[0], row[1], row[2], row[3])
 
 
+def release_all_leases(connection: Connection) -> None:
+    """Give every lease back: for the one process of an embedded store, when it starts."""
+    connection.execute(delete(leases))
+
+
 def note_worker(connection: Connection, worker_id: str, *, started_at: int, now: int) -> None:
-    """Record that a worker is alive, and forget those that have not been seen for an hour."""
+    """Record that a worker lives, and forget those that have not been seen for an hour."""
     connection.execute(
         _insert(connection, workers)
         .values(id=worker_id, started_at=started_at, seen_at=now)
         .on_conflict_do_update(index_elements=[workers.c.id], set_={"seen_at": now})
     )
-    connection.execute(delete(workers).where(workers.c.seen_at < now - 3_600_000))
-
-
-def forget_worker(connection: Connection, worker_id: str) -> None:
-    """Record that a worker has ended."""
-    connection.execute(delete(workers).where(workers.c.id == worker_id))
+    connection.execute(delete(workers).where(workers.c.seen_at < now - _FORGOTTEN_AFTER))
 
 
 def worker_seen_at(connection: Connection) -> int | None:
-    """Return when any worker was last seen; None if never."""
+    """Return when any worker was last seen, in Unix milliseconds; None if never."""
     seen_at: int | None = connection.execute(select(func.max(workers.c.seen_at))).scalar_one()
     return seen_at
 

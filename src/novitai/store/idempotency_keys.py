@@ -75,8 +75,9 @@ def remember(
             created_at=now,
         )
         .on_conflict_do_nothing()
+        .returning(table.c.key)
     )
-    return inserted.rowcount == 1
+    return inserted.first() is not None
 
 
 def prune(connection: Connection, *, before: int, limit: int = 1000) -> int:

@@ -200,6 +200,7 @@ def upgrade() -> None:
         sa.Column("upstream_name", sa.String(255), nullable=False),
         sa.Column("product_id", sa.String(255), nullable=False),
         sa.Column("cluster_id", sa.String(255), nullable=False),
+        sa.Column("region", sa.String(64), nullable=False),
         sa.Column("price", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(20), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),

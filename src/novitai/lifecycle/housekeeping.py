@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Housekeeping: what has served its time is deleted, a little at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+import structlog
+
+from novitai.clock import Clock
+from novitai.lifecycle.idempotency import KEPT_FOR
+from novitai.store import idempotency_keys
+from novitai.store.database import Database
+from novitai.store.errors import StoreError
+
+PAUSE: Final = 600.0
+_BATCH: Final = 1000
+
+_log = structlog.get_logger("novitai.housekeeping")
+
+
+class Housekeeping:
+    """Deletes remembered answers that nobody may ask for again."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to tidy up every ten minutes."""
+        self._task = asyncio.create_task(self._run(), name="housekeeping")
+
+    async def stop(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def once(self) -> int:
+        """Delete what is too old; return how many rows went."""
+        before = self._clock.now() - KEPT_FOR
+        deleted = 0
+        while True:
+            count = await self._database.write(
+                lambda connection: idempotency_keys.prune(connection, before=before, limit=_BATCH)
+            )
+            deleted += count
+            if count < _BATCH:
+                return deleted
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.once()
+            except StoreError as error:
+                _log.warning("database in trouble", error=str(error))
+            await self._clock.sleep(PAUSE)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make the tables of the job queue, which PostgreSQL alone needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Install what PgQueuer expects; the embedded store needs no queue beside its rows."""
+    connection = op.get_bind()
+    if connection.dialect.name != "postgresql":
+        return
+    sql = Path(__file__).parent.with_name("pgqueuer.sql").read_text(encoding="utf-8")
+    with connection.connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def downgrade() -> None:
+    """Drop them."""
+    if op.get_bind().dialect.name != "postgresql":
+        return
+    op.execute("DROP FUNCTION IF EXISTS fn_pgqueuer_changed CASCADE")
+    for name in ("pgqueuer_log", "pgqueuer_statistics", "pgqueuer_schedules", "pgqueuer"):
+        op.execute(f"DROP TABLE IF EXISTS {name}")
+    op.execute("DROP TYPE IF EXISTS pgqueuer_status")

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole control plane against the emulator, in one process and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from pydantic import SecretStr
+from starlette.applications import Starlette
+
+from novitai.app import Application, Outside
+from novitai.clock import ManualClock
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import Attempt
+from novitai.domain.requests import CreateRequest
+from novitai.emulator import EmulatorConfig, create_app
+from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.instances import Created
+from novitai.settings import Settings
+from novitai.store import attempts, events
+
+REQUEST = CreateRequest(
+    name="my_instance",
+    product_name="gpu-basic",
+    template_id="tmpl-12345",
+    gpu_num=2,
+    rootfs_size=80,
+    region="US-WEST-01",
+)
+
+
+def answer(created: Created) -> Reply:
+    """Render an acceptance as plainly as can be."""
+    body = orjson.dumps({"instanceId": created.instance_id, "ready": created.estimated_ready_at})
+    return Reply(201, {}, body)
+
+
+class Emulator:
+    """The emulator's control side, for tests."""
+
+    def __init__(self, app: Starlette) -> None:
+        self.app = app
+        self._client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),
+            base_url="http://emulator",
+        )
+
+    async def call(self, method: str, path: str, **options: Any) -> Any:
+        """Call the control side and return its JSON."""
+        response = await self._client.request(method, f"/_emulator/{path}", **options)
+        assert response.status_code < 400, response.text
+        return response.json() if response.content else None
+
+    async def creates(self) -> int:
+        """Count the create calls that arrived."""
+        counts: dict[str, int] = (await self.call("GET", "counts"))["counts"]
+        return counts.get("POST /gpu/instance/create", 0)
+
+    async def ever(self) -> list[dict[str, Any]]:
+        """List every instance that was ever created."""
+        found: list[dict[str, Any]] = (await self.call("GET", "instances"))["instances"]
+        return found
+
+    async def reconcile(self) -> None:
+        """Open and close the TCP ports that are due at this moment."""
+        await self.app.state.emulator.listeners.reconcile()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+@dataclass
+class World:
+    """A control plane, its emulator, and the time both live in."""
+
+    settings: Settings
+    clock: ManualClock
+    emulator: Emulator
+    app: Application = field(init=False)
+    seed: int = 7
+
+    async def open(self, *, work: bool = True) -> None:
+        """Start a process."""
+        transport = httpx2.ASGITransport(app=self.emulator.app, raise_app_exceptions=False)
+        self.app = await Application.open(
+            self.settings,
+            self.clock,
+            Ids(random.Random(self.seed)),  # noqa: S311
+            outside=Outside(upstream=transport, probes=transport),
+            # The shared engine's queue lives in real time; its own tests show what it promises.
+            engine=lambda _settings, database, clock, ids: EmbeddedEngine(database, clock, ids),
+        )
+        self.seed += 1
+        await self.app.start(work=work)
+
+    async def create(self, request: CreateRequest = REQUEST) -> str:
+        """Have a request accepted; return the instance's id."""
+        reply = await self.app.instances.create(request, reply=answer)
+        instance_id: str = orjson.loads(reply.body)["instanceId"]
+        return instance_id
+
+    async def view(self, instance_id: str) -> Mapping[str, Any]:
+        """Show an instance."""
+        return (await self.app.instances.get(instance_id)).view
+
+    async def status(self, instance_id: str) -> str:
+        """Tell an instance's status."""
+        return str((await self.view(instance_id))["status"])
+
+    async def attempts(self, instance_id: str) -> list[Attempt]:
+        """List the attempts of an instance's creations."""
+
+        def load(connection: Any) -> list[Attempt]:
+            ids = [row.operation_id for row in _attempt_rows(connection, instance_id)]
+            return [a for one in dict.fromkeys(ids) for a in attempts.of_operation(connection, one)]
+
+        return await self.app.database.read(load)
+
+    async def events(self, instance_id: str) -> list[str]:
+        """List the types of an instance's events, in order."""
+        log = await self.app.database.read(lambda c: events.of_instance(c, instance_id))
+        return [event.type.value for event in log]
+
+    async def until(
+        self, condition: Callable[[], Awaitable[bool]], *, within: float, step: float = 0.5
+    ) -> None:
+        """Let virtual time pass until a condition holds; fail if it does not within that."""
+        end = self.clock.monotonic() + within
+        while not await condition():
+            assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
+            await self.pass_time(step)
+
+    async def until_status(self, instance_id: str, status: InstanceStatus, within: float) -> None:
+        """Let virtual time pass until an instance has a status."""
+
+        async def reached() -> bool:
+            return await self.status(instance_id) == status.value
+
+        await self.until(reached, within=within)
+
+    async def pass_time(self, seconds: float, step: float = 0.5) -> None:
+        """Let virtual time pass, and what is due be done."""
+        end = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < end:
+            await self.clock.advance(min(step, end - self.clock.monotonic()))
+            await self.emulator.reconcile()
+            await self.quiet()
+
+    async def quiet(self) -> None:
+        """Let the threads of the database and the tasks of the loop come to rest."""
+        for _ in range(3):
+            await self.app.database.write(lambda _connection: None)
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+
+def _attempt_rows(connection: Any, instance_id: str) -> list[Attempt]:
+    from sqlalchemy import select
+
+    from novitai.store.tables import attempts as table
+
+    rows = connection.execute(select(*table.c).where(table.c.instance_id == instance_id))
+    return [attempts.from_row(row) for row in rows]
+
+
+def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:
+    """Make settings without looking at the environment."""
+    return Settings.model_construct(
+        **{
+            **{
+                name: info.get_default(call_default_factory=True)
+                for name, info in Settings.model_fields.items()
+            },
+            "novita_api_key": SecretStr("sk-of-the-tests"),
+            "upstream_url": "http://emulator",
+            "database_url": SecretStr(database_url),
+            "data_dir": folder,
+            "secret_key": SecretStr("a secret of at least thirty-two bytes"),
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Settings on each store in turn."""
+    return settings_for(database_url, tmp_path)
+
+
+@pytest.fixture
+async def emulator(clock: ManualClock) -> AsyncIterator[Emulator]:
+    """An emulator that lives in the test's time."""
+    app = create_app(
+        EmulatorConfig(time_source=clock.monotonic, seed=1, public_url="http://emulator")
+    )
+    emulator = Emulator(app)
+    async with app.router.lifespan_context(app):
+        yield emulator
+    await emulator.aclose()
+
+
+@pytest.fixture
+async def world(settings: Settings, clock: ManualClock, emulator: Emulator) -> AsyncIterator[World]:
+    """A running control plane against an emulator, in virtual time."""
+    made = World(settings, clock, emulator)
+    await made.open()
+    yield made
+    await made.app.stop()
