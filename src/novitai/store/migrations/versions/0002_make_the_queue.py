@@ -19,8 +19,7 @@ def upgrade() -> None:
     if connection.dialect.name != "postgresql":
         return
     sql = Path(__file__).parent.with_name("pgqueuer.sql").read_text(encoding="utf-8")
-    with connection.connection.cursor() as cursor:
-        cursor.execute(sql)
+    connection.exec_driver_sql(sql)
 
 
 def downgrade() -> None:
