@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
@@ -35,11 +36,7 @@ class FileLock:
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StartupError(
-                f"{self._path}: cannot be opened for writing: {error.strerror}. Make its folder "
-                "writable for this user, or set NOVITAI_DATA_DIR to one that is.",
-                exit_code=_IO,
-            ) from None
+            raise refused_by_system(self._path, "cannot be opened for writing", error) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
@@ -55,9 +52,7 @@ class FileLock:
             ) from None
         except OSError as error:
             os.close(descriptor)
-            raise StartupError(
-                f"{self._path}: cannot be written: {error.strerror}.", exit_code=_IO
-            ) from None
+            raise refused_by_system(self._path, "cannot be written", error) from None
         self._descriptor = descriptor
 
     def release(self) -> None:
@@ -65,6 +60,19 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def refused_by_system(path: Path, what: str, error: OSError) -> StartupError:
+    """Make the error of a file or folder that the system refused to make, open or write."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StartupError(
+            f"{path}: {what}: no space is left on the disk. Free some and try again.", exit_code=_IO
+        )
+    return StartupError(
+        f"{path}: {what}: {error.strerror}. Make it and its folder writable for this user, "
+        "or set NOVITAI_DATA_DIR to a folder that is.",
+        exit_code=_IO,
+    )
 
 
 def _describe_self(now: int) -> str:

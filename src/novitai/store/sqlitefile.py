@@ -13,12 +13,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from novitai.clock import Clock
 from novitai.errors import SettingsError, StartupError
-from novitai.store.filelock import FileLock
+from novitai.store.filelock import FileLock, refused_by_system
 
 PROBE_SECONDS: Final = 2.0
 """How long the look at the file may take; a large one is looked at in part."""
@@ -76,16 +76,19 @@ class DatabaseFile:
 def path_of(url: str) -> Path:
     """Return the file that an SQLite URL names, as an absolute path.
 
+    As in any URL, `%` and `?` of the name itself are percent-encoded.
+
     Raises:
-        SettingsError: the URL names no file.
+        SettingsError: the URL names no file, or says more than that.
     """
     try:
-        database = make_url(url).database
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
-        database = None
-    if not database or database.startswith((":memory:", "file:")):
+        parsed = URL.create("sqlite")
+    database = parsed.database
+    if not database or parsed.host or parsed.query or database.startswith((":memory:", "file:")):
         raise SettingsError(
-            "NOVITAI_DATABASE_URL: must name a file: sqlite:///relative/path or "
+            "NOVITAI_DATABASE_URL: must name a file and nothing else: sqlite:///relative/path or "
             "sqlite:////absolute/path"
         )
     return Path(database).expanduser().resolve()
@@ -100,11 +103,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StartupError(
-            f"{folder}: the folder cannot be made: {error.strerror}. "
-            "Make it, or set NOVITAI_DATA_DIR to one that this user may write.",
-            exit_code=_IO,
-        ) from None
+        raise refused_by_system(folder, "the folder cannot be made", error) from None
 
 
 @contextmanager
@@ -124,11 +123,7 @@ def _make_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise StartupError(
-            f"{path}: cannot be opened for writing: {error.strerror}. "
-            "Make it writable for this user, or name another in NOVITAI_DATABASE_URL.",
-            exit_code=_IO,
-        ) from None
+        raise refused_by_system(path, "cannot be opened for writing", error) from None
 
 
 def _probe(path: Path, clock: Clock) -> None:

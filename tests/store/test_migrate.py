@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Migrations lead from nothing to the tables of the code, whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.command import downgrade
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
+
+from novitai.clock import ManualClock
+from novitai.errors import NovitaiError, StartupError
+from novitai.store import migrate, postgresqlserver
+from novitai.store.migrate import Version
+from novitai.store.tables import metadata
+
+CLOCK = ManualClock()
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """Connect outside of any `Database`, as migrations do."""
+    if url.startswith("sqlite"):
+        with migrate._embedded(url.removeprefix("sqlite:///")) as connection:
+            yield connection
+    else:
+        with closing(postgresqlserver.connect(url)) as connection:
+            yield connection
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("sqlite"),
+        pytest.param("postgresql", marks=pytest.mark.postgresql),
+    ]
+)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables, on each store in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
+
+
+def test_migrations_lead_to_the_tables(empty_url: str) -> None:
+    """After the last migration, the database is what the code's tables say, defaults included."""
+    migrate.upgrade(empty_url, CLOCK)
+    with connected(empty_url) as connection, connection.begin():
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": True,
+                "compare_server_default": True,
+                # The queue's tables are PgQueuer's own.
+                "include_name": lambda name, kind, _: (
+                    kind != "table" or not str(name).startswith("pgqueuer")
+                ),
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_check(empty_url: str) -> None:
+    """A database is older until it was migrated, current afterwards, newer with an unknown step."""
+    assert migrate.check(empty_url) is Version.OLDER
+    migrate.upgrade(empty_url, CLOCK)
+    assert migrate.check(empty_url) is Version.CURRENT
+    with connected(empty_url) as connection, connection.begin():
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    assert migrate.check(empty_url) is Version.NEWER
+    with pytest.raises(StartupError, match="newer version"):
+        migrate.upgrade(empty_url, CLOCK)
+
+
+def test_check_changes_nothing(tmp_path: Path) -> None:
+    """Asking for the version of a file that is not there does not make one."""
+    migrate.check(f"sqlite:///{tmp_path / 'none.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_twice(empty_url: str) -> None:
+    """Migrating what is up to date does nothing."""
+    migrate.upgrade(empty_url, CLOCK)
+    with connected(empty_url) as connection, connection.begin():
+        connection.exec_driver_sql("INSERT INTO installation VALUES ('a', 'b')")
+    migrate.upgrade(empty_url, CLOCK)
+    with connected(empty_url) as connection, connection.begin():
+        assert connection.exec_driver_sql("SELECT name FROM installation").all() == [("a",)]
+
+
+def test_back(empty_url: str) -> None:
+    """The migrations can be undone, and done again."""
+    migrate.upgrade(empty_url, CLOCK)
+    with connected(empty_url) as connection:
+        downgrade(migrate.config(connection), "base")
+        with connection.begin():
+            assert inspect(connection).get_table_names() == ["alembic_version"]
+    migrate.upgrade(empty_url, CLOCK)
+    assert migrate.check(empty_url) is Version.CURRENT
+
+
+def test_whole_or_not_at_all(empty_url: str, tmp_path: Path) -> None:
+    """A migration that fails half-way leaves nothing behind."""
+    if empty_url.startswith("sqlite"):
+        (tmp_path / "empty.db").touch()
+    in_the_way = {"alembic_version", "workers"}
+    with connected(empty_url) as connection, connection.begin():
+        for name in in_the_way:
+            connection.exec_driver_sql(f"CREATE TABLE {name} (version_num VARCHAR(32) PRIMARY KEY)")
+    with pytest.raises((DBAPIError, NovitaiError)):
+        migrate.upgrade(empty_url, CLOCK)
+    with connected(empty_url) as connection, connection.begin():
+        assert set(inspect(connection).get_table_names()) == in_the_way
+    assert migrate.check(empty_url) is Version.OLDER
+
+
+def test_while_in_use(sqlite_database_url: str, tmp_path: Path) -> None:
+    """A file that a server uses is not migrated under its feet."""
+    from novitai.store.sqlitefile import DatabaseFile
+
+    file = DatabaseFile.claim(tmp_path / "novitai.db", CLOCK)
+    with pytest.raises(StartupError, match="in use by another process"):
+        migrate.upgrade(sqlite_database_url, CLOCK)
+    file.release()
+
+
+def test_mode(tmp_path: Path) -> None:
+    """The file that a migration makes is for this user alone."""
+    migrate.upgrade(f"sqlite:///{tmp_path / 'new.db'}", CLOCK)
+    assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.postgresql
+def test_at_once(postgresql_url: str) -> None:
+    """Of several `novitai migrate` at once, one migrates and the others find it done."""
+    code = (
+        "import sys; from novitai.clock import SystemClock; from novitai.store import migrate;"
+        "migrate.upgrade(sys.argv[1], SystemClock())"
+    )
+    command = [sys.executable, "-c", code, postgresql_url]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    errors = [child.communicate()[1] for child in children]
+    assert [child.returncode for child in children] == [0] * 4, errors
+    assert migrate.check(postgresql_url) is Version.CURRENT
