@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Templates, registry auths, storages, networks, jobs, prewarming, metrics, balance, bills."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from .conftest import Client, Json
+
+TEMPLATE: Json = {
+    "name": "mine",
+    "type": "instance",
+    "channel": "private",
+    "image": "ubuntu:24.04",
+    "rootfsSize": 20,
+    "ports": [{"type": "http", "ports": [80, 81]}, {"type": "tcp", "ports": [22]}],
+    "envs": [{"key": "A", "value": "b"}],
+}
+
+
+async def test_the_template_of_the_examples_is_there(client: Client) -> None:
+    """tmpl-12345 has HTTP ports, a TCP port and variables."""
+    template = cast("Json", (await client.get("/template", templateId="tmpl-12345"))["template"])
+    assert {group["type"] for group in cast("list[Json]", template["ports"])} == {"http", "tcp"}
+    assert template["envs"]
+    auths = cast("list[Json]", (await client.get("/repository/auths"))["data"])
+    private = cast("Json", (await client.get("/template", templateId="107745"))["template"])
+    assert private["imageAuth"] in {auth["id"] for auth in auths}
+
+
+async def test_templates_are_made_changed_and_deleted(client: Client) -> None:
+    """Create tells a decimal id, update replaces the whole, delete makes it unknown."""
+    created = await client.post("/template/create", {"template": TEMPLATE})
+    template_id = str(created["templateId"])
+    assert template_id.isdigit()
+    changed = {**TEMPLATE, "Id": template_id, "name": "ours", "ports": []}
+    assert await client.post("/template/update", {"template": changed}) == created
+    template = cast("Json", (await client.get("/template", templateId=template_id))["template"])
+    assert (template["name"], template["ports"]) == ("ours", [])
+    assert await client.post("/template/delete", {"templateId": template_id}) == created
+    error = await client.refused("/template/delete", {"templateId": template_id})
+    assert error["reason"] == "TEMPLATE_NOT_FOUND"
+
+
+async def test_the_template_list_has_paging_and_channels(client: Client) -> None:
+    """pageSize, pageNum and total come back; channels may be joined by commas."""
+    reply = await client.get("/templates", channel="official,private", pageSize=2, pageNum=1)
+    assert (reply["pageSize"], reply["pageNum"], reply["total"]) == (2, 1, 4)
+    assert len(cast("list[Json]", reply["template"])) == 2
+
+
+async def test_registry_auths_are_saved_without_telling_an_id(client: Client) -> None:
+    """The id is found by name; an auth in use is not deleted; passwords can be masked."""
+    body = {"name": "ghcr.io", "username": "me", "password": "s3cret"}
+    assert await client.post("/repository/auth/save", body) == {}
+    auths = cast("list[Json]", (await client.get("/repository/auths"))["data"])
+    mine = next(auth for auth in auths if auth["name"] == "ghcr.io")
+    assert mine["password"] == "s3cret"
+    await client.control("PATCH", "/settings", {"maskPasswords": True})
+    auths = cast("list[Json]", (await client.get("/repository/auths"))["data"])
+    assert {auth["password"] for auth in auths} == {"**********"}
+    in_use = next(auth for auth in auths if auth["name"] != "ghcr.io")
+    error = await client.refused("/repository/auth/delete", {"id": in_use["id"]})
+    assert error["reason"] == "IMAGE_AUTH_IN_USE"
+    assert await client.post("/repository/auth/delete", {"id": mine["id"]}) == {}
+
+
+async def test_network_storages_grow_and_are_guarded(client: Client) -> None:
+    """Both list paths, both id names; in use, too large and unsupported have their reasons."""
+    body: Json = {"clusterId": "us-west-1", "storageName": "data", "storageSize": 50}
+    storage = await client.post("/networkstorage/create", body)
+    assert storage["storageSize"] == 50
+    storage_id = storage["storageId"]
+    update = {"storageId": storage_id, "storageName": "data", "storageSize": "80"}
+    assert await client.post("/networkstorage/update", update) == {}
+    error = await client.refused("/networkstorage/update", {**update, "storageSize": 20})
+    assert error["reason"] == "VALIDATOR_PARAM"
+    error = await client.refused("/networkstorage/create", {**body, "storageSize": 99_999})
+    assert (error["reason"], error["metadata"]) == ("NETWORK_STORAGE_TOO_LARGE", {"limit": "10240"})
+    error = await client.refused("/networkstorage/create", {**body, "clusterId": "as-in-1"})
+    assert error["reason"] == "CUR_CLUSTER_NETWORK_STORAGE_NOT_SUPPORT"
+    for path in ("/networkstorages/list", "/networkstorages"):
+        reply = await client.get(path)
+        assert [row["storageSize"] for row in cast("list[Json]", reply["data"])] == [80]
+    instance_id = await client.create(networkStorages=[{"Id": storage_id}], clusterId="us-west-1")
+    error = await client.refused("/networkstorage/delete", {"id": storage_id})
+    assert error["reason"] == "NETWORK_STORAGE_IN_USE"
+    await client.post("/gpu/instance/delete", {"instanceId": instance_id})
+    await client.advance(60)
+    assert await client.post("/networkstorage/delete", {"id": storage_id}) == {}
+
+
+async def test_a_created_storage_may_be_a_bare_string(client: Client) -> None:
+    """That is what the documentation says, against what a live test saw."""
+    await client.control("PATCH", "/settings", {"storageCreateReply": "string"})
+    response = await client.raw(
+        "POST",
+        "/networkstorage/create",
+        json={"clusterId": "us-west-1", "storageName": "data", "storageSize": 50},
+    )
+    assert isinstance(response.json(), str)
+
+
+async def test_networks_become_ready_and_show_their_members(client: Client) -> None:
+    """creating, then ready; listed under both names; not deleted while in use."""
+    made = await client.post("/network/create", {"clusterId": "us-west-1", "name": "lan"})
+    network = cast("list[Json]", made["network"])[0]
+    assert network["state"] == {"state": "creating", "error": ""}
+    await client.advance(10)
+    instance_id = await client.create(networkId=network["Id"])
+    reply = await client.get("/networks")
+    assert reply["network"] == reply["networks"]
+    row = cast("list[Json]", reply["networks"])[0]
+    assert cast("Json", row["state"])["state"] == "ready"
+    assert [each["Id"] for each in cast("list[Json]", row["Addresses"])] == [instance_id]
+    error = await client.refused("/network/delete", {"networkId": network["Id"]})
+    assert error["reason"] == "NETWORK_IN_USE"
+    await client.post("/network/update", {"networkId": network["Id"], "name": "wan"})
+    shown = await client.get("/network", networkId=str(network["Id"]))
+    assert cast("list[Json]", shown["network"])[0]["name"] == "wan"
+    other = await client.post("/network/create", {"clusterId": "us-west-1"})
+    other_id = cast("list[Json]", other["network"])[0]["Id"]
+    assert await client.post("/network/delete", {"networkId": other_id}) == {}
+
+
+async def test_saving_an_image_is_a_job_that_can_be_broken_off(client: Client) -> None:
+    """pulling, running, success; broken off it is `break`; a migration cannot be broken off."""
+    instance_id = await client.running()
+    body = {"instanceId": instance_id, "image": "registry.example.com/team/saved:1"}
+    job_id = (await client.post("/job/save/image", body))["jobId"]
+    assert await job_state(client, job_id) == "pulling"
+    await client.advance(100)
+    assert await job_state(client, job_id) == "success"
+    job_id = (await client.post("/job/save/image", body))["jobId"]
+    assert (await client.refused("/job/save/image", body))["message"] == "invalid state change"
+    assert await client.post("/job/break", {"jobId": job_id}) == {"jobId": job_id}
+    assert await job_state(client, job_id) == "break"
+    job_id = (await client.post("/gpu/instance/migrate", {"instanceId": instance_id}))["jobId"]
+    error = await client.refused("/job/break", {"jobId": job_id})
+    assert error["reason"] == "MIGRATION_JOB_NOT_BREAKABLE"
+    assert (await client.refused("/job/break", {"job_id": job_id}))["reason"] == "VALIDATOR_PARAM"
+
+
+async def job_state(client: Client, job_id: object) -> object:
+    """The state of one job."""
+    jobs = cast("list[Json]", (await client.get("/jobs", jobId=str(job_id)))["jobs"])
+    return cast("Json", jobs[0]["state"])["state"]
+
+
+async def test_images_are_prewarmed(client: Client) -> None:
+    """Pending, Running, Succeeded; with a quota, a note that can be edited, and deletion."""
+    made = await client.post(
+        "/image/prewarm",
+        {"imageUrl": "a/b/c:1", "clusterId": "us-ca-6", "productIds": ["4090.16c62g"]},
+    )
+    row = await prewarm_row(client)
+    assert (row["state"], row["imageName"]) == ("Pending", "c")
+    await client.post("/image/prewarm/edit", {"id": made["id"], "note": "soon"})
+    await client.advance(300)
+    row = await prewarm_row(client)
+    assert (row["state"], row["note"]) == ("Succeeded", "soon")
+    assert (await client.get("/image/prewarm/quota"))["total"] == 1
+    await client.post("/image/prewarm/delete", {"ids": [made["id"]]})
+    assert (await client.get("/image/prewarm"))["total"] == 0
+
+
+async def prewarm_row(client: Client) -> Json:
+    """The only prewarm task."""
+    return cast("list[Json]", (await client.get("/image/prewarm"))["data"])[0]
+
+
+async def test_metrics_lag_and_fall_back_to_defaults(client: Client) -> None:
+    """A minute behind, one series per GPU; nonsense parameters mean the defaults."""
+    instance_id = await client.running(gpuNum=2)
+    await client.advance(600)
+    path = "/openapi/v1/metrics/gpu/instance"
+    reply = await client.get(path, instanceId=instance_id, interval="soon")
+    points = cast("list[Json]", reply["cpuUtilization"])
+    assert len(points) == 5
+    assert int(str(points[-1]["timestamp"])) <= client.emulator.clock.now() - 60
+    gpus = cast("Json", reply["gpuUtilization"])
+    assert len(cast("list[Json]", gpus["gpuIds"])) == 2
+    assert reply == await client.get(path, instanceId=instance_id, interval=3)
+
+
+async def test_the_balance_is_in_strings_and_can_run_out(client: Client) -> None:
+    """At 0 neither create nor start is possible, each in its own words."""
+    [exited] = await client.seed(count=1, status="exited")
+    await client.control("PATCH", "/settings", {"balance": 0})
+    reply = await client.get("/openapi/v1/billing/balance/detail")
+    assert reply["availableBalance"] == "0"
+    error = await client.refused("/gpu/instance/start", {"instanceId": exited})
+    assert error["reason"] == "EXPIRED_OR_BALANCE_NOT_ENOUGH"
+    body = {"productId": "gpu-basic.8c32g", "gpuNum": 1, "rootfsSize": 10, "imageUrl": "u"}
+    assert (await client.refused("/gpu/instance/create", body))["reason"] == "BALANCE_NOT_ENOUGH"
+
+
+async def test_bills_count_from_pulling_to_stopping(client: Client) -> None:
+    """What runs an hour costs its hourly price; what is stopped costs no more."""
+    instance_id = await client.running(gpuNum=2)
+    await client.advance(3600)
+    await client.post("/gpu/instance/stop", {"instanceId": instance_id})
+    await client.advance(60)
+    first = cast("list[Json]", (await client.get("/openapi/v1/billing/bill/list"))["bills"])
+    assert int(str(first[0]["amount"])) == pytest.approx(60_000, rel=0.1)
+    await client.advance(3600)
+    again = cast("list[Json]", (await client.get("/openapi/v1/billing/bill/list"))["bills"])
+    assert again[0]["amount"] == first[0]["amount"]

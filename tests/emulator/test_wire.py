@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact field sets and types of what the API says (docs/upstream.md §2 to §5)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from .conftest import Client, Json
+
+ALWAYS_STRINGS = ("cpuNum", "memory", "gpuNum", "endTime", "spotReclaimTime", "createdAt")
+
+INSTANCE_FIELDS = {
+    "id", "name", "clusterId", "clusterName", "status", "imageUrl", "imageAuthId", "command",
+    "entrypoint", "cpuNum", "memory", "gpuNum", "productId", "productName", "rootfsSize",
+    "portMappings", "volumeMounts", "statusError", "network", "node", "envs", "tools", "jobs",
+    "kind", "billingMode", "endTime", "spotStatus", "spotReclaimTime", "createdAt",
+    "lastStartedAt", "lastStoppedAt", "instancePrice", "freeStorageSize", "keepDataDay",
+    "connectComponentSSH", "connectComponentWebTerminal", "connectComponentJupyter",
+    "connectComponentLog",
+}  # fmt: skip
+
+PRODUCT_FIELDS = {
+    "id", "name", "cpuPerGpu", "memoryPerGpu", "diskPerGpu", "availableDeploy", "canBuy",
+    "minRootFS", "maxRootFS", "minLocalStorage", "maxLocalStorage", "regions", "price",
+    "monthlyPrice", "billingMethods", "inventoryState", "prices", "spotPrice",
+}  # fmt: skip
+
+
+async def test_an_instance_has_the_field_set_of_the_api(client: Client) -> None:
+    """Every documented field is there in every status, and 64-bit numbers are strings."""
+    instance_id = await client.create()
+    for _ in range(2):
+        shown = await client.instance(instance_id)
+        assert set(shown) == INSTANCE_FIELDS
+        for name in ALWAYS_STRINGS:
+            assert isinstance(shown[name], str), name
+        assert isinstance(shown["rootfsSize"], int)
+        assert isinstance(shown["node"], dict)
+        await client.advance(300)
+
+
+async def test_get_and_list_show_the_same_row(client: Client) -> None:
+    """A row of the list is what get says about it."""
+    instance_id = await client.running(ports="80/http", tools=[jupyter()])
+    assert await client.rows() == [await client.instance(instance_id)]
+
+
+async def test_docs_mode_has_the_types_of_the_documentation(client: Client) -> None:
+    """Node is a list, volume sizes and prices are numbers; without the mode they are not."""
+    storage = await client.post(
+        "/networkstorage/create",
+        {"clusterId": "us-west-1", "storageName": "data", "storageSize": 50},
+    )
+    mounts = [{"Id": storage["storageId"], "mountPoint": "/data"}]
+    instance_id = await client.create(networkStorages=mounts, clusterId="us-west-1")
+    volume = {"type": "network", "size": "50", "id": storage["storageId"], "mountPath": "/data"}
+    assert (await client.instance(instance_id))["volumeMounts"] == [volume]
+
+    await client.control("PATCH", "/settings", {"docsMode": True})
+    shown = await client.instance(instance_id)
+    assert shown["node"] == [{"maxRootfsSize": 6144}]
+    assert shown["volumeMounts"] == [{**volume, "size": 50}]
+    product = cast("list[Json]", (await client.get("/products"))["data"])[0]
+    assert product["price"] == 30000
+
+
+async def test_a_product_has_the_field_set_of_the_api(client: Client) -> None:
+    """Prices are strings; spotPrice is the only field that may be absent."""
+    rows = cast("list[Json]", (await client.get("/products"))["data"])
+    assert len(rows) >= 8
+    for row in rows:
+        assert set(row) | {"spotPrice"} == PRODUCT_FIELDS
+        assert isinstance(row["price"], str)
+        assert row["inventoryState"] in {"none", "low", "normal", "high"}
+    assert any("spotPrice" not in row for row in rows)
+    assert any(row["spotPrice"] == "0" for row in rows if "spotPrice" in row)
+
+
+async def test_a_cluster_has_the_field_set_of_the_api(client: Client) -> None:
+    """All five keys, and names that differ from ids by more than case."""
+    rows = cast("list[Json]", (await client.get("/clusters"))["data"])
+    names = {str(row["name"]).split(" ")[0] for row in rows}
+    assert {"US-WEST-01", "CN-HK-01", "EU-WEST-01"} <= names
+    assert len(rows) >= 6
+    for row in rows:
+        assert set(row) == {
+            "id",
+            "name",
+            "availableGpuType",
+            "supportNetworkStorage",
+            "supportInstanceNetwork",
+        }
+
+
+async def test_connect_components_appear_with_running_and_change_with_each_start(
+    client: Client,
+) -> None:
+    """SSH port and password, Jupyter and terminal are empty before, new after each start."""
+    instance_id = await client.create(tools=[jupyter()], ports="8888/http")
+    shown = await client.instance(instance_id)
+    assert shown["connectComponentSSH"] == {"sshCommand": "", "password": "", "isRunning": False}
+    assert shown["portMappings"] == []
+    await client.advance(300)
+    first = await client.instance(instance_id)
+    ssh = cast("Json", first["connectComponentSSH"])
+    assert str(ssh["sshCommand"]).startswith("ssh -p ")
+    assert str(ssh["sshCommand"]).endswith(" root@127.0.0.1")
+    assert cast("Json", first["connectComponentJupyter"])["isRunning"] is True
+
+    await client.post("/gpu/instance/stop", {"instanceId": instance_id})
+    await client.advance(60)
+    assert (await client.instance(instance_id))["portMappings"] == []
+    await client.post("/gpu/instance/start", {"instanceId": instance_id})
+    await client.advance(300)
+    second = await client.instance(instance_id)
+    for name in ("connectComponentSSH", "connectComponentWebTerminal", "portMappings"):
+        assert first[name] != second[name], name
+
+
+async def test_a_rendered_row_is_never_stale(client: Client) -> None:
+    """The cache of rows follows time, changes, settings and the address it was asked under."""
+    instance_id = await client.running(ports="80/http")
+    assert (await client.rows())[0]["name"] == "my-instance"
+    await client.control("PATCH", f"/instances/{instance_id}", {"name": "other"})
+    assert (await client.rows())[0]["name"] == "other"
+    await client.post("/gpu/instance/stop", {"instanceId": instance_id})
+    assert (await client.rows())[0]["status"] == "toStop"
+    await client.advance(60)
+    assert (await client.rows())[0]["status"] == "exited"
+
+
+def jupyter() -> Json:
+    """The Jupyter tool, as a create asks for it."""
+    return {"name": "Jupyter", "port": "8888", "type": "http"}
