@@ -109,6 +109,16 @@ class RawServer:
         """Never answer."""
         return self.raw(b"")
 
+    async def until_connected(self) -> None:
+        """Wait until somebody is connected."""
+        while not self.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    async def until_asked(self) -> None:
+        """Wait until a request has arrived."""
+        while not self.received:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
     async def drop_idle(self) -> None:
         """Close every connection from this side and let the other side's kernel learn of it."""
         for writer in list(self._writers):
@@ -157,7 +167,7 @@ async def raw() -> AsyncIterator[RawServer]:
 @pytest.fixture
 def ids() -> Ids:
     """Randomness that is the same each time."""
-    return Ids(random.Random(7))
+    return Ids(random.Random(7))  # noqa: S311
 
 
 @dataclass(slots=True)

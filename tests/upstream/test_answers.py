@@ -28,11 +28,13 @@ NOW = 1_760_000_000_000
 
 
 def answer(status: int, reason: str = "", message: str = "m") -> Answer:
+    """Make an answer with an error body."""
     body = {"code": status, "reason": reason, "message": message, "metadata": {}}
     return Answer(status, {}, orjson.dumps(body))
 
 
 def judge(operation: Operation, given_answer: Answer) -> UpstreamError | None:
+    """Say what it stands for."""
     return failure(operation, given_answer, now=NOW)
 
 

@@ -28,10 +28,11 @@ from novitai.upstream.models import CreateInstance, NetworkStorageMount, Port, T
 from novitai.upstream.writing import create_body
 
 if TYPE_CHECKING:
-    from upstream.conftest import Maker, RawServer
+    from .conftest import Maker, RawServer
 
 
 async def create(client: NovitaClient, request: CreateInstance, *, send_by: int = 2**62) -> str:
+    """Take both steps of a create."""
     permit = await client.permit_create()
     return await client.create(request, permit=permit, send_by=send_by)
 
@@ -285,8 +286,7 @@ async def test_the_time_is_checked_after_connecting(
 
             async def trace(event: str, info: object) -> None:
                 if event.endswith("connect_tcp.complete"):
-                    while not raw.connections:
-                        await asyncio.sleep(0.001)
+                    await raw.until_connected()
                 await inner(event, info)
 
             request.extensions["trace"] = trace
@@ -370,8 +370,7 @@ async def test_a_create_that_is_cancelled_is_not_repeated(
     """And it says nothing about upstream."""
     client = make.at(raw.silence().url)
     task = asyncio.create_task(create(client, wanted))
-    while not raw.posts():
-        await asyncio.sleep(0.002)
+    await raw.until_asked()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -23,6 +23,7 @@ FAULT = ServerError("x", http_status=500)
 
 @pytest.fixture
 def record(clock: ManualClock) -> HealthRecord:
+    """A record that knows nothing yet."""
     return HealthRecord(clock)
 
 

@@ -53,6 +53,7 @@ def limiter(clock: ManualClock, ids: Ids) -> Limiter:
 
 @pytest.fixture
 def crowd(limiter: Limiter, clock: ManualClock) -> Crowd:
+    """Callers at its gate."""
     return Crowd(limiter, clock)
 
 
@@ -142,17 +143,17 @@ async def test_a_permit_given_to_one_just_cancelled_comes_back(ids: Ids) -> None
 
         async def sleep(self, seconds: float) -> None:
             await super().sleep(seconds)
-            if len(crowd.through) == 2:
-                asyncio.get_running_loop().call_soon(crowd.tasks[2].cancel)
+            if len(callers.through) == 2:
+                asyncio.get_running_loop().call_soon(callers.tasks[2].cancel)
 
     clock = Untimely()
-    crowd = Crowd(Limiter(10, clock=clock, ids=ids), clock)
-    await crowd.come(READ, "used", count=2)
-    await crowd.come(READ, "gives up")
-    await crowd.come(READ, "stays")
+    callers = Crowd(Limiter(10, clock=clock, ids=ids), clock)
+    await callers.come(READ, "used", count=2)
+    await callers.come(READ, "gives up")
+    await callers.come(READ, "stays")
     await clock.advance(60 / 9 + 0.01)
 
-    assert crowd.names == ["used", "used", "stays"]
+    assert callers.names == ["used", "used", "stays"]
 
 
 async def test_no_one_waiting_leaves_nothing_behind(crowd: Crowd) -> None:

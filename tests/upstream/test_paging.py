@@ -38,6 +38,7 @@ class Upstream:
 
 
 async def gather(upstream: Upstream, first_page: int = 1) -> Collected[str]:
+    """Go through all its pages."""
     return await collect(upstream, first_page=first_page)
 
 
@@ -48,7 +49,7 @@ async def test_every_row_is_found_whatever_the_first_page_is_called(
     rows: int,
     cap: int,
     base: int,
-    alias: bool,  # noqa: FBT001
+    alias: bool,
 ) -> None:
     """Twice in a row, for the second listing begins where the first one learnt to."""
     upstream = Upstream(rows, cap=cap, base=base, alias=alias)

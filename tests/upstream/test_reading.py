@@ -56,6 +56,7 @@ FIELDS = sorted({*ROW, "sshCommand", "sshPassword", "lastStartedAt", "instancePr
 
 
 def read(row: Object) -> UpstreamInstance:
+    """Read a row that has an id."""
     found = reading.instance(row)
     assert found is not None
     return found
@@ -82,7 +83,7 @@ def test_a_row_is_read_whole() -> None:
 
 def test_numbers_may_be_numbers_where_text_is_usual_and_the_other_way_round() -> None:
     """The reference and the service disagree on types."""
-    other = {
+    other: Object = {
         **ROW,
         "gpuNum": 1,
         "cpuNum": 16,

@@ -57,7 +57,7 @@ def test_a_number_is_read_from_a_number_or_from_text(value: Json, read: int | No
     ],
 )
 def test_a_moment_is_unix_seconds_made_milliseconds(value: Json, read: int | None) -> None:
-    """ "0" and "-1" mean that there is none."""
+    """And "0" and "-1" mean that there is none."""
     assert wire.moment(value) == read
 
 
@@ -65,7 +65,7 @@ def test_a_moment_is_unix_seconds_made_milliseconds(value: Json, read: int | Non
     ("value", "read"),
     [(True, True), ("true", True), ("False", False), (1, True), (0, False), (2, None), ("", None)],
 )
-def test_a_truth_value_may_be_text(value: Json, read: bool | None) -> None:  # noqa: FBT001
+def test_a_truth_value_may_be_text(value: Json, read: bool | None) -> None:
     """And what is no truth value is none, not false."""
     assert wire.flag(value) is read
 
