@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+from starlette.responses import Response
+
+from novitai.api.accept import JSON
+from novitai.lifecycle.idempotency import Reply
+
+
+def json_answer(
+    body: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with JSON."""
+    return Response(orjson.dumps(body), status, headers, JSON)
+
+
+def from_reply(reply: Reply) -> Response:
+    """Answer with what was rendered, perhaps for an earlier request with the same key."""
+    headers = dict(reply.headers)
+    if reply.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(reply.body, reply.status, headers, JSON)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP application: routes, errors, document, and the one middleware around it all."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from novitai.api import docs_page, documentation, errors
+from novitai.api.auth import Guard
+from novitai.api.health import HealthRoutes
+from novitai.api.instances import InstanceRoutes
+from novitai.api.keys import KeyRoutes
+from novitai.api.middleware import Gateway
+from novitai.api.routes import Operation, Router
+from novitai.api.services import FAILED_AUTHENTICATIONS, Services
+
+
+def create_api(services: Services, *, extra: tuple[Operation, ...] = ()) -> Gateway:
+    """Build the ASGI application.
+
+    Serve it with `proxy_headers=False`: who is believed about `X-Forwarded-*` is decided here.
+
+    Args:
+        services: What the routes need.
+        extra: Further operations; tests put in what goes wrong on purpose.
+    """
+    app = create_app(services, extra=extra)
+    return Gateway(
+        app,
+        clock=services.clock,
+        ids=services.ids,
+        metrics=services.requests,
+        rules=services.rules,
+    )
+
+
+def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> FastAPI:
+    """Build what stands within the middleware: the routes and their document."""
+    app = FastAPI(
+        title="novitai",
+        version=version("novitai"),
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    errors.install(app, services.clock)
+    documentation.install(app)
+    guard = Guard(services.keys, services.clock, services.quota, FAILED_AUTHENTICATIONS)
+    router = Router(app, guard, services.clock)
+    for routes in (InstanceRoutes(services), KeyRoutes(services), HealthRoutes(services)):
+        router.add(*routes.operations())
+    router.add(*extra)
+    router.finish()
+    docs_page.install(app)
+    return app

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is calling, whether they may, and whether they call too often."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from starlette.requests import Request
+
+from novitai.api.context import RequestContext
+from novitai.api.limits import Buckets, Quota, Taken
+from novitai.clock import Clock
+from novitai.domain.api_key import Scope, allows
+from novitai.errors import Forbidden, RateLimited, Unauthorized
+from novitai.lifecycle.keys import Caller, KeyRing
+
+_BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
+
+
+class Guard:
+    """Stands before every route that needs a key."""
+
+    def __init__(self, keys: KeyRing, clock: Clock, quota: Quota, failures: Quota) -> None:
+        self._keys = keys
+        self._calls = Buckets(quota, clock)
+        self._failures = Buckets(failures, clock)
+        window = round(quota.capacity * quota.interval)
+        self._policy = f'"key";q={quota.capacity};w={window}'
+
+    async def admit(self, request: Request, context: RequestContext, needed: Scope) -> Caller:
+        """Let a caller in who has a good key, the needed scope and a token left.
+
+        Raises:
+            Unauthorized: no key, or none that is good.
+            RateLimited: too many calls with this key, or too many failures from this address.
+            Forbidden: the key lacks the scope.
+        """
+        caller = await self._authenticate(request)
+        if caller is None:
+            raise self._refused(context)
+        context.key_id = caller.key_id
+        taken = self._calls.take(caller.key_id)
+        context.headers += self._headers(taken)
+        if not taken.allowed:
+            raise RateLimited("Rate limit exceeded", retry_after=taken.retry_after)
+        if not allows(caller.scopes, needed):
+            raise Forbidden(
+                f"This API key lacks the scope '{needed.value}'",
+                details={"missingScope": needed.value},
+            )
+        return caller
+
+    async def _authenticate(self, request: Request) -> Caller | None:
+        given = request.headers.getlist("authorization")
+        match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
+        return None if match is None else await self._keys.authenticate(match[1])
+
+    def _refused(self, context: RequestContext) -> Unauthorized | RateLimited:
+        # Only now: a good key is never refused for what others do from the same address.
+        taken = self._failures.take(context.client)
+        if not taken.allowed:
+            return RateLimited(
+                "Too many failed authentications from this address", retry_after=taken.retry_after
+            )
+        # The same words for every reason: a guesser learns nothing.
+        return Unauthorized(
+            "A valid API key is required: Authorization: Bearer <key>",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+    def _headers(self, taken: Taken) -> list[tuple[str, str]]:
+        """Write draft-ietf-httpapi-ratelimit-headers-10, which is not an RFC yet."""
+        return [
+            ("RateLimit-Policy", self._policy),
+            ("RateLimit", f'"key";r={taken.remaining};t={taken.reset}'),
+        ]

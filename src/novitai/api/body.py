@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading request bodies: strict JSON objects, of bounded size, in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from starlette.requests import Request
+
+from novitai.errors import (
+    FieldError,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+
+MAX_BODY: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBody:
+    """A request's JSON object, and a digest that is the same for the same object."""
+
+    fields: Mapping[str, object]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the object with its keys sorted: spaces and order make no other request."""
+        canonical = orjson.dumps(self.fields, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(canonical).hexdigest()
+
+
+async def read_body(request: Request, *, optional: bool, seconds: float) -> JsonBody:
+    """Read a JSON object.
+
+    Args:
+        request: Whose body to read.
+        optional: Whether every field is optional, so that an absent or empty body is `{}`.
+        seconds: How long the client may take to send it.
+
+    Raises:
+        PayloadTooLarge: it is over 1 MiB.
+        UnsupportedMediaType: it is not declared as JSON.
+        ValidationFailed: it is not JSON (`INVALID_JSON`), or not an object.
+        RequestTimeout: it did not come in time.
+    """
+    raw = await read_bytes(request, seconds)
+    declared = request.headers.get("content-type", "")
+    if not raw:
+        if optional:
+            return JsonBody({})
+        if not declared:
+            raise ValidationFailed("The request needs a JSON body", code="INVALID_JSON")
+    if not _is_json(declared):
+        raise UnsupportedMediaType("The request body must be sent as application/json")
+    value = parse(raw)
+    if not isinstance(value, dict):
+        detail = FieldError("body", "The body must be a JSON object", has_value=False)
+        raise ValidationFailed("Validation failed", details=[detail])
+    return JsonBody(value)
+
+
+async def read_bytes(request: Request, seconds: float) -> bytes:
+    """Read the bytes of a body, at most 1 MiB of them.
+
+    Raises:
+        PayloadTooLarge: there are more.
+        RequestTimeout: they did not come in time.
+    """
+    chunks = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                chunks += chunk
+                if len(chunks) > MAX_BODY:
+                    raise too_large()
+    except TimeoutError:
+        raise RequestTimeout("The request body did not arrive in time; nothing was done") from None
+    return bytes(chunks)
+
+
+def too_large() -> PayloadTooLarge:
+    """Make the error for a body that is too large."""
+    return PayloadTooLarge(f"The request body is larger than {MAX_BODY} bytes")
+
+
+def parse(raw: bytes) -> object:
+    """Read strict JSON: UTF-8, no NaN, no lone surrogates, no key twice, not nested without end.
+
+    Raises:
+        ValidationFailed: `INVALID_JSON`, with the reason.
+    """
+    try:
+        value: object = orjson.loads(raw)
+        # orjson is strict in all but this: of two equal keys it takes the last.
+        if isinstance(value, dict | list):
+            json.loads(raw, object_pairs_hook=_without_duplicates)
+    except orjson.JSONDecodeError as error:
+        raise _invalid(str(error)) from None
+    except RecursionError:
+        raise _invalid("nested too deep") from None
+    except ValueError:  # a number of thousands of digits
+        raise _invalid("a number is too long") from None
+    except _DuplicateKeyError:
+        raise _invalid("an object has the same key twice") from None
+    return value
+
+
+class _DuplicateKeyError(Exception):
+    """An object has the same key twice."""
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise _DuplicateKeyError
+
+
+def _invalid(reason: str) -> ValidationFailed:
+    return ValidationFailed(f"The request body is not valid JSON: {reason}", code="INVALID_JSON")
+
+
+def _is_json(declared: str) -> bool:
+    media, _, parameters = declared.partition(";")
+    media = media.strip().lower()
+    charset = parameters.replace(" ", "").replace('"', "").lower()
+    if "charset=" in charset and "charset=utf-8" not in charset:
+        return False
+    return media == "application/json" or (
+        media.startswith("application/") and media.endswith("+json")
+    )

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of the request that is being answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope as AsgiScope
+
+_KEY: Final = "novitai.context"
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """One request. `received_at` and `deadline` in Unix milliseconds, `began` in steady seconds.
+
+    Attributes:
+        client: The address of the caller, looked up behind trusted proxies.
+        headers: Headers that the answer gets whatever it is.
+        route: The template of the route that answers; None where none does.
+        key_id: Whose key it was, once that is known; for the log.
+    """
+
+    request_id: str
+    correlation_id: str | None
+    client: str
+    accept: str
+    received_at: int
+    deadline: int
+    began: float
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    route: str | None = None
+    key_id: str | None = None
+
+
+def attach(scope: AsgiScope, context: RequestContext) -> None:
+    """Make the context part of an ASGI scope."""
+    scope[_KEY] = context
+
+
+def context_of(connection: HTTPConnection) -> RequestContext:
+    """Return the context that the middleware attached."""
+    return cast("RequestContext", connection.scope[_KEY])

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The OpenAPI document, and a page of it that needs nothing from anywhere but this server."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from novitai.api.answers import json_answer
+from novitai.api.context import context_of
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>novitai API</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+<main><noscript>This page needs JavaScript; the document is at openapi.json.</noscript></main>
+<script>{script}</script>
+</html>
+"""
+
+
+OPENAPI_PATH: Final = "/openapi.json"
+DOCS_PATH: Final = "/docs"
+
+
+def install(app: FastAPI) -> None:
+    """Serve the document and the page; no key is needed for either."""
+    page, policy = _page()
+
+    async def document(request: Request) -> Response:
+        context_of(request).route = OPENAPI_PATH
+        return json_answer(app.openapi())
+
+    async def docs(request: Request) -> Response:
+        context_of(request).route = DOCS_PATH
+        headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+        return Response(page, 200, headers, "text/html")
+
+    app.add_route(OPENAPI_PATH, document, methods=["GET"], include_in_schema=False)
+    app.add_route(DOCS_PATH, docs, methods=["GET"], include_in_schema=False)
+
+
+def _page() -> tuple[bytes, str]:
+    folder = files("novitai.api") / "static"
+    style = (folder / "docs.css").read_text("utf-8")
+    # Relative, so that the page works with `/v1` in front and behind a proxy's prefix.
+    script = (folder / "docs.js").read_text("utf-8")
+    script = script.replace("__OPENAPI__", OPENAPI_PATH.lstrip("/"))
+    page = _PAGE.format(style=style, script=script).encode()
+    policy = (
+        f"default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; "
+        f"form-action 'none'; frame-ancestors 'none'; "
+        f"style-src {_hash(style)}; script-src {_hash(script)}"
+    )
+    return page, policy
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

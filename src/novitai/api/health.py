@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/health`: whether this process and what it depends on are well. Nothing is called upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from starlette.responses import Response
+
+from novitai.api.answers import json_answer
+from novitai.api.routes import Call, Operation
+from novitai.api.schemas import HealthCheckResponse, ProbeResponse
+from novitai.api.services import Services
+from novitai.clock import iso
+
+WORKER_UNSEEN_MS: Final = 30_000
+_ANSWER_WITHIN: Final = 2.0
+_MB: Final = 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class HealthRoutes:
+    """Handlers of the health routes."""
+
+    def __init__(self, services: Services) -> None:
+        self._sources = services.health
+        self._jobs = services.jobs
+        self._requests = services.requests
+        self._process = services.process
+        self._clock = services.clock
+
+    def operations(self) -> list[Operation]:
+        """Declare the routes."""
+        return [
+            Operation(
+                method="GET",
+                path="/health",
+                handler=self.health,
+                scope=None,
+                tag="Health",
+                summary="Health of the process and of what it depends on",
+                answers={200: HealthCheckResponse, 503: HealthCheckResponse},
+            ),
+            Operation(
+                method="GET",
+                path="/health/live",
+                handler=self.live,
+                scope=None,
+                tag="Health",
+                summary="Whether the process answers",
+                answers={200: ProbeResponse},
+            ),
+            Operation(
+                method="GET",
+                path="/health/ready",
+                handler=self.ready,
+                scope=None,
+                tag="Health",
+                summary="Whether the database answers",
+                answers={200: ProbeResponse, 503: ProbeResponse},
+            ),
+        ]
+
+    async def health(self, _call: Call) -> Response:
+        """Tell how everything is: 200 when all is well, 503 when anything is not."""
+        queue, database = await asyncio.gather(
+            _works("jobQueue", self._queue_seen), _works("database", self._ping)
+        )
+        services = {
+            "novitaApi": not self._sources.upstream_down(),
+            "jobQueue": queue,
+            "cache": await _works("cache", self._cache_works),
+        }
+        healthy = database and all(services.values())
+        body = {
+            "status": "healthy" if healthy else "unhealthy",
+            "timestamp": iso(self._clock.now()),
+            "services": {name: "up" if up else "down" for name, up in services.items()},
+            "uptime": round(self._process.uptime, 3),
+            "performance": self._performance(),
+            "system": self._system(),
+        }
+        return json_answer(body, 200 if healthy else 503, {"Cache-Control": "no-store"})
+
+    async def live(self, _call: Call) -> Response:
+        """Tell that the process answers."""
+        return self._probe(True)
+
+    async def ready(self, _call: Call) -> Response:
+        """Tell whether the database answers, so that requests can be served."""
+        return self._probe(await _works("database", self._ping))
+
+    def _probe(self, well: bool) -> Response:
+        body = {"status": "ok" if well else "unavailable", "timestamp": iso(self._clock.now())}
+        return json_answer(body, 200 if well else 503, {"Cache-Control": "no-store"})
+
+    async def _queue_seen(self) -> bool:
+        return self._clock.now() - await self._sources.queue_seen() <= WORKER_UNSEEN_MS
+
+    async def _ping(self) -> bool:
+        await self._sources.ping()
+        return True
+
+    async def _cache_works(self) -> bool:
+        return self._sources.cache_works()
+
+    def _performance(self) -> dict[str, object]:
+        minute = self._requests.last_minute()
+        return {
+            "requestsPerMinute": minute.count,
+            "averageResponseTime": round(minute.average * 1000, 3),
+            "errorRate": round(minute.error_rate * 100, 3),
+            "jobProcessingRate": sum(
+                stats.processed_last_minute for stats in self._jobs.stats().values()
+            ),
+        }
+
+    def _system(self) -> dict[str, object]:
+        memory, cpu = self._process.memory(), self._process.cpu()
+        return {
+            "memory": {
+                "usedMB": round(memory.private / _MB, 1),
+                "totalMB": round(memory.total / _MB, 1),
+                "externalMB": round(memory.shared / _MB, 1),
+                "rss": round(memory.rss / _MB, 1),
+            },
+            "cpu": {
+                "usage": round(cpu.usage * 100, 2),
+                "loadAverage": [round(load, 2) for load in cpu.load_average],
+            },
+        }
+
+
+async def _works(name: str, check: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN):
+            return await check()
+    except Exception as error:  # whatever it is, what was asked for does not work
+        _log.warning("health_check_failed", part=name, error=type(error).__name__)
+        return False

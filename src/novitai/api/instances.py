@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/api/instances`: asking for an instance, reading one, listing them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import orjson
+from starlette.responses import Response
+
+from novitai.api.accept import JSON
+from novitai.api.answers import from_reply, json_answer
+from novitai.api.documentation import Parameter
+from novitai.api.queries import (
+    CURSOR,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    cursor,
+    flag,
+    idempotency_key,
+    limit,
+    next_link,
+    one_of,
+    query_fields,
+)
+from novitai.api.routes import Call, Operation
+from novitai.api.schemas import (
+    CreateInstanceRequest,
+    CreateInstanceResponse,
+    InstanceDetails,
+    ListInstancesResponse,
+)
+from novitai.api.services import Services
+from novitai.clock import iso
+from novitai.domain.api_key import Scope
+from novitai.domain.fields import text
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.validation import parse_create
+from novitai.errors import (
+    CircuitBreakerOpen,
+    Conflict,
+    FieldError,
+    IdempotencyKeyReused,
+    NotFound,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    ValidationFailed,
+)
+from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.instances import Created, InstanceQuery
+
+INSTANCE_ID: Final = Parameter(
+    "instanceId", "The instance's id", {"type": "string", "maxLength": 64}, "path"
+)
+_STATUSES: Final = tuple(status.value for status in InstanceStatus)
+
+NOT_FOUND: Final = NotFound(
+    "Instance 'inst_1697843200_abc123' not found", code="INSTANCE_NOT_FOUND"
+)
+BAD_BODY: Final = (
+    ValidationFailed("The request body is not valid JSON", code="INVALID_JSON"),
+    PayloadTooLarge("The request body is larger than 1048576 bytes"),
+    UnsupportedMediaType("The request body must be sent as application/json"),
+)
+BAD_QUERY: Final = ValidationFailed(
+    "Validation failed", details=[FieldError("limit", "Limit must be between 1 and 1000", "0")]
+)
+IDEMPOTENCY: Final = (
+    Conflict(
+        "The first request with this Idempotency-Key is still running",
+        code="IDEMPOTENCY_IN_PROGRESS",
+        retry_after=1,
+    ),
+    IdempotencyKeyReused("This Idempotency-Key was used before with another request body"),
+)
+
+
+class InstanceRoutes:
+    """Handlers of the instance routes."""
+
+    def __init__(self, services: Services) -> None:
+        self._instances = services.instances
+        self._allow_private = services.allow_private_webhooks
+
+    def operations(self) -> list[Operation]:
+        """Declare the routes."""
+        return [
+            Operation(
+                method="POST",
+                path="/api/instances",
+                handler=self.create,
+                scope=Scope.WRITE,
+                tag="Instances",
+                summary="Ask for an instance",
+                answers={201: CreateInstanceResponse},
+                body=CreateInstanceRequest,
+                parameters=[IDEMPOTENCY_KEY],
+                errors=[
+                    ValidationFailed(
+                        "Validation failed",
+                        details=[
+                            FieldError("name", "Name must be at least 1 character long", ""),
+                            FieldError("gpuNum", "GPU number must be at least 1", 0),
+                        ],
+                    ),
+                    ValidationFailed(
+                        "Product 'gpu-basik' does not exist; the nearest are gpu-basic",
+                        code="INVALID_PRODUCT_NAME",
+                    ),
+                    ValidationFailed(
+                        "Template 'tmpl-0' does not exist", code="INVALID_TEMPLATE_ID"
+                    ),
+                    *BAD_BODY,
+                    Conflict("No 'gpu-basic' fits this request now", code="NO_CAPACITY"),
+                    *IDEMPOTENCY,
+                    UpstreamUnavailable("Novita answered with an error"),
+                    CircuitBreakerOpen("Novita keeps failing", retry_after=30),
+                    UpstreamTimeout("Novita did not answer in time"),
+                ],
+            ),
+            Operation(
+                method="GET",
+                path="/api/instances",
+                handler=self.page,
+                scope=Scope.READ,
+                tag="Instances",
+                summary="List instances",
+                answers={200: ListInstancesResponse},
+                parameters=[
+                    LIMIT,
+                    CURSOR,
+                    Parameter(
+                        "status", "Only this status", {"type": "string", "enum": list(_STATUSES)}
+                    ),
+                    Parameter("region", "Only this region", {"type": "string"}),
+                    Parameter("name", "Only this name", {"type": "string"}),
+                    Parameter(
+                        "includeTerminated",
+                        "Whether to list terminated ones too",
+                        {"type": "boolean", "default": False},
+                    ),
+                ],
+                errors=[BAD_QUERY],
+                hot=True,
+            ),
+            Operation(
+                method="GET",
+                path="/api/instances/{instanceId}",
+                handler=self.one,
+                scope=Scope.READ,
+                tag="Instances",
+                summary="Read one instance",
+                answers={200: InstanceDetails, 304: None},
+                parameters=[
+                    INSTANCE_ID,
+                    Parameter(
+                        "If-None-Match",
+                        "The `ETag` of an earlier answer",
+                        {"type": "string"},
+                        "header",
+                    ),
+                ],
+                errors=[NOT_FOUND],
+                hot=True,
+            ),
+        ]
+
+    async def create(self, call: Call) -> Response:
+        """Accept a request for an instance.
+
+        By the time of the answer it is on record; the instance is bought afterwards, once.
+        """
+        body = await call.body()
+        request = parse_create(body.fields, allow_private=self._allow_private)
+        reply = await self._instances.create(
+            request,
+            reply=_accepted,
+            idempotency=idempotency_key(call, body),
+            deadline=call.context.deadline,
+        )
+        return from_reply(reply)
+
+    async def page(self, call: Call) -> Response:
+        """List instances, newest first; all of them, up to 1,000, where no limit is given."""
+        fields = query_fields(call)
+        status = fields.read("status", one_of("Status", _STATUSES), "")
+        query = InstanceQuery(
+            status=InstanceStatus(status) if status else None,
+            region=fields.read("region", text("Region", longest=64), None),
+            name=fields.read("name", text("Name", longest=100), None),
+            include_terminated=fields.read("includeTerminated", flag("includeTerminated"), False),
+            limit=fields.read("limit", limit, None),
+            cursor=fields.read("cursor", cursor, None),
+        )
+        fields.finish()
+        page = await self._instances.page(query)
+        answer: dict[str, object] = {"instances": page.views, "total": page.total}
+        if page.next_cursor is None:
+            return json_answer(answer)
+        answer["nextCursor"] = page.next_cursor
+        return json_answer(answer, headers={"Link": next_link(call, page.next_cursor)})
+
+    async def one(self, call: Call) -> Response:
+        """Read one instance from our own records; Novita is not called."""
+        shown = await self._instances.get(call.request.path_params["instanceId"])
+        plain = orjson.dumps(shown.view)
+        # `observedAt` changes with every listing of the account, and is no news.
+        tag = f'W/"{hashlib.blake2b(plain, digest_size=12).hexdigest()}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        if _matches(call.request.headers.getlist("if-none-match"), tag):
+            return Response(None, 304, headers)
+        body = shown.view
+        if shown.observed_at is not None:
+            body = {**body, "observedAt": iso(shown.observed_at)}
+        return Response(orjson.dumps(body), 200, headers, JSON)
+
+
+def _accepted(created: Created) -> Reply:
+    body = {
+        "instanceId": created.instance_id,
+        "status": InstanceStatus.CREATING.value,
+        "message": "Instance creation initiated successfully",
+        "estimatedReadyTime": iso(created.estimated_ready_at),
+    }
+    location = f"/api/instances/{created.instance_id}"
+    return Reply(201, {"Location": location}, orjson.dumps(body))
+
+
+def _matches(given: list[str], tag: str) -> bool:
+    """Compare weakly, as `If-None-Match` does (RFC 9110, section 13.1.2)."""
+    opaque = tag.removeprefix("W/")
+    tags = [part.strip() for value in given for part in value.split(",")]
+    return "*" in tags or opaque in [part.removeprefix("W/") for part in tags]

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/api/keys`: making, listing and revoking API keys."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import Response
+
+from novitai.api.answers import json_answer
+from novitai.api.documentation import Parameter
+from novitai.api.instances import BAD_BODY, BAD_QUERY
+from novitai.api.queries import CURSOR, LIMIT, cursor, limit, next_link, query_fields
+from novitai.api.routes import Call, Operation
+from novitai.api.schemas import CreateKeyRequest, CreateKeyResponse, KeyView, ListKeysResponse
+from novitai.api.services import Services
+from novitai.clock import iso
+from novitai.domain.api_key import ApiKey, Scope, in_order
+from novitai.domain.validation import parse_key_request
+from novitai.errors import FieldError, NotFound, ValidationFailed
+from novitai.lifecycle.keys import MAX_PAGE
+
+_KEY_ID: Final = Parameter("keyId", "The key's id", {"type": "string", "maxLength": 64}, "path")
+
+
+class KeyRoutes:
+    """Handlers of the key routes."""
+
+    def __init__(self, services: Services) -> None:
+        self._keys = services.keys
+        self._clock = services.clock
+
+    def operations(self) -> list[Operation]:
+        """Declare the routes."""
+        return [
+            Operation(
+                method="POST",
+                path="/api/keys",
+                handler=self.create,
+                scope=Scope.ADMIN,
+                tag="Keys",
+                summary="Make an API key",
+                answers={201: CreateKeyResponse},
+                body=CreateKeyRequest,
+                errors=[
+                    ValidationFailed(
+                        "Validation failed",
+                        details=[FieldError("name", "Name is required", has_value=False)],
+                    ),
+                    *BAD_BODY,
+                ],
+            ),
+            Operation(
+                method="GET",
+                path="/api/keys",
+                handler=self.page,
+                scope=Scope.ADMIN,
+                tag="Keys",
+                summary="List API keys",
+                answers={200: ListKeysResponse},
+                parameters=[LIMIT, CURSOR],
+                errors=[BAD_QUERY],
+            ),
+            Operation(
+                method="DELETE",
+                path="/api/keys/{keyId}",
+                handler=self.revoke,
+                scope=Scope.ADMIN,
+                tag="Keys",
+                summary="Revoke an API key",
+                answers={200: KeyView},
+                parameters=[_KEY_ID],
+                errors=[NotFound("There is no API key 'key_1'", code="KEY_NOT_FOUND")],
+            ),
+        ]
+
+    async def create(self, call: Call) -> Response:
+        """Make a key. The answer is the only time that the key itself is shown."""
+        body = await call.body()
+        made = await self._keys.create(parse_key_request(body.fields, now=self._clock.now()))
+        shown = _view(made.key)
+        shown["key"] = made.text
+        headers = {"Location": f"/api/keys/{made.key.id}", "Cache-Control": "no-store"}
+        return json_answer(shown, 201, headers)
+
+    async def page(self, call: Call) -> Response:
+        """List keys, newest first, revoked and expired ones too."""
+        fields = query_fields(call)
+        most = fields.read("limit", limit, MAX_PAGE)
+        after = fields.read("cursor", cursor, None)
+        fields.finish()
+        page = await self._keys.page(limit=most, cursor=after)
+        answer: dict[str, object] = {"keys": [_view(key) for key in page.keys]}
+        if page.next_cursor is None:
+            return json_answer(answer)
+        answer["nextCursor"] = page.next_cursor
+        return json_answer(answer, headers={"Link": next_link(call, page.next_cursor)})
+
+    async def revoke(self, call: Call) -> Response:
+        """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
+        return json_answer(_view(await self._keys.revoke(call.request.path_params["keyId"])))
+
+
+def _view(key: ApiKey) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "id": key.id,
+        "name": key.name,
+        "scopes": [scope.value for scope in in_order(key.scopes)],
+        "createdAt": iso(key.created_at),
+    }
+    for name, at in (
+        ("expiresAt", key.expires_at),
+        ("revokedAt", key.revoked_at),
+        ("lastUsedAt", key.last_used_at),
+    ):
+        if at is not None:
+            shown[name] = iso(at)
+    return shown

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one middleware: everything that is true of every request, around the whole application.
+
+It stands outside of the framework's own error layer, so that a defect's answer bears the request id
+too. Plain ASGI: each further layer of `BaseHTTPMiddleware` would cost more than all of this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from novitai.api.body import MAX_BODY, too_large
+from novitai.api.context import RequestContext, attach
+from novitai.api.errors import internal_error, render
+from novitai.api.proxies import Peer, find_peer
+from novitai.api.versioning import without_version
+from novitai.clock import Clock
+from novitai.errors import ApiError, HttpsRequired
+from novitai.ids import Ids
+from novitai.settings import IpNetwork
+from novitai.telemetry.logs import bind
+from novitai.telemetry.requests import UNMATCHED, RequestMetrics
+
+REQUEST_SECONDS: Final = 30.0
+# A body that was refused is read all the same, up to here: a client that is still sending when the
+# connection closes would never see the answer.
+_MAX_DRAINED: Final = 16 * MAX_BODY
+_CLIENT_GONE: Final = 499
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CORRELATION_ID: Final = re.compile(r"[!-~]{1,256}")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say of every request."""
+
+    insist_on_https: bool = False
+    trusted_proxies: Sequence[IpNetwork] = ()
+
+
+class Gateway:
+    """Identifies, checks, counts and logs each request."""
+
+    def __init__(
+        self, app: ASGIApp, *, clock: Clock, ids: Ids, metrics: RequestMetrics, rules: Rules
+    ) -> None:
+        self.app = app
+        self._clock = clock
+        self._ids = ids
+        self._metrics = metrics
+        self._rules = rules
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer one connection; what is no HTTP request goes through as it is."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        peer = find_peer(scope, headers, self._rules.trusted_proxies)
+        context = self._context(headers, peer)
+        exchange = _Exchange(scope, receive, send, context)
+        attach(exchange.scope, context)
+        with bind(request_id=context.request_id):
+            try:
+                await self._answer(exchange, headers, peer)
+            finally:
+                self._account(exchange)
+
+    def _context(self, headers: Headers, peer: Peer) -> RequestContext:
+        now = self._clock.now()
+        request_id = headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = self._ids.request(now)
+        correlation_id = headers.get("x-correlation-id", "")
+        return RequestContext(
+            request_id=request_id,
+            correlation_id=correlation_id if _CORRELATION_ID.fullmatch(correlation_id) else None,
+            client=peer.address,
+            accept=headers.get("accept", ""),
+            received_at=now,
+            deadline=now + int(REQUEST_SECONDS * 1000),
+            began=self._clock.monotonic(),
+        )
+
+    async def _answer(self, exchange: _Exchange, headers: Headers, peer: Peer) -> None:
+        try:
+            refusal = self._refuse(exchange.scope, headers, peer)
+            if refusal is not None:
+                await exchange.drain(headers)
+                await self._tell(exchange, refusal)
+                return
+            await self.app(exchange.scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = _CLIENT_GONE
+        except Exception:  # whatever gets here is a defect of ours: say so, and log it
+            _log.exception("unhandled_error")
+            if exchange.status:
+                return
+            await self._tell(exchange, internal_error())
+
+    def _refuse(self, scope: AsgiScope, headers: Headers, peer: Peer) -> ApiError | None:
+        health = scope["path"] == "/health" or scope["path"].startswith("/health/")
+        exempt = peer.secure or peer.loopback or health
+        if self._rules.insist_on_https and not exempt:
+            return HttpsRequired("HTTPS is required")
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > MAX_BODY:
+            return too_large()
+        return None
+
+    async def _tell(self, exchange: _Exchange, error: ApiError) -> None:
+        response = render(error, exchange.context, self._clock.now())
+        await response(exchange.scope, exchange.receive, exchange.send)
+
+    def _account(self, exchange: _Exchange) -> None:
+        context = exchange.context
+        seconds = self._clock.monotonic() - context.began
+        status = exchange.status or 500
+        route = context.route or UNMATCHED
+        self._metrics.observe(exchange.method, route, status, seconds)
+        _log.info(
+            "request",
+            method=exchange.method,
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
+            client=context.client,
+            key_id=context.key_id,
+        )
+
+
+class _Exchange:
+    """One request and its answer on their way through."""
+
+    def __init__(
+        self, scope: AsgiScope, receive: Receive, send: Send, context: RequestContext
+    ) -> None:
+        path = without_version(scope["path"])
+        self.method: str = scope["method"]
+        # HEAD is GET without the body, on every route.
+        method = "GET" if self.method == "HEAD" else self.method
+        self.scope: AsgiScope = {**scope, "path": path, "method": method}
+        self.scope.pop("raw_path", None)
+        self.context = context
+        self.status = 0
+        self.receive = receive
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Send on, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message.setdefault("headers", [])
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.context.request_id
+            if self.context.correlation_id is not None:
+                headers["X-Correlation-ID"] = self.context.correlation_id
+            for name, value in self.context.headers:
+                headers.append(name, value)
+        elif self.method == "HEAD" and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+    async def drain(self, headers: Headers) -> None:
+        """Read and forget the body of a refused request, unless the client waits for our word."""
+        length = headers.get("content-length", "")
+        if "expect" in headers or (length.isdigit() and int(length) > _MAX_DRAINED):
+            return
+        more, left = True, _MAX_DRAINED
+        while more and left > 0:
+            message = await self.receive()
+            more = message["type"] == "http.request" and message.get("more_body", False)
+            left -= len(message.get("body", b""))

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is calling, and over what, where proxies stand in between.
+
+Only what a trusted proxy says is believed; `X-Forwarded-*` from anybody else is ignored. The server
+must not interpret those headers by itself (uvicorn: `proxy_headers=False`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import Scope as AsgiScope
+
+from novitai.domain.addresses import Address
+from novitai.settings import IpNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The caller behind trusted proxies; `address` is `local` for a Unix socket."""
+
+    address: str
+    secure: bool
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the caller is on this machine."""
+        address = _address(self.address)
+        return self.address == "local" or (address is not None and address.is_loopback)
+
+
+def find_peer(scope: AsgiScope, headers: Headers, trusted: Sequence[IpNetwork]) -> Peer:
+    """Walk back from the connection through trusted proxies to the caller."""
+    client = scope.get("client")
+    peer = client[0] if client else "local"
+    secure = scope["scheme"] == "https"
+    if not trusted or not _is_trusted(peer, trusted):
+        return Peer(peer, secure)
+    # The nearest proxy wrote last; what stands before its entry may be invented.
+    protocols = _listed(headers, "x-forwarded-proto")
+    if protocols:
+        secure = protocols[-1].lower() == "https"
+    for hop in reversed(_listed(headers, "x-forwarded-for")):
+        address = _address(hop)
+        if address is None:
+            break
+        peer = str(address)
+        if not _is_trusted(peer, trusted):
+            break
+    return Peer(peer, secure)
+
+
+def _listed(headers: Headers, name: str) -> list[str]:
+    joined = ",".join(headers.getlist(name))
+    return [part.strip() for part in joined.split(",") if part.strip()]
+
+
+def _is_trusted(peer: str, trusted: Sequence[IpNetwork]) -> bool:
+    address = _address(peer)
+    return address is not None and any(
+        address.version == network.version and address in network for network in trusted
+    )
+
+
+def _address(text: str) -> Address | None:
+    bare = text.strip()
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    elif bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a route is declared: once, with all that is enforced on it and all that is documented of it.
+
+A handler gets a `Call` and gives a response. What stands around it is the same for every route: the
+key and its scope, the rate limit, the time limit, deprecation, and the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from novitai.api.auth import Guard
+from novitai.api.body import JsonBody, read_body
+from novitai.api.context import RequestContext, context_of
+from novitai.api.documentation import Parameter, describe, document_answers
+from novitai.api.versioning import Deprecation
+from novitai.clock import Clock
+from novitai.domain.api_key import Scope
+from novitai.errors import ApiError, Forbidden, RateLimited, RequestTimeout, Unauthorized
+from novitai.lifecycle.keys import Caller
+
+NOBODY: Final = Caller("", "nobody", frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request on its way to a handler; `caller` is `NOBODY` where no key is needed."""
+
+    request: Request
+    context: RequestContext
+    caller: Caller
+    seconds_left: float
+
+    async def body(self, *, optional: bool = False) -> JsonBody:
+        """Read the JSON object that was sent; with `optional`, nothing at all is `{}`."""
+        return await read_body(self.request, optional=optional, seconds=self.seconds_left)
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        scope: The scope a key needs; None where no key is needed.
+        answers: What is answered when all is well, by status.
+        errors: Examples of the errors that are the route's own; those every route has are added.
+        hot: Whether it is answered in front of the framework, which costs more than the answer.
+        patient: Whether it may take longer than every other request.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope | None
+    tag: str
+    summary: str
+    answers: Mapping[int, type[BaseModel] | None]
+    errors: Sequence[ApiError] = ()
+    body: type[BaseModel] | None = None
+    body_optional: bool = False
+    parameters: Sequence[Parameter] = ()
+    deprecated: Deprecation | None = None
+    hot: bool = False
+    patient: bool = False
+
+    @property
+    def safe(self) -> bool:
+        """Whether it changes nothing, so that it may be broken off at any moment."""
+        return self.method == "GET"
+
+
+class Router:
+    """Adds declared operations to an application."""
+
+    def __init__(self, app: FastAPI, guard: Guard, clock: Clock) -> None:
+        self._app = app
+        self._guard = guard
+        self._clock = clock
+        self._hot: list[Route] = []
+
+    def add(self, *operations: Operation) -> None:
+        """Add operations."""
+        for operation in operations:
+            endpoint = self._endpoint(operation)
+            if operation.hot:
+                self._hot.append(Route(operation.path, endpoint, methods=[operation.method]))
+            self._document(operation, endpoint)
+
+    def finish(self) -> None:
+        """Put the hot routes in front of all others; call it when every operation was added."""
+        self._app.router.routes[:0] = self._hot
+        self._hot = []
+
+    def _endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+        declared = operation.deprecated.headers() if operation.deprecated else []
+
+        async def answer(request: Request) -> Response:
+            context = context_of(request)
+            context.route = operation.path
+            context.headers += declared
+            left = max(0.0, (context.deadline - self._clock.now()) / 1000)
+            # What changes something is never broken off: it would not be known whether it was
+            # done. There the deadline is judged inside of the transaction.
+            limit = left if operation.safe and not operation.patient else None
+            try:
+                async with asyncio.timeout(limit) as timer:
+                    caller = NOBODY
+                    if operation.scope is not None:
+                        caller = await self._guard.admit(request, context, operation.scope)
+                    return await operation.handler(Call(request, context, caller, left))
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                raise RequestTimeout("The request took too long; nothing was done") from None
+
+        return answer
+
+    def _document(
+        self, operation: Operation, endpoint: Callable[[Request], Awaitable[Response]]
+    ) -> None:
+        status, model = next(iter(operation.answers.items()))
+        examples = [*operation.errors, *_common(operation)]
+        extra: dict[str, Any] = describe(
+            scope=operation.scope,
+            body=operation.body,
+            body_required=not operation.body_optional,
+            parameters=operation.parameters,
+        )
+        self._app.add_api_route(
+            operation.path,
+            endpoint,
+            methods=[operation.method],
+            status_code=status,
+            response_model=model,
+            responses=document_answers(operation.answers, examples),
+            tags=[operation.tag],
+            summary=operation.summary,
+            description=inspect.cleandoc(operation.handler.__doc__ or ""),
+            operation_id=_operation_id(operation),
+            deprecated=operation.deprecated is not None or None,
+            openapi_extra=extra,
+        )
+
+
+def _operation_id(operation: Operation) -> str:
+    words = [word.strip("{}") for word in operation.path.split("/") if word]
+    return "_".join([operation.method.lower(), *words]).replace("-", "_").replace(".", "_")
+
+
+def _common(operation: Operation) -> list[ApiError]:
+    if operation.scope is None:
+        return []
+    return [
+        Unauthorized("A valid API key is required: Authorization: Bearer <key>"),
+        Forbidden(f"This API key lacks the scope '{operation.scope.value}'"),
+        RateLimited("Rate limit exceeded", retry_after=1),
+        RequestTimeout("The request took too long; nothing was done"),
+    ]

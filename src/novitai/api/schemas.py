@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire: what is sent and answered, for the OpenAPI document and for tests.
+
+Nothing is validated through these at run time: requests are read by `domain.validation`, which
+tells everything that is wrong at once, and answers are written as bytes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from novitai.domain.api_key import MAX_NAME, Scope
+from novitai.domain.instance import BillingMode, InstanceStatus
+from novitai.domain.validation import MAX_HOURLY_PRICE, MAX_URL
+from novitai.errors import Category
+
+
+def absent() -> Any:
+    """Say that a field may be left out; it is never `null`."""
+    return Field(default=None, json_schema_extra=_without_default)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+class Wire(BaseModel):
+    """An object on the wire: camelCase, nothing beyond what is named."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", populate_by_name=True)
+
+
+class CreateInstanceRequest(Wire):
+    """What is wanted. Unknown fields are refused: a misspelt field costs money."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern="^[A-Za-z0-9_-]+$")]
+    product_name: Annotated[str, Field(min_length=1, max_length=255)]
+    template_id: Annotated[str, Field(min_length=1, max_length=255)]
+    gpu_num: Annotated[int, Field(ge=1, le=8)] = 1
+    rootfs_size: Annotated[int, Field(ge=20, le=1000, description="GB")] = 60
+    region: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="Honoured strictly unless `regionFallback` is true. Where none is named, "
+            "CN-HK-01 is tried first and the others may follow. See GET /api/regions.",
+        ),
+    ] = "CN-HK-01"
+    webhook_url: Annotated[
+        str, Field(max_length=MAX_URL, description="HTTP or HTTPS; told of each change of status")
+    ] = absent()
+    billing_mode: BillingMode = BillingMode.ON_DEMAND
+    max_hourly_price: Annotated[
+        float, Field(gt=0, le=MAX_HOURLY_PRICE, description="USD for the whole instance")
+    ] = absent()
+    region_fallback: bool = False
+    envs: Annotated[
+        dict[str, str], Field(description="Merged over the template's; never shown")
+    ] = Field(default_factory=dict)
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "name": "my-instance",
+                "productName": "gpu-basic",
+                "templateId": "tmpl-12345",
+                "gpuNum": 2,
+                "rootfsSize": 80,
+                "region": "US-WEST-01",
+                "webhookUrl": "https://webhook.example.com/notify",
+            }
+        }
+    )
+
+
+class CreateInstanceResponse(Wire):
+    """An accepted request. The instance is bought after this answer."""
+
+    instance_id: str
+    status: Literal["creating"]
+    message: Literal["Instance creation initiated successfully"]
+    estimated_ready_time: datetime
+
+
+class PortMappingView(Wire):
+    """A port as Novita published it."""
+
+    port: int
+    endpoint: str
+    type: str
+
+
+class ConnectionDetails(Wire):
+    """How to reach the instance."""
+
+    ssh: str = absent()
+    jupyter: str = absent()
+    web_terminal: str = absent()
+
+
+class RunningOperation(Wire):
+    """What is being done to the instance now."""
+
+    id: str
+    kind: str
+    phase: str
+
+
+class InstanceErrorView(Wire):
+    """Why the instance failed, or why the last start was refused."""
+
+    code: str
+    message: str
+    at: datetime
+
+
+class InstanceDetails(Wire):
+    """An instance. What is not known or does not apply is left out."""
+
+    id: str
+    name: str
+    status: InstanceStatus
+    gpu_num: int
+    region: str
+    port_mappings: list[PortMappingView]
+    connection_details: ConnectionDetails = absent()
+    created_at: datetime
+    ready_at: datetime = absent()
+    product_name: str
+    product_id: str = absent()
+    template_id: str
+    rootfs_size: int
+    billing_mode: BillingMode
+    hourly_price: Annotated[float, Field(description="USD for the whole instance")] = absent()
+    webhook_url: str = absent()
+    started_at: datetime = absent()
+    stopped_at: datetime = absent()
+    last_used_at: datetime = absent()
+    upstream_id: str = absent()
+    upstream_status: str = absent()
+    operation: RunningOperation = absent()
+    error: InstanceErrorView = absent()
+    observed_at: datetime = absent()
+
+
+class ListInstancesResponse(Wire):
+    """Instances, newest first. `total` counts all that match."""
+
+    instances: list[InstanceDetails]
+    total: int
+    next_cursor: str = absent()
+
+
+class CreateKeyRequest(Wire):
+    """A key that is wanted."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    scopes: Annotated[list[Scope], Field(min_length=1)]
+    expires_at: datetime = absent()
+
+
+class KeyView(Wire):
+    """A key without its text."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime = absent()
+    revoked_at: datetime = absent()
+    last_used_at: datetime = absent()
+
+
+class CreateKeyResponse(Wire):
+    """A new key. This is the only time that `key` is shown."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    key: str
+    created_at: datetime
+    expires_at: datetime = absent()
+
+
+class ListKeysResponse(Wire):
+    """Keys, newest first, revoked and expired ones too."""
+
+    keys: list[KeyView]
+    next_cursor: str = absent()
+
+
+Up = Literal["up", "down"]
+
+
+class ServicesHealth(Wire):
+    """What this process depends on."""
+
+    novita_api: Up
+    job_queue: Up
+    cache: Up
+
+
+class Performance(Wire):
+    """The last minute; `averageResponseTime` in milliseconds, `errorRate` in percent (5xx)."""
+
+    requests_per_minute: float
+    average_response_time: float
+    error_rate: float
+    job_processing_rate: float
+
+
+class HealthMemory(Wire):
+    """Megabytes: private, limit of the container or machine, shared, resident."""
+
+    used_mb: float = Field(alias="usedMB")
+    total_mb: float = Field(alias="totalMB")
+    external_mb: float = Field(alias="externalMB")
+    rss: float
+
+
+class CpuView(Wire):
+    """`usage` in percent in `/health`, as a fraction in `/metrics`."""
+
+    usage: float
+    load_average: list[float]
+
+
+class HealthSystem(Wire):
+    """What the process uses."""
+
+    memory: HealthMemory
+    cpu: CpuView
+
+
+class HealthCheckResponse(Wire):
+    """The health of the process and of what it depends on; `uptime` in seconds."""
+
+    status: Literal["healthy", "unhealthy"]
+    timestamp: datetime
+    services: ServicesHealth
+    uptime: float
+    performance: Performance
+    system: HealthSystem
+
+
+class ProbeResponse(Wire):
+    """The answer to a probe."""
+
+    status: Literal["ok", "unavailable"]
+    timestamp: datetime
+
+
+class ErrorDetail(Wire):
+    """One wrong field. The value is left out where it may be secret."""
+
+    field: str
+    message: str
+    value: object = absent()
+
+
+class ErrorBody(Wire):
+    """What went wrong, and whether trying again makes sense."""
+
+    code: str
+    message: str
+    category: Category
+    retryable: bool
+    details: list[ErrorDetail] | list[dict[str, object]] | dict[str, object] = absent()
+    timestamp: datetime
+    request_id: str
+    correlation_id: str = absent()
+
+
+class ErrorResponse(Wire):
+    """Every error of every kind."""
+
+    error: ErrorBody
+
+
+class Problem(Wire):
+    """The same error as RFC 9457 has it, for `Accept: application/problem+json`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    category: Category
+    retryable: bool
+    details: list[ErrorDetail] | list[dict[str, object]] | dict[str, object] = absent()
+    timestamp: datetime
+    request_id: str
+    correlation_id: str = absent()
+
+
+REFERRED: Final[tuple[type[BaseModel], ...]] = (
+    CreateInstanceRequest,
+    CreateKeyRequest,
+    ErrorResponse,
+    Problem,
+)
+"""What the document refers to besides the answers of routes."""

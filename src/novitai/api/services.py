@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the routes need of the floors below, built and handed in by whoever wires the process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from novitai.api.limits import Quota
+from novitai.api.middleware import Rules
+from novitai.clock import Clock
+from novitai.domain.requests import CreateRequest
+from novitai.ids import Ids
+from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.idempotency import IdempotencyKey, Reply
+from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
+from novitai.lifecycle.keys import KeyRing
+from novitai.telemetry.process import ProcessMetrics
+from novitai.telemetry.requests import RequestMetrics
+
+DEFAULT_QUOTA: Final = Quota(capacity=120, per_minute=100)
+FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)
+
+
+class InstancesPort(Protocol):
+    """Instances as clients meet them; `novitai.lifecycle.instances.Instances`."""
+
+    async def create(
+        self,
+        request: CreateRequest,
+        *,
+        reply: Callable[[Created], Reply],
+        idempotency: IdempotencyKey | None,
+        deadline: int | None,
+    ) -> Reply:
+        """Accept a request."""
+        ...
+
+    async def get(self, instance_id: str) -> Shown:
+        """Show one instance."""
+        ...
+
+    async def page(self, query: InstanceQuery) -> InstancePage:
+        """List instances."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSources:
+    """Where `/health` looks; nothing here calls upstream.
+
+    Attributes:
+        upstream_down: Whether Novita's API counts as down, from the calls made lately.
+        queue_seen: When a worker was last seen, in Unix milliseconds; raises if the queue cannot
+            be reached.
+        cache_works: Whether the caches pass their self-check.
+        ping: Returns if the database answers, else raises.
+    """
+
+    upstream_down: Callable[[], bool]
+    queue_seen: Callable[[], Awaitable[int]]
+    cache_works: Callable[[], bool]
+    ping: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobSources:
+    """Where the numbers of the jobs come from.
+
+    Attributes:
+        stats: Counts by job type, such as `create_instance`.
+        queue_sizes: How many wait, by job type.
+    """
+
+    stats: Callable[[], Mapping[str, JobStats]]
+    queue_sizes: Callable[[], Awaitable[Mapping[str, int]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything the routes need."""
+
+    clock: Clock
+    ids: Ids
+    keys: KeyRing
+    instances: InstancesPort
+    health: HealthSources
+    jobs: JobSources
+    requests: RequestMetrics
+    process: ProcessMetrics
+    rules: Rules = field(default_factory=Rules)
+    quota: Quota = DEFAULT_QUOTA
+    allow_private_webhooks: bool = False
