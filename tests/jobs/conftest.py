@@ -25,7 +25,7 @@ from novitai.jobs.upkeep import Presence
 from novitai.store import coordination, tables
 
 if TYPE_CHECKING:
-    from conftest import PostgresqlServer
+    from tests.conftest import PostgresqlServer
 
 T = TypeVar("T")
 

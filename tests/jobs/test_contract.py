@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from novitai.jobs.port import JobEngine
 
 if TYPE_CHECKING:
-    from jobs.conftest import Rig
+    from tests.jobs.conftest import Rig
 
 NEVER = 3600.0
 """A sweep interval that no test lives to see twice."""
@@ -252,6 +252,8 @@ async def test_what_a_stop_left_is_found_by_the_next_start(rig: Rig) -> None:
     await rig.engine.stop(0)
     await rig.due("create_instance", "op_1")
     await rig.nudge("create_instance", "op_1")
+    for _ in range(20):
+        await asyncio.sleep(0)
     assert rig.runs == []
 
     rig.rebuild()

@@ -21,7 +21,7 @@ from novitai.jobs.postgresql import PostgresqlEngine
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
 
-    from jobs.conftest import EngineFactory, Rig
+    from tests.jobs.conftest import EngineFactory, Rig
 
 pytestmark = pytest.mark.postgresql
 
@@ -295,7 +295,7 @@ async def test_a_server_that_was_away_is_found_again(
     await proxy.cut()
     await postgresql.nudge("x", "op_2")
     await postgresql.execute("UPDATE workers SET seen_at = 0")
-    await postgresql.until(lambda: "queue_connection_lost" in [line["event"] for line in logged])
+    await postgresql.until(lambda: "queue_lost" in [line["event"] for line in logged])
     for _ in range(2):
         # Upkeep prunes after it has shown its presence: twice pruned is one whole round.
         await postgresql.execute(OLD_LINES)
@@ -326,6 +326,28 @@ async def test_a_silent_connection_is_given_up(
     await postgresql.nudge("x", "op_2")
 
     await postgresql.until(lambda: len(postgresql.runs) == 2)
+
+
+async def test_tables_that_are_missing_are_waited_for(
+    postgresql: Rig,
+    postgresql_engine: EngineFactory,
+    postgresql_url: str,
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    """A worker that is started before the migration says so once, and works after it."""
+    postgresql.replace(postgresql_engine(postgresql.database, postgresql_url, NEVER))
+    postgresql.register("x")
+    await postgresql.start()
+    await postgresql.until(lambda: "queue_lost" in [line["event"] for line in logged])
+
+    server = sa.create_engine(postgresql_url.replace("postgresql://", "postgresql+psycopg://"))
+    with server.begin() as connection:
+        connection.exec_driver_sql(Path(novitai.jobs.__file__).with_name("schema.sql").read_text())
+        queue_sql.nudge(connection, "x", "op_1")
+    server.dispose()
+
+    await postgresql.until(lambda: postgresql.runs == [("x", "op_1")])
+    assert [line["event"] for line in logged].count("queue_lost") == 1
 
 
 async def test_an_engine_that_only_nudges_sees_the_workers_of_others(postgresql: Rig) -> None:

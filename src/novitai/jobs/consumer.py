@@ -42,6 +42,7 @@ COMMAND_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 2.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
+_LONG_LIFE_SECONDS: Final = 5.0
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 
@@ -146,29 +147,32 @@ class Consumer:
         pause = _FIRST_PAUSE_SECONDS
         down = False
         while not self._stopping.is_set():
+            began = self._clock.monotonic()
             try:
-                connection = await asyncpg.connect(
-                    self._url,
-                    timeout=_CONNECT_SECONDS,
-                    command_timeout=self._command_timeout,
-                    server_settings={"application_name": "novitai worker"},
-                )
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                await self._live()
+            except Exception:
+                # Whatever the network, asyncpg or PgQueuer raise: the next connection may do.
                 if not down:
-                    _log.warning("queue_unreachable", error=type(error).__name__)
+                    _log.warning("queue_lost", exc_info=True)
                 down = True
+            if self._clock.monotonic() - began > _LONG_LIFE_SECONDS:
+                down, pause = False, _FIRST_PAUSE_SECONDS
+            if not self._stopping.is_set():
                 await self._clock.sleep(self._ids.jitter(pause))
-                pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
-                continue
-            if down:
-                _log.info("queue_reached")
-            down = not await self._live(connection)
-            pause = _FIRST_PAUSE_SECONDS
-            if down and not self._stopping.is_set():
-                await self._clock.sleep(self._ids.jitter(pause))
+            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
 
-    async def _live(self, connection: asyncpg.Connection) -> bool:
-        """Consume over one connection until it is lost (False) or the consumer stops (True)."""
+    async def _live(self) -> None:
+        """Consume over one connection until the consumer stops.
+
+        Raises:
+            Exception: the connection could not be made or was lost; whatever said so.
+        """
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=self._command_timeout,
+            server_settings={"application_name": "novitai worker"},
+        )
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         self._driver = AsyncpgDriver(connection)
@@ -177,20 +181,13 @@ class Consumer:
         lost = asyncio.create_task(self._lost.wait())
         try:
             await asyncio.wait({run, lost}, return_when=asyncio.FIRST_COMPLETED)
-            return await self._outcome(run)
+            if not run.done():
+                raise ConnectionError("the connection to the queue was lost")
+            await run
         finally:
             self._driver = None
             await cancel(lost)
             await self._end(run, connection)
-
-    async def _outcome(self, run: asyncio.Task[None]) -> bool:
-        if not run.done():
-            _log.warning("queue_connection_lost")
-            return False
-        error = run.exception()
-        if error is not None:
-            _log.warning("queue_connection_lost", exc_info=error)
-        return error is None
 
     async def _consume(self, manager: _Manager) -> None:
         if self._stopping.is_set():
@@ -206,12 +203,12 @@ class Consumer:
         )
 
     async def _end(self, run: asyncio.Task[None], connection: asyncpg.Connection) -> None:
-        """Let go of the jobs, of PgQueuer and of the connection, however broken it is."""
+        """Let go of PgQueuer and of the connection, however broken it is."""
         if not run.done():
             connection.terminate()
-            # PgQueuer waits for its jobs, and they for runs that go on without it.
-            self._dispatcher.let_go()
         while not run.done():
+            # Once is not enough: on its way out PgQueuer waits for its jobs, and they wait for
+            # runs that go on without it.
             run.cancel()
             await asyncio.wait({run}, timeout=0.05)
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):

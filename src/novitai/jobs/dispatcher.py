@@ -109,7 +109,7 @@ class Dispatcher:
                 lane.again.add(key)
             return
         held_until = lane.backoff.held_until(key, nudged=not swept)
-        if held_until > self._clock.now():
+        if held_until and held_until > self._clock.now():
             if not swept:
                 self._look_again(name, key, held_until)
             return
@@ -119,6 +119,7 @@ class Dispatcher:
             lane.waiting[key] = None
         else:
             lane.overflowed = True
+            return
         self._gauge(lane)
 
     async def ended(self, name: str, key: str) -> None:
@@ -156,12 +157,6 @@ class Dispatcher:
         """Note that more is due than could be offered: `on_room` is called when there is room."""
         lane = self._lanes[name]
         lane.overflowed = bool(lane.waiting or lane.running)
-
-    def let_go(self) -> None:
-        """Have nobody wait any longer for a key's end; the runs go on."""
-        for lane in self._lanes.values():
-            for key in list(lane.ended):
-                self._settle(lane, key)
 
     async def stop(self, grace: float) -> None:
         """Take no more keys, wait `grace` seconds for what runs, cancel it, wait for its end."""

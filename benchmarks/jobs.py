@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many jobs a second each engine starts, and how long a nudge takes to reach its handler.
+
+Every figure comes with a yardstick measured in the same minute on the same machine: bare asyncio
+tasks for the embedded engine, plain `INSERT` + `SELECT ... FOR UPDATE SKIP LOCKED` + `DELETE` over
+one connection for PostgreSQL. The ratios carry over to other machines, the figures do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import sqlalchemy as sa
+
+import novitai.jobs
+from novitai.clock import SystemClock
+from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.jobs.port import JobEngine, Transactions
+from novitai.jobs.postgresql import PostgresqlEngine
+from novitai.jobs.upkeep import Presence
+
+T = TypeVar("T")
+
+POSTGRESQL_URL: Final = os.environ.get(
+    "TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
+)
+_EMBEDDED_JOBS: Final = 20_000
+_POSTGRESQL_JOBS: Final = 5_000
+_YARDSTICK_JOBS: Final = 1_000
+_NUDGES: Final = 100
+_REST_SECONDS: Final = 0.02
+_LONGEST_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One figure and the yardstick it is to be read against, in the same unit."""
+
+    name: str
+    value: float
+    yardstick: float
+    unit: str
+
+    @property
+    def ratio(self) -> float:
+        """The figure as a multiple of its yardstick."""
+        return self.value / self.yardstick
+
+
+def run() -> list[Result]:
+    """Measure everything; PostgreSQL only where a server answers."""
+    results = asyncio.run(_embedded())
+    try:
+        results += asyncio.run(_postgresql())
+    except sa.exc.OperationalError as error:
+        print(f"jobs: no PostgreSQL server, left out ({type(error.orig).__name__})")
+    return results
+
+
+def main() -> None:
+    """Measure and print."""
+    for result in run():
+        print(
+            f"{result.name:44} {result.value:10.1f} {result.unit:9}"
+            f" yardstick {result.yardstick:10.1f}   ratio {result.ratio:.2f}"
+        )
+
+
+class _Inline:
+    """Transactions without a database: what is left is the engine itself."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[], None]] = []
+        self._connection = sa.create_mock_engine("sqlite://", lambda *_: None)
+
+    async def read(self, fn: Callable[[sa.Connection], T]) -> T:
+        return await self.write(fn)
+
+    async def write(self, fn: Callable[[sa.Connection], T]) -> T:
+        result = fn(self._connection)  # type: ignore[arg-type]  # nobody runs SQL on it
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+        return result
+
+    def after_commit(self, connection: sa.Connection, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+
+class _Threaded:
+    """Transactions on threads, as the store runs them on PostgreSQL."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(4)
+
+    async def read(self, fn: Callable[[sa.Connection], T]) -> T:
+        return await self.write(fn)
+
+    async def write(self, fn: Callable[[sa.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, fn)
+
+    def after_commit(self, connection: sa.Connection, callback: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    def _run(self, fn: Callable[[sa.Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return fn(connection)
+
+
+class _Counter:
+    """A handler that counts its runs and notes when the last one came."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Future[None] | None = None
+        self._left = 0
+
+    async def __call__(self, key: str) -> None:
+        self._left -= 1
+        if self._left == 0 and self._waiting is not None:
+            self._waiting.set_result(None)
+
+    def expect(self, runs: int) -> asyncio.Future[None]:
+        """Return a future that is done after so many runs."""
+        self._left = runs
+        self._waiting = asyncio.get_running_loop().create_future()
+        return self._waiting
+
+
+async def _embedded() -> list[Result]:
+    database = _Inline()
+    engine = EmbeddedEngine(database, SystemClock(), Ids(), capacity=_EMBEDDED_JOBS)
+    rate, latency = await _measure(engine, database, _EMBEDDED_JOBS)
+    counter = _Counter()
+    done = counter.expect(_EMBEDDED_JOBS)
+    began = time.perf_counter()
+    tasks = [asyncio.create_task(counter(str(number))) for number in range(_EMBEDDED_JOBS)]
+    await done
+    bare = len(tasks) / (time.perf_counter() - began)
+    bare_latency = []
+    for number in range(_NUDGES):
+        await asyncio.sleep(_REST_SECONDS)
+        done = counter.expect(1)
+        began = time.perf_counter()
+        task = asyncio.create_task(counter(str(number)))
+        await done
+        bare_latency.append(time.perf_counter() - began)
+        await task
+    return [
+        Result("embedded: starts", rate, bare, "/s"),
+        Result("embedded: nudge to handler, median", latency, _median_ms(bare_latency), "ms"),
+    ]
+
+
+async def _postgresql() -> list[Result]:
+    admin = sa.create_engine(_psycopg(POSTGRESQL_URL), isolation_level="AUTOCOMMIT")
+    name = f"novitai_benchmark_{secrets.token_hex(4)}"
+    url = f"{POSTGRESQL_URL.rpartition('/')[0]}/{name}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    try:
+        return await _over(url)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+
+async def _over(url: str) -> list[Result]:
+    engine = sa.create_engine(_psycopg(url))
+    with engine.begin() as connection:
+        schema = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
+        connection.exec_driver_sql(schema)
+    presence = Presence(_note_nobody, lambda _: None)
+    database = _Threaded(engine)
+    jobs = PostgresqlEngine(database, url, SystemClock(), Ids(), presence=presence)
+    rate, latency = await _measure(jobs, database, _POSTGRESQL_JOBS)
+    plain = await asyncio.to_thread(_plain_queue, engine)
+    engine.dispose()
+    return [
+        Result("postgresql: starts", rate, 1 / statistics.fmean(plain), "/s"),
+        Result("postgresql: nudge to handler, median", latency, _median_ms(plain), "ms"),
+    ]
+
+
+def _plain_queue(engine: sa.Engine) -> list[float]:
+    """Queue and take one row at a time; the seconds of each."""
+    take = sa.text("SELECT id FROM pgqueuer WHERE status = 'queued' LIMIT 1 FOR UPDATE SKIP LOCKED")
+    put = sa.text(
+        "INSERT INTO pgqueuer (priority, entrypoint, payload, status)"
+        " VALUES (0, 'plain', 'x', 'queued')"
+    )
+    drop = sa.text("DELETE FROM pgqueuer WHERE id = :id")
+    seconds = []
+    with engine.connect() as connection:
+        for _ in range(_YARDSTICK_JOBS):
+            began = time.perf_counter()
+            connection.execute(put)
+            connection.commit()
+            connection.execute(drop, {"id": connection.execute(take).scalar_one()})
+            connection.commit()
+            seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+async def _measure(engine: JobEngine, database: Transactions, jobs: int) -> tuple[float, float]:
+    """Return starts a second over a full queue, and the median latency of one nudge in ms."""
+    counter = _Counter()
+    engine.register("bench", counter, due=_nothing, concurrency=50)
+    if isinstance(engine, PostgresqlEngine):
+        await database.write(_nudges(engine, jobs))
+    done = counter.expect(jobs)
+    began = time.perf_counter()
+    await engine.start()
+    if not isinstance(engine, PostgresqlEngine):
+        await database.write(_nudges(engine, jobs))
+    await asyncio.wait_for(done, _LONGEST_SECONDS)
+    rate = jobs / (time.perf_counter() - began)
+    latencies = []
+    for _ in range(_NUDGES):
+        await asyncio.sleep(_REST_SECONDS)
+        done = counter.expect(1)
+        began = time.perf_counter()
+        await database.write(_nudges(engine, 1))
+        await asyncio.wait_for(done, _LONGEST_SECONDS)
+        latencies.append(time.perf_counter() - began)
+    await engine.stop(1)
+    return rate, _median_ms(latencies)
+
+
+def _nudges(engine: JobEngine, many: int) -> Callable[[sa.Connection], None]:
+    def fn(connection: sa.Connection) -> None:
+        for number in range(many):
+            engine.nudge(connection, "bench", f"op_{number}")
+
+    return fn
+
+
+def _nothing(connection: sa.Connection, now: int, limit: int) -> Sequence[str]:
+    return []
+
+
+def _note_nobody(
+    connection: sa.Connection, worker_id: str, /, *, started_at: int, now: int
+) -> None:
+    """Keep no record of workers."""
+
+
+def _median_ms(seconds: list[float]) -> float:
+    return 1000 * statistics.median(seconds)
+
+
+def _psycopg(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+if __name__ == "__main__":
+    main()
