@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The emulator on real sockets: dropped connections, TCP ports, the process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import httpx2
+import pytest
+
+from novitai.emulator import EmulatorConfig, serve
+from novitai.emulator.calling import GPU
+
+from .conftest import KEY, Json
+
+CREATE: Json = {
+    "name": "x",
+    "productId": "gpu-basic.8c32g",
+    "gpuNum": 1,
+    "rootfsSize": 60,
+    "imageUrl": "ubuntu",
+    "ports": "9000/tcp,80/http",
+}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an emulator on a real socket."""
+    async with (
+        serve(EmulatorConfig(port=0, seed=7)) as url,
+        httpx2.AsyncClient(base_url=url, headers=KEY) as client,
+    ):
+        yield client
+
+
+async def ask(http: httpx2.AsyncClient, method: str, path: str, body: object = None) -> Json:
+    """The JSON of a successful call."""
+    response = await http.request(method, path, json=body)
+    assert response.status_code == 200, response.text
+    return cast("Json", response.json())
+
+
+async def advance(http: httpx2.AsyncClient, seconds: float) -> None:
+    """Let virtual time pass; sockets have followed when this returns."""
+    await ask(http, "POST", "/_emulator/clock", {"advance": seconds})
+
+
+async def instance(http: httpx2.AsyncClient, instance_id: str) -> Json:
+    """An instance as the API shows it."""
+    return await ask(http, "GET", f"{GPU}/gpu/instance?instanceId={instance_id}")
+
+
+def address(shown: Json) -> tuple[str, int]:
+    """Where the TCP port of an instance is."""
+    mappings = cast("list[Json]", shown["portMappings"])
+    host, _, port = str(mappings[0]["endpoint"]).partition(":")
+    return host, int(port)
+
+
+async def connects(where: tuple[str, int]) -> bool:
+    """Whether somebody listens there."""
+    try:
+        _, writer = await asyncio.open_connection(*where)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+def exchange(base_url: str, body: Json) -> bytes:
+    """What comes back on a bare socket until the other side closes it."""
+    host, _, port = base_url.removeprefix("http://").partition(":")
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {GPU}/gpu/instance/create HTTP/1.1\r\nHost: {host}\r\n"
+        f"Authorization: Bearer k\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(head.encode() + content)
+        try:
+            return connection.recv(65_536)
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.mark.parametrize(("when", "created"), [("before", 0), ("after", 1)])
+async def test_a_dropped_connection_is_closed_without_a_byte(
+    http: httpx2.AsyncClient, when: str, created: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing comes back on the wire, the work is done or not, and no log line is written."""
+    fault = {"kind": "call", "path": "/gpu/instance/create", "drop": True, "when": when, "times": 1}
+    await ask(http, "POST", "/_emulator/faults", fault)
+    base_url = str(http.base_url).rstrip("/")
+    assert await asyncio.to_thread(exchange, base_url, CREATE) == b""
+    assert (await ask(http, "GET", "/_emulator/instances"))["total"] == created
+    assert b"200 OK" in await asyncio.to_thread(exchange, base_url, CREATE)
+    assert caplog.records == []
+
+
+async def test_a_client_sees_a_dropped_connection_as_a_transport_error(
+    http: httpx2.AsyncClient,
+) -> None:
+    """Not as a response of any status."""
+    fault = {"kind": "call", "path": "/clusters", "drop": True, "times": 1}
+    await ask(http, "POST", "/_emulator/faults", fault)
+    with pytest.raises(httpx2.TransportError):
+        await http.get(f"{GPU}/clusters")
+    assert (await http.get(f"{GPU}/clusters")).status_code == 200
+
+
+async def test_a_tcp_port_listens_from_boot_to_stop(http: httpx2.AsyncClient) -> None:
+    """Mapped and refusing, then listening, then closed; at the next start it is another port."""
+    instance_id = str((await ask(http, "POST", f"{GPU}/gpu/instance/create", CREATE))["id"])
+    while (shown := await instance(http, instance_id))["status"] != "running":
+        await advance(http, 1)
+    first = address(shown)
+    assert not await connects(first)
+    await advance(http, 10)
+    assert address(await instance(http, instance_id)) == first
+    assert await connects(first)
+
+    await ask(http, "POST", f"{GPU}/gpu/instance/stop", {"instanceId": instance_id})
+    await advance(http, 60)
+    assert not await connects(first)
+    await ask(http, "POST", f"{GPU}/gpu/instance/start", {"instanceId": instance_id})
+    await advance(http, 300)
+    second = address(await instance(http, instance_id))
+    assert await connects(second)
+    await ask(http, "POST", f"/_emulator/instances/{instance_id}/delete", {})
+    assert not await connects(second)
+
+
+async def test_an_open_tcp_connection_ends_with_the_instance(http: httpx2.AsyncClient) -> None:
+    """Whoever is connected when the instance goes away reads the end of the stream."""
+    seed = {"names": ["x"], "ports": "22/tcp"}
+    [instance_id] = cast("list[str]", (await ask(http, "POST", "/_emulator/seed", seed))["ids"])
+    reader, writer = await asyncio.open_connection(*address(await instance(http, instance_id)))
+    await ask(http, "POST", f"/_emulator/instances/{instance_id}/stop", {})
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_sockets_follow_the_clock_without_being_asked() -> None:
+    """At a high speed a port opens by itself when its instance has booted."""
+    async with (
+        serve(EmulatorConfig(port=0, speed=5000)) as url,
+        httpx2.AsyncClient(base_url=url, headers=KEY) as http,
+    ):
+        await ask(http, "POST", f"{GPU}/gpu/instance/create", CREATE)
+        for _ in range(1000):
+            if (await state(http))["tcpSockets"]:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            pytest.fail("no socket was opened")
+        await ask(http, "POST", "/_emulator/reset")
+        assert (await state(http))["tcpSockets"] == 0
+
+
+async def state(http: httpx2.AsyncClient) -> Json:
+    """The emulator's own figures."""
+    return cast("Json", (await ask(http, "GET", "/_emulator/"))["state"])
+
+
+async def test_http_mappings_work_on_whatever_port_is_listened_on(
+    http: httpx2.AsyncClient,
+) -> None:
+    """The endpoint is an absolute URL that answers."""
+    seed = {"names": ["x"], "ports": "80/http"}
+    [instance_id] = cast("list[str]", (await ask(http, "POST", "/_emulator/seed", seed))["ids"])
+    [mapping] = cast("list[Json]", (await instance(http, instance_id))["portMappings"])
+    async with httpx2.AsyncClient() as elsewhere:
+        assert (await elsewhere.get(str(mapping["endpoint"]))).status_code == 200
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m novitai.emulator` with these arguments."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "novitai.emulator", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@pytest.mark.blackbox
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_process_says_where_it_listens_and_leaves_cleanly(number: signal.Signals) -> None:
+    """One line on stdout, an answer there, exit code 0 on a signal, nothing on stderr."""
+    with process("--port", "0", "--speed", "60") as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        assert line.startswith("novitai emulator: listening on http://127.0.0.1:")
+        assert line.endswith(" at speed 60\n")
+        url = line.split()[4]
+        assert httpx2.get(f"{url}/_emulator/clock").json()["speed"] == 60
+        running.send_signal(number)
+        out, err = running.communicate(timeout=10)
+        assert (running.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.blackbox
+def test_a_busy_port_is_said_clearly() -> None:
+    """Exit code 1, and the address on stderr without a stack trace."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with process("--port", str(port)) as running:
+            _, err = running.communicate(timeout=10)
+        assert running.returncode == 1
+        assert f"127.0.0.1:{port}" in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.blackbox
+def test_importing_the_package_is_cheap() -> None:
+    """The web framework is loaded when it is needed, not with the name."""
+    code = "import sys, novitai.emulator; sys.exit('starlette' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
