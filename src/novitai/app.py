@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx2
+import structlog
 
 from novitai.clock import Clock
 from novitai.errors import SettingsError
@@ -31,18 +33,38 @@ from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.steps import Runner
 from novitai.lifecycle.sync import JOB as SYNC_JOB
 from novitai.lifecycle.sync import Sync
-from novitai.settings import Settings
+from novitai.settings import Environment, Settings
 from novitai.store import coordination, operations
 from novitai.store.database import Database
 from novitai.store.opening import open_database
 from novitai.store.vault import Vault, load_or_make_secret
+from novitai.telemetry.process import ProcessMetrics
+from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.gateway import CallObserver, ignore
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from novitai.api.services import Services
 
 CREATE_CONCURRENCY: Final = 64
 REAP_CONCURRENCY: Final = 16
 STOP_GRACE: Final = 6.0
 """Seconds that steps in hand get to finish when the process ends."""
+_LOOPS: Final = frozenset(
+    {
+        "sync",
+        "housekeeping",
+        "jobs-sweep",
+        "jobs-reminder",
+        "jobs-consumer",
+        "jobs-upkeep",
+    }
+)
+"""The tasks that live as long as the process, by the names the rooms give them."""
+
+_log = structlog.get_logger("novitai")
 
 JobEngines = EmbeddedEngine | PostgresqlEngine
 MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngines]
@@ -54,6 +76,14 @@ class Outside:
 
     upstream: httpx2.AsyncBaseTransport | None = None
     probes: httpx2.AsyncBaseTransport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open database, and what keeps its secrets."""
+
+    database: Database
+    vault: Vault
 
 
 class Application:
@@ -88,14 +118,7 @@ class Application:
             transport=outside.upstream,
         )
         self.jobs = engine(settings, database, clock, ids)
-        admin_key = settings.admin_api_key
-        self.keys = KeyRing(
-            database=database,
-            vault=vault,
-            clock=clock,
-            ids=ids,
-            admin_api_key=admin_key.get_secret_value() if admin_key else None,
-        )
+        self.keys = _make_key_ring(settings, database, vault, clock, ids)
         self.catalogue = Catalogue(self.client, clock)
         recorder = Recorder(clock, ids)
         self.instances = Instances(
@@ -140,7 +163,11 @@ class Application:
             measured=self._measure_sync,
         )
         self.housekeeping = Housekeeping(database, clock)
+        self.requests = RequestMetrics(clock)
+        self.process = ProcessMetrics(clock)
+        self._self_check: Cache[int] = Cache("self-check", clock, ttl=60, max_size=1)
         self._works = False
+        self._stopping = False
 
     @classmethod
     async def open(
@@ -159,25 +186,24 @@ class Application:
             SettingsError: a setting that the store needs is missing or wrong.
             StartupError: the store cannot be used.
         """
-        vault = Vault(_secret_key(settings))
-        database = await open_database(settings.database, clock)
+        store = await _open_store(settings, clock)
         try:
-            installation_id = await database.write(
+            installation_id = await store.database.write(
                 partial(coordination.installation_id, fresh=ids.installation())
             )
             return cls(
                 settings,
                 clock,
                 ids,
-                database,
-                vault,
+                store.database,
+                store.vault,
                 installation_id,
                 outside=outside or Outside(),
                 observer=observer,
                 engine=engine or make_engine,
             )
         except BaseException:
-            await database.close()
+            await store.database.close()
             raise
 
     async def start(self, *, work: bool) -> None:
@@ -193,9 +219,13 @@ class Application:
         if work:
             self.sync.start()
             self.housekeeping.start()
+        for task in asyncio.all_tasks():
+            if task.get_name() in _LOOPS:
+                task.add_done_callback(self._loop_ended)
 
     async def stop(self) -> None:
         """End: finish or release the steps in hand, then let go of everything."""
+        self._stopping = True
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
             stack.push_async_callback(self.client.aclose)
@@ -216,6 +246,55 @@ class Application:
         ]
         return Caches(*known)
 
+    def services(self) -> Services:
+        """Return what the API's routes need."""
+        from novitai.api.limits import Quota
+        from novitai.api.middleware import Rules
+        from novitai.api.services import HealthSources, JobSources, Services
+
+        settings = self.settings
+        per_minute = settings.rate_limit_per_minute
+        return Services(
+            clock=self.clock,
+            ids=self.ids,
+            keys=self.keys,
+            instances=self.instances,
+            health=HealthSources(
+                upstream_down=lambda: self.client.health().down,
+                queue_seen=self.jobs.last_seen,
+                cache_works=self._cache_works,
+                ping=self.database.ping,
+            ),
+            jobs=JobSources(self.jobs.metrics.snapshot, self.jobs.queue_sizes),
+            requests=self.requests,
+            process=self.process,
+            rules=Rules(
+                insist_on_https=settings.environment is Environment.PRODUCTION,
+                trusted_proxies=settings.trusted_proxies,
+            ),
+            quota=Quota(per_minute + settings.rate_limit_burst, per_minute),
+            allow_private_webhooks=settings.webhook_allow_private,
+        )
+
+    def api(self) -> ASGIApp:
+        """Build the HTTP application on this one; a process without HTTP never loads it."""
+        from novitai.api.app import create_api
+
+        return create_api(self.services())
+
+    def _cache_works(self) -> bool:
+        """Put a value into a cache and find it again."""
+        now = self.clock.now()
+        self._self_check.put("now", now)
+        return self._self_check.peek("now") == now
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        """Say so when a loop ends that should not: nothing else would tell of it."""
+        if self._stopping:
+            return
+        error = None if task.cancelled() else task.exception()
+        _log.critical("loop_ended", loop=task.get_name(), exc_info=error)
+
     def _measure_sync(self, seconds: float, succeeded: bool) -> None:
         report: Callable[[str, float], None] = self.jobs.metrics.processed
         if not succeeded:
@@ -229,6 +308,46 @@ def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) 
         return EmbeddedEngine(database, clock, ids)
     presence = Presence(coordination.note_worker, coordination.worker_seen_at)
     return PostgresqlEngine(database, settings.database, clock, ids, presence=presence)
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
+    """Open the store alone, for a command that changes a row and ends.
+
+    Raises:
+        SettingsError: a setting that the store needs is missing or wrong.
+        StartupError: the store cannot be used.
+    """
+    store = await _open_store(settings, clock)
+    try:
+        yield store
+    finally:
+        await store.database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_keys(settings: Settings, clock: Clock, ids: Ids) -> AsyncIterator[KeyRing]:
+    """Open the API keys alone; raises what `open_store` raises."""
+    async with open_store(settings, clock) as store:
+        yield _make_key_ring(settings, store.database, store.vault, clock, ids)
+
+
+async def _open_store(settings: Settings, clock: Clock) -> Store:
+    vault = Vault(_secret_key(settings))
+    return Store(await open_database(settings.database, clock), vault)
+
+
+def _make_key_ring(
+    settings: Settings, database: Database, vault: Vault, clock: Clock, ids: Ids
+) -> KeyRing:
+    admin_key = settings.admin_api_key
+    return KeyRing(
+        database=database,
+        vault=vault,
+        clock=clock,
+        ids=ids,
+        admin_api_key=admin_key.get_secret_value() if admin_key else None,
+    )
 
 
 def _secret_key(settings: Settings) -> bytes:
