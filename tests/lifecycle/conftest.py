@@ -28,6 +28,7 @@ from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.instances import Created
 from novitai.settings import Settings
 from novitai.store import attempts, events
+from tests.conftest import STORES
 
 REQUEST = CreateRequest(
     name="my_instance",
@@ -90,6 +91,12 @@ class World:
     app: Application = field(init=False)
     seed: int = 7
 
+    async def reopen(self, **changes: Any) -> None:
+        """End the process and start another on the same store, with other settings."""
+        await self.app.stop()
+        self.settings = self.settings.model_copy(update=changes)
+        await self.open()
+
     async def open(self, *, work: bool = True) -> None:
         """Start a process."""
         transport = httpx2.ASGITransport(app=self.emulator.app, raise_app_exceptions=False)
@@ -133,7 +140,7 @@ class World:
         return [event.type.value for event in log]
 
     async def until(
-        self, condition: Callable[[], Awaitable[bool]], *, within: float, step: float = 0.5
+        self, condition: Callable[[], Awaitable[bool]], *, within: float, step: float = 1.0
     ) -> None:
         """Let virtual time pass until a condition holds; fail if it does not within that."""
         end = self.clock.monotonic() + within
@@ -149,7 +156,7 @@ class World:
 
         await self.until(reached, within=within)
 
-    async def pass_time(self, seconds: float, step: float = 0.5) -> None:
+    async def pass_time(self, seconds: float, step: float = 1.0) -> None:
         """Let virtual time pass, and what is due be done."""
         end = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end:
@@ -193,9 +200,19 @@ def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:
 
 
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Settings on each store in turn."""
-    return settings_for(database_url, tmp_path)
+def store(request: pytest.FixtureRequest) -> str:
+    """Which store a test runs on: the embedded one, unless it is marked `on_both_stores`."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+on_both_stores = pytest.mark.parametrize("store", STORES, indirect=True)
+"""For tests of what a store could make different: locks, fencing, idempotency, whole lives."""
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, store: str, tmp_path: Path) -> Settings:
+    """Settings on the store of the test."""
+    return settings_for(request.getfixturevalue(f"{store}_database_url"), tmp_path)
 
 
 @pytest.fixture

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How operations move: claimed by one, fenced, woken, released."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from novitai.domain.operation import OperationKind, Outcome
+from novitai.lifecycle.steps import Again, Claimed, Done, Step
+from novitai.store import operations
+from novitai.upstream.errors import RateLimited, ServerError
+from tests.lifecycle.conftest import REQUEST, World, on_both_stores
+
+
+class Scripted:
+    """A verb that does what the test says."""
+
+    kind = OperationKind.CREATE
+
+    def __init__(self, act: Any) -> None:
+        self._act = act
+
+    async def step(self, claimed: Claimed) -> Step:
+        """Do what the test says."""
+        return await self._act(claimed)  # type: ignore[no-any-return]
+
+
+async def operation_of(world: World, instance_id: str) -> Any:
+    """Load the unfinished operation of an instance."""
+    return await world.app.database.read(lambda c: operations.running(c, instance_id))
+
+
+@pytest.fixture
+async def idle(world: World) -> World:
+    """A control plane that accepts and reads, and takes no steps by itself."""
+    await world.app.stop()
+    await world.open(work=False)
+    await world.app.jobs.stop(0)
+    return world
+
+
+@on_both_stores
+async def test_a_worker_that_lost_its_lease_changes_nothing(idle: World) -> None:
+    """While one worker's step runs, another claims the operation: the first leaves no mark."""
+    instance_id = await idle.create()
+    operation = await operation_of(idle, instance_id)
+
+    async def lose(claimed: Claimed) -> Step:
+        late = claimed.operation.lease_until or 0
+        taken = await idle.app.database.write(
+            lambda c: operations.claim(c, operation.id, now=late, until=late + 1000)
+        )
+        assert taken is not None
+        assert taken.token == claimed.operation.token + 1
+        return Done(Outcome.FAILED, changes={"failed": True})
+
+    assert await idle.app.runner.run(Scripted(lose), operation.id) is None
+    assert idle.app.runner.fenced_writes == 1
+    assert await idle.status(instance_id) == "creating"
+
+
+@on_both_stores
+async def test_one_operation_is_worked_on_by_one(idle: World) -> None:
+    """A second claim finds the lease taken and does nothing."""
+    instance_id = await idle.create()
+    operation = await operation_of(idle, instance_id)
+
+    async def again(claimed: Claimed) -> Step:
+        assert await idle.app.runner.run(Scripted(never), operation.id) is None
+        return Again(claimed.operation.phase, idle.clock.now() + 5000)
+
+    async def never(_claimed: Claimed) -> Step:
+        raise AssertionError("claimed twice")
+
+    assert await idle.app.runner.run(Scripted(again), operation.id) == idle.clock.now() + 5000
+
+
+async def test_a_nudge_during_a_step_is_not_lost(idle: World) -> None:
+    """What wakes an operation while its step runs makes it due at once afterwards."""
+    instance_id = await idle.create()
+    operation = await operation_of(idle, instance_id)
+
+    async def woken(claimed: Claimed) -> Step:
+        now = idle.clock.now()
+        await idle.app.database.write(lambda c: operations.wake(c, [instance_id], now=now))
+        return Again(claimed.operation.phase, now + 60_000)
+
+    assert await idle.app.runner.run(Scripted(woken), operation.id) == idle.clock.now()
+
+
+async def test_upstream_trouble_pauses_longer_each_time(idle: World) -> None:
+    """A step that upstream fails stays where it is; the pause doubles up to a minute."""
+    instance_id = await idle.create()
+    operation = await operation_of(idle, instance_id)
+
+    async def trouble(_claimed: Claimed) -> Step:
+        raise ServerError("it burns", http_status=500)
+
+    pauses = []
+    for _ in range(9):
+        due = await idle.app.runner.run(Scripted(trouble), operation.id)
+        assert due is not None
+        pauses.append((due - idle.clock.now()) / 1000)
+    assert pauses[0] < 1.2
+    assert pauses[3] > 3 * pauses[0]
+    assert 50 < pauses[8] < 70
+    assert (await operation_of(idle, instance_id)).phase == operation.phase
+
+
+async def test_retry_after_decides_the_pause(idle: World) -> None:
+    """Upstream's own word on when to come back is taken."""
+    instance_id = await idle.create()
+    operation = await operation_of(idle, instance_id)
+
+    async def busy(_claimed: Claimed) -> Step:
+        raise RateLimited("slow down", retry_after=20)
+
+    due = await idle.app.runner.run(Scripted(busy), operation.id)
+    assert due is not None
+    assert 17_000 < due - idle.clock.now() < 23_000
+
+
+async def test_a_defect_gives_the_lease_back(idle: World) -> None:
+    """A step that raises what nobody expects is counted by the engine and can be taken again."""
+    instance_id = await idle.create(replace(REQUEST, name="unlucky"))
+    operation = await operation_of(idle, instance_id)
+
+    async def broken(_claimed: Claimed) -> Step:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await idle.app.runner.run(Scripted(broken), operation.id)
+    left = await operation_of(idle, instance_id)
+    assert left.lease_until is None
+    assert left.next_step_at > idle.clock.now()
