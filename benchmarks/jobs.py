@@ -16,18 +16,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
-import novitai.jobs
 from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.port import JobEngine, Transactions
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
+from novitai.store import migrate
 
 T = TypeVar("T")
 
@@ -178,9 +177,7 @@ async def _postgresql() -> list[Result]:
 
 async def _over(url: str) -> list[Result]:
     engine = sa.create_engine(_psycopg(url))
-    with engine.begin() as connection:
-        schema = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
-        connection.exec_driver_sql(schema)
+    migrate.upgrade(url, SystemClock())
     presence = Presence(_note_nobody, lambda _: None)
     database = _Threaded(engine)
     jobs = PostgresqlEngine(database, url, SystemClock(), Ids(), presence=presence)

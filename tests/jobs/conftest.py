@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -15,14 +14,13 @@ import sqlalchemy as sa
 import structlog.testing
 from sqlalchemy.pool import StaticPool
 
-import novitai.jobs
 from novitai.clock import Clock, ManualClock, SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.port import Due, Handler
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
-from novitai.store import coordination, tables
+from novitai.store import coordination, migrate
 
 if TYPE_CHECKING:
     from tests.conftest import PostgresqlServer
@@ -215,11 +213,8 @@ def _jobs_database(_postgresql_server_or_reason: PostgresqlServer | str) -> Iter
         return
     with _postgresql_server_or_reason.database() as url:
         engine = sa.create_engine(_psycopg(url))
-        with engine.begin() as connection:
-            schema = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
-            connection.exec_driver_sql(schema)
-            _metadata.create_all(connection)
-            tables.workers.create(connection)
+        migrate.upgrade(url, ManualClock())
+        _metadata.create_all(engine)
         engine.dispose()
         yield url
 

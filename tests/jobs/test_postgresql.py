@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 from pgqueuer.adapters.persistence.schema_ddl import render_install
 
-import novitai.jobs
+from novitai.clock import ManualClock
 from novitai.jobs import queue_sql
 from novitai.jobs.consumer import NAMES
 from novitai.jobs.postgresql import PostgresqlEngine
+from novitai.store import migrate, migrations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
@@ -117,8 +118,8 @@ async def proxy(postgresql: Rig) -> AsyncIterator[Proxy]:
 
 
 def test_the_schema_is_what_the_queue_expects() -> None:
-    """Our SQL holds, word for word, what PgQueuer itself would install."""
-    ours = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
+    """Our migration holds, word for word, what PgQueuer itself would install."""
+    ours = Path(migrations.__file__).with_name("pgqueuer.sql").read_text()
     theirs = render_install(NAMES).split("\n\n", 1)[1]
 
     assert theirs in ours
@@ -340,9 +341,9 @@ async def test_tables_that_are_missing_are_waited_for(
     await postgresql.start()
     await postgresql.until(lambda: "queue_lost" in [line["event"] for line in logged])
 
+    migrate.upgrade(postgresql_url, ManualClock())
     server = sa.create_engine(postgresql_url.replace("postgresql://", "postgresql+psycopg://"))
     with server.begin() as connection:
-        connection.exec_driver_sql(Path(novitai.jobs.__file__).with_name("schema.sql").read_text())
         queue_sql.nudge(connection, "x", "op_1")
     server.dispose()
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-import novitai.jobs
 from novitai.clock import ManualClock, SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
@@ -83,7 +81,6 @@ async def test_the_engine_on_postgresql_runs_over_the_store(postgresql_database_
     clock = SystemClock()
     database = await open_database(postgresql_database_url, clock)
     try:
-        await database.write(make_the_queue)
         presence = Presence(coordination.note_worker, coordination.worker_seen_at)
         engine = PostgresqlEngine(
             database, postgresql_database_url, clock, Ids(), presence=presence
@@ -92,10 +89,3 @@ async def test_the_engine_on_postgresql_runs_over_the_store(postgresql_database_
         assert clock.now() - await engine.last_seen() < 30_000
     finally:
         await database.close()
-
-
-def make_the_queue(connection: Connection) -> None:
-    """Make the queue's tables where the migrations have not made them."""
-    if connection.execute(text("SELECT to_regclass('pgqueuer')")).scalar() is None:
-        schema = Path(novitai.jobs.__file__).with_name("schema.sql").read_text()
-        connection.exec_driver_sql(schema)

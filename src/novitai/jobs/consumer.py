@@ -127,10 +127,7 @@ class Consumer:
         await cancel(self._task)
 
     async def ping(self) -> bool:
-        """Ask the server for an answer over the very connection that jobs come through.
-
-        A connection that does not answer in time is given up, so that a new one is made.
-        """
+        """Whether the server answers over the very connection that jobs come through."""
         driver = self._driver
         if driver is None:
             return False
@@ -138,8 +135,6 @@ class Consumer:
             async with asyncio.timeout(self._command_timeout):
                 await driver.fetch("SELECT 1")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            if driver is self._driver:
-                self._lost.set()
             return False
         return True
 
