@@ -151,6 +151,22 @@ async def test_an_open_tcp_connection_ends_with_the_instance(http: httpx2.AsyncC
     await writer.wait_closed()
 
 
+async def test_more_ports_than_sockets_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the machine has no socket left, the port told is one that nobody listens on."""
+    monkeypatch.setattr("novitai.emulator.listeners.most_sockets", lambda: 2)
+    async with (
+        serve(EmulatorConfig(port=0)) as url,
+        httpx2.AsyncClient(base_url=url, headers=KEY) as http,
+    ):
+        await ask(http, "POST", "/_emulator/seed", {"count": 5, "ports": "22/tcp"})
+        rows = cast("list[Json]", (await ask(http, "GET", f"{GPU}/gpu/instances"))["instances"])
+        assert sum([await connects(address(row)) for row in rows]) == 2
+        figures = await state(http)
+        assert (figures["tcpSockets"], figures["tcpSocketsRefused"]) == (2, 3)
+
+
 async def test_sockets_follow_the_clock_without_being_asked() -> None:
     """At a high speed a port opens by itself when its instance has booted."""
     async with (

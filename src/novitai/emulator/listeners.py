@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
+import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +20,8 @@ from novitai.emulator.instances import NEVER, Instance, Status, phase, secret
 
 _LONGEST_SLEEP = 5.0
 
-_log = logging.getLogger(__name__)
+SPARE_DESCRIPTORS = 128
+"""What is kept for HTTP connections and everything else."""
 
 
 class _Accept(asyncio.Protocol):
@@ -49,8 +50,10 @@ class _Run:
     servers: list[asyncio.Server] = field(default_factory=list)
     connections: set[asyncio.BaseTransport] = field(default_factory=set)
     listening: bool = False
+    closed: bool = False
 
     def close(self) -> None:
+        self.closed = True
         for server in self.servers:
             server.close()
         for each in self.sockets.values():
@@ -62,7 +65,12 @@ class _Run:
 class Listeners:
     """Keeps sockets in step with the instances that were handed to `watch`.
 
-    Until `start` is called it opens none, and the numbers it tells are made up.
+    Until `start` is called it opens none, and the numbers it tells are made up; so are those of
+    ports for which the machine has no socket.
+
+    Attributes:
+        open: How many sockets are bound.
+        refused: How many could not be.
     """
 
     def __init__(self, clock: EmulatorClock, find: Callable[[str], Instance | None]) -> None:
@@ -73,12 +81,10 @@ class Listeners:
         self._next: dict[str, float] = {}
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._most = 0
+        self.open = 0
         self.refused = 0
-
-    @property
-    def open(self) -> int:
-        """How many sockets are bound."""
-        return sum(len(run.sockets) for run in self._runs.values())
 
     def watch(self, instance: Instance) -> None:
         """Look at an instance that is new or has changed."""
@@ -101,6 +107,7 @@ class Listeners:
 
     async def start(self) -> None:
         """Begin to keep sockets, on the running event loop."""
+        self._most = most_sockets()
         self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._keep(self._wake))
 
@@ -117,6 +124,7 @@ class Listeners:
         for run in self._runs.values():
             run.close()
         self._runs.clear()
+        self.open = self.refused = 0
         self._due.clear()
         self._next.clear()
 
@@ -124,15 +132,16 @@ class Listeners:
         """Open and close what is due at this moment."""
         if self._wake is None:
             return
-        now = self._clock.now()
-        while self._due and self._due[0][0] <= now:
-            at, instance_id = heapq.heappop(self._due)
-            if self._next.get(instance_id) != at:
-                continue
-            del self._next[instance_id]
-            again = await self._settle(instance_id, now)
-            if again < NEVER and instance_id not in self._next:
-                self._look_at(instance_id, again)
+        async with self._turn:
+            now = self._clock.now()
+            while self._due and self._due[0][0] <= now:
+                at, instance_id = heapq.heappop(self._due)
+                if self._next.get(instance_id) != at:
+                    continue
+                del self._next[instance_id]
+                again = await self._settle(instance_id, now)
+                if again < NEVER and instance_id not in self._next:
+                    self._look_at(instance_id, again)
 
     def _look_at(self, instance_id: str, at: float) -> None:
         if self._next.get(instance_id) != at:
@@ -172,7 +181,10 @@ class Listeners:
             except OSError:
                 self.refused += 1
                 continue
-            run.servers.append(server)
+            if run.closed:
+                server.close()
+            else:
+                run.servers.append(server)
 
     def _bound(self, instance: Instance) -> _Run:
         run = self._runs.get(instance.id)
@@ -182,23 +194,41 @@ class Listeners:
         self._close(instance.id)
         run = _Run(instance.starts, wanted)
         for port in wanted:
-            each = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            try:
-                each.setblocking(False)
-                each.bind(("127.0.0.1", 0))
-            except OSError as error:
-                each.close()
+            bound = _bind() if self.open < self._most else None
+            if bound is None:
                 self.refused += 1
-                _log.debug("no socket for %s port %d: %s", instance.id, port, error)
-                continue
-            run.sockets[port] = each
+            else:
+                run.sockets[port] = bound
+                self.open += 1
         self._runs[instance.id] = run
         return run
 
     def _close(self, instance_id: str) -> None:
         run = self._runs.pop(instance_id, None)
         if run is not None:
+            self.open -= len(run.sockets)
             run.close()
+
+
+def most_sockets() -> int:
+    """How many ports there can be: each needs up to two of the process's file descriptors."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, limit - SPARE_DESCRIPTORS) // 2
+
+
+def _bind() -> socket.socket | None:
+    """A socket on a free loopback port; None if the machine has none to give."""
+    try:
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        bound.setblocking(False)
+        bound.bind(("127.0.0.1", 0))
+    except OSError:
+        bound.close()
+        return None
+    return bound
 
 
 def made_up_port(instance: Instance, purpose: str) -> int:

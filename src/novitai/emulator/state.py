@@ -65,8 +65,6 @@ class Emulator:
         self.past: dict[str, Instance] = {}
         self.next_template = 200_000
 
-    # Time and chance
-
     @property
     def pace(self) -> Pace:
         """The delays and the randomness of this moment."""
@@ -79,8 +77,6 @@ class Emulator:
     def job_id(self) -> str:
         """A new id of a job: 16 lower-case letters and digits."""
         return "".join(self.rng.choices(_BASE36, k=16))
-
-    # Instances
 
     def add(self, instance: Instance) -> Instance:
         """Take in a new instance, with the reclaim that the settings foresee for a spot one."""
@@ -174,8 +170,6 @@ class Emulator:
         """
         if self.settings.balance <= 0:
             raise Refusal(400, reason, "balance not enough")
-
-    # Resources
 
     def cluster(self, cluster_id: str) -> Cluster:
         """A cluster by id.
