@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests are accepted in one commit or refused with reasons; records are read without a call."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from novitai.domain.instance import BillingMode, InstanceStatus
+from novitai.errors import (
+    Conflict,
+    IdempotencyKeyReused,
+    NotFound,
+    RequestTimeout,
+    UpstreamUnavailable,
+    ValidationFailed,
+)
+from novitai.lifecycle.idempotency import IdempotencyKey
+from novitai.lifecycle.instances import InstanceQuery
+from tests.lifecycle.conftest import REQUEST, World, answer, on_both_stores
+
+KEY = IdempotencyKey("key_1", "POST /api/instances", "abc", "digest-1")
+
+
+async def count(world: World) -> int:
+    """Count the records there are."""
+    return (await world.app.instances.page(InstanceQuery())).total
+
+
+async def test_an_unknown_product_is_refused_with_the_nearest_names(world: World) -> None:
+    """400 INVALID_PRODUCT_NAME says what there is instead, and nothing is written."""
+    with pytest.raises(ValidationFailed) as refusal:
+        await world.create(replace(REQUEST, product_name="gpu-basik"))
+    assert refusal.value.code == "INVALID_PRODUCT_NAME"
+    assert "gpu-basic" in refusal.value.message
+    assert await count(world) == 0
+
+
+async def test_an_unknown_template_is_refused(world: World) -> None:
+    """400 INVALID_TEMPLATE_ID."""
+    with pytest.raises(ValidationFailed) as refusal:
+        await world.create(replace(REQUEST, template_id="nope"))
+    assert refusal.value.code == "INVALID_TEMPLATE_ID"
+
+
+async def test_everything_wrong_in_the_catalogue_is_told_at_once(world: World) -> None:
+    """An unknown product and an unknown template make one refusal with two details."""
+    with pytest.raises(ValidationFailed) as refusal:
+        await world.create(replace(REQUEST, product_name="nope", template_id="nope"))
+    assert refusal.value.code == "VALIDATION_ERROR"
+    assert len(refusal.value.details or ()) == 2
+
+
+async def test_an_unknown_region_is_refused(world: World) -> None:
+    """The error names the nearest regions."""
+    with pytest.raises(ValidationFailed) as refusal:
+        await world.create(replace(REQUEST, region="US-WEST-99"))
+    [detail] = refusal.value.details or ()
+    assert "US-WEST-01" in str(detail)
+
+
+async def test_a_region_is_known_in_any_case(world: World) -> None:
+    """`us-west-01` is US-WEST-01."""
+    instance_id = await world.create(replace(REQUEST, region="us-west-01"))
+    assert (await world.view(instance_id))["region"] == "US-WEST-01"
+
+
+async def test_the_product_may_be_named_by_its_id_in_any_case(world: World) -> None:
+    """An exact id is as good as an exact name."""
+    await world.create(replace(REQUEST, product_name="GPU-BASIC.8C32G"))
+
+
+async def test_a_price_limit_rules_out_what_costs_more(world: World) -> None:
+    """409 NO_CAPACITY says PRICE_ABOVE_MAX for each candidate."""
+    with pytest.raises(Conflict) as refusal:
+        await world.create(replace(REQUEST, max_hourly_price=0.01))
+    assert refusal.value.code == "NO_CAPACITY"
+    assert "PRICE_ABOVE_MAX" in str(refusal.value.details)
+
+
+async def test_a_root_filesystem_that_no_product_takes_is_refused(world: World) -> None:
+    """The minimum and maximum of the product count."""
+    with pytest.raises(Conflict) as refusal:
+        await world.create(replace(REQUEST, rootfs_size=100_000))
+    assert "ROOTFS_SIZE_OUT_OF_RANGE" in str(refusal.value.details)
+
+
+async def test_the_price_is_checked_again_just_before_buying(world: World) -> None:
+    """What became too dear between the answer and the purchase is not bought."""
+    await world.app.jobs.stop(0)
+    instance_id = await world.create(replace(REQUEST, max_hourly_price=0.7))
+    products = (await world.emulator.call("GET", "products"))["products"]
+    for product in products:
+        await world.emulator.call("PATCH", f"products/{product['id']}", json={"price": 900000})
+    await world.reopen()
+    await world.pass_time(60)
+    assert await world.status(instance_id) == "creating"
+    assert await world.emulator.creates() == 0
+
+
+async def test_a_spot_request_is_bought_as_spot(world: World) -> None:
+    """The billing mode reaches upstream, and its own price is the one that is shown."""
+    request = replace(REQUEST, billing_mode=BillingMode.SPOT, region_fallback=True)
+    instance_id = await world.create(request)
+    await world.until_status(instance_id, InstanceStatus.RUNNING, within=400)
+    [row] = await world.emulator.ever()
+    assert row["billingMode"] == "spot"
+
+
+async def test_upstream_away_is_a_502_and_changes_nothing(world: World) -> None:
+    """Without a copy of the catalogue, the request is refused for upstream's fault."""
+    await world.emulator.call("POST", "faults", json={"kind": "call", "path": "*", "status": 500})
+    creating = asyncio.create_task(world.create())
+    while not creating.done():
+        await world.pass_time(1)
+    with pytest.raises(UpstreamUnavailable):
+        await creating
+    assert await count(world) == 0
+
+
+async def test_a_stale_catalogue_stands_in_while_upstream_is_away(world: World) -> None:
+    """Requests are accepted for a day from the last copies."""
+    await world.create()
+    await world.pass_time(120)
+    await world.emulator.call("POST", "faults", json={"kind": "call", "path": "*", "status": 500})
+    creating = asyncio.create_task(world.create(replace(REQUEST, name="second")))
+    while not creating.done():
+        await world.pass_time(1)
+    assert await creating
+
+
+async def test_a_passed_deadline_commits_nothing(world: World) -> None:
+    """A request that took too long is refused with 408, and nothing was done."""
+    with pytest.raises((RequestTimeout, UpstreamUnavailable)):
+        await world.app.instances.create(REQUEST, reply=answer, deadline=world.clock.now() - 1)
+    assert await count(world) == 0
+
+
+@on_both_stores
+async def test_an_idempotency_key_gives_the_same_answer(world: World) -> None:
+    """The replay is the first answer, byte for byte, and makes nothing."""
+    first = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    assert again.body == first.body
+    assert again.replayed
+    assert await count(world) == 1
+
+
+@on_both_stores
+async def test_an_idempotency_key_survives_a_restart(world: World) -> None:
+    """The answer was committed with its effect, so the next process knows it."""
+    first = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    await world.reopen()
+    again = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    assert again.body == first.body
+
+
+async def test_an_idempotency_key_with_another_body_is_refused(world: World) -> None:
+    """422: it was bound to the first body."""
+    await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    with pytest.raises(IdempotencyKeyReused):
+        await world.app.instances.create(
+            REQUEST, reply=answer, idempotency=replace(KEY, body_digest="digest-2")
+        )
+
+
+async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None:
+    """24 hours in virtual time; then the same key makes another."""
+    await world.app.jobs.stop(0)
+    await world.app.sync.stop()
+    first = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    await world.clock.advance(24 * 3600 + 1)
+    again = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    assert again.body != first.body
+    assert await world.app.housekeeping.once() == 0
+
+
+@on_both_stores
+async def test_rivals_with_one_key_make_one_instance(world: World) -> None:
+    """Thirty requests with one key at once: one record, one answer; the rest are told to wait."""
+    results = await asyncio.gather(
+        *(world.app.instances.create(REQUEST, reply=answer, idempotency=KEY) for _ in range(30)),
+        return_exceptions=True,
+    )
+    bodies = {one.body for one in results if not isinstance(one, BaseException)}
+    codes = {one.code for one in results if isinstance(one, Conflict)}
+    assert len(bodies) == 1
+    assert codes <= {"IDEMPOTENCY_IN_PROGRESS"}
+    assert await count(world) == 1
+
+
+async def test_an_unknown_instance_is_not_found(world: World) -> None:
+    """404 INSTANCE_NOT_FOUND."""
+    with pytest.raises(NotFound) as refusal:
+        await world.app.instances.get("inst_0_nope")
+    assert refusal.value.code == "INSTANCE_NOT_FOUND"
+
+
+@on_both_stores
+async def test_a_list_is_paged_without_gaps_or_repeats(world: World) -> None:
+    """Newest first; cursors stay right while instances are added."""
+    await world.app.jobs.stop(0)
+    made = []
+    for number in range(25):
+        made.append(await world.create(replace(REQUEST, name=f"box-{number}")))
+        if number % 3:
+            await world.clock.advance(0.001)
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await world.app.instances.page(InstanceQuery(limit=7, cursor=cursor))
+        seen += [str(view["id"]) for view in page.views]
+        await world.create(replace(REQUEST, name="latecomer"))
+        if page.next_cursor is None:
+            break
+        cursor = page.next_cursor
+    assert sorted(seen) == sorted(made)
+    created = [(await world.view(one))["createdAt"] for one in seen]
+    assert created == sorted(created, reverse=True)
+
+
+async def test_a_list_can_be_filtered(world: World) -> None:
+    """By status, region and name."""
+    instance_id = await world.create()
+    await world.create(replace(REQUEST, name="other", region="CN-HK-01"))
+    pages = [
+        InstanceQuery(name="my_instance"),
+        InstanceQuery(region="us-west-01"),
+        InstanceQuery(name="my_instance", status=InstanceStatus.CREATING),
+    ]
+    for query in pages:
+        page = await world.app.instances.page(query)
+        assert [view["id"] for view in page.views] == [instance_id]
+        assert page.total == 1
+    running = await world.app.instances.page(InstanceQuery(status=InstanceStatus.RUNNING))
+    assert running.total == 0
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "!!!", "aW5zdA", "é"])
+async def test_a_cursor_that_is_not_ours_is_refused(world: World, cursor: str) -> None:
+    """A precise error, never a crash."""
+    with pytest.raises(ValidationFailed):
+        await world.app.instances.page(InstanceQuery(cursor=cursor))
+
+
+async def test_the_estimate_learns_from_what_was_made(world: World) -> None:
+    """Four minutes at first; then the median of what creations of the product took."""
+    reply = await world.app.instances.create(REQUEST, reply=answer)
+    body = orjson.loads(reply.body)
+    assert body["ready"] - world.clock.now() == 240_000
+    await world.until_status(body["instanceId"], InstanceStatus.RUNNING, within=300)
+    view = await world.view(body["instanceId"])
+    reply = await world.app.instances.create(replace(REQUEST, name="next"), reply=answer)
+    estimate = orjson.loads(reply.body)["ready"] - world.clock.now()
+    assert estimate != 240_000
+    assert estimate > 0
+    assert view["readyAt"]
