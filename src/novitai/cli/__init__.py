@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. One file per group of commands; what a command needs is imported inside it."""

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`novitai config`: the settings as they are in force, and where each comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
+
+import typer
+
+from novitai.cli.output import say
+
+if TYPE_CHECKING:
+    from novitai.settings import Settings
+
+_MASK: Final = "***"
+_DOTENV: Final = Path(".env")
+
+
+class Source(StrEnum):
+    """Where a setting's value comes from."""
+
+    ENVIRONMENT = "environment"
+    DOTENV = ".env"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A setting in force; `value` is masked where it is secret, and empty where there is none."""
+
+    name: str
+    value: str
+    source: Source
+
+
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show the settings in force, secrets masked, and where each comes from."""
+    from novitai.settings import load
+
+    settings = effective(load(_DOTENV), os.environ, _read(_DOTENV))
+    if as_json:
+        import orjson
+
+        shown = {one.name: {"value": one.value, "source": one.source} for one in settings}
+        say(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+        return
+    for one in settings:
+        say(f"{one.name}={one.value}  # {one.source}")
+
+
+def effective(
+    settings: Settings, environment: Mapping[str, str], dotenv: Mapping[str, str]
+) -> list[Effective]:
+    """List every setting with its value and source."""
+    from novitai.settings import environment_name
+
+    found = []
+    for field in type(settings).model_fields:
+        name = environment_name(field)
+        if _has(environment, name):
+            source = Source.ENVIRONMENT
+        elif _has(dotenv, name):
+            source = Source.DOTENV
+        else:
+            source = Source.DEFAULT
+        found.append(Effective(name, _shown(settings, field), source))
+    return found
+
+
+def _shown(settings: Settings, field: str) -> str:
+    from pydantic import SecretStr
+
+    value = getattr(settings, field)
+    if field == "database_url":
+        return _masked_url(settings.database)
+    if isinstance(value, SecretStr):
+        secret = value.get_secret_value()
+        return _masked_url(secret) if "://" in secret else _MASK
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(str(one) for one in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _masked_url(value) if isinstance(value, str) and "://" in value else str(value)
+
+
+def _masked_url(url: str) -> str:
+    """Hide what a URL may hold of secrets: the password, and the options behind the `?`."""
+    parts = urlsplit(url)
+    place = parts.netloc
+    if "@" in place:
+        user, _, host = place.rpartition("@")
+        name, colon, _ = user.partition(":")
+        place = f"{name}{colon}{_MASK if colon else ''}@{host}"
+    # Written by hand: `urlunsplit` drops slashes of `sqlite:////path`.
+    return f"{parts.scheme}://{place}{parts.path}{f'?{_MASK}' if parts.query else ''}"
+
+
+def _has(values: Mapping[str, str], name: str) -> bool:
+    """Whether a name is set, in whatever case, and not empty: pydantic-settings reads it so."""
+    return any(key.upper() == name and value for key, value in values.items())
+
+
+def _read(dotenv: Path) -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    if not dotenv.is_file():
+        return {}
+    return {name: value or "" for name, value in dotenv_values(dotenv, interpolate=False).items()}

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`novitai demo`: one instance from request to running, on a GPU that does not exist."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from novitai.cli.ending import Ending, run_until_asked
+
+
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="End when the instance runs, instead of staying up.")
+    ] = False,
+) -> None:
+    """Watch an instance come up, against a stand-in for Novita: nothing real is bought."""
+    with Ending() as ending:
+        from novitai.cli.demonstration import demonstrate
+
+        run_until_asked(ending, demonstrate(ending, once=once))

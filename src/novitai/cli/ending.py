@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a long-running process ends: asked once it cleans up, asked twice it is gone.
+
+Whatever hangs, the process has ended `END_WITHIN` seconds after it was asked: what it leaves undone
+is in its rows, and the next start goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Coroutine
+from types import FrameType, TracebackType
+from typing import Final
+
+END_WITHIN: Final = 13.0
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ending:
+    """Catches SIGINT and SIGTERM while entered; `asked` is set by the first of them."""
+
+    def __init__(self, within: float = END_WITHIN) -> None:
+        self.asked = asyncio.Event()
+        self._within = within
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._was_asked = False
+        self._begun = threading.Event()
+
+    def __enter__(self) -> Ending:
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
+        # Begun here, not when a signal comes: a handler must not start threads.
+        threading.Thread(target=self._watch, name="ending", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        # The handlers stay: what the interpreter does on its way out is part of the ending.
+        self._loop = None
+
+    def attach(self) -> None:
+        """Have the running loop learn of signals from now on, and of one that came before."""
+        self._loop = asyncio.get_running_loop()
+        if self._was_asked:
+            self.asked.set()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._was_asked:
+            os._exit(128 + number)
+        self._was_asked = True
+        self._begun.set()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.asked.set)
+
+    def _watch(self) -> None:
+        self._begun.wait()
+        time.sleep(self._within)
+        os.write(2, b"novitai: something hangs; leaving without it\n")
+        os._exit(0)
+
+
+def run_until_asked(ending: Ending, process: Coroutine[None, None, None]) -> None:
+    """Run a process to its end on an event loop that learns of signals."""
+    from uvicorn import Config
+
+    async def attached() -> None:
+        ending.attach()
+        await process
+
+    # The loop that suits the HTTP server suits the rest too.
+    with asyncio.Runner(loop_factory=Config("").get_loop_factory()) as runner:
+        runner.run(attached())

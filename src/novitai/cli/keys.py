@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`novitai keys`: make, list and revoke API keys without a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from novitai.cli.output import note, say
+from novitai.domain.api_key import ApiKey, Scope, in_order
+
+if TYPE_CHECKING:
+    from novitai.lifecycle.keys import KeyRing
+
+_COLUMNS: Final = ("id", "name", "scopes", "created", "expires", "revoked", "last used")
+_TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits(3): somebody holds the file
+
+app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Option(help="What the key is for; shown in lists.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
+    expires_at: Annotated[
+        str | None,
+        typer.Option(help="When it ends, such as 2027-01-31T00:00:00Z; never unless given."),
+    ] = None,
+) -> None:
+    """Make a key and print it, this once."""
+    asyncio.run(_create(name, scope, expires_at))
+
+
+@app.command("list")
+def list_keys(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+) -> None:
+    """List keys, newest first, revoked and expired ones too."""
+    keys = asyncio.run(_list())
+    if as_json:
+        import orjson
+
+        say(orjson.dumps([_json(key) for key in keys], option=orjson.OPT_INDENT_2).decode())
+    elif sys.stdout.isatty():
+        _print_table(keys)
+    else:
+        for key in keys:
+            say("\t".join(_row(key)))
+
+
+@app.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")],
+) -> None:
+    """Revoke a key: a running server refuses it within two seconds."""
+    key = asyncio.run(_revoke(key_id))
+    say(f"novitai: revoked {key.id} ({key.name})")
+
+
+async def _create(name: str, scopes: list[Scope], expires_at: str | None) -> None:
+    from novitai.clock import SystemClock
+    from novitai.domain.validation import parse_key_request
+
+    fields: dict[str, object] = {"name": name, "scopes": [scope.value for scope in scopes]}
+    if expires_at is not None:
+        fields["expiresAt"] = expires_at
+    request = parse_key_request(fields, now=SystemClock().now())
+    async with _key_ring("POST /api/keys") as ring:
+        made = await ring.create(request)
+    note(
+        f"novitai: made {made.key.id} ({made.key.name}), scopes: "
+        f"{', '.join(in_order(made.key.scopes))}. It is shown this once:"
+    )
+    say(made.text)
+
+
+async def _list() -> list[ApiKey]:
+    keys: list[ApiKey] = []
+    async with _key_ring("GET /api/keys") as ring:
+        cursor: str | None = None
+        while True:
+            page = await ring.page(cursor=cursor)
+            keys += page.keys
+            cursor = page.next_cursor
+            if cursor is None:
+                return keys
+
+
+async def _revoke(key_id: str) -> ApiKey:
+    async with _key_ring("DELETE /api/keys/{keyId}") as ring:
+        return await ring.revoke(key_id)
+
+
+@contextlib.asynccontextmanager
+async def _key_ring(over_http: str) -> AsyncIterator[KeyRing]:
+    """Open the keys, or say how to do the same through the server that has the database."""
+    from novitai.app import open_keys
+    from novitai.clock import SystemClock
+    from novitai.errors import StartupError
+    from novitai.ids import Ids
+    from novitai.settings import load
+
+    settings = load()
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            ring = await stack.enter_async_context(open_keys(settings, SystemClock(), Ids()))
+        except StartupError as error:
+            if not settings.embedded or error.exit_code != _TEMPORARY:
+                raise
+            raise StartupError(
+                f"{error}\nWhile the server runs, use it instead: {over_http} with an admin key.",
+                exit_code=error.exit_code,
+            ) from None
+        yield ring
+
+
+def _print_table(keys: list[ApiKey]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*_COLUMNS, box=None, pad_edge=False)
+    for key in keys:
+        table.add_row(*_row(key))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _row(key: ApiKey) -> list[str]:
+    times = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
+    return [key.id, key.name, ",".join(in_order(key.scopes)), *(_time(at) or "-" for at in times)]
+
+
+def _json(key: ApiKey) -> dict[str, object]:
+    shown = {
+        "id": key.id,
+        "name": key.name,
+        "scopes": in_order(key.scopes),
+        "createdAt": _time(key.created_at),
+        "expiresAt": _time(key.expires_at),
+        "revokedAt": _time(key.revoked_at),
+        "lastUsedAt": _time(key.last_used_at),
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _time(at: int | None) -> str | None:
+    from novitai.clock import iso
+
+    return None if at is None else iso(at)

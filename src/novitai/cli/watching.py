@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the demonstration shows the states of an instance: a live table, or a line for each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from novitai.cli.output import say
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state and the one upstream had at the time; `since` in seconds from the request."""
+
+    status: str
+    upstream: str
+    since: float
+
+
+class Screen(Protocol):
+    """Somewhere to show states."""
+
+    def show(self, status: str, upstream: str, elapsed: float) -> None:
+        """Show the state as it is `elapsed` seconds after the request."""
+        ...
+
+
+@contextmanager
+def open_screen() -> Iterator[Screen]:
+    """Open the screen that suits standard output."""
+    if not sys.stdout.isatty():
+        yield Lines()
+        return
+    with Live(console=Console(), refresh_per_second=10) as live:
+        yield Board(live)
+
+
+class Lines:
+    """One line for each state, for a pipe or a file."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, str] | None = None
+
+    def show(self, status: str, upstream: str, elapsed: float) -> None:
+        """Write a line if the state is a new one."""
+        if (status, upstream) != self._last:
+            self._last = (status, upstream)
+            at_novita = f"(at Novita: {upstream})" if upstream else ""
+            say(f"{elapsed:6.1f} s  {status:<10} {at_novita}".rstrip())
+
+
+class Board:
+    """A table that grows by a row for each state, and the time of the last one running."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._states: list[State] = []
+        self._spinner = Spinner("dots")
+
+    def show(self, status: str, upstream: str, elapsed: float) -> None:
+        """Draw the table anew."""
+        last = self._states[-1] if self._states else None
+        if last is None or (last.status, last.upstream) != (status, upstream):
+            self._states.append(State(status, upstream, elapsed))
+        table = Table("at", "status", "at Novita", box=None, header_style="dim")
+        for state in self._states:
+            style = "bold green" if state.status == "running" else "cyan"
+            table.add_row(
+                f"{state.since:.1f} s", Text(state.status, style), Text(state.upstream, "dim")
+            )
+        if status == "running":
+            self._live.update(table, refresh=True)
+            return
+        self._spinner.update(text=f" {elapsed:.1f} s")
+        self._live.update(Group(table, self._spinner))
