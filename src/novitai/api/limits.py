@@ -15,6 +15,7 @@ from typing import Final
 from novitai.clock import Clock
 
 _MAX_BUCKETS: Final = 100_000
+_HAIR: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,16 @@ class Buckets:
         interval, capacity = self.quota.interval, self.quota.capacity
         full_at = max(now, self._full_at.get(key, now))
         # Tokens that are missing once this one is taken; a hair less forgives rounding.
-        missing = (full_at - now) / interval + 1 - 1e-9
+        missing = (full_at - now) / interval + 1 - _HAIR
         if missing > capacity:
             wait = (missing - capacity) * interval
-            return Taken(False, 0, math.ceil(full_at - now), max(1, math.ceil(wait)))
+            return Taken(False, 0, _whole(full_at - now), max(1, math.ceil(wait)))
         full_at += interval
         self._full_at[key] = full_at
         self._full_at.move_to_end(key)
         if len(self._full_at) > self._max:
             self._full_at.popitem(last=False)
-        return Taken(True, math.floor(capacity - missing), math.ceil(full_at - now), 0)
+        return Taken(True, math.floor(capacity - missing), _whole(full_at - now), 0)
 
     def _forget(self, now: float) -> None:
         # A couple at each turn keeps up with one that is added at each turn. One that is used last
@@ -87,3 +88,7 @@ class Buckets:
             if oldest is None or self._full_at[oldest] > now:
                 return
             del self._full_at[oldest]
+
+
+def _whole(seconds: float) -> int:
+    return math.ceil(seconds - _HAIR)

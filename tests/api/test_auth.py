@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises about who may do what."""
+
+from __future__ import annotations
+
+import pytest
+
+from novitai.domain.api_key import KeyRequest, Scope, make_key
+from novitai.ids import Ids
+from tests.api.conftest import CREATE, Api, ApiFactory
+
+UNKNOWN = make_key(Ids())
+
+ROUTES = [
+    ("GET", "/api/instances", Scope.READ),
+    ("GET", "/api/instances/inst_1", Scope.READ),
+    ("POST", "/api/instances", Scope.WRITE),
+    ("GET", "/api/keys", Scope.ADMIN),
+    ("POST", "/api/keys", Scope.ADMIN),
+    ("DELETE", "/api/keys/key_1", Scope.ADMIN),
+]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic dXNlcjpwYXNz",
+        UNKNOWN,
+        f"Token {UNKNOWN}",
+        f"Bearer {UNKNOWN}",
+        f"Bearer {UNKNOWN} x",
+        "Bearer secret",
+    ],
+)
+async def test_without_a_good_key_there_is_nothing(api: Api, header: str | None) -> None:
+    """Missing, malformed and unknown are one and the same 401."""
+    headers = {} if header is None else {"Authorization": header}
+    answer = await api.call("GET", "/api/instances", scope=None, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    error = answer.json()["error"]
+    assert (error["code"], error["category"]) == ("UNAUTHORIZED", "AUTHENTICATION_ERROR")
+    assert "details" not in error
+
+
+async def test_two_keys_at_once_are_none(api: Api) -> None:
+    """Whose request it is must be clear."""
+    headers = [("Authorization", value) for value in api.bearer().values()] * 2
+    assert (await api.client.get("/api/instances", headers=headers)).status_code == 401
+
+
+async def test_the_scheme_is_read_in_any_case(api: Api) -> None:
+    """RFC 9110: the scheme's letter case does not matter."""
+    headers = {"Authorization": f"bEARER  {api.keys[Scope.READ]}"}
+    answer = await api.call("GET", "/api/instances", scope=None, headers=headers)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "needed"), ROUTES)
+@pytest.mark.parametrize("held", list(Scope))
+async def test_each_route_insists_on_its_scope(
+    api: Api, method: str, path: str, needed: Scope, held: Scope
+) -> None:
+    """A smaller scope is 403 and named; a larger one is enough."""
+    answer = await api.call(method, path, scope=held)
+    if held.rank >= needed.rank:
+        assert answer.status_code not in {401, 403}
+        return
+    assert answer.status_code == 403
+    error = answer.json()["error"]
+    assert (error["code"], error["category"]) == ("FORBIDDEN", "AUTHORIZATION_ERROR")
+    assert needed.value in error["message"]
+    assert error["details"] == {"missingScope": needed.value}
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/live", "/health/ready", "/openapi.json", "/docs"]
+)
+async def test_what_needs_no_key(api: Api, path: str) -> None:
+    """Health, the document and its page are open."""
+    assert (await api.call("GET", path, scope=None)).status_code == 200
+
+
+async def test_revoked_and_expired_keys_are_refused(api: Api) -> None:
+    """At once, and to the millisecond."""
+    expiring = await api.services.keys.create(
+        KeyRequest("brief", frozenset({Scope.READ}), api.clock.now() + 1000)
+    )
+    headers = {"Authorization": f"Bearer {expiring.text}"}
+    answer = await api.call("GET", "/api/instances", scope=None, headers=headers)
+    assert answer.status_code == 200
+    await api.clock.advance(1)
+    answer = await api.call("GET", "/api/instances", scope=None, headers=headers)
+    assert answer.status_code == 401
+
+
+async def test_the_settings_key_may_do_everything(factory: ApiFactory) -> None:
+    """NOVITAI_ADMIN_API_KEY is an admin key of any form."""
+    api = await factory.make(admin_api_key="correct-horse-battery-staple")
+    headers = {"Authorization": "Bearer correct-horse-battery-staple"}
+    made = await api.call("POST", "/api/instances", scope=None, body=CREATE, headers=headers)
+    listed = await api.call("GET", "/api/keys", scope=None, headers=headers)
+    assert (made.status_code, listed.status_code) == (201, 200)
+
+
+async def test_a_refused_caller_is_not_read(api: Api) -> None:
+    """The body of somebody without a key is not looked at."""
+    answer = await api.call("POST", "/api/instances", scope=None, content=b"{")
+    assert answer.status_code == 401

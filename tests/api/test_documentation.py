@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the OpenAPI document and its page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from novitai.api import schemas
+from tests.api.conftest import Api
+
+
+@pytest.fixture
+async def document(api: Api) -> dict[str, Any]:
+    """The document as it is served."""
+    answer = await api.call("GET", "/openapi.json", scope=None)
+    assert answer.status_code == 200
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Walk over all operations."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def references(part: object) -> Iterator[str]:
+    """Find every reference."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name == "$ref":
+                yield value
+            else:
+                yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    """The document stands on its own."""
+    found = set(references(document))
+    assert found
+    for reference in found:
+        assert reference.startswith("#/components/schemas/")
+        assert reference.rpartition("/")[2] in document["components"]["schemas"]
+
+
+def test_every_route_is_in_the_document(api: Api, document: dict[str, Any]) -> None:
+    """Nothing is answered that is not described, but the document and its page themselves."""
+    app: Any = api.gateway.app
+    served = {
+        (route.path, method)
+        for route in app.routes
+        for method in route.methods - {"HEAD"}
+        if route.path not in {"/openapi.json", "/docs"}
+    }
+    assert served == {(path, method.upper()) for path, method, _ in operations(document)}
+
+
+def test_every_operation_is_described_whole(document: dict[str, Any]) -> None:
+    """Summary, description, tag, parameters of its path, key, and errors with examples."""
+    tags = {tag["name"] for tag in document["tags"]}
+    ids = []
+    for path, _, operation in operations(document):
+        assert operation["summary"]
+        assert operation["description"]
+        assert "\n  " not in operation["description"]
+        assert set(operation["tags"]) <= tags
+        ids.append(operation["operationId"])
+        named = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
+        assert named == set(re.findall(r"{(\w+)}", path))
+        assert "500" in operation["responses"]
+        assert "422" not in operation["responses"] or "IDEMPOTENCY" in str(operation)
+        if path.startswith("/health"):
+            assert operation["security"] == []
+        else:
+            assert operation["security"] == [{"apiKey": []}]
+            assert {"401", "403", "429"} <= set(operation["responses"])
+    assert len(ids) == len(set(ids))
+
+
+def test_every_example_of_an_error_is_such_an_error(document: dict[str, Any]) -> None:
+    """Examples are made by what renders the errors, and fit their own schema."""
+    envelope, problem = TypeAdapter(schemas.ErrorResponse), TypeAdapter(schemas.Problem)
+    seen = set()
+    for _, _, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            for media, content in answer.get("content", {}).items():
+                for code, example in content.get("examples", {}).items():
+                    value = example["value"]
+                    seen.add((status, code))
+                    if media == "application/json":
+                        envelope.validate_python(value)
+                        assert value["error"]["code"] == code
+                    else:
+                        problem.validate_python(value)
+                        assert (value["code"], str(value["status"])) == (code, status)
+    assert ("429", "RATE_LIMIT_EXCEEDED") in seen
+    assert ("409", "NO_CAPACITY") in seen
+
+
+def test_the_request_is_described_with_its_bounds(document: dict[str, Any]) -> None:
+    """The reference's table, and that unknown fields are refused."""
+    schema = document["components"]["schemas"]["CreateInstanceRequest"]
+    assert schema["required"] == ["name", "productName", "templateId"]
+    assert schema["additionalProperties"] is False
+    fields = schema["properties"]
+    assert (fields["gpuNum"]["minimum"], fields["gpuNum"]["maximum"]) == (1, 8)
+    assert (fields["rootfsSize"]["default"], fields["rootfsSize"]["maximum"]) == (60, 1000)
+    assert fields["region"]["default"] == "CN-HK-01"
+    for field in fields.values():
+        assert "null" not in str(field)
+    operation = document["paths"]["/api/instances"]["post"]
+    assert operation["requestBody"]["required"] is True
+    assert "/CreateInstanceRequest" in str(operation["requestBody"])
+
+
+def test_absent_is_never_null(document: dict[str, Any]) -> None:
+    """What may be left out is not required, and has no null for a default."""
+    schema = document["components"]["schemas"]["InstanceDetails"]
+    assert "readyAt" not in schema["required"]
+    assert "default" not in schema["properties"]["readyAt"]
+
+
+async def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
+    """No script, style, font or picture comes from another server."""
+    answer = await api.call("GET", "/docs", scope=None)
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "://" not in answer.text
+    assert "__OPENAPI__" not in answer.text
+    assert 'fetch("openapi.json")' in answer.text
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises about errors: one envelope for every kind."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter
+from starlette.responses import Response
+from structlog.testing import capture_logs
+
+from novitai.api import schemas
+from novitai.api.routes import Call, Operation
+from novitai.domain.api_key import Scope
+from novitai.errors import (
+    ApiError,
+    CircuitBreakerOpen,
+    Conflict,
+    FieldError,
+    RequestTimeout,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    ValidationFailed,
+    WrongSecretKey,
+)
+from tests.api.conftest import CREATE, Api, ApiFactory
+
+SECRET = "hunter2"
+
+
+async def defect(_call: Call) -> Response:
+    """Break."""
+    raise ZeroDivisionError(SECRET)
+
+
+async def half(call: Call) -> Response:
+    """Break in the middle of an answer."""
+    await call.request._send({"type": "http.response.start", "status": 200, "headers": []})
+    raise ZeroDivisionError(SECRET)
+
+
+def operation(path: str, handler: object) -> Operation:
+    """Declare a route that goes wrong on purpose."""
+    assert callable(handler)
+    return Operation(
+        method="GET",
+        path=path,
+        handler=handler,
+        scope=None,
+        tag="Health",
+        summary="Break",
+        answers={200: None},
+    )
+
+
+@pytest.fixture
+async def broken(factory: ApiFactory) -> Api:
+    """An application with defects."""
+    return await factory.make(extra=(operation("/defect", defect), operation("/half", half)))
+
+
+ERRORS: list[tuple[ApiError, int, str, str, bool]] = [
+    (ValidationFailed("x"), 400, "VALIDATION_ERROR", "VALIDATION_ERROR", False),
+    (RequestTimeout("x"), 408, "REQUEST_TIMEOUT", "TIMEOUT_ERROR", True),
+    (Conflict("x", code="NO_CAPACITY"), 409, "NO_CAPACITY", "CLIENT_ERROR", False),
+    (Conflict("x", code="Y", retry_after=1), 409, "Y", "CLIENT_ERROR", True),
+    (UpstreamUnavailable("x"), 502, "EXTERNAL_API_ERROR", "EXTERNAL_API_ERROR", True),
+    (
+        CircuitBreakerOpen("x", retry_after=7),
+        503,
+        "CIRCUIT_BREAKER_OPEN",
+        "CIRCUIT_BREAKER_ERROR",
+        True,
+    ),
+    (UpstreamTimeout("x"), 504, "UPSTREAM_TIMEOUT", "TIMEOUT_ERROR", True),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "code", "category", "retryable"), ERRORS)
+async def test_an_error_is_told_as_it_knows_itself(
+    api: Api, error: ApiError, status: int, code: str, category: str, retryable: bool
+) -> None:
+    """Status, code, category and whether to retry come from the error alone."""
+    api.instances.error = error
+    answer = await api.call("POST", "/api/instances", body=CREATE)
+    assert answer.status_code == status
+    told = answer.json()["error"]
+    assert (told["code"], told["category"], told["retryable"]) == (code, category, retryable)
+    assert answer.headers.get("Retry-After") == (
+        None if error.retry_after is None else str(error.retry_after)
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope", "status"),
+    [
+        ("GET", "/nowhere", Scope.READ, 404),
+        ("GET", "/v2/api/instances", Scope.READ, 404),
+        ("GET", "/", None, 404),
+        ("GET", "/api/instances/", Scope.READ, 404),
+        ("GET", "/api/instances/inst_1", Scope.READ, 404),
+        ("PUT", "/api/instances", Scope.READ, 405),
+        ("BREW", "/health", None, 405),
+        ("GET", "/api/instances", None, 401),
+        ("POST", "/api/instances", Scope.READ, 403),
+        ("POST", "/api/instances", Scope.WRITE, 400),
+        ("GET", "/defect", None, 500),
+    ],
+)
+async def test_every_error_has_the_same_envelope(
+    broken: Api, method: str, path: str, scope: Scope | None, status: int
+) -> None:
+    """The reference's fields and ours, the ids of the request, and nothing else."""
+    answer = await broken.call(method, path, scope=scope, headers={"X-Correlation-ID": "corr/1"})
+    assert answer.status_code == status
+    TypeAdapter(schemas.ErrorResponse).validate_python(answer.json())
+    error = answer.json()["error"]
+    assert error["requestId"] == answer.headers["X-Request-ID"]
+    assert error["correlationId"] == answer.headers["X-Correlation-ID"] == "corr/1"
+    assert error["timestamp"] == "2025-10-09T08:53:20.000Z"
+
+
+async def test_without_a_correlation_id_there_is_none(api: Api) -> None:
+    """It is left out, not null."""
+    answer = await api.call("GET", "/nowhere")
+    assert "correlationId" not in answer.json()["error"]
+    assert "X-Correlation-ID" not in answer.headers
+
+
+async def test_an_error_is_sent_as_a_problem_where_that_is_asked_for(api: Api) -> None:
+    """RFC 9457 with the same facts."""
+    answer = await api.call(
+        "POST",
+        "/api/instances",
+        body={**CREATE, "gpuNum": 0},
+        headers={"Accept": "application/problem+json"},
+    )
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    TypeAdapter(schemas.Problem).validate_python(answer.json())
+    problem = answer.json()
+    assert problem["status"] == answer.status_code == 400
+    assert problem["title"] == "Bad Request"
+    assert problem["code"] == "INVALID_GPU_NUM"
+    assert problem["details"][0]["field"] == "gpuNum"
+    assert problem["requestId"] == answer.headers["X-Request-ID"]
+
+
+async def test_details_are_told_as_they_are(api: Api) -> None:
+    """Reasons per candidate, named facts, and values that were left out."""
+    for details, told in (
+        ([{"productId": "p", "reason": "SOLD_OUT"}], [{"productId": "p", "reason": "SOLD_OUT"}]),
+        ({"ids": ["a", "b"]}, {"ids": ["a", "b"]}),
+        ([FieldError("envs", "bad", has_value=False)], [{"field": "envs", "message": "bad"}]),
+        (
+            [FieldError("name", "bad", None)],
+            [{"field": "name", "message": "bad", "value": None}],
+        ),
+    ):
+        api.instances.error = Conflict("x", details=details)
+        answer = await api.call("POST", "/api/instances", body=CREATE)
+        assert answer.json()["error"]["details"] == told
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/problem+json"])
+async def test_a_defect_says_nothing_and_is_logged_under_the_same_id(
+    broken: Api, accept: str
+) -> None:
+    """The client learns the request id; the log has the cause under it."""
+    with capture_logs() as lines:
+        answer = await broken.call("GET", "/defect", headers={"Accept": accept})
+    assert answer.status_code == 500
+    assert SECRET not in answer.text
+    assert "ZeroDivision" not in answer.text
+    assert "Traceback" not in answer.text
+    assert [line["event"] for line in lines] == ["unhandled_error", "request"]
+    assert lines[0]["exc_info"]
+
+
+async def test_a_defect_in_the_middle_of_an_answer_breaks_nothing_else(broken: Api) -> None:
+    """It is logged, and the server goes on."""
+    # The test's transport insists on whole answers; a server closes the connection.
+    with capture_logs() as lines, pytest.raises(AssertionError):
+        await broken.call("GET", "/half")
+    assert lines[0]["event"] == "unhandled_error"
+    assert (await broken.call("GET", "/health")).status_code == 200
+
+
+async def test_errors_that_are_no_answers_are_not_shown(api: Api) -> None:
+    """What is meant for the operator does not reach a client."""
+    api.instances.error = WrongSecretKey("NOVITAI_SECRET_KEY is not the key")
+    answer = await api.call("POST", "/api/instances", body=CREATE)
+    assert answer.status_code == 500
+    assert "NOVITAI_SECRET_KEY" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/api/instances", "GET, HEAD, POST"),
+        ("/v1/api/instances/inst_1", "GET, HEAD"),
+        ("/api/keys/key_1", "DELETE"),
+        ("/health", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_the_right_ones(api: Api, path: str, allow: str) -> None:
+    """`Allow` covers all routes of the path, not only the first that was met."""
+    answer = await api.call("PATCH", path)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == allow
+    assert answer.json()["error"]["code"] == "METHOD_NOT_ALLOWED"

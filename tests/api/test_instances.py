@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the instance routes, as far as they are the interface's own."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter
+
+from novitai.api import schemas
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.view import View
+from tests.api.conftest import CREATE, Api, ApiFactory
+
+VIEW: View = {
+    "id": "inst_1",
+    "name": "my-instance",
+    "status": "running",
+    "gpuNum": 2,
+    "region": "US-WEST-01",
+    "portMappings": [{"port": 22, "endpoint": "gpu.example:2222", "type": "tcp"}],
+    "createdAt": "2023-10-20T10:20:00.000Z",
+    "productName": "gpu-basic",
+    "templateId": "tmpl-12345",
+    "rootfsSize": 80,
+    "billingMode": "onDemand",
+}
+
+
+async def test_an_accepted_request_has_the_references_answer(api: Api) -> None:
+    """201, the reference's body, and where to look."""
+    answer = await api.call("POST", "/v1/api/instances", body={**CREATE, "gpuNum": 2})
+    assert answer.status_code == 201
+    TypeAdapter(schemas.CreateInstanceResponse).validate_python(answer.json())
+    assert answer.json() == {
+        "instanceId": "inst_1697843200_abc123",
+        "status": "creating",
+        "message": "Instance creation initiated successfully",
+        "estimatedReadyTime": "2023-10-20T10:30:00.000Z",
+    }
+    assert answer.headers["Location"] == "/api/instances/inst_1697843200_abc123"
+    assert "Idempotent-Replayed" not in answer.headers
+    assert api.instances.requests[0].gpu_num == 2
+    assert api.instances.idempotency == [None]
+
+
+async def test_a_wrong_request_is_told_whole_and_goes_no_further(api: Api) -> None:
+    """The reference's example, word for word."""
+    answer = await api.call("POST", "/api/instances", body={**CREATE, "name": "", "gpuNum": 0})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["message"]) == ("VALIDATION_ERROR", "Validation failed")
+    assert error["details"] == [
+        {"field": "name", "message": "Name must be at least 1 character long", "value": ""},
+        {"field": "gpuNum", "message": "GPU number must be at least 1", "value": 0},
+    ]
+    assert api.instances.requests == []
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_private_webhooks_are_refused_unless_the_settings_allow_them(
+    factory: ApiFactory, allowed: bool
+) -> None:
+    """NOVITAI_WEBHOOK_ALLOW_PRIVATE decides."""
+    api = await factory.make(allow_private_webhooks=allowed)
+    answer = await api.call(
+        "POST", "/api/instances", body={**CREATE, "webhookUrl": "http://127.0.0.1:9/x"}
+    )
+    assert answer.status_code == (201 if allowed else 400)
+
+
+async def test_an_idempotency_key_is_bound_to_key_route_and_body(api: Api) -> None:
+    """The same body in another order is the same; another body, route or key is not."""
+    headers = {"Idempotency-Key": "abc"}
+    turned = dict(reversed(list(CREATE.items())))
+    for body, path in (
+        (CREATE, "/api/instances"),
+        (turned, "/v1/api/instances"),
+        ({**CREATE, "gpuNum": 2}, "/api/instances"),
+    ):
+        await api.call("POST", path, body=body, headers=headers)
+    first, second, third = api.instances.idempotency
+    assert first is not None
+    assert third is not None
+    assert first == second
+    assert first.route == "POST /api/instances"
+    assert first.key == "abc"
+    assert first.api_key_id.startswith("key_")
+    assert first.body_digest != third.body_digest
+
+
+async def test_a_replayed_answer_says_so(api: Api) -> None:
+    """`Idempotent-Replayed: true`, with the status, headers and bytes of the first."""
+    first = await api.call("POST", "/api/instances", body=CREATE)
+    api.instances.replayed = True
+    again = await api.call("POST", "/api/instances", body=CREATE)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["Location"] == first.headers["Location"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é"])
+async def test_a_malformed_idempotency_key_is_refused(api: Api, key: str) -> None:
+    """At most 255 visible ASCII characters, and nothing happens otherwise."""
+    sent = [
+        *((name.lower().encode(), value.encode()) for name, value in api.bearer().items()),
+        (b"content-type", b"application/json"),
+        (b"idempotency-key", key.encode("latin-1")),
+    ]
+    answer = await api.client.post("/api/instances", json=CREATE, headers=sent)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "VALIDATION_ERROR"
+    assert answer.json()["error"]["details"][0]["field"] == "Idempotency-Key"
+    assert api.instances.requests == []
+
+
+async def test_the_longest_idempotency_key_is_good(api: Api) -> None:
+    """255 characters are allowed."""
+    headers = {"Idempotency-Key": "~" * 255}
+    answer = await api.call("POST", "/api/instances", body=CREATE, headers=headers)
+    assert answer.status_code == 201
+
+
+async def test_one_instance_is_shown_with_when_it_was_seen(api: Api) -> None:
+    """The record, and `observedAt`."""
+    api.instances.views["inst_1"] = VIEW
+    api.instances.observed_at = api.clock.now()
+    answer = await api.call("GET", "/v1/api/instances/inst_1")
+    assert answer.json() == {**VIEW, "observedAt": "2025-10-09T08:53:20.000Z"}
+    TypeAdapter(schemas.InstanceDetails).validate_python(answer.json())
+
+
+async def test_the_tag_changes_with_the_record_and_not_with_the_observation(api: Api) -> None:
+    """A weak `ETag` over everything but `observedAt`."""
+    api.instances.views["inst_1"] = dict(VIEW)
+    tags = []
+    for observed_at, status in ((1000, "running"), (2000, "running"), (2000, "stopping")):
+        api.instances.observed_at = observed_at
+        api.instances.views["inst_1"]["status"] = status
+        tags.append((await api.call("GET", "/api/instances/inst_1")).headers["ETag"])
+    assert tags[0].startswith('W/"')
+    assert tags[0] == tags[1] != tags[2]
+
+
+async def test_who_has_the_latest_is_told_so(api: Api) -> None:
+    """304 without a body for a tag that still holds, in every form a client may send."""
+    api.instances.views["inst_1"] = VIEW
+    tag = (await api.call("GET", "/api/instances/inst_1")).headers["ETag"]
+    for given, status in (
+        (tag, 304),
+        (tag.removeprefix("W/"), 304),
+        (f'"other", {tag}', 304),
+        ("*", 304),
+        ('"other"', 200),
+        (tag[:-2], 200),
+    ):
+        answer = await api.call("GET", "/api/instances/inst_1", headers={"If-None-Match": given})
+        assert answer.status_code == status
+        assert answer.headers["ETag"] == tag
+        assert bool(answer.content) is (status == 200)
+
+
+async def test_instances_are_listed(api: Api) -> None:
+    """The reference's shape; no cursor where there is no more."""
+    api.instances.views["inst_1"] = VIEW
+    answer = await api.call("GET", "/api/instances")
+    assert answer.json() == {"instances": [VIEW], "total": 1}
+    TypeAdapter(schemas.ListInstancesResponse).validate_python(answer.json())
+    assert "Link" not in answer.headers
+
+
+async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
+    """`nextCursor`, and `Link: rel="next"` with the same filters."""
+    api.instances.next_cursor = "abc-_9"
+    answer = await api.call("GET", "/v1/api/instances?limit=1&status=running&cursor=old")
+    assert answer.json()["nextCursor"] == "abc-_9"
+    assert answer.headers["Link"] == (
+        '</api/instances?limit=1&status=running&cursor=abc-_9>; rel="next"'
+    )
+
+
+async def test_filters_are_handed_on(api: Api) -> None:
+    """Each of them, as it was given."""
+    await api.call(
+        "GET",
+        "/api/instances?status=stopped&region=US-WEST-01&name=a%20b&includeTerminated=true"
+        "&limit=1000&cursor=x",
+    )
+    await api.call("GET", "/api/instances")
+    filtered, everything = api.instances.queries
+    assert (filtered.status, filtered.region, filtered.name) == (
+        InstanceStatus.STOPPED,
+        "US-WEST-01",
+        "a b",
+    )
+    assert (filtered.include_terminated, filtered.limit, filtered.cursor) == (True, 1000, "x")
+    assert (everything.status, everything.limit, everything.include_terminated) == (
+        None,
+        None,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=1.5",
+        "limit=",
+        "limit=٣",
+        "limit=1&limit=2",
+        "status=happy",
+        "includeTerminated=1",
+        "includeTerminated=",
+        "cursor=a/b",
+        "cursor=",
+        "name=",
+        "region=%00",
+        "stauts=running",
+    ],
+)
+async def test_a_wrong_query_is_refused(api: Api, query: str) -> None:
+    """A misspelt filter would show the wrong instances without a word."""
+    answer = await api.call("GET", f"/api/instances?{query}")
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert [detail["field"] for detail in error["details"]] == [query.partition("=")[0]]
+    assert api.instances.queries == []

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the key routes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pydantic import TypeAdapter
+
+from novitai.api import schemas
+from novitai.domain.api_key import Scope
+from tests.api.conftest import Api
+
+
+async def test_a_key_is_made_and_shown_once(api: Api) -> None:
+    """201 with the key, which works at once and is in no later answer."""
+    answer = await api.call(
+        "POST",
+        "/api/keys",
+        scope=Scope.ADMIN,
+        body={"name": "ci", "scopes": ["write", "read"], "expiresAt": "2030-01-01T00:00:00Z"},
+    )
+    assert answer.status_code == 201
+    TypeAdapter(schemas.CreateKeyResponse).validate_python(answer.json())
+    made = answer.json()
+    assert re.fullmatch(r"nvt_[A-Za-z0-9]{38}", made["key"])
+    assert made["scopes"] == ["read", "write"]
+    assert made["createdAt"] == "2025-10-09T08:53:20.000Z"
+    assert made["expiresAt"] == "2030-01-01T00:00:00.000Z"
+    assert answer.headers["Cache-Control"] == "no-store"
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    used = await api.call("GET", "/api/instances", scope=None, headers=headers)
+    assert used.status_code == 200
+    listed = await api.call("GET", "/api/keys", scope=Scope.ADMIN)
+    assert made["key"] not in listed.text
+    assert "digest" not in listed.text
+
+
+async def test_keys_are_listed_with_their_use(api: Api) -> None:
+    """Every key with what is known of it, in pages that lead on."""
+    await api.call("GET", "/api/instances", scope=Scope.READ)
+    await api.services.keys.settle()
+    ids = []
+    path = "/v1/api/keys?limit=2"
+    for _ in range(2):
+        answer = await api.call("GET", path, scope=Scope.ADMIN)
+        TypeAdapter(schemas.ListKeysResponse).validate_python(answer.json())
+        ids += [key["id"] for key in answer.json()["keys"]]
+        if "nextCursor" in answer.json():
+            link = answer.headers["Link"]
+            path = link[1 : link.index(">")]
+            assert 'rel="next"' in link
+            assert "limit=2" in path
+    assert len(set(ids)) == 3
+    assert "nextCursor" not in answer.json()
+    everything = (await api.call("GET", "/api/keys", scope=Scope.ADMIN)).json()["keys"]
+    used = {key["name"]: key.get("lastUsedAt") for key in everything}
+    assert used["the read key"] == "2025-10-09T08:53:20.000Z"
+    assert used["the write key"] is None
+
+
+async def test_a_revoked_key_is_refused_at_once(api: Api) -> None:
+    """The very next request with it is 401; it stays in the list."""
+    made = (
+        await api.call(
+            "POST", "/api/keys", scope=Scope.ADMIN, body={"name": "x", "scopes": ["read"]}
+        )
+    ).json()
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    assert (await api.call("GET", "/api/instances", scope=None, headers=headers)).status_code == 200
+    answer = await api.call("DELETE", f"/api/keys/{made['id']}", scope=Scope.ADMIN)
+    assert answer.status_code == 200
+    assert answer.json()["revokedAt"]
+    assert (await api.call("GET", "/api/instances", scope=None, headers=headers)).status_code == 401
+    again = await api.call("DELETE", f"/api/keys/{made['id']}", scope=Scope.ADMIN)
+    assert again.status_code == 200
+
+
+async def test_an_unknown_key_is_not_found(api: Api) -> None:
+    """404 in the envelope."""
+    answer = await api.call("DELETE", "/api/keys/key_nobody", scope=Scope.ADMIN)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "KEY_NOT_FOUND"
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "cursor=%20", "cursor=nonsense", "x=1"])
+async def test_a_wrong_query_is_told(api: Api, query: str) -> None:
+    """Queries are checked as strictly as bodies."""
+    answer = await api.call("GET", f"/api/keys?{query}", scope=Scope.ADMIN)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"][0]["field"] == query.partition("=")[0]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises about proxies and HTTPS."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from starlette.datastructures import Headers
+
+from novitai.api.middleware import Rules
+from novitai.api.proxies import Peer, find_peer
+from tests.api.conftest import ApiFactory
+
+TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+def peer(client: str | None, headers: dict[str, str], *, scheme: str = "http") -> Peer:
+    """Find the peer of a request."""
+    scope = {"client": (client, 1) if client else None, "scheme": scheme}
+    return find_peer(scope, Headers(headers), TRUSTED)
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "found"),
+    [
+        ("8.8.8.8", {}, Peer("8.8.8.8", False)),
+        ("8.8.8.8", {"X-Forwarded-For": "1.1.1.1", "X-Forwarded-Proto": "https"}, None),
+        ("10.0.0.1", {"X-Forwarded-For": "1.1.1.1"}, Peer("1.1.1.1", False)),
+        ("10.0.0.1", {"X-Forwarded-Proto": "https"}, Peer("10.0.0.1", True)),
+        ("10.0.0.1", {"X-Forwarded-For": "9.9.9.9, 1.1.1.1, 10.0.0.2"}, Peer("1.1.1.1", False)),
+        ("10.0.0.1", {"X-Forwarded-For": "1.1.1.1, nonsense"}, Peer("10.0.0.1", False)),
+        ("10.0.0.1", {"X-Forwarded-For": "[2606::1]:443"}, Peer("2606::1", False)),
+        ("10.0.0.1", {"X-Forwarded-For": "1.1.1.1:5000"}, Peer("1.1.1.1", False)),
+        ("10.0.0.1", {"X-Forwarded-Proto": "https, http"}, Peer("10.0.0.1", False)),
+        ("::1", {"X-Forwarded-For": "1.1.1.1"}, Peer("1.1.1.1", False)),
+        ("::ffff:10.0.0.1", {"X-Forwarded-For": "1.1.1.1"}, Peer("1.1.1.1", False)),
+        (None, {"X-Forwarded-For": "1.1.1.1"}, Peer("local", False)),
+    ],
+)
+def test_only_a_trusted_proxy_is_believed(
+    client: str | None, headers: dict[str, str], found: Peer | None
+) -> None:
+    """The nearest proxy's word counts; what a client wrote in front of it does not."""
+    assert peer(client, headers) == (found or Peer(str(client), False))
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("local", True), ("10.0.0.1", False)],
+)
+def test_loopback_is_known(address: str, loopback: bool) -> None:
+    """This machine in every form, and only that."""
+    assert Peer(address, False).loopback is loopback
+
+
+PRODUCTION = Rules(insist_on_https=True, trusted_proxies=TRUSTED)
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "status"),
+    [
+        ("8.8.8.8", {}, 403),
+        ("8.8.8.8", {"X-Forwarded-Proto": "https"}, 403),
+        ("127.0.0.1", {}, 200),
+        ("10.0.0.1", {}, 403),
+        ("10.0.0.1", {"X-Forwarded-Proto": "https"}, 200),
+        ("10.0.0.1", {"X-Forwarded-Proto": "http", "X-Forwarded-For": "8.8.8.8"}, 403),
+        ("::1", {"X-Forwarded-Proto": "http", "X-Forwarded-For": "8.8.8.8"}, 403),
+    ],
+)
+async def test_production_insists_on_https(
+    factory: ApiFactory, client: str, headers: dict[str, str], status: int
+) -> None:
+    """Plain HTTP from another machine is refused, unless a trusted proxy had HTTPS."""
+    api = await factory.make(rules=PRODUCTION, client=(client, 1))
+    answer = await api.call("GET", "/v1/api/instances", headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["error"]["code"] == "HTTPS_REQUIRED"
+        assert answer.json()["error"]["requestId"] == answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health", "/health/live", "/v1/health/ready"])
+async def test_health_is_exempt(factory: ApiFactory, path: str) -> None:
+    """Probes come over plain HTTP from inside of a cluster."""
+    api = await factory.make(rules=PRODUCTION, client=("8.8.8.8", 1))
+    assert (await api.call("GET", path, scope=None)).status_code == 200
+
+
+async def test_development_does_not_insist(factory: ApiFactory) -> None:
+    """Without the setting, plain HTTP is good."""
+    api = await factory.make(client=("8.8.8.8", 1))
+    assert (await api.call("GET", "/api/instances")).status_code == 200
