@@ -10,19 +10,19 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
-from tests.store.conftest import names, put
 
 from novitai.clock import ManualClock
 from novitai.errors import NovitaiError, SettingsError, StartupError
 from novitai.store import migrate, sqlitefile
 from novitai.store.errors import StorageFull
 from novitai.store.opening import open_database
+from tests.store.conftest import names, put
 
 CLOCK = ManualClock()
 
@@ -37,8 +37,10 @@ async def refusal(url: str) -> str:
 
 
 @pytest.fixture
-def unprivileged() -> Iterator[Path]:
+async def unprivileged(sqlite_database_url: str) -> AsyncIterator[Path]:
     """A folder of our own, seen with the rights of an ordinary user."""
+    # Whatever is imported late is imported now: that user may be unable to read our modules.
+    await (await open_database(sqlite_database_url, CLOCK)).close()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if os.geteuid() != 0:
@@ -50,8 +52,8 @@ def unprivileged() -> Iterator[Path]:
                 yield folder
             finally:
                 os.seteuid(0)
-        for each in [folder, *folder.rglob("*")]:
-            each.chmod(0o700)
+        for each in [folder, *folder.rglob("*")]:  # noqa: ASYNC240
+            os.chmod(each, 0o700)  # noqa: PTH101
 
 
 @pytest.fixture
