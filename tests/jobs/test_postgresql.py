@@ -246,6 +246,67 @@ async def test_jobs_of_a_killed_worker_are_taken_over(postgresql: Rig) -> None:
     await postgresql.until(lambda: postgresql.runs == [("x", "op_1")])
 
 
+async def test_a_job_stays_queued_until_its_run_has_ended(postgresql: Rig) -> None:
+    """While a handler runs its job is there to be taken over, should the worker die."""
+    release = asyncio.Event()
+
+    async def handler(key: str) -> None:
+        if key == "op_1":
+            await release.wait()
+
+    async def keys() -> str | None:
+        query = "SELECT string_agg(encode(payload, 'escape'), ',') FROM pgqueuer"
+        found = await postgresql.scalar(query)
+        return None if found is None else str(found)
+
+    async def only_the_first_is_left() -> bool:
+        return await keys() == "op_1"
+
+    async def none_is_left() -> bool:
+        return await keys() is None
+
+    postgresql.rebuild(NEVER)
+    postgresql.register("x", handler)
+    await postgresql.start()
+    await postgresql.nudge("x", "op_1", "op_2")
+    await postgresql.until(only_the_first_is_left)
+
+    release.set()
+
+    await postgresql.until(none_is_left)
+
+
+async def test_what_another_process_swept_does_not_count_as_a_nudge(postgresql: Rig) -> None:
+    """A key that failed here is left alone when a sweep elsewhere queues it."""
+
+    async def handler(key: str) -> None:
+        raise ArithmeticError(key)
+
+    async def idle() -> bool:
+        return await postgresql.scalar("SELECT count(*) FROM pgqueuer") == 0
+
+    postgresql.rebuild(NEVER)
+    assert isinstance(postgresql.engine, PostgresqlEngine)
+    postgresql.register("x", handler)
+    await postgresql.start()
+    await postgresql.nudge("x", "op_1")
+    await postgresql.until(lambda: postgresql.engine.metrics.snapshot()["x"].failed == 1)
+    dispatcher = postgresql.engine._dispatcher
+    for _ in range(6):
+        # As if it had failed more often: the pause is now a minute, for a nudge a second.
+        dispatcher._lanes["x"].backoff.failed("op_1", postgresql.clock.now())
+
+    def sweep(connection: sa.Connection) -> None:
+        queue_sql.enqueue_due(connection, "x", ["op_1"])
+
+    await postgresql.until(idle)
+    await postgresql.database.write(sweep)
+    await postgresql.until(idle)
+
+    assert len(dispatcher._agenda) == 0
+    assert postgresql.engine.metrics.snapshot()["x"].failed == 1
+
+
 async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
     """Killed server processes cost a moment, and no running handler notices."""
     release, ended = asyncio.Event(), asyncio.Event()
