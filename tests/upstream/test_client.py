@@ -403,7 +403,7 @@ async def test_a_lifecycle_answer_whose_body_breaks_off_is_a_success(
     """The status had come."""
     await make.at(raw.reply(200, b"{}" * 20, cut=7).url).stop("abc")
     raw.steps.clear()
-    await make.at(raw.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").url, timeout=0.2).stop(
+    await make.at(raw.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").url, timeout=1.0).stop(
         "abc"
     )
 
@@ -438,6 +438,43 @@ async def test_a_delete_gets_out_while_the_breaker_is_open(make: Maker, clock: M
                 await act("abc")
     deletes = [request for request in asked[out:] if request.url.path.endswith("delete")]
     assert len(deletes) >= 4
+
+
+async def test_a_permit_is_given_back_if_the_breaker_opened_meanwhile(
+    make: Maker, clock: ManualClock
+) -> None:
+    """Who waited for it may not call; the next one, of another class, may at once."""
+    released = asyncio.Event()
+    asked: list[str] = []
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path.rsplit("/", 1)[1])
+        if asked[-1] == "clusters":
+            return httpx2.Response(200, json={"data": []})
+        if len(asked) == 5:
+            await released.wait()
+        return httpx2.Response(500)
+
+    # One call in ten seconds.
+    client = make.at(
+        "http://upstream.test", transport=httpx2.MockTransport(answer), calls_per_minute=6
+    )
+    for _ in range(4):
+        with pytest.raises(ServerError):
+            await client.start("abc")
+        await clock.advance(10)
+    fifth = asyncio.create_task(client.start("abc"))
+    await clock.advance(1)
+    sixth = asyncio.create_task(client.start("abc"))
+    await clock.advance(7)
+    released.set()
+    with pytest.raises(ServerError):
+        await fifth
+    await clock.advance(3)
+    with pytest.raises(BreakerOpen):
+        await sixth
+    assert await client.clusters() == []
+    assert asked == ["start"] * 5 + ["clusters"]
 
 
 async def test_writes_overtake_reads_that_wait(make: Maker, clock: ManualClock) -> None:

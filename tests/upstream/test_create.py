@@ -156,7 +156,7 @@ Misbehaviour = Callable[["RawServer"], object]
         pytest.param(lambda raw: raw.raw(b"SSH-2.0-OpenSSH\r\n\r\n"), id="not HTTP"),
         pytest.param(
             lambda raw: raw.raw(
-                b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b" " * 90, pause=0.02
+                b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b" " * 90, pause=0.05
             ),
             id="a slow drip",
         ),
@@ -177,7 +177,7 @@ async def test_an_ending_that_tells_nothing_is_ambiguous(
     """The request left and no good answer came: it may have been made, and is not sent again."""
     misbehave(raw)
     with pytest.raises(Ambiguous):
-        await create(make.at(raw.url, timeout=0.25), wanted)
+        await create(make.at(raw.url, timeout=1.0), wanted)
     await asyncio.sleep(0)
     assert raw.posts() == 1
 

@@ -209,6 +209,17 @@ async def test_refusals_of_calls_under_way_count_as_one(limiter: Limiter) -> Non
     assert limiter.paused_for <= 1.2
 
 
+async def test_refusals_during_a_pause_do_not_lengthen_the_next_one(
+    limiter: Limiter, clock: ManualClock
+) -> None:
+    """Nor do they where upstream said how long to wait."""
+    for _ in range(30):
+        limiter.pause(5)
+    await clock.advance(6)
+    limiter.pause(None)
+    assert 2 <= limiter.paused_for <= 2.4
+
+
 async def test_an_answer_makes_the_next_pause_short_again(
     limiter: Limiter, clock: ManualClock
 ) -> None:

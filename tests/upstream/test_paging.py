@@ -79,6 +79,12 @@ async def test_an_upstream_that_begins_at_zero_is_found_out_once() -> None:
     assert upstream.asked == [0]
 
 
+async def test_page_one_may_repeat_page_zero() -> None:
+    """Where both name the first page, a listing from 0 goes on to page 2 all the same."""
+    found = await gather(Upstream(250, cap=100, alias=True), first_page=0)
+    assert found.complete
+
+
 async def test_having_learnt_wrongly_is_unlearnt() -> None:
     """A listing from 0 that does not add up makes the next one begin at 1 again."""
     found = await gather(Upstream(5, total=7), first_page=0)
