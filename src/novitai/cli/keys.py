@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from novitai.cli.output import note, say
+from novitai.cli.output import TEMPORARY, note, say
 from novitai.domain.api_key import ApiKey, Scope, in_order
 
 if TYPE_CHECKING:
     from novitai.lifecycle.keys import KeyRing
 
 _COLUMNS: Final = ("id", "name", "scopes", "created", "expires", "revoked", "last used")
-_TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits(3): somebody holds the file
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -110,7 +109,7 @@ async def _key_ring(over_http: str) -> AsyncIterator[KeyRing]:
         try:
             ring = await stack.enter_async_context(open_keys(settings, SystemClock(), Ids()))
         except StartupError as error:
-            if not settings.embedded or error.exit_code != _TEMPORARY:
+            if not settings.embedded or error.exit_code != TEMPORARY:
                 raise
             raise StartupError(
                 f"{error}\nWhile the server runs, use it instead: {over_http} with an admin key.",

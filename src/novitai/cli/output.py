@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
+
+TEMPORARY: Final = 75
+"""EX_TEMPFAIL of sysexits(3), with which the store says that another process has the file."""
 
 
 def say(line: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,8 @@ def set_up_logs(settings: Settings) -> None:
     logs.set_up(
         production=settings.environment is Environment.PRODUCTION, secrets=_secrets(settings)
     )
+    # Two lines about its own ways at each start, which tell a reader nothing.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 async def serve_http(

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import typer
 
-from novitai.cli.output import say
+from novitai.cli.output import TEMPORARY, say
+from novitai.errors import StartupError
+
+if TYPE_CHECKING:
+    from novitai.settings import Settings
 
 app = typer.Typer(help="What receivers of webhooks need to know.", no_args_is_help=True)
 
@@ -27,12 +32,21 @@ def secret() -> None:
         say(settings.webhook_secret.get_secret_value())
         return
 
-    async def stored() -> str:
-        from novitai.app import open_store
-        from novitai.cli.signing import signing_secret
-        from novitai.clock import SystemClock
+    try:
+        say(asyncio.run(_stored(settings)))
+    except StartupError as error:
+        if not settings.embedded or error.exit_code != TEMPORARY:
+            raise
+        raise StartupError(
+            f"{error}\nTo know the secret beforehand, set NOVITAI_WEBHOOK_SECRET.",
+            exit_code=error.exit_code,
+        ) from None
 
-        async with open_store(settings, SystemClock()) as store:
-            return await signing_secret(store)
 
-    say(asyncio.run(stored()))
+async def _stored(settings: Settings) -> str:
+    from novitai.app import open_store
+    from novitai.cli.signing import signing_secret
+    from novitai.clock import SystemClock
+
+    async with open_store(settings, SystemClock()) as store:
+        return await signing_secret(store)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`novitai demo`: an instance before the reader's eyes, and lines that work when pasted."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import time
+
+from tests.blackbox.harness import House
+
+
+def test_once_it_runs_it_ends(house: House) -> None:
+    """`--once` goes from creating to running in 20 s and exits 0, whatever the settings say."""
+    began = time.monotonic()
+    demo = house.ended("demo", "--once", NOVITAI_UPSTREAM_URL="http://127.0.0.1:1", NOVITAI_XYZ="1")
+    assert demo.code == 0, demo.err
+    assert time.monotonic() - began < 35  # 20 on a machine that does nothing else
+    states = re.findall(r"^ +[\d.]+ s +(\w+)", demo.out, re.MULTILINE)
+    assert states[0] == "creating"
+    assert states[-1] == "running"
+    assert not house.data.exists()
+
+
+def test_its_lines_work_when_pasted(house: House) -> None:
+    """Taken ports are replaced; list, look and create answer; Ctrl-C ends it cleanly."""
+    with socket.socket() as taken:
+        # In use already, or from now on: the demonstration must not need it.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if taken.connect_ex(("127.0.0.1", 8080)) != 0:
+            taken.close()
+            blocker = socket.create_server(("127.0.0.1", 8080))
+        else:
+            blocker = taken
+        with blocker:
+            demo = house.run("demo")
+            demo.says("Ctrl-C ends it", 60)
+    lines = dict(re.findall(r"^(List|Look|Create): +(curl .*)$", demo.out, re.MULTILINE))
+    assert ":8080/" not in lines["List"]
+    answers = {
+        name: subprocess.run(
+            ["sh", "-c", line], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
+        for name, line in lines.items()
+    }
+    assert '"total":1' in answers["List"]
+    assert '"status":"running"' in answers["Look"]
+    assert '"instanceId":"inst_' in answers["Create"]
+    demo.send(signal.SIGINT)
+    assert demo.wait() == 0, demo.err

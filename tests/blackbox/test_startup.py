@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in the way of a start is said in words, with an exit code, and without a traceback.
+
+The house itself fails a test in which a process wrote a traceback or a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.blackbox.harness import House
+
+
+def test_a_second_process_on_one_file_is_refused(house: House) -> None:
+    """It learns who has the file; `keys` also names the way that works meanwhile."""
+    server = house.ready(house.run("serve", "--port", "0"))
+    second = house.ended("serve", "--port", "0")
+    assert second.code == 75
+    assert re.search(r"in use by another process \(pid \d+, novitai serve", second.err)
+    assert second.out == ""
+    keys = house.ended("keys", "list")
+    assert keys.code == 75
+    assert "GET /api/keys" in keys.err
+    assert server.http.get("/health/live").status_code == 200
+
+
+def test_a_taken_port_is_named(house: House) -> None:
+    """The message has the port and what to do; the database is not even opened."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = house.ended("serve", "--port", str(port))
+    assert process.code == 1
+    assert f"port {port} on 127.0.0.1 is in use" in process.err
+    assert "--port" in process.err
+    assert not (house.data / "novitai.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("NOVITAI_SYNC_INTERVALL_SECONDS", "1", "NOVITAI_SYNC_INTERVAL_SECONDS"),
+        ("NOVITAI_RATE_LIMIT_PER_MINUTE", "many", "NOVITAI_RATE_LIMIT_PER_MINUTE: "),
+    ],
+)
+def test_a_wrong_setting_is_named(house: House, setting: str, value: str, told: str) -> None:
+    """A misspelt name is met with the nearest one, a wrong value with its name."""
+    process = house.ended("serve", "--port", "0", **{setting: value})
+    assert process.code == 2
+    assert setting in process.err
+    assert told in process.err
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+def test_separate_halves_need_postgresql(house: House, command: str) -> None:
+    """On the embedded file, `api` and `worker` are refused by the name of the setting."""
+    process = house.ended(command)
+    assert process.code == 2
+    assert "NOVITAI_DATABASE_URL" in process.err
+
+
+def test_a_damaged_database_is_not_touched(house: House) -> None:
+    """A file that is no database stays as it is."""
+    house.data.mkdir()
+    file = house.data / "novitai.db"
+    file.write_bytes(b"this is no database, whatever its name says" * 100)
+    process = house.ended("serve", "--port", "0")
+    assert process.code == 74
+    assert str(file) in process.err
+    assert file.read_bytes().startswith(b"this is no database")
+
+
+def test_a_newer_database_is_refused(house: House) -> None:
+    """A database of a later version is left alone."""
+    assert house.ended("migrate").code == 0
+    with closing(sqlite3.connect(house.data / "novitai.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    process = house.ended("serve", "--port", "0")
+    assert process.code == 78
+    assert "newer version" in process.err
+
+
+def test_a_folder_that_cannot_be_written_is_named(house: House) -> None:
+    """The message has the folder and the setting; a file in its place shows it to root too."""
+    house.data.write_text("no folder")
+    process = house.ended("serve", "--port", "0", NOVITAI_SECRET_KEY="")
+    assert process.code == 74
+    assert str(house.data) in process.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(house: House) -> None:
+    """The message has the folder and the setting."""
+    house.data.mkdir(mode=0o500)
+    process = house.ended("serve", "--port", "0")
+    assert process.code == 74
+    assert str(house.data) in process.err
+
+
+def test_the_first_key_is_shown_once_and_works(house: House) -> None:
+    """Without any key the first start makes one; the second start does not show it again."""
+    process = house.run("serve", "--port", "0", NOVITAI_ADMIN_API_KEY="")
+    server = house.ready(process)
+    key = re.search(r"^nvt_\w+$", process.err, re.MULTILINE)
+    assert key is not None, process.err
+    answer = server.http.get("/api/keys", headers={"Authorization": f"Bearer {key[0]}"})
+    assert [one["name"] for one in answer.json()["keys"]] == ["first key"]
+    process.kill()
+    again = house.run("serve", "--port", "0", NOVITAI_ADMIN_API_KEY="")
+    house.ready(again)
+    assert "nvt_" not in again.err
