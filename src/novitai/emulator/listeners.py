@@ -232,5 +232,8 @@ def _bind() -> socket.socket | None:
 
 
 def made_up_port(instance: Instance, purpose: str) -> int:
-    """A public port number that nobody listens on; it differs with every start."""
-    return 20_000 + int(secret(instance, purpose, 8), 16) % 40_000
+    """A public port number that nobody listens on; it differs with every start.
+
+    It is below those that the system gives out, so that nobody else comes to have it.
+    """
+    return 20_000 + int(secret(instance, purpose, 8), 16) % 12_000

@@ -19,14 +19,16 @@ from novitai.emulator.state import Emulator
 class _Row:
     instance: Instance
     base_url: str
-    docs_mode: bool
     seen: Phase
     made_at: float
     json: orjson.Fragment
 
 
 class Rows:
-    """A cache of rendered rows; a row is good for one instance object, one address, one phase."""
+    """A cache of rendered rows; a row is good for one instance object, one address, one phase.
+
+    Whoever changes the settings clears it.
+    """
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
@@ -41,21 +43,19 @@ class Rows:
 
     def json(self, instance: Instance, now: float, base_url: str) -> orjson.Fragment:
         """The row at this moment."""
-        docs_mode = self._emulator.settings.docs_mode
         row = self._rows.get(instance.id)
         if (
             row is not None
             and row.instance is instance
             and row.made_at <= now < row.seen.until
             and row.base_url == base_url
-            and row.docs_mode == docs_mode
             and now >= self._emulator.jobs_until
         ):
             return row.json
         seen = phase(instance, now)
         made = self.make(instance, seen, now, base_url)
         if now >= self._emulator.jobs_until:
-            self._rows[instance.id] = _Row(instance, base_url, docs_mode, seen, now, made)
+            self._rows[instance.id] = _Row(instance, base_url, seen, now, made)
         return made
 
     def make(self, instance: Instance, seen: Phase, now: float, base_url: str) -> orjson.Fragment:
