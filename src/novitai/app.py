@@ -14,6 +14,7 @@ import httpx2
 import structlog
 
 from novitai.clock import Clock
+from novitai.domain.operation import OperationKind
 from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
@@ -23,16 +24,24 @@ from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.catalogue import Catalogue
 from novitai.lifecycle.create import CreateVerb, Policy
+from novitai.lifecycle.delete import DeleteVerb
+from novitai.lifecycle.follow import FollowVerb
+from novitai.lifecycle.history import History
 from novitai.lifecycle.housekeeping import Housekeeping
 from novitai.lifecycle.idempotency import Idempotency
 from novitai.lifecycle.instances import Instances
 from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.readiness import Prober
 from novitai.lifecycle.reap import ReapVerb
 from novitai.lifecycle.recording import Recorder
+from novitai.lifecycle.rising import Rising
+from novitai.lifecycle.start import StartVerb
 from novitai.lifecycle.steps import Runner
+from novitai.lifecycle.stop import StopVerb
 from novitai.lifecycle.sync import JOB as SYNC_JOB
 from novitai.lifecycle.sync import Sync
+from novitai.lifecycle.syncrequest import SyncRequests
 from novitai.settings import Environment, Settings
 from novitai.store import coordination, operations
 from novitai.store.database import Database
@@ -49,7 +58,7 @@ if TYPE_CHECKING:
     from novitai.api.services import Services
 
 CREATE_CONCURRENCY: Final = 64
-REAP_CONCURRENCY: Final = 16
+VERB_CONCURRENCY: Final = 16
 STOP_GRACE: Final = 6.0
 """Seconds that steps in hand get to finish when the process ends."""
 _LOOPS: Final = frozenset(
@@ -121,6 +130,7 @@ class Application:
         self.keys = _make_key_ring(settings, database, vault, clock, ids)
         self.catalogue = Catalogue(self.client, clock)
         recorder = Recorder(clock, ids)
+        idempotency = Idempotency(database, clock)
         self.instances = Instances(
             database,
             self.catalogue,
@@ -129,31 +139,40 @@ class Application:
             ids,
             self.jobs,
             recorder,
-            Idempotency(database, clock),
+            idempotency,
             placement_deadline=settings.placement_deadline_seconds,
         )
+        self.operating = Operating(database, vault, clock, ids, self.jobs, recorder, idempotency)
+        self.history = History(database, clock, self.instances)
         self.prober = Prober(outside.probes)
+        rising = Rising(database, self.prober, vault, clock)
         self.runner = Runner(database, clock, ids, self.jobs, recorder)
-        policy = Policy(installation_id, settings.failed_instance_policy)
-        self.runner.register(
-            CreateVerb(
-                database,
-                self.client,
-                self.catalogue,
-                self.prober,
-                vault,
-                clock,
-                ids,
-                policy,
-            ),
-            concurrency=CREATE_CONCURRENCY,
+        policy = settings.failed_instance_policy
+        create = CreateVerb(
+            database,
+            self.client,
+            self.catalogue,
+            rising,
+            vault,
+            clock,
+            ids,
+            Policy(installation_id, policy),
         )
-        self.runner.register(ReapVerb(self.client, clock), concurrency=REAP_CONCURRENCY)
+        self.runner.register(create, concurrency=CREATE_CONCURRENCY)
+        for verb in (
+            StartVerb(OperationKind.START, self.client.start, rising, clock, ids, policy),
+            StartVerb(OperationKind.RESTART, self.client.restart, rising, clock, ids, policy),
+            StopVerb(self.client, clock),
+            DeleteVerb(self.client, clock),
+            ReapVerb(self.client, clock),
+            FollowVerb(rising, clock, ids, policy),
+        ):
+            self.runner.register(verb, concurrency=VERB_CONCURRENCY)
         self.jobs.metrics.register(SYNC_JOB)
         self.sync = Sync(
             database,
             self.client,
-            Applier(database, clock, self.jobs, recorder, vault),
+            Applier(database, clock, self.jobs, recorder, vault, ids),
             clock,
             holder=ids.prefixed("proc"),
             installation_id=installation_id,
@@ -162,6 +181,7 @@ class Application:
             call_timeout=settings.upstream_timeout_seconds,
             measured=self._measure_sync,
         )
+        SyncRequests(database, self.sync, clock).register(self.jobs)
         self.housekeeping = Housekeeping(database, clock)
         self.requests = RequestMetrics(clock)
         self.process = ProcessMetrics(clock)

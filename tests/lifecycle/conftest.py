@@ -28,6 +28,7 @@ from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.instances import Created
 from novitai.settings import Settings
 from novitai.store import attempts, events
+from novitai.store.database import Database
 from tests.conftest import STORES
 
 REQUEST = CreateRequest(
@@ -82,6 +83,28 @@ class Emulator:
 
 
 @dataclass
+class AtWork:
+    """Counts the transactions under way: while there are any, virtual time must stand still."""
+
+    count: int = 0
+
+    def watch(self, database: Database) -> None:
+        """Count this database's transactions from now on."""
+        for name in ("read", "write"):
+            setattr(database, name, self._counted(getattr(database, name)))
+
+    def _counted(self, act: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def counted(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            try:
+                return await act(*arguments, **options)
+            finally:
+                self.count -= 1
+
+        return counted
+
+
+@dataclass
 class World:
     """A control plane, its emulator, and the time both live in."""
 
@@ -90,6 +113,7 @@ class World:
     emulator: Emulator
     app: Application = field(init=False)
     seed: int = 7
+    at_work: AtWork = field(default_factory=AtWork)
 
     async def reopen(self, **changes: Any) -> None:
         """End the process and start another on the same store, with other settings."""
@@ -109,6 +133,7 @@ class World:
             engine=lambda _settings, database, clock, ids: EmbeddedEngine(database, clock, ids),
         )
         self.seed += 1
+        self.at_work.watch(self.app.database)
         await self.app.start(work=work)
 
     async def create(self, request: CreateRequest = REQUEST) -> str:
@@ -127,12 +152,7 @@ class World:
 
     async def attempts(self, instance_id: str) -> list[Attempt]:
         """List the attempts of an instance's creations."""
-
-        def load(connection: Any) -> list[Attempt]:
-            ids = [row.operation_id for row in _attempt_rows(connection, instance_id)]
-            return [a for one in dict.fromkeys(ids) for a in attempts.of_operation(connection, one)]
-
-        return await self.app.database.read(load)
+        return await self.app.database.read(lambda c: attempts.of_instance(c, instance_id))
 
     async def events(self, instance_id: str) -> list[str]:
         """List the types of an instance's events, in order."""
@@ -166,19 +186,10 @@ class World:
 
     async def quiet(self) -> None:
         """Let the threads of the database and the tasks of the loop come to rest."""
-        for _ in range(3):
-            await self.app.database.write(lambda _connection: None)
-            for _ in range(10):
-                await asyncio.sleep(0)
-
-
-def _attempt_rows(connection: Any, instance_id: str) -> list[Attempt]:
-    from sqlalchemy import select
-
-    from novitai.store.tables import attempts as table
-
-    rows = connection.execute(select(*table.c).where(table.c.instance_id == instance_id))
-    return [attempts.from_row(row) for row in rows]
+        calm = 0
+        while calm < 8:
+            await asyncio.sleep(0 if self.at_work.count == 0 else 0.0005)
+            calm = calm + 1 if self.at_work.count == 0 else 0
 
 
 def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:

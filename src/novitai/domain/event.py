@@ -27,6 +27,9 @@ class EventType(StrEnum):
     CLEANED_UP = "instance.cleaned_up"
     SURPLUS_DELETED = "instance.surplus_deleted"
     ATTEMPT_REFUSED = "instance.attempt_refused"
+    START_REFUSED = "instance.start_refused"
+    STOP_REFUSED = "instance.stop_refused"
+    OPERATION_CANCELLED = "instance.operation_cancelled"
 
 
 def of_status(status: InstanceStatus) -> EventType:

@@ -11,7 +11,8 @@ from enum import StrEnum
 class OperationKind(StrEnum):
     """The verbs. The job type of each is `<kind>_instance` (`create_instance`, ...).
 
-    `REAP` is ours alone: it ends the billing of an instance that failed.
+    Three are ours: `REAP` ends the billing of an instance that failed, `FOLLOW` sees through what
+    was begun behind our back, `SYNC` is a listing that somebody asked for and has no instance.
     """
 
     CREATE = "create"
@@ -20,11 +21,18 @@ class OperationKind(StrEnum):
     RESTART = "restart"
     DELETE = "delete"
     REAP = "reap"
+    FOLLOW = "follow"
+    SYNC = "sync"
 
     @property
     def job(self) -> str:
         """The job type under which metrics and logs know this verb."""
-        return f"{self.value}_instance"
+        return "sync_requested" if self is OperationKind.SYNC else f"{self.value}_instance"
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether whatever a user asks for replaces it."""
+        return self is OperationKind.FOLLOW
 
 
 class Outcome(StrEnum):
@@ -66,7 +74,7 @@ class Operation:
 
     id: str
     kind: OperationKind
-    instance_id: str
+    instance_id: str | None
     phase: str
     created_at: int
     updated_at: int

@@ -9,14 +9,19 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
+from novitai.clock import Clock, iso
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus
-from novitai.domain.operation import Attempt, AttemptState
+from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
+from novitai.domain.status import Observation, read_word
+from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import observing
 from novitai.lifecycle.diffing import Changed, Missing, Sighting, Unseen
+from novitai.lifecycle.follow import FOLLOWED
+from novitai.lifecycle.reap import error_columns
 from novitai.lifecycle.recording import Recorder
+from novitai.lifecycle.rising import WATCH
 from novitai.store import attempts, instances, operations
 from novitai.store.database import Database
 from novitai.store.vault import Vault
@@ -38,12 +43,14 @@ class Applier:
         jobs: JobEngine,
         recorder: Recorder,
         vault: Vault,
+        ids: Ids,
     ) -> None:
         self._database = database
         self._clock = clock
         self._jobs = jobs
         self._recorder = recorder
         self._vault = vault
+        self._ids = ids
 
     async def changed(self, found: Sequence[Changed], began_at: int) -> None:
         """Write the rows of which the listing said something new."""
@@ -125,22 +132,61 @@ class Applier:
     def _write_row(
         self,
         connection: Connection,
-        instance: Instance,
+        before: Instance,
         row: UpstreamInstance,
         digest: str,
         began_at: int,
     ) -> None:
         values = observing.columns(row, digest, began_at, self._vault)
-        instances.update_columns(connection, instance.id, values)
-        self._recorder.settle(connection, instance.id)
+        running = operations.running(connection, before.id)
+        ours = running is not None and not running.kind.gives_way
+        also: dict[str, object] = {}
+        if not ours and is_drift(before, row):
+            also["drift"] = {"from": before.observed.status, "to": row.status}
+        if not ours and is_reclaimed(row):
+            # No operation is at work whose columns these would be: the reason stands beside it.
+            message = "Novita reclaimed this spot instance"
+            values |= error_columns("SPOT_RECLAIMED", message, self._clock.now())
+        instances.update_columns(connection, before.id, values)
+        after = self._recorder.settle(connection, before.id, also=also)
+        if "drift" in also:
+            self._recorder.append(connection, after, running, EventType.DRIFT, also=also)
+        if row.spot_reclaim_at is not None and before.observed.spot_reclaim_at is None:
+            self._recorder.append(
+                connection,
+                after,
+                running,
+                EventType.SPOT_RECLAIM_SCHEDULED,
+                also={"previousStatus": after.status.value, "reclaimAt": iso(row.spot_reclaim_at)},
+            )
+        if running is None and after.status in FOLLOWED:
+            self._follow(connection, after)
+
+    def _follow(self, connection: Connection, instance: Instance) -> None:
+        now = self._clock.now()
+        operation = Operation(
+            id=self._ids.prefixed("op"),
+            kind=OperationKind.FOLLOW,
+            instance_id=instance.id,
+            phase=WATCH,
+            created_at=now,
+            updated_at=now,
+            next_step_at=now,
+        )
+        operations.insert(connection, operation)
+        self._jobs.nudge(connection, operation.kind.job, operation.id)
 
     def _write_missing(self, connection: Connection, page: Sequence[Missing]) -> None:
-        for one in sorted(page, key=lambda missing: missing.instance_id):
+        ids = sorted(one.instance_id for one in page)
+        by_id = {one.instance_id: one for one in page}
+        for instance_id in ids:
+            one = by_id[instance_id]
             instances.update_columns(
                 connection,
-                one.instance_id,
+                instance_id,
                 {"obs_missing_since": one.since, "obs_missing_count": one.count},
             )
+        self._wake(connection, ids)
 
     def _write_gone(self, connection: Connection, instance_id: str, began_at: int) -> None:
         instance = instances.lock(connection, instance_id)
@@ -155,12 +201,10 @@ class Applier:
         instance = instances.lock(connection, attempt.instance_id)
         if instance is None or instance.upstream_id == row.id:
             return False
-        operation = operations.load(connection, attempt.operation_id)
         if (
             instance.upstream_id is not None
             or instance.status is InstanceStatus.TERMINATED
-            or operation is None
-            or operation.done
+            or operations.running(connection, instance.id) is None
             or _bought_elsewhere(connection, attempt, row)
         ):
             return True
@@ -173,6 +217,31 @@ class Applier:
             self._jobs.nudge(connection, operation.kind.job, operation.id)
 
 
+def is_drift(before: Instance, row: UpstreamInstance) -> bool:
+    """Whether a row tells of something that nobody asked us for.
+
+    Told once, when a settled instance moves, and whenever upstream says a word that means nothing
+    to us (docs/upstream.md §7).
+    """
+    if before.observed.status in {None, row.status}:
+        return False
+    settled = read_word(before.observed.status) in {
+        Observation.RUNNING,
+        Observation.EXITED,
+        Observation.UNKNOWN,
+    }
+    return settled or read_word(row.status) is Observation.UNKNOWN
+
+
+def is_reclaimed(row: UpstreamInstance) -> bool:
+    """Whether a spot instance has been taken away (docs/upstream.md §8)."""
+    return (
+        read_word(row.status) is Observation.EXITED
+        and bool(row.spot_status)
+        and row.spot_reclaim_at is not None
+    )
+
+
 def _is_older(began_at: int, instance: Instance) -> bool:
     """Whether a later listing, or a later call of ours, knows better than this listing."""
     return began_at <= max(instance.observed.at or 0, instance.acted_at or 0)
@@ -182,7 +251,7 @@ def _bought_elsewhere(connection: Connection, attempt: Attempt, row: UpstreamIns
     """Whether the operation is known to have bought another instance than this one."""
     return any(
         one.state is AttemptState.BOUGHT and one.upstream_id != row.id
-        for one in attempts.of_operation(connection, attempt.operation_id)
+        for one in attempts.of_instance(connection, attempt.instance_id)
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -24,14 +24,14 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.marker import Marker, upstream_name
-from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind, Outcome
+from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
 from novitai.domain.placement import Candidate, Placement, Wish
 from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
 from novitai.lifecycle import launch
 from novitai.lifecycle.catalogue import Catalogue
-from novitai.lifecycle.readiness import Prober
-from novitai.lifecycle.reap import plan_reap, reap_operation
+from novitai.lifecycle.reap import failed, plan_reap
+from novitai.lifecycle.rising import PROBE, READINESS_DEADLINE, WATCH, Rising, TooLate
 from novitai.lifecycle.steps import LEASE_SECONDS, Again, Announcement, Claimed, Done, Step
 from novitai.settings import FailedInstancePolicy
 from novitai.store import attempts, instances, operations
@@ -43,21 +43,18 @@ from novitai.upstream.client import NovitaClient
 MAX_ATTEMPTS: Final = 5
 SEND_WITHIN: Final = 10_000
 """Milliseconds from committing an attempt until its call may no longer be begun."""
-READINESS_DEADLINE: Final = 600_000
-"""Milliseconds from the purchase until an instance must be running and ready."""
-_PROBE_PAUSE: Final = 1_000
 _LOOK_ANYWAY: Final = 30_000
 """Milliseconds after which a waiting operation is looked at though nothing woke it."""
 _LONGEST_ROUND_PAUSE: Final = 60_000
 
 
-class Phase(StrEnum):
+class CreatePhase(StrEnum):
     """Where a creation stands."""
 
     PLACE = "place"
     SETTLE = "settle"
-    WATCH = "watch"
-    PROBE = "probe"
+    WATCH = WATCH
+    PROBE = PROBE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class CreateVerb:
         database: Database,
         client: NovitaClient,
         catalogue: Catalogue,
-        prober: Prober,
+        rising: Rising,
         vault: Vault,
         clock: Clock,
         ids: Ids,
@@ -87,7 +84,7 @@ class CreateVerb:
         self._database = database
         self._client = client
         self._catalogue = catalogue
-        self._prober = prober
+        self._rising = rising
         self._vault = vault
         self._clock = clock
         self._ids = ids
@@ -105,7 +102,7 @@ class CreateVerb:
             if attempt.state is AttemptState.BOUGHT:
                 return self._adopt(claimed, attempt)
         if any(not attempt.state.settled for attempt in claimed.attempts):
-            return Again(Phase.SETTLE, now + _LOOK_ANYWAY, memory=claimed.operation.memory)
+            return Again(CreatePhase.SETTLE, now + _LOOK_ANYWAY, memory=claimed.operation.memory)
         deadline = claimed.operation.deadline_at
         if deadline is not None and now >= deadline:
             return self._not_bought(claimed)
@@ -183,7 +180,7 @@ class CreateVerb:
             lease_until=attempt.created_at + int(LEASE_SECONDS * 1000),
         )
         attempts.insert(connection, attempt)
-        return instances.load_launch(connection, operation.instance_id)
+        return instances.load_launch(connection, attempt.instance_id)
 
     async def _not_accepted(
         self, claimed: Claimed, attempt: Attempt, error: upstream.UpstreamError
@@ -193,7 +190,7 @@ class CreateVerb:
         memory = {**claimed.operation.memory, "trouble": _trouble(error), "said": str(error)}
         if isinstance(error, upstream.Ambiguous):
             await self._record(attempt, AttemptState.UNKNOWN, error=error)
-            return Again(Phase.SETTLE, now + _LOOK_ANYWAY, memory=memory, error=_shown(error))
+            return Again(CreatePhase.SETTLE, now + _LOOK_ANYWAY, memory=memory, error=_shown(error))
         if isinstance(error, upstream.Refused | upstream.Gone):
             await self._record(attempt, AttemptState.REFUSED, error=error)
             refusal = Announcement(
@@ -208,7 +205,7 @@ class CreateVerb:
                 },
             )
             return Again(
-                Phase.PLACE, now, memory=memory, error=_shown(error), announcements=(refusal,)
+                CreatePhase.PLACE, now, memory=memory, error=_shown(error), announcements=(refusal,)
             )
         # Nothing was made: busy (429), key refused, breaker open, no connection. The candidate
         # stays; the runner makes the pause.
@@ -225,8 +222,9 @@ class CreateVerb:
     ) -> None:
         """Write what was learnt to the attempt's own row, lease or no lease."""
         ended_at = self._clock.now()
-        await self._database.write(
-            lambda connection: attempts.settle(
+
+        def write(connection: Connection) -> None:
+            attempts.settle(
                 connection,
                 attempt.id,
                 state,
@@ -235,7 +233,8 @@ class CreateVerb:
                 message=error.message if error else None,
                 ended_at=ended_at,
             )
-        )
+
+        await self._database.write(write)
 
     def _adopt(self, claimed: Claimed, attempt: Attempt, upstream_id: str | None = None) -> Again:
         """Make what an attempt bought the instance's own."""
@@ -249,7 +248,7 @@ class CreateVerb:
             "bought_at": now,
             "acted_at": now,
         }
-        return Again(Phase.WATCH, now + _LOOK_ANYWAY, changes=changes)
+        return Again(CreatePhase.WATCH, now + _LOOK_ANYWAY, changes=changes)
 
     def _next_round(self, claimed: Claimed, placement: Placement) -> Step:
         """Wait for stock: nothing fits now, or whatever fits has refused us in this round."""
@@ -261,7 +260,7 @@ class CreateVerb:
         trouble = memory.get("trouble") if placement.candidates else "NO_CAPACITY"
         message = memory.get("said") if placement.candidates else said or "No product fits"
         return Again(
-            Phase.PLACE,
+            CreatePhase.PLACE,
             now + int(self._ids.jitter(pause)),
             memory={
                 **memory,
@@ -284,52 +283,28 @@ class CreateVerb:
         return self._failed(claimed, code, f"Nothing was bought: {said}")
 
     async def _watch(self, claimed: Claimed) -> Step:
-        instance, now = claimed.instance, self._clock.now()
+        instance = claimed.instance
         trouble = _trouble_observed(instance)
         if trouble is not None:
             return self._failed(claimed, *trouble)
-        give_up_at = (instance.bought_at or now) + READINESS_DEADLINE
-        if read_word(instance.observed.status) is not Observation.RUNNING:
-            if now >= give_up_at:
-                return self._too_late(claimed, "it was never seen running")
-            return Again(Phase.WATCH, min(give_up_at, now + _LOOK_ANYWAY))
-        sealed = await self._database.read(
-            lambda connection: instances.load_launch(connection, instance.id)
-        )
-        silent = await self._prober.not_ready(instance, launch.unseal(self._vault, sealed))
-        now = self._clock.now()
-        if not silent:
-            ready = {"ready_at": now, "first_ready_at": now, "ever_ran": True}
-            return Done(Outcome.SUCCEEDED, changes=ready)
-        if now >= give_up_at:
-            ports = ", ".join(f"{port.port}/{port.type.value}" for port in silent)
-            return self._too_late(claimed, f"no answer from port {ports}")
-        return Again(Phase.PROBE, now + _PROBE_PAUSE, changes={"ever_ran": True})
-
-    def _too_late(self, claimed: Claimed, why: str) -> Done:
-        minutes = READINESS_DEADLINE // 60_000
-        return self._failed(
-            claimed, "READINESS_TIMEOUT", f"Not ready {minutes} minutes after it was bought: {why}"
-        )
+        bought_at = instance.bought_at or self._clock.now()
+        look = await self._rising.look(claimed, give_up_at=bought_at + READINESS_DEADLINE)
+        if isinstance(look, TooLate):
+            return self._failed(claimed, "READINESS_TIMEOUT", look.message)
+        if isinstance(look, Done):
+            # How long the first readiness took is what later estimates are made of.
+            first = {"first_ready_at": look.changes["ready_at"]}
+            return replace(look, changes={**look.changes, **first})
+        return look
 
     def _failed(self, claimed: Claimed, code: str, message: str) -> Done:
-        """End in failure, and hand over what was bought to be reaped."""
-        now = self._clock.now()
-        plan = plan_reap(claimed.instance, self._policy.failed_instances)
-        follow = None
-        if plan.acts:
-            follow = reap_operation(self._ids.prefixed("op"), claimed.instance, plan, now)
-        return Done(
-            Outcome.FAILED,
-            changes={
-                "failed": True,
-                "error_code": code,
-                "error_message": message,
-                "error_at": now,
-            },
-            error=(code, message),
-            also={"cleanup": plan.value},
-            follow=follow,
+        return failed(
+            claimed.instance,
+            code,
+            message,
+            plan=plan_reap(claimed.instance, self._policy.failed_instances),
+            operation_id=self._ids.prefixed("op"),
+            now=self._clock.now(),
         )
 
 

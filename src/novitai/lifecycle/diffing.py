@@ -11,6 +11,7 @@ from novitai.domain.marker import read_marker
 from novitai.domain.operation import Attempt
 from novitai.domain.status import Observation, read_word
 from novitai.lifecycle import observing
+from novitai.store.coordination import Unmanaged
 from novitai.store.instances import Tracked
 from novitai.upstream.models import Listing, UpstreamInstance
 
@@ -18,6 +19,7 @@ GONE_AFTER_LISTINGS: Final = 3
 GONE_AFTER: Final = 60_000
 """Milliseconds over which those listings must be spread before absence is worth a look-up."""
 ABSENT_AFTER_LISTINGS: Final = 5
+_GOING: Final = frozenset({Observation.REMOVING, Observation.REMOVED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Difference:
     missing: tuple[Missing, ...]
     sightings: tuple[Sighting, ...]
     unseen: tuple[Unseen, ...]
-    unmanaged: int
+    unmanaged: tuple[Unmanaged, ...]
 
 
 def marked_ids(
@@ -86,7 +88,7 @@ def marked_ids(
     own = {row.upstream_id for row in tracked}
     found: dict[str, UpstreamInstance] = {}
     for row in listing.instances:
-        if row.id in own or read_word(row.status) in {Observation.REMOVING, Observation.REMOVED}:
+        if row.id in own or read_word(row.status) in _GOING:
             continue
         marker = read_marker(row.name)
         if marker is not None and marker.installation_id == installation_id:
@@ -132,13 +134,18 @@ def compare(
         for attempt_id, row in marked.items()
         if attempt_id in attempts
     ]
-    unmanaged = len(by_id) - sum(ours.upstream_id in by_id for ours in tracked) - len(sightings)
+    known = {ours.upstream_id for ours in tracked} | {one.row.id for one in sightings}
+    unmanaged = [
+        Unmanaged(row.id, row.name[:255], row.status[:64])
+        for row in listing.instances
+        if row.id not in known and read_word(row.status) not in _GOING
+    ]
     return Difference(
         tuple(changed),
         tuple(missing),
         tuple(sightings),
         tuple(_unseen(listing, marked, unsettled, timeout)),
-        unmanaged,
+        tuple(unmanaged),
     )
 
 

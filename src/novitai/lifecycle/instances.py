@@ -34,7 +34,7 @@ from novitai.jobs.port import JobEngine
 from novitai.lifecycle import launch
 from novitai.lifecycle.blame import to_client
 from novitai.lifecycle.catalogue import Catalogue, nearest_names
-from novitai.lifecycle.create import Phase
+from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.recording import Recorder
 from novitai.store import coordination, instances, operations
@@ -293,7 +293,7 @@ class Instances:
             id=self._ids.prefixed("op"),
             kind=OperationKind.CREATE,
             instance_id=instance.id,
-            phase=Phase.PLACE,
+            phase=CreatePhase.PLACE,
             created_at=now,
             updated_at=now,
             deadline_at=now + int(self._placement_deadline * 1000),

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+import orjson
 import structlog
 from sqlalchemy import Connection
 
@@ -21,8 +22,9 @@ from novitai.domain.api_key import (
     make_key,
     well_formed,
 )
-from novitai.errors import FieldError, NotFound, NovitaiError, ValidationFailed
+from novitai.errors import Conflict, FieldError, NotFound, NovitaiError, ValidationFailed
 from novitai.ids import Ids
+from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
 from novitai.store import api_keys
 from novitai.store.database import Database
 from novitai.store.vault import Vault
@@ -90,6 +92,7 @@ class KeyRing:
         self._vault = vault
         self._clock = clock
         self._ids = ids
+        self._idempotency = Idempotency(database, clock)
         self._admin_digest = None if admin_api_key is None else vault.digest(admin_api_key)
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._revocations = 0
@@ -110,12 +113,42 @@ class KeyRing:
         key = remembered.key
         return Caller(key.id, key.name, key.scopes)
 
-    async def create(self, request: KeyRequest) -> NewKey:
-        """Make a key; its text is in the answer and nowhere else."""
+    async def create(
+        self,
+        request: KeyRequest,
+        *,
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> NewKey:
+        """Make a key; its text is in the answer and nowhere else.
+
+        Args:
+            request: What is wanted.
+            idempotency: The client's key, if it gave one.
+            deadline: Unix milliseconds after which nothing may be committed.
+
+        Raises:
+            Conflict: `IDEMPOTENCY_NOT_REPLAYABLE`: it was made before, and the answer that showed
+                it was not kept; or the same request is still running.
+            IdempotencyKeyReused: the client's key was used with another body.
+            RequestTimeout: the deadline passed; nothing was done.
+        """
         made = self._new(request)
-        await self._database.write(
-            functools.partial(api_keys.insert, key=made.key, digest=self._vault.digest(made.text))
-        )
+        digest = self._vault.digest(made.text)
+        # What is remembered says what was made, not what was shown.
+        trace = Reply(Conflict.status, {}, orjson.dumps({"id": made.key.id}))
+
+        def insert(connection: Connection) -> None:
+            self._idempotency.remember(connection, idempotency, trace)
+            api_keys.insert(connection, made.key, digest)
+
+        async with self._idempotency.at_work(idempotency):
+            _refuse_replay(await self._idempotency.answered(idempotency))
+            try:
+                await self._database.write(insert, deadline=deadline)
+            except AlreadyAnswered:
+                _refuse_replay(await self._idempotency.answered(idempotency))
+                raise
         return made
 
     async def page(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> KeyPage:
@@ -218,6 +251,15 @@ class KeyRing:
             )
         except NovitaiError as error:
             _log.warning("key_use_not_recorded", key_id=key_id, error=type(error).__name__)
+
+
+def _refuse_replay(earlier: Reply | None) -> None:
+    if earlier is not None:
+        raise Conflict(
+            "This request was answered before; the key it made is not shown again",
+            code="IDEMPOTENCY_NOT_REPLAYABLE",
+            details=orjson.loads(earlier.body),
+        )
 
 
 def _read_page(connection: Connection, limit: int, cursor: str | None) -> list[ApiKey]:

@@ -44,7 +44,7 @@ class ReapPlan(StrEnum):
 
 def plan_reap(instance: Instance, policy: FailedInstancePolicy) -> ReapPlan:
     """Decide what becomes of an instance that has failed."""
-    if instance.upstream_id is None or _is_gone(instance):
+    if instance.upstream_id is None or is_gone(instance):
         return ReapPlan.NONE
     if policy is FailedInstancePolicy.KEEP:
         return ReapPlan.KEEP
@@ -53,17 +53,50 @@ def plan_reap(instance: Instance, policy: FailedInstancePolicy) -> ReapPlan:
     return ReapPlan.DELETE
 
 
-def reap_operation(operation_id: str, instance: Instance, plan: ReapPlan, now: int) -> Operation:
-    """Make the operation that carries a plan out."""
-    return Operation(
-        id=operation_id,
-        kind=OperationKind.REAP,
-        instance_id=instance.id,
-        phase=plan.value,
-        created_at=now,
-        updated_at=now,
-        next_step_at=now,
+def failed(
+    instance: Instance, code: str, message: str, *, plan: ReapPlan, operation_id: str, now: int
+) -> Done:
+    """End an operation in failure, and hand over what there is to be reaped.
+
+    Args:
+        instance: What has failed.
+        code: The error's code, shown with the instance.
+        message: What happened, in a sentence.
+        plan: What becomes of it; the event says which.
+        operation_id: The id of the operation that carries the plan out.
+        now: Unix milliseconds.
+    """
+    follow = None
+    if plan.acts:
+        follow = Operation(
+            id=operation_id,
+            kind=OperationKind.REAP,
+            instance_id=instance.id,
+            phase=plan.value,
+            created_at=now,
+            updated_at=now,
+            next_step_at=now,
+        )
+    return Done(
+        Outcome.FAILED,
+        changes={"failed": True, **error_columns(code, message, now)},
+        error=(code, message),
+        also={"cleanup": plan.value},
+        follow=follow,
     )
+
+
+def error_columns(code: str, message: str, now: int) -> dict[str, object]:
+    """Write an instance's error as columns."""
+    return {"error_code": code, "error_message": message, "error_at": now}
+
+
+NO_ERROR: Final[Mapping[str, object]] = {
+    "error_code": None,
+    "error_message": None,
+    "error_at": None,
+}
+"""The columns of an instance with which nothing is wrong."""
 
 
 class ReapVerb:
@@ -77,7 +110,7 @@ class ReapVerb:
 
     async def step(self, claimed: Claimed) -> Step:
         """Ask for the stop or the deletion, then watch until it has happened."""
-        if claimed.instance.upstream_id is None or _is_gone(claimed.instance):
+        if claimed.instance.upstream_id is None or is_gone(claimed.instance):
             return _cleaned_up("deleted")
         if claimed.operation.phase == ReapPlan.STOP:
             return await self._stop(claimed, claimed.instance.upstream_id)
@@ -127,7 +160,8 @@ class ReapVerb:
         return Again(plan, now + _LOOK_ANYWAY, changes={"acted_at": now}, memory=memory)
 
 
-def _is_gone(instance: Instance) -> bool:
+def is_gone(instance: Instance) -> bool:
+    """Whether an instance is proven to be gone, or shown as removed."""
     observed = instance.observed
     return observed.gone or read_word(observed.status) is Observation.REMOVED
 

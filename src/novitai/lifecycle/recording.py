@@ -93,6 +93,9 @@ def _loaded(connection: Connection, instance_id: str) -> Instance:
 
 def _times(status: InstanceStatus, now: int) -> dict[str, object]:
     times: dict[str, object] = {"updated_at": now}
+    if status is not InstanceStatus.RUNNING:
+        # Whoever leaves `running` has to be probed anew before it counts as running again.
+        times["ready_at"] = None
     if status is InstanceStatus.RUNNING:
         times["started_at"] = now
     elif status is InstanceStatus.STOPPED:

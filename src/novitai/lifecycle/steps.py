@@ -23,7 +23,7 @@ from novitai.domain.operation import Attempt, Operation, OperationKind, Outcome
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.recording import Recorder
-from novitai.store import attempts, instances, operations
+from novitai.store import attempts, coordination, instances, operations
 from novitai.store.database import Database
 from novitai.store.errors import StoreError
 from novitai.store.operations import Fenced
@@ -39,11 +39,20 @@ _log = structlog.get_logger("novitai.lifecycle")
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a step works on: rows as they were when the operation was claimed."""
+    """What a step works on: rows as they were when the operation was claimed.
+
+    `listed_at` is when the last listing of the account began, in Unix milliseconds.
+    """
 
     operation: Operation
     instance: Instance
     attempts: tuple[Attempt, ...]
+    listed_at: int | None = None
+
+    @property
+    def seen_since_acted(self) -> bool:
+        """Whether what was observed is of after our last call, and not of before."""
+        return (self.listed_at or 0) > (self.instance.acted_at or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +171,17 @@ class Runner:
         operation = operations.claim(connection, operation_id, now=now, until=until)
         if operation is None:
             return None
-        instance = instances.load(connection, operation.instance_id)
+        instance_id = operation.instance_id or ""
+        instance = instances.load(connection, instance_id)
         if instance is None:
-            raise LookupError(
-                f"{operation_id} belongs to {operation.instance_id}, which has no row"
-            )
-        return Claimed(operation, instance, tuple(attempts.of_operation(connection, operation_id)))
+            raise LookupError(f"{operation_id} belongs to no instance that has a row")
+        listing = coordination.last_listing(connection)
+        return Claimed(
+            operation,
+            instance,
+            tuple(attempts.of_instance(connection, instance_id)),
+            listing.began_at if listing else None,
+        )
 
     async def _step(self, verb: Verb, claimed: Claimed) -> Step:
         try:

@@ -20,7 +20,7 @@ from novitai.domain.operation import Attempt
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.diffing import Difference, Missing, Sighting, compare, marked_ids
 from novitai.store import attempts, coordination, instances, operations
-from novitai.store.coordination import LastListing
+from novitai.store.coordination import LastListing, Unmanaged
 from novitai.store.database import Database
 from novitai.store.errors import StoreError
 from novitai.store.instances import Tracked
@@ -155,15 +155,7 @@ class Sync:
         await self._applier.unseen(difference.unseen, listing.began_at, self._absent_after)
         await self._look_up(difference.missing, listing.began_at)
         await self._database.write(
-            lambda connection: coordination.record_listing(
-                connection,
-                LastListing(
-                    listing.began_at,
-                    listing.complete,
-                    len(listing.instances),
-                    difference.unmanaged,
-                ),
-            )
+            lambda connection: self._record(connection, listing, difference.unmanaged)
         )
         return difference
 
@@ -176,6 +168,15 @@ class Sync:
         marked = marked_ids(listing, tracked, self._installation_id)
         known = attempts.by_ids(connection, list(marked))
         return tracked, marked, known, attempts.unsettled(connection)
+
+    def _record(
+        self, connection: Connection, listing: Listing, unmanaged: Sequence[Unmanaged]
+    ) -> None:
+        coordination.replace_unmanaged(connection, unmanaged)
+        coordination.record_listing(
+            connection,
+            LastListing(listing.began_at, listing.complete, len(listing.instances), len(unmanaged)),
+        )
 
     async def _settle_sighting(self, sighting: Sighting) -> None:
         if not await self._applier.sighted(sighting):

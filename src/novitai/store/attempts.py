@@ -81,11 +81,11 @@ def note_unseen(connection: Connection, attempt_id: str, *, count: int, since: i
     )
 
 
-def of_operation(connection: Connection, operation_id: str) -> list[Attempt]:
-    """List the attempts of an operation, oldest first."""
+def of_instance(connection: Connection, instance_id: str) -> list[Attempt]:
+    """List the attempts to buy an instance, oldest first."""
     rows = connection.execute(
         select(*_COLUMNS)
-        .where(table.c.operation_id == operation_id)
+        .where(table.c.instance_id == instance_id)
         .order_by(table.c.created_at, table.c.id)
     )
     return [from_row(row) for row in rows]

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from novitai.store.tables import installation, leases, listings, workers
+from novitai.store.tables import (
+    installation,
+    leases,
+    listings,
+    unmanaged_instances,
+    workers,
+)
 
 _LAST: Final = "last"
 _INSTALLATION_ID: Final = "id"
@@ -89,6 +96,47 @@ def last_listing(connection: Connection) -> LastListing | None:
 def release_all_leases(connection: Connection) -> None:
     """Give every lease back: for the one process of an embedded store, when it starts."""
     connection.execute(delete(leases))
+
+
+@dataclass(frozen=True, slots=True)
+class Unmanaged:
+    """An instance of the account that is not ours."""
+
+    upstream_id: str
+    name: str
+    status: str
+
+
+def unmanaged(connection: Connection) -> list[Unmanaged]:
+    """List what the last listing held that is not ours, by upstream id."""
+    rows = connection.execute(
+        select(
+            unmanaged_instances.c.upstream_id,
+            unmanaged_instances.c.name,
+            unmanaged_instances.c.status,
+        ).order_by(unmanaged_instances.c.upstream_id)
+    )
+    return [Unmanaged(*row) for row in rows]
+
+
+def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None:
+    """Make the list what was seen, writing only what differs."""
+    before = {one.upstream_id: one for one in unmanaged(connection)}
+    now = {one.upstream_id: one for one in seen}
+    stale = [upstream_id for upstream_id, one in before.items() if now.get(upstream_id) != one]
+    for start in range(0, len(stale), 500):
+        connection.execute(
+            delete(unmanaged_instances).where(
+                unmanaged_instances.c.upstream_id.in_(stale[start : start + 500])
+            )
+        )
+    fresh = [
+        {"upstream_id": one.upstream_id, "name": one.name[:255], "status": one.status[:64]}
+        for upstream_id, one in now.items()
+        if before.get(upstream_id) != one
+    ]
+    if fresh:
+        connection.execute(unmanaged_instances.insert(), fresh)
 
 
 def note_worker(connection: Connection, worker_id: str, *, started_at: int, now: int) -> None:

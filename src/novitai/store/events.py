@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import orjson
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
+from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.event import Event, EventType
 from novitai.store.tables import events as table
@@ -40,6 +41,32 @@ def of_instance(
     connection: Connection, instance_id: str, *, after: int = 0, limit: int = 1000
 ) -> list[Event]:
     """List the events of an instance after a sequence number, oldest first."""
+    return _list(connection, after, limit, table.c.instance_id == instance_id)
+
+
+def since(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Event]:
+    """List the events of all instances after a sequence number, oldest first.
+
+    On PostgreSQL a transaction may commit after one that got a higher number. So only events are
+    given before which nothing can still appear: those of transactions older than every running
+    one. A reader that goes on from the last number it saw misses nothing.
+    """
+    if connection.dialect.name == "postgresql":
+        oldest_running = text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        return _list(connection, after, limit, table.c.transaction_id < oldest_running)
+    return _list(connection, after, limit)
+
+
+def sequence_of(connection: Connection, event_id: str) -> int | None:
+    """Find the sequence number of an event; None if there is no such event."""
+    return connection.execute(
+        select(table.c.sequence).where(table.c.id == event_id)
+    ).scalar_one_or_none()
+
+
+def _list(
+    connection: Connection, after: int, limit: int, *conditions: ColumnElement[bool]
+) -> list[Event]:
     rows = connection.execute(
         select(
             table.c.id,
@@ -49,7 +76,7 @@ def of_instance(
             table.c.at,
             table.c.data,
         )
-        .where(table.c.instance_id == instance_id, table.c.sequence > after)
+        .where(table.c.sequence > after, *conditions)
         .order_by(table.c.sequence)
         .limit(limit)
     )

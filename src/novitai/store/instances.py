@@ -105,6 +105,24 @@ def load_launch(connection: Connection, instance_id: str) -> bytes:
     )
 
 
+def load_credentials(connection: Connection, instance_id: str) -> bytes | None:
+    """Load the sealed credentials of an instance; None where none were observed."""
+    return connection.execute(
+        select(table.c.obs_credentials_sealed).where(table.c.id == instance_id)
+    ).scalar_one_or_none()
+
+
+def live_ids(connection: Connection) -> list[str]:
+    """List the ids of all instances that are not terminated."""
+    return list(
+        connection.execute(
+            select(table.c.id)
+            .where(table.c.status != InstanceStatus.TERMINATED.value)
+            .order_by(table.c.id)
+        ).scalars()
+    )
+
+
 def update_columns(connection: Connection, instance_id: str, values: Mapping[str, object]) -> None:
     """Set columns by name. The caller owns them (see `tables`) and holds the row's lock."""
     connection.execute(update(table).where(table.c.id == instance_id).values(**values))

@@ -176,6 +176,22 @@ def finish(
     )
 
 
+def cancel(connection: Connection, operation: Operation, *, now: int) -> None:
+    """End an operation from outside; whoever is at a step of it is fenced off."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == operation.id, ~table.c.done)
+        .values(
+            done=True,
+            outcome=Outcome.CANCELLED.value,
+            token=table.c.token + 1,
+            lease_until=None,
+            next_step_at=None,
+            updated_at=now,
+        )
+    )
+
+
 def release(connection: Connection, operation: Operation, *, next_step_at: int) -> None:
     """Give a lease back without a result; does nothing if it is no longer ours."""
     connection.execute(

@@ -128,7 +128,7 @@ operations: Final = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("kind", String(20), nullable=False),
-    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("instance_id", String(40), ForeignKey("instances.id")),
     Column("phase", String(20), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -182,7 +182,6 @@ attempts: Final = Table(
     Column("unseen_since", BigInteger),
 )
 Index("ix_attempts_instance_id", attempts.c.instance_id)
-Index("ix_attempts_operation_id", attempts.c.operation_id)
 Index(
     "ix_attempts_unsettled",
     attempts.c.created_at,
@@ -199,6 +198,7 @@ events: Final = Table(
     Column("type", String(64), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("data", Text, nullable=False),
+    Column("transaction_id", BigInteger),
 )
 Index("ix_events_instance_id_sequence", events.c.instance_id, events.c.sequence)
 
@@ -236,10 +236,127 @@ listings: Final = Table(
 )
 """The last listing of the account, in the one row named `last`."""
 
+unmanaged_instances: Final = Table(
+    "unmanaged_instances",
+    metadata,
+    Column("upstream_id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("status", String(64), nullable=False),
+)
+"""What the last listing held that is not ours: shown, never touched."""
+
 workers: Final = Table(
     "workers",
     metadata,
     Column("id", String(64), primary_key=True),
     Column("started_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
+)
+
+webhooks: Final = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("standing", Boolean, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", Text, nullable=False, server_default="[]"),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("description", Text),
+    Column("secret_sealed", LargeBinary),
+    Column("previous_secret_sealed", LargeBinary),
+    Column("previous_secret_until", BigInteger),
+    Column("failing_since", BigInteger),
+    Column("off_at", BigInteger),
+    Column("off_reason", String(20)),
+    Column("deleted_at", BigInteger),
+)
+"""Receivers: standing ones, and one for each URL that came with an instance."""
+Index(
+    "ix_webhooks_listening",
+    webhooks.c.id,
+    sqlite_where=webhooks.c.standing & webhooks.c.enabled,
+    postgresql_where=webhooks.c.standing & webhooks.c.enabled,
+)
+Index("ix_webhooks_created_at_id", webhooks.c.created_at, webhooks.c.id)
+
+webhook_lines: Final = Table(
+    "webhook_lines",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("webhook_id", String(40), ForeignKey("webhooks.id"), nullable=False),
+    Column("host", String(300), nullable=False),
+    Column("token", BigInteger, nullable=False, server_default=text("0")),
+    Column("next_try_at", BigInteger),
+    Column("lease_until", BigInteger),
+    Column("hurried_at", BigInteger),
+)
+"""The order of one instance's messages to one receiver; `next_try_at` is null while none waits."""
+Index(
+    "uq_webhook_lines_instance_id_webhook_id",
+    webhook_lines.c.instance_id,
+    webhook_lines.c.webhook_id,
+    unique=True,
+)
+Index("ix_webhook_lines_webhook_id", webhook_lines.c.webhook_id)
+Index(
+    "ix_webhook_lines_due",
+    webhook_lines.c.next_try_at,
+    sqlite_where=webhook_lines.c.next_try_at.is_not(None),
+    postgresql_where=webhook_lines.c.next_try_at.is_not(None),
+)
+
+deliveries: Final = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("line_id", String(40), ForeignKey("webhook_lines.id"), nullable=False),
+    Column("webhook_id", String(40), ForeignKey("webhooks.id"), nullable=False),
+    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("event_sequence", BigInteger, ForeignKey("events.sequence"), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+)
+"""A message: one event to one receiver, written in the transaction of the event."""
+Index(
+    "uq_deliveries_webhook_id_event_sequence",
+    deliveries.c.webhook_id,
+    deliveries.c.event_sequence,
+    unique=True,
+)
+Index(
+    "ix_deliveries_instance_id_event_sequence",
+    deliveries.c.instance_id,
+    deliveries.c.event_sequence,
+)
+Index(
+    "ix_deliveries_waiting",
+    deliveries.c.line_id,
+    deliveries.c.event_sequence,
+    sqlite_where=deliveries.c.status == "pending",
+    postgresql_where=deliveries.c.status == "pending",
+)
+Index(
+    "ix_deliveries_oldest",
+    deliveries.c.created_at,
+    sqlite_where=deliveries.c.status == "pending",
+    postgresql_where=deliveries.c.status == "pending",
+)
+
+delivery_attempts: Final = Table(
+    "delivery_attempts",
+    metadata,
+    Column("delivery_id", String(40), ForeignKey("deliveries.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("status_code", Integer),
+    Column("error", Text),
+    Column("response", Text),
 )

@@ -117,6 +117,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_leases"),
     )
     op.create_table(
+        "unmanaged_instances",
+        sa.Column("upstream_id", sa.String(64), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("status", sa.String(64), nullable=False),
+        sa.PrimaryKeyConstraint("upstream_id", name="pk_unmanaged_instances"),
+    )
+    op.create_table(
         "listings",
         sa.Column("name", sa.String(16), nullable=False),
         sa.Column("began_at", sa.BigInteger(), nullable=False),
@@ -145,17 +152,24 @@ def upgrade() -> None:
         sa.Column("type", sa.String(64), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),
+        sa.Column("transaction_id", sa.BigInteger()),
         sa.ForeignKeyConstraint(["instance_id"], ["instances.id"], name="fk_events_instance_id"),
         sa.PrimaryKeyConstraint("sequence", name="pk_events"),
         sa.UniqueConstraint("id", name="uq_events_id"),
     )
     op.create_index("ix_events_instance_id_sequence", "events", ["instance_id", "sequence"])
+    if op.get_bind().dialect.name == "postgresql":
+        # By it a reader knows which events may still have an earlier one uncommitted before them.
+        op.execute(
+            "ALTER TABLE events ALTER COLUMN transaction_id "
+            "SET DEFAULT pg_current_xact_id()::text::bigint"
+        )
 
     op.create_table(
         "operations",
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
-        sa.Column("instance_id", sa.String(40), nullable=False),
+        sa.Column("instance_id", sa.String(40)),
         sa.Column("phase", sa.String(20), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
@@ -219,7 +233,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("upstream_name", name="uq_attempts_upstream_name"),
     )
     op.create_index("ix_attempts_instance_id", "attempts", ["instance_id"])
-    op.create_index("ix_attempts_operation_id", "attempts", ["operation_id"])
     op.create_index(
         "ix_attempts_unsettled",
         "attempts",
@@ -236,6 +249,7 @@ def downgrade() -> None:
         "operations",
         "events",
         "workers",
+        "unmanaged_instances",
         "listings",
         "leases",
         "instances",

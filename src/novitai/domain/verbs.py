@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a verb may be asked of an instance now. Pure; the same for every way of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Final
+
+from novitai.domain.instance import Instance, InstanceStatus
+from novitai.domain.operation import Operation, OperationKind
+
+
+class Verdict(Enum):
+    """What becomes of a request for a verb."""
+
+    GO = auto()
+    """It is accepted; whatever runs and gives way is replaced."""
+    ALREADY = auto()
+    """What is asked for is so already."""
+    UNDER_WAY = auto()
+    """The same verb is running."""
+    BUSY = auto()
+    """Another operation is running."""
+    NOT_NOW = auto()
+    """The state does not allow it."""
+
+
+_ALREADY: Final[Mapping[OperationKind, InstanceStatus]] = {
+    OperationKind.START: InstanceStatus.RUNNING,
+    OperationKind.STOP: InstanceStatus.STOPPED,
+    OperationKind.DELETE: InstanceStatus.TERMINATED,
+}
+
+_FROM: Final[Mapping[OperationKind, frozenset[InstanceStatus]]] = {
+    OperationKind.START: frozenset({InstanceStatus.STOPPED, InstanceStatus.FAILED}),
+    OperationKind.STOP: frozenset({InstanceStatus.RUNNING, InstanceStatus.STARTING}),
+    OperationKind.RESTART: frozenset({InstanceStatus.RUNNING}),
+}
+
+
+def judge(kind: OperationKind, instance: Instance, running: Operation | None) -> Verdict:
+    """Judge a request for a verb.
+
+    Delete always wins: over whatever runs, in whatever state. A start needs something to start.
+    """
+    if instance.status is _ALREADY.get(kind) and (running is None or running.kind.gives_way):
+        return Verdict.ALREADY
+    if running is not None and running.kind is kind:
+        return Verdict.UNDER_WAY
+    if kind is OperationKind.DELETE:
+        if instance.status is InstanceStatus.TERMINATED:
+            return Verdict.ALREADY
+        return Verdict.GO
+    if running is not None and not running.kind.gives_way:
+        return Verdict.BUSY
+    if instance.status not in _FROM[kind]:
+        return Verdict.NOT_NOW
+    if instance.upstream_id is None or instance.observed.gone:
+        return Verdict.NOT_NOW
+    return Verdict.GO

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking upstream for a change: once, and again only where listings show that nothing came of it.
+
+Upstream answers "invalid state change" to calls that worked, and "not found" to calls on what is
+only not listed yet (docs/upstream.md §1.1, §1.3). So an answer is a hint; the listing decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from novitai.clock import Clock
+from novitai.domain.operation import Operation
+from novitai.lifecycle.steps import Claimed
+from novitai.upstream import errors as upstream
+
+PATIENCE: Final = 60_000
+"""Milliseconds after which a call that shows no effect in the listing is made again."""
+MAX_ASKS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The call was made: columns of the instance and memory of the operation to keep."""
+
+    changes: Mapping[str, object]
+    memory: Mapping[str, object]
+
+
+def asks(operation: Operation) -> int:
+    """Count how often the call was made."""
+    count = operation.memory.get("asks", 0)
+    return count if isinstance(count, int) else 0
+
+
+def asked_at(operation: Operation) -> int | None:
+    """Tell when the call was last made, in Unix milliseconds; None if never."""
+    at = operation.memory.get("asked_at")
+    return at if isinstance(at, int) else None
+
+
+def without_effect(claimed: Claimed, now: int) -> bool:
+    """Whether the call was made so long ago that what is listed still must be the answer."""
+    at = asked_at(claimed.operation)
+    return at is not None and claimed.seen_since_acted and now - at >= PATIENCE
+
+
+async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: Clock) -> Asked:
+    """Make the call once.
+
+    Raises:
+        Refused: upstream declined for a reason other than the state of the instance.
+        UpstreamError: nothing is known to have come of it; the step is taken again later.
+    """
+    operation = claimed.operation
+    with contextlib.suppress(upstream.InvalidStateChange, upstream.Gone):
+        await call(claimed.instance.upstream_id or "")
+    now = clock.now()
+    memory = {**operation.memory, "asked_at": now, "asks": asks(operation) + 1, "stumbles": 0}
+    return Asked({"acted_at": now}, memory)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb *follow*: what was begun behind our back is seen through, so that nothing hangs.
+
+An instance that somebody else started is probed before it counts as running, and one that never
+arrives has failed. Whatever a user asks for takes its place.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from novitai.clock import Clock
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind, Outcome
+from novitai.domain.status import Observation, read_word
+from novitai.ids import Ids
+from novitai.lifecycle.reap import ReapPlan, failed, is_gone, plan_reap
+from novitai.lifecycle.rising import LOOK_ANYWAY, READINESS_DEADLINE, WATCH, Rising, TooLate
+from novitai.lifecycle.steps import Again, Claimed, Done, Step
+from novitai.settings import FailedInstancePolicy
+
+MIGRATION_DEADLINE: Final = 3_600_000
+"""Milliseconds in which a migration must have ended."""
+FOLLOWED: Final = frozenset(
+    {InstanceStatus.STARTING, InstanceStatus.STOPPING, InstanceStatus.MIGRATING}
+)
+"""The statuses that must not last."""
+
+
+class FollowVerb:
+    """Takes the steps of following."""
+
+    kind = OperationKind.FOLLOW
+
+    def __init__(
+        self, rising: Rising, clock: Clock, ids: Ids, policy: FailedInstancePolicy
+    ) -> None:
+        self._rising = rising
+        self._clock = clock
+        self._ids = ids
+        self._policy = policy
+
+    async def step(self, claimed: Claimed) -> Step:
+        """Look how far it is."""
+        instance, now = claimed.instance, self._clock.now()
+        seen = read_word(instance.observed.status)
+        if is_gone(instance) or seen in {Observation.EXITED, Observation.REMOVING}:
+            return Done(Outcome.SUCCEEDED)
+        began_at = claimed.operation.created_at
+        if seen is Observation.MIGRATING:
+            return self._migrating(claimed, began_at + MIGRATION_DEADLINE, now)
+        if seen is Observation.STOPPING:
+            if now < began_at + READINESS_DEADLINE:
+                return Again(WATCH, now + LOOK_ANYWAY)
+            return Done(Outcome.FAILED, error=("STOP_TIMEOUT", "It did not stop in time"))
+        look = await self._rising.look(claimed, give_up_at=began_at + READINESS_DEADLINE)
+        if isinstance(look, TooLate):
+            plan = plan_reap(instance, self._policy)
+            return self._failed(claimed, "READINESS_TIMEOUT", look.message, plan)
+        return look
+
+    def _migrating(self, claimed: Claimed, give_up_at: int, now: int) -> Step:
+        if now < give_up_at:
+            return Again(WATCH, min(give_up_at, now + LOOK_ANYWAY))
+        # Its data are on the way somewhere: nothing is deleted, its user is told.
+        return self._failed(
+            claimed, "MIGRATION_TIMEOUT", "The migration did not end in an hour", ReapPlan.KEEP
+        )
+
+    def _failed(self, claimed: Claimed, code: str, message: str, plan: ReapPlan) -> Done:
+        return failed(
+            claimed.instance,
+            code,
+            message,
+            plan=plan,
+            operation_id=self._ids.prefixed("op"),
+            now=self._clock.now(),
+        )

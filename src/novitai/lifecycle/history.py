@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""History: events and operations as they are read, and waiting for a status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import Event
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import Operation
+from novitai.errors import FieldError, NotFound, ValidationFailed
+from novitai.lifecycle.instances import Instances, Shown
+from novitai.store import coordination, events, instances, operations
+from novitai.store.coordination import Unmanaged
+from novitai.store.database import Database
+
+MAX_PAGE: Final = 1000
+_LOOK_EVERY: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events, oldest first; `next_cursor` is the id of the last, None where there are no more."""
+
+    events: Sequence[Event]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """How waiting ended. Exactly one of both is true, or neither: then the time was up."""
+
+    shown: Shown
+    reached: bool
+    out_of_reach: bool
+
+
+class History:
+    """Reads what has happened."""
+
+    def __init__(self, database: Database, clock: Clock, shown: Instances) -> None:
+        self._database = database
+        self._clock = clock
+        self._instances = shown
+
+    async def of_instance(
+        self, instance_id: str, *, cursor: str | None = None, limit: int = MAX_PAGE
+    ) -> EventPage:
+        """List an instance's events, after its termination too.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+            ValidationFailed: the cursor is not the id of an event.
+        """
+
+        def load(connection: Connection) -> EventPage:
+            if instances.load(connection, instance_id) is None:
+                raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
+            after = _after(connection, cursor, "cursor")
+            return _page(
+                events.of_instance(connection, instance_id, after=after, limit=limit + 1), limit
+            )
+
+        return await self._database.read(load)
+
+    async def since(self, event_id: str | None = None, *, limit: int = MAX_PAGE) -> EventPage:
+        """List the events of all instances after one of them.
+
+        Raises:
+            ValidationFailed: `since` is not the id of an event.
+        """
+
+        def load(connection: Connection) -> EventPage:
+            after = _after(connection, event_id, "since")
+            return _page(events.since(connection, after=after, limit=limit + 1), limit)
+
+        return await self._database.read(load)
+
+    async def operation(self, operation_id: str) -> Operation:
+        """Read an operation, running or over.
+
+        Raises:
+            NotFound: `OPERATION_NOT_FOUND`.
+        """
+        found = await self._database.read(
+            lambda connection: operations.load(connection, operation_id)
+        )
+        if found is None:
+            raise NotFound(f"Operation '{operation_id}' not found", code="OPERATION_NOT_FOUND")
+        return found
+
+    async def unmanaged(self) -> list[Unmanaged]:
+        """List what the last listing held that is not ours."""
+        return await self._database.read(coordination.unmanaged)
+
+    async def wait(self, instance_id: str, status: InstanceStatus, seconds: float) -> Waited:
+        """Wait until an instance has a status, can no longer get it, or time is up.
+
+        It is out of reach once the instance is terminated or has failed, which nothing but a new
+        request changes.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+        """
+        end = self._clock.monotonic() + seconds
+        ends = {InstanceStatus.FAILED.value, InstanceStatus.TERMINATED.value}
+        while True:
+            shown = await self._instances.get(instance_id)
+            now = shown.view["status"]
+            if now == status.value:
+                return Waited(shown, reached=True, out_of_reach=False)
+            if now in ends:
+                return Waited(shown, reached=False, out_of_reach=True)
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                return Waited(shown, reached=False, out_of_reach=False)
+            await self._clock.sleep(min(_LOOK_EVERY, left))
+
+
+def _after(connection: Connection, event_id: str | None, field: str) -> int:
+    if event_id is None:
+        return 0
+    sequence = events.sequence_of(connection, event_id)
+    if sequence is None:
+        raise ValidationFailed(
+            "Validation failed",
+            details=[FieldError(field, f"{field} must be the id of an event", event_id)],
+        )
+    return sequence
+
+
+def _page(found: Sequence[Event], limit: int) -> EventPage:
+    shown = found[:limit]
+    return EventPage(shown, shown[-1].id if len(found) > limit else None)

@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operating instances: a verb is accepted in one commit, or refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+import orjson
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType
+from novitai.domain.instance import Instance
+from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.verbs import Verdict, judge
+from novitai.domain.view import View, view
+from novitai.errors import ApiError, Conflict, NotFound
+from novitai.ids import Ids
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle.create import CreatePhase
+from novitai.lifecycle.delete import FIND_OUT
+from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.reap import NO_ERROR
+from novitai.lifecycle.recording import Recorder
+from novitai.lifecycle.start import ASK
+from novitai.store import attempts, instances, operations
+from novitai.store.database import Database
+from novitai.store.vault import Vault
+
+T = TypeVar("T")
+
+_FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
+    OperationKind.START: ASK,
+    OperationKind.RESTART: ASK,
+    OperationKind.STOP: ASK,
+    OperationKind.DELETE: FIND_OUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What came of asking for a verb. `operation` is None where it was so already."""
+
+    instance: Instance
+    operation: Operation | None
+
+    def view(self) -> View:
+        """Show the instance."""
+        return view(self.instance, self.operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An instance that `stop-all` left alone, and why."""
+
+    instance_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAll:
+    """What came of stopping everything."""
+
+    accepted: tuple[Accepted, ...]
+    skipped: tuple[Skipped, ...]
+
+
+class Operating:
+    """Accepts verbs, cancels operations, notes use."""
+
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        clock: Clock,
+        ids: Ids,
+        jobs: JobEngine,
+        recorder: Recorder,
+        idempotency: Idempotency,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock
+        self._ids = ids
+        self._jobs = jobs
+        self._recorder = recorder
+        self._idempotency = idempotency
+
+    async def ask(
+        self,
+        kind: OperationKind,
+        instance_id: str,
+        *,
+        reply: Callable[[Accepted], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Accept a verb for an instance.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+            Conflict: `INVALID_STATE`, `OPERATION_IN_PROGRESS`, or the same key is at work.
+            IdempotencyKeyReused: the key was used with another body.
+            RequestTimeout: the deadline passed; nothing was done.
+        """
+        accept = partial(self._accept, kind=kind, instance_id=instance_id)
+        return await self._once(accept, reply, idempotency, deadline)
+
+    async def ask_by_name(
+        self,
+        kind: OperationKind,
+        name: str,
+        *,
+        reply: Callable[[Accepted], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Accept a verb for the one live instance of a name.
+
+        Raises:
+            Conflict: `AMBIGUOUS_NAME`, with the ids of all that bear it; else as `ask`.
+        """
+
+        def accept(connection: Connection) -> Accepted:
+            return self._accept(connection, kind, _only_one_named(connection, name))
+
+        return await self._once(accept, reply, idempotency, deadline)
+
+    async def stop_all(
+        self,
+        *,
+        reply: Callable[[StopAll], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Accept a stop for every instance that can be stopped, all in one commit."""
+        return await self._once(self._accept_stop_all, reply, idempotency, deadline)
+
+    async def sync(
+        self,
+        *,
+        reply: Callable[[str], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Accept a listing of the account; `reply` is given the operation's id."""
+
+        def accept(connection: Connection) -> str:
+            operation = self._make(OperationKind.SYNC, None, "list", {})
+            operations.insert(connection, operation)
+            self._jobs.nudge(connection, operation.kind.job, operation.id)
+            return operation.id
+
+        return await self._once(accept, reply, idempotency, deadline)
+
+    async def cancel(
+        self,
+        operation_id: str,
+        *,
+        reply: Callable[[Operation], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Cancel an operation of which nothing irreversible has happened.
+
+        Raises:
+            NotFound: `OPERATION_NOT_FOUND`.
+            Conflict: `INVALID_STATE`: it is over, or it cannot be taken back any more.
+        """
+        cancel = partial(self._cancel, operation_id=operation_id)
+        return await self._once(cancel, reply, idempotency, deadline)
+
+    async def note_use(self, instance_id: str, at: int | None, *, deadline: int | None) -> Accepted:
+        """Note when an instance was last used; now, unless `at` (Unix milliseconds) says.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+            RequestTimeout: the deadline passed; nothing was done.
+        """
+
+        def write(connection: Connection) -> Accepted:
+            instance = _locked(connection, instance_id)
+            used_at = self._clock.now() if at is None else at
+            instances.update_columns(connection, instance.id, {"last_used_at": used_at})
+            return Accepted(
+                _locked(connection, instance_id), operations.running(connection, instance_id)
+            )
+
+        return await self._database.write(write, deadline=deadline)
+
+    async def credentials(self, instance_id: str) -> Mapping[str, str]:
+        """Read the passwords of an instance, as they were last observed.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+        """
+
+        def load(connection: Connection) -> bytes | None:
+            if instances.load(connection, instance_id) is None:
+                raise _not_found(instance_id)
+            return instances.load_credentials(connection, instance_id)
+
+        sealed = await self._database.read(load)
+        if sealed is None:
+            return {}
+        found: dict[str, str] = orjson.loads(self._vault.unseal("credentials", sealed))
+        return {name: value for name, value in found.items() if value}
+
+    async def _once(
+        self,
+        act: Callable[[Connection], T],
+        reply: Callable[[T], Reply],
+        key: IdempotencyKey | None,
+        deadline: int | None,
+    ) -> Reply:
+        """Act and remember the answer in one commit, or give the answer of the first time."""
+
+        def write(connection: Connection) -> Reply:
+            answer = reply(act(connection))
+            self._idempotency.remember(connection, key, answer)
+            return answer
+
+        async with self._idempotency.at_work(key):
+            answered = await self._idempotency.answered(key)
+            if answered is not None:
+                return answered
+            try:
+                return await self._database.write(write, deadline=deadline)
+            except AlreadyAnswered:
+                rival = await self._idempotency.answered(key)
+                if rival is None:
+                    raise
+                return rival
+
+    def _accept(self, connection: Connection, kind: OperationKind, instance_id: str) -> Accepted:
+        instance = _locked(connection, instance_id)
+        running = operations.running(connection, instance_id)
+        verdict = judge(kind, instance, running)
+        if verdict is Verdict.ALREADY:
+            return Accepted(instance, None)
+        if verdict is Verdict.UNDER_WAY:
+            return Accepted(instance, running)
+        if verdict is Verdict.BUSY and running is not None:
+            raise Conflict(
+                f"Instance '{instance.id}' is busy: a {running.kind.value} is running",
+                code="OPERATION_IN_PROGRESS",
+                details={"operationId": running.id, "kind": running.kind.value},
+            )
+        if verdict is not Verdict.GO:
+            raise Conflict(
+                f"Instance '{instance.id}' is {instance.status.value}: "
+                f"it cannot be asked to {kind.value}",
+                details={"status": instance.status.value},
+            )
+        return self._begin(connection, kind, instance, running)
+
+    def _begin(
+        self,
+        connection: Connection,
+        kind: OperationKind,
+        instance: Instance,
+        running: Operation | None,
+    ) -> Accepted:
+        if running is not None:
+            self._end(connection, instance, running)
+        operation = self._make(
+            kind, instance.id, _FIRST_PHASE[kind], {"ready_at": instance.ready_at}
+        )
+        operations.insert(connection, operation)
+        changes: dict[str, object] = {"updated_at": self._clock.now()}
+        if kind is not OperationKind.DELETE:
+            changes |= {"failed": False, **NO_ERROR}
+        instances.update_columns(connection, instance.id, changes)
+        self._jobs.nudge(connection, kind.job, operation.id)
+        return Accepted(self._recorder.settle(connection, instance.id), operation)
+
+    def _end(self, connection: Connection, instance: Instance, running: Operation) -> None:
+        operations.cancel(connection, running, now=self._clock.now())
+        if running.kind.gives_way:
+            return
+        self._recorder.append(
+            connection,
+            instance,
+            None,
+            EventType.OPERATION_CANCELLED,
+            also={"cancelled": {"id": running.id, "kind": running.kind.value}},
+        )
+
+    def _make(
+        self,
+        kind: OperationKind,
+        instance_id: str | None,
+        phase: str,
+        memory: Mapping[str, object],
+    ) -> Operation:
+        now = self._clock.now()
+        return Operation(
+            id=self._ids.prefixed("op"),
+            kind=kind,
+            instance_id=instance_id,
+            phase=phase,
+            created_at=now,
+            updated_at=now,
+            next_step_at=now,
+            memory=memory,
+        )
+
+    def _accept_stop_all(self, connection: Connection) -> StopAll:
+        accepted: list[Accepted] = []
+        skipped: list[Skipped] = []
+        for instance_id in instances.live_ids(connection):
+            try:
+                one = self._accept(connection, OperationKind.STOP, instance_id)
+            except ApiError as refusal:
+                skipped.append(Skipped(instance_id, refusal.code))
+                continue
+            if one.operation is None:
+                skipped.append(Skipped(instance_id, "ALREADY_STOPPED"))
+            else:
+                accepted.append(one)
+        return StopAll(tuple(accepted), tuple(skipped))
+
+    def _cancel(self, connection: Connection, operation_id: str) -> Operation:
+        operation = operations.load(connection, operation_id)
+        if operation is None:
+            raise NotFound(f"Operation '{operation_id}' not found", code="OPERATION_NOT_FOUND")
+        if operation.instance_id is not None:
+            instance = _locked(connection, operation.instance_id)
+            operation = operations.load(connection, operation_id) or operation
+        if operation.instance_id is None or not self._can_cancel(connection, operation):
+            raise Conflict(
+                f"Operation '{operation_id}' cannot be cancelled any more",
+                details={"phase": operation.phase, "done": operation.done},
+            )
+        self._end(connection, instance, operation)
+        changes: dict[str, object] = {"ready_at": operation.memory.get("ready_at")}
+        if operation.kind is OperationKind.CREATE:
+            changes = {"terminated_at": self._clock.now()}
+        instances.update_columns(connection, instance.id, changes)
+        self._recorder.settle(connection, instance.id)
+        return operations.load(connection, operation_id) or operation
+
+    def _can_cancel(self, connection: Connection, operation: Operation) -> bool:
+        """Whether nothing has left this house, and nobody is about to send something."""
+        held = (operation.lease_until or 0) > self._clock.now()
+        if operation.done or held or operation.kind in {OperationKind.REAP, OperationKind.DELETE}:
+            return False
+        if operation.kind is OperationKind.CREATE:
+            known = attempts.of_instance(connection, operation.instance_id or "")
+            return operation.phase == CreatePhase.PLACE and all(
+                attempt.state.settled and attempt.upstream_id is None for attempt in known
+            )
+        return "asked_at" not in operation.memory
+
+
+def _locked(connection: Connection, instance_id: str) -> Instance:
+    instance = instances.lock(connection, instance_id)
+    if instance is None:
+        raise _not_found(instance_id)
+    return instance
+
+
+def _not_found(instance_id: str) -> NotFound:
+    return NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
+
+
+def _only_one_named(connection: Connection, name: str) -> str:
+    wanted = instances.Filter(name=name)
+    found = instances.page(connection, wanted, after=None, limit=100)
+    if not found:
+        raise NotFound(f"No live instance is named '{name}'", code="INSTANCE_NOT_FOUND")
+    if len(found) > 1:
+        raise Conflict(
+            f"{len(found)} live instances are named '{name}': use an id",
+            code="AMBIGUOUS_NAME",
+            details={"instanceIds": [one.id for one in found]},
+        )
+    return found[0].id

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rising: an instance that was asked to run is watched and probed until it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from novitai.clock import Clock
+from novitai.domain.operation import Outcome
+from novitai.domain.status import Observation, read_word
+from novitai.lifecycle import launch
+from novitai.lifecycle.readiness import Prober
+from novitai.lifecycle.steps import Again, Claimed, Done
+from novitai.store import instances
+from novitai.store.database import Database
+from novitai.store.vault import Vault
+
+WATCH: Final = "watch"
+PROBE: Final = "probe"
+READINESS_DEADLINE: Final = 600_000
+"""Milliseconds from the purchase, or from the call, until an instance must be ready."""
+LOOK_ANYWAY: Final = 30_000
+"""Milliseconds after which a waiting operation is looked at though nothing woke it."""
+_PROBE_PAUSE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class TooLate:
+    """It did not serve in time; `message` says what was missing."""
+
+    message: str
+
+
+class Rising:
+    """Looks at an instance on its way up."""
+
+    def __init__(self, database: Database, prober: Prober, vault: Vault, clock: Clock) -> None:
+        self._database = database
+        self._prober = prober
+        self._vault = vault
+        self._clock = clock
+
+    async def look(self, claimed: Claimed, *, give_up_at: int) -> Again | Done | TooLate:
+        """Look once: wait for `running`, then for every port that was asked for.
+
+        Args:
+            claimed: The operation and its instance.
+            give_up_at: Unix milliseconds by which it must be ready.
+        """
+        instance, now = claimed.instance, self._clock.now()
+        memory = claimed.operation.memory
+        if read_word(instance.observed.status) is not Observation.RUNNING:
+            if now >= give_up_at:
+                return _too_late("it was not seen running")
+            return Again(WATCH, min(give_up_at, now + LOOK_ANYWAY), memory=memory)
+        sealed = await self._database.read(
+            lambda connection: instances.load_launch(connection, instance.id)
+        )
+        silent = await self._prober.not_ready(instance, launch.unseal(self._vault, sealed))
+        now = self._clock.now()
+        if not silent:
+            return Done(Outcome.SUCCEEDED, changes={"ready_at": now, "ever_ran": True})
+        if now >= give_up_at:
+            ports = ", ".join(f"{port.port}/{port.type.value}" for port in silent)
+            return _too_late(f"no answer from port {ports}")
+        return Again(PROBE, now + _PROBE_PAUSE, changes={"ever_ran": True}, memory=memory)
+
+
+def _too_late(why: str) -> TooLate:
+    return TooLate(f"Not ready within {READINESS_DEADLINE // 60_000} minutes: {why}")

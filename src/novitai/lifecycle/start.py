@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs *start* and *restart*: ask, then watch and probe until the instance serves.
+
+Ports, SSH port and password may change at each start (docs/upstream.md §5.1), so nothing that was
+observed before the call counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType
+from novitai.domain.operation import OperationKind, Outcome
+from novitai.domain.status import Observation, read_word
+from novitai.ids import Ids
+from novitai.lifecycle.asking import MAX_ASKS, ask, asked_at, asks, without_effect
+from novitai.lifecycle.reap import error_columns, failed, is_gone, plan_reap
+from novitai.lifecycle.rising import (
+    LOOK_ANYWAY,
+    READINESS_DEADLINE,
+    WATCH,
+    Rising,
+    TooLate,
+)
+from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
+from novitai.settings import FailedInstancePolicy
+from novitai.upstream import errors as upstream
+
+ASK: Final = "ask"
+_LOOK_SOON: Final = 5_000
+
+
+class StartVerb:
+    """Takes the steps of a start or a restart, which differ in the call alone."""
+
+    def __init__(
+        self,
+        kind: OperationKind,
+        call: Callable[[str], Awaitable[None]],
+        rising: Rising,
+        clock: Clock,
+        ids: Ids,
+        policy: FailedInstancePolicy,
+    ) -> None:
+        self.kind = kind
+        self._call = call
+        self._rising = rising
+        self._clock = clock
+        self._ids = ids
+        self._policy = policy
+
+    async def step(self, claimed: Claimed) -> Step:
+        """Ask for it, or look how far it is."""
+        instance, operation, now = claimed.instance, claimed.operation, self._clock.now()
+        if instance.upstream_id is None or is_gone(instance):
+            return Done(Outcome.FAILED, error=("INSTANCE_GONE", "It no longer exists at Novita"))
+        if asked_at(operation) is None:
+            return await self._ask(claimed)
+        if not claimed.seen_since_acted:
+            return self._wait(claimed)
+        if instance.observed.error:
+            return self._failed(
+                claimed, "INSTANCE_FAILED", f"Novita reports: {instance.observed.error}"
+            )
+        if read_word(instance.observed.status) is Observation.EXITED:
+            if not without_effect(claimed, now):
+                return self._wait(claimed)
+            if asks(operation) < MAX_ASKS:
+                return await self._ask(claimed)
+            return self._refused("START_FAILED", "It was asked to start and stayed stopped")
+        look = await self._rising.look(claimed, give_up_at=self._give_up_at(claimed))
+        if isinstance(look, TooLate):
+            return self._failed(claimed, "READINESS_TIMEOUT", look.message)
+        return look
+
+    async def _ask(self, claimed: Claimed) -> Step:
+        if self._clock.now() >= self._give_up_at(claimed):
+            return self._refused("UPSTREAM_UNAVAILABLE", "Novita did not take the call in time")
+        try:
+            asked = await ask(claimed, self._call, self._clock)
+        except upstream.InsufficientResource as error:
+            return self._refused("NO_CAPACITY", str(error), claimed.operation.memory)
+        except upstream.Refused as error:
+            return self._refused("UPSTREAM_REFUSED", str(error), claimed.operation.memory)
+        now = self._clock.now()
+        return Again(WATCH, now + _LOOK_SOON, changes=asked.changes, memory=asked.memory)
+
+    def _wait(self, claimed: Claimed) -> Step:
+        now, give_up_at = self._clock.now(), self._give_up_at(claimed)
+        if now >= give_up_at:
+            return self._failed(claimed, "READINESS_TIMEOUT", "It was not seen running in time")
+        pause = LOOK_ANYWAY if claimed.seen_since_acted else _LOOK_SOON
+        return Again(WATCH, min(give_up_at, now + pause), memory=claimed.operation.memory)
+
+    def _refused(self, code: str, message: str, memory: object = None) -> Done:
+        """Go back to where it was: nothing was lost, and the reason stands beside it."""
+        return Done(
+            Outcome.FAILED,
+            changes=error_columns(code, message, self._clock.now()) | _as_before(memory),
+            error=(code, message),
+            announcements=(
+                Announcement(EventType.START_REFUSED, {"reason": code, "message": message}),
+            ),
+        )
+
+    def _failed(self, claimed: Claimed, code: str, message: str) -> Done:
+        return failed(
+            claimed.instance,
+            code,
+            message,
+            plan=plan_reap(claimed.instance, self._policy),
+            operation_id=self._ids.prefixed("op"),
+            now=self._clock.now(),
+        )
+
+    @staticmethod
+    def _give_up_at(claimed: Claimed) -> int:
+        return claimed.operation.created_at + READINESS_DEADLINE
+
+
+def _as_before(memory: object) -> dict[str, object]:
+    """Restore the readiness that the operation found, where nothing has changed since."""
+    ready_at = memory.get("ready_at") if isinstance(memory, dict) else None
+    return {"ready_at": ready_at} if ready_at is not None else {}

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operation *sync*: a listing of the account because somebody asked for one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle.sync import Sync
+from novitai.store import operations
+from novitai.store.database import Database
+from novitai.upstream.errors import UpstreamError
+
+_LEASE_MS: Final = 120_000
+
+
+class SyncRequests:
+    """Lists the account for operations of kind `sync`, one at a time."""
+
+    def __init__(self, database: Database, sync: Sync, clock: Clock) -> None:
+        self._database = database
+        self._sync = sync
+        self._clock = clock
+
+    def register(self, jobs: JobEngine) -> None:
+        """Have the job engine bring these operations here."""
+
+        def due(connection: Connection, now: int, limit: int) -> list[str]:
+            return operations.due(connection, OperationKind.SYNC, now, limit)
+
+        jobs.register(OperationKind.SYNC.job, self.run, due=due, concurrency=1)
+
+    async def run(self, operation_id: str) -> None:
+        """List the account, and end the operation with how that went."""
+        now = self._clock.now()
+        operation = await self._database.write(
+            lambda connection: operations.claim(
+                connection, operation_id, now=now, until=now + _LEASE_MS
+            )
+        )
+        if operation is None:
+            return
+        error: tuple[str, str] | None = None
+        try:
+            await self._sync.once()
+        except UpstreamError as trouble:
+            error = ("UPSTREAM_UNAVAILABLE", str(trouble))
+        await self._finish(operation, error)
+
+    async def _finish(self, operation: Operation, error: tuple[str, str] | None) -> None:
+        outcome = Outcome.FAILED if error else Outcome.SUCCEEDED
+        now = self._clock.now()
+        await self._database.write(
+            lambda connection: operations.finish(
+                connection, operation, outcome=outcome, now=now, error=error
+            )
+        )

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on `deliveries` and their tries: what was told to whom, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, Select, delete, func, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from novitai.domain.event import EventType
+from novitai.domain.webhook import Delivery, DeliveryStatus, Try
+from novitai.store.tables import Record, delivery_attempts, events, webhooks
+from novitai.store.tables import deliveries as table
+
+KEPT_ATTEMPTS: Final = 50
+"""So many of a message's tries are kept, the latest."""
+
+_PENDING: Final = DeliveryStatus.PENDING.value
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first waiting message of a line, and the event it tells; `data` is the event's JSON."""
+
+    id: str
+    event_type: str
+    at: int
+    data: str
+    tries: int
+    attempts: int
+    due_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event that a webhook may be told again."""
+
+    sequence: int
+    event_id: str
+    instance_id: str
+
+
+def insert(
+    connection: Connection,
+    *,
+    delivery_id: str,
+    line_id: str,
+    webhook_id: str,
+    instance_id: str,
+    event_id: str,
+    now: int,
+) -> None:
+    """Write a message, due now, into a line that the transaction holds.
+
+    A message of that event to that receiver which is there already begins anew instead.
+    """
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    anew = {"status": _PENDING, "tries": 0, "due_at": now, "ended_at": None}
+    connection.execute(
+        make(table)
+        .values(
+            id=delivery_id,
+            line_id=line_id,
+            webhook_id=webhook_id,
+            instance_id=instance_id,
+            event_sequence=select(events.c.sequence)
+            .where(events.c.id == event_id)
+            .scalar_subquery(),
+            status=_PENDING,
+            created_at=now,
+            due_at=now,
+        )
+        .on_conflict_do_update(
+            index_elements=[table.c.webhook_id, table.c.event_sequence], set_=anew
+        )
+    )
+
+
+def head(connection: Connection, line_id: str) -> Head | None:
+    """Find the first waiting message of a line; None if none waits."""
+    row = connection.execute(
+        select(
+            table.c.id,
+            events.c.type,
+            events.c.at,
+            events.c.data,
+            table.c.tries,
+            table.c.attempts,
+            table.c.due_at,
+        )
+        .join(events, events.c.sequence == table.c.event_sequence)
+        .where(table.c.line_id == line_id, table.c.status == _PENDING)
+        .order_by(table.c.event_sequence)
+        .limit(1)
+    ).first()
+    return None if row is None else Head(*row)
+
+
+def next_due(connection: Connection, line_id: str) -> int | None:
+    """Tell when the first waiting message of a line is due; None if none waits."""
+    return connection.execute(
+        select(table.c.due_at)
+        .where(table.c.line_id == line_id, table.c.status == _PENDING)
+        .order_by(table.c.event_sequence)
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+def note_try(connection: Connection, head: Head, made: Try) -> None:
+    """Write down a try."""
+    number = head.attempts + 1
+    connection.execute(update(table).where(table.c.id == head.id).values(attempts=number))
+    connection.execute(
+        delivery_attempts.insert().values(
+            delivery_id=head.id,
+            number=number,
+            at=made.at,
+            duration_ms=made.duration_ms,
+            status_code=made.status_code,
+            error=made.error,
+            response=made.response,
+        )
+    )
+    if number > KEPT_ATTEMPTS:
+        connection.execute(
+            delete(delivery_attempts).where(
+                delivery_attempts.c.delivery_id == head.id,
+                delivery_attempts.c.number <= number - KEPT_ATTEMPTS,
+            )
+        )
+
+
+def end(connection: Connection, delivery_id: str, status: DeliveryStatus, *, now: int) -> None:
+    """Write that a message was delivered, or given up."""
+    connection.execute(
+        update(table).where(table.c.id == delivery_id).values(status=status.value, ended_at=now)
+    )
+
+
+def postpone(connection: Connection, delivery_id: str, *, tries: int, due_at: int) -> None:
+    """Write how often a message was tried in vain, and when it is due again."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == delivery_id, table.c.status == _PENDING)
+        .values(tries=tries, due_at=due_at)
+    )
+
+
+def give_up_line(connection: Connection, line_id: str, *, now: int) -> int:
+    """Give up every waiting message of a line; return how many."""
+    return connection.execute(
+        update(table)
+        .where(table.c.line_id == line_id, table.c.status == _PENDING)
+        .values(status=DeliveryStatus.DEAD.value, ended_at=now)
+    ).rowcount
+
+
+def line_of(connection: Connection, delivery_id: str) -> tuple[str, str] | None:
+    """Find the ids of a message's line and webhook; None if there is no such message."""
+    row = connection.execute(
+        select(table.c.line_id, table.c.webhook_id).where(table.c.id == delivery_id)
+    ).first()
+    return None if row is None else (row[0], row[1])
+
+
+def begin_anew(connection: Connection, delivery_id: str, *, now: int) -> None:
+    """Make a message wait again, with all its tries before it; the caller holds its line."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == delivery_id)
+        .values(status=_PENDING, tries=0, due_at=now, ended_at=None)
+    )
+
+
+def told_since(
+    connection: Connection, *, since: int, types: Sequence[EventType], after: int, limit: int
+) -> list[Told]:
+    """List the events of these types since a time, behind a sequence number, oldest first."""
+    rows = connection.execute(
+        select(events.c.sequence, events.c.id, events.c.instance_id)
+        .where(
+            events.c.sequence > after,
+            events.c.at >= since,
+            events.c.type.in_([one.value for one in types]),
+        )
+        .order_by(events.c.sequence)
+        .limit(limit)
+    )
+    return [Told(*row) for row in rows]
+
+
+def load(connection: Connection, delivery_id: str) -> Delivery | None:
+    """Load a message with its tries; None where there is none."""
+    found = _list(connection, _select().where(table.c.id == delivery_id))
+    return found[0] if found else None
+
+
+def of_instance(
+    connection: Connection, instance_id: str, *, after: tuple[int, str] | None, limit: int
+) -> list[Delivery]:
+    """List what was told of an instance, oldest event first, behind `after` if given."""
+    query = _select().where(table.c.instance_id == instance_id)
+    if after is not None:
+        query = query.where(tuple_(table.c.event_sequence, table.c.id) > after)
+    return _list(connection, query.order_by(table.c.event_sequence, table.c.id).limit(limit))
+
+
+def of_webhook(
+    connection: Connection,
+    webhook_id: str,
+    *,
+    after: tuple[int, str] | None,
+    limit: int,
+    status: DeliveryStatus | None = None,
+) -> list[Delivery]:
+    """List what a receiver was told, newest event first, behind `after` if given."""
+    query = _select().where(table.c.webhook_id == webhook_id)
+    if status is not None:
+        query = query.where(table.c.status == status.value)
+    if after is not None:
+        query = query.where(tuple_(table.c.event_sequence, table.c.id) < after)
+    order = (table.c.event_sequence.desc(), table.c.id.desc())
+    return _list(connection, query.order_by(*order).limit(limit))
+
+
+def oldest_waiting(connection: Connection) -> int | None:
+    """Tell when the oldest message that still waits was written; None if none waits."""
+    return connection.execute(
+        select(func.min(table.c.created_at)).where(table.c.status == _PENDING)
+    ).scalar_one()
+
+
+def _select() -> Select[*tuple[object, ...]]:
+    return (
+        select(
+            table.c.id,
+            table.c.webhook_id,
+            table.c.instance_id,
+            events.c.id,
+            table.c.event_sequence,
+            events.c.type,
+            webhooks.c.url,
+            table.c.status,
+            table.c.created_at,
+            table.c.due_at,
+            table.c.ended_at,
+        )
+        .join(events, events.c.sequence == table.c.event_sequence)
+        .join(webhooks, webhooks.c.id == table.c.webhook_id)
+    )
+
+
+def _list(connection: Connection, query: Select[*tuple[object, ...]]) -> list[Delivery]:
+    rows = connection.execute(query).all()
+    tries = _tries(connection, [str(row[0]) for row in rows])
+    return [_delivery(row, tries.get(str(row[0]), [])) for row in rows]
+
+
+def _tries(connection: Connection, delivery_ids: Sequence[str]) -> dict[str, list[Try]]:
+    columns = delivery_attempts.c
+    found: dict[str, list[Try]] = {}
+    for start in range(0, len(delivery_ids), 500):
+        rows = connection.execute(
+            select(
+                columns.delivery_id,
+                columns.at,
+                columns.duration_ms,
+                columns.status_code,
+                columns.error,
+                columns.response,
+            )
+            .where(columns.delivery_id.in_(delivery_ids[start : start + 500]))
+            .order_by(columns.delivery_id, columns.number)
+        )
+        for row in rows:
+            found.setdefault(row[0], []).append(Try(*row[1:]))
+    return found
+
+
+def _delivery(row: Record, tries: Sequence[Try]) -> Delivery:
+    return Delivery(
+        id=row[0],
+        webhook_id=row[1],
+        instance_id=row[2],
+        event_id=row[3],
+        event_sequence=row[4],
+        event_type=EventType(row[5]),
+        url=row[6],
+        status=DeliveryStatus(row[7]),
+        created_at=row[8],
+        due_at=row[9],
+        ended_at=row[10],
+        attempts=tries,
+    )

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on `webhook_lines`: in what order, by whom and when the messages of a line are sent.
+
+A line is one instance's messages to one receiver. Whoever claims it raises its token, and every
+later write names that token. Everybody locks lines before deliveries and webhooks, and several
+lines in the order of (instance, webhook): so nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from novitai.store.operations import Fenced
+from novitai.store.tables import webhook_lines as table
+
+_MOST_EXCEPTIONS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A claimed line. `lease_until` in Unix milliseconds."""
+
+    id: str
+    instance_id: str
+    webhook_id: str
+    token: int
+    lease_until: int
+
+
+def open_line(
+    connection: Connection, *, fresh_id: str, instance_id: str, webhook_id: str, host: str, now: int
+) -> str:
+    """Lock the line, due now unless something waits in it already; return its id.
+
+    On PostgreSQL this is what keeps a message from being overlooked: whoever closes the line has
+    committed before this returns, or waits until the message is committed.
+    """
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = make(table).values(
+        id=fresh_id, instance_id=instance_id, webhook_id=webhook_id, host=host, next_try_at=now
+    )
+    line_id: str = connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[table.c.instance_id, table.c.webhook_id],
+            set_={"next_try_at": func.coalesce(table.c.next_try_at, now), "host": host},
+        ).returning(table.c.id)
+    ).scalar_one()
+    return line_id
+
+
+def claim(connection: Connection, line_id: str, *, now: int, until: int) -> Line | None:
+    """Take the lease on a line that is due; None if it is not due or somebody holds it."""
+    row = connection.execute(
+        update(table)
+        .where(
+            table.c.id == line_id,
+            table.c.next_try_at <= now,
+            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
+        )
+        .values(token=table.c.token + 1, lease_until=until)
+        .returning(table.c.instance_id, table.c.webhook_id, table.c.token)
+    ).first()
+    return None if row is None else Line(line_id, row[0], row[1], row[2], until)
+
+
+def hold(connection: Connection, line: Line) -> None:
+    """Lock a line of ours, as the first statement of what depends on it.
+
+    Raises:
+        Fenced: it is no longer ours; the transaction must be rolled back.
+    """
+    held = connection.execute(
+        update(table)
+        .where(table.c.id == line.id, table.c.token == line.token)
+        .values(lease_until=None)
+    )
+    if held.rowcount == 0:
+        raise Fenced(f"{line.id} is no longer ours (token {line.token})")
+
+
+def set_next(connection: Connection, line_id: str, next_try_at: int | None) -> None:
+    """Say when a locked line is due; None while nothing waits in it."""
+    connection.execute(update(table).where(table.c.id == line_id).values(next_try_at=next_try_at))
+
+
+def release(connection: Connection, line: Line, *, next_try_at: int) -> None:
+    """Give a line back without a result; does nothing if it is no longer ours."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == line.id, table.c.token == line.token)
+        .values(lease_until=None, next_try_at=next_try_at)
+    )
+
+
+def release_all(connection: Connection) -> int:
+    """Give every lease back: for the one process of an embedded store, when it starts."""
+    return connection.execute(
+        update(table)
+        .where(table.c.lease_until.is_not(None))
+        .values(lease_until=None, token=table.c.token + 1)
+    ).rowcount
+
+
+def host_of(connection: Connection, line_id: str) -> str | None:
+    """Find the host that a line leads to; None if there is no such line."""
+    return connection.execute(
+        select(table.c.host).where(table.c.id == line_id)
+    ).scalar_one_or_none()
+
+
+def due(
+    connection: Connection, now: int, limit: int, *, except_hosts: Collection[str] = ()
+) -> list[str]:
+    """List the lines that are due and held by nobody, the longest due first."""
+    query = (
+        select(table.c.id)
+        .where(
+            table.c.next_try_at <= now,
+            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
+        )
+        .order_by(table.c.next_try_at)
+        .limit(limit)
+    )
+    if except_hosts:
+        query = query.where(table.c.host.not_in(sorted(except_hosts)[:_MOST_EXCEPTIONS]))
+    return list(connection.execute(query).scalars())
+
+
+def hurry(
+    connection: Connection, webhook_id: str, *, now: int, unless_since: int | None, limit: int
+) -> list[str]:
+    """Make waiting lines of a receiver due now, and return them.
+
+    Args:
+        connection: A write transaction that holds no other line.
+        webhook_id: Whose lines.
+        now: Unix milliseconds.
+        unless_since: Leave those alone that were hurried at or after this time; None hurries all.
+        limit: At most so many.
+    """
+    query = (
+        select(table.c.id)
+        .where(table.c.webhook_id == webhook_id, table.c.next_try_at > now)
+        .order_by(table.c.instance_id)
+        .limit(limit)
+        .with_for_update()
+    )
+    if unless_since is not None:
+        query = query.where(or_(table.c.hurried_at.is_(None), table.c.hurried_at < unless_since))
+    ids = list(connection.execute(query).scalars())
+    for start in range(0, len(ids), 500):
+        connection.execute(
+            update(table)
+            .where(table.c.id.in_(ids[start : start + 500]))
+            .values(next_try_at=now, hurried_at=now)
+        )
+    return ids
+
+
+def move(connection: Connection, webhook_id: str, host: str) -> None:
+    """Note that a receiver has moved to another host."""
+    ids = list(
+        connection.execute(
+            select(table.c.id)
+            .where(table.c.webhook_id == webhook_id)
+            .order_by(table.c.instance_id)
+            .with_for_update()
+        ).scalars()
+    )
+    for start in range(0, len(ids), 500):
+        connection.execute(
+            update(table).where(table.c.id.in_(ids[start : start + 500])).values(host=host)
+        )

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on `webhooks`: receivers, whether they are asked for by themselves or by an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection, select, tuple_, union_all, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from novitai.domain.event import EventType
+from novitai.domain.webhook import OffReason, Webhook
+from novitai.store.tables import Record, installation
+from novitai.store.tables import webhooks as table
+
+_SECRET: Final = "webhook_secret"  # noqa: S105  # the name of a row
+_COLUMNS: Final = (
+    table.c.id,
+    table.c.standing,
+    table.c.url,
+    table.c.event_types,
+    table.c.enabled,
+    table.c.created_at,
+    table.c.updated_at,
+    table.c.description,
+    table.c.failing_since,
+    table.c.off_at,
+    table.c.off_reason,
+    table.c.previous_secret_until,
+    table.c.deleted_at,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The sealed secrets of a webhook; none for one that came with an instance."""
+
+    secret: bytes | None = field(repr=False)
+    previous: bytes | None = field(repr=False)
+    previous_until: int | None
+
+
+def keep_installation_secret(connection: Connection, sealed: str) -> str:
+    """Store the installation's sealed signing secret unless there is one; return the one kept."""
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(
+        make(installation).values(name=_SECRET, value=sealed).on_conflict_do_nothing()
+    )
+    kept: str = connection.execute(
+        select(installation.c.value).where(installation.c.name == _SECRET)
+    ).scalar_one()
+    return kept
+
+
+def insert(connection: Connection, webhook: Webhook, sealed: bytes | None) -> None:
+    """Write a new receiver; one that is there already stays as it is."""
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(
+        make(table)
+        .values(
+            id=webhook.id,
+            standing=webhook.standing,
+            url=webhook.url,
+            event_types=_types(webhook.event_types),
+            enabled=webhook.enabled,
+            created_at=webhook.created_at,
+            updated_at=webhook.updated_at,
+            description=webhook.description,
+            secret_sealed=sealed,
+            off_at=webhook.off_at,
+            off_reason=webhook.off_reason.value if webhook.off_reason else None,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def load(connection: Connection, webhook_id: str) -> Webhook | None:
+    """Load a receiver, a deleted one too; None where there is none."""
+    row = connection.execute(select(*_COLUMNS).where(table.c.id == webhook_id)).first()
+    return None if row is None else _webhook(row)
+
+
+def load_sealed(connection: Connection, webhook_id: str) -> Sealed:
+    """Load the sealed secrets of a receiver that exists."""
+    row = connection.execute(
+        select(
+            table.c.secret_sealed, table.c.previous_secret_sealed, table.c.previous_secret_until
+        ).where(table.c.id == webhook_id)
+    ).one()
+    secret, previous = (None if value is None else bytes(value) for value in row[:2])
+    return Sealed(secret, previous, row[2])
+
+
+def listening(connection: Connection, also: str | None) -> list[Webhook]:
+    """List the standing webhooks that are enabled, and the receiver `also` whatever its state.
+
+    They come in the order of their ids, in which their lines are to be locked.
+    """
+    query = select(*_COLUMNS).where(table.c.standing & table.c.enabled)
+    if also is not None:
+        one = select(*_COLUMNS).where(table.c.id == also)
+        return sorted(
+            (_webhook(row) for row in connection.execute(union_all(query, one))),
+            key=lambda webhook: webhook.id,
+        )
+    return [_webhook(row) for row in connection.execute(query.order_by(table.c.id))]
+
+
+def page(connection: Connection, *, limit: int, after: Webhook | None = None) -> list[Webhook]:
+    """List the standing webhooks, newest first, those behind `after` if given."""
+    query = (
+        select(*_COLUMNS)
+        .where(table.c.standing, table.c.deleted_at.is_(None))
+        .order_by(table.c.created_at.desc(), table.c.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(table.c.created_at, table.c.id) < (after.created_at, after.id))
+    return [_webhook(row) for row in connection.execute(query)]
+
+
+def change(
+    connection: Connection,
+    webhook_id: str,
+    *,
+    now: int,
+    url: str | None = None,
+    event_types: Sequence[EventType] | None = None,
+    description: str | None = None,
+) -> None:
+    """Set what is given; the rest stays."""
+    values: dict[str, object] = {"updated_at": now}
+    if url is not None:
+        values["url"] = url
+    if event_types is not None:
+        values["event_types"] = _types(event_types)
+    if description is not None:
+        values["description"] = description
+    connection.execute(update(table).where(table.c.id == webhook_id).values(**values))
+
+
+def switch_on(connection: Connection, webhook_id: str, *, now: int) -> bool:
+    """Enable a receiver, with a clean slate; tell whether it was off."""
+    return bool(
+        connection.execute(
+            update(table)
+            .where(table.c.id == webhook_id, ~table.c.enabled, table.c.deleted_at.is_(None))
+            .values(enabled=True, off_at=None, off_reason=None, failing_since=None, updated_at=now)
+        ).rowcount
+    )
+
+
+def switch_off(connection: Connection, webhook_id: str, reason: OffReason, *, now: int) -> bool:
+    """Switch a receiver off; tell whether it was on."""
+    return bool(
+        connection.execute(
+            update(table)
+            .where(table.c.id == webhook_id, table.c.enabled)
+            .values(enabled=False, off_at=now, off_reason=reason.value, updated_at=now)
+        ).rowcount
+    )
+
+
+def rotate(
+    connection: Connection, webhook_id: str, *, sealed: bytes, now: int, overlap_until: int
+) -> None:
+    """Put a new secret in place; the one it replaces signs beside it until `overlap_until`."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == webhook_id)
+        .values(
+            previous_secret_sealed=table.c.secret_sealed,
+            previous_secret_until=overlap_until,
+            secret_sealed=sealed,
+            updated_at=now,
+        )
+    )
+
+
+def delete(connection: Connection, webhook_id: str, *, now: int) -> None:
+    """Mark a webhook as deleted and forget its secrets; what it was told stays on record."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == webhook_id)
+        .values(
+            enabled=False,
+            deleted_at=now,
+            updated_at=now,
+            secret_sealed=None,
+            previous_secret_sealed=None,
+            previous_secret_until=None,
+        )
+    )
+
+
+def note_failure(connection: Connection, webhook_id: str, *, now: int) -> None:
+    """Note since when a receiver has been failing, unless that is noted."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == webhook_id, table.c.failing_since.is_(None))
+        .values(failing_since=now)
+    )
+
+
+def note_recovery(connection: Connection, webhook_id: str) -> None:
+    """Note that a receiver works again."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == webhook_id, table.c.failing_since.is_not(None))
+        .values(failing_since=None)
+    )
+
+
+def _types(event_types: Sequence[EventType]) -> str:
+    return orjson.dumps([event_type.value for event_type in event_types]).decode()
+
+
+def _webhook(row: Record) -> Webhook:
+    return Webhook(
+        id=row[0],
+        standing=bool(row[1]),
+        url=row[2],
+        event_types=tuple(EventType(word) for word in orjson.loads(row[3])),
+        enabled=bool(row[4]),
+        created_at=row[5],
+        updated_at=row[6],
+        description=row[7],
+        failing_since=row[8],
+        off_at=row[9],
+        off_reason=None if row[10] is None else OffReason(row[10]),
+        previous_secret_until=row[11],
+        deleted_at=row[12],
+    )
