@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Never
 
 import httpx2
 import orjson
 import pytest
+import structlog
 
 from novitai.api.app import create_api
 from novitai.api.middleware import Gateway, Rules
@@ -21,6 +23,7 @@ from novitai.domain.view import View
 from novitai.errors import ApiError, NotFound
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobMetrics
+from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
@@ -89,6 +92,7 @@ class Dependencies:
     queue_seen: int | Exception = 0
     cache_works: bool = True
     database: Exception | None = None
+    queue_sizes: Mapping[str, int] | None = field(default_factory=lambda: {"create_instance": 3})
 
     def sources(self) -> HealthSources:
         """Hand it to the routes."""
@@ -181,7 +185,9 @@ class ApiFactory:
         instances = FakeInstances()
 
         async def queue_sizes() -> Mapping[str, int]:
-            return {"create_instance": 3}
+            if dependencies.queue_sizes is None:
+                raise ConnectionError("gone")
+            return dependencies.queue_sizes
 
         services = Services(
             clock=clock,
@@ -192,6 +198,10 @@ class ApiFactory:
             jobs=JobSources(jobs.snapshot, queue_sizes),
             requests=RequestMetrics(clock),
             process=ProcessMetrics(clock),
+            caches=Caches(
+                Cache("templates", clock, ttl=60, max_size=2),
+                Cache("products", clock, ttl=30, max_size=2),
+            ),
             rules=rules or Rules(),
             allow_private_webhooks=allow_private_webhooks,
         )
@@ -207,6 +217,18 @@ class ApiFactory:
         for api in self._open:
             await api.client.aclose()
             await api.services.keys.settle()
+
+
+def _drop(_logger: object, _method: str, _line: object) -> Never:
+    raise structlog.DropEvent
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Lines are not written; `capture_logs` still sees them."""
+    structlog.configure(processors=[_drop])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

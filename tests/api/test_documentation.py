@@ -56,7 +56,7 @@ def test_every_route_is_in_the_document(api: Api, document: dict[str, Any]) -> N
     """Nothing is answered that is not described, but the document and its page themselves."""
     app: Any = api.gateway.app
     served = {
-        (route.path, method)
+        (route.path_format, method)
         for route in app.routes
         for method in route.methods - {"HEAD"}
         if route.path not in {"/openapi.json", "/docs"}

@@ -90,3 +90,22 @@ async def test_a_wrong_query_is_told(api: Api, query: str) -> None:
     answer = await api.call("GET", f"/api/keys?{query}", scope=Scope.ADMIN)
     assert answer.status_code == 400
     assert answer.json()["error"]["details"][0]["field"] == query.partition("=")[0]
+
+
+async def test_a_repeated_request_makes_no_second_key_and_shows_none(api: Api) -> None:
+    """409 with the id of what was made; the key itself was never kept. Another body is 422."""
+    headers = {"Idempotency-Key": "once"}
+    body = {"name": "ci", "scopes": ["read"]}
+    first = await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=body, headers=headers)
+    assert first.status_code == 201
+    again = await api.call("POST", "/v1/api/keys", scope=Scope.ADMIN, body=body, headers=headers)
+    assert again.status_code == 409
+    assert again.json()["error"]["code"] == "IDEMPOTENCY_NOT_REPLAYABLE"
+    assert again.json()["error"]["details"] == {"id": first.json()["id"]}
+    assert first.json()["key"] not in again.text
+    other = await api.call(
+        "POST", "/api/keys", scope=Scope.ADMIN, body={**body, "name": "x"}, headers=headers
+    )
+    assert other.status_code == 422
+    listed = (await api.call("GET", "/api/keys", scope=Scope.ADMIN)).json()["keys"]
+    assert len(listed) == 4

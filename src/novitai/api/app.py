@@ -9,9 +9,11 @@ from fastapi import FastAPI
 
 from novitai.api import docs_page, documentation, errors
 from novitai.api.auth import Guard
+from novitai.api.caches import CacheRoutes
 from novitai.api.health import HealthRoutes
 from novitai.api.instances import InstanceRoutes
 from novitai.api.keys import KeyRoutes
+from novitai.api.metrics import MetricsRoutes
 from novitai.api.middleware import Gateway
 from novitai.api.routes import Operation, Router
 from novitai.api.services import FAILED_AUTHENTICATIONS, Services
@@ -50,7 +52,13 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
     documentation.install(app)
     guard = Guard(services.keys, services.clock, services.quota, FAILED_AUTHENTICATIONS)
     router = Router(app, guard, services.clock)
-    for routes in (InstanceRoutes(services), KeyRoutes(services), HealthRoutes(services)):
+    for routes in (
+        InstanceRoutes(services),
+        KeyRoutes(services),
+        CacheRoutes(services),
+        MetricsRoutes(services),
+        HealthRoutes(services),
+    ):
         router.add(*routes.operations())
     router.add(*extra)
     router.finish()

@@ -22,6 +22,9 @@ from novitai.errors import (
 )
 
 MAX_BODY: Final = 1 << 20
+MAX_DRAINED: Final = 16 * MAX_BODY
+"""A body that is too large is read all the same, up to here, and forgotten: a client that is still
+sending when the connection closes would never see the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,19 @@ async def read_bytes(request: Request, seconds: float) -> bytes:
         RequestTimeout: they did not come in time.
     """
     chunks = bytearray()
+    size = 0
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
-                chunks += chunk
-                if len(chunks) > MAX_BODY:
-                    raise too_large()
+                size += len(chunk)
+                if size <= MAX_BODY:
+                    chunks += chunk
+                elif size > MAX_DRAINED:
+                    break
     except TimeoutError:
         raise RequestTimeout("The request body did not arrive in time; nothing was done") from None
+    if size > MAX_BODY:
+        raise too_large()
     return bytes(chunks)
 
 

@@ -9,15 +9,24 @@ from starlette.responses import Response
 
 from novitai.api.answers import json_answer
 from novitai.api.documentation import Parameter
-from novitai.api.instances import BAD_BODY, BAD_QUERY
-from novitai.api.queries import CURSOR, LIMIT, cursor, limit, next_link, query_fields
+from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY
+from novitai.api.queries import (
+    CURSOR,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    cursor,
+    idempotency_key,
+    limit,
+    next_link,
+    query_fields,
+)
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import CreateKeyRequest, CreateKeyResponse, KeyView, ListKeysResponse
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import ApiKey, Scope, in_order
 from novitai.domain.validation import parse_key_request
-from novitai.errors import FieldError, NotFound, ValidationFailed
+from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.keys import MAX_PAGE
 
 _KEY_ID: Final = Parameter("keyId", "The key's id", {"type": "string", "maxLength": 64}, "path")
@@ -42,7 +51,14 @@ class KeyRoutes:
                 summary="Make an API key",
                 answers={201: CreateKeyResponse},
                 body=CreateKeyRequest,
+                parameters=[IDEMPOTENCY_KEY],
                 errors=[
+                    Conflict(
+                        "This request was answered before; the key it made is not shown again",
+                        code="IDEMPOTENCY_NOT_REPLAYABLE",
+                        details={"id": "key_1"},
+                    ),
+                    *IDEMPOTENCY,
                     ValidationFailed(
                         "Validation failed",
                         details=[FieldError("name", "Name is required", has_value=False)],
@@ -77,7 +93,11 @@ class KeyRoutes:
     async def create(self, call: Call) -> Response:
         """Make a key. The answer is the only time that the key itself is shown."""
         body = await call.body()
-        made = await self._keys.create(parse_key_request(body.fields, now=self._clock.now()))
+        made = await self._keys.create(
+            parse_key_request(body.fields, now=self._clock.now()),
+            idempotency=idempotency_key(call, body),
+            deadline=call.context.deadline,
+        )
         shown = _view(made.key)
         shown["key"] = made.text
         headers = {"Location": f"/api/keys/{made.key.id}", "Cache-Control": "no-store"}

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from novitai.api.body import MAX_BODY, too_large
+from novitai.api.body import MAX_BODY, MAX_DRAINED, too_large
 from novitai.api.context import RequestContext, attach
 from novitai.api.errors import internal_error, render
 from novitai.api.proxies import Peer, find_peer
@@ -31,9 +31,6 @@ from novitai.telemetry.logs import bind
 from novitai.telemetry.requests import UNMATCHED, RequestMetrics
 
 REQUEST_SECONDS: Final = 30.0
-# A body that was refused is read all the same, up to here: a client that is still sending when the
-# connection closes would never see the answer.
-_MAX_DRAINED: Final = 16 * MAX_BODY
 _CLIENT_GONE: Final = 499
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -176,9 +173,9 @@ class _Exchange:
     async def drain(self, headers: Headers) -> None:
         """Read and forget the body of a refused request, unless the client waits for our word."""
         length = headers.get("content-length", "")
-        if "expect" in headers or (length.isdigit() and int(length) > _MAX_DRAINED):
+        if "expect" in headers or (length.isdigit() and int(length) > MAX_DRAINED):
             return
-        more, left = True, _MAX_DRAINED
+        more, left = True, MAX_DRAINED
         while more and left > 0:
             message = await self.receive()
             more = message["type"] == "http.request" and message.get("more_body", False)

@@ -77,6 +77,11 @@ class Operation:
     patient: bool = False
 
     @property
+    def template(self) -> str:
+        """The path as it is shown and counted: without what a parameter's form may be."""
+        return self.path.replace(":path}", "}")
+
+    @property
     def safe(self) -> bool:
         """Whether it changes nothing, so that it may be broken off at any moment."""
         return self.method == "GET"
@@ -109,7 +114,7 @@ class Router:
 
         async def answer(request: Request) -> Response:
             context = context_of(request)
-            context.route = operation.path
+            context.route = operation.template
             context.headers += declared
             left = max(0.0, (context.deadline - self._clock.now()) / 1000)
             # What changes something is never broken off: it would not be known whether it was
@@ -156,7 +161,7 @@ class Router:
 
 
 def _operation_id(operation: Operation) -> str:
-    words = [word.strip("{}") for word in operation.path.split("/") if word]
+    words = [word.strip("{}") for word in operation.template.split("/") if word]
     return "_".join([operation.method.lower(), *words]).replace("-", "_").replace(".", "_")
 
 

@@ -255,6 +255,158 @@ class ProbeResponse(Wire):
     timestamp: datetime
 
 
+class RequestDurations(Wire):
+    """How many requests, and how long they took, in milliseconds."""
+
+    count: int
+    total_duration: float
+    average_duration: float
+    min_duration: float
+    max_duration: float
+
+
+class AllRequests(RequestDurations):
+    """All requests together, and how many were answered with which status."""
+
+    status_codes: dict[str, int]
+
+
+class RequestNumbers(Wire):
+    """Requests since the process began; endpoints are `METHOD /route/{template}`."""
+
+    total: AllRequests
+    by_endpoint: dict[str, RequestDurations]
+    by_method: dict[str, RequestDurations]
+
+
+class JobTypeNumbers(Wire):
+    """Runs of jobs since the process began; the mean duration in milliseconds."""
+
+    processed: int
+    failed: int
+    average_processing_time: float
+    queue_size: int
+
+
+class JobNumbers(Wire):
+    """All jobs, and by type (`create_instance`, `sync_instances`, ...)."""
+
+    total: JobTypeNumbers
+    by_type: dict[str, JobTypeNumbers]
+
+
+class MetricsMemory(Wire):
+    """Bytes."""
+
+    rss: int
+    heap_total: int
+    heap_used: int
+    external: int
+
+
+class SystemNumbers(Wire):
+    """What the process uses; `uptime` in seconds."""
+
+    memory: MetricsMemory
+    cpu: CpuView
+    uptime: float
+
+
+class CacheNumbers(Wire):
+    """All caches together."""
+
+    hits: int
+    misses: int
+    hit_ratio: float
+    total_size: int
+    evictions: int
+
+
+class MetricsData(Wire):
+    """The numbers."""
+
+    requests: RequestNumbers
+    jobs: JobNumbers
+    system: SystemNumbers
+    cache: CacheNumbers
+
+
+class MetricsResponse(Wire):
+    """The numbers of this process."""
+
+    status: Literal["success"]
+    timestamp: datetime
+    data: MetricsData
+
+
+class CacheStatsView(Wire):
+    """What one cache did since the process began."""
+
+    hits: int
+    misses: int
+    hit_ratio: float
+    size: int
+    max_size: int
+    ttl_seconds: float
+    evictions: int
+    expired: int
+
+
+class CachesSummary(Wire):
+    """All caches together."""
+
+    total_caches: int
+    total_entries: int
+    total_hits: int
+    total_misses: int
+    overall_hit_ratio: float
+
+
+class CachesResponse(Wire):
+    """All caches by name."""
+
+    timestamp: datetime
+    caches: dict[str, CacheStatsView]
+    summary: CachesSummary
+
+
+class CacheKeyView(Wire):
+    """A key, how long ago it was stored, and how long it is still fresh."""
+
+    key: str
+    age_seconds: float
+    time_left_seconds: float
+
+
+class CacheDetails(CacheStatsView):
+    """One cache with its keys."""
+
+    cache_name: str
+    timestamp: datetime
+    keys: list[CacheKeyView]
+
+
+class ClearCacheRequest(Wire):
+    """Which cache to clear; all of them where none is named."""
+
+    cache_name: str = absent()
+
+
+class CacheChangedResponse(Wire):
+    """What was done, and how many entries went."""
+
+    message: str
+    timestamp: datetime
+    entries_removed: int
+
+
+class CacheDeletedResponse(Wire):
+    """What was done."""
+
+    message: str
+    timestamp: datetime
+
+
 class ErrorDetail(Wire):
     """One wrong field. The value is left out where it may be secret."""
 
@@ -301,6 +453,7 @@ class Problem(Wire):
 REFERRED: Final[tuple[type[BaseModel], ...]] = (
     CreateInstanceRequest,
     CreateKeyRequest,
+    ClearCacheRequest,
     ErrorResponse,
     Problem,
 )

@@ -13,6 +13,7 @@ from novitai.clock import Clock
 from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.caching import Caches
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
@@ -89,6 +90,7 @@ class Services:
     jobs: JobSources
     requests: RequestMetrics
     process: ProcessMetrics
+    caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)
     quota: Quota = DEFAULT_QUOTA
     allow_private_webhooks: bool = False

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A snapshot as Prometheus text and as OpenMetrics. Labels are templates and names, never ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.caching import CacheStats
+from novitai.telemetry.process import Cpu, Memory
+from novitai.telemetry.requests import BUCKETS, RequestMetrics
+
+TEXT: Final = "text/plain"
+OPENMETRICS: Final = "application/openmetrics-text"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The numbers of one moment; `queued` counts waiting jobs by type."""
+
+    requests: RequestMetrics
+    jobs: Mapping[str, JobStats]
+    queued: Mapping[str, int]
+    caches: list[CacheStats]
+    memory: Memory
+    cpu: Cpu
+    uptime: float
+
+
+def as_text(snapshot: Snapshot) -> tuple[bytes, str]:
+    """Write Prometheus text, and name its media type."""
+    return generate_latest(_registry(snapshot)), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def as_openmetrics(snapshot: Snapshot) -> tuple[bytes, str]:
+    """Write OpenMetrics, and name its media type."""
+    body: bytes = openmetrics.generate_latest(  # type: ignore[no-untyped-call]  # it has no types
+        _registry(snapshot)
+    )
+    return body, openmetrics.CONTENT_TYPE_LATEST
+
+
+def _registry(snapshot: Snapshot) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Numbers(snapshot))
+    return registry
+
+
+class _Numbers(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric; called by the library."""
+        yield from _of_requests(self._snapshot.requests)
+        yield from _of_jobs(self._snapshot.jobs, self._snapshot.queued)
+        yield from _of_caches(self._snapshot.caches)
+        yield from _of_process(self._snapshot)
+
+    def describe(self) -> list[Metric]:
+        """Name nothing beforehand."""
+        return []
+
+
+def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:
+    answered = CounterMetricFamily(
+        "novitai_http_requests",
+        "Requests that were answered.",
+        labels=["method", "route", "status"],
+    )
+    took = HistogramMetricFamily(
+        "novitai_http_request_duration_seconds",
+        "How long requests took.",
+        labels=["method", "route"],
+    )
+    bounds = [*map(str, BUCKETS), "+Inf"]
+    for (method, route), counted in requests.routes.items():
+        for status, count in counted.statuses.items():
+            answered.add_metric([method, route, str(status)], count)
+        took.add_metric(
+            [method, route],
+            list(zip(bounds, accumulate(counted.buckets), strict=True)),
+            counted.durations.total,
+        )
+    yield answered
+    yield took
+
+
+def _of_jobs(jobs: Mapping[str, JobStats], queued: Mapping[str, int]) -> Iterator[Metric]:
+    ended = CounterMetricFamily(
+        "novitai_jobs", "Runs of jobs that ended.", labels=["type", "outcome"]
+    )
+    took = SummaryMetricFamily(
+        "novitai_job_duration_seconds", "How long runs of jobs took.", labels=["type"]
+    )
+    running = GaugeMetricFamily("novitai_jobs_running", "Jobs at work now.", labels=["type"])
+    waiting = GaugeMetricFamily("novitai_jobs_queued", "Jobs that wait.", labels=["type"])
+    for name, one in jobs.items():
+        ended.add_metric([name, "processed"], one.processed)
+        ended.add_metric([name, "failed"], one.failed)
+        ended.add_metric([name, "cancelled"], one.cancelled)
+        took.add_metric([name], one.processed + one.failed, one.seconds_sum)
+        running.add_metric([name], one.running)
+    for name, count in queued.items():
+        waiting.add_metric([name], count)
+    yield from (ended, took, running, waiting)
+
+
+def _of_caches(caches: list[CacheStats]) -> Iterator[Metric]:
+    label = ["cache"]
+    hits = CounterMetricFamily("novitai_cache_hits", "Values found fresh.", labels=label)
+    misses = CounterMetricFamily("novitai_cache_misses", "Values not found fresh.", labels=label)
+    evictions = CounterMetricFamily(
+        "novitai_cache_evictions", "Values that made room for others.", labels=label
+    )
+    entries = GaugeMetricFamily("novitai_cache_entries", "Values held now.", labels=label)
+    for cache in caches:
+        hits.add_metric([cache.name], cache.hits)
+        misses.add_metric([cache.name], cache.misses)
+        evictions.add_metric([cache.name], cache.evictions)
+        entries.add_metric([cache.name], cache.size)
+    yield from (hits, misses, evictions, entries)
+
+
+def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
+    memory, cpu = snapshot.memory, snapshot.cpu
+    for name, text, value in (
+        ("process_resident_memory_bytes", "Resident memory.", memory.rss),
+        ("process_shared_memory_bytes", "Resident memory shared with others.", memory.shared),
+        ("process_heap_mapped_bytes", "Data segment that is mapped.", memory.heap_total),
+        ("process_heap_used_bytes", "Data segment that is used.", memory.heap_used),
+        ("process_memory_limit_bytes", "What this process may use.", memory.total),
+        ("process_cpu_usage_ratio", "Share of all processors, last minute.", cpu.usage),
+        ("process_uptime_seconds", "Time since the process began.", snapshot.uptime),
+        ("load1", "Load average of the machine over 1 minute.", cpu.load_average[0]),
+        ("load5", "Load average of the machine over 5 minutes.", cpu.load_average[1]),
+        ("load15", "Load average of the machine over 15 minutes.", cpu.load_average[2]),
+    ):
+        yield GaugeMetricFamily(f"novitai_{name}", text, value=value)

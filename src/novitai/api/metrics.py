@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/metrics`: the numbers of this process, as JSON or as Prometheus text, from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from starlette.responses import Response
+
+from novitai.api.accept import JSON, preferred
+from novitai.api.answers import json_answer
+from novitai.api.exposition import OPENMETRICS, TEXT, Snapshot, as_openmetrics, as_text
+from novitai.api.routes import Call, Operation
+from novitai.api.schemas import MetricsResponse
+from novitai.api.services import Services
+from novitai.clock import iso
+from novitai.domain.api_key import Scope
+from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.caching import CacheStats
+from novitai.telemetry.requests import Durations
+
+_OFFERED: Final = (JSON, TEXT, OPENMETRICS)
+
+_log = structlog.get_logger(__name__)
+
+
+class MetricsRoutes:
+    """Handlers of the metrics route."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def operations(self) -> list[Operation]:
+        """Declare the route."""
+        return [
+            Operation(
+                method="GET",
+                path="/metrics",
+                handler=self.metrics,
+                scope=Scope.READ,
+                tag="Metrics",
+                summary="Numbers of this process",
+                answers={200: MetricsResponse},
+            )
+        ]
+
+    async def metrics(self, call: Call) -> Response:
+        """Tell how many requests and jobs there were, and what the process and caches hold.
+
+        JSON; Prometheus text or OpenMetrics where `Accept` prefers `text/plain` or
+        `application/openmetrics-text` to it.
+        """
+        wanted = preferred(call.context.accept, _OFFERED)
+        snapshot = await self._snapshot()
+        headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+        if wanted == TEXT:
+            body, media_type = as_text(snapshot)
+            return Response(body, 200, {**headers, "Content-Type": media_type})
+        if wanted == OPENMETRICS:
+            body, media_type = as_openmetrics(snapshot)
+            return Response(body, 200, {**headers, "Content-Type": media_type})
+        return json_answer(self._as_json(snapshot), headers=headers)
+
+    async def _snapshot(self) -> Snapshot:
+        services = self._services
+        stats = services.jobs.stats()
+        try:
+            queued = dict(await services.jobs.queue_sizes())
+        except Exception as error:  # the numbers at hand are worth more than none at all
+            _log.warning("queue_sizes_unknown", error=type(error).__name__)
+            queued = {name: one.queued for name, one in stats.items()}
+        return Snapshot(
+            requests=services.requests,
+            jobs=stats,
+            queued=queued,
+            caches=[cache.stats() for cache in services.caches],
+            memory=services.process.memory(),
+            cpu=services.process.cpu(),
+            uptime=services.process.uptime,
+        )
+
+    def _as_json(self, snapshot: Snapshot) -> dict[str, object]:
+        return {
+            "status": "success",
+            "timestamp": iso(self._services.clock.now()),
+            "data": {
+                "requests": _requests(snapshot),
+                "jobs": _jobs(snapshot.jobs, snapshot.queued),
+                "system": _system(snapshot),
+                "cache": _caches(snapshot.caches),
+            },
+        }
+
+
+def _requests(snapshot: Snapshot) -> dict[str, object]:
+    requests = snapshot.requests
+    statuses = {str(status): count for status, count in requests.statuses().items()}
+    return {
+        "total": {**_durations(requests.total()), "statusCodes": statuses},
+        "byEndpoint": {
+            f"{method} {route}": _durations(counted.durations)
+            for (method, route), counted in requests.routes.items()
+        },
+        "byMethod": {
+            method: _durations(durations) for method, durations in requests.by_method().items()
+        },
+    }
+
+
+def _durations(durations: Durations) -> dict[str, object]:
+    return {
+        "count": durations.count,
+        "totalDuration": _ms(durations.total),
+        "averageDuration": _ms(durations.average),
+        "minDuration": _ms(durations.least),
+        "maxDuration": _ms(durations.most),
+    }
+
+
+def _jobs(stats: Mapping[str, JobStats], queued: Mapping[str, int]) -> dict[str, object]:
+    runs = sum(one.processed + one.failed for one in stats.values())
+    seconds = sum(one.seconds_sum for one in stats.values())
+    return {
+        "total": {
+            "processed": sum(one.processed for one in stats.values()),
+            "failed": sum(one.failed for one in stats.values()),
+            "averageProcessingTime": _ms(seconds / runs) if runs else 0.0,
+            "queueSize": sum(queued.values()),
+        },
+        "byType": {
+            name: {
+                "processed": one.processed,
+                "failed": one.failed,
+                "averageProcessingTime": _ms(one.seconds_mean),
+                "queueSize": queued.get(name, 0),
+            }
+            for name, one in stats.items()
+        },
+    }
+
+
+def _system(snapshot: Snapshot) -> dict[str, object]:
+    memory, cpu = snapshot.memory, snapshot.cpu
+    return {
+        "memory": {
+            "rss": memory.rss,
+            "heapTotal": memory.heap_total,
+            "heapUsed": memory.heap_used,
+            "external": memory.shared,
+        },
+        "cpu": {
+            "usage": round(cpu.usage, 4),
+            "loadAverage": [round(load, 2) for load in cpu.load_average],
+        },
+        "uptime": round(snapshot.uptime, 3),
+    }
+
+
+def _caches(caches: list[CacheStats]) -> dict[str, object]:
+    hits = sum(cache.hits for cache in caches)
+    misses = sum(cache.misses for cache in caches)
+    return {
+        "hits": hits,
+        "misses": misses,
+        "hitRatio": ratio(hits, misses),
+        "totalSize": sum(cache.size for cache in caches),
+        "evictions": sum(cache.evictions for cache in caches),
+    }
+
+
+def ratio(hits: int, misses: int) -> float:
+    """Return the share of hits; 0 where nothing was asked yet."""
+    return round(hits / (hits + misses), 4) if hits + misses else 0.0
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

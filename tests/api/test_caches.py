@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the cache routes."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter
+
+from novitai.api import schemas
+from novitai.domain.api_key import Scope
+from tests.api.conftest import Api
+
+
+@pytest.fixture
+async def filled(api: Api) -> Api:
+    """Two caches with something in them: one hit, one miss, one eviction."""
+    templates = api.services.caches.named("templates")
+    for key in ("a", "b/c", "d"):
+        templates.put(key, object())
+    templates.peek("d")
+    templates.peek("a")
+    await api.clock.advance(10)
+    api.services.caches.named("products").put("p", object())
+    return api
+
+
+async def test_all_caches_are_shown_together(filled: Api) -> None:
+    """Each by name, and the sum of them."""
+    answer = await filled.call("GET", "/v1/api/cache/stats", scope=Scope.READ)
+    TypeAdapter(schemas.CachesResponse).validate_python(answer.json())
+    body = answer.json()
+    assert body["caches"]["templates"] == {
+        "hits": 1,
+        "misses": 1,
+        "hitRatio": 0.5,
+        "size": 2,
+        "maxSize": 2,
+        "ttlSeconds": 60,
+        "evictions": 1,
+        "expired": 0,
+    }
+    assert body["summary"] == {
+        "totalCaches": 2,
+        "totalEntries": 3,
+        "totalHits": 1,
+        "totalMisses": 1,
+        "overallHitRatio": 0.5,
+    }
+
+
+async def test_one_cache_is_shown_with_its_keys(filled: Api) -> None:
+    """Their age, and the time they have left."""
+    answer = await filled.call("GET", "/api/cache/templates/stats", scope=Scope.READ)
+    TypeAdapter(schemas.CacheDetails).validate_python(answer.json())
+    body = answer.json()
+    assert (body["cacheName"], body["size"]) == ("templates", 2)
+    assert {"key": "d", "ageSeconds": 10, "timeLeftSeconds": 50} in body["keys"]
+
+
+async def test_all_caches_are_cleared(filled: Api) -> None:
+    """Without a name, with or without a body: all of them, in the reference's words."""
+    answer = await filled.call("POST", "/api/cache/clear", scope=Scope.ADMIN)
+    assert answer.json() == {
+        "message": "All caches cleared successfully",
+        "timestamp": "2025-10-09T08:53:30.000Z",
+        "entriesRemoved": 3,
+    }
+    again = await filled.call("POST", "/api/cache/clear", scope=Scope.ADMIN, body={})
+    assert again.json()["entriesRemoved"] == 0
+
+
+async def test_one_cache_is_cleared(filled: Api) -> None:
+    """The others keep what they hold."""
+    answer = await filled.call(
+        "POST", "/api/cache/clear", scope=Scope.ADMIN, body={"cacheName": "templates"}
+    )
+    assert answer.json()["message"] == "Cache 'templates' cleared successfully"
+    assert answer.json()["entriesRemoved"] == 2
+    assert filled.services.caches.named("products").stats().size == 1
+
+
+async def test_expired_entries_are_cleaned_up(filled: Api) -> None:
+    """Only what is no longer fresh goes, and is counted."""
+    await filled.clock.advance(50)
+    answer = await filled.call("POST", "/api/cache/cleanup", scope=Scope.ADMIN)
+    assert answer.json()["message"] == "Expired entries cleaned up"
+    assert answer.json()["entriesRemoved"] == 3
+    filled.services.caches.named("products").put("q", object())
+    again = await filled.call("POST", "/api/cache/cleanup", scope=Scope.ADMIN)
+    assert again.json()["entriesRemoved"] == 0
+
+
+@pytest.mark.parametrize("path", ["d", "b/c", "b%2Fc"])
+async def test_one_key_is_deleted(filled: Api, path: str) -> None:
+    """In the reference's words; a key may have slashes in it."""
+    answer = await filled.call("DELETE", f"/api/cache/templates/{path}", scope=Scope.ADMIN)
+    key = path.replace("%2F", "/")
+    assert answer.json()["message"] == f"Key '{key}' deleted from cache 'templates'"
+    assert ("DELETE", "/api/cache/{cacheName}/{key}") in filled.services.requests.routes
+    gone = await filled.call("DELETE", f"/api/cache/templates/{path}", scope=Scope.ADMIN)
+    assert gone.status_code == 404
+    assert gone.json()["error"]["code"] == "CACHE_KEY_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/cache/nothing/stats", None),
+        ("DELETE", "/api/cache/nothing/a", None),
+        ("POST", "/api/cache/clear", {"cacheName": "nothing"}),
+    ],
+)
+async def test_an_unknown_cache_is_told(filled: Api, method: str, path: str, body: object) -> None:
+    """404 `CACHE_NOT_FOUND`, and nothing was removed."""
+    answer = await filled.call(method, path, scope=Scope.ADMIN, body=body)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "CACHE_NOT_FOUND"
+    assert filled.services.caches.named("templates").stats().size == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/cache/clear", {"cacheName": None}),
+        ("/api/cache/clear", {"cacheName": ""}),
+        ("/api/cache/clear", {"name": "templates"}),
+        ("/api/cache/cleanup", {"cacheName": "templates"}),
+    ],
+)
+async def test_a_wrong_body_clears_nothing(filled: Api, path: str, body: object) -> None:
+    """A misspelt field must not clear every cache."""
+    answer = await filled.call("POST", path, scope=Scope.ADMIN, body=body)
+    assert answer.status_code == 400
+    assert filled.services.caches.named("templates").stats().size == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/cache/clear"),
+        ("POST", "/api/cache/cleanup"),
+        ("DELETE", "/api/cache/templates/d"),
+    ],
+)
+async def test_only_an_admin_changes_caches(filled: Api, method: str, path: str) -> None:
+    """Looking needs `read`, emptying needs `admin`."""
+    assert (await filled.call(method, path, scope=Scope.WRITE)).status_code == 403
