@@ -61,7 +61,7 @@ CREATE_CONCURRENCY: Final = 64
 VERB_CONCURRENCY: Final = 16
 STOP_GRACE: Final = 6.0
 """Seconds that steps in hand get to finish when the process ends."""
-_LOOPS: Final = frozenset(
+LOOPS: Final = frozenset(
     {
         "sync",
         "housekeeping",
@@ -240,7 +240,7 @@ class Application:
             self.sync.start()
             self.housekeeping.start()
         for task in asyncio.all_tasks():
-            if task.get_name() in _LOOPS:
+            if task.get_name() in LOOPS:
                 task.add_done_callback(self._loop_ended)
 
     async def stop(self) -> None:

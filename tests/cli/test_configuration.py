@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`novitai config`: what is in force, from where, and without secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from novitai.cli.main import app
+
+Show = Callable[..., str]
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Show:
+    """Run `config` in a folder and an environment of its own."""
+    for name in os.environ:
+        if name.upper().startswith("NOVITA"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, dotenv: str = "", **environment: str) -> str:
+        (tmp_path / ".env").write_text(dotenv)
+        result = CliRunner().invoke(app, ["config", *arguments], env=environment)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+def test_each_setting_has_its_value_and_its_source(show: Show) -> None:
+    """The environment wins over `.env`, and what neither says is a default."""
+    said = show(
+        dotenv="NOVITAI_RATE_LIMIT_BURST=7\nNOVITAI_RATE_LIMIT_PER_MINUTE=8\n",
+        NOVITAI_RATE_LIMIT_PER_MINUTE="9",
+    ).splitlines()
+    assert "NOVITAI_RATE_LIMIT_PER_MINUTE=9  # environment" in said
+    assert "NOVITAI_RATE_LIMIT_BURST=7  # .env" in said
+    assert "NOVITAI_FAILED_INSTANCE_POLICY=stop  # default" in said
+    assert "NOVITAI_WEBHOOK_ALLOW_PRIVATE=false  # default" in said
+
+
+def test_an_empty_variable_is_none(show: Show) -> None:
+    """What is set to nothing does not count as the source of the default."""
+    assert "NOVITAI_REDIS_URL=  # default\n" in show(NOVITAI_REDIS_URL="")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("NOVITA_API_KEY", "sk-canary", "***"),
+        ("NOVITAI_SECRET_KEY", "canary" * 8, "***"),
+        ("NOVITAI_ADMIN_API_KEY", "canary" * 8, "***"),
+        ("NOVITAI_WEBHOOK_SECRET", "whsec_canary", "***"),
+        ("NOVITAI_DATABASE_URL", "postgresql://u:canary@h/d", "postgresql://u:***@h/d"),
+        ("NOVITAI_DATABASE_URL", "postgresql://h/d?password=canary", "postgresql://h/d?***"),
+        ("NOVITAI_DATABASE_URL", "sqlite:////a/b.db", "sqlite:////a/b.db"),
+        ("NOVITAI_REDIS_URL", "redis://:canary@h:6379/0", "redis://:***@h:6379/0"),
+        ("NOVITAI_UPSTREAM_URL", "http://u:canary@h:1", "http://u:***@h:1"),
+    ],
+)
+def test_secrets_are_masked(show: Show, name: str, value: str, shown: str) -> None:
+    """No secret is shown, neither by itself nor within a URL."""
+    said = show(**{name: value})
+    assert f"{name}={shown}  # environment\n" in said
+    assert "canary" not in said
+
+
+def test_the_same_as_json(show: Show) -> None:
+    """`--json` is one object by name."""
+    said = json.loads(show("--json", NOVITAI_TRUSTED_PROXIES="10.0.0.1,10.1.0.0/16"))
+    assert said["NOVITAI_TRUSTED_PROXIES"] == {
+        "value": "10.0.0.1/32,10.1.0.0/16",
+        "source": "environment",
+    }

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration's own parts; that it works is for the black-box tests to show."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.live import Live
+
+from novitai.cli.demonstration import DemoSettings
+from novitai.cli.watching import Board, Lines
+
+
+def test_the_readers_settings_are_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither the environment nor `.env` can turn a demonstration into a purchase."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("NOVITAI_RATE_LIMIT_BURST=1\n")
+    monkeypatch.setenv("NOVITA_API_KEY", "sk-real")
+    monkeypatch.setenv("NOVITAI_UPSTREAM_URL", "https://real.example.com")
+    monkeypatch.setenv("NOVITAI_DATABASE_URL", "postgresql://real.example.com/db")
+    settings = DemoSettings(upstream_url="http://127.0.0.1:9090", data_dir=tmp_path)
+    assert settings.upstream_url == "http://127.0.0.1:9090"
+    assert settings.novita_api_key is None
+    assert settings.embedded
+    assert settings.rate_limit_burst == 20
+
+
+def test_a_pipe_gets_a_line_for_each_new_state(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same state again is no news."""
+    screen = Lines()
+    for status, upstream, elapsed in [
+        ("creating", "", 0.0),
+        ("creating", "", 0.1),
+        ("creating", "pulling", 0.2),
+        ("running", "running", 3.04),
+    ]:
+        screen.show(status, upstream, elapsed)
+    assert capsys.readouterr().out.splitlines() == [
+        "   0.0 s  creating",
+        "   0.2 s  creating   (at Novita: pulling)",
+        "   3.0 s  running    (at Novita: running)",
+    ]
+
+
+def test_a_terminal_gets_a_table_that_grows() -> None:
+    """Each state has a row with the time at which it was first seen."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, no_color=True)
+    with Live(console=console, auto_refresh=False) as live:
+        board = Board(live)
+        board.show("creating", "", 0.0)
+        board.show("creating", "", 0.4)
+        board.show("running", "running", 2.0)
+    plain = Console(file=(drawn := io.StringIO()), width=60)
+    plain.print(live.renderable)
+    rows = [line.split() for line in drawn.getvalue().splitlines()[1:]]
+    assert rows == [["0.0", "s", "creating"], ["2.0", "s", "running", "running"]]

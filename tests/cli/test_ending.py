@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a process ends: asked, asked twice, and when something hangs. In processes of their own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+WAITS = "await ending.asked.wait(); print('clean', flush=True)"
+HANGS = "await ending.asked.wait(); await asyncio.sleep(60)"
+BLOCKS = "await ending.asked.wait(); time.sleep(60)"
+
+
+def started(body: str, *, within: float = 30, before: str = "pass") -> subprocess.Popen[str]:
+    """Start a process that catches signals."""
+    code = f"""
+import asyncio, time
+from novitai.cli.ending import Ending, run_until_asked
+async def process(ending):
+    print('ready', flush=True)
+    {body}
+with Ending({within}) as ending:
+    {before}
+    run_until_asked(ending, process(ending))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the end; return the exit code and what was said."""
+    said, _ = process.communicate(timeout=20)
+    return process.returncode, said
+
+
+def ready(process: subprocess.Popen[str]) -> None:
+    """Wait until it says so."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_once_it_cleans_up(number: signal.Signals) -> None:
+    """The event is set, what follows it runs, and the code is 0."""
+    process = started(WAITS)
+    ready(process)
+    process.send_signal(number)
+    assert ended(process) == (0, "clean\n")
+
+
+@pytest.mark.parametrize("body", [HANGS, BLOCKS])
+def test_asked_twice_it_is_gone(body: str) -> None:
+    """The second signal waits for nothing, not even for a loop that is stuck."""
+    process = started(body)
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == (128 + signal.SIGTERM, "")
+
+
+@pytest.mark.parametrize("body", [HANGS, BLOCKS])
+def test_what_hangs_is_left_behind(body: str) -> None:
+    """After its time the process ends with code 0, whatever still runs."""
+    process = started(body, within=0.3)
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == (0, "")
+
+
+def test_a_signal_that_comes_early_counts() -> None:
+    """One that arrives before there is a loop ends the process once there is one."""
+    process = started(WAITS, before="print('early', flush=True); time.sleep(1)")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "early\n"
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == (0, "ready\nclean\n")

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`migrate`, `keys` and `webhooks`: commands on the store, with no server running."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from novitai.cli.main import app
+from novitai.domain.api_key import well_formed
+from novitai.errors import NotFound, ValidationFailed, WrongSecretKey
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run commands on an empty store of either kind."""
+    for name in os.environ:
+        if name.upper().startswith("NOVITA"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOVITAI_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("NOVITAI_SECRET_KEY", "a secret of at least thirty-two bytes")
+    if request.param == "postgresql":
+        monkeypatch.setenv("NOVITAI_DATABASE_URL", request.getfixturevalue("postgresql_url"))
+
+    def invoke(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(app, arguments, env=environment)
+
+    return invoke
+
+
+@pytest.fixture
+def migrated(run: Run) -> Run:
+    """The same, with the tables in place."""
+    assert run("migrate").exit_code == 0
+    return run
+
+
+def test_migrating_says_from_where_to_where(run: Run) -> None:
+    """The first time it names both ends, the second time it finds nothing to do."""
+    first, second = run("migrate"), run("migrate")
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert ": brought from nothing to 00" in first.stdout
+    assert ": up to date (00" in second.stdout
+
+
+def test_a_key_is_all_of_standard_output(migrated: Run) -> None:
+    """So that it can be captured; what else there is to say goes to standard error."""
+    made = migrated("keys", "create", "--name", "ci", "--scope", "read", "--scope", "write")
+    assert made.exit_code == 0, made.output
+    assert well_formed(made.stdout.removesuffix("\n"))
+    assert "read, write" in made.stderr
+    assert made.stdout.strip() not in made.stderr
+
+
+def test_keys_are_listed_and_revoked(migrated: Run) -> None:
+    """A list shows every key without its text; a revoked one stays in it."""
+    text = migrated("keys", "create", "--name", "one", "--scope", "admin").stdout.strip()
+    expiry = "2999-01-31T00:00:00.000Z"
+    migrated("keys", "create", "--name", "two", "--scope", "read", "--expires-at", expiry)
+    listed = json.loads(migrated("keys", "list", "--json").stdout)
+    assert {one["name"]: one["scopes"] for one in listed} == {"one": ["admin"], "two": ["read"]}
+    by_name = {one["name"]: one for one in listed}
+    assert by_name["two"]["expiresAt"] == expiry
+    assert "revokedAt" not in by_name["one"]
+
+    revoked = migrated("keys", "revoke", by_name["one"]["id"])
+    assert revoked.exit_code == 0, revoked.output
+    plain = migrated("keys", "list")
+    assert text not in plain.output
+    rows = {row[1]: row for row in (line.split("\t") for line in plain.stdout.splitlines())}
+    assert rows["one"][5].endswith("Z")
+    assert rows["two"][4:6] == [expiry, "-"]
+
+
+def test_a_wrong_key_is_refused(migrated: Run) -> None:
+    """A blank name, a past end, an id that nobody has: errors of ours, not tracebacks."""
+    blank = migrated("keys", "create", "--name", " ", "--scope", "read")
+    past = migrated(
+        "keys", "create", "--name", "x", "--scope", "read", "--expires-at", "2001-01-01T00:00:00Z"
+    )
+    nobody = migrated("keys", "revoke", "key_nobody")
+    assert isinstance(blank.exception, ValidationFailed)
+    assert isinstance(past.exception, ValidationFailed)
+    assert isinstance(nobody.exception, NotFound)
+    assert migrated("keys", "create", "--name", "x", "--scope", "root").exit_code == 2
+    assert migrated("keys", "list").stdout == ""
+
+
+def test_the_signing_secret_is_made_once(migrated: Run) -> None:
+    """It stays the same, and cannot be read with another secret key."""
+    first, second = migrated("webhooks", "secret"), migrated("webhooks", "secret")
+    assert first.exit_code == 0, first.output
+    assert first.stdout.startswith("whsec_")
+    assert second.stdout == first.stdout
+    other = migrated("webhooks", "secret", NOVITAI_SECRET_KEY="another secret of over 32 bytes...")
+    assert isinstance(other.exception, WrongSecretKey)
+    assert "whsec_" not in other.output
+
+
+def test_the_signing_secret_of_the_settings_wins(migrated: Run) -> None:
+    """What NOVITAI_WEBHOOK_SECRET says is printed, and nothing is made."""
+    said = migrated("webhooks", "secret", NOVITAI_WEBHOOK_SECRET="whsec_mine")
+    assert said.stdout == "whsec_mine\n"

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: what the settings say reaches the rooms, and a dead loop is told of."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from novitai.app import Application
+from novitai.clock import ManualClock
+from novitai.ids import Ids
+from novitai.settings import Environment
+from novitai.telemetry import logs
+from tests.lifecycle.conftest import settings_for
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What is logged."""
+    stream = io.StringIO()
+    logs.set_up(production=True, stream=stream)
+    yield stream
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def app(
+    sqlite_database_url: str, tmp_path: Path, clock: ManualClock
+) -> AsyncIterator[Application]:
+    """An application that has not been started."""
+    settings = settings_for(
+        sqlite_database_url,
+        tmp_path,
+        rate_limit_per_minute=7,
+        rate_limit_burst=3,
+        environment=Environment.PRODUCTION,
+        webhook_allow_private=True,
+    )
+    made = await Application.open(settings, clock, Ids())
+    yield made
+    await made.stop()
+
+
+async def test_the_api_gets_what_the_settings_say(app: Application) -> None:
+    """Limits, the insistence on HTTPS and the permission for private receivers are handed on."""
+    services = app.services()
+    assert (services.quota.capacity, services.quota.per_minute) == (10, 7)
+    assert services.rules.insist_on_https
+    assert services.allow_private_webhooks
+    assert services.health.cache_works()
+    assert not services.health.upstream_down()
+    await services.health.ping()
+
+
+async def test_a_loop_that_ends_by_itself_is_logged(lines: io.StringIO, app: Application) -> None:
+    """Nothing else would tell: requests are still accepted when nobody works on them."""
+    await app.start(work=True)
+    loop = next(task for task in asyncio.all_tasks() if task.get_name() == "jobs-sweep")
+    loop.cancel()
+    await asyncio.wait({loop})
+    await asyncio.sleep(0)
+    assert '"loop_ended"' in lines.getvalue()
+    assert '"jobs-sweep"' in lines.getvalue()
+
+
+async def test_a_loop_that_is_stopped_is_no_news(lines: io.StringIO, app: Application) -> None:
+    """An orderly end is not reported as a defect."""
+    await app.start(work=True)
+    await app.stop()
+    assert "loop_ended" not in lines.getvalue()
+
+
+async def test_every_loop_is_watched(app: Application) -> None:
+    """What lives as long as the process is known by name, so that a new loop is not forgotten."""
+    from novitai.app import LOOPS
+
+    before = asyncio.all_tasks()
+    await app.start(work=True)
+    begun = {task.get_name() for task in asyncio.all_tasks() - before}
+    assert begun <= LOOPS
