@@ -52,6 +52,7 @@ async def test_the_api_gets_what_the_settings_say(app: Application) -> None:
     assert (services.quota.capacity, services.quota.per_minute) == (10, 7)
     assert services.rules.insist_on_https
     assert services.allow_private_webhooks
+    assert {cache.name for cache in services.caches} >= {"products", "templates", "clusters"}
     assert services.health.cache_works()
     assert not services.health.upstream_down()
     await services.health.ping()

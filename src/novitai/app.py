@@ -288,6 +288,7 @@ class Application:
             jobs=JobSources(self.jobs.metrics.snapshot, self.jobs.queue_sizes),
             requests=self.requests,
             process=self.process,
+            caches=self.caches(),
             rules=Rules(
                 insist_on_https=settings.environment is Environment.PRODUCTION,
                 trusted_proxies=settings.trusted_proxies,
