@@ -15,7 +15,7 @@ import structlog
 from novitai.api.app import create_api
 from novitai.api.middleware import Gateway, Rules
 from novitai.api.routes import Operation
-from novitai.api.services import HealthSources, JobSources, Services
+from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
 from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.requests import CreateRequest
@@ -166,6 +166,7 @@ class ApiFactory:
         client: tuple[str, int] = ("127.0.0.1", 50000),
         allow_private_webhooks: bool = False,
         admin_api_key: str | None = None,
+        catalogue: CataloguePort | None = None,
     ) -> Api:
         """Build one."""
         clock = self._clock
@@ -198,6 +199,7 @@ class ApiFactory:
             jobs=JobSources(jobs.snapshot, queue_sizes),
             requests=RequestMetrics(clock),
             process=ProcessMetrics(clock),
+            catalogue=catalogue,
             caches=Caches(
                 Cache("templates", clock, ttl=60, max_size=2),
                 Cache("products", clock, ttl=30, max_size=2),

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from novitai.api import docs_page, documentation, errors
 from novitai.api.auth import Guard
 from novitai.api.caches import CacheRoutes
+from novitai.api.catalogue import CatalogueRoutes
 from novitai.api.health import HealthRoutes
 from novitai.api.instances import InstanceRoutes
 from novitai.api.keys import KeyRoutes
@@ -60,6 +61,8 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
         HealthRoutes(services),
     ):
         router.add(*routes.operations())
+    if services.catalogue is not None:
+        router.add(*CatalogueRoutes(services.catalogue).operations())
     router.add(*extra)
     router.finish()
     docs_page.install(app)

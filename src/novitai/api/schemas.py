@@ -255,6 +255,67 @@ class ProbeResponse(Wire):
     timestamp: datetime
 
 
+class ProductView(Wire):
+    """A product; prices in USD per GPU-hour, the lowest of its regions; sizes in GB."""
+
+    id: str
+    name: str
+    regions: list[str]
+    available: bool
+    on_demand_price: float = absent()
+    spot_price: float = absent()
+    cpu_per_gpu: int
+    memory_per_gpu: int
+    min_rootfs_size: int = absent()
+    max_rootfs_size: int = absent()
+
+
+class ListProductsResponse(Wire):
+    """Products, cheapest first."""
+
+    products: list[ProductView]
+    next_cursor: str = absent()
+
+
+class PortView(Wire):
+    """A port that a template publishes."""
+
+    port: int
+    type: str
+
+
+class TemplateView(Wire):
+    """A template; `rootfsSize` in GB."""
+
+    id: str
+    name: str
+    image: str
+    channel: str
+    rootfs_size: int = absent()
+    ports: list[PortView]
+
+
+class ListTemplatesResponse(Wire):
+    """Templates."""
+
+    templates: list[TemplateView]
+    next_cursor: str = absent()
+
+
+class RegionView(Wire):
+    """A region; the default one is tried first where none is named."""
+
+    name: str
+    default: bool
+
+
+class ListRegionsResponse(Wire):
+    """Regions."""
+
+    regions: list[RegionView]
+    next_cursor: str = absent()
+
+
 class RequestDurations(Wire):
     """How many requests, and how long they took, in milliseconds."""
 

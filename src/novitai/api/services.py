@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from novitai.api.limits import Quota
 from novitai.api.middleware import Rules
 from novitai.clock import Clock
+from novitai.domain.instance import BillingMode
+from novitai.domain.product import Offer, Template
 from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
@@ -47,6 +49,25 @@ class InstancesPort(Protocol):
         ...
 
 
+class CataloguePort(Protocol):
+    """What there is to ask for; copies may be as old as the caches allow.
+
+    Each method raises `UpstreamError` where Novita does not tell and no copy is at hand.
+    """
+
+    async def regions(self) -> Sequence[str]:
+        """List the codes of the regions that may be asked for."""
+        ...
+
+    async def offers(self, billing_mode: BillingMode, gpu_num: int) -> Sequence[Offer]:
+        """List what every cluster offers for so many GPUs in that billing mode."""
+        ...
+
+    async def templates(self) -> Sequence[Template]:
+        """List the templates."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class HealthSources:
     """Where `/health` looks; nothing here calls upstream.
@@ -80,7 +101,7 @@ class JobSources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything the routes need."""
+    """Everything the routes need. Without a catalogue there are no catalogue routes."""
 
     clock: Clock
     ids: Ids
@@ -90,6 +111,7 @@ class Services:
     jobs: JobSources
     requests: RequestMetrics
     process: ProcessMetrics
+    catalogue: CataloguePort | None = None
     caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)
     quota: Quota = DEFAULT_QUOTA

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/api/products`, `/api/templates`, `/api/regions`: what there is to ask for, from the caches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from starlette.responses import Response
+
+from novitai.api.answers import json_answer
+from novitai.api.documentation import Parameter
+from novitai.api.instances import BAD_QUERY
+from novitai.api.queries import (
+    CURSOR,
+    LIMIT,
+    MAX_LIMIT,
+    cursor,
+    limit,
+    next_link,
+    one_of,
+    query_fields,
+)
+from novitai.api.routes import Call, Operation
+from novitai.api.schemas import ListProductsResponse, ListRegionsResponse, ListTemplatesResponse
+from novitai.api.services import CataloguePort
+from novitai.domain.api_key import Scope
+from novitai.domain.fields import Fields, Wrong, text
+from novitai.domain.instance import BillingMode
+from novitai.domain.product import DEFAULT_REGION, Offer, Template, usd
+from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
+from novitai.lifecycle.blame import to_client
+from novitai.upstream.errors import UpstreamError
+
+_MODES: Final = tuple(mode.value for mode in BillingMode)
+_GPU_NUMS: Final = tuple(str(number) for number in range(1, 9))
+_AWAY: Final = (
+    UpstreamUnavailable("Novita answered with an error"),
+    CircuitBreakerOpen("Novita keeps failing", retry_after=30),
+    UpstreamTimeout("Novita did not answer in time"),
+)
+
+
+class CatalogueRoutes:
+    """Handlers of the catalogue routes."""
+
+    def __init__(self, catalogue: CataloguePort) -> None:
+        self._catalogue = catalogue
+
+    def operations(self) -> list[Operation]:
+        """Declare the routes."""
+        return [
+            Operation(
+                method="GET",
+                path="/api/products",
+                handler=self.products,
+                scope=Scope.READ,
+                tag="Catalogue",
+                summary="List products",
+                answers={200: ListProductsResponse},
+                parameters=[
+                    Parameter("region", "Only what this region offers", {"type": "string"}),
+                    Parameter(
+                        "billingMode",
+                        "Only what is offered in this billing mode",
+                        {"type": "string", "enum": list(_MODES)},
+                    ),
+                    Parameter(
+                        "gpuNum",
+                        "For so many GPUs",
+                        {"type": "integer", "minimum": 1, "maximum": 8, "default": 1},
+                    ),
+                    LIMIT,
+                    CURSOR,
+                ],
+                errors=[BAD_QUERY, *_AWAY],
+            ),
+            Operation(
+                method="GET",
+                path="/api/templates",
+                handler=self.templates,
+                scope=Scope.READ,
+                tag="Catalogue",
+                summary="List templates",
+                answers={200: ListTemplatesResponse},
+                parameters=[LIMIT, CURSOR],
+                errors=[BAD_QUERY, *_AWAY],
+            ),
+            Operation(
+                method="GET",
+                path="/api/regions",
+                handler=self.regions,
+                scope=Scope.READ,
+                tag="Catalogue",
+                summary="List regions",
+                answers={200: ListRegionsResponse},
+                parameters=[LIMIT, CURSOR],
+                errors=[BAD_QUERY, *_AWAY],
+            ),
+        ]
+
+    async def products(self, call: Call) -> Response:
+        """List products with their prices in USD per GPU-hour, cheapest first."""
+        fields = query_fields(call)
+        region = fields.read("region", text("Region", longest=64), "")
+        mode = fields.read("billingMode", one_of("Billing mode", _MODES), "")
+        gpu_num = fields.read("gpuNum", one_of("GPU number", _GPU_NUMS), "1")
+        page = _page(fields)
+        fields.finish()
+        billing_mode = BillingMode(mode) if mode else BillingMode.ON_DEMAND
+        try:
+            offers = await self._catalogue.offers(billing_mode, int(gpu_num))
+        except UpstreamError as error:
+            raise to_client(error) from error
+        by_product: dict[str, list[Offer]] = {}
+        for offer in offers:
+            here = not region or offer.cluster.region.casefold() == region.casefold()
+            if here and (not mode or offer.price(billing_mode) is not None):
+                by_product.setdefault(offer.product_id, []).append(offer)
+        found = sorted(
+            by_product.values(),
+            key=lambda same: (_cheapest(same, billing_mode) or 0, same[0].product_id),
+        )
+        return _answer(call, "products", [_product(same) for same in found], page)
+
+    async def templates(self, call: Call) -> Response:
+        """List templates. What is secret in them is not shown."""
+        fields = query_fields(call)
+        page = _page(fields)
+        fields.finish()
+        try:
+            templates = await self._catalogue.templates()
+        except UpstreamError as error:
+            raise to_client(error) from error
+        return _answer(call, "templates", [_template(one) for one in templates], page)
+
+    async def regions(self, call: Call) -> Response:
+        """List the regions that may be asked for."""
+        fields = query_fields(call)
+        page = _page(fields)
+        fields.finish()
+        try:
+            regions = await self._catalogue.regions()
+        except UpstreamError as error:
+            raise to_client(error) from error
+        shown = [{"name": name, "default": name == DEFAULT_REGION} for name in regions]
+        return _answer(call, "regions", shown, page)
+
+
+def _page(fields: Fields) -> tuple[int, int]:
+    start = fields.read("cursor", _offset, 0)
+    return start, fields.read("limit", limit, MAX_LIMIT)
+
+
+def _offset(value: object) -> int:
+    # These lists are whole in memory: how far one has come is all there is to know.
+    given = cursor(value)
+    if not given.isdigit():
+        raise Wrong("Cursor is not one that a list returned")
+    return int(given)
+
+
+def _answer(
+    call: Call, name: str, items: Sequence[Mapping[str, object]], page: tuple[int, int]
+) -> Response:
+    start, most = page
+    body: dict[str, object] = {name: items[start : start + most]}
+    if start + most >= len(items):
+        return json_answer(body)
+    body["nextCursor"] = str(start + most)
+    return json_answer(body, headers={"Link": next_link(call, str(start + most))})
+
+
+def _product(offers: Sequence[Offer]) -> dict[str, object]:
+    first = offers[0]
+    shown: dict[str, object | None] = {
+        "id": first.product_id,
+        "name": first.product_name,
+        "regions": sorted({offer.cluster.region for offer in offers}),
+        "available": any(offer.available for offer in offers),
+        "onDemandPrice": _usd(_cheapest(offers, BillingMode.ON_DEMAND)),
+        "spotPrice": _usd(_cheapest(offers, BillingMode.SPOT)),
+        "cpuPerGpu": first.cpu_per_gpu,
+        "memoryPerGpu": first.memory_per_gpu,
+        "minRootfsSize": first.min_rootfs_size,
+        "maxRootfsSize": first.max_rootfs_size,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _cheapest(offers: Sequence[Offer], billing_mode: BillingMode) -> int | None:
+    prices = [price for offer in offers if (price := offer.price(billing_mode)) is not None]
+    return min(prices, default=None)
+
+
+def _usd(price: int | None) -> float | None:
+    return None if price is None else usd(price)
+
+
+def _template(template: Template) -> dict[str, object]:
+    shown: dict[str, object | None] = {
+        "id": template.id,
+        "name": template.name,
+        "image": template.image,
+        "channel": template.channel,
+        "rootfsSize": template.rootfs_size,
+        "ports": [
+            {"port": port.port, "type": port.type.value} for port in template.launch.watched_ports()
+        ],
+    }
+    return {name: value for name, value in shown.items() if value is not None}
