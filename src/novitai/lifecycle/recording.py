@@ -18,15 +18,17 @@ from novitai.domain.operation import Operation
 from novitai.domain.status import derive
 from novitai.domain.view import view
 from novitai.ids import Ids
+from novitai.lifecycle.outbox import Outbox
 from novitai.store import events, instances, operations
 
 
 class Recorder:
     """Derives statuses and writes the event log."""
 
-    def __init__(self, clock: Clock, ids: Ids) -> None:
+    def __init__(self, clock: Clock, ids: Ids, outbox: Outbox) -> None:
         self._clock = clock
         self._ids = ids
+        self._outbox = outbox
 
     def settle(
         self,
@@ -74,14 +76,16 @@ class Recorder:
         also: Mapping[str, object] | None = None,
     ) -> None:
         """Append an event that shows the instance as it is now, and `also` beside it."""
+        event_id = self._ids.prefixed("evt")
         events.append(
             connection,
-            event_id=self._ids.prefixed("evt"),
+            event_id=event_id,
             instance_id=instance.id,
             event_type=event_type,
             at=self._clock.now(),
             data={**view(instance, operation), **(also or {})},
         )
+        self._outbox.tell(connection, instance, event_id, event_type)
 
 
 def _loaded(connection: Connection, instance_id: str) -> Instance:

@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An instance lives and ends: start, stop, restart and delete against upstream's bad habits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind
+from novitai.errors import Conflict, NotFound
+from novitai.lifecycle.idempotency import IdempotencyKey, Reply
+from novitai.lifecycle.operating import Accepted, StopAll
+from tests.lifecycle.conftest import REQUEST, World, on_both_stores
+
+START, STOP = OperationKind.START, OperationKind.STOP
+RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
+RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
+TERMINATED = InstanceStatus.TERMINATED
+
+
+def told(accepted: Accepted) -> Reply:
+    """Render what came of a verb."""
+    operation = accepted.operation
+    body = {"status": accepted.instance.status, "operation": operation.id if operation else None}
+    return Reply(202 if operation else 200, {}, orjson.dumps(body))
+
+
+async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> dict[str, Any]:
+    """Ask for a verb."""
+    reply = await world.app.operating.ask(kind, instance_id, reply=told, **more)
+    answer: dict[str, Any] = orjson.loads(reply.body)
+    return answer
+
+
+async def fault(world: World, **given: Any) -> None:
+    """Break something at the emulator."""
+    await world.emulator.call("POST", "faults", json=given)
+
+
+async def upstream(world: World, instance_id: str) -> Mapping[str, Any]:
+    """Show the upstream side of an instance."""
+    wanted = (await world.view(instance_id))["upstreamId"]
+    [row] = [row for row in await world.emulator.ever() if row["id"] == wanted]
+    return row
+
+
+@pytest.fixture
+async def running(world: World) -> str:
+    """An instance that runs."""
+    instance_id = await world.create()
+    await world.until_status(instance_id, RUNNING, within=400)
+    return instance_id
+
+
+@pytest.fixture
+async def stopped(world: World, running: str) -> str:
+    """An instance that ran and was stopped."""
+    await ask(world, STOP, running)
+    await world.until_status(running, STOPPED, within=200)
+    return running
+
+
+@on_both_stores
+async def test_a_whole_life(world: World, running: str) -> None:
+    """Stop, start, restart, delete: each does what it says and tells of it."""
+    before = await world.view(running)
+    assert (await ask(world, STOP, running))["status"] == "stopping"
+    await world.until_status(running, STOPPED, within=200)
+    assert "readyAt" not in await world.view(running)
+    assert (await ask(world, START, running))["status"] == "starting"
+    await world.until_status(running, RUNNING, within=400)
+    after = await world.view(running)
+    assert after["connectionDetails"]["ssh"] != before["connectionDetails"]["ssh"]
+    assert (await ask(world, RESTART, running))["status"] == "starting"
+    await world.until_status(running, RUNNING, within=400)
+    assert (await ask(world, DELETE, running))["status"] == "terminating"
+    await world.until_status(running, TERMINATED, within=200)
+    assert not (await upstream(world, running))["live"]
+    assert await world.events(running) == [
+        f"instance.{word}"
+        for word in [
+            "created",
+            "starting",
+            "running",
+            "stopping",
+            "stopped",
+            "starting",
+            "running",
+            "starting",
+            "running",
+            "terminating",
+            "terminated",
+        ]
+    ]
+
+
+@pytest.mark.parametrize("kind", [START, STOP, DELETE])
+async def test_doing_what_is_done_does_nothing(
+    world: World, running: str, kind: OperationKind
+) -> None:
+    """200 with the instance; no operation, no call."""
+    if kind is not START:
+        await ask(world, kind, running)
+        await world.until_status(running, STOPPED if kind is STOP else TERMINATED, within=200)
+    before = (await world.emulator.call("GET", "counts"))["counts"]
+    assert (await ask(world, kind, running))["operation"] is None
+    await world.pass_time(5)
+    after = (await world.emulator.call("GET", "counts"))["counts"]
+    assert {k: v for k, v in before.items() if "POST" in k} == {
+        k: v for k, v in after.items() if "POST" in k
+    }
+
+
+async def test_what_the_state_does_not_allow_is_refused(world: World, stopped: str) -> None:
+    """409 INVALID_STATE."""
+    with pytest.raises(Conflict) as refusal:
+        await ask(world, RESTART, stopped)
+    assert refusal.value.code == "INVALID_STATE"
+
+
+async def test_another_operation_is_in_progress(world: World) -> None:
+    """409 OPERATION_IN_PROGRESS while the creation runs; the same verb twice is one operation."""
+    instance_id = await world.create()
+    with pytest.raises(Conflict) as refusal:
+        await ask(world, STOP, instance_id)
+    assert refusal.value.code == "OPERATION_IN_PROGRESS"
+    await world.until_status(instance_id, RUNNING, within=400)
+    first, second = await ask(world, STOP, instance_id), await ask(world, STOP, instance_id)
+    assert first["operation"] == second["operation"]
+
+
+async def test_an_unknown_instance_is_not_found(world: World) -> None:
+    """404 INSTANCE_NOT_FOUND."""
+    with pytest.raises(NotFound):
+        await ask(world, STOP, "inst_0_nope")
+
+
+async def test_a_name_that_two_bear_is_ambiguous(world: World) -> None:
+    """409 AMBIGUOUS_NAME with both ids; one live bearer is enough to be meant."""
+    first, second = await world.create(), await world.create()
+    with pytest.raises(Conflict) as refusal:
+        await world.app.operating.ask_by_name(DELETE, "my_instance", reply=told)
+    assert refusal.value.code == "AMBIGUOUS_NAME"
+    assert first in str(refusal.value.details)
+    assert second in str(refusal.value.details)
+    await ask(world, DELETE, first)
+    await world.until_status(first, TERMINATED, within=400)
+    await world.app.operating.ask_by_name(DELETE, "my_instance", reply=told)
+    await world.until_status(second, TERMINATED, within=400)
+
+
+@pytest.mark.parametrize(("kind", "path"), [(STOP, "stop"), (START, "start")])
+async def test_an_invalid_state_change_that_worked(
+    world: World, running: str, kind: OperationKind, path: str
+) -> None:
+    """Upstream answers 400 to a call that worked: the listing decides."""
+    if kind is START:
+        await ask(world, STOP, running)
+        await world.until_status(running, STOPPED, within=200)
+    await fault(
+        world, kind="call", path=f"/gpu/instance/{path}", method="POST", status=400, when="after"
+    )
+    await ask(world, kind, running)
+    await world.until_status(running, STOPPED if kind is STOP else RUNNING, within=400)
+    assert "error" not in await world.view(running)
+
+
+async def test_a_stop_that_never_works_goes_back_to_running(world: World, running: str) -> None:
+    """Asked three times, then given up: it runs on, with the reason."""
+    ready_at = (await world.view(running))["readyAt"]
+    await fault(world, kind="call", path="/gpu/instance/stop", method="POST", status=400)
+    await ask(world, STOP, running)
+    await world.until_status(running, RUNNING, within=700)
+    view = await world.view(running)
+    assert view["error"]["code"] == "STOP_FAILED"
+    assert view["readyAt"] == ready_at
+    counts = (await world.emulator.call("GET", "counts"))["counts"]
+    assert counts["POST /gpu/instance/stop"] == 3
+
+
+async def test_a_start_without_capacity_stays_stopped(world: World, stopped: str) -> None:
+    """The reason stands beside it, nothing is deleted, and the next start may work."""
+    await fault(world, kind="capacity", product="gpu-basic.8c32g", region="US-WEST-01")
+    await ask(world, START, stopped)
+    await world.pass_time(10)
+    view = await world.view(stopped)
+    assert view["status"] == "stopped"
+    assert view["error"]["code"] == "NO_CAPACITY"
+    assert (await upstream(world, stopped))["live"]
+    await world.emulator.call("DELETE", "faults")
+    await ask(world, START, stopped)
+    await world.until_status(stopped, RUNNING, within=400)
+    assert "error" not in await world.view(stopped)
+
+
+async def test_a_start_that_ends_in_a_status_error_has_failed(world: World, stopped: str) -> None:
+    """It is reaped by the policy and can be started again."""
+    await fault(world, kind="outcome", operation="start", result="statusError")
+    await ask(world, START, stopped)
+    await world.until_status(stopped, InstanceStatus.FAILED, within=700)
+    await world.pass_time(120)
+    await world.emulator.call("DELETE", "faults")
+    await ask(world, START, stopped)
+    await world.until_status(stopped, RUNNING, within=400)
+
+
+@pytest.mark.parametrize("reply", ["empty", "state"])
+async def test_any_reply_to_a_verb_will_do(world: World, running: str, reply: str) -> None:
+    """The bodies of lifecycle calls are not read."""
+    await world.emulator.call("PATCH", "settings", json={"lifecycleReply": reply})
+    await ask(world, STOP, running)
+    await world.until_status(running, STOPPED, within=200)
+
+
+@on_both_stores
+async def test_delete_wins_over_an_ambiguous_create(world: World) -> None:
+    """It finds out what was bought, then removes it; nothing is left that bills."""
+    create = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
+    await fault(world, **create, drop=True, when="after")
+    instance_id = await world.create()
+    await world.pass_time(2)
+    await ask(world, DELETE, instance_id)
+    await world.until_status(instance_id, TERMINATED, within=400)
+    await world.pass_time(60)
+    [row] = await world.emulator.ever()
+    assert not row["live"]
+    assert "instance.operation_cancelled" in await world.events(instance_id)
+
+
+async def test_delete_of_what_was_never_bought(world: World) -> None:
+    """The call was lost: once absence is proven, nothing is left to delete."""
+    create = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
+    await fault(world, **create, drop=True, when="before")
+    instance_id = await world.create()
+    await world.pass_time(2)
+    await ask(world, DELETE, instance_id)
+    await world.until_status(instance_id, TERMINATED, within=400)
+    assert await world.emulator.creates() == 1
+
+
+async def test_not_found_right_after_a_create_is_no_proof(world: World) -> None:
+    """Upstream does not find what it has just made: the delete is asked for until it is gone."""
+    await world.emulator.call("PATCH", "settings", json={"deleteNotFoundSeconds": 120})
+    instance_id = await world.create()
+    await world.pass_time(10)
+    await ask(world, DELETE, instance_id)
+    await world.until_status(instance_id, TERMINATED, within=600)
+    assert not (await upstream(world, instance_id))["live"]
+
+
+@pytest.mark.parametrize("linger", [0, 300])
+async def test_removed_rows_may_linger_or_vanish(world: World, running: str, linger: int) -> None:
+    """Either way the deletion ends."""
+    await world.emulator.call("PATCH", "settings", json={"removedLingerSeconds": linger})
+    await ask(world, DELETE, running)
+    await world.until_status(running, TERMINATED, within=200)
+
+
+async def test_lagging_and_leaky_lists_mislead_nobody(world: World, running: str) -> None:
+    """Rows that are omitted or repeated change nothing of a running instance."""
+    wanted = (await upstream(world, running))["id"]
+    await fault(world, kind="list", omit=wanted, every=2)
+    await fault(world, kind="list", repeat=wanted, every=3)
+    await world.pass_time(400)
+    assert await world.status(running) == "running"
+    assert await world.events(running) == [
+        "instance.created",
+        "instance.starting",
+        "instance.running",
+    ]
+
+
+async def test_an_instance_deleted_behind_our_back(world: World, running: str) -> None:
+    """Three listings over a minute and a look-up prove it; then it is terminated."""
+    wanted = (await upstream(world, running))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/delete", json={})
+    await world.until_status(running, TERMINATED, within=600)
+
+
+async def test_an_instance_stopped_behind_our_back(world: World, running: str) -> None:
+    """Drift: followed and told."""
+    wanted = (await upstream(world, running))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/stop", json={})
+    await world.until_status(running, STOPPED, within=300)
+    assert "instance.drift" in await world.events(running)
+    assert "error" not in await world.view(running)
+
+
+async def test_a_start_behind_our_back_is_probed(world: World, stopped: str) -> None:
+    """It counts as running only once it serves."""
+    wanted = (await upstream(world, stopped))["id"]
+    await world.emulator.call("PATCH", f"instances/{wanted}", json={"status": "running"})
+    await world.until_status(stopped, RUNNING, within=300)
+    assert (await world.view(stopped))["readyAt"]
+
+
+async def test_a_spot_instance_reclaimed(world: World) -> None:
+    """Stopped with the reason, told apart from a stop that was asked for; announced before."""
+    request = replace(REQUEST, billing_mode=REQUEST.billing_mode.SPOT, region_fallback=True)
+    instance_id = await world.create(request)
+    await world.until_status(instance_id, RUNNING, within=400)
+    wanted = (await upstream(world, instance_id))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/reclaim", json={})
+    await world.until_status(instance_id, STOPPED, within=600)
+    assert (await world.view(instance_id))["error"]["code"] == "SPOT_RECLAIMED"
+
+
+async def test_a_spot_notice_is_told(world: World) -> None:
+    """The notice is an event with the time of the reclaim."""
+    request = replace(REQUEST, billing_mode=REQUEST.billing_mode.SPOT, region_fallback=True)
+    instance_id = await world.create(request)
+    await world.until_status(instance_id, RUNNING, within=400)
+    wanted = (await upstream(world, instance_id))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/notice", json={})
+    await world.pass_time(70)
+    assert "instance.spot_reclaim_scheduled" in await world.events(instance_id)
+
+
+async def test_a_migration_that_never_ends_has_failed(world: World, running: str) -> None:
+    """After an hour; nothing is deleted, since its data are on the way somewhere."""
+    wanted = (await upstream(world, running))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": "migrating"})
+    await world.until_status(running, InstanceStatus.MIGRATING, within=100)
+    await world.until(lambda: _is(world, running, "failed"), within=3800, step=30)
+    assert (await world.view(running))["error"]["code"] == "MIGRATION_TIMEOUT"
+    assert (await upstream(world, running))["live"]
+
+
+async def _is(world: World, instance_id: str, status: str) -> bool:
+    return await world.status(instance_id) == status
+
+
+@pytest.mark.parametrize("word", ["freezing"])
+async def test_a_word_that_means_nothing_to_us(world: World, running: str, word: str) -> None:
+    """Our status stays; the view shows upstream's word, and drift is recorded."""
+    wanted = (await upstream(world, running))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": word})
+    await world.pass_time(70)
+    view = await world.view(running)
+    assert view["status"] == "running"
+    assert view["upstreamStatus"] == word
+    assert "instance.drift" in await world.events(running)
+
+
+async def test_instances_that_are_not_ours_are_shown_and_never_touched(world: World) -> None:
+    """Counted and listed; no call names them."""
+    await world.emulator.call("POST", "seed", json={"count": 5, "namePrefix": "theirs"})
+    await world.create()
+    await world.pass_time(30)
+    listed = await world.app.history.unmanaged()
+    assert len(listed) == 5
+    assert all(one.name.startswith("theirs") for one in listed)
+
+
+def all_told(done: StopAll) -> Reply:
+    """Render what came of stopping everything."""
+    body = {
+        "operations": [one.instance.id for one in done.accepted],
+        "skipped": {one.instance_id: one.reason for one in done.skipped},
+    }
+    return Reply(202, {}, orjson.dumps(body))
+
+
+async def test_stop_all(world: World, running: str) -> None:
+    """Stops what runs and says why it left the rest."""
+    other = await world.create(replace(REQUEST, name="other"))
+    answer = orjson.loads((await world.app.operating.stop_all(reply=all_told)).body)
+    assert answer["operations"] == [running]
+    assert answer["skipped"] == {other: "OPERATION_IN_PROGRESS"}
+    await world.until_status(running, STOPPED, within=200)
+
+
+async def test_a_requested_sync_is_an_operation(world: World) -> None:
+    """It lists the account and ends."""
+    reply = await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
+    await world.pass_time(2)
+    operation = await world.app.history.operation(reply.body.decode())
+    assert operation.done
+    assert operation.instance_id is None
+
+
+async def test_a_creation_can_be_cancelled_before_it_buys(world: World) -> None:
+    """Nothing irreversible has happened: the record ends, nothing was bought."""
+    await world.app.jobs.stop(0)
+    instance_id = await world.create()
+    operation = str((await world.view(instance_id))["operation"]["id"])
+    await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+    assert await world.status(instance_id) == "terminated"
+    await world.reopen()
+    await world.pass_time(20)
+    assert await world.emulator.creates() == 0
+
+
+async def test_a_creation_that_has_bought_cannot_be_cancelled(world: World) -> None:
+    """409: it can be deleted instead."""
+    instance_id = await world.create()
+    await world.pass_time(10)
+    operation = str((await world.view(instance_id))["operation"]["id"])
+    with pytest.raises(Conflict):
+        await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+
+
+async def test_passwords_are_in_the_credentials_alone(world: World, running: str) -> None:
+    """The credentials have the SSH password; neither view nor events do."""
+    found = await world.app.operating.credentials(running)
+    password = found["sshPassword"]
+    assert password
+    assert password not in str(await world.view(running))
+    page = await world.app.history.of_instance(running)
+    assert password not in str([event.data for event in page.events])
+
+
+@on_both_stores
+async def test_the_global_log_misses_nothing(world: World) -> None:
+    """Reading on from the last event seen gives every event once, in order."""
+    ids = [await world.create(replace(REQUEST, name=f"box-{number}")) for number in range(4)]
+    seen: list[str] = []
+    for _ in range(40):
+        await world.pass_time(8)
+        page = await world.app.history.since(seen[-1] if seen else None, limit=3)
+        seen += [event.id for event in page.events]
+    assert len(seen) == len(set(seen)) == 3 * len(ids)
+
+
+@on_both_stores
+async def test_a_verb_is_idempotent_by_key(world: World, running: str) -> None:
+    """The same key gives the same bytes, also after the state has moved on."""
+    key = IdempotencyKey("key_1", f"POST /api/instances/{running}/stop", "k", "d")
+    first = await world.app.operating.ask(STOP, running, reply=told, idempotency=key)
+    await world.until_status(running, STOPPED, within=200)
+    again = await world.app.operating.ask(STOP, running, reply=told, idempotency=key)
+    assert again.body == first.body
+    assert again.replayed
