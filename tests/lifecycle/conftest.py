@@ -29,6 +29,7 @@ from novitai.lifecycle.instances import Created
 from novitai.settings import Settings
 from novitai.store import attempts, events
 from novitai.store.database import Database
+from novitai.store.errors import StoreUnavailable
 from tests.conftest import STORES
 
 REQUEST = CreateRequest(
@@ -90,11 +91,21 @@ class AtWork:
 
     def watch(self, database: Database) -> None:
         """Count this database's transactions from now on."""
+        self._crashed = [False]
         for name in ("read", "write"):
-            setattr(database, name, self._counted(getattr(database, name)))
+            counted = self._counted(getattr(database, name), self._crashed)
+            setattr(database, name, counted)
 
-    def _counted(self, act: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def crash(self) -> None:
+        """Have the process write nothing more, as if it had been killed at this moment."""
+        self._crashed[0] = True
+
+    def _counted(
+        self, act: Callable[..., Awaitable[Any]], crashed: list[bool]
+    ) -> Callable[..., Awaitable[Any]]:
         async def counted(*arguments: Any, **options: Any) -> Any:
+            if crashed[0]:
+                raise StoreUnavailable("killed")
             self.count += 1
             try:
                 return await act(*arguments, **options)

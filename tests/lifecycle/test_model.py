@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random verbs, upstream faults, crashes and changes behind our back, against what must hold.
+
+After every step: allowed transitions only, never two live upstream instances for one record, no
+foreign instance touched, terminal states final. In the end, with upstream well again: every
+acknowledged operation has reached its end, and records and upstream agree.
+
+TEST_MODEL_EXAMPLES and TEST_MODEL_STEPS lengthen the run (`make soak`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from novitai.clock import ManualClock
+from novitai.domain.event import of_status
+from novitai.domain.instance import TRANSITIONS, InstanceStatus
+from novitai.domain.marker import read_marker
+from novitai.domain.operation import OperationKind
+from novitai.emulator import EmulatorConfig, create_app
+from novitai.errors import ApiError
+from novitai.lifecycle.idempotency import Reply
+from novitai.store import attempts, events, instances, operations
+from tests.lifecycle.conftest import REQUEST, Emulator, World, settings_for
+
+T = TypeVar("T")
+
+EXAMPLES = int(os.environ.get("TEST_MODEL_EXAMPLES", "6"))
+STEPS = int(os.environ.get("TEST_MODEL_STEPS", "25"))
+LONGEST_LAG = 90
+"""Seconds; under the time of absence, beyond which no control plane could tell."""
+
+VERBS = [OperationKind.START, OperationKind.STOP, OperationKind.RESTART, OperationKind.DELETE]
+
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "call", "path": "/gpu/instance/create", "drop": True, "when": "after", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/create", "drop": True, "when": "before", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/create", "status": 500, "when": "after", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/create", "body": "malformed", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/create", "status": 429, "retryAfter": 3, "times": 1},
+    {
+        "kind": "call",
+        "path": "/gpu/instance/create",
+        "status": 400,
+        "reason": "INSUFFICIENT_RESOURCE",
+        "times": 2,
+    },
+    {"kind": "call", "path": "/gpu/instance/stop", "status": 400, "when": "after", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/stop", "drop": True, "when": "after", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/start", "status": 400, "when": "after", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/start", "status": 500, "when": "before", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/delete", "drop": True, "when": "after", "times": 1},
+    {"kind": "call", "path": "/gpu/instance/delete", "status": 404, "when": "before", "times": 1},
+    {"kind": "call", "path": "/gpu/instances", "body": "malformed", "times": 2},
+    {"kind": "call", "path": "/gpu/instances", "status": 503, "times": 3},
+    {"kind": "call", "path": "*", "status": 401, "times": 2},
+    {"kind": "list", "lagSeconds": LONGEST_LAG, "times": 10},
+    {"kind": "list", "omit": "*", "times": 2},
+    {"kind": "list", "repeat": "*", "times": 3},
+    {"kind": "list", "totalDelta": 1, "times": 2},
+    {"kind": "outcome", "operation": "create", "result": "statusError", "times": 1},
+    {"kind": "outcome", "operation": "create", "result": "exited", "times": 1},
+    {"kind": "outcome", "operation": "create", "result": "neverBoots", "times": 1},
+    {"kind": "outcome", "operation": "start", "result": "statusError", "times": 1},
+    {"kind": "capacity", "product": "gpu-basic.8c32g", "times": 1},
+]
+
+steps_taken = 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _template(_sqlite_template: Path) -> None:
+    LifecycleMachine.template = _sqlite_template
+
+
+class LifecycleMachine(RuleBasedStateMachine):
+    """A control plane and the emulator under it, driven at random."""
+
+    template: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="novitai-model-"))
+        self.ids: list[str] = []
+        self.ended: set[str] = set()
+        self.acknowledged: set[str] = set()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on the machine's own loop."""
+        return self.runner.run(work)
+
+    @initialize(seed=st.integers(0, 2**32))
+    def begin(self, seed: int) -> None:
+        """Start with a few instances that are not ours."""
+        self.random = random.Random(seed)  # noqa: S311
+        self.run(self._begin(seed))
+
+    async def _begin(self, seed: int) -> None:
+        path = self.folder / "novitai.db"
+        shutil.copyfile(self.template, path)
+        clock = ManualClock()
+        app = create_app(
+            EmulatorConfig(time_source=clock.monotonic, seed=seed, public_url="http://emulator")
+        )
+        self.lifespan = app.router.lifespan_context(app)
+        await self.lifespan.__aenter__()
+        chosen = settings_for(f"sqlite:///{path}", self.folder)
+        self.world = World(chosen, clock, Emulator(app), seed=seed)
+        await self.world.emulator.call("POST", "seed", json={"count": 3, "namePrefix": "theirs"})
+        self.foreign = await self._foreign()
+        await self.world.open()
+
+    async def _foreign(self) -> list[tuple[object, ...]]:
+        rows = [row for row in await self.world.emulator.ever() if "theirs" in row["name"]]
+        return sorted((r["id"], r["name"], r["status"], r["starts"], r["live"]) for r in rows)
+
+    @rule()
+    def create(self) -> None:
+        """Ask for an instance; a refusal is an answer."""
+        self.run(self._guarded(self._create))
+
+    async def _create(self) -> None:
+        request = replace(REQUEST, name=f"box-{len(self.ids)}", region_fallback=True)
+        creating = asyncio.create_task(self.world.create(request))
+        while not creating.done():
+            await self.world.pass_time(1)
+        instance_id = await creating
+        self.ids.append(instance_id)
+
+    @rule(kind=st.sampled_from(VERBS), which=st.integers(0, 20))
+    def ask(self, kind: OperationKind, which: int) -> None:
+        """Ask an instance for a verb."""
+        if self.ids:
+            self.run(self._guarded(lambda: self._ask(kind, self.ids[which % len(self.ids)])))
+
+    async def _ask(self, kind: OperationKind, instance_id: str) -> None:
+        def reply(accepted: Any) -> Reply:
+            operation = accepted.operation
+            return Reply(202, {}, (operation.id if operation else "").encode())
+
+        answer = await self.world.app.operating.ask(kind, instance_id, reply=reply)
+        if answer.body:
+            self.acknowledged.add(answer.body.decode())
+
+    @rule(which=st.integers(0, 20))
+    def cancel(self, which: int) -> None:
+        """Try to cancel whatever runs on an instance."""
+        if self.ids:
+            self.run(self._guarded(lambda: self._cancel(self.ids[which % len(self.ids)])))
+
+    async def _cancel(self, instance_id: str) -> None:
+        view = await self.world.view(instance_id)
+        if "operation" in view:
+            await self.world.app.operating.cancel(
+                view["operation"]["id"], reply=lambda _operation: Reply(200, {}, b"")
+            )
+
+    @rule(seconds=st.sampled_from([1, 2, 5, 10, 30]))
+    def pass_time(self, seconds: int) -> None:
+        """Let time pass."""
+        self.run(self.world.pass_time(seconds))
+
+    @rule(seconds=st.sampled_from([120, 300]))
+    def pass_much_time(self, seconds: int) -> None:
+        """Let much time pass."""
+        self.run(self.world.pass_time(seconds, step=3))
+
+    @rule(given=st.sampled_from(FAULTS))
+    def break_upstream(self, given: dict[str, Any]) -> None:
+        """Have upstream misbehave soon."""
+        self.run(self._break(given))
+
+    async def _break(self, given: dict[str, Any]) -> None:
+        if given.get("omit") == "*" or given.get("repeat") == "*":
+            alive = [row["id"] for row in await self.world.emulator.ever() if row["live"]]
+            word = "omit" if "omit" in given else "repeat"
+            given = {**given, word: self.random.choice(alive)}
+        await self.world.emulator.call("POST", "faults", json=given)
+
+    @rule()
+    def heal(self) -> None:
+        """Take every fault away."""
+        self.run(self.world.emulator.call("DELETE", "faults"))
+
+    @rule(act=st.sampled_from(["stop", "delete", "run"]), which=st.integers(0, 20))
+    def meddle(self, act: str, which: int) -> None:
+        """Change one of our instances behind our back."""
+        self.run(self._meddle(act, which))
+
+    async def _meddle(self, act: str, which: int) -> None:
+        ours = [
+            row
+            for row in await self.world.emulator.ever()
+            if row["live"] and "theirs" not in row["name"]
+        ]
+        if not ours:
+            return
+        row = ours[which % len(ours)]
+        if act != "run":
+            await self.world.emulator.call("POST", f"instances/{row['id']}/{act}", json={})
+        elif row["status"] == "exited" and await self._is_stopped(row["id"]):
+            await self.world.emulator.call(
+                "PATCH", f"instances/{row['id']}", json={"status": "running"}
+            )
+
+    async def _is_stopped(self, upstream_id: str) -> bool:
+        views = [await self.world.view(one) for one in self.ids]
+        return any(
+            view.get("upstreamId") == upstream_id and view["status"] == "stopped" for view in views
+        )
+
+    @rule(crash=st.booleans())
+    def restart(self, crash: bool) -> None:
+        """End the process, in order or by a crash, and start another."""
+        self.run(self._restart(crash))
+
+    async def _restart(self, crash: bool) -> None:
+        if crash:
+            self.world.at_work.crash()
+        await self.world.app.stop()
+        await self.world.open()
+
+    @invariant()
+    def what_must_hold(self) -> None:
+        """Check everything that must hold at any moment."""
+        global steps_taken  # noqa: PLW0603
+        steps_taken += 1
+        if hasattr(self, "world"):
+            self.run(self._check())
+
+    async def _check(self) -> None:
+        rows = await self.world.emulator.ever()
+        marks = [read_marker(row["name"]) for row in rows if row["live"]]
+        wanted = [mark.attempt_id for mark in marks if mark is not None]
+        known = await self.world.app.database.read(lambda c: attempts.by_ids(c, wanted))
+        alive = Counter(known[attempt_id].instance_id for attempt_id in wanted)
+        assert not [one for one, count in alive.items() if count > 1], "two live for one record"
+        assert len(known) == len(set(wanted)), "a live instance of ours without an attempt"
+        assert await self._foreign() == self.foreign, "a foreign instance was touched"
+        for instance_id in self.ids:
+            await self._check_history(instance_id)
+
+    async def _check_history(self, instance_id: str) -> None:
+        log = await self.world.app.database.read(lambda c: events.of_instance(c, instance_id))
+        told = {of_status(status): status for status in InstanceStatus}
+        seen = [told[event.type] for event in log if event.type in told]
+        for before, after in itertools.pairwise(seen):
+            assert after in TRANSITIONS[before], f"{before} -> {after}"
+        status = InstanceStatus(await self.world.status(instance_id))
+        assert seen[-1] is status, "the last event tells another status"
+        if instance_id in self.ended:
+            assert status is InstanceStatus.TERMINATED, "terminated is final"
+        if status is InstanceStatus.TERMINATED:
+            self.ended.add(instance_id)
+
+    def teardown(self) -> None:
+        """Let upstream be well, and see that everything comes to rest."""
+        try:
+            if hasattr(self, "world"):
+                self.run(self._come_to_rest())
+        finally:
+            self.runner.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def _come_to_rest(self) -> None:
+        world = self.world
+        try:
+            await world.emulator.call("DELETE", "faults")
+            await world.until(self._at_rest, within=7200, step=5)
+            await self._check()
+            await self._agree()
+        finally:
+            await world.app.stop()
+            await world.emulator.aclose()
+            await self.lifespan.__aexit__(None, None, None)
+
+    async def _at_rest(self) -> bool:
+        def unfinished(connection: Any) -> int:
+            return operations.count_unfinished(connection) + instances.count_in_transition(
+                connection
+            )
+
+        return await self.world.app.database.read(unfinished) == 0
+
+    async def _agree(self) -> None:
+        await self.world.pass_time(400, step=5)
+        rows = {row["id"]: row for row in await self.world.emulator.ever()}
+        for instance_id in self.ids:
+            view = await self.world.view(instance_id)
+            row = rows.get(view.get("upstreamId", ""))
+            alive = row is not None and row["live"]
+            if view["status"] == "running":
+                assert row is not None
+                assert row["status"] == "running", view
+            elif view["status"] == "stopped":
+                assert row is not None
+                assert row["status"] == "exited", view
+            elif view["status"] == "terminated":
+                assert not alive, view
+            else:
+                assert view["status"] == "failed", view
+                assert row is None or row["status"] in {"exited", "removed"}, (view, row)
+        for operation_id in self.acknowledged:
+            assert (await self.world.app.history.operation(operation_id)).done
+
+    async def _guarded(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await act()
+        except ApiError:
+            return  # A refusal is an answer; what it must not do is checked above.
+
+
+SETTINGS = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+    database=None,
+)
+
+
+@pytest.mark.timeout(0)
+def test_whatever_happens_what_must_hold_holds() -> None:
+    """Random lives under random faults, with crashes."""
+    run_state_machine_as_test(LifecycleMachine, settings=SETTINGS)
+
+
+def teardown_module() -> None:
+    """Say how far the run went."""
+    print(f"\nmodel: {steps_taken} steps")  # noqa: T201
