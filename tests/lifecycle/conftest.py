@@ -124,6 +124,7 @@ class World:
     emulator: Emulator
     app: Application = field(init=False)
     seed: int = 7
+    sweep_interval: float = 1.0
     at_work: AtWork = field(default_factory=AtWork)
 
     async def reopen(self, **changes: Any) -> None:
@@ -141,7 +142,9 @@ class World:
             Ids(random.Random(self.seed)),  # noqa: S311
             outside=Outside(upstream=transport, probes=transport),
             # The shared engine's queue lives in real time; its own tests show what it promises.
-            engine=lambda _settings, database, clock, ids: EmbeddedEngine(database, clock, ids),
+            engine=lambda _settings, database, clock, ids: EmbeddedEngine(
+                database, clock, ids, sweep_interval=self.sweep_interval
+            ),
         )
         self.seed += 1
         self.at_work.watch(self.app.database)

@@ -127,7 +127,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.lifespan = app.router.lifespan_context(app)
         await self.lifespan.__aenter__()
         chosen = settings_for(f"sqlite:///{path}", self.folder)
-        self.world = World(chosen, clock, Emulator(app), seed=seed)
+        self.world = World(chosen, clock, Emulator(app), seed=seed, sweep_interval=15)
         await self.world.emulator.call("POST", "seed", json={"count": 3, "namePrefix": "theirs"})
         self.foreign = await self._foreign()
         await self.world.open()
@@ -180,12 +180,12 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 2, 5, 10, 30]))
     def pass_time(self, seconds: int) -> None:
         """Let time pass."""
-        self.run(self.world.pass_time(seconds))
+        self.run(self.world.pass_time(seconds, step=2))
 
     @rule(seconds=st.sampled_from([120, 300]))
     def pass_much_time(self, seconds: int) -> None:
         """Let much time pass."""
-        self.run(self.world.pass_time(seconds, step=3))
+        self.run(self.world.pass_time(seconds, step=5))
 
     @rule(given=st.sampled_from(FAULTS))
     def break_upstream(self, given: dict[str, Any]) -> None:
