@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from tests.store.conftest import Gate, names, put, put_and_fail
 
 from novitai.clock import ManualClock
 from novitai.errors import RequestTimeout
 from novitai.store.database import Database
 from novitai.store.errors import StoreUnavailable
 from novitai.store.tables import installation
+from tests.store.conftest import Gate, names, put, put_and_fail
 
 
 async def test_answer(database: Database) -> None:

@@ -13,8 +13,6 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from tests.conftest import PostgresqlServer
-from tests.store.conftest import Gate, names, put
 
 from novitai.clock import ManualClock
 from novitai.store import postgresql
@@ -22,6 +20,8 @@ from novitai.store.database import Database
 from novitai.store.errors import CommitUnknown, StoreBusy, StoreUnavailable
 from novitai.store.opening import open_database
 from novitai.store.tables import installation
+from tests.conftest import PostgresqlServer
+from tests.store.conftest import Gate, names, put
 
 pytestmark = pytest.mark.postgresql
 

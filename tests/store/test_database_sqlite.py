@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import IntegrityError
-from tests.store.conftest import Gate, names, put, put_and_fail
 
 from novitai.clock import ManualClock
 from novitai.errors import RequestTimeout
@@ -22,6 +21,7 @@ from novitai.store.database import Database
 from novitai.store.errors import StorageFull, StoreBusy, StoreCorrupt, StoreUnavailable
 from novitai.store.opening import open_database
 from novitai.store.sqlite import SqliteDatabase
+from tests.store.conftest import Gate, names, put, put_and_fail
 
 
 @pytest.fixture
@@ -186,6 +186,23 @@ class TestTrouble:
             await database.write(put("b"))
         finally:
             await database.close()
+
+    async def test_writes_from_the_first_moment(
+        self, sqlite_database: Database, path: Path
+    ) -> None:
+        """A write that begins by reading has the file to itself already: it cannot be overtaken."""
+
+        def fn(connection: Connection) -> list[str]:
+            before = names(connection)
+            with other_program(path) as other:
+                other.execute("PRAGMA busy_timeout = 0").close()
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    other.execute("INSERT INTO installation VALUES ('theirs', '')")
+            put("ours")(connection)
+            return before
+
+        assert await sqlite_database.write(fn) == []
+        assert await sqlite_database.read(names) == ["ours"]
 
     async def test_damaged_while_running(
         self, sqlite_database: Database, path: Path, tmp_path: Path

@@ -23,7 +23,8 @@ from novitai.store import postgresqlserver
 from novitai.store.sqlitefile import DatabaseFile, explained, path_of
 
 _CONFIG: Final = 78  # EX_CONFIG of sysexits(3)
-_ADVISORY_LOCK: Final = 0x6E6F_7669_7461_6900  # "novitai": one migration at a time on a server
+ADVISORY_LOCK: Final = 0x6E6F_7669_7461_6900  # "novitai"
+"""Held on a server's database while it is migrated."""
 
 
 class Version(StrEnum):
@@ -110,7 +111,7 @@ def config(connection: Connection) -> Config:
 def _upgrade_server(url: str) -> None:
     where = postgresqlserver.describe(postgresqlserver.engine_url(url))
     with closing(postgresqlserver.connect(url)) as connection:
-        key = {"key": _ADVISORY_LOCK}
+        key = {"key": ADVISORY_LOCK}
         # Of the session, not of a transaction: every migration has a transaction of its own.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
         connection.commit()

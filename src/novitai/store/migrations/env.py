@@ -10,10 +10,9 @@ from novitai.store.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # Each migration stands or falls as a whole, on SQLite too: its DDL is transactional, and the
-    # connection begins transactions itself.
+    # Each migration stands or falls as a whole. On SQLite too: its DDL is transactional, whatever
+    # Alembic thinks of it, and the connection begins transactions itself.
     transaction_per_migration=True,
-    transactional_ddl=True,
     # SQLite alters a table by copying it.
     render_as_batch=True,
 )
