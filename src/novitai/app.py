@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -25,6 +25,7 @@ from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.catalogue import Catalogue
 from novitai.lifecycle.create import CreateVerb, Policy
 from novitai.lifecycle.delete import DeleteVerb
+from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.follow import FollowVerb
 from novitai.lifecycle.history import History
 from novitai.lifecycle.housekeeping import Housekeeping
@@ -32,6 +33,7 @@ from novitai.lifecycle.idempotency import Idempotency
 from novitai.lifecycle.instances import Instances
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
+from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.readiness import Prober
 from novitai.lifecycle.reap import ReapVerb
 from novitai.lifecycle.recording import Recorder
@@ -42,8 +44,10 @@ from novitai.lifecycle.stop import StopVerb
 from novitai.lifecycle.sync import JOB as SYNC_JOB
 from novitai.lifecycle.sync import Sync
 from novitai.lifecycle.syncrequest import SyncRequests
+from novitai.lifecycle.webhook_secret import signing_secrets
+from novitai.lifecycle.webhooks import Webhooks
 from novitai.settings import Environment, Settings
-from novitai.store import coordination, operations
+from novitai.store import coordination, operations, webhook_lines
 from novitai.store.database import Database
 from novitai.store.opening import open_database
 from novitai.store.vault import Vault, load_or_make_secret
@@ -51,6 +55,8 @@ from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.gateway import CallObserver, ignore
+from novitai.webhooks.guard import Guard
+from novitai.webhooks.sending import Sender
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -85,6 +91,7 @@ class Outside:
 
     upstream: httpx2.AsyncBaseTransport | None = None
     probes: httpx2.AsyncBaseTransport | None = None
+    webhooks: httpx2.AsyncBaseTransport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ class Application:
         database: Database,
         vault: Vault,
         installation_id: str,
+        signing_secrets: Sequence[str],
         *,
         outside: Outside,
         observer: CallObserver,
@@ -129,7 +137,8 @@ class Application:
         self.jobs = engine(settings, database, clock, ids)
         self.keys = _make_key_ring(settings, database, vault, clock, ids)
         self.catalogue = Catalogue(self.client, clock)
-        recorder = Recorder(clock, ids)
+        outbox = Outbox(clock, ids, self.jobs)
+        recorder = Recorder(clock, ids, outbox)
         idempotency = Idempotency(database, clock)
         self.instances = Instances(
             database,
@@ -143,6 +152,16 @@ class Application:
             placement_deadline=settings.placement_deadline_seconds,
         )
         self.operating = Operating(database, vault, clock, ids, self.jobs, recorder, idempotency)
+        sender = Sender(
+            Guard(allow_private=settings.webhook_allow_private), clock, transport=outside.webhooks
+        )
+        self.deliverer = Deliverer(
+            database, clock, ids, self.jobs, recorder, vault, sender, secrets=signing_secrets
+        )
+        self.deliverer.register()
+        self.webhooks = Webhooks(
+            database, clock, ids, self.jobs, vault, outbox, self.deliverer, sender, idempotency
+        )
         self.history = History(database, clock, self.instances)
         self.prober = Prober(outside.probes)
         rising = Rising(database, self.prober, vault, clock)
@@ -211,6 +230,10 @@ class Application:
             installation_id = await store.database.write(
                 partial(coordination.installation_id, fresh=ids.installation())
             )
+            secret = settings.webhook_secret
+            secrets = await signing_secrets(
+                secret.get_secret_value() if secret else None, store.database, store.vault, ids
+            )
             return cls(
                 settings,
                 clock,
@@ -218,6 +241,7 @@ class Application:
                 store.database,
                 store.vault,
                 installation_id,
+                secrets,
                 outside=outside or Outside(),
                 observer=observer,
                 engine=engine or make_engine,
@@ -234,6 +258,7 @@ class Application:
         else:
             # The only process on this store: whatever lease stands is of one that has ended.
             await self.database.write(operations.release_all)
+            await self.database.write(webhook_lines.release_all)
             await self.database.write(coordination.release_all_leases)
             await self.jobs.start()
         if work:
@@ -289,6 +314,7 @@ class Application:
             requests=self.requests,
             process=self.process,
             caches=self.caches(),
+            catalogue=self.catalogue,
             rules=Rules(
                 insist_on_https=settings.environment is Environment.PRODUCTION,
                 trusted_proxies=settings.trusted_proxies,

@@ -30,6 +30,7 @@ class EventType(StrEnum):
     START_REFUSED = "instance.start_refused"
     STOP_REFUSED = "instance.stop_refused"
     OPERATION_CANCELLED = "instance.operation_cancelled"
+    WEBHOOK_SWITCHED_OFF = "webhook.switched_off"
 
 
 def of_status(status: InstanceStatus) -> EventType:

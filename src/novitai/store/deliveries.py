@@ -228,9 +228,10 @@ def of_webhook(
 
 def oldest_waiting(connection: Connection) -> int | None:
     """Tell when the oldest message that still waits was written; None if none waits."""
-    return connection.execute(
+    oldest: int | None = connection.execute(
         select(func.min(table.c.created_at)).where(table.c.status == _PENDING)
     ).scalar_one()
+    return oldest
 
 
 def _select() -> Select[*tuple[object, ...]]:

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts of what came of the tries to deliver messages, since this process began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What came of one try."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    """The receiver answered, and not with 2xx."""
+    UNREACHABLE = "unreachable"
+    """No answer: resolved to nothing or to what is forbidden, not connected, broken off, late."""
+    GONE = "gone"
+    """The receiver answered 410."""
+
+
+class DeliveryMetrics:
+    """One number for each outcome."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(Outcome, 0)
+        self.fenced = 0
+        """Results that came too late to count: somebody else had taken the line over."""
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a try."""
+        self._counts[outcome] += 1
+
+    def snapshot(self) -> Mapping[Outcome, int]:
+        """Return the counts of this moment."""
+        return dict(self._counts)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outbox: who is to be told of an event is written down in the event's own transaction.
+
+One indexed query finds the receivers; nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType
+from novitai.domain.instance import Instance
+from novitai.domain.webhook import TOLD, Webhook, host_of, id_of_url
+from novitai.ids import Ids
+from novitai.jobs.port import JobEngine
+from novitai.store import deliveries, webhook_lines, webhooks
+
+JOB: Final = "deliver_webhook"
+_TOLD: Final = frozenset(TOLD)
+
+
+class Outbox:
+    """Writes messages for every receiver of an event."""
+
+    def __init__(self, clock: Clock, ids: Ids, jobs: JobEngine) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._jobs = jobs
+
+    def tell(
+        self, connection: Connection, instance: Instance, event_id: str, event_type: EventType
+    ) -> None:
+        """Write a message for each receiver that wants such events; the event is written already.
+
+        The caller holds the instance's row lock, which fixes the order of messages too.
+        """
+        if event_type not in _TOLD:
+            return
+        own = None if instance.webhook_url is None else id_of_url(instance.webhook_url)
+        receivers = webhooks.listening(connection, own)
+        if own is not None and instance.webhook_url is not None:
+            known = next((one for one in receivers if one.id == own), None)
+            if known is None:
+                receivers.append(self._introduce(connection, own, instance.webhook_url))
+                receivers.sort(key=lambda receiver: receiver.id)
+            elif not known.enabled:
+                if event_type is not EventType.CREATED:
+                    receivers.remove(known)
+                else:
+                    # Whoever asks for an instance with this URL says that it works again.
+                    webhooks.switch_on(connection, own, now=self._clock.now())
+        for receiver in receivers:
+            if receiver.wants(event_type):
+                self.put(connection, receiver, instance.id, event_id)
+
+    def put(
+        self, connection: Connection, receiver: Webhook, instance_id: str, event_id: str
+    ) -> None:
+        """Write the message of one event to one receiver, due now."""
+        now = self._clock.now()
+        line_id = webhook_lines.open_line(
+            connection,
+            fresh_id=self._ids.prefixed("line"),
+            instance_id=instance_id,
+            webhook_id=receiver.id,
+            host=host_of(receiver.url),
+            now=now,
+        )
+        deliveries.insert(
+            connection,
+            delivery_id=self._ids.prefixed("msg"),
+            line_id=line_id,
+            webhook_id=receiver.id,
+            instance_id=instance_id,
+            event_id=event_id,
+            now=now,
+        )
+        self._jobs.nudge(connection, JOB, line_id)
+
+    def _introduce(self, connection: Connection, receiver_id: str, url: str) -> Webhook:
+        now = self._clock.now()
+        receiver = Webhook(
+            id=receiver_id,
+            standing=False,
+            url=url,
+            event_types=(),
+            enabled=True,
+            created_at=now,
+            updated_at=now,
+        )
+        webhooks.insert(connection, receiver, None)
+        return receiver

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installation's signing secret: that of the settings, else one made once and kept sealed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from novitai.errors import SettingsError
+from novitai.ids import Ids
+from novitai.store import webhooks
+from novitai.store.database import Database
+from novitai.store.vault import Vault
+from novitai.webhooks.signing import is_secret, secret_of
+
+PURPOSE: Final = "webhook_secret"
+"""What the installation's own secret is sealed for."""
+_LENGTH: Final = 44
+
+
+def fresh_secret(ids: Ids) -> str:
+    """Make a secret."""
+    return secret_of(ids.key_body(_LENGTH))
+
+
+async def signing_secrets(
+    configured: str | None, database: Database, vault: Vault, ids: Ids
+) -> Sequence[str]:
+    """Return the secrets that sign what is sent to the `webhookUrl` of instances.
+
+    Args:
+        configured: `NOVITAI_WEBHOOK_SECRET`: one secret, or during a rotation the new and the old
+            one with a space between them.
+        database: Where the secret is kept if none is configured.
+        vault: Seals it.
+        ids: Makes it, the first time.
+
+    Raises:
+        SettingsError: what is configured cannot sign.
+        WrongSecretKey: the kept one was sealed under another secret key.
+    """
+    if configured is not None:
+        secrets = configured.split()
+        if not secrets or not all(is_secret(secret) for secret in secrets):
+            raise SettingsError(
+                "NOVITAI_WEBHOOK_SECRET: must be whsec_ and base64, or two of them with a space "
+                "between while the second is being replaced; make one with: "
+                'echo "whsec_$(openssl rand -base64 32)"'
+            )
+        return secrets
+    sealed = base64.b64encode(vault.seal(PURPOSE, fresh_secret(ids).encode())).decode()
+    kept = await database.write(partial(webhooks.keep_installation_secret, sealed=sealed))
+    return [vault.unseal(PURPOSE, base64.b64decode(kept)).decode()]

@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standing webhooks as clients meet them, and the record of what was told to whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection
+
+from novitai.clock import Clock, iso
+from novitai.domain.webhook import (
+    SECRET_OVERLAP,
+    TOLD,
+    Delivery,
+    DeliveryStatus,
+    OffReason,
+    Try,
+    Webhook,
+    host_of,
+)
+from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
+from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
+from novitai.ids import Ids
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle.answering import answer_once, reveal_once
+from novitai.lifecycle.delivering import SECRET_PURPOSE, Deliverer, as_try, open_secrets
+from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.outbox import JOB, Outbox
+from novitai.lifecycle.webhook_secret import fresh_secret
+from novitai.store import deliveries, instances, webhook_lines, webhooks
+from novitai.store.database import Database
+from novitai.store.deliveries import Told
+from novitai.store.vault import Vault
+from novitai.webhooks.sending import Message, Sender
+
+MAX_PAGE: Final = 1000
+TEST_TYPE: Final = "webhook.test"
+"""The type of a test message, which is no event and no part of any order."""
+_REPLAY_PAGE: Final = 200
+_CURSOR: Final = re.compile(r"([0-9]{1,18})\.([A-Za-z0-9_]{1,40})")
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """A webhook and its secret, which is shown this once."""
+
+    webhook: Webhook
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What came of a test message."""
+
+    message_id: str
+    delivered: bool
+    attempt: Try
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookPage:
+    """Standing webhooks, newest first; `next_cursor` is None on the last page."""
+
+    webhooks: Sequence[Webhook]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """Messages; `next_cursor` is None on the last page."""
+
+    deliveries: Sequence[Delivery]
+    next_cursor: str | None
+
+
+class Webhooks:
+    """Keeps standing webhooks, and shows and repeats deliveries."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        jobs: JobEngine,
+        vault: Vault,
+        outbox: Outbox,
+        deliverer: Deliverer,
+        sender: Sender,
+        idempotency: Idempotency,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._jobs = jobs
+        self._vault = vault
+        self._outbox = outbox
+        self._deliverer = deliverer
+        self._sender = sender
+        self._idempotency = idempotency
+
+    async def create(
+        self,
+        request: WebhookRequest,
+        *,
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Revealed:
+        """Make a standing webhook with a secret of its own.
+
+        Raises:
+            Conflict: `IDEMPOTENCY_NOT_REPLAYABLE`, or the same key is at work.
+            IdempotencyKeyReused: the key was used with another body.
+            RequestTimeout: the deadline passed; nothing was done.
+        """
+        now = self._clock.now()
+        webhook = Webhook(
+            id=self._ids.prefixed("whk"),
+            standing=True,
+            url=request.url,
+            event_types=request.event_types,
+            enabled=request.enabled,
+            created_at=now,
+            updated_at=now,
+            description=request.description,
+            off_at=None if request.enabled else now,
+            off_reason=None if request.enabled else OffReason.REQUESTED,
+        )
+        secret = fresh_secret(self._ids)
+        sealed = self._vault.seal(SECRET_PURPOSE, secret.encode())
+        act = partial(webhooks.insert, webhook=webhook, sealed=sealed)
+        await reveal_once(self._database, self._idempotency, act, webhook.id, idempotency, deadline)
+        return Revealed(webhook, secret)
+
+    async def get(self, webhook_id: str) -> Webhook:
+        """Show a standing webhook.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`.
+        """
+        return await self._database.read(partial(_standing, webhook_id=webhook_id))
+
+    async def page(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> WebhookPage:
+        """List standing webhooks, newest first.
+
+        Raises:
+            ValidationFailed: the cursor is not one of ours.
+        """
+
+        def load(connection: Connection) -> Sequence[Webhook]:
+            after = None if cursor is None else webhooks.load(connection, cursor)
+            if cursor is not None and after is None:
+                raise _bad_cursor(cursor)
+            return webhooks.page(connection, limit=limit + 1, after=after)
+
+        found = await self._database.read(load)
+        more = len(found) > limit
+        return WebhookPage(found[:limit], found[limit - 1].id if more else None)
+
+    async def change(
+        self, webhook_id: str, change: WebhookChange, *, deadline: int | None = None
+    ) -> Webhook:
+        """Change what is given.
+
+        One that is switched off gives up what waits for it, which `replay` brings back; one that
+        moves to another URL is tried there at once.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`.
+            RequestTimeout: the deadline passed; nothing was done.
+        """
+
+        def write(connection: Connection) -> tuple[Webhook, Webhook]:
+            now = self._clock.now()
+            before = _standing(connection, webhook_id)
+            webhooks.change(
+                connection,
+                webhook_id,
+                now=now,
+                url=change.url,
+                event_types=change.event_types,
+                description=change.description,
+            )
+            if change.enabled is True:
+                webhooks.switch_on(connection, webhook_id, now=now)
+            elif change.enabled is False:
+                webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=now)
+            return before, _standing(connection, webhook_id)
+
+        before, after = await self._database.write(write, deadline=deadline)
+        if after.url != before.url:
+            await self._database.write(
+                partial(webhook_lines.move, webhook_id=webhook_id, host=host_of(after.url))
+            )
+        if after.url != before.url or (before.enabled and not after.enabled):
+            await self._deliverer.hurry(webhook_id)
+        return after
+
+    async def delete(
+        self,
+        webhook_id: str,
+        *,
+        reply: Callable[[Webhook], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Delete a standing webhook; what waits for it is given up, its record stays.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+        """
+
+        def act(connection: Connection) -> Webhook:
+            webhook = _standing(connection, webhook_id)
+            webhooks.delete(connection, webhook_id, now=self._clock.now())
+            return webhook
+
+        answer = await answer_once(
+            self._database, self._idempotency, act, reply, idempotency, deadline
+        )
+        await self._deliverer.hurry(webhook_id)
+        return answer
+
+    async def rotate(
+        self,
+        webhook_id: str,
+        *,
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Revealed:
+        """Give a webhook a new secret; for 24 h the old one signs beside it.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+        """
+        secret = fresh_secret(self._ids)
+        sealed = self._vault.seal(SECRET_PURPOSE, secret.encode())
+
+        def act(connection: Connection) -> Webhook:
+            now = self._clock.now()
+            _standing(connection, webhook_id)
+            webhooks.rotate(
+                connection, webhook_id, sealed=sealed, now=now, overlap_until=now + SECRET_OVERLAP
+            )
+            return _standing(connection, webhook_id)
+
+        webhook = await reveal_once(
+            self._database, self._idempotency, act, webhook_id, idempotency, deadline
+        )
+        return Revealed(webhook, secret)
+
+    async def test(self, webhook_id: str) -> Tested:
+        """Send a test message now, once, enabled or not, and say what came of it.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`.
+        """
+
+        def load(connection: Connection) -> tuple[Webhook, Sequence[str]]:
+            webhook = _standing(connection, webhook_id)
+            sealed = webhooks.load_sealed(connection, webhook_id)
+            return webhook, open_secrets(self._vault, sealed, self._clock.now())
+
+        webhook, secrets = await self._database.read(load)
+        body = {
+            "type": TEST_TYPE,
+            "timestamp": iso(self._clock.now()),
+            "data": {"webhookId": webhook_id},
+        }
+        message = Message(self._ids.prefixed("msg"), webhook.url, orjson.dumps(body), secrets)
+        answer = await self._sender.send(message)
+        return Tested(message.id, answer.delivered, as_try(answer))
+
+    async def replay(
+        self,
+        webhook_id: str,
+        since: int,
+        *,
+        reply: Callable[[int], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Tell a webhook again everything since a time that it wants to be told, in order.
+
+        What it was never told, because it was off or not there yet, is told too. A message that
+        was sent before keeps its id. `reply` is given the number of messages.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`.
+            Conflict: `INVALID_STATE`: it is switched off; else as `create`.
+        """
+        webhook = await self.get(webhook_id)
+        if not webhook.enabled:
+            raise _switched_off(webhook)
+        earlier = await self._idempotency.answered(idempotency)
+        if earlier is not None:
+            return earlier
+        told = await self._told(webhook, since)
+        for start in range(0, len(told), _REPLAY_PAGE):
+            page = sorted(told[start : start + _REPLAY_PAGE], key=lambda one: one.instance_id)
+            await self._database.write(
+                partial(self._tell_again, webhook=webhook, page=page), deadline=deadline
+            )
+        return await answer_once(
+            self._database,
+            self._idempotency,
+            lambda _connection: len(told),
+            reply,
+            idempotency,
+            None,
+        )
+
+    async def redeliver(
+        self,
+        delivery_id: str,
+        *,
+        reply: Callable[[Delivery], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Send one message again, at once and with all its tries before it, whatever became of it.
+
+        Raises:
+            NotFound: `DELIVERY_NOT_FOUND`.
+            Conflict: `INVALID_STATE`: its webhook is switched off; else as `create`.
+        """
+
+        def act(connection: Connection) -> Delivery:
+            found = deliveries.line_of(connection, delivery_id)
+            if found is None:
+                raise NotFound(f"Delivery '{delivery_id}' not found", code="DELIVERY_NOT_FOUND")
+            line_id, webhook_id = found
+            now = self._clock.now()
+            webhook = webhooks.load(connection, webhook_id)
+            if webhook is None or (webhook.standing and not webhook.enabled):
+                raise _switched_off(webhook)
+            webhook_lines.set_next(connection, line_id, now)
+            deliveries.begin_anew(connection, delivery_id, now=now)
+            # Nothing else could switch the URL of an instance on again.
+            webhooks.switch_on(connection, webhook_id, now=now)
+            self._jobs.nudge(connection, JOB, line_id)
+            again = deliveries.load(connection, delivery_id)
+            if again is None:
+                raise LookupError(f"{delivery_id} has vanished")
+            return again
+
+        return await answer_once(
+            self._database, self._idempotency, act, reply, idempotency, deadline
+        )
+
+    async def of_instance(
+        self, instance_id: str, *, limit: int = MAX_PAGE, cursor: str | None = None
+    ) -> DeliveryPage:
+        """List what was told of an instance, oldest event first.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+            ValidationFailed: the cursor is not one of ours.
+        """
+        after = _read_cursor(cursor)
+
+        def load(connection: Connection) -> list[Delivery]:
+            if instances.load(connection, instance_id) is None:
+                raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
+            return deliveries.of_instance(connection, instance_id, after=after, limit=limit + 1)
+
+        return _delivery_page(await self._database.read(load, snapshot=True), limit)
+
+    async def of_webhook(
+        self,
+        webhook_id: str,
+        *,
+        limit: int = MAX_PAGE,
+        cursor: str | None = None,
+        status: DeliveryStatus | None = None,
+    ) -> DeliveryPage:
+        """List what a standing webhook was told, newest event first.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`.
+            ValidationFailed: the cursor is not one of ours.
+        """
+        after = _read_cursor(cursor)
+
+        def load(connection: Connection) -> list[Delivery]:
+            _standing(connection, webhook_id)
+            return deliveries.of_webhook(
+                connection, webhook_id, after=after, limit=limit + 1, status=status
+            )
+
+        return _delivery_page(await self._database.read(load, snapshot=True), limit)
+
+    async def oldest_waiting_seconds(self) -> float:
+        """Return the age of the oldest message that still waits, in seconds; 0 if none does."""
+        oldest = await self._database.read(deliveries.oldest_waiting)
+        return 0.0 if oldest is None else max(0.0, (self._clock.now() - oldest) / 1000)
+
+    async def _told(self, webhook: Webhook, since: int) -> Sequence[Told]:
+        found: list[Told] = []
+        types = webhook.event_types or TOLD
+        while True:
+            page = await self._database.read(
+                partial(
+                    deliveries.told_since,
+                    since=since,
+                    types=types,
+                    after=found[-1].sequence if found else 0,
+                    limit=MAX_PAGE,
+                )
+            )
+            found.extend(page)
+            if len(page) < MAX_PAGE:
+                return found
+
+    def _tell_again(self, connection: Connection, webhook: Webhook, page: Sequence[Told]) -> None:
+        for one in page:
+            self._outbox.put(connection, webhook, one.instance_id, one.event_id)
+
+
+def _standing(connection: Connection, webhook_id: str) -> Webhook:
+    webhook = webhooks.load(connection, webhook_id)
+    if webhook is None or not webhook.standing or webhook.deleted_at is not None:
+        raise NotFound(f"Webhook '{webhook_id}' not found", code="WEBHOOK_NOT_FOUND")
+    return webhook
+
+
+def _switched_off(webhook: Webhook | None) -> Conflict:
+    reason = webhook.off_reason if webhook else None
+    return Conflict(
+        "The webhook is switched off: enable it first",
+        details={} if reason is None else {"reason": reason.value},
+    )
+
+
+def _delivery_page(found: Sequence[Delivery], limit: int) -> DeliveryPage:
+    if len(found) <= limit:
+        return DeliveryPage(found, None)
+    last = found[limit - 1]
+    return DeliveryPage(found[:limit], f"{last.event_sequence}.{last.id}")
+
+
+def _read_cursor(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise _bad_cursor(cursor)
+    return int(match[1]), match[2]
+
+
+def _bad_cursor(cursor: str) -> ValidationFailed:
+    detail = FieldError("cursor", "Cursor is not one that a list returned", cursor)
+    return ValidationFailed("Validation failed", details=[detail])
