@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
@@ -211,7 +211,8 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's URL, with the embedded file's path filled in."""
         if self.database_url is None:
-            return f"sqlite:///{(self.data_dir.expanduser() / 'novitai.db').absolute()}"
+            path = (self.data_dir.expanduser() / "novitai.db").absolute()
+            return f"sqlite:///{quote(str(path))}"
         return self.database_url.get_secret_value()
 
     @property

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, literal_column, select, update
+from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.operation import Attempt, AttemptState
 from novitai.store.tables import Record
@@ -93,8 +94,10 @@ def of_instance(connection: Connection, instance_id: str) -> list[Attempt]:
 
 def unsettled(connection: Connection) -> list[Attempt]:
     """List every attempt of which it is not known if something was bought, oldest first."""
+    # Literals, not parameters: only so can SQLite see that its partial index holds these rows.
+    states: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in _UNSETTLED]
     rows = connection.execute(
-        select(*_COLUMNS).where(table.c.state.in_(_UNSETTLED)).order_by(table.c.created_at)
+        select(*_COLUMNS).where(table.c.state.in_(states)).order_by(table.c.created_at)
     )
     return [from_row(row) for row in rows]
 

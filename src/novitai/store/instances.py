@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, func, select, tuple_, update
 from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.instance import (
@@ -112,6 +112,19 @@ def load_credentials(connection: Connection, instance_id: str) -> bytes | None:
     ).scalar_one_or_none()
 
 
+def statuses(connection: Connection, instance_ids: Sequence[str]) -> dict[str, InstanceStatus]:
+    """Look up the statuses of many instances; an id that there is not is left out."""
+    found: dict[str, InstanceStatus] = {}
+    for start in range(0, len(instance_ids), 500):
+        rows = connection.execute(
+            select(table.c.id, table.c.status).where(
+                table.c.id.in_(instance_ids[start : start + 500])
+            )
+        )
+        found.update((row[0], InstanceStatus(row[1])) for row in rows)
+    return found
+
+
 def live_ids(connection: Connection) -> list[str]:
     """List the ids of all instances that are not terminated."""
     return list(
@@ -193,13 +206,7 @@ def page(
     """List instances, newest first, after the (created_at, id) of a cursor."""
     query = select(*_SHOWN).where(*_conditions(wanted))
     if after is not None:
-        created_at, instance_id = after
-        query = query.where(
-            or_(
-                table.c.created_at < created_at,
-                and_(table.c.created_at == created_at, table.c.id < instance_id),
-            )
-        )
+        query = query.where(tuple_(table.c.created_at, table.c.id) < after)
     query = query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
     return [from_row(row) for row in connection.execute(query)]
 
