@@ -315,6 +315,8 @@ class Application:
             process=self.process,
             caches=self.caches(),
             catalogue=self.catalogue,
+            operating=self.operating,
+            history=self.history,
             rules=Rules(
                 insist_on_https=settings.environment is Environment.PRODUCTION,
                 trusted_proxies=settings.trusted_proxies,

@@ -15,6 +15,7 @@
     │   ├── IdempotencyKeyReused     422
     │   ├── RateLimited              429
     │   ├── InternalError            500
+    │   ├── Overloaded               503
     │   └── UpstreamUnavailable      502, 503, 504: what the API says of an UpstreamError
     ├── SettingsError                a setting is wrong: the command ends with exit code 2
     └── StartupError                 the process cannot start: message and exit code, no traceback
@@ -203,6 +204,14 @@ class RateLimited(ApiError):
 
 class InternalError(ApiError):
     """A defect of ours. The client learns the request id, the log has the traceback."""
+
+
+class Overloaded(ApiError):
+    """This process holds as many requests of that kind open as it will."""
+
+    status = 503
+    code = "OVERLOADED"
+    category = Category.SERVER
 
 
 class UpstreamUnavailable(ApiError):

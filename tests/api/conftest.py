@@ -22,11 +22,16 @@ from novitai.domain.requests import CreateRequest
 from novitai.domain.view import View
 from novitai.errors import ApiError, NotFound
 from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.caching import Cache, Caches
-from novitai.lifecycle.idempotency import IdempotencyKey, Reply
+from novitai.lifecycle.history import History
+from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.operating import Operating
+from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.recording import Recorder
 from novitai.store.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
@@ -170,9 +175,10 @@ class ApiFactory:
     ) -> Api:
         """Build one."""
         clock = self._clock
+        vault = Vault(b"0123456789abcdef0123456789abcdef")
         keys = KeyRing(
             database=self._database,
-            vault=Vault(b"0123456789abcdef0123456789abcdef"),
+            vault=vault,
             clock=clock,
             ids=Ids(),
             admin_api_key=admin_api_key,
@@ -190,6 +196,7 @@ class ApiFactory:
                 raise ConnectionError("gone")
             return dependencies.queue_sizes
 
+        operating = self._operating(vault)
         services = Services(
             clock=clock,
             ids=Ids(),
@@ -200,6 +207,8 @@ class ApiFactory:
             requests=RequestMetrics(clock),
             process=ProcessMetrics(clock),
             catalogue=catalogue,
+            operating=operating,
+            history=History(self._database, clock, instances),
             caches=Caches(
                 Cache("templates", clock, ttl=60, max_size=2),
                 Cache("products", clock, ttl=30, max_size=2),
@@ -213,6 +222,14 @@ class ApiFactory:
         api = Api(gateway, services, http, instances, dependencies, jobs, clock, texts)
         self._open.append(api)
         return api
+
+    def _operating(self, vault: Vault) -> Operating:
+        """Build what accepts verbs; nothing carries them out."""
+        database, clock, ids = self._database, self._clock, Ids()
+        jobs = EmbeddedEngine(database, clock, ids)
+        recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
+        idempotency = Idempotency(database, clock)
+        return Operating(database, vault, clock, ids, jobs, recorder, idempotency)
 
     async def close(self) -> None:
         """Let go of everything."""

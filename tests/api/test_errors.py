@@ -196,7 +196,7 @@ async def test_errors_that_are_no_answers_are_not_shown(api: Api) -> None:
     ("path", "allow"),
     [
         ("/api/instances", "GET, HEAD, POST"),
-        ("/v1/api/instances/inst_1", "GET, HEAD"),
+        ("/v1/api/instances/inst_1", "GET, HEAD, DELETE"),
         ("/api/keys/key_1", "DELETE"),
         ("/health", "GET, HEAD"),
         ("/docs", "GET, HEAD"),

@@ -12,12 +12,14 @@ from novitai.api.auth import Guard
 from novitai.api.caches import CacheRoutes
 from novitai.api.catalogue import CatalogueRoutes
 from novitai.api.health import HealthRoutes
+from novitai.api.history import HistoryRoutes
 from novitai.api.instances import InstanceRoutes
 from novitai.api.keys import KeyRoutes
 from novitai.api.metrics import MetricsRoutes
 from novitai.api.middleware import Gateway
 from novitai.api.routes import Operation, Router
 from novitai.api.services import FAILED_AUTHENTICATIONS, Services
+from novitai.api.verbs import VerbRoutes
 
 
 def create_api(services: Services, *, extra: tuple[Operation, ...] = ()) -> Gateway:
@@ -63,6 +65,9 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
         router.add(*routes.operations())
     if services.catalogue is not None:
         router.add(*CatalogueRoutes(services.catalogue).operations())
+    if services.operating is not None and services.history is not None:
+        router.add(*VerbRoutes(services.operating, services.instances).operations())
+        router.add(*HistoryRoutes(services.history, services.operating).operations())
     router.add(*extra)
     router.finish()
     docs_page.install(app)

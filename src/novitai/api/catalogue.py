@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from starlette.responses import Response
 
@@ -32,6 +33,10 @@ from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavaila
 from novitai.lifecycle.blame import to_client
 from novitai.upstream.errors import UpstreamError
 
+T = TypeVar("T")
+
+_FOR_THE_ANSWER: Final = 2.0
+"""Seconds of a request's time that are kept for the answer."""
 _MODES: Final = tuple(mode.value for mode in BillingMode)
 _GPU_NUMS: Final = tuple(str(number) for number in range(1, 9))
 _AWAY: Final = (
@@ -108,10 +113,7 @@ class CatalogueRoutes:
         page = _page(fields)
         fields.finish()
         billing_mode = BillingMode(mode) if mode else BillingMode.ON_DEMAND
-        try:
-            offers = await self._catalogue.offers(billing_mode, int(gpu_num))
-        except UpstreamError as error:
-            raise to_client(error) from error
+        offers = await _told(call, self._catalogue.offers(billing_mode, int(gpu_num)))
         by_product: dict[str, list[Offer]] = {}
         for offer in offers:
             here = not region or offer.cluster.region.casefold() == region.casefold()
@@ -128,10 +130,7 @@ class CatalogueRoutes:
         fields = query_fields(call)
         page = _page(fields)
         fields.finish()
-        try:
-            templates = await self._catalogue.templates()
-        except UpstreamError as error:
-            raise to_client(error) from error
+        templates = await _told(call, self._catalogue.templates())
         return _answer(call, "templates", [_template(one) for one in templates], page)
 
     async def regions(self, call: Call) -> Response:
@@ -139,12 +138,20 @@ class CatalogueRoutes:
         fields = query_fields(call)
         page = _page(fields)
         fields.finish()
-        try:
-            regions = await self._catalogue.regions()
-        except UpstreamError as error:
-            raise to_client(error) from error
+        regions = await _told(call, self._catalogue.regions())
         shown = [{"name": name, "default": name == DEFAULT_REGION} for name in regions]
         return _answer(call, "regions", shown, page)
+
+
+async def _told(call: Call, asked: Awaitable[T]) -> T:
+    """Wait for what Novita tells, for as long as the request has time."""
+    try:
+        async with asyncio.timeout(max(0.0, call.seconds_left - _FOR_THE_ANSWER)):
+            return await asked
+    except TimeoutError:
+        raise UpstreamTimeout("Novita did not answer in time") from None
+    except UpstreamError as error:
+        raise to_client(error) from error
 
 
 def _page(fields: Fields) -> tuple[int, int]:

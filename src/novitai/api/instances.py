@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
+from novitai.api import paths
 from novitai.api.accept import JSON
 from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
@@ -37,6 +38,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.fields import text
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.validation import parse_create
+from novitai.domain.view import View
 from novitai.errors import (
     CircuitBreakerOpen,
     Conflict,
@@ -50,7 +52,7 @@ from novitai.errors import (
     ValidationFailed,
 )
 from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.instances import Created, InstanceQuery
+from novitai.lifecycle.instances import Created, InstanceQuery, Shown
 
 INSTANCE_ID: Final = Parameter(
     "instanceId", "The instance's id", {"type": "string", "maxLength": 64}, "path"
@@ -148,7 +150,7 @@ class InstanceRoutes:
             ),
             Operation(
                 method="GET",
-                path="/api/instances/{instanceId}",
+                path=paths.INSTANCE,
                 handler=self.one,
                 scope=Scope.READ,
                 tag="Instances",
@@ -212,10 +214,14 @@ class InstanceRoutes:
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         if _matches(call.request.headers.getlist("if-none-match"), tag):
             return Response(None, 304, headers)
-        body = shown.view
-        if shown.observed_at is not None:
-            body = {**body, "observedAt": iso(shown.observed_at)}
-        return Response(orjson.dumps(body), 200, headers, JSON)
+        return Response(orjson.dumps(whole_view(shown)), 200, headers, JSON)
+
+
+def whole_view(shown: Shown) -> View:
+    """Show an instance with when it was last seen."""
+    if shown.observed_at is None:
+        return shown.view
+    return {**shown.view, "observedAt": iso(shown.observed_at)}
 
 
 def _accepted(created: Created) -> Reply:

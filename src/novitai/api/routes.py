@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,8 @@ from novitai.clock import Clock
 from novitai.domain.api_key import Scope
 from novitai.errors import ApiError, Forbidden, RateLimited, RequestTimeout, Unauthorized
 from novitai.lifecycle.keys import Caller
+
+_FORM: Final = re.compile(":[a-z]+}")
 
 NOBODY: Final = Caller("", "nobody", frozenset())
 
@@ -79,7 +82,7 @@ class Operation:
     @property
     def template(self) -> str:
         """The path as it is shown and counted: without what a parameter's form may be."""
-        return self.path.replace(":path}", "}")
+        return _FORM.sub("}", self.path)
 
     @property
     def safe(self) -> bool:

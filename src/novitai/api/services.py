@@ -16,9 +16,11 @@ from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.caching import Caches
+from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.operating import Operating
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 
@@ -101,7 +103,7 @@ class JobSources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything the routes need. Without a catalogue there are no catalogue routes."""
+    """Everything the routes need. What is None has no routes."""
 
     clock: Clock
     ids: Ids
@@ -112,6 +114,8 @@ class Services:
     requests: RequestMetrics
     process: ProcessMetrics
     catalogue: CataloguePort | None = None
+    operating: Operating | None = None
+    history: History | None = None
     caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)
     quota: Quota = DEFAULT_QUOTA

@@ -82,6 +82,18 @@ def parse_create(body: Mapping[str, object], *, allow_private: bool = False) -> 
     return request
 
 
+def parse_instance_name(body: Mapping[str, object]) -> str:
+    """Check a request that names an instance: `instanceName` and nothing else.
+
+    Raises:
+        ValidationFailed: with every wrong field.
+    """
+    fields = Fields(body, codes={"instanceName": _CODES["name"]})
+    name = fields.require("instanceName", "Instance name", _name, "")
+    fields.finish()
+    return name
+
+
 def parse_key_request(body: Mapping[str, object], *, now: int) -> KeyRequest:
     """Check a request for an API key: `name`, `scopes`, and perhaps `expiresAt`.
 

@@ -12,7 +12,6 @@ from novitai.clock import Clock
 from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType, Tool
 from novitai.domain.placement import Placement, Wish, place
 from novitai.domain.product import (
-    DEFAULT_REGION,
     REFERENCE_REGIONS,
     Cluster,
     Offer,
@@ -28,6 +27,8 @@ TEMPLATES_TTL: Final = 60.0
 CLUSTERS_TTL: Final = 300.0
 STALE_FOR: Final = 24 * 3600.0
 _ALL: Final = "all"
+_EVERY_TEMPLATE: Final = ""
+"""The list's key among those of single templates: no template's id is blank."""
 
 
 class Source(Protocol):
@@ -135,18 +136,34 @@ class Catalogue:
         allowed = {code.casefold() for code in wish.regions}
         clusters = await self.clusters()
         inside = [cluster for cluster in clusters if cluster.region.casefold() in allowed]
-        found = place(await self._offers(inside, wish, max_age), wish)
+        found = place(
+            await self._offers(inside, wish.billing_mode, wish.gpu_num, max_age=max_age), wish
+        )
         if found.product_exists:
             return found
         outside = [cluster for cluster in clusters if cluster.region.casefold() not in allowed]
-        return place(await self._offers(outside, wish, None), wish)
+        return place(await self._offers(outside, wish.billing_mode, wish.gpu_num), wish)
+
+    async def offers(self, billing_mode: BillingMode, gpu_num: int) -> list[Offer]:
+        """List what every cluster offers for so many GPUs in a billing mode.
+
+        Raises:
+            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+        """
+        return await self._offers(await self.clusters(), billing_mode, gpu_num)
 
     async def product_names(self) -> tuple[str, ...]:
         """List the names of all products that the cache holds a copy of, for suggestions."""
-        clusters = await self.clusters()
-        wish = Wish("", BillingMode.ON_DEMAND, 1, 0, (DEFAULT_REGION,))
-        offers = await self._offers(clusters, wish, None)
+        offers = await self.offers(BillingMode.ON_DEMAND, 1)
         return _distinct(offer.product_name for offer in offers)
+
+    async def templates(self) -> tuple[Template, ...]:
+        """List the templates: Novita's own and those of the account.
+
+        Raises:
+            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+        """
+        return await self.templates_cache.get(_EVERY_TEMPLATE, self._load_templates)
 
     async def template(self, template_id: str) -> Template:
         """Read a template.
@@ -168,10 +185,15 @@ class Catalogue:
         return found[0]
 
     async def _offers(
-        self, clusters: Sequence[Cluster], wish: Wish, max_age: float | None
+        self,
+        clusters: Sequence[Cluster],
+        billing_mode: BillingMode,
+        gpu_num: int,
+        *,
+        max_age: float | None = None,
     ) -> list[Offer]:
         lists = await asyncio.gather(
-            *(self._offers_of(c, wish.billing_mode, wish.gpu_num, max_age) for c in clusters)
+            *(self._offers_of(cluster, billing_mode, gpu_num, max_age) for cluster in clusters)
         )
         return [offer for offers in lists for offer in offers]
 
@@ -192,6 +214,9 @@ class Catalogue:
 
     async def _load_template(self, template_id: str) -> tuple[Template, ...]:
         return (_template(await self._source.template(template_id)),)
+
+    async def _load_templates(self) -> tuple[Template, ...]:
+        return tuple(_template(found) for found in await self._source.templates())
 
 
 def nearest_names(wanted: str, names: Iterable[str], limit: int = 3) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
@@ -14,13 +14,13 @@ from novitai.domain.event import Event
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation
 from novitai.errors import FieldError, NotFound, ValidationFailed
-from novitai.lifecycle.instances import Instances, Shown
+from novitai.lifecycle.instances import Shown
+from novitai.lifecycle.waiting import StatusWatch
 from novitai.store import coordination, events, instances, operations
 from novitai.store.coordination import Unmanaged
 from novitai.store.database import Database
 
 MAX_PAGE: Final = 1000
-_LOOK_EVERY: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,22 @@ class Waited:
     out_of_reach: bool
 
 
+class Showing(Protocol):
+    """Shows instances as they are; `novitai.lifecycle.instances.Instances`."""
+
+    async def get(self, instance_id: str) -> Shown:
+        """Show one; raises `NotFound`."""
+        ...
+
+
 class History:
     """Reads what has happened."""
 
-    def __init__(self, database: Database, clock: Clock, shown: Instances) -> None:
+    def __init__(self, database: Database, clock: Clock, shown: Showing) -> None:
         self._database = database
         self._clock = clock
         self._instances = shown
+        self._watch = StatusWatch(database, clock)
 
     async def of_instance(
         self, instance_id: str, *, cursor: str | None = None, limit: int = MAX_PAGE
@@ -102,7 +111,7 @@ class History:
         """Wait until an instance has a status, can no longer get it, or time is up.
 
         It is out of reach once the instance is terminated or has failed, which nothing but a new
-        request changes.
+        request changes. Time is up by at most one look too late.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -116,10 +125,15 @@ class History:
                 return Waited(shown, reached=True, out_of_reach=False)
             if now in ends:
                 return Waited(shown, reached=False, out_of_reach=True)
-            left = end - self._clock.monotonic()
-            if left <= 0:
+            if self._clock.monotonic() >= end:
                 return Waited(shown, reached=False, out_of_reach=False)
-            await self._clock.sleep(min(_LOOK_EVERY, left))
+            await self._until_other(instance_id, str(now), end)
+
+    async def _until_other(self, instance_id: str, status: str, end: float) -> None:
+        """Wait until the status is another, or until `end` in steady seconds."""
+        while self._clock.monotonic() < end:
+            if await self._watch.at_next_look(instance_id) != status:
+                return
 
 
 def _after(connection: Connection, event_id: str | None, field: str) -> int:

@@ -42,14 +42,21 @@ _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What came of asking for a verb. `operation` is None where it was so already."""
+    """What came of asking for a verb.
+
+    Attributes:
+        instance: As it is now.
+        operation: What was begun or is under way; None where it was so already.
+        running: What runs on the instance where nothing was asked of it.
+    """
 
     instance: Instance
     operation: Operation | None
+    running: Operation | None = None
 
     def view(self) -> View:
         """Show the instance."""
-        return view(self.instance, self.operation)
+        return view(self.instance, self.operation or self.running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +247,7 @@ class Operating:
         running = operations.running(connection, instance_id)
         verdict = judge(kind, instance, running)
         if verdict is Verdict.ALREADY:
-            return Accepted(instance, None)
+            return Accepted(instance, None, running)
         if verdict is Verdict.UNDER_WAY:
             return Accepted(instance, running)
         if verdict is Verdict.BUSY and running is not None:

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire of verbs, operations and events, for the OpenAPI document and for tests."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from novitai.api.schemas import Wire, absent
+from novitai.domain.event import EventType
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind, Outcome
+
+
+class NoFields(Wire):
+    """Nothing to say: an absent or empty body is the same."""
+
+
+class InstanceNameRequest(Wire):
+    """Which instance, by its name; one live instance must bear it."""
+
+    instance_name: Annotated[str, Field(min_length=1, max_length=100, pattern="^[A-Za-z0-9_-]+$")]
+
+    model_config = ConfigDict(json_schema_extra={"example": {"instanceName": "my-instance"}})
+
+
+class LastUsedRequest(Wire):
+    """When the instance was last used; now, where nothing is said."""
+
+    last_used_at: Annotated[datetime, Field(description="ISO-8601 with an offset")] = absent()
+
+
+class VerbResponse(Wire):
+    """An accepted verb: `operationId` is what to follow at `/api/operations/{operationId}`."""
+
+    instance_id: str
+    status: InstanceStatus
+    operation_id: str
+    message: str
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "instanceId": "inst_1697843200_abc123def456",
+                "status": "stopping",
+                "operationId": "op_3f9k2m5x8q1w7e4r6t0y",
+                "message": "Instance stop initiated successfully",
+            }
+        }
+    )
+
+
+class StopBegun(Wire):
+    """An instance that is being stopped."""
+
+    instance_id: str
+    operation_id: str
+
+
+class LeftAlone(Wire):
+    """An instance that is not being stopped, and why: an error code, or `ALREADY_STOPPED`."""
+
+    instance_id: str
+    reason: str
+
+
+class StopAllResponse(Wire):
+    """What became of each live instance."""
+
+    operations: list[StopBegun]
+    skipped: list[LeftAlone]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "operations": [
+                    {
+                        "instanceId": "inst_1697843200_abc123def456",
+                        "operationId": "op_3f9k2m5x8q1w7e4r6t0y",
+                    }
+                ],
+                "skipped": [
+                    {
+                        "instanceId": "inst_1697843300_def456abc123",
+                        "reason": "OPERATION_IN_PROGRESS",
+                    }
+                ],
+            }
+        }
+    )
+
+
+class SyncResponse(Wire):
+    """An accepted listing of the account."""
+
+    operation_id: str
+
+
+class CredentialsResponse(Wire):
+    """The passwords of an instance, as Novita last told them; what it did not tell is absent."""
+
+    instance_id: str
+    ssh_password: str = absent()
+    web_terminal_username: str = absent()
+    web_terminal_password: str = absent()
+
+
+class UnmanagedInstance(Wire):
+    """An instance of the account that was not made here; `status` in Novita's words."""
+
+    upstream_id: str
+    name: str
+    status: str
+
+
+class ListUnmanagedResponse(Wire):
+    """What the last listing of the account held that is not ours."""
+
+    instances: list[UnmanagedInstance]
+    next_cursor: str = absent()
+
+
+class EventView(Wire):
+    """Something that happened; `data` is the instance as it was then, and facts beside it."""
+
+    id: str
+    type: EventType
+    at: datetime
+    data: dict[str, object]
+
+
+class ListEventsResponse(Wire):
+    """Events, oldest first."""
+
+    events: list[EventView]
+    next_cursor: str = absent()
+
+
+class OperationErrorView(Wire):
+    """Why an operation failed, or what hindered its last step."""
+
+    code: str
+    message: str
+
+
+class OperationView(Wire):
+    """A verb in progress or over. A listing of the account has no instance."""
+
+    id: str
+    kind: OperationKind
+    instance_id: str = absent()
+    phase: str
+    done: bool
+    outcome: Outcome = absent()
+    attempts: int
+    error: OperationErrorView = absent()
+    created_at: datetime
+    updated_at: datetime
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "op_3f9k2m5x8q1w7e4r6t0y",
+                "kind": "create",
+                "instanceId": "inst_1697843200_abc123def456",
+                "phase": "place",
+                "done": False,
+                "attempts": 0,
+                "createdAt": "2023-10-20T10:20:00.000Z",
+                "updatedAt": "2023-10-20T10:20:00.000Z",
+            }
+        }
+    )
+
+
+REFERRED: Final[tuple[type[BaseModel], ...]] = (NoFields, InstanceNameRequest, LastUsedRequest)
+"""What the document refers to besides the answers of routes."""
