@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -28,12 +29,8 @@ def secret() -> None:
     from novitai.settings import load
 
     settings = load()
-    if settings.webhook_secret is not None:
-        say(settings.webhook_secret.get_secret_value())
-        return
-
     try:
-        say(asyncio.run(_stored(settings)))
+        secrets = asyncio.run(_secrets(settings))
     except StartupError as error:
         if not settings.embedded or error.exit_code != TEMPORARY:
             raise
@@ -41,12 +38,19 @@ def secret() -> None:
             f"{error}\nTo know the secret beforehand, set NOVITAI_WEBHOOK_SECRET.",
             exit_code=error.exit_code,
         ) from None
+    for one in secrets:
+        say(one)
 
 
-async def _stored(settings: Settings) -> str:
+async def _secrets(settings: Settings) -> Sequence[str]:
+    """Return the secret, or both of them while one replaces the other."""
     from novitai.app import open_store
-    from novitai.cli.signing import signing_secret
     from novitai.clock import SystemClock
+    from novitai.ids import Ids
+    from novitai.lifecycle.webhook_secret import signing_secrets
 
+    configured = settings.webhook_secret
+    if configured is not None:
+        return configured.get_secret_value().split()
     async with open_store(settings, SystemClock()) as store:
-        return await signing_secret(store)
+        return await signing_secrets(None, store.database, store.vault, Ids())
