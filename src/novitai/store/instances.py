@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, func, select, tuple_, update
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import Connection, bindparam, func, select, tuple_, update
+from sqlalchemy.sql import ColumnElement, Select
 
 from novitai.domain.instance import (
     BillingMode,
@@ -23,12 +23,13 @@ from novitai.domain.product import PRICE_UNITS_PER_USD, usd
 from novitai.store.tables import Record
 from novitai.store.tables import instances as table
 
-_SHOWN: Final = tuple(
+SHOWN: Final = tuple(
     column
     for column in table.c
     if column.name not in {"launch_sealed", "obs_credentials_sealed", "obs_digest"}
 )
-_AT: Final = {column.name: index for index, column in enumerate(_SHOWN)}
+"""What is read of an instance: everything but what is sealed, and what only sync compares."""
+_AT: Final = {column.name: index for index, column in enumerate(SHOWN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def insert(connection: Connection, instance: Instance, launch_sealed: bytes) -> 
 
 def load(connection: Connection, instance_id: str) -> Instance | None:
     """Load an instance; None where there is none."""
-    row = connection.execute(select(*_SHOWN).where(table.c.id == instance_id)).first()
+    row = connection.execute(select(*SHOWN).where(table.c.id == instance_id)).first()
     return None if row is None else from_row(row)
 
 
@@ -91,9 +92,39 @@ def lock(connection: Connection, instance_id: str) -> Instance | None:
     all, is why they cannot deadlock.
     """
     row = connection.execute(
-        select(*_SHOWN).where(table.c.id == instance_id).with_for_update(key_share=True)
+        select(*SHOWN).where(table.c.id == instance_id).with_for_update(key_share=True)
     ).first()
     return None if row is None else from_row(row)
+
+
+def load_many(connection: Connection, ids: Sequence[str]) -> dict[str, Instance]:
+    """Load instances by id; those that do not exist are absent."""
+    return _by_id(connection, ids, select(*SHOWN))
+
+
+def lock_many(connection: Connection, ids: Sequence[str]) -> dict[str, Instance]:
+    """Load instances and keep others from changing them; in the order of their ids, like all."""
+    return _by_id(connection, ids, select(*SHOWN).with_for_update(key_share=True))
+
+
+def _by_id(
+    connection: Connection, ids: Sequence[str], query: Select[*tuple[Any, ...]]
+) -> dict[str, Instance]:
+    found: dict[str, Instance] = {}
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), 500):
+        chunk = ordered[start : start + 500]
+        rows = connection.execute(query.where(table.c.id.in_(chunk)).order_by(table.c.id))
+        found.update((row[_AT["id"]], from_row(row)) for row in rows)
+    return found
+
+
+def update_observed(connection: Connection, observed: Mapping[str, Mapping[str, object]]) -> None:
+    """Set what was observed of many instances; all name the same columns, sync's own."""
+    if not observed:
+        return
+    statement = update(table).where(table.c.id == bindparam("wanted_id"))
+    connection.execute(statement, [{"wanted_id": one, **observed[one]} for one in sorted(observed)])
 
 
 def load_launch(connection: Connection, instance_id: str) -> bytes:
@@ -204,7 +235,7 @@ def page(
     connection: Connection, wanted: Filter, *, after: tuple[int, str] | None, limit: int
 ) -> list[Instance]:
     """List instances, newest first, after the (created_at, id) of a cursor."""
-    query = select(*_SHOWN).where(*_conditions(wanted))
+    query = select(*SHOWN).where(*_conditions(wanted))
     if after is not None:
         query = query.where(tuple_(table.c.created_at, table.c.id) < after)
     query = query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
@@ -237,7 +268,7 @@ def to_units(price: float | None) -> int | None:
 
 
 def from_row(row: Record) -> Instance:
-    """Map a row of the shown columns to an instance."""
+    """Map a row that begins with the columns of `SHOWN` to an instance."""
     return Instance(
         id=row[_AT["id"]],
         name=row[_AT["name"]],
