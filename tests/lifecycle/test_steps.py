@@ -85,7 +85,7 @@ async def test_a_nudge_during_a_step_is_not_lost(idle: World) -> None:
 
     async def woken(claimed: Claimed) -> Step:
         now = idle.clock.now()
-        await idle.app.database.write(lambda c: operations.wake(c, [instance_id], now=now))
+        await idle.app.database.write(lambda c: operations.wake(c, [operation.id], now=now))
         return Again(claimed.operation.phase, now + 60_000)
 
     assert await idle.app.runner.run(Scripted(woken), operation.id) == idle.clock.now()

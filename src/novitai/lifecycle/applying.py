@@ -13,7 +13,7 @@ from novitai.clock import Clock, iso
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus
 from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
-from novitai.domain.status import Observation, read_word
+from novitai.domain.status import Observation, derive, read_word
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import observing
@@ -77,7 +77,7 @@ class Applier:
             for one in found:
                 if one.is_absent(began_at, absent_after):
                     attempts.settle(connection, one.attempt.id, AttemptState.ABSENT)
-                    self._wake(connection, [one.attempt.instance_id])
+                    self._wake_of(connection, one.attempt.instance_id)
                 else:
                     attempts.note_unseen(
                         connection, one.attempt.id, count=one.count, since=one.since
@@ -120,47 +120,74 @@ class Applier:
     def _write_changed(
         self, connection: Connection, page: Sequence[Changed], began_at: int
     ) -> None:
-        fresh: list[str] = []
-        for change in sorted(page, key=lambda one: one.instance_id):
-            instance = instances.lock(connection, change.instance_id)
-            if instance is None or _is_older(began_at, instance):
-                continue
-            self._write_row(connection, instance, change.row, change.digest, began_at)
-            fresh.append(instance.id)
-        self._wake(connection, fresh)
+        """Write a page in bulk; only rows whose status moves, or that have news, cost more."""
+        before = instances.lock_many(connection, [change.instance_id for change in page])
+        fresh = [
+            change
+            for change in page
+            if change.instance_id in before and not _is_older(began_at, before[change.instance_id])
+        ]
+        instances.update_observed(
+            connection,
+            {
+                change.instance_id: observing.columns(
+                    change.row, change.digest, began_at, self._vault
+                )
+                for change in fresh
+            },
+        )
+        ids = [change.instance_id for change in fresh]
+        after = instances.load_many(connection, ids)
+        running = operations.running_of(connection, ids)
+        for change in fresh:
+            self._tell(
+                connection,
+                before[change.instance_id],
+                after[change.instance_id],
+                running.get(change.instance_id),
+                change.row,
+            )
+        self._wake(connection, list(running.values()))
 
-    def _write_row(
+    def _tell(
         self,
         connection: Connection,
         before: Instance,
+        after: Instance,
+        running: Operation | None,
         row: UpstreamInstance,
-        digest: str,
-        began_at: int,
     ) -> None:
-        values = observing.columns(row, digest, began_at, self._vault)
-        running = operations.running(connection, before.id)
+        """Derive the status anew, and tell what nobody asked us for."""
         ours = running is not None and not running.kind.gives_way
-        also: dict[str, object] = {}
-        if not ours and is_drift(before, row):
-            also["drift"] = {"from": before.observed.status, "to": row.status}
+        drift = not ours and is_drift(before, row)
+        announced = row.spot_reclaim_at is not None and before.observed.spot_reclaim_at is None
+        moves = derive(after, running.kind if running else None) is not after.status
+        if not (moves or drift or announced):
+            return
         if not ours and is_reclaimed(row):
             # No operation is at work whose columns these would be: the reason stands beside it.
             message = "Novita reclaimed this spot instance"
-            values |= error_columns("SPOT_RECLAIMED", message, self._clock.now())
-        instances.update_columns(connection, before.id, values)
-        after = self._recorder.settle(connection, before.id, also=also)
-        if "drift" in also:
-            self._recorder.append(connection, after, running, EventType.DRIFT, also=also)
-        if row.spot_reclaim_at is not None and before.observed.spot_reclaim_at is None:
+            instances.update_columns(
+                connection,
+                after.id,
+                error_columns("SPOT_RECLAIMED", message, self._clock.now()),
+            )
+        also: dict[str, object] = {}
+        if drift:
+            also["drift"] = {"from": before.observed.status, "to": row.status}
+        told = self._recorder.settle(connection, after.id, also=also)
+        if drift:
+            self._recorder.append(connection, told, running, EventType.DRIFT, also=also)
+        if row.spot_reclaim_at is not None and announced:
             self._recorder.append(
                 connection,
-                after,
+                told,
                 running,
                 EventType.SPOT_RECLAIM_SCHEDULED,
-                also={"previousStatus": after.status.value, "reclaimAt": iso(row.spot_reclaim_at)},
+                also={"previousStatus": told.status.value, "reclaimAt": iso(row.spot_reclaim_at)},
             )
-        if running is None and after.status in FOLLOWED:
-            self._follow(connection, after)
+        if running is None and told.status in FOLLOWED:
+            self._follow(connection, told)
 
     def _follow(self, connection: Connection, instance: Instance) -> None:
         now = self._clock.now()
@@ -177,16 +204,18 @@ class Applier:
         self._jobs.nudge(connection, operation.kind.job, operation.id)
 
     def _write_missing(self, connection: Connection, page: Sequence[Missing]) -> None:
-        ids = sorted(one.instance_id for one in page)
-        by_id = {one.instance_id: one for one in page}
-        for instance_id in ids:
-            one = by_id[instance_id]
-            instances.update_columns(
-                connection,
-                instance_id,
-                {"obs_missing_since": one.since, "obs_missing_count": one.count},
-            )
-        self._wake(connection, ids)
+        instances.update_observed(
+            connection,
+            {
+                one.instance_id: {
+                    "obs_missing_since": one.since,
+                    "obs_missing_count": one.count,
+                }
+                for one in page
+            },
+        )
+        running = operations.running_of(connection, [one.instance_id for one in page])
+        self._wake(connection, list(running.values()))
 
     def _write_gone(self, connection: Connection, instance_id: str, began_at: int) -> None:
         instance = instances.lock(connection, instance_id)
@@ -194,7 +223,7 @@ class Applier:
             return
         instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": began_at})
         self._recorder.settle(connection, instance_id)
-        self._wake(connection, [instance_id])
+        self._wake_of(connection, instance_id)
 
     def _write_sighting(self, connection: Connection, sighting: Sighting) -> bool:
         attempt, row = sighting.attempt, sighting.row
@@ -209,12 +238,19 @@ class Applier:
         ):
             return True
         attempts.settle(connection, attempt.id, AttemptState.BOUGHT, upstream_id=row.id)
-        self._wake(connection, [instance.id])
+        self._wake_of(connection, instance.id)
         return False
 
-    def _wake(self, connection: Connection, instance_ids: Sequence[str]) -> None:
-        for operation in operations.wake(connection, instance_ids, now=self._clock.now()):
+    def _wake(self, connection: Connection, waiting: Sequence[Operation]) -> None:
+        """Have operations that waited for news look at it."""
+        operations.wake(connection, [one.id for one in waiting], now=self._clock.now())
+        for operation in waiting:
             self._jobs.nudge(connection, operation.kind.job, operation.id)
+
+    def _wake_of(self, connection: Connection, instance_id: str) -> None:
+        running = operations.running(connection, instance_id)
+        if running is not None:
+            self._wake(connection, [running])
 
 
 def is_drift(before: Instance, row: UpstreamInstance) -> bool:

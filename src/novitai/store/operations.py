@@ -210,18 +210,14 @@ def release_all(connection: Connection) -> int:
     ).rowcount
 
 
-def wake(connection: Connection, instance_ids: Sequence[str], *, now: int) -> list[Operation]:
-    """Make the unfinished operations of these instances due now, and return them."""
-    woken: list[Operation] = []
-    for start in range(0, len(instance_ids), 500):
-        rows = connection.execute(
+def wake(connection: Connection, operation_ids: Sequence[str], *, now: int) -> None:
+    """Make unfinished operations due now, also those at a step of which somebody is."""
+    for start in range(0, len(operation_ids), 500):
+        connection.execute(
             update(table)
-            .where(table.c.instance_id.in_(instance_ids[start : start + 500]), ~table.c.done)
+            .where(table.c.id.in_(operation_ids[start : start + 500]), ~table.c.done)
             .values(wake=table.c.wake + 1, next_step_at=now)
-            .returning(*_COLUMNS)
         )
-        woken.extend(from_row(row) for row in rows)
-    return woken
 
 
 def due(connection: Connection, kind: OperationKind, now: int, limit: int) -> list[str]:
