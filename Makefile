@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format soak bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ check: setup ## lint, format, types, and the walls between the rooms
 format: setup ## rewrite the sources as the formatter and the linter want them
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+soak: setup ## drive the lifecycle at random for 50,000 steps (an hour)
+	@TEST_MODEL_EXAMPLES=500 TEST_MODEL_STEPS=100 $(BIN)/pytest -s tests/lifecycle/test_model.py
 
 bench: setup ## run the benchmarks; each is a ratio against a yardstick of the same minute
 	@$(BIN)/python -m benchmarks

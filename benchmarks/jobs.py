@@ -15,11 +15,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
+from benchmarks.report import Result
 from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
@@ -41,21 +41,6 @@ _REST_SECONDS: Final = 0.02
 _LONGEST_SECONDS: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One figure and the yardstick it is to be read against, in the same unit."""
-
-    name: str
-    value: float
-    yardstick: float
-    unit: str
-
-    @property
-    def ratio(self) -> float:
-        """The figure as a multiple of its yardstick."""
-        return self.value / self.yardstick
-
-
 def run() -> list[Result]:
     """Measure everything; PostgreSQL only where a server answers."""
     results = asyncio.run(_embedded())
@@ -64,15 +49,6 @@ def run() -> list[Result]:
     except sa.exc.OperationalError as error:
         print(f"jobs: no PostgreSQL server, left out ({type(error.orig).__name__})")
     return results
-
-
-def main() -> None:
-    """Measure and print."""
-    for result in run():
-        print(
-            f"{result.name:44} {result.value:10.1f} {result.unit:9}"
-            f" yardstick {result.yardstick:10.1f}   ratio {result.ratio:.2f}"
-        )
 
 
 class _Inline:
@@ -259,7 +235,3 @@ def _median_ms(seconds: list[float]) -> float:
 
 def _psycopg(url: str) -> str:
     return url.replace("postgresql://", "postgresql+psycopg://", 1)
-
-
-if __name__ == "__main__":
-    main()

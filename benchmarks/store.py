@@ -18,7 +18,7 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
-from benchmarks.jobs import Result
+from benchmarks.report import Result
 from novitai.clock import SystemClock
 from novitai.store.opening import open_database
 from novitai.store.tables import installation
@@ -41,15 +41,6 @@ def run() -> list[Result]:
         Result("store: slowest write of a hundred", slowest_ms, 1000 / bare_writes, "ms"),
         Result("store: reads of one row, one by one", reads, bare_reads, "1/s"),
     ]
-
-
-def main() -> None:
-    """Measure and print."""
-    for result in run():
-        print(
-            f"{result.name:44} {result.value:10.1f} {result.unit:9}"
-            f" yardstick {result.yardstick:10.1f}   ratio {result.ratio:.2f}"
-        )
 
 
 async def _ours(path: Path) -> tuple[float, float, float]:
@@ -115,7 +106,3 @@ def _bare(path: Path) -> tuple[float, float]:
         for _ in range(_READS):
             connection.execute("SELECT value FROM installation WHERE name = ?", ("0-0",)).fetchone()
         return writes, _READS / (time.perf_counter() - began)
-
-
-if __name__ == "__main__":
-    main()

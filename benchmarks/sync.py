@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pass over an account of 10,000 instances costs of our CPU.
+
+The yardstick is parsing the same listing's JSON once with nothing else done: what nobody can save.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection
+
+from benchmarks.report import Result
+from novitai.clock import SystemClock
+from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.applying import Applier
+from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.recording import Recorder
+from novitai.lifecycle.sync import Sync
+from novitai.store import instances
+from novitai.store.opening import open_database
+from novitai.store.vault import Vault
+from novitai.upstream import reading
+from novitai.upstream.client import NovitaClient
+from novitai.upstream.models import Listing, UpstreamInstance
+
+_INSTANCES: Final = 10_000
+_PAGE: Final = 1_000
+
+
+def run() -> list[Result]:
+    """Measure a pass in which nothing has changed, and one in which everything has."""
+    with tempfile.TemporaryDirectory() as folder:
+        same, changed, parsing = asyncio.run(_measure(Path(folder)))
+    return [
+        Result(f"sync: {_INSTANCES} instances, none changed", same, parsing, "ms CPU"),
+        Result(f"sync: {_INSTANCES} instances, all changed", changed, parsing, "ms CPU"),
+    ]
+
+
+class _Account(NovitaClient):
+    """A client whose account is at hand; the rows are read from JSON, as from a real answer."""
+
+    def __init__(self, pages: list[bytes]) -> None:
+        self.pages = pages
+        self.port = 1
+
+    async def list_instances(self) -> Listing:
+        """List the account."""
+        began_at = SystemClock().now()
+        rows: list[UpstreamInstance] = []
+        for page in self.pages:
+            for row in orjson.loads(page)["instances"]:
+                row["portMappings"][0]["endpoint"] = f"127.0.0.1:{self.port}"
+                read = reading.instance(row)
+                if read is not None:
+                    rows.append(read)
+        return Listing(began_at, tuple(rows), complete=True, total=len(rows))
+
+
+async def _measure(folder: Path) -> tuple[float, float, float]:
+    clock, ids = SystemClock(), Ids()
+    database = await open_database(f"sqlite:///{folder / 'novitai.db'}", clock)
+    try:
+        await database.write(_fill)
+        account = _Account(_pages())
+        engine = EmbeddedEngine(database, clock, ids)
+        vault = Vault(b"a secret for the benchmark alone")
+        recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
+        sync = Sync(
+            database,
+            account,
+            Applier(database, clock, engine, recorder, vault, ids),
+            clock,
+            holder="benchmark",
+            installation_id="abcdef",
+            interval=5,
+            absent_after=180,
+            call_timeout=15,
+        )
+        await sync.once()
+        began = time.process_time()
+        for page in account.pages:
+            orjson.loads(page)
+        parsing = time.process_time() - began
+        await asyncio.sleep(0.01)
+        began = time.process_time()
+        await sync.once()
+        same = time.process_time() - began
+        await asyncio.sleep(0.01)
+        account.port = 2
+        began = time.process_time()
+        await sync.once()
+        changed = time.process_time() - began
+    finally:
+        await database.close()
+    return same * 1000, changed * 1000, parsing * 1000
+
+
+def _fill(connection: Connection) -> None:
+    plain = Instance(
+        id="",
+        name="box",
+        status=InstanceStatus.RUNNING,
+        product_name="gpu-basic",
+        template_id="tmpl-12345",
+        gpu_num=1,
+        rootfs_size=60,
+        region="US-WEST-01",
+        billing_mode=BillingMode.ON_DEMAND,
+        created_at=1,
+        updated_at=1,
+    )
+    for number in range(_INSTANCES):
+        one = replace(plain, id=f"inst_{number}")
+        instances.insert(connection, one, b"sealed")
+        instances.update_columns(
+            connection, one.id, {"upstream_id": f"{number:016x}", "ready_at": 1}
+        )
+
+
+def _pages() -> list[bytes]:
+    rows = [
+        {
+            "id": f"{number:016x}",
+            "name": f"box-{number}",
+            "status": "running",
+            "clusterId": "us-ca-6",
+            "productId": "gpu-basic.8c32g",
+            "productName": "gpu-basic",
+            "gpuNum": "1",
+            "rootfsSize": 60,
+            "imageUrl": "image",
+            "portMappings": [{"port": 8080, "endpoint": "", "type": "tcp"}],
+            "connectComponentSSH": {
+                "sshCommand": "ssh -p 22 root@127.0.0.1",
+                "password": f"password-{number}",
+                "isRunning": True,
+            },
+            "billingMode": "onDemand",
+            "endTime": "-1",
+        }
+        for number in range(_INSTANCES)
+    ]
+    return [
+        orjson.dumps({"instances": rows[start : start + _PAGE], "total": str(_INSTANCES)})
+        for start in range(0, _INSTANCES, _PAGE)
+    ]
