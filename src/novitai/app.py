@@ -26,6 +26,7 @@ from novitai.lifecycle.catalogue import Catalogue
 from novitai.lifecycle.create import CreateVerb, Policy
 from novitai.lifecycle.delete import DeleteVerb
 from novitai.lifecycle.delivering import Deliverer
+from novitai.lifecycle.details import Details
 from novitai.lifecycle.follow import FollowVerb
 from novitai.lifecycle.history import History
 from novitai.lifecycle.housekeeping import Housekeeping
@@ -140,6 +141,7 @@ class Application:
         outbox = Outbox(clock, ids, self.jobs)
         recorder = Recorder(clock, ids, outbox)
         idempotency = Idempotency(database, clock)
+        self.details = Details(database, clock)
         self.instances = Instances(
             database,
             self.catalogue,
@@ -149,6 +151,7 @@ class Application:
             self.jobs,
             recorder,
             idempotency,
+            self.details,
             placement_deadline=settings.placement_deadline_seconds,
         )
         self.operating = Operating(database, vault, clock, ids, self.jobs, recorder, idempotency)
@@ -285,7 +288,8 @@ class Application:
         """Return the caches there are."""
         catalogue = self.catalogue
         known: list[Cache[object]] = [
-            catalogue.products_cache,  # type: ignore[list-item]  # a cache is used for its counters
+            self.details.cache,  # type: ignore[list-item]  # a cache is used for its counters
+            catalogue.products_cache,  # type: ignore[list-item]
             catalogue.templates_cache,  # type: ignore[list-item]
             catalogue.clusters_cache,  # type: ignore[list-item]
         ]

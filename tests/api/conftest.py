@@ -16,6 +16,7 @@ from novitai.api.app import create_api
 from novitai.api.middleware import Gateway, Rules
 from novitai.api.routes import Operation
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
+from novitai.app import Application, Outside
 from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.requests import CreateRequest
@@ -25,6 +26,7 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.caching import Cache, Caches
+from novitai.lifecycle.details import Rendered, render
 from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
@@ -32,10 +34,13 @@ from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
+from novitai.settings import Settings
 from novitai.store.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
+from tests.api.house import House, Http
+from tests.lifecycle import conftest as lifecycle
 
 CREATE: Mapping[str, object] = {
     "name": "my-instance",
@@ -80,6 +85,10 @@ class FakeInstances:
         if instance_id not in self.views:
             raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
         return Shown(self.views[instance_id], self.observed_at)
+
+    async def details(self, instance_id: str) -> Rendered:
+        shown = await self.get(instance_id)
+        return render(shown.view, shown.observed_at)
 
     async def page(self, query: InstanceQuery) -> InstancePage:
         if self.error is not None:
@@ -262,3 +271,29 @@ async def factory(sqlite_database: Database, clock: ManualClock) -> AsyncIterato
 async def api(factory: ApiFactory) -> Api:
     """An application as it is by default."""
     return await factory.make()
+
+
+# A whole control plane against the emulator, in virtual time.
+store, settings = lifecycle.store, lifecycle.settings
+emulator, world = lifecycle.emulator, lifecycle.world
+
+
+@pytest.fixture
+async def house(
+    settings: Settings, clock: ManualClock, emulator: lifecycle.Emulator
+) -> AsyncIterator[House]:
+    """The whole application, in which nobody carries out what was accepted."""
+    transport = httpx2.ASGITransport(app=emulator.app, raise_app_exceptions=False)
+    app = await Application.open(settings, clock, Ids(), outside=Outside(upstream=transport))
+    made = await House.over(app, clock)
+    yield made
+    await made.aclose()
+    await app.stop()
+
+
+@pytest.fixture
+async def http(world: lifecycle.World) -> AsyncIterator[Http]:
+    """A client of the control plane that works."""
+    made = await Http.open(world.app)
+    yield made
+    await made.aclose()

@@ -16,6 +16,7 @@ from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.caching import Caches
+from novitai.lifecycle.details import Rendered
 from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
@@ -44,6 +45,10 @@ class InstancesPort(Protocol):
 
     async def get(self, instance_id: str) -> Shown:
         """Show one instance."""
+        ...
+
+    async def details(self, instance_id: str) -> Rendered:
+        """Show one instance, rendered."""
         ...
 
     async def page(self, query: InstanceQuery) -> InstancePage:

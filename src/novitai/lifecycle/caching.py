@@ -109,10 +109,15 @@ class Cache(Generic[V]):
                 raise
             return entry.value
 
-    def peek(self, key: str) -> V | None:
-        """Return a fresh value without loading; counted as a hit or a miss."""
+    def peek(self, key: str, holds: Callable[[V], bool] = lambda _value: True) -> V | None:
+        """Return a fresh value without loading; counted as a hit or a miss.
+
+        Args:
+            key: What to look for.
+            holds: Says of a fresh value whether it is still true; one that is not is a miss.
+        """
         entry = self._entries.get(key)
-        if entry is None or self._age(entry) >= self.ttl:
+        if entry is None or self._age(entry) >= self.ttl or not holds(entry.value):
             self._misses += 1
             return None
         self._hits += 1

@@ -25,7 +25,6 @@ from novitai.domain.view import View, view
 from novitai.errors import (
     Conflict,
     FieldError,
-    NotFound,
     UpstreamTimeout,
     ValidationFailed,
 )
@@ -35,9 +34,10 @@ from novitai.lifecycle import launch
 from novitai.lifecycle.blame import to_client
 from novitai.lifecycle.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.create import CreatePhase
+from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
 from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.recording import Recorder
-from novitai.store import coordination, instances, operations
+from novitai.store import coordination, instances, operations, snapshots
 from novitai.store.database import Database
 from novitai.store.instances import Filter
 from novitai.store.vault import Vault
@@ -102,6 +102,7 @@ class Instances:
         jobs: JobEngine,
         recorder: Recorder,
         idempotency: Idempotency,
+        details: Details,
         *,
         placement_deadline: float,
     ) -> None:
@@ -113,6 +114,7 @@ class Instances:
         self._jobs = jobs
         self._recorder = recorder
         self._idempotency = idempotency
+        self._details = details
         self._placement_deadline = placement_deadline
 
     async def create(
@@ -172,22 +174,22 @@ class Instances:
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
         """
+        read = partial(snapshots.read, instance_id=instance_id)
+        snapshot = await self._database.read(read)
+        if snapshot is None:
+            raise unknown(instance_id)
+        instance = snapshot.instance()
+        return Shown(
+            view(instance, snapshot.operation()), observed_at(instance, snapshot.listed_at)
+        )
 
-        def load(connection: Connection) -> Shown | None:
-            instance = instances.load(connection, instance_id)
-            if instance is None:
-                return None
-            operation = operations.running(connection, instance_id)
-            listing = coordination.last_listing(connection)
-            return Shown(
-                view(instance, operation),
-                _observed_at(instance, listing.began_at if listing else None),
-            )
+    async def details(self, instance_id: str) -> Rendered:
+        """Show an instance from our own record, rendered.
 
-        shown = await self._database.read(load)
-        if shown is None:
-            raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
-        return shown
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+        """
+        return await self._details.read(instance_id)
 
     async def page(self, query: InstanceQuery) -> InstancePage:
         """List instances, newest first.
@@ -206,7 +208,7 @@ class Instances:
             shown, more = found[:limit], len(found) > limit
             running = operations.running_of(connection, [one.id for one in shown])
             began_at = listing.began_at if listing else None
-            views = [view(one, running.get(one.id), _observed_at(one, began_at)) for one in shown]
+            views = [view(one, running.get(one.id), observed_at(one, began_at)) for one in shown]
             return InstancePage(views, total, _cursor(shown[-1]) if more else None)
 
         return await self._database.read(load, snapshot=True)
@@ -326,14 +328,6 @@ def _estimate(connection: Connection, product_name: str) -> int:
     """Expect the median of the product's last creations, in milliseconds."""
     durations = instances.ready_durations(connection, product_name, ESTIMATE_FROM)
     return int(statistics.median(durations)) if durations else ESTIMATE_UNKNOWN
-
-
-def _observed_at(instance: Instance, listed_at: int | None) -> int | None:
-    """When the instance was last seen: by the last listing, unless that one missed it."""
-    seen_at = instance.observed.at
-    if seen_at is None or listed_at is None or instance.observed.missing_count:
-        return seen_at
-    return max(seen_at, listed_at)
 
 
 def _joined(refusals: Sequence[ValidationFailed]) -> ValidationFailed:
