@@ -70,6 +70,14 @@ class _Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class _Applied:
+    """When the line is due again, and whether others wait for the receiver, which works."""
+
+    due: int | None
+    others_wait: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Step:
     """What came of one look at a line: when to look again, and whether its host works."""
 
@@ -183,7 +191,9 @@ class Deliverer:
             ):
                 return _Step(await self._release(claimed.line, 0))
             answer = await self._sender.send(claimed.message)
-            due = await self._database.write(partial(self._apply, claimed=claimed, answer=answer))
+            applied = await self._database.write(
+                partial(self._apply, claimed=claimed, answer=answer)
+            )
         except Fenced:
             self.metrics.fenced += 1
             _log.info("fenced", line=line_id, token=claimed.line.token)
@@ -196,8 +206,8 @@ class Deliverer:
             with contextlib.suppress(StoreError):
                 await self._release(claimed.line, self._ids.jitter(5))
             raise
-        await self._conclude(claimed, answer)
-        return _Step(due, answer.delivered)
+        await self._conclude(claimed, answer, applied)
+        return _Step(applied.due, answer.delivered)
 
     def _claim(self, connection: Connection, line_id: str) -> _Claimed | None:
         now = self._clock.now()
@@ -229,19 +239,25 @@ class Deliverer:
         sealed = webhooks.load_sealed(connection, webhook.id)
         return open_secrets(self._vault, sealed, now)
 
-    def _apply(self, connection: Connection, claimed: _Claimed, answer: Answer) -> int | None:
+    def _apply(self, connection: Connection, claimed: _Claimed, answer: Answer) -> _Applied:
         now = self._clock.now()
-        line, head = claimed.line, claimed.head
+        line, head, webhook = claimed.line, claimed.head, claimed.webhook
+        others_wait = False
         webhook_lines.hold(connection, line)
         deliveries.note_try(connection, head, as_try(answer))
         if answer.delivered:
             deliveries.end(connection, head.id, DeliveryStatus.DELIVERED, now=now)
+            if webhook.failing_since is not None:
+                webhooks.note_recovery(connection, webhook.id)
+            others_wait = webhook_lines.any_to_hurry(
+                connection, webhook.id, now=now, unless_since=now - _HURRY_AGAIN
+            )
         else:
             self._postpone(connection, head, answer, now)
-            webhooks.note_failure(connection, claimed.webhook.id, now=now)
+            webhooks.note_failure(connection, webhook.id, now=now)
         due = deliveries.next_due(connection, line.id)
         webhook_lines.set_next(connection, line.id, due)
-        return due
+        return _Applied(due, others_wait)
 
     def _postpone(self, connection: Connection, head: Head, answer: Answer, now: int) -> None:
         if answer.at < head.due_at and not answer.gone:
@@ -256,12 +272,12 @@ class Deliverer:
         pause = max(self._ids.jitter(pause), asked)
         deliveries.postpone(connection, head.id, tries=tries, due_at=now + int(pause * 1000))
 
-    async def _conclude(self, claimed: _Claimed, answer: Answer) -> None:
+    async def _conclude(self, claimed: _Claimed, answer: Answer, applied: _Applied) -> None:
         """Do what follows from an answer beyond its own line."""
         webhook = claimed.webhook
         self._count(claimed, answer)
         if answer.delivered:
-            if webhook.failing_since is not None:
+            if applied.others_wait:
                 await self.hurry(webhook.id, spare_recent=True)
             return
         failing_since = webhook.failing_since
@@ -285,7 +301,7 @@ class Deliverer:
             "webhook",
             delivery=claimed.head.id,
             webhook=claimed.webhook.id,
-            event=claimed.head.event_type,
+            type=claimed.head.event_type,
             outcome=outcome.value,
             status=answer.status,
             error=answer.error,
@@ -309,8 +325,6 @@ class Deliverer:
             )
             for line_id in ids:
                 self._jobs.nudge(connection, JOB, line_id)
-            if len(ids) < _HURRY_PAGE:
-                webhooks.note_recovery(connection, webhook_id)
             return len(ids)
 
         while await self._database.write(page) == _HURRY_PAGE:

@@ -300,7 +300,11 @@ Index(
     webhook_lines.c.webhook_id,
     unique=True,
 )
-Index("ix_webhook_lines_webhook_id", webhook_lines.c.webhook_id)
+Index(
+    "ix_webhook_lines_webhook_id_next_try_at",
+    webhook_lines.c.webhook_id,
+    webhook_lines.c.next_try_at,
+)
 Index(
     "ix_webhook_lines_due",
     webhook_lines.c.next_try_at,

@@ -130,6 +130,20 @@ def due(
     return list(connection.execute(query).scalars())
 
 
+def any_to_hurry(connection: Connection, webhook_id: str, *, now: int, unless_since: int) -> bool:
+    """Tell whether a line of a receiver waits that was not hurried at or after `unless_since`."""
+    waiting = (
+        select(table.c.id)
+        .where(
+            table.c.webhook_id == webhook_id,
+            table.c.next_try_at > now,
+            or_(table.c.hurried_at.is_(None), table.c.hurried_at < unless_since),
+        )
+        .limit(1)
+    )
+    return connection.execute(waiting).first() is not None
+
+
 def hurry(
     connection: Connection, webhook_id: str, *, now: int, unless_since: int | None, limit: int
 ) -> list[str]:

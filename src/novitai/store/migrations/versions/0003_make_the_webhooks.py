@@ -66,7 +66,9 @@ def upgrade() -> None:
         ["instance_id", "webhook_id"],
         unique=True,
     )
-    op.create_index("ix_webhook_lines_webhook_id", "webhook_lines", ["webhook_id"])
+    op.create_index(
+        "ix_webhook_lines_webhook_id_next_try_at", "webhook_lines", ["webhook_id", "next_try_at"]
+    )
     op.create_index(
         "ix_webhook_lines_due",
         "webhook_lines",

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deliveries by hand: rows and time are real or virtual, receivers in memory, no engine between.
+
+What is due is asked of the rows and done at once, so that days can pass in a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+import standardwebhooks.webhooks
+from sqlalchemy import Connection
+from standardwebhooks import Webhook as Verifier
+
+from novitai.clock import ManualClock
+from novitai.domain.event import EventType
+from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.domain.webhook import Delivery
+from novitai.ids import Ids
+from novitai.jobs.port import Due, Handler
+from novitai.lifecycle.delivering import Deliverer
+from novitai.lifecycle.idempotency import Idempotency
+from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.recording import Recorder
+from novitai.lifecycle.webhooks import Webhooks
+from novitai.store import deliveries, events, instances
+from novitai.store.database import Database
+from novitai.store.vault import Vault
+from novitai.webhooks.guard import Guard
+from novitai.webhooks.sending import Sender
+from novitai.webhooks.signing import secret_of
+
+SECRET = secret_of("installationinstallationinstallation12345678")
+FIRST = "http://93.184.215.1/hook"
+SECOND = "http://93.184.215.2/hook"
+
+Reaction = int | tuple[int, Mapping[str, str]] | Callable[[], Awaitable[int]]
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message as a receiver got it; `at` in virtual Unix milliseconds."""
+
+    url: str
+    at: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+        return self.headers["webhook-id"]
+
+    @property
+    def json(self) -> Any:
+        """The message."""
+        return orjson.loads(self.body)
+
+
+class Receivers(httpx2.AsyncBaseTransport):
+    """Receivers in memory. `reactions` says by URL how they answer; 200 unless it says so."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.received: list[Received] = []
+        self.reactions: dict[str, Reaction] = {}
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = str(request.url)
+        got = Received(url, self.clock.now(), dict(request.headers), await request.aread())
+        self.received.append(got)
+        reaction = self.reactions.get(url, 200)
+        if callable(reaction):
+            reaction = await reaction()
+        status, headers = reaction if isinstance(reaction, tuple) else (reaction, {})
+        return httpx2.Response(status, headers=dict(headers), stream=httpx2.ByteStream(b"seen"))
+
+    def at(self, url: str) -> list[Received]:
+        """What one of them got, in order."""
+        return [one for one in self.received if one.url == url]
+
+    def types(self, url: str = FIRST) -> list[str]:
+        """The types of what one of them got, in order."""
+        return [one.json["type"].removeprefix("instance.") for one in self.at(url)]
+
+
+class ByHand:
+    """A job engine without an engine: the rig asks for what is due."""
+
+    def __init__(self) -> None:
+        self.handler: Handler
+        self.due: Due
+        self.nudged: list[str] = []
+
+    def register(self, name: str, handler: Handler, *, due: Due, concurrency: int) -> None:
+        self.handler, self.due = handler, due
+
+    def nudge(self, connection: Connection, name: str, key: str) -> None:
+        self.nudged.append(key)
+
+    async def start(self) -> None: ...
+
+    async def stop(self, grace: float) -> None: ...
+
+    async def last_seen(self) -> int:
+        return 0
+
+    async def queue_sizes(self) -> dict[str, int]:
+        return {}
+
+
+@dataclass
+class Rig:
+    """Everything that deliveries need, and ways to make things happen."""
+
+    database: Database
+    clock: ManualClock
+    ids: Ids = field(default_factory=lambda: Ids(random.Random(11)))  # noqa: S311
+
+    def __post_init__(self) -> None:
+        clock, ids, database = self.clock, self.ids, self.database
+        self.receivers = Receivers(clock)
+        self.engine = ByHand()
+        self.vault = Vault(b"a secret of at least thirty-two bytes")
+        self.outbox = Outbox(clock, ids, self.engine)
+        self.recorder = Recorder(clock, ids, self.outbox)
+        self.sender = Sender(Guard(allow_private=False), clock, transport=self.receivers)
+        self.deliverer = self.another_deliverer()
+        self.webhooks = Webhooks(
+            database,
+            clock,
+            ids,
+            self.engine,
+            self.vault,
+            self.outbox,
+            self.deliverer,
+            self.sender,
+            Idempotency(database, clock),
+        )
+
+    def another_deliverer(self) -> Deliverer:
+        """Make a deliverer, as a further process would have one."""
+        made = Deliverer(
+            self.database,
+            self.clock,
+            self.ids,
+            self.engine,
+            self.recorder,
+            self.vault,
+            self.sender,
+            secrets=[SECRET],
+        )
+        made.register()
+        return made
+
+    async def instance(self, url: str | None = FIRST) -> str:
+        """Put an instance on record; its first event is told."""
+        now = self.clock.now()
+        instance = Instance(
+            id=self.ids.instance(now),
+            name="my-instance",
+            status=InstanceStatus.CREATING,
+            product_name="gpu-basic",
+            template_id="tmpl-12345",
+            gpu_num=1,
+            rootfs_size=60,
+            region="CN-HK-01",
+            billing_mode=BillingMode.ON_DEMAND,
+            created_at=now,
+            updated_at=now,
+            webhook_url=url,
+        )
+
+        def write(connection: Connection) -> None:
+            instances.insert(connection, instance, b"sealed")
+            self.recorder.append(connection, instance, None, EventType.CREATED)
+
+        await self.database.write(write)
+        return instance.id
+
+    async def happen(self, instance_id: str, *types: EventType) -> None:
+        """Append events to an instance's log."""
+
+        def write(connection: Connection) -> None:
+            instance = instances.lock(connection, instance_id)
+            assert instance is not None
+            for event_type in types:
+                self.recorder.append(connection, instance, None, event_type)
+
+        await self.database.write(write)
+
+    async def work(self) -> None:
+        """Do what is due, until nothing is."""
+        for _ in range(1000):
+            keys = await self.database.read(
+                lambda connection: self.engine.due(connection, self.clock.now(), 100)
+            )
+            if not keys:
+                return
+            await asyncio.gather(*(self.engine.handler(key) for key in keys))
+        raise AssertionError("there is always something due")
+
+    async def after(self, seconds: float) -> None:
+        """Let virtual time pass, and do what is due then."""
+        await self.clock.advance(seconds)
+        await self.work()
+
+    async def deliveries(self, instance_id: str) -> Sequence[Delivery]:
+        """List what was told of an instance."""
+        return (await self.webhooks.of_instance(instance_id)).deliveries
+
+    async def statuses(self, instance_id: str) -> list[str]:
+        """List what became of what was told of an instance."""
+        return [one.status.value for one in await self.deliveries(instance_id)]
+
+    async def log(self, instance_id: str) -> list[str]:
+        """List the types of an instance's events."""
+        found = await self.database.read(lambda c: events.of_instance(c, instance_id))
+        return [event.type.value for event in found]
+
+    async def waiting(self) -> int | None:
+        """Tell since when the oldest message waits."""
+        return await self.database.read(deliveries.oldest_waiting)
+
+
+def verify(message: Received, secret: str) -> None:
+    """Have the independent verifier judge a message at the virtual time of its arrival.
+
+    Raises:
+        WebhookVerificationError: it is not what it should be.
+    """
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Then:
+            return cls.fromtimestamp(message.at / 1000, tz or UTC)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(standardwebhooks.webhooks, "datetime", Then)
+        Verifier(secret).verify(message.body, dict(message.headers))

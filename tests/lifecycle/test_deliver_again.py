@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done about webhooks by hand: changed, rotated, tested, sent again."""
+
+from __future__ import annotations
+
+import pytest
+from standardwebhooks import WebhookVerificationError
+
+from novitai.clock import ManualClock
+from novitai.domain.event import EventType
+from novitai.domain.webhook import DeliveryStatus
+from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
+from novitai.errors import Conflict, NotFound, ValidationFailed
+from novitai.lifecycle.idempotency import IdempotencyKey, Reply
+from novitai.store import webhooks
+from novitai.store.database import Database
+from tests.lifecycle.delivery_rig import FIRST, SECOND, Rig, verify
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def rig(database: Database, clock: ManualClock) -> Rig:
+    """Deliveries on each store in turn."""
+    return Rig(database, clock)
+
+
+def count(number: int) -> Reply:
+    """Render how many messages a replay makes."""
+    return Reply(202, {}, str(number).encode())
+
+
+def plain(_thing: object) -> Reply:
+    """Render nothing."""
+    return Reply(202, {}, b"")
+
+
+async def all_dead(rig: Rig) -> tuple[str, str]:
+    """Make a webhook whose three messages are dead, of an instance; return both ids."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    instance_id = await rig.instance(None)
+    await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
+    rig.receivers.reactions[FIRST] = 410
+    await rig.work()
+    assert await rig.statuses(instance_id) == ["dead"] * 3
+    rig.receivers.reactions[FIRST] = 200
+    rig.receivers.received.clear()
+    return made.webhook.id, instance_id
+
+
+async def test_a_dead_message_can_be_sent_again(rig: Rig) -> None:
+    """With the id it had, as soon as the webhook is enabled."""
+    webhook_id, instance_id = await all_dead(rig)
+    second = (await rig.deliveries(instance_id))[1]
+    with pytest.raises(Conflict, match="switched off"):
+        await rig.webhooks.redeliver(second.id, reply=plain)
+    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
+    await rig.webhooks.redeliver(second.id, reply=plain)
+    await rig.work()
+    assert [one.id for one in rig.receivers.received] == [second.id]
+    assert await rig.statuses(instance_id) == ["dead", "delivered", "dead"]
+
+
+async def test_what_was_delivered_can_be_sent_again(rig: Rig) -> None:
+    """A receiver that lost a message gets it once more, id and body unchanged."""
+    instance_id = await rig.instance()
+    await rig.work()
+    (delivery,) = await rig.deliveries(instance_id)
+    await rig.webhooks.redeliver(delivery.id, reply=plain)
+    await rig.work()
+    first, second = rig.receivers.received
+    assert (first.id, first.body) == (second.id, second.body)
+    (delivery,) = await rig.deliveries(instance_id)
+    assert len(delivery.attempts) == 2
+    with pytest.raises(NotFound, match="msg_none"):
+        await rig.webhooks.redeliver("msg_none", reply=plain)
+
+
+async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
+    """A message that waits for its next try is tried at once, and so is what it waits behind."""
+    instance_id = await rig.instance()
+    await rig.happen(instance_id, EventType.STARTING)
+    rig.receivers.reactions[FIRST] = 500
+    await rig.work()
+    await rig.after(6)
+    rig.receivers.reactions[FIRST] = 200
+    last = (await rig.deliveries(instance_id))[-1]
+    await rig.webhooks.redeliver(last.id, reply=plain)
+    await rig.work()
+    assert rig.receivers.types() == ["created", "created", "created", "starting"]
+
+
+async def test_the_url_of_an_instance_is_used_again_when_asked_for(rig: Rig) -> None:
+    """Nothing else could enable it: sending one of its messages again does."""
+    instance_id = await rig.instance()
+    rig.receivers.reactions[FIRST] = 410
+    await rig.work()
+    rig.receivers.reactions[FIRST] = 200
+    (delivery,) = await rig.deliveries(instance_id)
+    await rig.webhooks.redeliver(delivery.id, reply=plain)
+    await rig.happen(instance_id, EventType.STARTING)
+    await rig.work()
+    assert await rig.statuses(instance_id) == ["delivered", "delivered"]
+
+
+async def test_a_replay_sends_everything_since_a_time_in_order(rig: Rig) -> None:
+    """What was delivered, what died, and what was never told; each message keeps its id."""
+    began = rig.clock.now()
+    webhook_id, instance_id = await all_dead(rig)
+    ids = [one.id for one in await rig.deliveries(instance_id)]
+    await rig.clock.advance(60)
+    later = rig.clock.now()
+    await rig.happen(instance_id, EventType.STOPPING)
+    with pytest.raises(Conflict, match="switched off"):
+        await rig.webhooks.replay(webhook_id, began, reply=count)
+    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
+    assert (await rig.webhooks.replay(webhook_id, later, reply=count)).body == b"1"
+    await rig.work()
+    assert rig.receivers.types() == ["stopping"]
+    assert (await rig.webhooks.replay(webhook_id, began, reply=count)).body == b"4"
+    await rig.work()
+    assert rig.receivers.types()[1:] == ["created", "starting", "running", "stopping"]
+    assert [one.id for one in rig.receivers.received[1:4]] == ids
+
+
+async def test_a_replay_is_done_once_for_one_key(rig: Rig) -> None:
+    """The same request with its `Idempotency-Key` sends nothing more."""
+    webhook_id, _ = await all_dead(rig)
+    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
+    key = IdempotencyKey("key_1", "POST /api/webhooks/x/replay", "once", "digest")
+    for _ in range(2):
+        await rig.webhooks.replay(webhook_id, 0, reply=count, idempotency=key)
+        await rig.work()
+    assert len(rig.receivers.received) == 3
+
+
+async def test_two_secrets_sign_during_a_rotation(rig: Rig) -> None:
+    """For 24 hours messages carry both signatures, afterwards that of the new secret alone."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    rotated = await rig.webhooks.rotate(made.webhook.id)
+    assert rotated.secret != made.secret
+    instance_id = await rig.instance(None)
+    await rig.work()
+    (message,) = rig.receivers.received
+    assert len(message.headers["webhook-signature"].split(" ")) == 2
+    verify(message, made.secret)
+    verify(message, rotated.secret)
+    await rig.clock.advance(DAY + 1)
+    await rig.happen(instance_id, EventType.STARTING)
+    await rig.work()
+    message = rig.receivers.received[-1]
+    verify(message, rotated.secret)
+    with pytest.raises(WebhookVerificationError):
+        verify(message, made.secret)
+
+
+async def test_secrets_are_stored_sealed_and_shown_once(rig: Rig) -> None:
+    """The row holds no secret in the clear, and the same request does not show it again."""
+    key = IdempotencyKey("key_1", "POST /api/webhooks", "once", "digest")
+    made = await rig.webhooks.create(WebhookRequest(FIRST), idempotency=key)
+    sealed = await rig.database.read(lambda c: webhooks.load_sealed(c, made.webhook.id))
+    assert sealed.secret is not None
+    assert made.secret.encode() not in sealed.secret
+    assert made.secret not in repr(made)
+    with pytest.raises(Conflict) as caught:
+        await rig.webhooks.create(WebhookRequest(FIRST), idempotency=key)
+    assert caught.value.code == "IDEMPOTENCY_NOT_REPLAYABLE"
+    assert caught.value.details == {"id": made.webhook.id}
+
+
+async def test_switching_off_gives_up_what_waits(rig: Rig) -> None:
+    """Nothing is sent to a webhook that is off or deleted, however long it waited."""
+    instance_id = await rig.instance(None)
+    rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
+    off = await rig.webhooks.create(WebhookRequest(FIRST))
+    gone = await rig.webhooks.create(WebhookRequest(SECOND))
+    await rig.happen(instance_id, EventType.STARTING)
+    await rig.work()
+    await rig.webhooks.change(off.webhook.id, WebhookChange(enabled=False))
+    await rig.webhooks.delete(gone.webhook.id, reply=plain)
+    await rig.after(DAY)
+    assert len(rig.receivers.received) == 2
+    assert await rig.statuses(instance_id) == ["dead", "dead"]
+    assert (await rig.webhooks.get(off.webhook.id)).off_reason == "requested"
+    with pytest.raises(NotFound):
+        await rig.webhooks.get(gone.webhook.id)
+    assert [one.id for one in (await rig.webhooks.page()).webhooks] == [off.webhook.id]
+
+
+async def test_a_new_url_gets_what_waits_at_once(rig: Rig) -> None:
+    """Whoever corrects a URL does not wait for the table."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    rig.receivers.reactions[FIRST] = 404
+    await rig.instance(None)
+    await rig.work()
+    await rig.after(6)
+    await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+    await rig.work()
+    assert rig.receivers.types(SECOND) == ["created"]
+
+
+async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
+    """It says what came of it, is signed, is no event, and works while the webhook is off."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST, enabled=False))
+    tested = await rig.webhooks.test(made.webhook.id)
+    (message,) = rig.receivers.received
+    verify(message, made.secret)
+    assert message.json["type"] == "webhook.test"
+    assert (tested.delivered, tested.attempt.status_code) == (True, 200)
+    rig.receivers.reactions[FIRST] = 500
+    tested = await rig.webhooks.test(made.webhook.id)
+    assert (tested.delivered, tested.attempt.error) == (False, "The receiver answered 500")
+    await rig.after(DAY)
+    assert len(rig.receivers.received) == 2
+
+
+async def test_deliveries_are_listed_in_pages(rig: Rig) -> None:
+    """Of an instance oldest first, of a webhook newest first; filtered, and with a way on."""
+    made = await rig.webhooks.create(WebhookRequest(SECOND))
+    instance_id = await rig.instance()
+    await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
+    await rig.work()
+    first = await rig.webhooks.of_instance(instance_id, limit=4)
+    rest = await rig.webhooks.of_instance(instance_id, limit=4, cursor=first.next_cursor)
+    assert rest.next_cursor is None
+    both = [*first.deliveries, *rest.deliveries]
+    types = [one.event_type.value.removeprefix("instance.") for one in both]
+    assert types == ["created", "created", "starting", "starting", "running", "running"]
+    newest = await rig.webhooks.of_webhook(made.webhook.id, limit=1)
+    assert newest.deliveries[0].event_type is EventType.RUNNING
+    rest = await rig.webhooks.of_webhook(made.webhook.id, cursor=newest.next_cursor)
+    assert [one.event_type for one in rest.deliveries] == [EventType.STARTING, EventType.CREATED]
+    dead = await rig.webhooks.of_webhook(made.webhook.id, status=DeliveryStatus.DEAD)
+    assert not dead.deliveries
+    for wrong in ("x", "1.2.3", "99999999999999999999.a"):
+        with pytest.raises(ValidationFailed):
+            await rig.webhooks.of_instance(instance_id, cursor=wrong)
+
+
+async def test_no_more_tries_are_kept_than_anybody_reads(rig: Rig) -> None:
+    """The latest 50 tries of a message stay on record."""
+    instance_id = await rig.instance()
+    (delivery,) = await rig.deliveries(instance_id)
+    for _ in range(55):
+        await rig.webhooks.redeliver(delivery.id, reply=plain)
+        await rig.after(1)
+    (delivery,) = await rig.deliveries(instance_id)
+    assert len(delivery.attempts) == 50
+    assert delivery.attempts[-1].at == rig.clock.now()

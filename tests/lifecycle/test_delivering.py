@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How messages arrive: signed, in order, by the retry table, whatever receivers do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+from sqlalchemy import Connection
+from standardwebhooks import WebhookVerificationError
+
+from novitai.clock import ManualClock, iso
+from novitai.domain.event import EventType
+from novitai.domain.webhook import PAUSES
+from novitai.domain.webhook_requests import WebhookRequest
+from novitai.store import webhook_lines
+from novitai.store.database import Database
+from tests.lifecycle.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def rig(database: Database, clock: ManualClock) -> Rig:
+    """Deliveries on each store in turn."""
+    return Rig(database, clock)
+
+
+async def test_a_message_arrives_signed_and_whole(rig: Rig) -> None:
+    """The body is type, timestamp and the view; the independent verifier accepts it."""
+    instance_id = await rig.instance()
+    await rig.work()
+    (message,) = rig.receivers.received
+    verify(message, SECRET)
+    assert set(message.json) == {"type", "timestamp", "data"}
+    assert message.json["type"] == "instance.created"
+    assert message.json["data"]["id"] == instance_id
+    (delivery,) = await rig.deliveries(instance_id)
+    assert (delivery.id, delivery.status, delivery.url) == (message.id, "delivered", FIRST)
+    (made,) = delivery.attempts
+    assert (made.at, made.status_code, made.error) == (rig.clock.now(), 200, None)
+    assert made.response == "seen"
+
+
+async def test_what_was_tampered_with_is_refused(rig: Rig) -> None:
+    """A changed byte, an old timestamp and a wrong secret are refused by the verifier."""
+    await rig.instance()
+    await rig.work()
+    (message,) = rig.receivers.received
+    changed = message.body.replace(b"my-instance", b"my-instancE")
+    with pytest.raises(WebhookVerificationError, match="No matching"):
+        verify(replace(message, body=changed), SECRET)
+    with pytest.raises(WebhookVerificationError, match="too old"):
+        verify(replace(message, at=message.at + 301_000), SECRET)
+    with pytest.raises(WebhookVerificationError, match="No matching"):
+        verify(message, SECRET[:-1] + "9")
+
+
+async def test_the_retry_table(rig: Rig) -> None:
+    """At once, then 5 s to 24 h, each from the try before, ±10 %; then dead, and the next goes."""
+    instance_id = await rig.instance()
+    await rig.happen(instance_id, EventType.STARTING)
+    rig.receivers.reactions[FIRST] = 500
+    await rig.work()
+    assert PAUSES == (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+    assert list(PAUSES) == [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
+        assert len(rig.receivers.received) == number
+        await rig.after(pause * 0.89)
+        assert len(rig.receivers.received) == number, f"came before {pause} s"
+        await rig.after(pause * 0.22)
+    assert rig.receivers.types() == ["created"] * 10 + ["starting"]
+    assert await rig.statuses(instance_id) == ["dead", "pending"]
+    assert len({one.id for one in rig.receivers.received[:10]}) == 1
+    assert len({one.body for one in rig.receivers.received[:10]}) == 1
+    for message in rig.receivers.received:
+        verify(message, SECRET)
+
+
+async def test_order_is_kept_per_instance_and_receiver(rig: Rig) -> None:
+    """A message waits for the one before it; other receivers and other instances do not."""
+    held = await rig.instance()
+    other = await rig.webhooks.create(WebhookRequest(SECOND))
+    await rig.happen(held, EventType.STARTING, EventType.RUNNING)
+    rig.receivers.reactions[FIRST] = 503
+    await rig.work()
+    assert rig.receivers.types(FIRST) == ["created"]
+    assert rig.receivers.types(SECOND) == ["starting", "running"]
+    rig.receivers.reactions[FIRST] = 204
+    await rig.after(6)
+    assert rig.receivers.types(FIRST) == ["created", "created", "starting", "running"]
+    for message in rig.receivers.at(SECOND):
+        verify(message, other.secret)
+
+
+async def test_a_success_makes_what_waits_for_the_receiver_due_at_once(rig: Rig) -> None:
+    """Other instances' messages to it follow at once; those to others keep to their table."""
+    waiting, elsewhere = await rig.instance(), await rig.instance(SECOND)
+    rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
+    await rig.work()
+    await rig.after(6)
+    assert len(rig.receivers.received) == 4
+    rig.receivers.reactions.update({FIRST: 200, SECOND: 200})
+    fresh = await rig.instance()
+    await rig.after(1)
+    assert await rig.statuses(waiting) == await rig.statuses(fresh) == ["delivered"]
+    assert await rig.statuses(elsewhere) == ["pending"]
+
+
+async def test_an_early_try_uses_up_none_of_the_table(rig: Rig) -> None:
+    """What a working receiver refuses is not dead before its time, nor hurried in a loop."""
+    refused = await rig.instance()
+
+    async def refuse_that_one() -> int:
+        return 500 if rig.receivers.received[-1].json["data"]["id"] == refused else 200
+
+    rig.receivers.reactions[FIRST] = refuse_that_one
+    await rig.work()
+    await rig.after(6)
+    for _ in range(40):
+        await rig.instance()
+        await rig.after(1)
+    (delivery,) = await rig.deliveries(refused)
+    assert delivery.status == "pending"
+    assert 4 <= len(delivery.attempts) <= 7
+    assert delivery.due_at - delivery.attempts[1].at > 269_000
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        ("60", 60, 60.2),
+        ("1", 4.4, 5.6),
+        ("nonsense", 4.4, 5.6),
+        ("-5", 4.4, 5.6),
+        ("999999999999", DAY, DAY + 1),
+        ("date", 119, 121),
+    ],
+)
+async def test_retry_after_is_honoured(rig: Rig, value: str, least: float, most: float) -> None:
+    """Nothing comes sooner than the receiver asked (a day at most), or than the table says."""
+    if value == "date":
+        moment = datetime.fromtimestamp(rig.clock.now() / 1000 + 120, UTC)
+        value = format_datetime(moment, usegmt=True)
+    instance_id = await rig.instance()
+    rig.receivers.reactions[FIRST] = (503, {"Retry-After": value})
+    await rig.work()
+    (delivery,) = await rig.deliveries(instance_id)
+    assert least <= (delivery.due_at - rig.clock.now()) / 1000 <= most
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 404, 409, 422, 429, 500])
+async def test_every_answer_but_2xx_is_tried_again(rig: Rig, status: int) -> None:
+    """Redirects are failures and are not followed; refusals are tried again like any failure."""
+    instance_id = await rig.instance()
+    rig.receivers.reactions[FIRST] = (status, {"Location": SECOND})
+    await rig.work()
+    await rig.after(6)
+    assert len(rig.receivers.at(FIRST)) == 2
+    assert not rig.receivers.at(SECOND)
+    (delivery,) = await rig.deliveries(instance_id)
+    assert [one.status_code for one in delivery.attempts] == [status, status]
+    assert delivery.attempts[0].error == f"The receiver answered {status}"
+
+
+async def test_410_ends_a_webhook(rig: Rig) -> None:
+    """What waits for it is given up, an event says so, and nothing more is written for it."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    instance_id = await rig.instance(None)
+    await rig.happen(instance_id, EventType.STARTING)
+    rig.receivers.reactions[FIRST] = 410
+    await rig.work()
+    await rig.happen(instance_id, EventType.RUNNING)
+    await rig.after(DAY)
+    assert rig.receivers.types() == ["created"]
+    assert await rig.statuses(instance_id) == ["dead", "dead"]
+    assert (await rig.webhooks.get(made.webhook.id)).off_reason == "gone"
+    assert (await rig.log(instance_id)).count("webhook.switched_off") == 1
+
+
+async def test_a_new_instance_brings_its_url_back(rig: Rig) -> None:
+    """The URL of an instance that answered 410 is used again for whoever asks for it anew."""
+    first = await rig.instance()
+    rig.receivers.reactions[FIRST] = 410
+    await rig.work()
+    await rig.happen(first, EventType.STARTING)
+    rig.receivers.reactions[FIRST] = 200
+    second = await rig.instance()
+    await rig.happen(second, EventType.STARTING)
+    await rig.work()
+    assert await rig.statuses(first) == ["dead"]
+    assert await rig.statuses(second) == ["delivered", "delivered"]
+
+
+async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
+    """With an event, once; a success in between begins the count anew."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    instance_id = await rig.instance(None)
+    rig.receivers.reactions[FIRST] = 500
+    for _ in range(4):
+        await rig.after(DAY)
+        await rig.happen(instance_id, EventType.STARTING)
+    assert (await rig.webhooks.get(made.webhook.id)).enabled
+    rig.receivers.reactions[FIRST] = 200
+    await rig.after(DAY)
+    rig.receivers.reactions[FIRST] = 500
+    await rig.happen(instance_id, EventType.STARTING)
+    for _ in range(4):
+        await rig.after(DAY)
+        await rig.happen(instance_id, EventType.STARTING)
+    assert (await rig.webhooks.get(made.webhook.id)).enabled
+    await rig.after(2.1 * DAY)
+    shown = await rig.webhooks.get(made.webhook.id)
+    assert (shown.enabled, shown.off_reason) == (False, "failing")
+    assert (await rig.log(instance_id)).count("webhook.switched_off") == 1
+    assert await rig.waiting() is None
+
+
+async def test_only_what_is_wanted_is_told(rig: Rig) -> None:
+    """Types that were not asked for, webhooks that are off, and events of ours are left out."""
+    await rig.webhooks.create(WebhookRequest(FIRST, (EventType.RUNNING,)))
+    await rig.webhooks.create(WebhookRequest(SECOND, enabled=False))
+    instance_id = await rig.instance(None)
+    await rig.happen(
+        instance_id, EventType.STARTING, EventType.RUNNING, EventType.DRIFT, EventType.CLEANED_UP
+    )
+    await rig.work()
+    assert rig.receivers.types(FIRST) == ["running"]
+    assert not rig.receivers.at(SECOND)
+
+
+async def test_no_event_no_message(rig: Rig) -> None:
+    """What is rolled back with its event is never sent."""
+    instance_id = await rig.instance()
+    await rig.work()
+
+    def fail(connection: object) -> None:
+        raise ZeroDivisionError
+
+    rig.outbox._jobs, kept = _Failing(fail), rig.outbox._jobs  # type: ignore[assignment]
+    with pytest.raises(ZeroDivisionError):
+        await rig.happen(instance_id, EventType.STARTING)
+    rig.outbox._jobs = kept
+    await rig.work()
+    assert rig.receivers.types() == ["created"]
+    assert await rig.log(instance_id) == ["instance.created"]
+
+
+class _Failing:
+    def __init__(self, fail: object) -> None:
+        self._fail = fail
+
+    def nudge(self, connection: object, name: str, key: str) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(rig: Rig) -> None:
+    """While one process sends, another finds nothing; what the first learns too late is dropped."""
+    instance_id = await rig.instance()
+    await rig.happen(instance_id, EventType.STARTING)
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> int:
+        begun.set()
+        await gate.wait()
+        return 500
+
+    rig.receivers.reactions[FIRST] = hang
+    (line_id,) = set(rig.engine.nudged)
+    slow, quick = rig.deliverer, rig.another_deliverer()
+    sending = asyncio.create_task(slow.run(line_id))
+    await begun.wait()
+    await quick.run(line_id)
+    assert rig.receivers.types() == ["created"]
+    rig.receivers.reactions[FIRST] = 200
+    await rig.after(23)
+    assert rig.receivers.types() == ["created", "created", "starting"]
+    gate.set()
+    await sending
+    assert await rig.statuses(instance_id) == ["delivered", "delivered"]
+    assert slow.metrics.fenced == 1
+
+
+async def test_who_comes_to_send_too_late_does_not(rig: Rig) -> None:
+    """A process that stood still after its claim gives it back: its lease may be over."""
+    await rig.instance()
+    (line_id,) = set(rig.engine.nudged)
+    claim = rig.deliverer._claim
+    sent_at_claims: list[int] = []
+
+    def slow_at_first(connection: Connection, line_id: str) -> object:
+        found = claim(connection, line_id)
+        sent_at_claims.append(len(rig.receivers.received))
+        if len(sent_at_claims) == 1:
+            rig.clock._now_ms += 6000
+        return found
+
+    rig.deliverer._claim = slow_at_first  # type: ignore[method-assign, assignment]
+    await rig.deliverer.run(line_id)
+    assert sent_at_claims == [0, 0]
+    assert rig.receivers.types() == ["created"]
+
+
+async def test_a_stop_gives_the_line_back(rig: Rig) -> None:
+    """A sending that is cancelled can be taken up at once."""
+    await rig.instance()
+    begun = asyncio.Event()
+
+    async def hang() -> int:
+        begun.set()
+        await asyncio.Event().wait()
+        return 200
+
+    rig.receivers.reactions[FIRST] = hang
+    (line_id,) = set(rig.engine.nudged)
+    sending = asyncio.create_task(rig.deliverer.run(line_id))
+    await begun.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    rig.receivers.reactions[FIRST] = 200
+    await rig.work()
+    assert rig.receivers.types() == ["created", "created"]
+
+
+async def test_leases_of_a_process_that_died_are_given_back_at_the_start(rig: Rig) -> None:
+    """The one process of an embedded store need not wait for the leases of the one before."""
+    await rig.instance()
+    (line_id,) = set(rig.engine.nudged)
+    now = rig.clock.now()
+    await rig.database.write(lambda c: webhook_lines.claim(c, line_id, now=now, until=now + 60_000))
+    await rig.work()
+    assert not rig.receivers.received
+    assert await rig.database.write(webhook_lines.release_all) == 1
+    await rig.work()
+    assert rig.receivers.types() == ["created"]
+
+
+async def test_the_age_of_what_waits_is_known(rig: Rig) -> None:
+    """The oldest undelivered message has an age; none has none."""
+    await rig.instance()
+    rig.receivers.reactions[FIRST] = 500
+    await rig.after(2)
+    assert await rig.webhooks.oldest_waiting_seconds() == 2.0
+    rig.receivers.reactions[FIRST] = 200
+    await rig.after(6)
+    assert await rig.webhooks.oldest_waiting_seconds() == 0.0
+    assert rig.deliverer.metrics.snapshot() == {
+        "delivered": 1,
+        "refused": 1,
+        "unreachable": 0,
+        "gone": 0,
+    }
+
+
+async def test_a_message_keeps_the_time_of_its_event(rig: Rig) -> None:
+    """However late it comes, its timestamp is when the thing happened; the signature's is now."""
+    began = rig.clock.now()
+    await rig.instance()
+    await rig.after(100)
+    (message,) = rig.receivers.received
+    assert message.json["timestamp"] == iso(began)
+    assert message.headers["webhook-timestamp"] == str((began + 100_000) // 1000)
