@@ -276,10 +276,12 @@ class HistoryRoutes:
         fields = query_fields(call)
         since = fields.read("since", cursor, None)
         most = fields.read("limit", limit, MAX_LIMIT)
-        # A cursor is the id of an event too, and further on than where the reading began.
-        after = fields.read("cursor", cursor, since)
+        after = fields.read("cursor", cursor, None)
         fields.finish()
-        return _events(call, await self._history.since(after, limit=most))
+        if after is None:
+            return _events(call, await self._history.since(since, limit=most))
+        # A cursor is the id of an event too, and further on than where the reading began.
+        return _events(call, await self._history.since(after, limit=most, field="cursor"))
 
     async def operation(self, call: Call) -> Response:
         """Read an operation, running or over: `outcome` says how it ended."""

@@ -77,15 +77,22 @@ class History:
 
         return await self._database.read(load)
 
-    async def since(self, event_id: str | None = None, *, limit: int = MAX_PAGE) -> EventPage:
+    async def since(
+        self, event_id: str | None = None, *, limit: int = MAX_PAGE, field: str = "since"
+    ) -> EventPage:
         """List the events of all instances after one of them.
 
+        Args:
+            event_id: The event; the beginning, where none is named.
+            limit: How many to list.
+            field: How the client named the event, for the refusal.
+
         Raises:
-            ValidationFailed: `since` is not the id of an event.
+            ValidationFailed: there is no such event.
         """
 
         def load(connection: Connection) -> EventPage:
-            after = _after(connection, event_id, "since")
+            after = _after(connection, event_id, field)
             return _page(events.since(connection, after=after, limit=limit + 1), limit)
 
         return await self._database.read(load)

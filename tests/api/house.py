@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole application behind HTTP, with rows as a test needs them and nobody working on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import httpx2
+import orjson
+from sqlalchemy import Connection
+
+from novitai.app import Application
+from novitai.clock import ManualClock
+from novitai.domain.api_key import KeyRequest, Scope
+from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.domain.operation import Operation, OperationKind
+from novitai.store import instances, operations
+
+T = TypeVar("T")
+
+UPSTREAM_WORDS: Mapping[InstanceStatus, str] = {
+    InstanceStatus.STARTING: "starting",
+    InstanceStatus.RUNNING: "running",
+    InstanceStatus.STOPPING: "stopping",
+    InstanceStatus.STOPPED: "exited",
+    InstanceStatus.MIGRATING: "migrating",
+    InstanceStatus.FAILED: "exited",
+    InstanceStatus.TERMINATING: "removing",
+    InstanceStatus.TERMINATED: "removed",
+}
+
+
+@dataclass
+class Http:
+    """A client of an application, with a key of each scope."""
+
+    app: Application
+    client: httpx2.AsyncClient
+    keys: Mapping[Scope, str]
+
+    @classmethod
+    async def open(cls, app: Application) -> Http:
+        """Make keys and a client."""
+        keys = {}
+        for scope in Scope:
+            made = await app.keys.create(KeyRequest(f"the {scope} key", frozenset({scope})))
+            keys[scope] = made.text
+        transport = httpx2.ASGITransport(app=app.api(), client=("127.0.0.1", 50000))
+        return cls(app, httpx2.AsyncClient(transport=transport, base_url="http://novitai"), keys)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: Scope | None = Scope.WRITE,
+        body: object = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Send one request, with a key unless `scope` is None."""
+        sent = dict(headers or {})
+        if scope is not None:
+            sent["Authorization"] = f"Bearer {self.keys[scope]}"
+        if body is not None:
+            content = orjson.dumps(body)
+            sent["Content-Type"] = "application/json"
+        return await self.client.request(method, path, content=content, headers=sent)
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        await self.client.aclose()
+        await self.app.keys.settle()
+
+
+@dataclass
+class House(Http):
+    """An application that accepts and reads; nothing is carried out."""
+
+    clock: ManualClock = None  # type: ignore[assignment]  # set by `over`
+    count: int = 0
+
+    @classmethod
+    async def over(cls, app: Application, clock: ManualClock) -> House:
+        """Make keys and a client."""
+        http = await Http.open(app)
+        return cls(http.app, http.client, http.keys, clock)
+
+    async def have(
+        self, status: InstanceStatus = InstanceStatus.RUNNING, *, bought: bool = True, **more: Any
+    ) -> str:
+        """Have an instance with a status; `more` is columns."""
+        self.count += 1
+        now = self.clock.now()
+        made = Instance(
+            id=f"inst_1_{self.count:010}",
+            name="my-instance",
+            status=InstanceStatus.CREATING,
+            product_name="gpu-basic",
+            template_id="tmpl-12345",
+            gpu_num=2,
+            rootfs_size=80,
+            region="US-WEST-01",
+            billing_mode=BillingMode.ON_DEMAND,
+            created_at=now,
+            updated_at=now,
+        )
+        made = replace(made, name=more.pop("name", made.name))
+        columns: dict[str, object] = {"status": status.value, **more}
+        if bought and status is not InstanceStatus.CREATING:
+            columns |= {
+                "upstream_id": f"up-{self.count}",
+                "obs_status": UPSTREAM_WORDS[status],
+                "obs_at": now,
+                "failed": status is InstanceStatus.FAILED,
+                "ready_at": now if status is InstanceStatus.RUNNING else None,
+                "terminated_at": now if status is InstanceStatus.TERMINATED else None,
+            }
+
+        def write(connection: Connection) -> None:
+            instances.insert(connection, made, b"sealed")
+            instances.update_columns(connection, made.id, columns)
+
+        await self.app.database.write(write)
+        if status is InstanceStatus.CREATING:
+            await self.begin(OperationKind.CREATE, made.id, "place")
+        return made.id
+
+    async def turn(self, instance_id: str, status: InstanceStatus) -> None:
+        """Give an instance another status."""
+        await self.app.database.write(
+            lambda connection: instances.update_columns(
+                connection, instance_id, {"status": status.value}
+            )
+        )
+
+    async def begin(self, kind: OperationKind, instance_id: str, phase: str) -> str:
+        """Have an operation that is running."""
+        now = self.clock.now()
+        made = Operation(self.app.ids.prefixed("op"), kind, instance_id, phase, now, now)
+        await self.app.database.write(lambda connection: operations.insert(connection, made))
+        return made.id
+
+    async def through(self, work: Awaitable[T], *, within: float) -> T:
+        """Let virtual time pass until something is done; fail if it is not within that."""
+        task = asyncio.ensure_future(work)
+        end = self.clock.monotonic() + within
+        while not task.done():
+            assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
+            await self.clock.advance(0.05)
+            await asyncio.sleep(0.001)  # threads of the database live in real time
+        return await task

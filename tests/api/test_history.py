@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of events, operations, waiting, and of what is not ours, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from sqlalchemy import Connection
+
+from novitai.api import history
+from novitai.api.lifecycle_schemas import (
+    ListEventsResponse,
+    ListUnmanagedResponse,
+    OperationView,
+)
+from novitai.api.schemas import InstanceDetails
+from novitai.domain.api_key import Scope
+from novitai.domain.event import EventType
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.lifecycle.waiting import LOOK_EVERY
+from novitai.store import coordination, events, operations
+from novitai.store.coordination import Unmanaged
+from tests.api.house import House
+
+S = InstanceStatus
+
+
+def code_of(answer: Any) -> str:
+    """The code of an error."""
+    return str(answer.json()["error"]["code"])
+
+
+def looks(house: House) -> bool:
+    """Whether a look at what is waited for is to come."""
+    return house.app.history._watch.looking
+
+
+async def test_what_is_so_already_is_not_waited_for(house: House) -> None:
+    """200 at once; `running` is what is waited for unless the client says otherwise."""
+    running, failed = await house.have(), await house.have(S.FAILED)
+    for path in (f"{running}/wait", f"{running}/wait?timeout=1", f"{failed}/wait?status=failed"):
+        answer = await house.call("GET", f"/v1/api/instances/{path}", scope=Scope.READ)
+        assert answer.status_code == 200
+        TypeAdapter(InstanceDetails).validate_python(answer.json())
+    assert not looks(house)
+
+
+async def test_a_status_is_waited_for(house: House) -> None:
+    """200 with the instance as soon as it has the status, far beyond the usual 30 seconds."""
+    instance_id = await house.have(S.STARTING)
+    path = f"/api/instances/{instance_id}/wait?timeout=300"
+    waiting = asyncio.ensure_future(house.call("GET", path))
+    began = house.clock.monotonic()
+    with pytest.raises(AssertionError, match="not within"):
+        await house.through(asyncio.shield(waiting), within=40)
+    await house.turn(instance_id, S.RUNNING)
+    answer = await house.through(waiting, within=2)
+    assert (answer.status_code, answer.json()["status"]) == (200, "running")
+    assert 40 <= house.clock.monotonic() - began < 42
+
+
+async def test_time_runs_out(house: House) -> None:
+    """202 with the instance as it is, when the time is up and not before."""
+    instance_id = await house.have(S.STARTING)
+    began = house.clock.monotonic()
+    path = f"/api/instances/{instance_id}/wait?status=running&timeout=2"
+    answer = await house.through(house.call("GET", path), within=4)
+    assert (answer.status_code, answer.json()["status"]) == (202, "starting")
+    assert 2 <= house.clock.monotonic() - began < 2 + 3 * LOOK_EVERY
+
+
+async def test_what_cannot_come_is_not_waited_for(house: House) -> None:
+    """409 with the instance once it has failed or is terminated, at once or while waiting."""
+    for status in (S.FAILED, S.TERMINATED):
+        there = await house.have(status)
+        answer = await house.call("GET", f"/api/instances/{there}/wait")
+        assert (answer.status_code, code_of(answer)) == (409, "INVALID_STATE")
+        shown = answer.json()["error"]["details"]["instance"]
+        assert (shown["id"], shown["status"]) == (there, status)
+        TypeAdapter(InstanceDetails).validate_python(shown)
+        moving = await house.have(S.STARTING)
+        waiting = asyncio.ensure_future(house.call("GET", f"/api/instances/{moving}/wait"))
+        await house.turn(moving, status)
+        assert (await house.through(waiting, within=2)).status_code == 409
+
+
+async def test_a_wrong_wait_is_refused(house: House) -> None:
+    """404 for an unknown instance, 400 for a status or time that is none."""
+    missing = await house.call("GET", "/api/instances/inst_1_nope/wait")
+    assert (missing.status_code, code_of(missing)) == (404, "INSTANCE_NOT_FOUND")
+    instance_id = await house.have()
+    for query in ("status=happy", "timeout=0", "timeout=301", "timeout=1.5", "timeout=", "sec=3"):
+        answer = await house.call("GET", f"/api/instances/{instance_id}/wait?{query}")
+        assert answer.status_code == 400
+        assert answer.json()["error"]["details"][0]["field"] == query.partition("=")[0]
+
+
+async def test_however_many_wait_one_looks(house: House) -> None:
+    """Forty that wait for ten instances cost one read a look, not forty."""
+    ids = [await house.have(S.STARTING) for _ in range(10)]
+    waiting = [
+        asyncio.ensure_future(house.call("GET", f"/api/instances/{ids[number % 10]}/wait"))
+        for number in range(40)
+    ]
+    for _ in range(100):
+        await asyncio.sleep(0.002)
+    reads = 0
+    read = house.app.database.read
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(*arguments, **options)
+
+    house.app.database.read = counted  # type: ignore[method-assign]  # counts, and goes on
+    with pytest.raises(AssertionError, match="not within"):
+        await house.through(asyncio.shield(waiting[0]), within=5)
+    assert 5 <= reads <= 5 / LOOK_EVERY + 1
+    house.app.database.read = read  # type: ignore[method-assign]
+    for instance_id in ids:
+        await house.turn(instance_id, S.RUNNING)
+    answers = await house.through(asyncio.gather(*waiting), within=3)
+    assert {answer.status_code for answer in answers} == {200}
+    assert not looks(house)
+
+
+async def test_a_client_that_goes_away_is_forgotten_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is free, and nobody looks for it any more, without any time passing."""
+    monkeypatch.setattr(history, "MAX_WAITING", 1)
+    instance_id = await house.have(S.STARTING)
+    leave = asyncio.Event()
+    sent: list[Any] = []
+    body = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Any:
+        if body:
+            return body.pop()
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = f"/api/instances/{instance_id}/wait"
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("novitai", 80),
+        "root_path": "",
+        "method": "GET",
+        "path": path,
+        "query_string": b"timeout=300",
+        "headers": [(b"authorization", f"Bearer {house.keys[Scope.READ]}".encode())],
+        "client": ("127.0.0.1", 1),
+    }
+    gateway = house.client._transport.app  # type: ignore[attr-defined]
+    waiting = asyncio.ensure_future(gateway(scope, receive, send))
+    while not looks(house):
+        assert not waiting.done(), sent
+        await asyncio.sleep(0.001)
+    crowded = await house.call("GET", path)
+    assert (crowded.status_code, code_of(crowded)) == (503, "OVERLOADED")
+    assert crowded.json()["error"]["retryable"] is True
+    assert crowded.headers["Retry-After"] == "5"
+    leave.set()
+    await waiting
+    assert not looks(house)
+    await house.turn(instance_id, S.RUNNING)
+    assert (await house.call("GET", path)).status_code == 200
+
+
+async def log(house: House, instance_id: str, number: int, first: int = 0) -> list[str]:
+    """Have events happen to an instance; return their ids."""
+    ids = [f"evt_{instance_id[-3:]}_{first + one}" for one in range(number)]
+
+    def write(connection: Connection) -> None:
+        for one in ids:
+            events.append(
+                connection,
+                event_id=one,
+                instance_id=instance_id,
+                event_type=EventType.RUNNING,
+                at=house.clock.now(),
+                data={"id": instance_id, "previousStatus": "starting"},
+            )
+
+    await house.app.database.write(write)
+    return ids
+
+
+async def read_on(house: House, path: str) -> list[str]:
+    """Read a list page by page, by its links; return the ids of what is in it."""
+    seen: list[str] = []
+    while path:
+        answer = await house.call("GET", path, scope=Scope.READ)
+        assert answer.status_code == 200
+        TypeAdapter(ListEventsResponse).validate_python(answer.json())
+        seen += [event["id"] for event in answer.json()["events"]]
+        link = answer.headers.get("Link", "<>")
+        assert ("nextCursor" in answer.json()) is (link != "<>")
+        path = link[1 : link.index(">")]
+    return seen
+
+
+async def test_events_are_read_in_order_and_in_pages(house: House) -> None:
+    """Oldest first, each once; of one instance, of all, and after one that was seen."""
+    first, second = await house.have(S.TERMINATED), await house.have()
+    ids = await log(house, first, 3) + await log(house, second, 2) + await log(house, first, 2, 3)
+    of_first = [*ids[:3], *ids[5:]]
+    for limit in ("", "?limit=2", "?limit=1", "?limit=5"):
+        assert await read_on(house, f"/api/instances/{first}/events{limit}") == of_first
+    assert await read_on(house, "/api/events?limit=3") == ids
+    for number, since in enumerate(ids):
+        after = ids[number + 1 :]
+        assert await read_on(house, f"/api/events?limit=2&since={since}") == after
+        assert await read_on(house, f"/api/events?cursor={since}") == after
+    answer = await house.call("GET", f"/api/instances/{first}/events?limit=1")
+    assert answer.json()["events"] == [
+        {
+            "id": ids[0],
+            "type": "instance.running",
+            "at": "2025-10-09T08:53:20.000Z",
+            "data": {"id": first, "previousStatus": "starting"},
+        }
+    ]
+
+
+async def test_a_wrong_reading_of_events_is_refused(house: House) -> None:
+    """404 for an unknown instance; 400 for what is not the id of an event."""
+    missing = await house.call("GET", "/api/instances/inst_1_nope/events")
+    assert (missing.status_code, code_of(missing)) == (404, "INSTANCE_NOT_FOUND")
+    instance_id = await house.have()
+    for path, field in (
+        (f"/api/instances/{instance_id}/events?cursor=evt_nope", "cursor"),
+        (f"/api/instances/{instance_id}/events?since=evt_nope", "since"),
+        ("/api/events?since=evt_nope", "since"),
+        ("/api/events?cursor=evt_nope", "cursor"),
+        ("/api/events?limit=0", "limit"),
+        ("/api/events?after=evt_1", "after"),
+    ):
+        answer = await house.call("GET", path)
+        assert answer.status_code == 400, path
+        assert answer.json()["error"]["details"][0]["field"] == field
+
+
+async def test_an_operation_is_shown(house: House) -> None:
+    """Running or over, with why it failed and how it ended; what does not apply is absent."""
+    instance_id = await house.have()
+    running = await house.begin(OperationKind.STOP, instance_id, "ask")
+    path = f"/api/operations/{running}"
+    answer = await house.call("GET", path, scope=Scope.READ)
+    TypeAdapter(OperationView).validate_python(answer.json())
+    at = "2025-10-09T08:53:20.000Z"
+    shown = {"id": running, "kind": "stop", "instanceId": instance_id, "phase": "ask"}
+    assert answer.json() == {
+        **shown,
+        "done": False,
+        "attempts": 0,
+        "createdAt": at,
+        "updatedAt": at,
+    }
+
+    def finish(connection: Connection) -> None:
+        operation = operations.load(connection, running)
+        assert operation is not None
+        operations.finish(
+            connection,
+            operation,
+            outcome=Outcome.FAILED,
+            now=house.clock.now() + 1,
+            error=("STOP_FAILED", "It runs on"),
+        )
+
+    await house.app.database.write(finish)
+    over = (await house.call("GET", path)).json()
+    TypeAdapter(OperationView).validate_python(over)
+    assert (over["done"], over["outcome"]) == (True, "failed")
+    assert over["error"] == {"code": "STOP_FAILED", "message": "It runs on"}
+    assert over["updatedAt"] == "2025-10-09T08:53:20.001Z"
+    missing = await house.call("GET", "/api/operations/op_nope")
+    assert (missing.status_code, code_of(missing)) == (404, "OPERATION_NOT_FOUND")
+
+
+async def test_an_operation_is_cancelled(house: House) -> None:
+    """200 with the operation, again for the same key; 409 once it is over."""
+    instance_id = await house.have(S.CREATING)
+    creation = (await house.call("GET", f"/api/instances/{instance_id}")).json()["operation"]["id"]
+    path, key = f"/api/operations/{creation}/cancel", {"Idempotency-Key": "abc"}
+    answer = await house.call("POST", path, headers=key)
+    assert answer.status_code == 200
+    TypeAdapter(OperationView).validate_python(answer.json())
+    assert (answer.json()["done"], answer.json()["outcome"]) == (True, "cancelled")
+    shown = (await house.call("GET", f"/api/instances/{instance_id}")).json()
+    assert shown["status"] == "terminated"
+    again = await house.call("POST", path, headers=key)
+    assert again.content == answer.content
+    assert again.headers["Idempotent-Replayed"] == "true"
+    over = await house.call("POST", path)
+    assert (over.status_code, code_of(over)) == (409, "INVALID_STATE")
+    missing = await house.call("POST", "/api/operations/op_nope/cancel")
+    assert (missing.status_code, code_of(missing)) == (404, "OPERATION_NOT_FOUND")
+
+
+async def test_what_has_begun_to_act_is_not_cancelled(house: House) -> None:
+    """409: a deletion, a step in hand, a call that has left, a listing."""
+    now = house.clock.now()
+    wanted: list[tuple[OperationKind, str, dict[str, object]]] = [
+        (OperationKind.DELETE, "find_out", {}),
+        (OperationKind.STOP, "ask", {"asked_at": now}),
+        (OperationKind.CREATE, "launch", {}),
+    ]
+    made = [
+        Operation(
+            house.app.ids.prefixed("op"), kind, await house.have(), phase, now, now, memory=memory
+        )
+        for kind, phase, memory in wanted
+    ]
+    held = await house.begin(OperationKind.RESTART, await house.have(), "ask")
+    listing = (await house.call("POST", "/api/instances/sync")).json()["operationId"]
+
+    def write(connection: Connection) -> None:
+        for operation in made:
+            operations.insert(connection, operation)
+        assert operations.claim(connection, held, now=now, until=now + 1000)
+
+    await house.app.database.write(write)
+    for operation_id in [*(one.id for one in made), held, listing]:
+        answer = await house.call("POST", f"/api/operations/{operation_id}/cancel")
+        assert (answer.status_code, code_of(answer)) == (409, "INVALID_STATE")
+        shown = (await house.call("GET", f"/api/operations/{operation_id}")).json()
+        assert shown["done"] is False
+
+
+async def test_what_is_not_ours_is_listed_in_pages(house: House) -> None:
+    """Each once, in the order of upstream's ids, in upstream's words."""
+    theirs = [Unmanaged(f"up-{number}", f"theirs-{number}", "running") for number in range(5)]
+    await house.app.database.write(
+        lambda connection: coordination.replace_unmanaged(connection, theirs)
+    )
+    whole = await house.call("GET", "/v1/api/instances/unmanaged", scope=Scope.READ)
+    TypeAdapter(ListUnmanagedResponse).validate_python(whole.json())
+    assert whole.json() == {
+        "instances": [
+            {"upstreamId": one.upstream_id, "name": one.name, "status": "running"} for one in theirs
+        ]
+    }
+    seen, path = [], "/api/instances/unmanaged?limit=2"
+    while path:
+        answer = await house.call("GET", path)
+        seen += answer.json()["instances"]
+        link = answer.headers.get("Link", "<>")
+        path = link[1 : link.index(">")]
+    assert seen == whole.json()["instances"]
+    wrong = await house.call("GET", "/api/instances/unmanaged?status=running")
+    assert wrong.status_code == 400

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the verbs over HTTP: by id, by name, and all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import orjson
+from pydantic import TypeAdapter
+from sqlalchemy import Connection
+
+from novitai.api.lifecycle_schemas import (
+    CredentialsResponse,
+    OperationView,
+    StopAllResponse,
+    SyncResponse,
+    VerbResponse,
+)
+from novitai.api.paths import RESERVED
+from novitai.api.schemas import InstanceDetails
+from novitai.domain.api_key import Scope
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind
+from novitai.store import instances, operations
+from tests.api.conftest import CREATE
+from tests.api.house import House, Http
+from tests.lifecycle.conftest import World
+
+S = InstanceStatus
+
+VERDICTS = [
+    ("start", S.STOPPED, 202, "starting"),
+    ("start", S.FAILED, 202, "starting"),
+    ("start", S.RUNNING, 200, "running"),
+    ("start", S.STARTING, 409, "INVALID_STATE"),
+    ("start", S.STOPPING, 409, "INVALID_STATE"),
+    ("start", S.MIGRATING, 409, "INVALID_STATE"),
+    ("start", S.TERMINATED, 409, "INVALID_STATE"),
+    ("start", S.CREATING, 409, "OPERATION_IN_PROGRESS"),
+    ("stop", S.RUNNING, 202, "stopping"),
+    ("stop", S.STARTING, 202, "stopping"),
+    ("stop", S.STOPPED, 200, "stopped"),
+    ("stop", S.FAILED, 409, "INVALID_STATE"),
+    ("stop", S.TERMINATED, 409, "INVALID_STATE"),
+    ("stop", S.CREATING, 409, "OPERATION_IN_PROGRESS"),
+    ("restart", S.RUNNING, 202, "starting"),
+    ("restart", S.STOPPED, 409, "INVALID_STATE"),
+    ("restart", S.TERMINATING, 409, "INVALID_STATE"),
+    ("restart", S.CREATING, 409, "OPERATION_IN_PROGRESS"),
+    *(("delete", status, 202, "terminating") for status in S if status is not S.TERMINATED),
+    ("delete", S.TERMINATED, 200, "terminated"),
+]
+
+
+async def ask(house: Http, verb: str, instance_id: str, **more: Any) -> httpx2.Response:
+    """Ask for a verb by id."""
+    if verb == "delete":
+        return await house.call("DELETE", f"/api/instances/{instance_id}", **more)
+    return await house.call("POST", f"/api/instances/{instance_id}/{verb}", **more)
+
+
+def told(answer: httpx2.Response) -> str:
+    """What an answer says in one word: the code of an error, or the status."""
+    body = answer.json()
+    return str(body["error"]["code"] if answer.status_code >= 400 else body["status"])
+
+
+async def test_every_verb_in_every_state(house: House) -> None:
+    """202 where it is begun, 200 where it is so already, 409 where it cannot be; by name too."""
+    for number, (verb, status, code, word) in enumerate(VERDICTS):
+        by_id = await house.have(status, name=f"by-id-{number}")
+        answer = await ask(house, verb, by_id)
+        assert (answer.status_code, told(answer)) == (code, word), (verb, status)
+        model: Any = VerbResponse if code == 202 else InstanceDetails
+        if code < 400:
+            TypeAdapter(model).validate_python(answer.json())
+        if status is not S.TERMINATED:  # what is terminated has no name any more
+            await house.have(status, name=f"by-name-{number}")
+            named = {"instanceName": f"by-name-{number}"}
+            answer = await house.call("POST", f"/v1/api/instances/{verb}", body=named)
+            assert (answer.status_code, told(answer)) == (code, word), (verb, status)
+        await house.clock.advance(2)  # the bucket of the key
+
+
+async def test_an_accepted_verb_says_what_it_began(house: House) -> None:
+    """The id, the status it has now, the operation and where to follow it."""
+    instance_id = await house.have()
+    answer = await ask(house, "stop", instance_id)
+    body = answer.json()
+    assert body == {
+        "instanceId": instance_id,
+        "status": "stopping",
+        "operationId": body["operationId"],
+        "message": "Instance stop initiated successfully",
+    }
+    followed = await house.call("GET", answer.headers["Location"], scope=Scope.READ)
+    assert followed.json()["id"] == body["operationId"]
+    assert (followed.json()["kind"], followed.json()["instanceId"]) == ("stop", instance_id)
+
+
+async def test_the_same_verb_twice_is_one_operation(house: House) -> None:
+    """Asked again while it is under way, it names the same operation; another verb is refused."""
+    instance_id = await house.have()
+    first, second = [await ask(house, "stop", instance_id) for _ in range(2)]
+    assert first.json() == second.json()
+    other = await ask(house, "restart", instance_id)
+    assert told(other) == "OPERATION_IN_PROGRESS"
+    assert other.json()["error"]["details"]["operationId"] == first.json()["operationId"]
+
+
+async def test_delete_wins_over_whatever_runs(house: House) -> None:
+    """The operation that ran is cancelled, and says so."""
+    instance_id = await house.have()
+    stop = (await ask(house, "stop", instance_id)).json()["operationId"]
+    answer = await ask(house, "delete", instance_id)
+    assert (answer.status_code, told(answer)) == (202, "terminating")
+    cancelled = (await house.call("GET", f"/api/operations/{stop}")).json()
+    assert (cancelled["done"], cancelled["outcome"]) == (True, "cancelled")
+
+
+async def test_what_is_so_already_is_shown_with_what_runs(house: House) -> None:
+    """200 shows the same as reading it does."""
+    instance_id = await house.have()
+    await house.begin(OperationKind.FOLLOW, instance_id, "watch")
+    answer = await ask(house, "start", instance_id)
+    assert answer.status_code == 200
+    assert answer.json()["operation"]["kind"] == "follow"
+    shown = (await house.call("GET", f"/api/instances/{instance_id}")).json()
+    del shown["observedAt"]
+    assert answer.json() == shown
+
+
+async def test_what_there_is_not_is_not_found(house: House) -> None:
+    """404 INSTANCE_NOT_FOUND, by id and by name."""
+    for verb in ("start", "stop", "restart", "delete"):
+        for answer in (
+            await ask(house, verb, "inst_1_nope"),
+            await house.call("POST", f"/api/instances/{verb}", body={"instanceName": "nope"}),
+        ):
+            assert (answer.status_code, told(answer)) == (404, "INSTANCE_NOT_FOUND")
+
+
+async def test_a_name_that_two_bear_is_ambiguous(house: House) -> None:
+    """409 AMBIGUOUS_NAME with both ids; nothing is done to either."""
+    both = [await house.have(), await house.have()]
+    await house.have(S.TERMINATED)
+    answer = await house.call("POST", "/api/instances/stop", body={"instanceName": "my-instance"})
+    assert (answer.status_code, told(answer)) == (409, "AMBIGUOUS_NAME")
+    assert sorted(answer.json()["error"]["details"]["instanceIds"]) == sorted(both)
+    for instance_id in both:
+        shown = await house.call("GET", f"/api/instances/{instance_id}")
+        assert shown.json()["status"] == "running"
+
+
+WRONG_NAMES: list[tuple[object, str, str]] = [
+    ({}, "INVALID_INSTANCE_NAME", "instanceName"),
+    ({"instanceName": ""}, "INVALID_INSTANCE_NAME", "instanceName"),
+    ({"instanceName": "a b"}, "INVALID_INSTANCE_NAME", "instanceName"),
+    ({"instanceName": 7}, "INVALID_INSTANCE_NAME", "instanceName"),
+    ({"instanceName": None}, "INVALID_INSTANCE_NAME", "instanceName"),
+    ({"instanceName": "my-instance", "force": True}, "VALIDATION_ERROR", "force"),
+]
+
+
+async def test_a_wrong_name_is_refused(house: House) -> None:
+    """400 with the field, and nothing is done."""
+    instance_id = await house.have()
+    for body, code, field in WRONG_NAMES:
+        answer = await house.call("POST", "/api/instances/delete", body=body)
+        assert (answer.status_code, told(answer)) == (400, code), body
+        assert [one["field"] for one in answer.json()["error"]["details"]] == [field]
+    shown = await house.call("GET", f"/api/instances/{instance_id}")
+    assert shown.json()["status"] == "running"
+
+
+async def test_a_body_may_be_absent_but_not_wrong(house: House) -> None:
+    """Nothing and `{}` are the same, whatever the media type says; a misspelt field is refused."""
+    plain = {"Content-Type": "text/plain"}
+    for path in ("{}/stop", "stop-all", "sync"):
+        for content, headers, status in (
+            (None, {}, 202),
+            (b"", plain, 202),
+            (b"{}", {"Content-Type": "application/json"}, 202),
+            (b"{", {"Content-Type": "application/json"}, 400),
+            (b"[]", {"Content-Type": "application/json"}, 400),
+            (b"{}", plain, 415),
+            (b'{"force":true}', {"Content-Type": "application/json"}, 400),
+        ):
+            url = f"/api/instances/{path}".format(await house.have(name="one"))
+            answer = await house.call("POST", url, content=content, headers=headers)
+            assert answer.status_code == status, (url, content, headers)
+            if content and b"force" in content:
+                assert answer.json()["error"]["details"][0]["field"] == "force"
+
+
+async def test_a_fixed_word_is_never_an_id(house: House) -> None:
+    """The wrong method on one is 405 with what is right, not an unknown instance."""
+    for word in RESERVED:
+        allowed = "GET, HEAD" if word == "unmanaged" else "POST"
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            if method in allowed:
+                continue
+            answer = await house.call(method, f"/v1/api/instances/{word}")
+            assert answer.status_code == 405, (method, word)
+            assert answer.headers["Allow"] == allowed
+    for path, allowed in (
+        ("", "GET, HEAD, DELETE"),
+        ("/stop", "POST"),
+        ("/last-used", "PUT"),
+        ("/wait", "GET, HEAD"),
+        ("/events", "GET, HEAD"),
+        ("/credentials", "GET, HEAD"),
+    ):
+        answer = await house.call("PATCH", f"/api/instances/stopper{path}")
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert (await house.call("GET", "/api/instances/a%00b")).status_code == 404
+
+
+async def test_reading_is_not_enough(house: House) -> None:
+    """403 naming `write` for every verb and for passwords; 401 without a key."""
+    instance_id = await house.have()
+    for method, path in (
+        ("POST", f"/api/instances/{instance_id}/start"),
+        ("DELETE", f"/api/instances/{instance_id}"),
+        ("POST", "/api/instances/delete"),
+        ("POST", "/api/instances/stop-all"),
+        ("POST", "/api/instances/sync"),
+        ("PUT", f"/api/instances/{instance_id}/last-used"),
+        ("GET", f"/api/instances/{instance_id}/credentials"),
+        ("POST", "/api/operations/op_1/cancel"),
+    ):
+        answer = await house.call(method, path, scope=Scope.READ)
+        assert (answer.status_code, told(answer)) == (403, "FORBIDDEN")
+        assert answer.json()["error"]["details"] == {"missingScope": "write"}
+        assert (await house.call(method, path, scope=None)).status_code == 401
+
+
+async def count(house: House) -> int:
+    """Count the operations that are not done."""
+    return await house.app.database.read(operations.count_unfinished)
+
+
+async def test_a_replay_is_the_first_answer_byte_by_byte(house: House) -> None:
+    """The same key gives the same bytes and headers, and nothing is done twice."""
+    stopped = await house.have(S.STOPPED, name="stopped")
+    running = await house.have(name="running")
+    gone = await house.have(name="gone")
+    for method, path, body in (
+        ("POST", f"/api/instances/{stopped}/start", None),
+        ("POST", "/api/instances/restart", {"instanceName": "running"}),
+        ("DELETE", f"/api/instances/{gone}", None),
+        ("POST", "/api/instances/stop-all", None),
+        ("POST", "/api/instances/sync", {}),
+    ):
+        key = {"Idempotency-Key": "abc"}
+        first = await house.call(method, path, body=body, headers=key)
+        assert first.status_code == 202, path
+        assert "Idempotent-Replayed" not in first.headers
+        before = await count(house)
+        await house.turn(running, S.STOPPED)
+        again = await house.call(method, f"/v1{path}", body=body, headers=key)
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert (again.status_code, again.content) == (202, first.content)
+        assert again.headers.get("Location") == first.headers.get("Location")
+        assert await count(house) == before
+        await house.turn(running, S.RUNNING)
+
+
+async def test_a_key_for_another_body_is_refused(house: House) -> None:
+    """422, and the other body has no effect."""
+    for name in ("one", "two"):
+        await house.have(name=name)
+    key = {"Idempotency-Key": "abc"}
+    for name, status in (("one", 202), ("two", 422)):
+        body = {"instanceName": name}
+        answer = await house.call("POST", "/api/instances/stop", body=body, headers=key)
+        assert answer.status_code == status
+    assert told(answer) == "IDEMPOTENCY_KEY_REUSED"
+    assert await count(house) == 1
+
+
+async def test_a_refusal_is_not_remembered(house: House) -> None:
+    """After a 409 the same key may succeed."""
+    instance_id = await house.have(S.STOPPED)
+    key = {"Idempotency-Key": "abc"}
+    assert (await ask(house, "restart", instance_id, headers=key)).status_code == 409
+    await house.turn(instance_id, S.RUNNING)
+    answer = await ask(house, "restart", instance_id, headers=key)
+    assert answer.status_code == 202
+    assert "Idempotent-Replayed" not in answer.headers
+
+
+async def test_the_same_key_at_once_acts_once(house: House) -> None:
+    """Whoever comes second gets the same answer, or is told to wait."""
+    key = {"Idempotency-Key": "abc"}
+    answers = await asyncio.gather(
+        *(house.call("POST", "/api/instances/sync", headers=key) for _ in range(5))
+    )
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len({answer.content for answer in answers if answer.status_code == 202}) == 1
+    for answer in answers:
+        if answer.status_code == 409:
+            assert told(answer) == "IDEMPOTENCY_IN_PROGRESS"
+            assert answer.headers["Retry-After"] == "1"
+    assert await count(house) == 1
+
+
+async def test_stopping_everything(house: House) -> None:
+    """What can be stopped is; of the rest it says why not; what is terminated is not mentioned."""
+    running = [await house.have(), await house.have(S.STARTING)]
+    stopped, creating = await house.have(S.STOPPED), await house.have(S.CREATING)
+    failed = await house.have(S.FAILED)
+    await house.have(S.TERMINATED)
+    answer = await house.call("POST", "/api/instances/stop-all")
+    assert answer.status_code == 202
+    TypeAdapter(StopAllResponse).validate_python(answer.json())
+    begun = {one["instanceId"]: one["operationId"] for one in answer.json()["operations"]}
+    assert sorted(begun) == sorted(running)
+    for operation_id in begun.values():
+        assert (await house.call("GET", f"/api/operations/{operation_id}")).status_code == 200
+    assert {one["instanceId"]: one["reason"] for one in answer.json()["skipped"]} == {
+        stopped: "ALREADY_STOPPED",
+        creating: "OPERATION_IN_PROGRESS",
+        failed: "INVALID_STATE",
+    }
+
+
+async def test_a_listing_can_be_asked_for(house: House) -> None:
+    """202 with an operation that has no instance."""
+    answer = await house.call("POST", "/api/instances/sync")
+    assert answer.status_code == 202
+    TypeAdapter(SyncResponse).validate_python(answer.json())
+    operation = await house.call("GET", f"/api/operations/{answer.json()['operationId']}")
+    TypeAdapter(OperationView).validate_python(operation.json())
+    assert operation.json()["kind"] == "sync"
+    assert "instanceId" not in operation.json()
+
+
+async def test_use_is_noted(house: House) -> None:
+    """Now, or when the client says; in whatever offset it says it."""
+    instance_id = await house.have()
+    path = f"/api/instances/{instance_id}/last-used"
+    answer = await house.call("PUT", path)
+    assert answer.status_code == 200
+    assert answer.json()["lastUsedAt"] == "2025-10-09T08:53:20.000Z"
+    for given, noted in (
+        ("2025-10-09T10:53:21.5+02:00", "2025-10-09T08:53:21.500Z"),
+        ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
+    ):
+        answer = await house.call("PUT", path, body={"lastUsedAt": given})
+        assert answer.json()["lastUsedAt"] == noted
+        TypeAdapter(InstanceDetails).validate_python(answer.json())
+        assert answer.json() == (await house.call("GET", f"/api/instances/{instance_id}")).json()
+
+
+WRONG_TIMES: list[object] = [
+    "",
+    "yesterday",
+    "2025-10-09T08:53:20",
+    "2025-10-09",
+    1_760_000_000,
+    None,
+    True,
+    "1969-12-31T23:59:59Z",
+    "9999-12-31T23:59:59-01:00",
+    "0001-01-01T00:00:00+01:00",
+]
+
+
+async def test_a_wrong_time_of_use_is_refused(house: House) -> None:
+    """400: no time, no offset, or one that cannot be written."""
+    path = f"/api/instances/{await house.have()}/last-used"
+    for value in WRONG_TIMES:
+        answer = await house.call("PUT", path, body={"lastUsedAt": value})
+        assert (answer.status_code, told(answer)) == (400, "VALIDATION_ERROR"), value
+        assert answer.json()["error"]["details"][0]["field"] == "lastUsedAt"
+    missing = await house.call("PUT", "/api/instances/inst_1_nope/last-used")
+    assert told(missing) == "INSTANCE_NOT_FOUND"
+
+
+async def test_passwords_are_shown_in_one_place(house: House) -> None:
+    """To who may write, and never to be stored."""
+    instance_id = await house.have()
+    path = f"/api/instances/{instance_id}/credentials"
+    empty = await house.call("GET", path)
+    assert empty.json() == {"instanceId": instance_id}
+    passwords = {"sshPassword": "hunter2", "webTerminalUsername": "", "webTerminalPassword": "x"}
+    vault = house.app.operating._vault
+
+    def write(connection: Connection) -> None:
+        sealed = vault.seal("credentials", orjson.dumps(passwords))
+        instances.update_columns(connection, instance_id, {"obs_credentials_sealed": sealed})
+
+    await house.app.database.write(write)
+    answer = await house.call("GET", path)
+    TypeAdapter(CredentialsResponse).validate_python(answer.json())
+    assert answer.json() == {
+        "instanceId": instance_id,
+        "sshPassword": "hunter2",
+        "webTerminalPassword": "x",
+    }
+    assert answer.headers["Cache-Control"] == "no-store"
+    missing = await house.call("GET", "/api/instances/inst_1_nope/credentials")
+    assert told(missing) == "INSTANCE_NOT_FOUND"
+
+
+async def test_a_life_over_http(world: World, http: Http) -> None:
+    """Create, wait, use, stop, start, delete: what is answered is what really happens."""
+
+    async def reach(status: str) -> dict[str, Any]:
+        path = f"/api/instances/{instance_id}/wait?status={status}&timeout=300"
+        waiting = asyncio.ensure_future(http.call("GET", path))
+        for _ in range(400):
+            if waiting.done():
+                break
+            await world.pass_time(1)
+        answer = await waiting
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        assert body["status"] == status
+        return body
+
+    created = await http.call("POST", "/api/instances", body={**CREATE, "gpuNum": 2})
+    assert created.status_code == 201
+    instance_id = created.json()["instanceId"]
+    running = await reach("running")
+    TypeAdapter(InstanceDetails).validate_python(running)
+    password = (await http.call("GET", f"/api/instances/{instance_id}/credentials")).json()
+    operation_ids = []
+    for verb, status in (("stop", "stopped"), ("start", "running"), ("delete", "terminated")):
+        answer = await ask(http, verb, instance_id)
+        assert answer.status_code == 202
+        operation_ids.append(answer.json()["operationId"])
+        await reach(status)
+    for operation_id in operation_ids:
+        operation = (await http.call("GET", f"/api/operations/{operation_id}")).json()
+        assert (operation["done"], operation["outcome"]) == (True, "succeeded")
+    [upstream] = await world.emulator.ever()
+    assert not upstream["live"]
+    told_of = await http.call("GET", f"/api/instances/{instance_id}/events")
+    assert [event["type"] for event in told_of.json()["events"]] == [
+        f"instance.{word}"
+        for word in [
+            "created",
+            "starting",
+            "running",
+            "stopping",
+            "stopped",
+            "starting",
+            "running",
+            "terminating",
+            "terminated",
+        ]
+    ]
+    everywhere = await http.call("GET", "/api/events")
+    listed = await http.call("GET", "/api/instances?includeTerminated=true")
+    for answer in (told_of, everywhere, listed):
+        assert password["sshPassword"] not in answer.text
