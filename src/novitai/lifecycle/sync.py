@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -30,7 +30,9 @@ from novitai.upstream.models import Listing, UpstreamInstance
 
 JOB: Final = "sync_instances"
 LEASE: Final = "sync"
-LEASE_MS: Final = 30_000
+LEASE_MS: Final = 8_000
+"""After so many milliseconds without a sign of life another process takes over."""
+RENEW_SECONDS: Final = 2.5
 SLOWER: Final = 10
 SLOWEST: Final = 60.0
 """Seconds between two listings while nothing moves, at most."""
@@ -84,6 +86,7 @@ class Sync:
         self._call_timeout = call_timeout
         self._measured = measured
         self._task: asyncio.Task[None] | None = None
+        self._began_at: float | None = None
 
     def start(self) -> None:
         """Begin to list."""
@@ -105,7 +108,8 @@ class Sync:
         while True:
             try:
                 if await self._database.write(self._is_due):
-                    await self._timed_pass()
+                    async with self._renewing():
+                        await self._timed_pass()
             except UpstreamError as error:
                 _log.warning("listing failed", error=str(error))
             except StoreError as error:
@@ -113,10 +117,10 @@ class Sync:
             except Exception:
                 # A defect must not end the only poll there is.
                 _log.exception("sync failed")
-            await self._clock.sleep(self._interval)
+            await self._clock.sleep(min(self._interval, RENEW_SECONDS))
 
     async def _timed_pass(self) -> None:
-        began = self._clock.monotonic()
+        began = self._began_at = self._clock.monotonic()
         succeeded = False
         try:
             await self.once()
@@ -126,16 +130,42 @@ class Sync:
 
     def _is_due(self, connection: Connection) -> bool:
         """Take or keep the lease; tell whether the account should be listed now."""
-        now = self._clock.now()
-        if not coordination.take_lease(
-            connection, LEASE, self._holder, now=now, until=now + LEASE_MS
-        ):
+        if not self._take_lease(connection):
             return False
-        if operations.count_unfinished(connection) or instances.count_in_transition(connection):
-            return True
+        moving = operations.count_unfinished(connection) or instances.count_in_transition(
+            connection
+        )
+        pause = self._interval
+        if not moving:
+            pause = max(pause, min(SLOWER * self._interval, SLOWEST))
+        # A little early is better than a whole round late.
+        pause -= min(self._interval, RENEW_SECONDS) / 2
+        if self._began_at is not None and self._clock.monotonic() - self._began_at < pause:
+            return False
         last = coordination.last_listing(connection)
-        pause = max(self._interval, min(SLOWER * self._interval, SLOWEST))
-        return last is None or now - last.began_at >= pause * 1000
+        return last is None or self._clock.now() - last.began_at >= pause * 1000
+
+    def _take_lease(self, connection: Connection) -> bool:
+        now = self._clock.now()
+        return coordination.take_lease(
+            connection, LEASE, self._holder, now=now, until=now + LEASE_MS
+        )
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self) -> AsyncIterator[None]:
+        """Keep the lease while a pass takes long."""
+        keeper = asyncio.create_task(self._renew(), name="sync-lease")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StoreError):
+                await keeper
+
+    async def _renew(self) -> None:
+        while True:
+            await self._clock.sleep(RENEW_SECONDS)
+            await self._database.write(self._take_lease)
 
     async def once(self) -> Difference:
         """List the account once and write down what changed.

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a listing changes, and what it must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.marker import Marker, upstream_name
+from novitai.domain.operation import Attempt, AttemptState
+from novitai.lifecycle import observing
+from novitai.lifecycle.diffing import Difference, compare, marked_ids
+from novitai.store.instances import Tracked
+from novitai.upstream import reading
+from novitai.upstream.models import Listing, UpstreamInstance
+
+HOUSE = "abcdef"
+TIMEOUT = 15.0
+
+
+def row(number: int, name: str = "box", status: str = "running") -> UpstreamInstance:
+    """A row of a listing."""
+    read = reading.instance({"id": f"{number:016x}", "name": name, "status": status})
+    assert read is not None
+    return read
+
+
+def tracked(seen: UpstreamInstance, **changes: object) -> Tracked:
+    """Our record of a row, in which nothing is new."""
+    ours = Tracked(
+        f"inst_{seen.id}", seen.id, InstanceStatus.RUNNING, observing.digest(seen), 1, 1, None, 0
+    )
+    return replace(ours, **changes)  # type: ignore[arg-type]
+
+
+def attempt(attempt_id: str, **changes: object) -> Attempt:
+    """An attempt whose call has left."""
+    made = Attempt(
+        id=attempt_id,
+        operation_id="op_1",
+        instance_id="inst_1",
+        upstream_name=upstream_name("box", Marker(HOUSE, attempt_id)),
+        product_id="p",
+        cluster_id="c",
+        region="r",
+        price=1,
+        state=AttemptState.SENT,
+        created_at=1_000,
+        send_by=11_000,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def diff(
+    rows: list[UpstreamInstance],
+    ours: list[Tracked],
+    attempts: list[Attempt] | None = None,
+    *,
+    began_at: int = 100_000,
+    complete: bool = True,
+) -> Difference:
+    """Compare a listing with what we know."""
+    listing = Listing(began_at, tuple(rows), complete=complete, total=len(rows))
+    marked = marked_ids(listing, ours, HOUSE)
+    known = {one.id: one for one in attempts or [] if one.id in marked}
+    return compare(listing, ours, marked, known, attempts or [], TIMEOUT)
+
+
+def test_what_has_not_changed_costs_no_write() -> None:
+    """The digest of all that is kept is the same."""
+    found = diff([row(1)], [tracked(row(1))])
+    assert found == Difference((), (), (), (), ())
+
+
+def test_a_change_is_found_by_its_digest() -> None:
+    """Any field that is kept counts, passwords too."""
+    [change] = diff([row(1, status="exited")], [tracked(row(1))]).changed
+    assert change.row.status == "exited"
+    hidden = replace(row(1), ssh_password="new")
+    assert diff([hidden], [tracked(row(1))]).changed
+
+
+def test_an_older_listing_changes_nothing() -> None:
+    """Neither what a newer one brought, nor what we did after it began."""
+    exited = [row(1, status="exited")]
+    assert not diff(exited, [tracked(row(1), obs_at=100_000)]).changed
+    assert not diff(exited, [tracked(row(1), acted_at=100_001)]).changed
+    assert not diff([], [tracked(row(1), acted_at=100_001)]).missing
+
+
+def test_absence_counts_in_complete_listings_alone() -> None:
+    """A listing that missed a page proves nothing."""
+    assert not diff([], [tracked(row(1))], complete=False).missing
+    [missing] = diff([], [tracked(row(1), missing_since=40_000, missing_count=2)]).missing
+    assert (missing.since, missing.count) == (40_000, 3)
+    assert missing.worth_a_look(100_000)
+    assert not missing.worth_a_look(99_999)
+
+
+def test_a_row_that_is_back_ends_its_absence() -> None:
+    """Though nothing else of it has changed."""
+    assert diff([row(1)], [tracked(row(1), missing_since=1, missing_count=2)]).changed
+
+
+def test_instances_of_others_are_unmanaged() -> None:
+    """Without a marker, with another house's, or with one that no attempt of ours has."""
+    others = [
+        row(1, "theirs"),
+        row(2, upstream_name("box", Marker("zzzzzz", "a" * 16))),
+        row(3, upstream_name("box", Marker(HOUSE, "u" * 16))),
+    ]
+    found = diff(others, [])
+    assert [one.upstream_id for one in found.unmanaged] == [one.id for one in others]
+    assert not found.sightings
+
+
+def test_a_marker_finds_its_attempt() -> None:
+    """The row is a sighting, and neither unmanaged nor unseen."""
+    sent = attempt("a" * 16)
+    found = diff([row(1, sent.upstream_name)], [], [sent])
+    assert [one.attempt for one in found.sightings] == [sent]
+    assert not found.unmanaged
+    assert not found.unseen
+
+
+def test_an_attempt_is_unseen_only_after_its_request_is_over() -> None:
+    """From its end, or, where that is not known, from `sendBy` and the longest a call may take."""
+    sent = attempt("a" * 16)
+    assert not diff([], [], [sent], began_at=26_000).unseen
+    [unseen] = diff([], [], [sent], began_at=26_001).unseen
+    assert (unseen.since, unseen.count) == (26_000, 1)
+    ended = attempt("a" * 16, state=AttemptState.UNKNOWN, ended_at=2_000)
+    assert not diff([], [], [ended], began_at=2_000).unseen
+    assert diff([], [], [ended], began_at=2_001).unseen
+
+
+def test_absence_of_an_attempt_needs_five_listings_over_the_whole_time() -> None:
+    """Neither many listings at once nor few over a long time will do."""
+    four = attempt("a" * 16, ended_at=1_000, unseen_count=4, unseen_since=1_000)
+    [enough] = diff([], [], [four], began_at=181_000).unseen
+    assert enough.is_absent(181_000, 180)
+    assert not enough.is_absent(180_999, 180)
+    [few] = diff([], [], [replace(four, unseen_count=3)], began_at=181_000).unseen
+    assert not few.is_absent(181_000, 180)
+    assert not diff([], [], [four], began_at=181_000, complete=False).unseen

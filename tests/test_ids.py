@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Identifiers have the shapes that are published, and do not repeat."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from novitai.ids import Ids
+
+
+def test_identifiers_have_their_shapes() -> None:
+    """Instance and request ids carry the second they were made in."""
+    ids = Ids()
+    assert re.fullmatch(r"inst_1697843200_[a-z0-9]{10,}", ids.instance(1_697_843_200_123))
+    assert re.fullmatch(r"req_1697843200_[a-z0-9]+", ids.request(1_697_843_200_123))
+    assert re.fullmatch(r"[a-z0-9]{6}", ids.installation())
+    assert re.fullmatch(r"[a-z0-9]{16}", ids.attempt())
+    assert re.fullmatch(r"[A-Za-z0-9]{32}", ids.key_body())
+
+
+def test_identifiers_do_not_repeat() -> None:
+    """Ten thousand in the same millisecond."""
+    ids = Ids()
+    assert len({ids.instance(0) for _ in range(10_000)}) == 10_000
+
+
+def test_a_source_makes_them_foretellable() -> None:
+    """The same seed, the same ids."""
+    one, two = Ids(random.Random(1)), Ids(random.Random(1))  # noqa: S311
+    assert one.prefixed("op") == two.prefixed("op")
+
+
+def test_jitter_stays_within_its_fraction() -> None:
+    """Ten percent either way."""
+    ids = Ids()
+    assert all(9 <= ids.jitter(10) <= 11 for _ in range(1000))

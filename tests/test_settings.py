@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings are checked whole; what is wrong is named with what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from novitai import settings
+from novitai.errors import SettingsError
+
+DOCUMENTED = re.compile(r"^\| `(NOVITA\w+)` \|", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment without settings, and an empty working folder."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("NOVITA"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_defaults_are_those_that_are_documented() -> None:
+    """Nothing set: the embedded store, the real Novita, the documented limits."""
+    loaded = settings.load()
+    assert loaded.embedded
+    assert loaded.upstream_url == "https://api.novita.ai"
+    assert loaded.upstream_calls_per_minute == 300
+    assert (loaded.rate_limit_per_minute, loaded.rate_limit_burst) == (100, 20)
+    assert (loaded.sync_interval_seconds, loaded.absent_after_seconds) == (5, 180)
+    assert loaded.placement_deadline_seconds == 7200
+    assert loaded.failed_instance_policy is settings.FailedInstancePolicy.STOP
+    assert loaded.environment is settings.Environment.DEVELOPMENT
+
+
+def test_every_setting_is_documented() -> None:
+    """The page on configuration lists what is read, and nothing else."""
+    page = Path(__file__).parent.parent / "docs" / "configuration.md"
+    assert sorted(DOCUMENTED.findall(page.read_text())) == sorted(settings.known_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("NOVITAI_DATABSE_URL", "NOVITAI_DATABASE_URL"),
+        ("NOVITAI_SYNC_INTERVAL", "NOVITAI_SYNC_INTERVAL_SECONDS"),
+        ("NOVITAI_API_KEY", "NOVITA_API_KEY"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, name: str, nearest: str
+) -> None:
+    """A misspelt setting would otherwise be silently without effect."""
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError, match=f"{name}.*nearest is {nearest}"):
+        settings.load()
+
+
+@pytest.mark.parametrize(
+    "name", ["NOVITAI_PORT", "NOVITAI_PORT_8080_TCP", "NOVITAI_SERVICE_HOST", "OTHER"]
+)
+def test_what_platforms_inject_is_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A container platform names variables after its services."""
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
+    settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NOVITAI_UPSTREAM_URL", "ftp://x"),
+        ("NOVITAI_UPSTREAM_URL", "https://x/?a=b"),
+        ("NOVITAI_DATABASE_URL", "mysql://x"),
+        ("NOVITAI_SECRET_KEY", "short"),
+        ("NOVITAI_ADMIN_API_KEY", "nineteen-characters"),
+        ("NOVITAI_ADMIN_API_KEY", "twenty characters here"),
+        ("NOVITAI_SYNC_INTERVAL_SECONDS", "0.1"),
+        ("NOVITAI_ABSENT_AFTER_SECONDS", "1.9"),
+        ("NOVITAI_UPSTREAM_CALLS_PER_MINUTE", "0"),
+        ("NOVITAI_RATE_LIMIT_PER_MINUTE", "many"),
+        ("NOVITAI_RATE_LIMIT_BURST", "-1"),
+        ("NOVITAI_FAILED_INSTANCE_POLICY", "panic"),
+        ("NOVITAI_ENVIRONMENT", "prod"),
+        ("NOVITAI_WEBHOOK_SECRET", "abc"),
+        ("NOVITAI_WEBHOOK_ALLOW_PRIVATE", "perhaps"),
+        ("NOVITAI_REDIS_URL", "http://x"),
+        ("NOVITAI_TRUSTED_PROXIES", "10.0.0.300"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The message names the setting; the value may be a secret."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name) as refusal:
+        settings.load()
+    if name.endswith(("KEY", "SECRET")):
+        assert value not in str(refusal.value)
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two wrong values make one message with two lines."""
+    monkeypatch.setenv("NOVITAI_SECRET_KEY", "short")
+    monkeypatch.setenv("NOVITAI_RATE_LIMIT_BURST", "-1")
+    with pytest.raises(SettingsError) as refusal:
+        settings.load()
+    assert len(str(refusal.value).splitlines()) == 2
+
+
+def test_dotenv_is_read_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, bare: Path
+) -> None:
+    """`.env` in the working folder."""
+    (bare / ".env").write_text("NOVITAI_RATE_LIMIT_BURST=7\nNOVITAI_RATE_LIMIT_PER_MINUTE=8\n")
+    monkeypatch.setenv("NOVITAI_RATE_LIMIT_BURST", "9")
+    loaded = settings.load()
+    assert (loaded.rate_limit_burst, loaded.rate_limit_per_minute) == (9, 8)
+
+
+def test_an_unknown_name_in_dotenv_is_refused_too(bare: Path) -> None:
+    """The same care for the file."""
+    (bare / ".env").write_text("NOVITAI_RATE_LIMIT_BRUST=7\n")
+    with pytest.raises(SettingsError, match="BRUST"):
+        settings.load()
+
+
+def test_secrets_stay_out_of_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No secret in logs, errors or `repr`."""
+    secrets = {
+        "NOVITA_API_KEY": "canary-one",
+        "NOVITAI_SECRET_KEY": "canary-two-canary-two-canary-two",
+        "NOVITAI_ADMIN_API_KEY": "canary-three-canary-three",
+        "NOVITAI_DATABASE_URL": "postgresql://u:canary-four@h/d",
+        "NOVITAI_WEBHOOK_SECRET": "whsec_canary-five",
+        "NOVITAI_REDIS_URL": "redis://:canary-six@h",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    assert "canary" not in repr(settings.load())
+
+
+def test_a_data_folder_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What means something in a URL is quoted in the database's."""
+    monkeypatch.setenv("NOVITAI_DATA_DIR", "/data/what?%20 is#this")
+    assert settings.load().database == "sqlite:////data/what%3F%2520%20is%23this/novitai.db"
