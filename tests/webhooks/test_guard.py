@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where messages may not go: a corpus of addresses and their spellings, refused in full."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+import pytest
+
+from novitai.clock import SystemClock
+from novitai.domain.addresses import Address
+from novitai.domain.fields import Wrong
+from novitai.domain.validation import webhook_url
+from novitai.webhooks.guard import Guard, Refused, system_resolver
+from novitai.webhooks.sending import Message, Sender
+from novitai.webhooks.signing import secret_of
+from tests.webhooks.receivers import answer, listening
+
+SECRET = secret_of("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGH")
+
+# What can be seen without resolving a name.
+LITERALS = (
+    # loopback, and every way to spell it
+    "127.0.0.1", "127.0.0.2", "127.255.255.255", "127.1", "127.0.1", "2130706433", "017700000001",
+    "0x7f000001", "0x7F000001", "0x7f.1", "0x7f.0x0.0x0.0x1", "0177.0.0.1", "0177.0.0.01",
+    "127.0.0.1.", "0x7f.0.1", "00000177.1", "①②⑦.⓪.⓪.①", "１２７.0.0.1", "127。0。0。1",
+    "[::1]", "[0:0:0:0:0:0:0:1]", "[0000::0001]",
+    # unspecified and this network
+    "0.0.0.0", "0", "0x0", "0.1.2.3", "[::]",  # noqa: S104
+    # private
+    "10.0.0.1", "10.1", "012.1", "0xa.1", "167772161", "172.16.0.1", "172.31.255.255",
+    "192.168.0.1", "192.168.1", "3232235777", "0xc0a80101", "0300.0250.1.1",
+    # carrier-grade NAT
+    "100.64.0.1", "100.127.255.254", "1681915905",
+    # link-local, where clouds keep their metadata
+    "169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518",
+    "169.254.170.2", "[fe80::1]", "[fe80::1%25eth0]", "[fe80::a9fe:a9fe]", "[febf::1]",
+    # unique local, site-local, and the metadata addresses among them
+    "[fc00::1]", "[fd00:ec2::254]", "[fd12:3456:789a:1::1]", "[fec0::1]", "[fd20:ce::254]",
+    # IPv4 inside IPv6: mapped, compatible, translated
+    "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:10.0.0.1]", "[::ffff:169.254.169.254]",
+    "[::ffff:8.8.8.8]", "[::127.0.0.1]", "[::ffff:0:127.0.0.1]",
+    # NAT64, 6to4, Teredo
+    "[64:ff9b::7f00:1]", "[64:ff9b::8.8.8.8]", "[64:ff9b:1::a00:1]", "[2002:7f00:1::]",
+    "[2002:a9fe:a9fe::1]", "[2002:c0a8:101::]", "[2001:0:7f00:1::]", "[2001::1]",
+    # multicast, broadcast, reserved, documentation, benchmarks, protocol assignments
+    "224.0.0.1", "239.255.255.250", "255.255.255.255", "240.0.0.1", "192.0.2.1", "198.51.100.1",
+    "203.0.113.1", "198.18.0.1", "192.0.0.192", "192.88.99.1", "[ff02::1]", "[2001:db8::1]",
+    "[3fff::1]", "[100::1]", "[5f00::1]",
+    # names that say it
+    "localhost", "LOCALHOST", "localhost.", "a.localhost", "printer.local", "db.internal",
+    "metadata.google.internal", "ｌocalhost", "loc\u00adalhost",
+)  # fmt: skip
+
+PUBLIC = (
+    "8.8.8.8", "1.1.1.1", "9.9.9.9", "93.184.215.14", "100.63.255.255", "100.128.0.1",
+    "172.15.255.255", "172.32.0.1", "192.167.255.255", "192.169.0.1", "169.253.255.255",
+    "169.255.0.1", "126.255.255.255", "128.0.0.1", "11.0.0.1", "223.255.255.255", "134744072",
+    "0x08080808", "010.8.8.8", "[2606:4700:4700::1111]", "[2001:4860:4860::8888]",
+    "[2a00:1450:4001:81b::200e]", "[2620:fe::fe]",
+)  # fmt: skip
+
+# What only resolving shows: what a name may resolve to.
+RESOLVED = (
+    ["127.0.0.1"],
+    ["10.0.0.1"],
+    ["169.254.169.254"],
+    ["100.64.0.1"],
+    ["0.0.0.0"],  # noqa: S104
+    ["::1"],
+    ["::ffff:10.0.0.1"],
+    ["64:ff9b::a00:1"],
+    ["2002:a00:1::"],
+    ["2001:0:a00:1::"],
+    ["fd00::1"],
+    ["fe80::1%eth0"],
+    ["224.0.0.1"],
+    ["8.8.8.8", "10.0.0.1"],
+    ["2606:4700:4700::1111", "fe80::1"],
+    ["8.8.8.8", "1.1.1.1", "192.168.0.1"],
+)
+
+
+def resolving(*answers: Sequence[str]) -> tuple[Guard, list[str]]:
+    """Make a guard whose names resolve to these answers, one after the other."""
+    asked: list[str] = []
+
+    async def resolve(name: str, _port: int) -> Sequence[Address]:
+        asked.append(name)
+        return [ip_address(text) for text in answers[len(asked) - 1]]
+
+    return Guard(allow_private=False, resolve=resolve), asked
+
+
+def test_the_corpus_is_large_enough() -> None:
+    """At least eighty ways into somebody's network, each once."""
+    assert len(LITERALS) + len(RESOLVED) >= 80
+    assert len(set(LITERALS)) == len(LITERALS)
+
+
+@pytest.mark.parametrize("host", LITERALS)
+async def test_private_places_are_refused_at_registration_and_at_delivery(host: str) -> None:
+    """In every spelling, with and without a port, user or TLS; and no name is resolved."""
+    guard, asked = resolving()
+    for url in (f"http://{host}/", f"https://{host}:8443/x", f"http://a:b@{host}/"):
+        with pytest.raises(Wrong):
+            webhook_url(url, allow_private=False)
+        with pytest.raises(Refused):
+            await guard.target(url)
+    assert not asked
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+async def test_public_places_are_not_refused(host: str) -> None:
+    """What anybody can reach may be sent to."""
+    guard, _ = resolving()
+    url = f"https://{host}/hook"
+    assert webhook_url(url, allow_private=False) == url
+    assert len((await guard.target(url)).addresses) == 1
+
+
+@pytest.mark.parametrize("addresses", RESOLVED, ids="+".join)
+async def test_a_name_with_one_address_that_is_not_public_is_refused(
+    addresses: Sequence[str],
+) -> None:
+    """Every address is checked, not the first alone."""
+    guard, _ = resolving(addresses)
+    with pytest.raises(Refused, match="not public") as caught:
+        await guard.target("https://hooks.example.com/")
+    assert not any(address in str(caught.value) for address in addresses)
+
+
+async def test_a_name_that_changes_its_mind_gains_nothing() -> None:
+    """Public first and private next: the first answer is what is connected to, the next refused."""
+    guard, asked = resolving(["93.184.215.14"], ["127.0.0.1"])
+    target = await guard.target("http://rebind.example.com/")
+    assert [str(address) for address in target.addresses] == ["93.184.215.14"]
+    assert len(asked) == 1
+    with pytest.raises(Refused):
+        await guard.target("http://rebind.example.com/")
+
+
+async def test_a_refused_message_never_leaves() -> None:
+    """No connection is made, whatever the name resolves to."""
+    async with listening(answer(200)) as receiver:
+        for url in (receiver.url, f"http://rebind.example.com:{receiver.port}/"):
+            guard, _ = resolving(["127.0.0.1"])
+            sender = Sender(guard, SystemClock())
+            result = await sender.send(Message("msg_1", url, b"{}", [SECRET]))
+            assert (result.status, result.delivered) == (None, False)
+            assert result.error is not None
+            assert result.error.startswith("Refused: ")
+    assert not receiver.got
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://8.8.8.8/", "file:///etc/passwd", "gopher://8.8.8.8:70/", "http://", "http:///x",
+     "http://8.8.8.8:0/", "http://8.8.8.8:99999/", "http://8.8.8.8\\@127.0.0.1/",
+     "http://127.0.0.1#@8.8.8.8/", "http://8.8.8.8 /", "http://[::1", "http://1.2.3.4.5/",
+     "http://256.1.1.1/", "javascript:alert(1)", "//8.8.8.8/"],
+)  # fmt: skip
+async def test_what_is_no_url_or_means_two_hosts_is_refused(url: str) -> None:
+    """Where parsers could differ, nothing is sent."""
+    guard, _ = resolving()
+    with pytest.raises(Refused):
+        await guard.target(url)
+
+
+async def test_this_machine_may_be_allowed() -> None:
+    """With the setting that says so, for tests and for private networks."""
+    guard = Guard(allow_private=True)
+    target = await guard.target("http://localhost:80/")
+    assert target.host == "localhost"
+    assert target.addresses
+
+
+async def test_a_name_that_does_not_resolve() -> None:
+    """Is an error of the network, not a refusal; and a deadline holds for resolving too."""
+    with pytest.raises(OSError, match=r"."):
+        await system_resolver("no-such-name.invalid", 80)
+
+    async def never(_name: str, _port: int) -> Sequence[Address]:
+        await SystemClock().sleep(60)
+        raise AssertionError
+
+    sender = Sender(Guard(allow_private=True, resolve=never), SystemClock(), deadline=0.2)
+    began = time.monotonic()
+    result = await sender.send(Message("msg_1", "http://slow.example.com/", b"{}", [SECRET]))
+    assert result.error == "No answer within 0.2 s"
+    assert time.monotonic() - began < 2

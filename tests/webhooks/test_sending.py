@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One message over real HTTP, whatever the receiver does."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from standardwebhooks import Webhook as Verifier
+
+from novitai.clock import SystemClock
+from novitai.domain.addresses import Address
+from novitai.webhooks.guard import Guard
+from novitai.webhooks.sending import Answer, Message, Sender
+from novitai.webhooks.signing import secret_of
+from tests.webhooks.receivers import (
+    Script,
+    answer,
+    drip,
+    drip_body,
+    gibberish,
+    hang,
+    hang_up,
+    hang_up_early,
+    listening,
+    megabytes,
+)
+
+SECRET = secret_of("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGH")
+BODY = '{"type":"instance.running","data":{"name":"Zürich"}}'.encode()
+
+
+def message(url: str) -> Message:
+    """Make a message."""
+    return Message("msg_1", url, BODY, [SECRET])
+
+
+def sender(*, deadline: float = 5.0) -> Sender:
+    """Make a sender that may send to this machine."""
+    return Sender(Guard(allow_private=True), SystemClock(), deadline=deadline)
+
+
+async def send_to(script: Script, *, deadline: float = 5.0) -> Answer:
+    """Send a message to a receiver that does what the script says."""
+    async with listening(script) as receiver:
+        return await sender(deadline=deadline).send(message(receiver.url))
+
+
+async def test_what_arrives() -> None:
+    """A POST of the very bytes that were signed, with the path as it was given."""
+    async with listening(answer(200, b"thanks")) as receiver:
+        result = await sender().send(message(receiver.url))
+    (got,) = receiver.got
+    assert got.line == "POST /hook?a=%20b HTTP/1.1"
+    assert got.headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert got.headers["content-type"] == "application/json"
+    assert got.headers["user-agent"].startswith("novitai/")
+    Verifier(SECRET).verify(got.body, got.headers)
+    assert (result.delivered, result.status, result.error) == (True, 200, None)
+    assert result.response == "thanks"
+    assert 0 <= result.duration_ms < 5000
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+async def test_any_2xx_is_delivered(status: int) -> None:
+    """Whatever success it is."""
+    assert (await send_to(answer(status))).delivered
+
+
+@pytest.mark.parametrize("status", [300, 400, 401, 404, 409, 429, 500, 503])
+async def test_nothing_else_is(status: int) -> None:
+    """Redirects, refusals and breakdowns are failures."""
+    result = await send_to(answer(status, b"no"))
+    assert not result.delivered
+    assert (result.status, result.error) == (status, f"The receiver answered {status}")
+    assert result.response == "no"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(status: int) -> None:
+    """Not even to where we might go; a chain is never begun."""
+    async with listening(answer(200)) as trap, listening(answer(status, Location=trap.url)) as it:
+        result = await sender().send(message(it.url))
+    assert (result.delivered, result.status) == (False, status)
+    assert not trap.got
+
+
+async def test_gone_is_told_apart() -> None:
+    """410 means: never again."""
+    assert (await send_to(answer(410))).gone
+    assert not (await send_to(answer(404))).gone
+
+
+@pytest.mark.parametrize("script", [hang, drip], ids=["hangs", "drips a byte a second"])
+async def test_a_try_has_a_deadline(script: Script) -> None:
+    """However the receiver wastes time, the try ends in time."""
+    began = time.monotonic()
+    result = await send_to(script, deadline=0.6)
+    assert time.monotonic() - began < 3
+    assert (result.delivered, result.error) == (False, "No answer within 0.6 s")
+
+
+async def test_the_head_decides() -> None:
+    """A receiver that says 200 has taken it, even if its body never ends."""
+    result = await send_to(drip_body, deadline=0.6)
+    assert (result.delivered, result.response, result.error) == (True, "so far", None)
+
+
+async def test_an_answer_is_not_read_to_its_end() -> None:
+    """Of megabytes, 64 KiB are read and 2 KiB kept."""
+    async with listening(megabytes) as receiver:
+        result = await sender().send(message(receiver.url))
+        await asyncio.sleep(0)
+    assert result.delivered
+    assert result.response == "x" * 2048
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (hang_up, "The receiver closed the connection, or spoke no HTTP"),
+        (gibberish, "The receiver closed the connection, or spoke no HTTP"),
+        (hang_up_early, "The receiver answered 500"),
+    ],
+    ids=["closes", "speaks SMTP", "closes early"],
+)
+async def test_broken_answers_are_failures(script: Script, error: str) -> None:
+    """With an error that says what was seen."""
+    result = await send_to(script)
+    assert (result.delivered, result.error) == (False, error)
+
+
+async def test_nobody_there() -> None:
+    """A refused connection is a failure like any other."""
+    async with listening(hang) as receiver:
+        url = receiver.url
+    result = await sender().send(message(url))
+    assert (result.status, result.error) == (None, "The connection could not be made")
+
+
+async def test_what_cannot_be_stored_is_not_kept() -> None:
+    """A body of any bytes becomes a text without NUL."""
+    result = await send_to(answer(500, b"\x00\xff\x00ok"))
+    assert result.response == "\ufffd\ufffd\ufffdok"
+
+
+async def test_user_info_becomes_basic_authorization() -> None:
+    """And does not stay in the URL."""
+    async with listening(answer(200)) as receiver:
+        await sender().send(message(f"http://me:s%40cret@127.0.0.1:{receiver.port}/"))
+    (got,) = receiver.got
+    pair = base64.b64decode(got.headers["authorization"].removeprefix("Basic "))
+    assert pair == b"me:s@cret"
+    assert "@" not in got.headers["host"]
+
+
+async def test_no_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says of proxies is not for webhooks."""
+    async with listening(answer(200)) as proxy, listening(answer(200)) as receiver:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        assert (await sender().send(message(receiver.url))).delivered
+    assert not proxy.got
+
+
+async def test_a_name_is_resolved_once_and_the_next_address_is_tried() -> None:
+    """The connection goes to the addresses that were checked; `Host` keeps the name."""
+    asked: list[str] = []
+
+    async def resolve(name: str, _port: int) -> Sequence[Address]:
+        asked.append(name)
+        # Nobody listens on the first.
+        return [ip_address("127.0.0.99"), ip_address("127.0.0.1")]
+
+    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock())
+    async with listening(answer(200)) as receiver:
+        url = f"http://hooks.example.com:{receiver.port}/"
+        assert (await made.send(message(url))).delivered
+    assert asked == ["hooks.example.com"]
+    assert receiver.got[0].headers["host"] == f"hooks.example.com:{receiver.port}"
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "delivered"), [("hooks.example.com", True), ("other.example.com", False)]
+)
+async def test_the_certificate_is_checked_against_the_name(
+    tmp_path: Path, name: str, delivered: bool
+) -> None:
+    """Though the connection goes to an address, TLS is for the name in the URL."""
+    authority, server_side = certificate_for("hooks.example.com", tmp_path)
+
+    async def resolve(_name: str, _port: int) -> Sequence[Address]:
+        return [ip_address("127.0.0.1")]
+
+    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock())
+    made._tls = ssl.create_default_context(cafile=str(authority))
+    async with listening(answer(200), tls=server_side) as receiver:
+        result = await made.send(message(f"https://{name}:{receiver.port}/"))
+    assert result.delivered is delivered
+    assert bool(receiver.got) is delivered
+
+
+def certificate_for(name: str, folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """Make a certificate that signs itself, and the server side that shows it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    shown, secret = folder / "certificate.pem", folder / "key.pem"
+    shown.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown, secret)
+    return shown, context

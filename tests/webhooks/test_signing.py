@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures that the standard's own verifier accepts, and nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from novitai.ids import Ids
+from novitai.lifecycle.webhook_secret import fresh_secret
+from novitai.webhooks.signing import headers, is_secret, secret_of
+
+OLD, NEW = fresh_secret(Ids()), fresh_secret(Ids())
+
+
+def now() -> int:
+    """The time of day in Unix milliseconds."""
+    return int(time.time() * 1000)
+
+
+@given(text=st.text())
+def test_every_text_is_accepted(text: str) -> None:
+    """Whatever the body says, in any script."""
+    body = text.encode("utf-8", "replace")
+    Webhook(NEW).verify(body, headers("msg_1", body, now(), [NEW]), json_parse=False)
+
+
+def test_either_secret_verifies_during_a_rotation() -> None:
+    """Two secrets make two signatures, and each receiver finds its own."""
+    signed = headers("msg_1", b"{}", now(), [NEW, OLD])
+    for secret in (OLD, NEW):
+        Webhook(secret).verify(b"{}", signed)
+
+
+@pytest.mark.parametrize("part", ["body", "webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_whatever_is_changed_is_noticed(part: str) -> None:
+    """Body, id, time and signature stand or fall together."""
+    body = b'{"a":1}'
+    signed = headers("msg_1", body, now(), [NEW])
+    if part == "body":
+        body = b'{"a":2}'
+    elif part == "webhook-timestamp":
+        signed[part] = str(int(signed[part]) + 1)
+    elif part == "webhook-id":
+        signed[part] = "msg_2"
+    else:
+        kept = signed[part]
+        signed[part] = kept[:5] + ("B" if kept[5] == "A" else "A") + kept[6:]
+    with pytest.raises(WebhookVerificationError):
+        Webhook(NEW).verify(body, signed)
+
+
+def test_an_old_message_and_another_secret_are_refused() -> None:
+    """Six minutes are too old; a secret that was replaced signs nothing."""
+    with pytest.raises(WebhookVerificationError, match="too old"):
+        Webhook(NEW).verify(b"{}", headers("msg_1", b"{}", now() - 360_000, [NEW]))
+    with pytest.raises(WebhookVerificationError, match="No matching"):
+        Webhook(OLD).verify(b"{}", headers("msg_1", b"{}", now(), [NEW]))
+
+
+def test_secrets() -> None:
+    """Ours are `whsec_` and base64 that every decoder takes; what cannot sign is told apart."""
+    assert is_secret(NEW)
+    assert len(NEW) == len("whsec_") + 44
+    for wrong in ("", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_A"):
+        assert not is_secret(wrong)
+    with pytest.raises(ValueError, match="44"):
+        secret_of("short")
