@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from novitai.api.services import Services
+    from novitai.api.shared_limits import SharedStore
 
 CREATE_CONCURRENCY: Final = 64
 VERB_CONCURRENCY: Final = 16
@@ -124,6 +125,7 @@ class Application:
         self.clock = clock
         self.ids = ids
         self.database = database
+        self.installation_id = installation_id
         key = settings.novita_api_key
         self.client = NovitaClient.build(
             base_url=settings.upstream_url,
@@ -208,6 +210,7 @@ class Application:
         self.requests = RequestMetrics(clock)
         self.process = ProcessMetrics(clock)
         self._self_check: Cache[int] = Cache("self-check", clock, ttl=60, max_size=1)
+        self._shared: SharedStore | None = None
         self._works = False
         self._stopping = False
 
@@ -278,6 +281,8 @@ class Application:
             stack.push_async_callback(self.database.close)
             stack.push_async_callback(self.client.aclose)
             stack.push_async_callback(self.prober.aclose)
+            if self._shared is not None:
+                stack.push_async_callback(self._shared.aclose)
             stack.push_async_callback(self.keys.settle)
             stack.push_async_callback(self.jobs.stop, STOP_GRACE)
             if self._works:
@@ -326,6 +331,7 @@ class Application:
                 trusted_proxies=settings.trusted_proxies,
             ),
             quota=Quota(per_minute + settings.rate_limit_burst, per_minute),
+            shared_buckets=self._shared_buckets(),
             allow_private_webhooks=settings.webhook_allow_private,
         )
 
@@ -334,6 +340,17 @@ class Application:
         from novitai.api.app import create_api
 
         return create_api(self.services())
+
+    def _shared_buckets(self) -> SharedStore | None:
+        """Return what shares the rate limit with other processes; made once."""
+        from novitai.api.shared_limits import SharedStore
+
+        url = self.settings.redis_url
+        if self._shared is None and url is not None:
+            self._shared = SharedStore(
+                url.get_secret_value(), f"novitai:{self.installation_id}", self.clock
+            )
+        return self._shared
 
     def _cache_works(self) -> bool:
         """Put a value into a cache and find it again."""

@@ -9,7 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from novitai.api.middleware import Rules
-from novitai.api.proxies import Peer, find_peer
+from novitai.api.proxies import Peer, find_peer, neighbourhood
 from tests.api.conftest import ApiFactory
 
 TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -92,3 +92,18 @@ async def test_development_does_not_insist(factory: ApiFactory) -> None:
     """Without the setting, plain HTTP is good."""
     api = await factory.make(client=("8.8.8.8", 1))
     assert (await api.call("GET", "/api/instances")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.7", "::ffff:203.0.113.7"),
+        ("local", "local"),
+    ],
+)
+def test_a_customer_s_whole_network_counts_as_one_caller(address: str, expected: str) -> None:
+    """Nobody gets a bucket for each of the addresses of one /64."""
+    assert neighbourhood(address) == expected

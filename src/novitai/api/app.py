@@ -15,6 +15,7 @@ from novitai.api.health import HealthRoutes
 from novitai.api.history import HistoryRoutes
 from novitai.api.instances import InstanceRoutes
 from novitai.api.keys import KeyRoutes
+from novitai.api.limits import Limiter, LocalLimiter, Quota
 from novitai.api.metrics import MetricsRoutes
 from novitai.api.middleware import Gateway
 from novitai.api.routes import Operation, Router
@@ -53,7 +54,11 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
     )
     errors.install(app, services.clock)
     documentation.install(app)
-    guard = Guard(services.keys, services.clock, services.quota, FAILED_AUTHENTICATIONS)
+    guard = Guard(
+        services.keys,
+        calls=_limiter(services, "calls", services.quota),
+        failures=_limiter(services, "failures", FAILED_AUTHENTICATIONS),
+    )
     router = Router(app, guard, services.clock)
     for routes in (
         InstanceRoutes(services),
@@ -72,3 +77,9 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
     router.finish()
     docs_page.install(app)
     return app
+
+
+def _limiter(services: Services, name: str, quota: Quota) -> Limiter:
+    if services.shared_buckets is None:
+        return LocalLimiter(quota, services.clock)
+    return services.shared_buckets.limiter(name, quota)

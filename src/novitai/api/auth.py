@@ -9,8 +9,8 @@ from typing import Final
 from starlette.requests import Request
 
 from novitai.api.context import RequestContext
-from novitai.api.limits import Buckets, Quota, Taken
-from novitai.clock import Clock
+from novitai.api.limits import Limiter, Taken
+from novitai.api.proxies import neighbourhood
 from novitai.domain.api_key import Scope, allows
 from novitai.errors import Forbidden, RateLimited, Unauthorized
 from novitai.lifecycle.keys import Caller, KeyRing
@@ -19,12 +19,19 @@ _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
 
 
 class Guard:
-    """Stands before every route that needs a key."""
+    """Stands before every route that needs a key.
 
-    def __init__(self, keys: KeyRing, clock: Clock, quota: Quota, failures: Quota) -> None:
+    Args:
+        keys: Who may come in.
+        calls: The buckets of the keys.
+        failures: The buckets of the addresses from which no good key came.
+    """
+
+    def __init__(self, keys: KeyRing, calls: Limiter, failures: Limiter) -> None:
         self._keys = keys
-        self._calls = Buckets(quota, clock)
-        self._failures = Buckets(failures, clock)
+        self._calls = calls
+        self._failures = failures
+        quota = calls.quota
         window = round(quota.capacity * quota.interval)
         self._policy = f'"key";q={quota.capacity};w={window}'
 
@@ -38,9 +45,9 @@ class Guard:
         """
         caller = await self._authenticate(request)
         if caller is None:
-            raise self._refused(context)
+            raise await self._refused(context)
         context.key_id = caller.key_id
-        taken = self._calls.take(caller.key_id)
+        taken = await self._calls.take(caller.key_id)
         context.headers += self._headers(taken)
         if not taken.allowed:
             raise RateLimited("Rate limit exceeded", retry_after=taken.retry_after)
@@ -56,9 +63,9 @@ class Guard:
         match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
         return None if match is None else await self._keys.authenticate(match[1])
 
-    def _refused(self, context: RequestContext) -> Unauthorized | RateLimited:
+    async def _refused(self, context: RequestContext) -> Unauthorized | RateLimited:
         # Only now: a good key is never refused for what others do from the same address.
-        taken = self._failures.take(context.client)
+        taken = await self._failures.take(neighbourhood(context.client))
         if not taken.allowed:
             return RateLimited(
                 "Too many failed authentications from this address", retry_after=taken.retry_after

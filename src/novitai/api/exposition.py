@@ -31,7 +31,10 @@ OPENMETRICS: Final = "application/openmetrics-text"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The numbers of one moment; `queued` counts waiting jobs by type."""
+    """The numbers of one moment; `queued` counts waiting jobs by type.
+
+    `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
+    """
 
     requests: RequestMetrics
     jobs: Mapping[str, JobStats]
@@ -40,6 +43,7 @@ class Snapshot:
     memory: Memory
     cpu: Cpu
     uptime: float
+    limiter_fallbacks: int = 0
 
 
 def as_text(snapshot: Snapshot) -> tuple[bytes, str]:
@@ -70,6 +74,11 @@ class _Numbers(Collector):
         yield from _of_requests(self._snapshot.requests)
         yield from _of_jobs(self._snapshot.jobs, self._snapshot.queued)
         yield from _of_caches(self._snapshot.caches)
+        yield CounterMetricFamily(
+            "novitai_rate_limit_fallbacks",
+            "Calls limited by this process alone, as Redis was away.",
+            value=self._snapshot.limiter_fallbacks,
+        )
         yield from _of_process(self._snapshot)
 
     def describe(self) -> list[Metric]:

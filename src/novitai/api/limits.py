@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token buckets in memory, one per key, in their GCRA form: exact, one number a bucket.
+"""Token buckets, one per key, in their GCRA form: exact, one number a bucket.
 
-A full bucket is the same as no bucket, so what has refilled is forgotten, and memory is bounded by
-those who called within the last minute or so.
+Here they are in memory; `novitai.api.shared_limits` has those that several processes share. A full
+bucket is the same as no bucket, so what has refilled is forgotten, and memory is bounded by those
+who called within the last minute or so.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from novitai.clock import Clock
 
 _MAX_BUCKETS: Final = 100_000
 _HAIR: Final = 1e-9
+_CROWD: Final = ""
+"""The bucket of all who come when there is no room for another; no key is blank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,38 @@ class Taken:
     retry_after: int
 
 
+class Limiter(Protocol):
+    """Whoever decides whether a key has a token left."""
+
+    @property
+    def quota(self) -> Quota:
+        """The size of each bucket."""
+        ...
+
+    async def take(self, key: str) -> Taken:
+        """Take a token of `key`'s bucket, if there is one."""
+        ...
+
+
+class LocalLimiter:
+    """Buckets in the memory of this process."""
+
+    def __init__(self, quota: Quota, clock: Clock) -> None:
+        self.quota = quota
+        self._buckets = Buckets(quota, clock)
+
+    async def take(self, key: str) -> Taken:
+        """Take a token of `key`'s bucket, if there is one."""
+        return self._buckets.take(key)
+
+
 class Buckets:
-    """Buckets of one quota, by key."""
+    """Buckets of one quota, by key.
+
+    No bucket that has not refilled is ever forgotten: when `max_buckets` are remembered, the last
+    of them is for all further keys together. So keys that a stranger makes up push out nobody who
+    is limited.
+    """
 
     def __init__(self, quota: Quota, clock: Clock, *, max_buckets: int = _MAX_BUCKETS) -> None:
         self.quota = quota
@@ -66,19 +99,18 @@ class Buckets:
         """Take a token of `key`'s bucket, if there is one."""
         now = self._clock.monotonic()
         self._forget(now)
+        if key not in self._full_at and len(self._full_at) >= self._max - 1:
+            key = _CROWD
         interval, capacity = self.quota.interval, self.quota.capacity
         full_at = max(now, self._full_at.get(key, now))
         # Tokens that are missing once this one is taken; a hair less forgives rounding.
         missing = (full_at - now) / interval + 1 - _HAIR
         if missing > capacity:
-            wait = (missing - capacity) * interval
-            return Taken(False, 0, _whole(full_at - now), max(1, math.ceil(wait)))
+            return refused(full_at - now, (missing - capacity) * interval)
         full_at += interval
         self._full_at[key] = full_at
         self._full_at.move_to_end(key)
-        if len(self._full_at) > self._max:
-            self._full_at.popitem(last=False)
-        return Taken(True, math.floor(capacity - missing), _whole(full_at - now), 0)
+        return allowed(self.quota, full_at - now)
 
     def _forget(self, now: float) -> None:
         # A couple at each turn keeps up with one that is added at each turn. One that is used last
@@ -88,6 +120,17 @@ class Buckets:
             if oldest is None or self._full_at[oldest] > now:
                 return
             del self._full_at[oldest]
+
+
+def allowed(quota: Quota, until_full: float) -> Taken:
+    """Tell of a token that was taken; `until_full` in seconds, as it is afterwards."""
+    left = math.floor(quota.capacity - until_full / quota.interval + _HAIR)
+    return Taken(True, left, _whole(until_full), 0)
+
+
+def refused(until_full: float, wait: float) -> Taken:
+    """Tell that there was no token; both in seconds."""
+    return Taken(False, 0, _whole(until_full), max(1, math.ceil(wait)))
 
 
 def _whole(seconds: float) -> int:

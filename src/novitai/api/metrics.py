@@ -79,6 +79,7 @@ class MetricsRoutes:
             memory=services.process.memory(),
             cpu=services.process.cpu(),
             uptime=services.process.uptime,
+            limiter_fallbacks=services.shared_buckets.fallbacks if services.shared_buckets else 0,
         )
 
     def _as_json(self, snapshot: Snapshot) -> dict[str, object]:

@@ -53,6 +53,17 @@ def find_peer(scope: AsgiScope, headers: Headers, trusted: Sequence[IpNetwork]) 
     return Peer(peer, secure)
 
 
+def neighbourhood(address: str) -> str:
+    """Name those who count as one caller: an address, or for IPv6 the /64 that one customer gets.
+
+    Whoever has a /64 has more addresses than anybody could remember.
+    """
+    parsed = _address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+    return address
+
+
 def _listed(headers: Headers, name: str) -> list[str]:
     joined = ",".join(headers.getlist(name))
     return [part.strip() for part in joined.split(",") if part.strip()]

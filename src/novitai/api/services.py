@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from novitai.api.limits import Quota
 from novitai.api.middleware import Rules
+from novitai.api.shared_limits import SharedStore
 from novitai.clock import Clock
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import Offer, Template
@@ -124,4 +125,5 @@ class Services:
     caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)
     quota: Quota = DEFAULT_QUOTA
+    shared_buckets: SharedStore | None = None
     allow_private_webhooks: bool = False

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the token buckets that several processes share, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from novitai.api.limits import Quota
+from novitai.api.shared_limits import RETRY_SECONDS, SharedStore
+from novitai.clock import ManualClock
+
+pytestmark = pytest.mark.redis
+QUOTA = Quota(capacity=120, per_minute=100)
+SLOW = Quota(capacity=5, per_minute=1)
+
+
+class Passage:
+    """A way to Redis that can be shut, and that hangs up on whoever is on it."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or 6379)
+        self._rest = parts
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """The URL that leads through here."""
+        host = f"127.0.0.1:{self._port}"
+        user, at, _ = self._rest.netloc.rpartition("@")
+        return self._rest._replace(netloc=f"{user}{at}{host}").geturl()
+
+    async def open(self) -> None:
+        """Let through."""
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def shut(self) -> None:
+        """Hang up on everybody and refuse whoever comes."""
+        if self._server is not None:
+            self._server.close()
+        await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Break every connection off."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        other_reader, other_writer = await asyncio.open_connection(*self._target)
+        try:
+            # Whichever side ends first ends both.
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(reader, other_writer))
+                group.create_task(_copy(other_reader, writer))
+        except* (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            for one in (writer, other_writer):
+                one.transport.abort()
+            self._tasks.discard(task)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    raise ConnectionError("the other side hung up")
+
+
+@pytest.fixture
+async def prefix(redis_url: str) -> AsyncIterator[str]:
+    """A beginning of names that nobody else uses; what it began is removed."""
+    name = f"novitai-test:{secrets.token_hex(6)}"
+    yield name
+    redis = Redis.from_url(redis_url)
+    keys = [key async for key in redis.scan_iter(f"{name}:*")]
+    if keys:
+        await redis.delete(*keys)
+    await redis.aclose()
+
+
+@pytest.fixture
+async def passage(redis_url: str) -> AsyncIterator[Passage]:
+    """An open way to Redis."""
+    made = Passage(redis_url)
+    await made.open()
+    yield made
+    await made.shut()
+
+
+@contextlib.asynccontextmanager
+async def store(url: str, prefix: str, clock: ManualClock) -> AsyncIterator[SharedStore]:
+    """What one process holds."""
+    made = SharedStore(url, prefix, clock)
+    yield made
+    await made.aclose()
+
+
+async def test_two_processes_share_one_bucket(
+    redis_url: str, prefix: str, clock: ManualClock
+) -> None:
+    """Together they let through what one would have, and each tells what is left of it."""
+    async with store(redis_url, prefix, clock) as one, store(redis_url, prefix, clock) as two:
+        first, second = one.limiter("calls", SLOW), two.limiter("calls", SLOW)
+        taken = [await limiter.take("k") for limiter in (first, second) * 4]
+    assert [one.allowed for one in taken] == [True] * 5 + [False] * 3
+    assert [one.remaining for one in taken] == [4, 3, 2, 1, 0, 0, 0, 0]
+    assert 55 <= taken[5].retry_after <= 60
+    assert 290 <= taken[4].reset <= 300
+
+
+async def test_three_hundred_at_once_get_exactly_what_there_is(
+    redis_url: str, prefix: str, clock: ManualClock
+) -> None:
+    """Taking is atomic, and a bounded pool serves more callers than it has connections."""
+    async with store(redis_url, prefix, clock) as one, store(redis_url, prefix, clock) as two:
+        limiters = one.limiter("calls", QUOTA), two.limiter("calls", QUOTA)
+        taken = await asyncio.gather(*(limiters[n % 2].take("k") for n in range(300)))
+        # On a slow machine a token or two may have come back meanwhile.
+        assert 120 <= sum(each.allowed for each in taken) <= 124
+        assert one.fallbacks == two.fallbacks == 0
+
+
+async def test_waiting_as_long_as_was_said_is_enough(
+    redis_url: str, prefix: str, clock: ManualClock
+) -> None:
+    """The time is Redis's own, so this one waits for real: a token comes back each 100 ms."""
+    async with store(redis_url, prefix, clock) as one:
+        limiter = one.limiter("calls", Quota(capacity=2, per_minute=600))
+        while (taken := await limiter.take("k")).allowed:
+            pass
+        assert taken.retry_after == 1
+        await asyncio.sleep(0.11)
+        assert (await limiter.take("k")).allowed
+
+
+async def test_buckets_are_apart_and_vanish_when_they_are_full(
+    redis_url: str, prefix: str, clock: ManualClock
+) -> None:
+    """Another key, another kind, another installation: another bucket. None outlives its need."""
+    async with store(redis_url, prefix, clock) as one:
+        small = Quota(capacity=1, per_minute=60)
+        for kind, key in (("calls", "a"), ("calls", "b"), ("failures", "a")):
+            assert (await one.limiter(kind, small).take(key)).allowed
+        assert not (await one.limiter("calls", small).take("a")).allowed
+    redis = Redis.from_url(redis_url)
+    assert 0 < await redis.pttl(f"{prefix}:calls:a") <= 1001
+    await redis.aclose()
+
+
+async def test_while_redis_is_away_each_process_limits_by_itself(
+    prefix: str, passage: Passage, clock: ManualClock
+) -> None:
+    """Nobody is refused for the outage; it is counted, logged once, and over by itself."""
+    async with store(passage.url, prefix, clock) as one:
+        limiter = one.limiter("calls", SLOW)
+        with capture_logs() as lines:
+            assert (await limiter.take("k")).remaining == 4
+            await passage.shut()
+            # Its own buckets are full when the outage begins.
+            assert [(await limiter.take("k")).allowed for _ in range(6)] == [True] * 5 + [False]
+            assert one.fallbacks == 6
+            await clock.advance(RETRY_SECONDS)
+            assert not (await limiter.take("k")).allowed
+            await passage.open()
+            assert not (await limiter.take("k")).allowed, "it is not tried before its time"
+            await clock.advance(RETRY_SECONDS)
+            assert (await limiter.take("k")).remaining == 3
+        assert [line["event"] for line in lines] == [
+            "rate_limit_store_away",
+            "rate_limit_store_back",
+        ]
+        assert one.fallbacks == 8
+
+
+async def test_a_connection_that_was_broken_off_is_no_outage(
+    prefix: str, passage: Passage, clock: ManualClock
+) -> None:
+    """An idle connection that died is replaced within the call."""
+    async with store(passage.url, prefix, clock) as one:
+        limiter = one.limiter("calls", SLOW)
+        assert (await limiter.take("k")).remaining == 4
+        await passage.hang_up()
+        assert (await limiter.take("k")).remaining == 3
+        assert one.fallbacks == 0
+
+
+async def test_a_redis_that_does_not_answer_costs_one_call_a_moment(
+    prefix: str, clock: ManualClock
+) -> None:
+    """A peer that accepts and says nothing delays one call, not every call."""
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with store(f"redis://127.0.0.1:{port}", prefix, clock) as one:
+        limiter = one.limiter("calls", QUOTA)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert (await limiter.take("k")).allowed
+        assert loop.time() - began < 5
+        async with asyncio.timeout(0.25):
+            for _ in range(50):
+                assert (await limiter.take("k")).allowed
+    server.close()
