@@ -34,8 +34,8 @@ from hypothesis.stateful import (
 )
 
 from novitai.clock import ManualClock
-from novitai.domain.event import of_status
-from novitai.domain.instance import TRANSITIONS, InstanceStatus
+from novitai.domain.event import Event, of_status
+from novitai.domain.instance import TRANSITIONS, Instance, InstanceStatus
 from novitai.domain.marker import read_marker
 from novitai.domain.operation import OperationKind
 from novitai.emulator import EmulatorConfig, create_app
@@ -263,12 +263,18 @@ class LifecycleMachine(RuleBasedStateMachine):
             await self._check_history(instance_id)
 
     async def _check_history(self, instance_id: str) -> None:
-        log = await self.world.app.database.read(lambda c: events.of_instance(c, instance_id))
+        def load(connection: Any) -> tuple[list[Event], Instance | None]:
+            # At one moment: steps go on between two reads.
+            log = events.of_instance(connection, instance_id)
+            return log, instances.load(connection, instance_id)
+
+        log, instance = await self.world.app.database.read(load)
+        assert instance is not None
         told = {of_status(status): status for status in InstanceStatus}
         seen = [told[event.type] for event in log if event.type in told]
         for before, after in itertools.pairwise(seen):
             assert after in TRANSITIONS[before], f"{before} -> {after}"
-        status = InstanceStatus(await self.world.status(instance_id))
+        status = instance.status
         assert seen[-1] is status, "the last event tells another status"
         if instance_id in self.ended:
             assert status is InstanceStatus.TERMINATED, "terminated is final"
