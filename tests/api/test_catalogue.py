@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from pydantic import TypeAdapter
 
+from novitai.api import catalogue as routes
 from novitai.api import schemas
+from novitai.domain.api_key import Scope
 from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType
 from novitai.domain.product import Cluster, Offer, Template
 from novitai.upstream.errors import Timeout, UpstreamError
 from tests.api.conftest import Api, ApiFactory
+from tests.api.house import House
+from tests.lifecycle.conftest import Emulator
 
 HONG_KONG = Cluster("cn-hk-1", "CN-HK-01 (Hong Kong)")
 WEST = Cluster("us-west-1", "US-WEST-01")
@@ -148,3 +153,69 @@ async def test_when_novita_does_not_tell_it_is_not_the_clients_fault(
     answer = await offering.call("GET", path)
     assert answer.status_code == 504
     assert answer.json()["error"]["code"] == "UPSTREAM_TIMEOUT"
+
+
+async def test_what_is_listed_is_what_novita_offers(house: House) -> None:
+    """Over the real catalogue: each product once, in USD, narrowed by mode; templates; regions."""
+    listed = (await house.call("GET", "/v1/api/products", scope=Scope.READ)).json()["products"]
+    by_id = {product["id"]: product for product in listed}
+    assert len(by_id) == len(listed)
+    basic = by_id["gpu-basic.8c32g"]
+    assert (basic["onDemandPrice"], basic["spotPrice"]) == (0.3, 0.15)
+    assert basic["regions"] == ["EU-WEST-01", "US-WEST-01"]
+    assert basic["available"] is True
+    spot = await house.call("GET", "/api/products?billingMode=spot&region=AS-SGP-02")
+    assert [product["id"] for product in spot.json()["products"]] == ["gpu-basic.8c32g.spot"]
+    assert "onDemandPrice" not in spot.json()["products"][0]
+    templates = await house.call("GET", "/api/templates")
+    assert "tmpl-12345" in [template["id"] for template in templates.json()["templates"]]
+    assert '"envs"' not in templates.text
+    names = [
+        region["name"] for region in (await house.call("GET", "/api/regions")).json()["regions"]
+    ]
+    assert names[:3] == ["CN-HK-01", "US-WEST-01", "EU-WEST-01"]
+    assert "US-CA-06" in names
+
+
+@pytest.mark.parametrize(
+    ("path", "upstream"),
+    [
+        ("/api/products", "/products"),
+        ("/api/templates", "/templates"),
+        ("/api/regions", "/clusters"),
+    ],
+)
+async def test_a_copy_stands_in_for_a_day(
+    house: House, emulator: Emulator, path: str, upstream: str
+) -> None:
+    """While Novita errs, yesterday's list is shown; where there is none, 502."""
+    fault = {"kind": "call", "path": upstream, "method": "GET", "status": 400}
+    await emulator.call("POST", "faults", json=fault)
+    answer = await house.through(house.call("GET", path), within=60)
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "EXTERNAL_API_ERROR"
+    await emulator.call("DELETE", "faults")
+    whole = (await house.call("GET", path)).json()
+    await emulator.call("POST", "faults", json={**fault, "status": 500})
+    await house.clock.advance(12 * 3600)
+    stale = await house.through(house.call("GET", path), within=60)
+    assert (stale.status_code, stale.json()) == (200, whole)
+    await house.clock.advance(13 * 3600)
+    gone = await house.through(house.call("GET", path), within=60)
+    assert gone.status_code in {502, 503}
+
+
+async def test_a_novita_that_hangs_is_told_in_time(
+    offering: Api, catalogue: FakeCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """504 shortly before our own time is up, which would be 408."""
+
+    async def hang() -> Sequence[str]:
+        await asyncio.Event().wait()
+        return ()
+
+    monkeypatch.setattr(catalogue, "regions", hang)
+    # Of the request's 30 seconds all but a moment are kept for the answer.
+    monkeypatch.setattr(routes, "_FOR_THE_ANSWER", 29.99)
+    answer = await offering.call("GET", "/api/regions")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "UPSTREAM_TIMEOUT")
