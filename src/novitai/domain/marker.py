@@ -15,7 +15,7 @@ from novitai.ids import ATTEMPT_ID_LENGTH, INSTALLATION_ID_LENGTH
 
 MAX_UPSTREAM_NAME: Final = 255
 _MARKER: Final = re.compile(
-    rf"-nv([a-z0-9]{{{INSTALLATION_ID_LENGTH}}})([a-z0-9]{{{ATTEMPT_ID_LENGTH}}})$"
+    rf"-nv([a-z0-9]{{{INSTALLATION_ID_LENGTH}}})([a-z0-9]{{{ATTEMPT_ID_LENGTH}}})\Z"
 )
 
 

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of the derived status: one pure function of what is intended and what was observed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from novitai.domain.event import EventType, of_status
+from novitai.domain.instance import (
+    TRANSITIONS,
+    Instance,
+    InstanceStatus,
+    Observed,
+    may_follow,
+)
+from novitai.domain.operation import OperationKind
+from novitai.domain.status import Observation, derive, read_word
+from tests.domain.making import AT, an_instance
+
+S, K, O = InstanceStatus, OperationKind, Observation  # noqa: E741  # short names of three enums
+
+WORDS: dict[str, tuple[Observation, InstanceStatus | None, InstanceStatus | None]] = {
+    # word: its meaning, the status during the create, the status when nothing runs
+    "pending": (O.WAITING, S.CREATING, S.STARTING),
+    "toCreate": (O.WAITING, S.CREATING, S.STARTING),
+    "creating": (O.WAITING, S.CREATING, S.STARTING),
+    "pulling": (O.PULLING, S.STARTING, S.STARTING),
+    "toStart": (O.STARTING, S.STARTING, S.STARTING),
+    "starting": (O.STARTING, S.STARTING, S.STARTING),
+    "toRestart": (O.STARTING, S.STARTING, S.STARTING),
+    "restarting": (O.STARTING, S.STARTING, S.STARTING),
+    "toReset": (O.STARTING, S.STARTING, S.STARTING),
+    "resetting": (O.STARTING, S.STARTING, S.STARTING),
+    "running": (O.RUNNING, S.STARTING, S.STARTING),
+    "toStop": (O.STOPPING, S.STARTING, S.STOPPING),
+    "stopping": (O.STOPPING, S.STARTING, S.STOPPING),
+    "exited": (O.EXITED, S.STARTING, S.STOPPED),
+    "migrating": (O.MIGRATING, S.STARTING, S.MIGRATING),
+    "toRemove": (O.REMOVING, S.STARTING, S.TERMINATING),
+    "removing": (O.REMOVING, S.STARTING, S.TERMINATING),
+    "removed": (O.REMOVED, S.STARTING, S.TERMINATED),
+    "freezing": (O.UNKNOWN, None, None),
+    "": (O.UNKNOWN, None, None),
+    "Running": (O.UNKNOWN, None, None),
+    "brand-new-word": (O.UNKNOWN, None, None),
+}
+
+
+def seen(word: str | None, status: InstanceStatus = S.RUNNING, **more: object) -> Instance:
+    """An instance as the last listing had it."""
+    gone = bool(more.pop("gone", False))
+    return an_instance(status, observed=Observed(status=word, at=AT, gone=gone), **more)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_word_of_upstreams(word: str) -> None:
+    """The contract's table, during the create and later on; unknown words change nothing."""
+    meaning, creating, idle = WORDS[word]
+    assert read_word(word) is meaning
+    assert derive(seen(word, S.CREATING), K.CREATE) is (creating or S.CREATING)
+    # `migrating` may become any of the others; nothing else may.
+    before = S.STARTING if idle in {S.STOPPING, S.MIGRATING} else S.MIGRATING
+    assert derive(seen(word, before), None) is (idle or before)
+
+
+def test_nothing_observed_is_an_unknown_word() -> None:
+    """Before the first listing our status stays."""
+    assert read_word(None) is O.UNKNOWN
+    assert derive(seen(None, S.STARTING), None) is S.STARTING
+
+
+def test_running_needs_to_be_ready() -> None:
+    """Upstream's `running` is `starting` until it was probed; then it is `running`."""
+    assert derive(seen("running", S.STARTING), None) is S.STARTING
+    assert derive(seen("running", S.STARTING, ready_at=AT), None) is S.RUNNING
+    assert derive(seen("running", S.STARTING, ready_at=AT), K.CREATE) is S.STARTING
+
+
+def test_not_bought_yet_is_creating() -> None:
+    """Whatever was observed, without an upstream id there is nothing but the wish."""
+    assert derive(seen("running", S.CREATING, upstream_id=None), K.CREATE) is S.CREATING
+
+
+@pytest.mark.parametrize(
+    ("running", "status", "before"),
+    [
+        (K.DELETE, S.TERMINATING, S.RUNNING),
+        (K.START, S.STARTING, S.STOPPED),
+        (K.RESTART, S.STARTING, S.RUNNING),
+        (K.STOP, S.STOPPING, S.RUNNING),
+    ],
+)
+def test_an_operation_alone_moves_the_status(
+    running: OperationKind, status: InstanceStatus, before: InstanceStatus
+) -> None:
+    """While one runs, what is observed does not."""
+    for word in WORDS:
+        assert derive(seen(word, before, ready_at=AT), running) is status
+        assert derive(seen(word, before, ready_at=AT, gone=True), running) is status
+
+
+@pytest.mark.parametrize("running", [None, K.FOLLOW, K.REAP])
+def test_what_failed_stays_failed(running: OperationKind | None) -> None:
+    """Nothing observed changes it; a start or a deletion does."""
+    for word in WORDS:
+        failed = seen(word, S.FAILED, failed=True, ready_at=AT)
+        assert derive(failed, running) is S.FAILED
+        assert derive(failed, K.START) is S.STARTING
+        assert derive(failed, K.DELETE) is S.TERMINATING
+
+
+@pytest.mark.parametrize("running", [None, *K])
+def test_terminated_is_final(running: OperationKind | None) -> None:
+    """Whatever runs, whatever is seen."""
+    for word in WORDS:
+        for status in S:
+            assert derive(seen(word, status, terminated_at=AT), running) is S.TERMINATED
+        assert derive(seen(word, S.TERMINATED, ready_at=AT), running) is S.TERMINATED
+
+
+def test_what_is_gone_is_terminated() -> None:
+    """Proven absence ends any status, but a failure, which is its own end."""
+    for status in set(S) - {S.FAILED}:
+        assert derive(seen("running", status, gone=True, ready_at=AT), None) is S.TERMINATED
+
+
+FORBIDDEN = {
+    (S.STOPPED, S.STOPPING),
+    (S.STOPPED, S.FAILED),
+    (S.STOPPING, S.STARTING),
+    (S.STOPPING, S.MIGRATING),
+    (S.MIGRATING, S.STOPPING),
+    (S.CREATING, S.STOPPING),
+    (S.CREATING, S.STOPPED),
+    (S.CREATING, S.MIGRATING),
+    *((S.FAILED, to) for to in (S.RUNNING, S.STOPPING, S.STOPPED, S.MIGRATING)),
+    *((S.TERMINATING, to) for to in set(S) - {S.TERMINATING, S.TERMINATED}),
+    *((S.TERMINATED, to) for to in set(S) - {S.TERMINATED}),
+    *((before, S.CREATING) for before in set(S) - {S.CREATING}),
+}
+
+
+def test_every_transition() -> None:
+    """What may follow what, pair by pair; a status may always stay."""
+    assert set(TRANSITIONS) == set(S)
+    for before in S:
+        for after in S:
+            assert may_follow(before, after) is ((before, after) not in FORBIDDEN), (before, after)
+
+
+def test_the_references_diagram_holds() -> None:
+    """Every arrow of Appendix A may be taken, but the one that would hide a stop that worked."""
+    for before, after in (
+        (S.CREATING, S.STARTING),
+        (S.STARTING, S.RUNNING),
+        (S.STARTING, S.FAILED),
+        (S.CREATING, S.FAILED),
+        (S.RUNNING, S.STOPPING),
+        (S.STOPPING, S.STOPPED),
+        (S.STOPPING, S.FAILED),
+        (S.STOPPED, S.STARTING),
+    ):
+        assert may_follow(before, after)
+
+
+def test_every_status_has_its_event() -> None:
+    """`creating` is told as created; the others bear their own names."""
+    assert of_status(S.CREATING) is EventType.CREATED
+    for status in set(S) - {S.CREATING}:
+        assert of_status(status).value == f"instance.{status.value}"
+
+
+observations = st.builds(
+    Observed,
+    status=st.one_of(st.none(), st.sampled_from(list(WORDS)), st.text(max_size=10)),
+    at=st.just(AT),
+    gone=st.booleans(),
+)
+anything = st.builds(
+    lambda status, observed, bought, failed, ready, ended: an_instance(
+        status,
+        observed=observed,
+        upstream_id="up" if bought else None,
+        failed=failed,
+        ready_at=AT if ready else None,
+        terminated_at=AT if ended else None,
+    ),
+    st.sampled_from(list(S)),
+    observations,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(instance=anything, running=st.sampled_from([None, *K]))
+def test_deriving_is_sound(instance: Instance, running: OperationKind | None) -> None:
+    """It never leaves the diagram but by `terminated_at`, settles at once, never goes back."""
+    status = derive(instance, running)
+    assert may_follow(instance.status, status)
+    assert derive(replace(instance, status=status), running) is status
+    if status is S.CREATING:
+        assert instance.status is S.CREATING
+    if status is S.RUNNING and instance.status is not S.RUNNING:
+        assert instance.ready_at is not None
+        assert instance.observed.status == "running"
+    if instance.status is S.TERMINATED:
+        assert status is S.TERMINATED
