@@ -20,11 +20,13 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
+from novitai.lifecycle.answering import Once
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.catalogue import Catalogue
 from novitai.lifecycle.create import CreateVerb, Policy
 from novitai.lifecycle.delete import DeleteVerb
+from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.details import Details
 from novitai.lifecycle.follow import FollowVerb
@@ -165,8 +167,9 @@ class Application:
         )
         self.deliverer.register()
         self.webhooks = Webhooks(
-            database, clock, ids, self.jobs, vault, outbox, self.deliverer, sender, idempotency
+            database, clock, ids, vault, outbox, self.deliverer, sender, idempotency
         )
+        self.deliveries = Deliveries(database, clock, self.jobs, idempotency)
         self.history = History(database, clock, self.instances)
         self.prober = Prober(outside.probes)
         rising = Rising(database, self.prober, vault, clock)
@@ -206,6 +209,7 @@ class Application:
             measured=self._measure_sync,
         )
         SyncRequests(database, self.sync, clock).register(self.jobs)
+        self._once = Once(database, idempotency)
         self.housekeeping = Housekeeping(database, clock)
         self.requests = RequestMetrics(clock)
         self.process = ProcessMetrics(clock)
@@ -323,6 +327,7 @@ class Application:
             requests=self.requests,
             process=self.process,
             caches=self.caches(),
+            once=self._once,
             catalogue=self.catalogue,
             operating=self.operating,
             history=self.history,

@@ -25,6 +25,7 @@ from novitai.errors import ApiError, NotFound
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
+from novitai.lifecycle.answering import Once
 from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.details import Rendered, render
 from novitai.lifecycle.history import History
@@ -216,6 +217,7 @@ class ApiFactory:
             requests=RequestMetrics(clock),
             process=ProcessMetrics(clock),
             catalogue=catalogue,
+            once=Once(self._database, Idempotency(self._database, clock)),
             operating=operating,
             history=History(self._database, clock, instances),
             caches=Caches(

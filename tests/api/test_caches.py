@@ -145,3 +145,58 @@ async def test_a_wrong_body_clears_nothing(filled: Api, path: str, body: object)
 async def test_only_an_admin_changes_caches(filled: Api, method: str, path: str) -> None:
     """Looking needs `read`, emptying needs `admin`."""
     assert (await filled.call(method, path, scope=Scope.WRITE)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/cache/clear", None),
+        ("POST", "/api/cache/clear", {"cacheName": "templates"}),
+        ("POST", "/api/cache/cleanup", None),
+        ("DELETE", "/api/cache/templates/d", None),
+    ],
+)
+async def test_a_repeated_change_is_made_once(
+    filled: Api, method: str, path: str, body: object
+) -> None:
+    """With an `Idempotency-Key`, what was filled since is not emptied by the replay."""
+    headers = {"Idempotency-Key": "once"}
+    await filled.clock.advance(3600)
+    first = await filled.call(method, path, scope=Scope.ADMIN, body=body, headers=headers)
+    assert first.status_code == 200, first.text
+    templates = filled.services.caches.named("templates")
+    templates.clear()
+    templates.put("d", "new")
+    again = await filled.call(method, path, scope=Scope.ADMIN, body=body, headers=headers)
+    assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
+    assert templates.peek("d") == "new"
+
+
+async def test_another_body_with_the_same_key_is_refused(filled: Api) -> None:
+    """422, and nothing is cleared."""
+    headers = {"Idempotency-Key": "once"}
+    path = "/api/cache/clear"
+    await filled.call("POST", path, scope=Scope.ADMIN, headers=headers)
+    filled.services.caches.named("templates").put("b", "new")
+    answer = await filled.call(
+        "POST", path, scope=Scope.ADMIN, headers=headers, body={"cacheName": "templates"}
+    )
+    assert answer.status_code == 422
+    assert filled.services.caches.named("templates").peek("b") == "new"
+
+
+async def test_an_unknown_key_is_no_answer_to_remember(filled: Api) -> None:
+    """A 404 with an `Idempotency-Key` is tried anew."""
+    path, headers = "/api/cache/templates/later", {"Idempotency-Key": "once"}
+    before = await filled.call("DELETE", path, scope=Scope.ADMIN, headers=headers)
+    filled.services.caches.named("templates").put("later", "x")
+    after = await filled.call("DELETE", path, scope=Scope.ADMIN, headers=headers)
+    assert (before.status_code, after.status_code) == (404, 200)
+
+
+@pytest.mark.parametrize("path", ["/api/cache/cleanup", "/api/cache/clear"])
+async def test_fields_that_nobody_reads_are_refused(filled: Api, path: str) -> None:
+    """A misspelt `cacheName` must not clear everything."""
+    answer = await filled.call("POST", path, scope=Scope.ADMIN, body={"cachename": "templates"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"][0]["field"] == "cachename"

@@ -12,6 +12,8 @@ from novitai.api import schemas
 from novitai.domain.api_key import Scope
 from tests.api.conftest import Api
 
+NEW = {"name": "ci", "scopes": ["read"]}
+
 
 async def test_a_key_is_made_and_shown_once(api: Api) -> None:
     """201 with the key, which works at once and is in no later answer."""
@@ -109,3 +111,36 @@ async def test_a_repeated_request_makes_no_second_key_and_shows_none(api: Api) -
     assert other.status_code == 422
     listed = (await api.call("GET", "/api/keys", scope=Scope.ADMIN)).json()["keys"]
     assert len(listed) == 4
+
+
+async def test_a_repeated_revocation_gets_the_same_answer(api: Api) -> None:
+    """The replay is the first answer word for word, and another body is refused."""
+    made = (await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=NEW)).json()
+    path, headers = f"/api/keys/{made['id']}", {"Idempotency-Key": "once"}
+    first = await api.call("DELETE", path, scope=Scope.ADMIN, headers=headers)
+    await api.clock.advance(5)
+    again = await api.call("DELETE", f"/v1{path}", scope=Scope.ADMIN, headers=headers)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.content == again.content
+    assert "Idempotent-Replayed" not in first.headers
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+async def test_a_revocation_that_found_nothing_is_not_remembered(api: Api) -> None:
+    """Errors are not replayed: the next try is a try."""
+    for _ in range(2):
+        answer = await api.call(
+            "DELETE", "/api/keys/key_0", scope=Scope.ADMIN, headers={"Idempotency-Key": "once"}
+        )
+        assert answer.status_code == 404
+        assert "Idempotent-Replayed" not in answer.headers
+
+
+async def test_a_revocation_takes_no_fields(api: Api) -> None:
+    """Nobody shall believe that `force` was heard, and nothing is done."""
+    made = (await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=NEW)).json()
+    path = f"/api/keys/{made['id']}"
+    answer = await api.call("DELETE", path, scope=Scope.ADMIN, body={"force": True})
+    assert answer.status_code == 400
+    listed = (await api.call("GET", "/api/keys", scope=Scope.ADMIN)).json()["keys"]
+    assert "revokedAt" not in next(key for key in listed if key["id"] == made["id"])

@@ -6,11 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import orjson
 from starlette.responses import Response
 
-from novitai.api.answers import json_answer
+from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
+from novitai.api.instances import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
+from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.metrics import ratio
+from novitai.api.queries import IDEMPOTENCY_KEY, idempotency_key
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import (
     CacheChangedResponse,
@@ -23,13 +27,17 @@ from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, text
-from novitai.errors import NotFound
+from novitai.errors import FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.caching import CacheStats
+from novitai.lifecycle.idempotency import Reply
 
 _NAME: Final = Parameter("cacheName", "The cache's name", {"type": "string"}, "path")
 _KEY: Final = Parameter("key", "A key in the cache", {"type": "string"}, "path")
 _NO_CACHE: Final = NotFound("There is no cache named 'x'", code="CACHE_NOT_FOUND")
 _NO_KEY: Final = NotFound("There is no key 'x' in cache 'templates'", code="CACHE_KEY_NOT_FOUND")
+_BAD_NAME: Final = ValidationFailed(
+    "Validation failed", details=[FieldError("cacheName", "Cache name must be a string", 7)]
+)
 
 
 class CacheRoutes:
@@ -37,6 +45,7 @@ class CacheRoutes:
 
     def __init__(self, services: Services) -> None:
         self._caches = services.caches
+        self._once = services.once
         self._clock = services.clock
 
     def operations(self) -> list[Operation]:
@@ -72,7 +81,8 @@ class CacheRoutes:
                 answers={200: CacheChangedResponse},
                 body=ClearCacheRequest,
                 body_optional=True,
-                errors=[_NO_CACHE],
+                parameters=[IDEMPOTENCY_KEY],
+                errors=[_BAD_NAME, *BAD_BODY, _NO_CACHE, *IDEMPOTENCY],
             ),
             Operation(
                 method="POST",
@@ -82,6 +92,10 @@ class CacheRoutes:
                 tag="Cache",
                 summary="Remove what has expired",
                 answers={200: CacheChangedResponse},
+                body=NoFields,
+                body_optional=True,
+                parameters=[IDEMPOTENCY_KEY],
+                errors=[UNKNOWN_FIELD, *BAD_BODY, *IDEMPOTENCY],
             ),
             Operation(
                 method="DELETE",
@@ -92,8 +106,10 @@ class CacheRoutes:
                 tag="Cache",
                 summary="Delete one key",
                 answers={200: CacheDeletedResponse},
-                parameters=[_NAME, _KEY],
-                errors=[_NO_CACHE, _NO_KEY],
+                body=NoFields,
+                body_optional=True,
+                parameters=[_NAME, _KEY, IDEMPOTENCY_KEY],
+                errors=[UNKNOWN_FIELD, *BAD_BODY, _NO_CACHE, _NO_KEY, *IDEMPOTENCY],
             ),
         ]
 
@@ -137,31 +153,46 @@ class CacheRoutes:
         fields = Fields(body.fields)
         name = fields.read("cacheName", text("Cache name", longest=64), "")
         fields.finish()
-        if name:
-            removed = self._caches.named(name).clear()
-            return self._changed(f"Cache '{name}' cleared successfully", removed)
-        removed = sum(cache.clear() for cache in self._caches)
-        return self._changed("All caches cleared successfully", removed)
+
+        def clear() -> Reply:
+            if name:
+                removed = self._caches.named(name).clear()
+                return self._changed(f"Cache '{name}' cleared successfully", removed)
+            removed = sum(cache.clear() for cache in self._caches)
+            return self._changed("All caches cleared successfully", removed)
+
+        return from_reply(await self._once(clear, idempotency_key(call, body)))
 
     async def cleanup(self, call: Call) -> Response:
         """Remove from all caches what is no longer fresh."""
-        fields = Fields((await call.body(optional=True)).fields)
-        fields.finish()
-        removed = sum(cache.cleanup() for cache in self._caches)
-        return self._changed("Expired entries cleaned up", removed)
+        body = await call.no_fields()
+
+        def cleanup() -> Reply:
+            removed = sum(cache.cleanup() for cache in self._caches)
+            return self._changed("Expired entries cleaned up", removed)
+
+        return from_reply(await self._once(cleanup, idempotency_key(call, body)))
 
     async def discard(self, call: Call) -> Response:
         """Delete one key of one cache."""
         name, key = call.request.path_params["cacheName"], call.request.path_params["key"]
-        if not self._caches.named(name).discard(key):
-            raise NotFound(f"There is no key '{key}' in cache '{name}'", code="CACHE_KEY_NOT_FOUND")
-        message = f"Key '{key}' deleted from cache '{name}'"
-        return json_answer({"message": message, "timestamp": self._now()})
+        body = await call.no_fields()
 
-    def _changed(self, message: str, removed: int) -> Response:
-        return json_answer(
-            {"message": message, "timestamp": self._now(), "entriesRemoved": removed}
-        )
+        def discard() -> Reply:
+            if not self._caches.named(name).discard(key):
+                raise NotFound(
+                    f"There is no key '{key}' in cache '{name}'", code="CACHE_KEY_NOT_FOUND"
+                )
+            return self._told(message=f"Key '{key}' deleted from cache '{name}'")
+
+        return from_reply(await self._once(discard, idempotency_key(call, body)))
+
+    def _changed(self, message: str, removed: int) -> Reply:
+        return self._told(message=message, entriesRemoved=removed)
+
+    def _told(self, message: str, **more: int) -> Reply:
+        answer = {"message": message, "timestamp": self._now(), **more}
+        return Reply(200, {}, orjson.dumps(answer))
 
     def _now(self) -> str:
         return iso(self._clock.now())

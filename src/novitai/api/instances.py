@@ -69,6 +69,9 @@ BAD_BODY: Final = (
 BAD_QUERY: Final = ValidationFailed(
     "Validation failed", details=[FieldError("limit", "Limit must be between 1 and 1000", "0")]
 )
+UNKNOWN_FIELD: Final = ValidationFailed(
+    "Validation failed", details=[FieldError("force", "Unknown field", has_value=False)]
+)
 IDEMPOTENCY: Final = (
     Conflict(
         "The first request with this Idempotency-Key is still running",

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from typing import Final
 
+import orjson
 from starlette.responses import Response
 
-from novitai.api.answers import json_answer
+from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
-from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY
+from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY, UNKNOWN_FIELD
+from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.queries import (
     CURSOR,
     IDEMPOTENCY_KEY,
@@ -27,6 +29,7 @@ from novitai.clock import iso
 from novitai.domain.api_key import ApiKey, Scope, in_order
 from novitai.domain.validation import parse_key_request
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
+from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.keys import MAX_PAGE
 
 _KEY_ID: Final = Parameter("keyId", "The key's id", {"type": "string", "maxLength": 64}, "path")
@@ -85,8 +88,15 @@ class KeyRoutes:
                 tag="Keys",
                 summary="Revoke an API key",
                 answers={200: KeyView},
-                parameters=[_KEY_ID],
-                errors=[NotFound("There is no API key 'key_1'", code="KEY_NOT_FOUND")],
+                body=NoFields,
+                body_optional=True,
+                parameters=[_KEY_ID, IDEMPOTENCY_KEY],
+                errors=[
+                    UNKNOWN_FIELD,
+                    *BAD_BODY,
+                    NotFound("There is no API key 'key_1'", code="KEY_NOT_FOUND"),
+                    *IDEMPOTENCY,
+                ],
             ),
         ]
 
@@ -118,7 +128,18 @@ class KeyRoutes:
 
     async def revoke(self, call: Call) -> Response:
         """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
-        return json_answer(_view(await self._keys.revoke(call.request.path_params["keyId"])))
+        body = await call.no_fields()
+        reply = await self._keys.revoke_once(
+            call.request.path_params["keyId"],
+            reply=_revoked,
+            idempotency=idempotency_key(call, body),
+            deadline=call.context.deadline,
+        )
+        return from_reply(reply)
+
+
+def _revoked(key: ApiKey) -> Reply:
+    return Reply(200, {}, orjson.dumps(_view(key)))
 
 
 def _view(key: ApiKey) -> dict[str, object]:

@@ -27,6 +27,7 @@ from novitai.api.documentation import Parameter, describe, document_answers
 from novitai.api.versioning import Deprecation
 from novitai.clock import Clock
 from novitai.domain.api_key import Scope
+from novitai.domain.fields import Fields
 from novitai.errors import ApiError, Forbidden, RateLimited, RequestTimeout, Unauthorized
 from novitai.lifecycle.keys import Caller
 
@@ -47,6 +48,12 @@ class Call:
     async def body(self, *, optional: bool = False) -> JsonBody:
         """Read the JSON object that was sent; with `optional`, nothing at all is `{}`."""
         return await read_body(self.request, optional=optional, seconds=self.seconds_left)
+
+    async def no_fields(self) -> JsonBody:
+        """Read a body in which nothing may stand, so that nobody believes what is not heard."""
+        body = await self.body(optional=True)
+        Fields(body.fields).finish()
+        return body
 
 
 Handler = Callable[[Call], Awaitable[Response]]

@@ -16,6 +16,7 @@ from novitai.domain.product import Offer, Template
 from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.answering import Once
 from novitai.lifecycle.caching import Caches
 from novitai.lifecycle.details import Rendered
 from novitai.lifecycle.history import History
@@ -122,6 +123,7 @@ class Services:
     catalogue: CataloguePort | None = None
     operating: Operating | None = None
     history: History | None = None
+    once: Once
     caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)
     quota: Quota = DEFAULT_QUOTA

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import orjson
@@ -23,8 +25,20 @@ async def answer_once(
     reply: Callable[[T], Reply],
     key: IdempotencyKey | None,
     deadline: int | None,
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
 ) -> Reply:
     """Act and remember the answer in one commit, or give the answer of the first time.
+
+    Args:
+        database: Where it is done.
+        idempotency: Remembers.
+        act: What is done in the commit.
+        reply: Renders the answer.
+        key: The client's key, if it gave one.
+        deadline: Unix milliseconds after which nothing may be committed.
+        before: What has to be done before the commit, and not for a request that was answered; it
+            may be done twice if the process ends in between.
 
     Raises:
         Conflict: the first request with the key is still running.
@@ -41,6 +55,8 @@ async def answer_once(
         answered = await idempotency.answered(key)
         if answered is not None:
             return answered
+        if before is not None:
+            await before()
         try:
             return await database.write(write, deadline=deadline)
         except AlreadyAnswered:
@@ -48,6 +64,38 @@ async def answer_once(
             if rival is None:
                 raise
             return rival
+
+
+class Once:
+    """Does once, for each idempotency key, what touches nothing but copies in memory.
+
+    There is no commit of the effect to join: the effect comes first, then the answer is remembered.
+    A crash in between, or a rival in another process, does it twice, which copies do not mind.
+    """
+
+    def __init__(self, database: Database, idempotency: Idempotency) -> None:
+        self._database = database
+        self._idempotency = idempotency
+
+    async def __call__(self, act: Callable[[], Reply], key: IdempotencyKey | None) -> Reply:
+        """Act, or give the answer of the first time; without a key the database is not asked.
+
+        Raises:
+            Conflict: the first request with the key is still running.
+            IdempotencyKeyReused: the key was used with another body.
+        """
+        if key is None:
+            return act()
+        async with self._idempotency.at_work(key):
+            answered = await self._idempotency.answered(key)
+            if answered is not None:
+                return answered
+            answer = act()
+            with contextlib.suppress(AlreadyAnswered):
+                await self._database.write(
+                    partial(self._idempotency.remember, key=key, reply=answer)
+                )
+            return answer
 
 
 async def reveal_once(

@@ -7,10 +7,10 @@ import asyncio
 import functools
 import hmac
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import orjson
 import structlog
 from sqlalchemy import Connection
 
@@ -22,9 +22,10 @@ from novitai.domain.api_key import (
     make_key,
     well_formed,
 )
-from novitai.errors import Conflict, FieldError, NotFound, NovitaiError, ValidationFailed
+from novitai.errors import FieldError, NotFound, NovitaiError, ValidationFailed
 from novitai.ids import Ids
-from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.answering import answer_once, reveal_once
+from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.store import api_keys
 from novitai.store.database import Database
 from novitai.store.vault import Vault
@@ -135,20 +136,14 @@ class KeyRing:
         """
         made = self._new(request)
         digest = self._vault.digest(made.text)
-        # What is remembered says what was made, not what was shown.
-        trace = Reply(Conflict.status, {}, orjson.dumps({"id": made.key.id}))
-
-        def insert(connection: Connection) -> None:
-            self._idempotency.remember(connection, idempotency, trace)
-            api_keys.insert(connection, made.key, digest)
-
-        async with self._idempotency.at_work(idempotency):
-            _refuse_replay(await self._idempotency.answered(idempotency))
-            try:
-                await self._database.write(insert, deadline=deadline)
-            except AlreadyAnswered:
-                _refuse_replay(await self._idempotency.answered(idempotency))
-                raise
+        await reveal_once(
+            self._database,
+            self._idempotency,
+            functools.partial(api_keys.insert, key=made.key, digest=digest),
+            made.key.id,
+            idempotency,
+            deadline,
+        )
         return made
 
     async def page(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> KeyPage:
@@ -169,16 +164,38 @@ class KeyRing:
         Raises:
             NotFound: there is no key of that id in the database.
         """
-        key = await self._database.write(
-            functools.partial(api_keys.revoke, key_id=key_id, now=self._clock.now())
+        return await self._database.write(functools.partial(self._revoke, key_id=key_id))
+
+    async def revoke_once(
+        self,
+        key_id: str,
+        *,
+        reply: Callable[[ApiKey], Reply],
+        idempotency: IdempotencyKey | None,
+        deadline: int | None,
+    ) -> Reply:
+        """Revoke a key for a client, whose answer is remembered with its idempotency key.
+
+        Args:
+            key_id: Which key.
+            reply: Renders the answer.
+            idempotency: The client's key, if it gave one.
+            deadline: Unix milliseconds after which nothing may be committed.
+
+        Raises:
+            NotFound: there is no key of that id in the database.
+            Conflict: the first request with the client's key is still running.
+            IdempotencyKeyReused: the client's key was used with another body.
+            RequestTimeout: the deadline passed; nothing was done.
+        """
+        return await answer_once(
+            self._database,
+            self._idempotency,
+            functools.partial(self._revoke, key_id=key_id),
+            reply,
+            idempotency,
+            deadline,
         )
-        # A look-up that read the row before it changed may still be on its way: it sees that the
-        # count moved and remembers nothing.
-        self._revocations += 1
-        self._remembered.clear()
-        if key is None:
-            raise NotFound(f"There is no API key '{key_id}'", code="KEY_NOT_FOUND")
-        return key
 
     async def ensure_first_key(self) -> str | None:
         """Make an admin key if there is no usable one at all, and return its text.
@@ -203,6 +220,20 @@ class KeyRing:
         """Wait until what was noted of the keys' use has been written; before closing."""
         while self._touching:
             await asyncio.gather(*self._touching)
+
+    def _revoke(self, connection: Connection, key_id: str) -> ApiKey:
+        key = api_keys.revoke(connection, key_id=key_id, now=self._clock.now())
+        if key is None:
+            raise NotFound(f"There is no API key '{key_id}'", code="KEY_NOT_FOUND")
+        # Whoever asked may have gone by then: the commit alone decides.
+        Database.after_commit(connection, self._forget)
+        return key
+
+    def _forget(self) -> None:
+        # A look-up that read the row before it changed may still be on its way: it sees that the
+        # count moved and remembers nothing.
+        self._revocations += 1
+        self._remembered.clear()
 
     def _new(self, request: KeyRequest) -> NewKey:
         key = ApiKey(
@@ -251,15 +282,6 @@ class KeyRing:
             )
         except NovitaiError as error:
             _log.warning("key_use_not_recorded", key_id=key_id, error=type(error).__name__)
-
-
-def _refuse_replay(earlier: Reply | None) -> None:
-    if earlier is not None:
-        raise Conflict(
-            "This request was answered before; the key it made is not shown again",
-            code="IDEMPOTENCY_NOT_REPLAYABLE",
-            details=orjson.loads(earlier.body),
-        )
 
 
 def _read_page(connection: Connection, limit: int, cursor: str | None) -> list[ApiKey]:
