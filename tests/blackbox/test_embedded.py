@@ -82,3 +82,18 @@ def test_a_second_signal_ends_at_once(house: House) -> None:
     assert server.process.code is None
     server.process.send(signal.SIGTERM)
     assert server.process.wait(2) == 128 + signal.SIGTERM
+
+
+def test_a_deadline_survives_a_kill(house: House) -> None:
+    """The placement deadline counts from the request, whoever was killed on the way."""
+    emulator = house.emulator()
+    emulator.fault(kind="call", path="/gpu/instance/create", status=401)
+    patient = {"NOVITAI_PLACEMENT_DEADLINE_SECONDS": "8"}
+    server = house.ready(house.run("serve", "--port", "0", **patient))
+    instance_id = server.create()
+    server.process.kill()
+    again = house.ready(house.run("serve", "--port", "0", **patient))
+    until(lambda: again.statuses()[instance_id] == "failed", 45, "the deadline has passed")
+    view = again.http.get(f"/api/instances/{instance_id}").json()
+    assert view["error"]["code"] == "UPSTREAM_UNAVAILABLE"
+    assert emulator.instances() == (0, 0)
