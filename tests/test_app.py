@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
-from novitai.app import Application
+from novitai.app import Application, open_store
 from novitai.clock import ManualClock
+from novitai.errors import StartupError
 from novitai.ids import Ids
 from novitai.settings import Environment
 from novitai.telemetry import logs
@@ -84,3 +86,18 @@ async def test_every_loop_is_watched(app: Application) -> None:
     await app.start(work=True)
     begun = {task.get_name() for task in asyncio.all_tasks() - before}
     assert begun <= LOOPS
+
+
+async def test_another_secret_key_is_refused_at_start(
+    sqlite_database_url: str, tmp_path: Path, clock: ManualClock
+) -> None:
+    """With it nothing that was stored could be read, so it is said before anything is changed."""
+    settings = settings_for(sqlite_database_url, tmp_path)
+    async with open_store(settings, clock):
+        pass
+    other = settings.model_copy(
+        update={"secret_key": SecretStr("another secret of thirty-two bytes")}
+    )
+    with pytest.raises(StartupError, match="NOVITAI_SECRET_KEY"):
+        async with open_store(other, clock):
+            pass

@@ -85,6 +85,8 @@ LOOPS: Final = frozenset(
 
 _log = structlog.get_logger("novitai")
 
+_CHECK: Final = "secret_check"
+
 JobEngines = EmbeddedEngine | PostgresqlEngine
 MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngines]
 
@@ -238,7 +240,7 @@ class Application:
         store = await _open_store(settings, clock)
         try:
             installation_id = await store.database.write(
-                partial(coordination.installation_id, fresh=ids.installation())
+                partial(coordination.kept_value, name="id", fresh=ids.installation())
             )
             secret = settings.webhook_secret
             secrets = await signing_secrets(
@@ -308,7 +310,7 @@ class Application:
         """Return what the API's routes need."""
         from novitai.api.limits import Quota
         from novitai.api.middleware import Rules
-        from novitai.api.services import HealthSources, JobSources, Services
+        from novitai.api.services import HealthSources, JobSources, Services, WebhookSources
 
         settings = self.settings
         per_minute = settings.rate_limit_per_minute
@@ -331,6 +333,7 @@ class Application:
             catalogue=self.catalogue,
             operating=self.operating,
             history=self.history,
+            webhooks=WebhookSources(self.webhooks, self.deliveries, self.deliverer.metrics),
             rules=Rules(
                 insist_on_https=settings.environment is Environment.PRODUCTION,
                 trusted_proxies=settings.trusted_proxies,
@@ -409,7 +412,16 @@ async def open_keys(settings: Settings, clock: Clock, ids: Ids) -> AsyncIterator
 
 async def _open_store(settings: Settings, clock: Clock) -> Store:
     vault = Vault(_secret_key(settings))
-    return Store(await open_database(settings.database, clock), vault)
+    database = await open_database(settings.database, clock)
+    try:
+        fresh = vault.seal(_CHECK, b"").hex()
+        sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
+        # Another secret key would make API keys and stored secrets that nobody can ever use.
+        vault.unseal(_CHECK, bytes.fromhex(sealed))
+    except BaseException:
+        await database.close()
+        raise
+    return Store(database, vault)
 
 
 def _make_key_ring(

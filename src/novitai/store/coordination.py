@@ -19,7 +19,6 @@ from novitai.store.tables import (
 )
 
 _LAST: Final = "last"
-_INSTALLATION_ID: Final = "id"
 _FORGOTTEN_AFTER: Final = 3_600_000
 
 
@@ -33,15 +32,13 @@ class LastListing:
     unmanaged: int
 
 
-def installation_id(connection: Connection, fresh: str) -> str:
-    """Return this installation's id, which is `fresh` the first time."""
+def kept_value(connection: Connection, name: str, fresh: str) -> str:
+    """Return a value that this installation keeps for ever, which is `fresh` the first time."""
     connection.execute(
-        _insert(connection, installation)
-        .values(name=_INSTALLATION_ID, value=fresh)
-        .on_conflict_do_nothing()
+        _insert(connection, installation).values(name=name, value=fresh).on_conflict_do_nothing()
     )
     value: str = connection.execute(
-        select(installation.c.value).where(installation.c.name == _INSTALLATION_ID)
+        select(installation.c.value).where(installation.c.name == name)
     ).scalar_one()
     return value
 
