@@ -145,7 +145,7 @@ class Application:
         self.keys = _make_key_ring(settings, database, vault, clock, ids)
         self.catalogue = Catalogue(self.client, clock)
         outbox = Outbox(clock, ids, self.jobs)
-        recorder = Recorder(clock, ids, outbox)
+        self.recorder = recorder = Recorder(clock, ids, outbox)
         idempotency = Idempotency(database, clock)
         self.details = Details(database, clock)
         self.instances = Instances(

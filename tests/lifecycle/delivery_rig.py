@@ -26,6 +26,7 @@ from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.domain.webhook import Delivery
 from novitai.ids import Ids
 from novitai.jobs.port import Due, Handler
+from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.idempotency import Idempotency
 from novitai.lifecycle.outbox import Outbox
@@ -138,13 +139,13 @@ class Rig:
             database,
             clock,
             ids,
-            self.engine,
             self.vault,
             self.outbox,
             self.deliverer,
             self.sender,
             Idempotency(database, clock),
         )
+        self.record = Deliveries(database, clock, self.engine, Idempotency(database, clock))
 
     def another_deliverer(self) -> Deliverer:
         """Make a deliverer, as a further process would have one."""
@@ -215,7 +216,7 @@ class Rig:
 
     async def deliveries(self, instance_id: str) -> Sequence[Delivery]:
         """List what was told of an instance."""
-        return (await self.webhooks.of_instance(instance_id)).deliveries
+        return (await self.record.of_instance(instance_id)).deliveries
 
     async def statuses(self, instance_id: str) -> list[str]:
         """List what became of what was told of an instance."""

@@ -53,9 +53,9 @@ async def test_a_dead_message_can_be_sent_again(rig: Rig) -> None:
     webhook_id, instance_id = await all_dead(rig)
     second = (await rig.deliveries(instance_id))[1]
     with pytest.raises(Conflict, match="switched off"):
-        await rig.webhooks.redeliver(second.id, reply=plain)
+        await rig.record.redeliver(second.id, reply=plain)
     await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
-    await rig.webhooks.redeliver(second.id, reply=plain)
+    await rig.record.redeliver(second.id, reply=plain)
     await rig.work()
     assert [one.id for one in rig.receivers.received] == [second.id]
     assert await rig.statuses(instance_id) == ["dead", "delivered", "dead"]
@@ -66,14 +66,14 @@ async def test_what_was_delivered_can_be_sent_again(rig: Rig) -> None:
     instance_id = await rig.instance()
     await rig.work()
     (delivery,) = await rig.deliveries(instance_id)
-    await rig.webhooks.redeliver(delivery.id, reply=plain)
+    await rig.record.redeliver(delivery.id, reply=plain)
     await rig.work()
     first, second = rig.receivers.received
     assert (first.id, first.body) == (second.id, second.body)
     (delivery,) = await rig.deliveries(instance_id)
     assert len(delivery.attempts) == 2
     with pytest.raises(NotFound, match="msg_none"):
-        await rig.webhooks.redeliver("msg_none", reply=plain)
+        await rig.record.redeliver("msg_none", reply=plain)
 
 
 async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
@@ -85,7 +85,7 @@ async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
     await rig.after(6)
     rig.receivers.reactions[FIRST] = 200
     last = (await rig.deliveries(instance_id))[-1]
-    await rig.webhooks.redeliver(last.id, reply=plain)
+    await rig.record.redeliver(last.id, reply=plain)
     await rig.work()
     assert rig.receivers.types() == ["created", "created", "created", "starting"]
 
@@ -97,7 +97,7 @@ async def test_the_url_of_an_instance_is_used_again_when_asked_for(rig: Rig) -> 
     await rig.work()
     rig.receivers.reactions[FIRST] = 200
     (delivery,) = await rig.deliveries(instance_id)
-    await rig.webhooks.redeliver(delivery.id, reply=plain)
+    await rig.record.redeliver(delivery.id, reply=plain)
     await rig.happen(instance_id, EventType.STARTING)
     await rig.work()
     assert await rig.statuses(instance_id) == ["delivered", "delivered"]
@@ -202,13 +202,13 @@ async def test_a_new_url_gets_what_waits_at_once(rig: Rig) -> None:
 async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
     """It says what came of it, is signed, is no event, and works while the webhook is off."""
     made = await rig.webhooks.create(WebhookRequest(FIRST, enabled=False))
-    tested = await rig.webhooks.test(made.webhook.id)
+    tested = await rig.webhooks._send_test(made.webhook.id)
     (message,) = rig.receivers.received
     verify(message, made.secret)
     assert message.json["type"] == "webhook.test"
     assert (tested.delivered, tested.attempt.status_code) == (True, 200)
     rig.receivers.reactions[FIRST] = 500
-    tested = await rig.webhooks.test(made.webhook.id)
+    tested = await rig.webhooks._send_test(made.webhook.id)
     assert (tested.delivered, tested.attempt.error) == (False, "The receiver answered 500")
     await rig.after(DAY)
     assert len(rig.receivers.received) == 2
@@ -220,21 +220,21 @@ async def test_deliveries_are_listed_in_pages(rig: Rig) -> None:
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
     await rig.work()
-    first = await rig.webhooks.of_instance(instance_id, limit=4)
-    rest = await rig.webhooks.of_instance(instance_id, limit=4, cursor=first.next_cursor)
+    first = await rig.record.of_instance(instance_id, limit=4)
+    rest = await rig.record.of_instance(instance_id, limit=4, cursor=first.next_cursor)
     assert rest.next_cursor is None
     both = [*first.deliveries, *rest.deliveries]
     types = [one.event_type.value.removeprefix("instance.") for one in both]
     assert types == ["created", "created", "starting", "starting", "running", "running"]
-    newest = await rig.webhooks.of_webhook(made.webhook.id, limit=1)
+    newest = await rig.record.of_webhook(made.webhook.id, limit=1)
     assert newest.deliveries[0].event_type is EventType.RUNNING
-    rest = await rig.webhooks.of_webhook(made.webhook.id, cursor=newest.next_cursor)
+    rest = await rig.record.of_webhook(made.webhook.id, cursor=newest.next_cursor)
     assert [one.event_type for one in rest.deliveries] == [EventType.STARTING, EventType.CREATED]
-    dead = await rig.webhooks.of_webhook(made.webhook.id, status=DeliveryStatus.DEAD)
+    dead = await rig.record.of_webhook(made.webhook.id, status=DeliveryStatus.DEAD)
     assert not dead.deliveries
     for wrong in ("x", "1.2.3", "99999999999999999999.a"):
         with pytest.raises(ValidationFailed):
-            await rig.webhooks.of_instance(instance_id, cursor=wrong)
+            await rig.record.of_instance(instance_id, cursor=wrong)
 
 
 async def test_no_more_tries_are_kept_than_anybody_reads(rig: Rig) -> None:
@@ -242,7 +242,7 @@ async def test_no_more_tries_are_kept_than_anybody_reads(rig: Rig) -> None:
     instance_id = await rig.instance()
     (delivery,) = await rig.deliveries(instance_id)
     for _ in range(55):
-        await rig.webhooks.redeliver(delivery.id, reply=plain)
+        await rig.record.redeliver(delivery.id, reply=plain)
         await rig.after(1)
     (delivery,) = await rig.deliveries(instance_id)
     assert len(delivery.attempts) == 50

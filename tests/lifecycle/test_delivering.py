@@ -343,10 +343,10 @@ async def test_the_age_of_what_waits_is_known(rig: Rig) -> None:
     await rig.instance()
     rig.receivers.reactions[FIRST] = 500
     await rig.after(2)
-    assert await rig.webhooks.oldest_waiting_seconds() == 2.0
+    assert await rig.record.oldest_waiting_seconds() == 2.0
     rig.receivers.reactions[FIRST] = 200
     await rig.after(6)
-    assert await rig.webhooks.oldest_waiting_seconds() == 0.0
+    assert await rig.record.oldest_waiting_seconds() == 0.0
     assert rig.deliverer.metrics.snapshot() == {
         "delivered": 1,
         "refused": 1,

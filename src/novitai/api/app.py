@@ -11,6 +11,7 @@ from novitai.api import docs_page, documentation, errors
 from novitai.api.auth import Guard
 from novitai.api.caches import CacheRoutes
 from novitai.api.catalogue import CatalogueRoutes
+from novitai.api.deliveries import DeliveryRoutes
 from novitai.api.health import HealthRoutes
 from novitai.api.history import HistoryRoutes
 from novitai.api.instances import InstanceRoutes
@@ -21,6 +22,7 @@ from novitai.api.middleware import Gateway
 from novitai.api.routes import Operation, Router
 from novitai.api.services import FAILED_AUTHENTICATIONS, Services
 from novitai.api.verbs import VerbRoutes
+from novitai.api.webhooks import WebhookRoutes
 
 
 def create_api(services: Services, *, extra: tuple[Operation, ...] = ()) -> Gateway:
@@ -73,6 +75,13 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
     if services.operating is not None and services.history is not None:
         router.add(*VerbRoutes(services.operating, services.instances).operations())
         router.add(*HistoryRoutes(services.history, services.operating).operations())
+    if services.webhooks is not None:
+        allow_private = services.allow_private_webhooks
+        webhooks = WebhookRoutes(
+            services.webhooks.webhooks, services.clock, allow_private=allow_private
+        )
+        router.add(*webhooks.operations())
+        router.add(*DeliveryRoutes(services.webhooks.deliveries).operations())
     router.add(*extra)
     router.finish()
     docs_page.install(app)

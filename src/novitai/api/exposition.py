@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.caching import CacheStats
+from novitai.lifecycle.delivery_metrics import Outcome
 from novitai.telemetry.process import Cpu, Memory
 from novitai.telemetry.requests import BUCKETS, RequestMetrics
 
@@ -33,6 +34,8 @@ OPENMETRICS: Final = "application/openmetrics-text"
 class Snapshot:
     """The numbers of one moment; `queued` counts waiting jobs by type.
 
+    `deliveries` counts tries by outcome, `oldest_delivery` is the age in seconds of the oldest
+    message to a webhook that still waits; None where that is not known.
     `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
     """
 
@@ -44,6 +47,8 @@ class Snapshot:
     cpu: Cpu
     uptime: float
     limiter_fallbacks: int = 0
+    deliveries: Mapping[Outcome, int] = field(default_factory=dict)
+    oldest_delivery: float | None = None
 
 
 def as_text(snapshot: Snapshot) -> tuple[bytes, str]:
@@ -79,6 +84,7 @@ class _Numbers(Collector):
             "Calls limited by this process alone, as Redis was away.",
             value=self._snapshot.limiter_fallbacks,
         )
+        yield from _of_webhooks(self._snapshot)
         yield from _of_process(self._snapshot)
 
     def describe(self) -> list[Metric]:
@@ -144,6 +150,21 @@ def _of_caches(caches: list[CacheStats]) -> Iterator[Metric]:
         evictions.add_metric([cache.name], cache.evictions)
         entries.add_metric([cache.name], cache.size)
     yield from (hits, misses, evictions, entries)
+
+
+def _of_webhooks(snapshot: Snapshot) -> Iterator[Metric]:
+    tries = CounterMetricFamily(
+        "novitai_webhook_attempts", "Tries to deliver a message.", labels=["outcome"]
+    )
+    for outcome, count in snapshot.deliveries.items():
+        tries.add_metric([outcome.value], count)
+    yield tries
+    if snapshot.oldest_delivery is not None:
+        yield GaugeMetricFamily(
+            "novitai_webhook_oldest_waiting_seconds",
+            "Age of the oldest message that still waits, of all processes; 0 if none does.",
+            value=snapshot.oldest_delivery,
+        )
 
 
 def _of_process(snapshot: Snapshot) -> Iterator[Metric]:

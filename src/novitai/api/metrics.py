@@ -19,6 +19,7 @@ from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.caching import CacheStats
+from novitai.store.errors import StoreError
 from novitai.telemetry.requests import Durations
 
 _OFFERED: Final = (JSON, TEXT, OPENMETRICS)
@@ -79,8 +80,19 @@ class MetricsRoutes:
             memory=services.process.memory(),
             cpu=services.process.cpu(),
             uptime=services.process.uptime,
+            deliveries=services.webhooks.metrics.snapshot() if services.webhooks else {},
+            oldest_delivery=await self._oldest_delivery(),
             limiter_fallbacks=services.shared_buckets.fallbacks if services.shared_buckets else 0,
         )
+
+    async def _oldest_delivery(self) -> float | None:
+        if self._services.webhooks is None:
+            return None
+        try:
+            return await self._services.webhooks.deliveries.oldest_waiting_seconds()
+        except StoreError as error:  # as above
+            _log.warning("oldest_delivery_unknown", error=type(error).__name__)
+            return None
 
     def _as_json(self, snapshot: Snapshot) -> dict[str, object]:
         return {

@@ -18,12 +18,15 @@ from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.caching import Caches
+from novitai.lifecycle.deliveries import Deliveries
+from novitai.lifecycle.delivery_metrics import DeliveryMetrics
 from novitai.lifecycle.details import Rendered
 from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
+from novitai.lifecycle.webhooks import Webhooks
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 
@@ -108,6 +111,15 @@ class JobSources:
     queue_sizes: Callable[[], Awaitable[Mapping[str, int]]]
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookSources:
+    """Webhooks, deliveries, and the numbers of both."""
+
+    webhooks: Webhooks
+    deliveries: Deliveries
+    metrics: DeliveryMetrics
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything the routes need. What is None has no routes."""
@@ -123,6 +135,7 @@ class Services:
     catalogue: CataloguePort | None = None
     operating: Operating | None = None
     history: History | None = None
+    webhooks: WebhookSources | None = None
     once: Once
     caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)

@@ -109,7 +109,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message to one receiver: an event of an instance. `tries` counts those of the schedule."""
+    """A message to one receiver, `standing` or not: an event of an instance."""
 
     id: str
     webhook_id: str
@@ -117,6 +117,7 @@ class Delivery:
     event_id: str
     event_sequence: int
     event_type: EventType
+    standing: bool
     url: str
     status: DeliveryStatus
     created_at: int

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standing webhooks as clients meet them, and the record of what was told to whom."""
+"""Standing webhooks as clients meet them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,23 +15,20 @@ from novitai.clock import Clock, iso
 from novitai.domain.webhook import (
     SECRET_OVERLAP,
     TOLD,
-    Delivery,
-    DeliveryStatus,
     OffReason,
     Try,
     Webhook,
     host_of,
 )
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
-from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import answer_once, reveal_once
+from novitai.lifecycle.deliveries import bad_cursor, standing, switched_off
 from novitai.lifecycle.delivering import SECRET_PURPOSE, Deliverer, as_try, open_secrets
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.outbox import JOB, Outbox
+from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.webhook_secret import fresh_secret
-from novitai.store import deliveries, instances, webhook_lines, webhooks
+from novitai.store import deliveries, webhook_lines, webhooks
 from novitai.store.database import Database
 from novitai.store.deliveries import Told
 from novitai.store.vault import Vault
@@ -42,7 +38,6 @@ MAX_PAGE: Final = 1000
 TEST_TYPE: Final = "webhook.test"
 """The type of a test message, which is no event and no part of any order."""
 _REPLAY_PAGE: Final = 200
-_CURSOR: Final = re.compile(r"([0-9]{1,18})\.([A-Za-z0-9_]{1,40})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +65,14 @@ class WebhookPage:
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryPage:
-    """Messages; `next_cursor` is None on the last page."""
-
-    deliveries: Sequence[Delivery]
-    next_cursor: str | None
-
-
 class Webhooks:
-    """Keeps standing webhooks, and shows and repeats deliveries."""
+    """Keeps standing webhooks, tests them, and tells them everything again."""
 
     def __init__(
         self,
         database: Database,
         clock: Clock,
         ids: Ids,
-        jobs: JobEngine,
         vault: Vault,
         outbox: Outbox,
         deliverer: Deliverer,
@@ -96,7 +82,6 @@ class Webhooks:
         self._database = database
         self._clock = clock
         self._ids = ids
-        self._jobs = jobs
         self._vault = vault
         self._outbox = outbox
         self._deliverer = deliverer
@@ -142,7 +127,7 @@ class Webhooks:
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
         """
-        return await self._database.read(partial(_standing, webhook_id=webhook_id))
+        return await self._database.read(partial(standing, webhook_id=webhook_id))
 
     async def page(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> WebhookPage:
         """List standing webhooks, newest first.
@@ -154,7 +139,7 @@ class Webhooks:
         def load(connection: Connection) -> Sequence[Webhook]:
             after = None if cursor is None else webhooks.load(connection, cursor)
             if cursor is not None and after is None:
-                raise _bad_cursor(cursor)
+                raise bad_cursor(cursor)
             return webhooks.page(connection, limit=limit + 1, after=after)
 
         found = await self._database.read(load)
@@ -176,7 +161,7 @@ class Webhooks:
 
         def write(connection: Connection) -> tuple[Webhook, Webhook]:
             now = self._clock.now()
-            before = _standing(connection, webhook_id)
+            before = standing(connection, webhook_id)
             webhooks.change(
                 connection,
                 webhook_id,
@@ -189,7 +174,7 @@ class Webhooks:
                 webhooks.switch_on(connection, webhook_id, now=now)
             elif change.enabled is False:
                 webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=now)
-            return before, _standing(connection, webhook_id)
+            return before, standing(connection, webhook_id)
 
         before, after = await self._database.write(write, deadline=deadline)
         if after.url != before.url:
@@ -215,7 +200,7 @@ class Webhooks:
         """
 
         def act(connection: Connection) -> Webhook:
-            webhook = _standing(connection, webhook_id)
+            webhook = standing(connection, webhook_id)
             webhooks.delete(connection, webhook_id, now=self._clock.now())
             return webhook
 
@@ -242,26 +227,48 @@ class Webhooks:
 
         def act(connection: Connection) -> Webhook:
             now = self._clock.now()
-            _standing(connection, webhook_id)
+            standing(connection, webhook_id)
             webhooks.rotate(
                 connection, webhook_id, sealed=sealed, now=now, overlap_until=now + SECRET_OVERLAP
             )
-            return _standing(connection, webhook_id)
+            return standing(connection, webhook_id)
 
         webhook = await reveal_once(
             self._database, self._idempotency, act, webhook_id, idempotency, deadline
         )
         return Revealed(webhook, secret)
 
-    async def test(self, webhook_id: str) -> Tested:
+    async def test(
+        self,
+        webhook_id: str,
+        *,
+        reply: Callable[[Tested], Reply],
+        idempotency: IdempotencyKey | None = None,
+    ) -> Reply:
         """Send a test message now, once, enabled or not, and say what came of it.
 
         Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`.
+            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
         """
+        done: list[Tested] = []
+
+        async def send() -> None:
+            done.append(await self._send_test(webhook_id))
+
+        return await answer_once(
+            self._database,
+            self._idempotency,
+            lambda _connection: done[0],
+            reply,
+            idempotency,
+            None,
+            before=send,
+        )
+
+    async def _send_test(self, webhook_id: str) -> Tested:
 
         def load(connection: Connection) -> tuple[Webhook, Sequence[str]]:
-            webhook = _standing(connection, webhook_id)
+            webhook = standing(connection, webhook_id)
             sealed = webhooks.load_sealed(connection, webhook_id)
             return webhook, open_secrets(self._vault, sealed, self._clock.now())
 
@@ -293,18 +300,19 @@ class Webhooks:
             NotFound: `WEBHOOK_NOT_FOUND`.
             Conflict: `INVALID_STATE`: it is switched off; else as `create`.
         """
-        webhook = await self.get(webhook_id)
-        if not webhook.enabled:
-            raise _switched_off(webhook)
-        earlier = await self._idempotency.answered(idempotency)
-        if earlier is not None:
-            return earlier
-        told = await self._told(webhook, since)
-        for start in range(0, len(told), _REPLAY_PAGE):
-            page = sorted(told[start : start + _REPLAY_PAGE], key=lambda one: one.instance_id)
-            await self._database.write(
-                partial(self._tell_again, webhook=webhook, page=page), deadline=deadline
-            )
+        told: list[Told] = []
+
+        async def tell_again() -> None:
+            webhook = await self.get(webhook_id)
+            if not webhook.enabled:
+                raise switched_off(webhook)
+            told.extend(await self._told(webhook, since))
+            for start in range(0, len(told), _REPLAY_PAGE):
+                page = sorted(told[start : start + _REPLAY_PAGE], key=lambda one: one.instance_id)
+                await self._database.write(
+                    partial(self._tell_again, webhook=webhook, page=page), deadline=deadline
+                )
+
         return await answer_once(
             self._database,
             self._idempotency,
@@ -312,92 +320,8 @@ class Webhooks:
             reply,
             idempotency,
             None,
+            before=tell_again,
         )
-
-    async def redeliver(
-        self,
-        delivery_id: str,
-        *,
-        reply: Callable[[Delivery], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Send one message again, at once and with all its tries before it, whatever became of it.
-
-        Raises:
-            NotFound: `DELIVERY_NOT_FOUND`.
-            Conflict: `INVALID_STATE`: its webhook is switched off; else as `create`.
-        """
-
-        def act(connection: Connection) -> Delivery:
-            found = deliveries.line_of(connection, delivery_id)
-            if found is None:
-                raise NotFound(f"Delivery '{delivery_id}' not found", code="DELIVERY_NOT_FOUND")
-            line_id, webhook_id = found
-            now = self._clock.now()
-            webhook = webhooks.load(connection, webhook_id)
-            if webhook is None or (webhook.standing and not webhook.enabled):
-                raise _switched_off(webhook)
-            webhook_lines.set_next(connection, line_id, now)
-            deliveries.begin_anew(connection, delivery_id, now=now)
-            # Nothing else could switch the URL of an instance on again.
-            webhooks.switch_on(connection, webhook_id, now=now)
-            self._jobs.nudge(connection, JOB, line_id)
-            again = deliveries.load(connection, delivery_id)
-            if again is None:
-                raise LookupError(f"{delivery_id} has vanished")
-            return again
-
-        return await answer_once(
-            self._database, self._idempotency, act, reply, idempotency, deadline
-        )
-
-    async def of_instance(
-        self, instance_id: str, *, limit: int = MAX_PAGE, cursor: str | None = None
-    ) -> DeliveryPage:
-        """List what was told of an instance, oldest event first.
-
-        Raises:
-            NotFound: `INSTANCE_NOT_FOUND`.
-            ValidationFailed: the cursor is not one of ours.
-        """
-        after = _read_cursor(cursor)
-
-        def load(connection: Connection) -> list[Delivery]:
-            if instances.load(connection, instance_id) is None:
-                raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
-            return deliveries.of_instance(connection, instance_id, after=after, limit=limit + 1)
-
-        return _delivery_page(await self._database.read(load, snapshot=True), limit)
-
-    async def of_webhook(
-        self,
-        webhook_id: str,
-        *,
-        limit: int = MAX_PAGE,
-        cursor: str | None = None,
-        status: DeliveryStatus | None = None,
-    ) -> DeliveryPage:
-        """List what a standing webhook was told, newest event first.
-
-        Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`.
-            ValidationFailed: the cursor is not one of ours.
-        """
-        after = _read_cursor(cursor)
-
-        def load(connection: Connection) -> list[Delivery]:
-            _standing(connection, webhook_id)
-            return deliveries.of_webhook(
-                connection, webhook_id, after=after, limit=limit + 1, status=status
-            )
-
-        return _delivery_page(await self._database.read(load, snapshot=True), limit)
-
-    async def oldest_waiting_seconds(self) -> float:
-        """Return the age of the oldest message that still waits, in seconds; 0 if none does."""
-        oldest = await self._database.read(deliveries.oldest_waiting)
-        return 0.0 if oldest is None else max(0.0, (self._clock.now() - oldest) / 1000)
 
     async def _told(self, webhook: Webhook, since: int) -> Sequence[Told]:
         found: list[Told] = []
@@ -419,39 +343,3 @@ class Webhooks:
     def _tell_again(self, connection: Connection, webhook: Webhook, page: Sequence[Told]) -> None:
         for one in page:
             self._outbox.put(connection, webhook, one.instance_id, one.event_id)
-
-
-def _standing(connection: Connection, webhook_id: str) -> Webhook:
-    webhook = webhooks.load(connection, webhook_id)
-    if webhook is None or not webhook.standing or webhook.deleted_at is not None:
-        raise NotFound(f"Webhook '{webhook_id}' not found", code="WEBHOOK_NOT_FOUND")
-    return webhook
-
-
-def _switched_off(webhook: Webhook | None) -> Conflict:
-    reason = webhook.off_reason if webhook else None
-    return Conflict(
-        "The webhook is switched off: enable it first",
-        details={} if reason is None else {"reason": reason.value},
-    )
-
-
-def _delivery_page(found: Sequence[Delivery], limit: int) -> DeliveryPage:
-    if len(found) <= limit:
-        return DeliveryPage(found, None)
-    last = found[limit - 1]
-    return DeliveryPage(found[:limit], f"{last.event_sequence}.{last.id}")
-
-
-def _read_cursor(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    match = _CURSOR.fullmatch(cursor)
-    if match is None:
-        raise _bad_cursor(cursor)
-    return int(match[1]), match[2]
-
-
-def _bad_cursor(cursor: str) -> ValidationFailed:
-    detail = FieldError("cursor", "Cursor is not one that a list returned", cursor)
-    return ValidationFailed("Validation failed", details=[detail])

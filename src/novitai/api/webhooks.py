@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/api/webhooks`: standing webhooks, their secrets, test messages, and telling all again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+from starlette.responses import Response
+
+from novitai.api.answers import from_reply, json_answer
+from novitai.api.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
+from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY
+from novitai.api.lifecycle_schemas import NoFields
+from novitai.api.queries import (
+    CURSOR,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    MAX_LIMIT,
+    cursor,
+    idempotency_key,
+    limit,
+    next_link,
+    query_fields,
+)
+from novitai.api.routes import Call, Operation
+from novitai.api.webhook_schemas import (
+    ChangeWebhookRequest,
+    CreateWebhookRequest,
+    ListWebhooksResponse,
+    ReplayRequest,
+    ReplayResponse,
+    RevealedWebhook,
+    WebhookTestResponse,
+    WebhookView,
+)
+from novitai.clock import Clock, iso
+from novitai.domain.api_key import Scope
+from novitai.domain.fields import Fields
+from novitai.domain.view import masked_url
+from novitai.domain.webhook import Webhook
+from novitai.domain.webhook_requests import parse_replay, parse_webhook, parse_webhook_change
+from novitai.errors import Conflict, FieldError, ValidationFailed
+from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.webhooks import Revealed, Tested, Webhooks
+
+_PATH: Final = "/api/webhooks/{webhookId:id}"
+_BAD_URL: Final = ValidationFailed(
+    "Validation failed",
+    code="INVALID_WEBHOOK_URL",
+    details=[
+        FieldError(
+            "url",
+            "Webhook URL must not point to a private or loopback address",
+            has_value=False,
+        )
+    ],
+)
+_BAD_SINCE: Final = ValidationFailed(
+    "Validation failed",
+    details=[FieldError("since", "Since must be in the past", "2999-01-01T00:00:00Z")],
+)
+_SHOWN_ALREADY: Final = Conflict(
+    "This request was answered before; the secret in that answer is not shown again",
+    code="IDEMPOTENCY_NOT_REPLAYABLE",
+    details={"id": "whk_1"},
+)
+
+
+class WebhookRoutes:
+    """Handlers of the webhook routes."""
+
+    def __init__(self, webhooks: Webhooks, clock: Clock, *, allow_private: bool) -> None:
+        self._webhooks = webhooks
+        self._clock = clock
+        self._allow_private = allow_private
+
+    def operations(self) -> list[Operation]:
+        """Declare the routes."""
+        return [*self._keeping(), *self._acting()]
+
+    def _keeping(self) -> list[Operation]:
+        return [
+            Operation(
+                method="POST",
+                path="/api/webhooks",
+                handler=self.create,
+                scope=Scope.WRITE,
+                tag="Webhooks",
+                summary="Make a standing webhook",
+                answers={201: RevealedWebhook},
+                body=CreateWebhookRequest,
+                parameters=[IDEMPOTENCY_KEY],
+                errors=[_BAD_URL, *BAD_BODY, *IDEMPOTENCY, _SHOWN_ALREADY],
+            ),
+            Operation(
+                method="GET",
+                path="/api/webhooks",
+                handler=self.page,
+                scope=Scope.READ,
+                tag="Webhooks",
+                summary="List standing webhooks",
+                answers={200: ListWebhooksResponse},
+                parameters=[LIMIT, CURSOR],
+                errors=[BAD_QUERY],
+            ),
+            Operation(
+                method="GET",
+                path=_PATH,
+                handler=self.one,
+                scope=Scope.READ,
+                tag="Webhooks",
+                summary="Read a webhook",
+                answers={200: WebhookView},
+                parameters=[WEBHOOK_ID],
+                errors=[NO_WEBHOOK],
+            ),
+            Operation(
+                method="PATCH",
+                path=_PATH,
+                handler=self.change,
+                scope=Scope.WRITE,
+                tag="Webhooks",
+                summary="Change a webhook",
+                answers={200: WebhookView},
+                body=ChangeWebhookRequest,
+                body_optional=True,
+                parameters=[WEBHOOK_ID],
+                errors=[_BAD_URL, NO_WEBHOOK, *BAD_BODY],
+            ),
+            Operation(
+                method="DELETE",
+                path=_PATH,
+                handler=self.delete,
+                scope=Scope.WRITE,
+                tag="Webhooks",
+                summary="Delete a webhook",
+                answers={200: WebhookView},
+                body=NoFields,
+                body_optional=True,
+                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
+                errors=[NO_WEBHOOK, *BAD_BODY, *IDEMPOTENCY],
+            ),
+        ]
+
+    def _acting(self) -> list[Operation]:
+        return [
+            Operation(
+                method="POST",
+                path=f"{_PATH}/rotate",
+                handler=self.rotate,
+                scope=Scope.WRITE,
+                tag="Webhooks",
+                summary="Give a webhook a new secret",
+                answers={200: RevealedWebhook},
+                body=NoFields,
+                body_optional=True,
+                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
+                errors=[NO_WEBHOOK, *BAD_BODY, *IDEMPOTENCY, _SHOWN_ALREADY],
+            ),
+            Operation(
+                method="POST",
+                path=f"{_PATH}/test",
+                handler=self.test,
+                scope=Scope.WRITE,
+                tag="Webhooks",
+                summary="Send a test message",
+                answers={200: WebhookTestResponse},
+                body=NoFields,
+                body_optional=True,
+                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
+                errors=[NO_WEBHOOK, *BAD_BODY, *IDEMPOTENCY],
+            ),
+            Operation(
+                method="POST",
+                path=f"{_PATH}/replay",
+                handler=self.replay,
+                scope=Scope.WRITE,
+                tag="Webhooks",
+                summary="Tell a webhook everything again",
+                answers={202: ReplayResponse},
+                body=ReplayRequest,
+                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
+                errors=[_BAD_SINCE, NO_WEBHOOK, SWITCHED_OFF, *BAD_BODY, *IDEMPOTENCY],
+            ),
+        ]
+
+    async def create(self, call: Call) -> Response:
+        """Make a webhook that is told of the events of every instance.
+
+        The answer is the only time that its secret is shown.
+        """
+        body = await call.body()
+        made = await self._webhooks.create(
+            parse_webhook(body.fields, allow_private=self._allow_private),
+            idempotency=idempotency_key(call, body),
+            deadline=call.context.deadline,
+        )
+        headers = {"Location": f"/api/webhooks/{made.webhook.id}"}
+        return _reveal(made, 201, headers)
+
+    async def page(self, call: Call) -> Response:
+        """List standing webhooks, newest first."""
+        fields = query_fields(call)
+        most = fields.read("limit", limit, MAX_LIMIT)
+        after = fields.read("cursor", cursor, None)
+        fields.finish()
+        page = await self._webhooks.page(limit=most, cursor=after)
+        body: dict[str, object] = {"webhooks": [_show(one) for one in page.webhooks]}
+        if page.next_cursor is None:
+            return json_answer(body)
+        body["nextCursor"] = page.next_cursor
+        return json_answer(body, headers={"Link": next_link(call, page.next_cursor)})
+
+    async def one(self, call: Call) -> Response:
+        """Read a standing webhook."""
+        return json_answer(_show(await self._webhooks.get(_id(call))))
+
+    async def change(self, call: Call) -> Response:
+        """Change what is given.
+
+        Switched off, it gives up what waits for it; `replay` brings that back. A new URL gets what
+        waits at once.
+        """
+        body = await call.body(optional=True)
+        change = parse_webhook_change(body.fields, allow_private=self._allow_private)
+        changed = await self._webhooks.change(_id(call), change, deadline=call.context.deadline)
+        return json_answer(_show(changed))
+
+    async def delete(self, call: Call) -> Response:
+        """Delete a webhook. What waits for it is given up; the record of deliveries stays."""
+        body = await call.body(optional=True)
+        Fields(body.fields).finish()
+        reply = await self._webhooks.delete(
+            _id(call),
+            reply=lambda webhook: Reply(200, {}, orjson.dumps(_show(webhook))),
+            idempotency=idempotency_key(call, body),
+            deadline=call.context.deadline,
+        )
+        return from_reply(reply)
+
+    async def rotate(self, call: Call) -> Response:
+        """Give a webhook a new secret, shown this once; the old one signs beside it for 24 h."""
+        body = await call.body(optional=True)
+        Fields(body.fields).finish()
+        rotated = await self._webhooks.rotate(
+            _id(call),
+            idempotency=idempotency_key(call, body),
+            deadline=call.context.deadline,
+        )
+        return _reveal(rotated, 200, {})
+
+    async def test(self, call: Call) -> Response:
+        """Send a message of type `webhook.test` now, once, and tell what came of it."""
+        body = await call.body(optional=True)
+        Fields(body.fields).finish()
+        reply = await self._webhooks.test(
+            _id(call), reply=_tested, idempotency=idempotency_key(call, body)
+        )
+        return from_reply(reply)
+
+    async def replay(self, call: Call) -> Response:
+        """Tell a webhook again, in order, every event since a time that it wants to be told.
+
+        Messages that were sent before keep their ids; what it was not told, because it was off or
+        not there yet, is told too.
+        """
+        body = await call.body()
+        webhook_id = _id(call)
+        reply = await self._webhooks.replay(
+            webhook_id,
+            parse_replay(body.fields, now=self._clock.now()),
+            reply=lambda count: Reply(
+                202, {}, orjson.dumps({"webhookId": webhook_id, "messages": count})
+            ),
+            idempotency=idempotency_key(call, body),
+            deadline=call.context.deadline,
+        )
+        return from_reply(reply)
+
+
+def _id(call: Call) -> str:
+    webhook_id: str = call.request.path_params["webhookId"]
+    return webhook_id
+
+
+def _reveal(made: Revealed, status: int, headers: dict[str, str]) -> Response:
+    shown = {**_show(made.webhook), "secret": made.secret}
+    return json_answer(shown, status, {**headers, "Cache-Control": "no-store"})
+
+
+def _tested(tested: Tested) -> Reply:
+    body = {
+        "messageId": tested.message_id,
+        "delivered": tested.delivered,
+        "attempt": show_try(tested.attempt),
+    }
+    return Reply(200, {}, orjson.dumps(body))
+
+
+def _show(webhook: Webhook) -> dict[str, object]:
+    shown: dict[str, object | None] = {
+        "id": webhook.id,
+        "url": masked_url(webhook.url),
+        "eventTypes": [one.value for one in webhook.event_types],
+        "enabled": webhook.enabled,
+        "description": webhook.description,
+        "createdAt": iso(webhook.created_at),
+        "updatedAt": iso(webhook.updated_at),
+        "failingSince": _time(webhook.failing_since),
+        "disabledAt": _time(webhook.off_at),
+        "disabledReason": webhook.off_reason.value if webhook.off_reason else None,
+        "previousSecretValidUntil": _time(webhook.previous_secret_until),
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else iso(at)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of what was told to whom, and sending a message again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.webhook import Delivery, DeliveryStatus, Webhook
+from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle.answering import answer_once
+from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.outbox import JOB
+from novitai.store import deliveries, instances, webhook_lines, webhooks
+from novitai.store.database import Database
+
+MAX_PAGE: Final = 1000
+_CURSOR: Final = re.compile(r"([0-9]{1,18})\.([A-Za-z0-9_]{1,40})")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """Messages; `next_cursor` is None on the last page."""
+
+    deliveries: Sequence[Delivery]
+    next_cursor: str | None
+
+
+class Deliveries:
+    """Shows and repeats deliveries."""
+
+    def __init__(
+        self, database: Database, clock: Clock, jobs: JobEngine, idempotency: Idempotency
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._jobs = jobs
+        self._idempotency = idempotency
+
+    async def redeliver(
+        self,
+        delivery_id: str,
+        *,
+        reply: Callable[[Delivery], Reply],
+        idempotency: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Send one message again, at once and with all its tries before it, whatever became of it.
+
+        Raises:
+            NotFound: `DELIVERY_NOT_FOUND`.
+            Conflict: `INVALID_STATE`: its webhook is switched off; else as `create`.
+        """
+
+        def act(connection: Connection) -> Delivery:
+            found = deliveries.line_of(connection, delivery_id)
+            if found is None:
+                raise NotFound(f"Delivery '{delivery_id}' not found", code="DELIVERY_NOT_FOUND")
+            line_id, webhook_id = found
+            now = self._clock.now()
+            webhook = webhooks.load(connection, webhook_id)
+            if webhook is None or (webhook.standing and not webhook.enabled):
+                raise switched_off(webhook)
+            webhook_lines.set_next(connection, line_id, now)
+            deliveries.begin_anew(connection, delivery_id, now=now)
+            # Nothing else could switch the URL of an instance on again.
+            webhooks.switch_on(connection, webhook_id, now=now)
+            self._jobs.nudge(connection, JOB, line_id)
+            again = deliveries.load(connection, delivery_id)
+            if again is None:
+                raise LookupError(f"{delivery_id} has vanished")
+            return again
+
+        return await answer_once(
+            self._database, self._idempotency, act, reply, idempotency, deadline
+        )
+
+    async def of_instance(
+        self, instance_id: str, *, limit: int = MAX_PAGE, cursor: str | None = None
+    ) -> DeliveryPage:
+        """List what was told of an instance, oldest event first.
+
+        Raises:
+            NotFound: `INSTANCE_NOT_FOUND`.
+            ValidationFailed: the cursor is not one of ours.
+        """
+        after = _read_cursor(cursor)
+
+        def load(connection: Connection) -> list[Delivery]:
+            if instances.load(connection, instance_id) is None:
+                raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
+            return deliveries.of_instance(connection, instance_id, after=after, limit=limit + 1)
+
+        return _delivery_page(await self._database.read(load, snapshot=True), limit)
+
+    async def of_webhook(
+        self,
+        webhook_id: str,
+        *,
+        limit: int = MAX_PAGE,
+        cursor: str | None = None,
+        status: DeliveryStatus | None = None,
+    ) -> DeliveryPage:
+        """List what a standing webhook was told, newest event first.
+
+        Raises:
+            NotFound: `WEBHOOK_NOT_FOUND`.
+            ValidationFailed: the cursor is not one of ours.
+        """
+        after = _read_cursor(cursor)
+
+        def load(connection: Connection) -> list[Delivery]:
+            standing(connection, webhook_id)
+            return deliveries.of_webhook(
+                connection, webhook_id, after=after, limit=limit + 1, status=status
+            )
+
+        return _delivery_page(await self._database.read(load, snapshot=True), limit)
+
+    async def oldest_waiting_seconds(self) -> float:
+        """Return the age of the oldest message that still waits, in seconds; 0 if none does."""
+        oldest = await self._database.read(deliveries.oldest_waiting)
+        return 0.0 if oldest is None else max(0.0, (self._clock.now() - oldest) / 1000)
+
+
+def standing(connection: Connection, webhook_id: str) -> Webhook:
+    """Load a standing webhook.
+
+    Raises:
+        NotFound: `WEBHOOK_NOT_FOUND`: there is none of that id, or it was deleted.
+    """
+    webhook = webhooks.load(connection, webhook_id)
+    if webhook is None or not webhook.standing or webhook.deleted_at is not None:
+        raise NotFound(f"Webhook '{webhook_id}' not found", code="WEBHOOK_NOT_FOUND")
+    return webhook
+
+
+def switched_off(webhook: Webhook | None) -> Conflict:
+    """Make the error of asking for a delivery to a webhook that is off."""
+    reason = webhook.off_reason if webhook else None
+    return Conflict(
+        "The webhook is switched off: enable it first",
+        details={} if reason is None else {"reason": reason.value},
+    )
+
+
+def _delivery_page(found: Sequence[Delivery], limit: int) -> DeliveryPage:
+    if len(found) <= limit:
+        return DeliveryPage(found, None)
+    last = found[limit - 1]
+    return DeliveryPage(found[:limit], f"{last.event_sequence}.{last.id}")
+
+
+def _read_cursor(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise bad_cursor(cursor)
+    return int(match[1]), match[2]
+
+
+def bad_cursor(cursor: str) -> ValidationFailed:
+    """Make the error of a cursor that no list returned."""
+    detail = FieldError("cursor", "Cursor is not one that a list returned", cursor)
+    return ValidationFailed("Validation failed", details=[detail])

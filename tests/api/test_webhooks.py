@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promises of webhooks and deliveries over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from sqlalchemy import Connection
+
+from novitai.api.webhook_schemas import (
+    DeliveryView,
+    ListDeliveriesResponse,
+    ListWebhooksResponse,
+    ReplayResponse,
+    RevealedWebhook,
+    WebhookTestResponse,
+    WebhookView,
+)
+from novitai.clock import iso
+from novitai.domain.api_key import Scope
+from novitai.domain.event import EventType
+from novitai.store import instances
+from tests.api.house import House
+
+URL = "https://hooks.example.com/notify"
+
+
+async def make(house: House, **fields: object) -> dict[str, Any]:
+    """Make a webhook."""
+    answer = await house.call("POST", "/api/webhooks", body={"url": URL, **fields})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def tell(house: House, instance_id: str, *types: EventType) -> None:
+    """Append events to an instance's log, so that messages are written."""
+
+    def write(connection: Connection) -> None:
+        instance = instances.lock(connection, instance_id)
+        assert instance is not None
+        for event_type in types:
+            house.app.recorder.append(connection, instance, None, event_type)
+
+    await house.app.database.write(write)
+
+
+def error_of(answer: Any) -> tuple[int, str]:
+    """The status and code of an error."""
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+async def test_a_webhook_is_made_and_shows_its_secret_once(house: House) -> None:
+    """201 with `Location` and secret; neither reading, listing nor changing shows it again."""
+    answer = await house.call("POST", "/v1/api/webhooks", body={"url": URL})
+    assert answer.status_code == 201
+    assert answer.headers["cache-control"] == "no-store"
+    made = answer.json()
+    TypeAdapter(RevealedWebhook).validate_python(made)
+    assert answer.headers["location"] == f"/api/webhooks/{made['id']}"
+    assert (made["enabled"], made["eventTypes"]) == (True, [])
+    path = f"/api/webhooks/{made['id']}"
+    one = await house.call("GET", path, scope=Scope.READ)
+    TypeAdapter(WebhookView).validate_python(one.json())
+    listed = await house.call("GET", "/api/webhooks", scope=Scope.READ)
+    TypeAdapter(ListWebhooksResponse).validate_python(listed.json())
+    changed = await house.call("PATCH", path, body={"description": "mine"})
+    deleted = await house.call("DELETE", path)
+    for answer in (one, listed, changed, deleted):
+        assert answer.status_code == 200
+        assert made["secret"] not in answer.text
+    assert error_of(await house.call("GET", path)) == (404, "WEBHOOK_NOT_FOUND")
+    assert (await house.call("GET", "/api/webhooks")).json() == {"webhooks": []}
+
+
+async def test_a_secret_is_rotated(house: House) -> None:
+    """The new one is shown once, with until when the old one signs beside it."""
+    made = await make(house)
+    path = f"/api/webhooks/{made['id']}/rotate"
+    key = {"Idempotency-Key": "once"}
+    answer = await house.call("POST", path, headers=key)
+    assert answer.status_code == 200
+    assert answer.json()["secret"] != made["secret"]
+    assert answer.json()["previousSecretValidUntil"] == iso(house.clock.now() + 86_400_000)
+    again = await house.call("POST", path, headers=key)
+    assert error_of(again) == (409, "IDEMPOTENCY_NOT_REPLAYABLE")
+    assert again.json()["error"]["details"] == {"id": made["id"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "fields"),
+    [
+        ({}, "INVALID_WEBHOOK_URL", ["url"]),
+        ({"url": "http://127.0.0.1/"}, "INVALID_WEBHOOK_URL", ["url"]),
+        ({"url": "http://me:secret@10.1/"}, "INVALID_WEBHOOK_URL", ["url"]),
+        ({"url": "ftp://example.com/"}, "INVALID_WEBHOOK_URL", ["url"]),
+        ({"url": None}, "INVALID_WEBHOOK_URL", ["url"]),
+        ({"url": URL, "eventTypes": ["instance.drift"]}, "VALIDATION_ERROR", ["eventTypes"]),
+        ({"url": URL, "eventTypes": "all"}, "VALIDATION_ERROR", ["eventTypes"]),
+        ({"url": URL, "enabled": "yes"}, "VALIDATION_ERROR", ["enabled"]),
+        ({"url": URL, "event_types": []}, "VALIDATION_ERROR", ["event_types"]),
+        ({"url": 1, "description": 2}, "VALIDATION_ERROR", ["url", "description"]),
+    ],
+)
+async def test_a_wrong_request_is_refused_whole(
+    house: House, body: dict[str, object], code: str, fields: list[str]
+) -> None:
+    """400 with every wrong field; no password of a URL is repeated."""
+    answer = await house.call("POST", "/api/webhooks", body=body)
+    assert error_of(answer) == (400, code)
+    assert [one["field"] for one in answer.json()["error"]["details"]] == fields
+    assert "secret" not in answer.text
+    if "url" in body:
+        made = await make(house)
+        answer = await house.call("PATCH", f"/api/webhooks/{made['id']}", body=body)
+        assert error_of(answer) == (400, code)
+
+
+async def test_scopes(house: House) -> None:
+    """Reading needs `read`; all else `write`."""
+    made = await make(house)
+    path = f"/api/webhooks/{made['id']}"
+    for method, where in (
+        ("POST", "/api/webhooks"),
+        ("PATCH", path),
+        ("DELETE", path),
+        ("POST", f"{path}/rotate"),
+        ("POST", f"{path}/test"),
+        ("POST", f"{path}/replay"),
+        ("POST", "/api/deliveries/msg_1/redeliver"),
+    ):
+        answer = await house.call(method, where, scope=Scope.READ, body={})
+        assert answer.status_code == 403, where
+    for where in ("/api/webhooks", path, f"{path}/deliveries"):
+        assert (await house.call("GET", where, scope=Scope.READ)).status_code == 200
+
+
+async def test_webhooks_are_listed_in_pages(house: House) -> None:
+    """Newest first, each once."""
+    ids = []
+    for number in range(5):
+        ids.append((await make(house, description=str(number)))["id"])
+        await house.clock.advance(0.001)
+    found: list[str] = []
+    where = "/api/webhooks?limit=2"
+    while where:
+        answer = await house.call("GET", where)
+        found += [one["id"] for one in answer.json()["webhooks"]]
+        after = answer.json().get("nextCursor")
+        assert ("link" in answer.headers) == (after is not None)
+        where = f"/api/webhooks?limit=2&cursor={after}" if after else ""
+    assert found == ids[::-1]
+    assert error_of(await house.call("GET", "/api/webhooks?cursor=nobody"))[0] == 400
+
+
+async def test_deliveries_are_shown(house: House) -> None:
+    """What was told of an instance, and to a webhook, with what waits and what is gone."""
+    made = await make(house, eventTypes=["instance.running", "instance.stopped"])
+    instance_id = await house.have(webhook_url="https://me:secret@own.example.com/x")
+    await tell(house, instance_id, EventType.RUNNING, EventType.STOPPED, EventType.STOPPING)
+    answer = await house.call("GET", f"/api/instances/{instance_id}/deliveries", scope=Scope.READ)
+    TypeAdapter(ListDeliveriesResponse).validate_python(answer.json())
+    shown = answer.json()["deliveries"]
+    assert sorted((one["type"], "webhookId" in one) for one in shown) == [
+        ("instance.running", False),
+        ("instance.running", True),
+        ("instance.stopped", False),
+        ("instance.stopped", True),
+        ("instance.stopping", False),
+    ]
+    assert {one["url"] for one in shown} == {URL, "https://***@own.example.com/x"}
+    assert {one["status"] for one in shown} == {"pending"}
+    of_webhook = f"/api/webhooks/{made['id']}/deliveries"
+    answer = await house.call("GET", of_webhook)
+    types = [one["type"] for one in answer.json()["deliveries"]]
+    assert types == ["instance.stopped", "instance.running"]
+    answer = await house.call("GET", f"{of_webhook}?status=dead")
+    assert answer.json() == {"deliveries": []}
+    answer = await house.call("GET", f"{of_webhook}?limit=1")
+    assert "nextCursor" in answer.json()
+    assert error_of(await house.call("GET", f"{of_webhook}?status=lost"))[0] == 400
+    for path in ("/api/instances/nobody/deliveries", "/api/webhooks/nobody/deliveries"):
+        assert (await house.call("GET", path)).status_code == 404
+
+
+async def test_a_message_is_sent_again(house: House) -> None:
+    """202 with the delivery; the same request with its key has no second effect."""
+    made = await make(house)
+    instance_id = await house.have()
+    await tell(house, instance_id, EventType.RUNNING)
+    listed = await house.call("GET", f"/api/webhooks/{made['id']}/deliveries")
+    (delivery,) = listed.json()["deliveries"]
+    path = f"/api/deliveries/{delivery['id']}/redeliver"
+    key = {"Idempotency-Key": "once"}
+    answer = await house.call("POST", path, headers=key)
+    assert answer.status_code == 202
+    TypeAdapter(DeliveryView).validate_python(answer.json())
+    again = await house.call("POST", path, headers=key)
+    assert (again.content, again.headers["idempotent-replayed"]) == (answer.content, "true")
+    gone = await house.call("POST", "/api/deliveries/nobody/redeliver")
+    assert error_of(gone) == (404, "DELIVERY_NOT_FOUND")
+    await house.call("PATCH", f"/api/webhooks/{made['id']}", body={"enabled": False})
+    assert error_of(await house.call("POST", path)) == (409, "INVALID_STATE")
+
+
+async def test_everything_is_told_again(house: House) -> None:
+    """202 with how many messages; a time is needed, with an offset, and in the past."""
+    instance_id = await house.have()
+    await tell(house, instance_id, EventType.RUNNING, EventType.STOPPED)
+    made = await make(house)
+    path = f"/api/webhooks/{made['id']}/replay"
+    answer = await house.call("POST", path, body={"since": iso(house.clock.now())})
+    assert answer.status_code == 202
+    TypeAdapter(ReplayResponse).validate_python(answer.json())
+    assert answer.json() == {"webhookId": made["id"], "messages": 2}
+    future = iso(house.clock.now() + 1000)
+    for since in ({}, {"since": future}, {"since": "yesterday"}, {"since": 5}, {"until": future}):
+        assert error_of(await house.call("POST", path, body=since))[0] == 400
+    await house.call("PATCH", f"/api/webhooks/{made['id']}", body={"enabled": False})
+    answer = await house.call("POST", path, body={"since": "2020-01-01T00:00:00Z"})
+    assert error_of(answer) == (409, "INVALID_STATE")
+
+
+async def test_a_test_message_tells_what_came_of_it(house: House) -> None:
+    """200, whatever the receiver did; a name that does not resolve is told as such."""
+    made = await make(house, url="https://no-such-name.invalid/")
+    path = f"/api/webhooks/{made['id']}/test"
+    key = {"Idempotency-Key": "once"}
+    answer = await house.call("POST", path, headers=key)
+    assert answer.status_code == 200, answer.text
+    TypeAdapter(WebhookTestResponse).validate_python(answer.json())
+    assert answer.json()["delivered"] is False
+    assert answer.json()["attempt"]["error"] == "The name could not be resolved"
+    assert (await house.call("POST", path, headers=key)).content == answer.content
+
+
+async def test_the_numbers_of_webhooks(house: House) -> None:
+    """Tries by outcome, and the age of the oldest message that waits."""
+    await make(house)
+    await tell(house, await house.have(), EventType.RUNNING)
+    await house.clock.advance(3)
+    answer = await house.call("GET", "/metrics", headers={"Accept": "text/plain"})
+    assert 'novitai_webhook_attempts_total{outcome="delivered"} 0.0' in answer.text
+    assert "novitai_webhook_oldest_waiting_seconds 3.0" in answer.text
