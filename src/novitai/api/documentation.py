@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from novitai import __doc__ as _about
-from novitai.api import lifecycle_schemas, schemas
+from novitai.api import lifecycle_schemas, schemas, webhook_schemas
 from novitai.api.accept import JSON, PROBLEM
 from novitai.api.context import RequestContext
 from novitai.api.errors import envelope, problem
@@ -29,6 +29,7 @@ _EXAMPLE: Final = RequestContext("req_1697843200_abc123", None, "", "", 0, 0, 0.
 TAGS: Final = (
     ("Instances", "GPU instances: requested once, watched until they serve, kept true."),
     ("History", "What happened, and verbs in progress or over."),
+    ("Webhooks", "Who is told of what happens, and what became of it."),
     ("Catalogue", "What there is to ask for."),
     ("Keys", "API keys and their scopes."),
     ("Cache", "Copies of what Novita told; every cache may be emptied at any moment."),
@@ -141,7 +142,10 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     }
     # FastAPI knows of the models that are answered; those that are asked, and errors, are added.
     _, definitions = models_json_schema(
-        [(model, "validation") for model in (*schemas.REFERRED, *lifecycle_schemas.REFERRED)],
+        [
+            (model, "validation")
+            for model in (*schemas.REFERRED, *lifecycle_schemas.REFERRED, *webhook_schemas.REFERRED)
+        ],
         ref_template=_REF,
     )
     components["schemas"] = {**components.get("schemas", {}), **definitions.get("$defs", {})}
