@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from novitai.api import history
+from novitai.api import history, middleware
 from novitai.api.lifecycle_schemas import (
     ListEventsResponse,
     ListUnmanagedResponse,
@@ -49,8 +49,10 @@ async def test_what_is_so_already_is_not_waited_for(house: House) -> None:
     assert not looks(house)
 
 
-async def test_a_status_is_waited_for(house: House) -> None:
-    """200 with the instance as soon as it has the status, far beyond the usual 30 seconds."""
+async def test_a_status_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 with the instance as soon as it has the status, far beyond what a request may take."""
+    # That limit is on the event loop's own time, of which this test takes more than it allows.
+    monkeypatch.setattr(middleware, "REQUEST_SECONDS", 0.02)
     instance_id = await house.have(S.STARTING)
     path = f"/api/instances/{instance_id}/wait?timeout=300"
     waiting = asyncio.ensure_future(house.call("GET", path))
