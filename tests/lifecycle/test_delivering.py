@@ -270,17 +270,46 @@ async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(rig
     rig.receivers.reactions[FIRST] = hang
     (line_id,) = set(rig.engine.nudged)
     slow, quick = rig.deliverer, rig.another_deliverer()
+
+    async def stand_still(_line: object) -> None:
+        await asyncio.Event().wait()
+
+    slow._renew = stand_still  # type: ignore[method-assign, assignment]
     sending = asyncio.create_task(slow.run(line_id))
     await begun.wait()
     await quick.run(line_id)
     assert rig.receivers.types() == ["created"]
     rig.receivers.reactions[FIRST] = 200
-    await rig.after(23)
+    await rig.after(8)
     assert rig.receivers.types() == ["created", "created", "starting"]
     gate.set()
     await sending
     assert await rig.statuses(instance_id) == ["delivered", "delivered"]
     assert slow.metrics.fenced == 1
+
+
+async def test_the_lease_is_kept_while_a_receiver_takes_long(rig: Rig) -> None:
+    """A message that is under way for longer than a lease is not taken over."""
+    await rig.instance()
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> int:
+        begun.set()
+        await gate.wait()
+        return 200
+
+    rig.receivers.reactions[FIRST] = hang
+    (line_id,) = set(rig.engine.nudged)
+    sending = asyncio.create_task(rig.deliverer.run(line_id))
+    await begun.wait()
+    for _ in range(6):
+        await rig.clock.advance(2.5)
+        await asyncio.sleep(0.05)  # the renewal is written on a thread, in real time
+        await rig.work()
+    gate.set()
+    await sending
+    assert rig.receivers.types() == ["created"]
+    assert rig.deliverer.metrics.fenced == 0
 
 
 async def test_who_comes_to_send_too_late_does_not(rig: Rig) -> None:

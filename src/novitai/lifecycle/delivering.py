@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -44,13 +44,14 @@ from novitai.store.operations import Fenced
 from novitai.store.vault import Vault
 from novitai.store.webhook_lines import Line
 from novitai.webhooks.hosts import Hosts
-from novitai.webhooks.sending import DEADLINE, Answer, Message, Sender
+from novitai.webhooks.sending import Answer, Message, Sender
 
 CONCURRENCY: Final = 128
 """Messages under way at the same time in one process; sending is waiting, mostly."""
 SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105  # what the secrets of webhooks are sealed for
-LEASE_SECONDS: Final = DEADLINE + 7.0
-_SEND_BEFORE: Final = 5_000
+LEASE_SECONDS: Final = 8.0
+_RENEW_AFTER: Final = 2.5
+_SEND_BEFORE: Final = 3_000
 """Milliseconds of the lease that may have gone by when the sending begins: what is sent later
 could reach the receiver behind a later message that somebody else has sent meanwhile."""
 _HURRY_AGAIN: Final = 10_000
@@ -190,7 +191,8 @@ class Deliverer:
                 > claimed.line.lease_until - int(LEASE_SECONDS * 1000) + _SEND_BEFORE
             ):
                 return _Step(await self._release(claimed.line, 0))
-            answer = await self._sender.send(claimed.message)
+            async with self._renewing(claimed.line):
+                answer = await self._sender.send(claimed.message)
             applied = await self._database.write(
                 partial(self._apply, claimed=claimed, answer=answer)
             )
@@ -355,6 +357,24 @@ class Deliverer:
         if await self._database.write(write):
             _log.warning("webhook_switched_off", webhook=webhook.id, reason=reason.value)
             await self.hurry(webhook.id)
+
+    @contextlib.asynccontextmanager
+    async def _renewing(self, line: Line) -> AsyncIterator[None]:
+        """Keep the lease while a receiver takes long."""
+        keeper = asyncio.create_task(self._renew(line))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StoreError):
+                await keeper
+
+    async def _renew(self, line: Line) -> None:
+        held = True
+        while held:
+            await self._clock.sleep(_RENEW_AFTER)
+            until = self._clock.now() + int(LEASE_SECONDS * 1000)
+            held = await self._database.write(partial(webhook_lines.extend, line=line, until=until))
 
     async def _release(self, line: Line, pause: float) -> int:
         at = self._clock.now() + int(pause * 1000)

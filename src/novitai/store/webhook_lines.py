@@ -82,6 +82,16 @@ def hold(connection: Connection, line: Line) -> None:
         raise Fenced(f"{line.id} is no longer ours (token {line.token})")
 
 
+def extend(connection: Connection, line: Line, *, until: int) -> bool:
+    """Keep the lease on a line of ours until `until`; False if it is no longer ours."""
+    kept = connection.execute(
+        update(table)
+        .where(table.c.id == line.id, table.c.token == line.token, table.c.lease_until.is_not(None))
+        .values(lease_until=until)
+    )
+    return kept.rowcount > 0
+
+
 def set_next(connection: Connection, line_id: str, next_try_at: int | None) -> None:
     """Say when a locked line is due; None while nothing waits in it."""
     connection.execute(update(table).where(table.c.id == line_id).values(next_try_at=next_try_at))
