@@ -18,6 +18,8 @@ from novitai.api import lifecycle_schemas, schemas, webhook_schemas
 from novitai.api.accept import JSON, PROBLEM
 from novitai.api.context import RequestContext
 from novitai.api.errors import envelope, problem
+from novitai.api.examples import add_examples
+from novitai.api.links import add_links
 from novitai.domain.api_key import Scope
 from novitai.errors import ApiError, InternalError
 
@@ -149,4 +151,6 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         ref_template=_REF,
     )
     components["schemas"] = {**components.get("schemas", {}), **definitions.get("$defs", {})}
+    add_links(document)
+    add_examples(document)
     return document
