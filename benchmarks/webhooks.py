@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages over many receivers, some of them dead, while workers are killed: what gets lost?
+
+Real processes on PostgreSQL: this one writes events and listens for all receivers, others deliver.
+The yardstick is the commit of the event: how long after it the first try arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection
+from standardwebhooks import Webhook as Verifier
+from standardwebhooks import WebhookVerificationError
+
+from benchmarks.report import Result
+from novitai.clock import SystemClock
+from novitai.domain.event import EventType
+from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.ids import Ids
+from novitai.jobs.postgresql import PostgresqlEngine
+from novitai.jobs.upkeep import Presence
+from novitai.lifecycle.delivering import Deliverer
+from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.recording import Recorder
+from novitai.store import coordination, instances, migrate
+from novitai.store.database import Database
+from novitai.store.opening import open_database
+from novitai.store.vault import Vault
+from novitai.webhooks.guard import Guard
+from novitai.webhooks.sending import Sender
+from novitai.webhooks.signing import secret_of
+
+POSTGRESQL_URL: Final = os.environ.get(
+    "TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
+)
+SECRET: Final = secret_of("benchmarkbenchmarkbenchmarkbenchmark12345678")
+_TYPES: Final = (EventType.STARTING, EventType.RUNNING, EventType.STOPPING, EventType.STOPPED)
+_LONGEST: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done: so many messages, at so many a second, and how often a worker is killed."""
+
+    messages: int = 2000
+    receivers: int = 40
+    dead: int = 10
+    instances_each: int = 5
+    per_second: float = 100.0
+    workers: int = 2
+    kills: int = 3
+
+
+@dataclass
+class Outcome:
+    """What came of it. Times in seconds from commit to the first try."""
+
+    sent: int = 0
+    lost: int = 0
+    out_of_order: int = 0
+    strange_duplicates: int = 0
+    duplicates: int = 0
+    unverified: int = 0
+    latencies: list[float] = field(default_factory=list)
+    undisturbed: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @staticmethod
+    def p99(values: Sequence[float]) -> float:
+        """Return the 99th percentile."""
+        return statistics.quantiles(values, n=100)[98]
+
+
+def run() -> list[Result]:
+    """Measure with and without kills; only where a PostgreSQL server answers."""
+    results: list[Result] = []
+    for name, plan in (
+        ("nobody killed", Plan(kills=0)),
+        ("one of two workers killed each time", Plan()),
+        ("the only worker killed each time", Plan(workers=1)),
+    ):
+        try:
+            found = asyncio.run(storm_on_a_server(plan))
+        except psycopg.OperationalError as error:
+            print(f"webhooks: no PostgreSQL server, left out ({type(error).__name__})")
+            return results
+        print(
+            f"webhooks, {name}: {found.sent} messages over {plan.receivers} receivers, "
+            f"{plan.dead} dead, {plan.kills} kills: lost {found.lost}, out of order "
+            f"{found.out_of_order}, duplicates {found.duplicates} (other id: "
+            f"{found.strange_duplicates}), unverified {found.unverified}; first try p50 "
+            f"{statistics.median(found.latencies) * 1000:.0f} ms, p99 "
+            f"{found.p99(found.latencies) * 1000:.0f} ms, the last "
+            f"{max(found.latencies):.1f} s, p99 of those not within 10 s after a kill "
+            f"{found.p99(found.undisturbed) * 1000:.0f} ms; {found.seconds:.1f} s"
+        )
+    return results
+
+
+async def storm_on_a_server(plan: Plan) -> Outcome:
+    """Run a plan in a database of its own."""
+    name = f"novitai_bench_{secrets.token_hex(6)}"
+    with psycopg.connect(POSTGRESQL_URL, autocommit=True, connect_timeout=3) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            url = urlsplit(POSTGRESQL_URL)._replace(path=f"/{name}").geturl()
+            await asyncio.to_thread(migrate.upgrade, url, SystemClock())
+            return await storm(url, plan)
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+async def storm(url: str, plan: Plan) -> Outcome:
+    """Run a plan on a migrated, empty PostgreSQL database."""
+    async with listening(plan) as receivers, telling(url) as (database, recorder):
+        told = await _instances(database, recorder, receivers, plan)
+        workers = [await _start(url) for _ in range(plan.workers)]
+        try:
+            began = time.monotonic()
+            commits, kills = await _tell(url, database, recorder, told, workers, plan)
+            await receivers.complete(commits)
+            return receivers.judge(commits, kills, time.monotonic() - began)
+        finally:
+            for worker in workers:
+                await _kill(worker)
+
+
+class Receivers:
+    """Receivers on real sockets. The dead ones hang, answer 500, or are not there at all."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.urls: list[str] = []
+        self.arrived: dict[str, tuple[float, str]] = {}
+        self.order: dict[tuple[int, str], list[int]] = {}
+        self.duplicates = 0
+        self.strange_duplicates = 0
+        self.unverified = 0
+        self.wanted: set[str] = set()
+        self.done = asyncio.Event()
+        self.over = asyncio.Event()
+
+    def is_dead(self, number: int) -> bool:
+        """Whether this receiver never takes anything."""
+        return number < self.plan.dead
+
+    async def serve(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer one connection."""
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            rows = [row.split(": ", 1) for row in head.strip().split("\r\n")[1:]]
+            headers = {row[0].lower(): row[1] for row in rows}
+            body = await reader.readexactly(int(headers["content-length"]))
+            if self.is_dead(number):
+                if number % 3 == 0:
+                    await self.over.wait()
+                writer.write(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+            else:
+                self.take(number, headers, body)
+                writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+    def take(self, number: int, headers: dict[str, str], body: bytes) -> None:
+        """Note what has come."""
+        now = time.time()
+        try:
+            Verifier(SECRET).verify(body, headers)
+        except WebhookVerificationError:
+            self.unverified += 1
+        data = orjson.loads(body)["data"]
+        key = f"{number}/{data['id']}/{data['number']}"
+        known = self.arrived.setdefault(key, (now, headers["webhook-id"]))
+        if known[0] != now:
+            self.duplicates += 1
+            self.strange_duplicates += known[1] != headers["webhook-id"]
+        self.wanted.discard(key)
+        if not self.wanted:
+            self.done.set()
+        self.order.setdefault((number, data["id"]), []).append(data["number"])
+
+    async def complete(self, commits: dict[str, float]) -> None:
+        """Wait until everything for the living has come, or for too long."""
+        wanted = {key for key in commits if not self.is_dead(int(key.split("/")[0]))}
+        self.wanted = wanted - self.arrived.keys()
+        if not self.wanted:
+            return
+        self.done.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.done.wait(), _LONGEST)
+
+    def judge(self, commits: dict[str, float], kills: Sequence[float], seconds: float) -> Outcome:
+        """Say what came of it."""
+        living = {k: at for k, at in commits.items() if not self.is_dead(int(k.split("/")[0]))}
+        latencies = {k: self.arrived[k][0] - at for k, at in living.items() if k in self.arrived}
+        # A message that came once more is no disorder if it is the one before the next new one.
+        disorder = sum(_goes_back(numbers) for numbers in self.order.values())
+        return Outcome(
+            sent=len(commits),
+            lost=len(living) - len(latencies),
+            out_of_order=disorder,
+            strange_duplicates=self.strange_duplicates,
+            duplicates=self.duplicates,
+            unverified=self.unverified,
+            latencies=list(latencies.values()),
+            undisturbed=[
+                seconds
+                for key, seconds in latencies.items()
+                if not any(-0.5 <= living[key] - kill <= 10 for kill in kills)
+            ],
+            seconds=seconds,
+        )
+
+
+def _goes_back(numbers: Sequence[int]) -> int:
+    """Count how often a message came after a later one of its line."""
+    return sum(later < earlier for earlier, later in itertools.pairwise(numbers))
+
+
+@asynccontextmanager
+async def listening(plan: Plan) -> AsyncIterator[Receivers]:
+    """Run the receivers."""
+    receivers = Receivers(plan)
+    servers = []
+    for number in range(plan.receivers):
+        server = await asyncio.start_server(partial(receivers.serve, number), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        receivers.urls.append(f"http://127.0.0.1:{port}/hook")
+        if receivers.is_dead(number) and number % 3 == 1:
+            server.close()  # nobody is there
+        else:
+            servers.append(server)
+    try:
+        yield receivers
+    finally:
+        receivers.over.set()
+        for server in servers:
+            server.close()
+        # Those who hung have to come to their end before the loop does.
+        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def telling(url: str) -> AsyncIterator[tuple[Database, Recorder]]:
+    """Open what writes events."""
+    clock, ids = SystemClock(), Ids()
+    database = await open_database(url, clock)
+    engine = _engine(database, url)
+    await engine.start(consume=False)
+    try:
+        yield database, Recorder(clock, ids, Outbox(clock, ids, engine))
+    finally:
+        await engine.stop(0)
+        await database.close()
+
+
+async def _instances(
+    database: Database, recorder: Recorder, receivers: Receivers, plan: Plan
+) -> list[tuple[int, Instance]]:
+    made: list[tuple[int, Instance]] = []
+    now = SystemClock().now()
+    for number, url in enumerate(receivers.urls):
+        for index in range(plan.instances_each):
+            instance = Instance(
+                id=f"inst_{number}_{index:010}",
+                name="bench",
+                status=InstanceStatus.CREATING,
+                product_name="gpu-basic",
+                template_id="tmpl-12345",
+                gpu_num=1,
+                rootfs_size=60,
+                region="CN-HK-01",
+                billing_mode=BillingMode.ON_DEMAND,
+                created_at=now,
+                updated_at=now,
+                webhook_url=url,
+            )
+            made.append((number, instance))
+
+    def write(connection: Connection) -> None:
+        for _, instance in made:
+            instances.insert(connection, instance, b"sealed")
+
+    await database.write(write)
+    return made
+
+
+async def _tell(
+    url: str,
+    database: Database,
+    recorder: Recorder,
+    told: Sequence[tuple[int, Instance]],
+    workers: list[asyncio.subprocess.Process],
+    plan: Plan,
+) -> tuple[dict[str, float], list[float]]:
+    """Write the events at their pace, killing workers on the way; return when each committed."""
+    commits: dict[str, float] = {}
+    kills: list[float] = []
+    at_kill = [plan.messages * (n + 1) // (plan.kills + 1) for n in range(plan.kills)]
+    began = time.monotonic()
+    for count in range(plan.messages):
+        number, instance = told[count % len(told)]
+        index = count // len(told)
+        if count in at_kill:
+            kills.append(time.time())
+            victim = len(kills) % len(workers)
+            await _kill(workers[victim])
+            workers[victim] = await _start(url, wait=False)
+
+        def append(
+            connection: Connection, instance: Instance = instance, index: int = index
+        ) -> None:
+            locked = instances.lock(connection, instance.id)
+            if locked is None:
+                raise LookupError(instance.id)
+            event_type = _TYPES[index % len(_TYPES)]
+            recorder.append(connection, locked, None, event_type, also={"number": index})
+
+        await database.write(append)
+        commits[f"{number}/{instance.id}/{index}"] = time.time()
+        await asyncio.sleep(max(0.0, began + (count + 1) / plan.per_second - time.monotonic()))
+    return commits, kills
+
+
+async def _start(url: str, *, wait: bool = True) -> asyncio.subprocess.Process:
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.webhooks", url, stdout=asyncio.subprocess.PIPE
+    )
+    if wait and worker.stdout is not None:
+        await asyncio.wait_for(worker.stdout.readline(), 30)
+    return worker
+
+
+async def _kill(worker: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        worker.kill()
+    await worker.communicate()
+
+
+def _engine(database: Database, url: str) -> PostgresqlEngine:
+    presence = Presence(coordination.note_worker, coordination.worker_seen_at)
+    return PostgresqlEngine(database, url, SystemClock(), Ids(), presence=presence)
+
+
+async def work(url: str) -> None:
+    """Deliver until killed: what a worker process does, and nothing else."""
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    clock, ids = SystemClock(), Ids()
+    database = await open_database(url, clock)
+    engine = _engine(database, url)
+    sender = Sender(Guard(allow_private=True), clock)
+    recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
+    vault = Vault(b"a secret of at least thirty-two bytes")
+    deliverer = Deliverer(database, clock, ids, engine, recorder, vault, sender, secrets=[SECRET])
+    deliverer.register()
+    await engine.start()
+    print("working", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(work(sys.argv[1]))

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages over many receivers, some of them dead, while workers are killed.
+
+TEST_FULL_STORM=1 runs it in full size, as `python -m benchmarks webhooks` does.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.webhooks import Outcome, Plan, storm
+
+FULL = os.environ.get("TEST_FULL_STORM") == "1"
+SMALL = Plan(messages=240, receivers=9, dead=3, instances_each=3, per_second=80)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("workers", [1, 2] if FULL else [1])
+async def test_nothing_is_lost_or_out_of_order(postgresql_database_url: str, workers: int) -> None:
+    """SIGKILL three times on the way: 0 lost, 0 out of order, duplicates bear the same id."""
+    plan = Plan(workers=workers) if FULL else SMALL
+    found = await storm(postgresql_database_url, plan)
+    assert found.sent == plan.messages
+    assert (found.lost, found.out_of_order) == (0, 0)
+    assert (found.strange_duplicates, found.unverified) == (0, 0)
+    # A kill can repeat what was under way, and nothing else.
+    assert found.duplicates <= 25 * plan.kills
+    if FULL and workers == 2:
+        assert Outcome.p99(found.latencies) < 1.0
