@@ -256,8 +256,8 @@ async def test_keys_are_listed_a_page_at_a_time(ring: KeyRing, clock: ManualCloc
     assert listed == made[::-1]
 
 
-async def test_a_made_up_cursor_is_refused(ring: KeyRing) -> None:
-    """A cursor that this list never gave is the client's mistake."""
+async def test_what_is_no_cursor_is_refused(ring: KeyRing) -> None:
+    """What this list cannot have given is the client's mistake."""
     with pytest.raises(ValidationFailed):
         await ring.page(cursor="nonsense")
 

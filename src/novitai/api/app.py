@@ -20,7 +20,7 @@ from novitai.api.limits import Limiter, LocalLimiter, Quota
 from novitai.api.metrics import MetricsRoutes
 from novitai.api.middleware import Gateway
 from novitai.api.routes import Operation, Router
-from novitai.api.services import FAILED_AUTHENTICATIONS, Services
+from novitai.api.services import Services
 from novitai.api.verbs import VerbRoutes
 from novitai.api.webhooks import WebhookRoutes
 
@@ -59,7 +59,7 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
     guard = Guard(
         services.keys,
         calls=_limiter(services, "calls", services.quota),
-        failures=_limiter(services, "failures", FAILED_AUTHENTICATIONS),
+        failures=_limiter(services, "failures", services.failures),
     )
     router = Router(app, guard, services.clock)
     for routes in (

@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
+from novitai.api import paths
 from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
 from novitai.api.instances import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
@@ -99,8 +100,7 @@ class CacheRoutes:
             ),
             Operation(
                 method="DELETE",
-                # Keys may have slashes in them.
-                path="/api/cache/{cacheName}/{key:path}",
+                path=paths.CACHE_KEY,
                 handler=self.discard,
                 scope=Scope.ADMIN,
                 tag="Cache",

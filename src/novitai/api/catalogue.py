@@ -13,20 +13,21 @@ from novitai.api.answers import json_answer
 from novitai.api.documentation import Parameter
 from novitai.api.instances import BAD_QUERY
 from novitai.api.queries import (
-    CURSOR,
     LIMIT,
     MAX_LIMIT,
-    cursor,
+    OFFSET_CURSOR,
     limit,
     next_link,
+    offset,
     one_of,
     query_fields,
+    visible,
 )
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import ListProductsResponse, ListRegionsResponse, ListTemplatesResponse
 from novitai.api.services import CataloguePort
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import Fields, Wrong, text
+from novitai.domain.fields import Fields, text
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import DEFAULT_REGION, Offer, Template, usd
 from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
@@ -64,7 +65,7 @@ class CatalogueRoutes:
                 summary="List products",
                 answers={200: ListProductsResponse},
                 parameters=[
-                    Parameter("region", "Only what this region offers", {"type": "string"}),
+                    Parameter("region", "Only what this region offers", visible(64)),
                     Parameter(
                         "billingMode",
                         "Only what is offered in this billing mode",
@@ -76,7 +77,7 @@ class CatalogueRoutes:
                         {"type": "integer", "minimum": 1, "maximum": 8, "default": 1},
                     ),
                     LIMIT,
-                    CURSOR,
+                    OFFSET_CURSOR,
                 ],
                 errors=[BAD_QUERY, *_AWAY],
             ),
@@ -88,7 +89,7 @@ class CatalogueRoutes:
                 tag="Catalogue",
                 summary="List templates",
                 answers={200: ListTemplatesResponse},
-                parameters=[LIMIT, CURSOR],
+                parameters=[LIMIT, OFFSET_CURSOR],
                 errors=[BAD_QUERY, *_AWAY],
             ),
             Operation(
@@ -99,7 +100,7 @@ class CatalogueRoutes:
                 tag="Catalogue",
                 summary="List regions",
                 answers={200: ListRegionsResponse},
-                parameters=[LIMIT, CURSOR],
+                parameters=[LIMIT, OFFSET_CURSOR],
                 errors=[BAD_QUERY, *_AWAY],
             ),
         ]
@@ -155,16 +156,8 @@ async def _told(call: Call, asked: Awaitable[T]) -> T:
 
 
 def _page(fields: Fields) -> tuple[int, int]:
-    start = fields.read("cursor", _offset, 0)
+    start = fields.read("cursor", offset, 0)
     return start, fields.read("limit", limit, MAX_LIMIT)
-
-
-def _offset(value: object) -> int:
-    # These lists are whole in memory: how far one has come is all there is to know.
-    given = cursor(value)
-    if not given.isdigit():
-        raise Wrong("Cursor is not one that a list returned")
-    return int(given)
 
 
 def _answer(

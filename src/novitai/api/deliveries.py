@@ -15,10 +15,10 @@ from novitai.api.documentation import Parameter
 from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY, INSTANCE_ID, NOT_FOUND
 from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.queries import (
-    CURSOR,
     IDEMPOTENCY_KEY,
     LIMIT,
     MAX_LIMIT,
+    PLACE_CURSOR,
     cursor,
     idempotency_key,
     limit,
@@ -69,7 +69,7 @@ class DeliveryRoutes:
                 tag="Webhooks",
                 summary="List what was told of an instance",
                 answers={200: ListDeliveriesResponse},
-                parameters=[INSTANCE_ID, LIMIT, CURSOR],
+                parameters=[INSTANCE_ID, LIMIT, PLACE_CURSOR],
                 errors=[NOT_FOUND, BAD_QUERY],
             ),
             Operation(
@@ -86,7 +86,7 @@ class DeliveryRoutes:
                         "status", "Only this status", {"type": "string", "enum": list(_STATUSES)}
                     ),
                     LIMIT,
-                    CURSOR,
+                    PLACE_CURSOR,
                 ],
                 errors=[NO_WEBHOOK, BAD_QUERY],
             ),

@@ -13,9 +13,9 @@ from novitai.api.accept import JSON
 from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
 from novitai.api.queries import (
-    CURSOR,
     IDEMPOTENCY_KEY,
     LIMIT,
+    PLACE_CURSOR,
     cursor,
     flag,
     idempotency_key,
@@ -23,6 +23,7 @@ from novitai.api.queries import (
     next_link,
     one_of,
     query_fields,
+    visible,
 )
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import (
@@ -135,12 +136,12 @@ class InstanceRoutes:
                 answers={200: ListInstancesResponse},
                 parameters=[
                     LIMIT,
-                    CURSOR,
+                    PLACE_CURSOR,
                     Parameter(
                         "status", "Only this status", {"type": "string", "enum": list(_STATUSES)}
                     ),
-                    Parameter("region", "Only this region", {"type": "string"}),
-                    Parameter("name", "Only this name", {"type": "string"}),
+                    Parameter("region", "Only this region", visible(64)),
+                    Parameter("name", "Only this name", visible(100)),
                     Parameter(
                         "includeTerminated",
                         "Whether to list terminated ones too",

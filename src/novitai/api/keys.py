@@ -13,9 +13,9 @@ from novitai.api.documentation import Parameter
 from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY, UNKNOWN_FIELD
 from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.queries import (
-    CURSOR,
     IDEMPOTENCY_KEY,
     LIMIT,
+    PLACE_CURSOR,
     cursor,
     idempotency_key,
     limit,
@@ -77,7 +77,7 @@ class KeyRoutes:
                 tag="Keys",
                 summary="List API keys",
                 answers={200: ListKeysResponse},
-                parameters=[LIMIT, CURSOR],
+                parameters=[LIMIT, PLACE_CURSOR],
                 errors=[BAD_QUERY],
             ),
             Operation(

@@ -14,6 +14,7 @@ RESERVED: Final = ("delete", "restart", "start", "stop", "stop-all", "sync", "un
 """What stands where an id could: `/api/instances/<word>`."""
 
 INSTANCE: Final = "/api/instances/{instanceId:instance}"
+CACHE_KEY: Final = "/api/cache/{cacheName}/{key:cachekey}"
 OPERATION: Final = "/api/operations/{operationId:id}"
 
 
@@ -32,5 +33,11 @@ class _InstanceId(_Id):
     regex = rf"(?!(?:{'|'.join(RESERVED)})(?:/|$)){_Id.regex}"
 
 
+class _CacheKey(_Id):
+    # Keys may have slashes in them; `stats` is a route of its own.
+    regex = r"(?!stats$)[^\x00]+"
+
+
+register_url_convertor("cachekey", _CacheKey())
 register_url_convertor("id", _Id())
 register_url_convertor("instance", _InstanceId())

@@ -11,10 +11,12 @@ from urllib.parse import urlencode
 from novitai.api.body import JsonBody
 from novitai.api.documentation import Parameter
 from novitai.api.routes import Call
+from novitai.api.schemas import VISIBLE
 from novitai.api.versioning import without_version
 from novitai.domain.fields import Check, Fields, Wrong
 from novitai.errors import FieldError, ValidationFailed
 from novitai.lifecycle.idempotency import IdempotencyKey
+from novitai.lifecycle.paging import PLACE
 
 MAX_LIMIT: Final = 1000
 
@@ -25,14 +27,24 @@ _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
 LIMIT: Final = Parameter(
     "limit", "How many to list", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
 )
-CURSOR: Final = Parameter(
-    "cursor", "`nextCursor` of the page before", {"type": "string", "maxLength": 512}
-)
+
+
+def _cursor_like(pattern: str) -> Parameter:
+    return Parameter(
+        "cursor", "`nextCursor` of the page before", {"type": "string", "pattern": f"^{pattern}$"}
+    )
+
+
+CURSOR: Final = _cursor_like(_CURSOR.pattern)
+PLACE_CURSOR: Final = _cursor_like(PLACE)
+"""Of lists in the order of time."""
+OFFSET_CURSOR: Final = _cursor_like(_WHOLE.pattern)
+"""Of lists that are whole in memory."""
 IDEMPOTENCY_KEY: Final = Parameter(
     "Idempotency-Key",
     "Sent again within 24 h with the same body, the request has no second effect and gets the "
     "same answer, with `Idempotent-Replayed: true`",
-    {"type": "string", "minLength": 1, "maxLength": 255},
+    {"type": "string", "pattern": f"^{_IDEMPOTENCY_KEY.pattern}$"},
     "header",
 )
 
@@ -60,6 +72,18 @@ def cursor(value: object) -> str:
     if not isinstance(value, str) or not _CURSOR.fullmatch(value):
         raise Wrong("Cursor is not one that a list returned")
     return value
+
+
+def offset(value: object) -> int:
+    """Accept how far one has come in a list that is whole in memory."""
+    if not isinstance(value, str) or not _WHOLE.fullmatch(value):
+        raise Wrong("Cursor is not one that a list returned")
+    return int(value)
+
+
+def visible(longest: int) -> Mapping[str, object]:
+    """Describe what `novitai.domain.fields.text` accepts."""
+    return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": VISIBLE}
 
 
 def one_of(label: str, names: Mapping[str, object] | tuple[str, ...]) -> Check[str]:

@@ -15,8 +15,33 @@ from pydantic.alias_generators import to_camel
 
 from novitai.domain.api_key import MAX_NAME, Scope
 from novitai.domain.instance import BillingMode, InstanceStatus
-from novitai.domain.validation import MAX_HOURLY_PRICE, MAX_URL
+from novitai.domain.validation import (
+    MAX_ENV_NAME,
+    MAX_ENV_VALUE,
+    MAX_ENVS,
+    MAX_HOURLY_PRICE,
+    MAX_URL,
+)
 from novitai.errors import Category
+
+_UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+VISIBLE: Final = f"^[^{_UNSEEN}]*$"
+"""Text without control characters."""
+NOT_BLANK: Final = rf"^[^{_UNSEEN}]*[^{_UNSEEN}\s][^{_UNSEEN}]*$"
+"""The same, with something in it besides spaces."""
+_ENVS: Final = {
+    "maxProperties": MAX_ENVS,
+    "propertyNames": {
+        "minLength": 1,
+        "maxLength": MAX_ENV_NAME,
+        "pattern": rf"^[^{_UNSEEN}=\s]+$",
+    },
+    "additionalProperties": {
+        "type": "string",
+        "maxLength": MAX_ENV_VALUE,
+        "pattern": r"^(?:[\t\n\r]|[^" + _UNSEEN + "])*$",
+    },
+}
 
 
 def absent() -> Any:
@@ -38,8 +63,8 @@ class CreateInstanceRequest(Wire):
     """What is wanted. Unknown fields are refused: a misspelt field costs money."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern="^[A-Za-z0-9_-]+$")]
-    product_name: Annotated[str, Field(min_length=1, max_length=255)]
-    template_id: Annotated[str, Field(min_length=1, max_length=255)]
+    product_name: Annotated[str, Field(min_length=1, max_length=255, pattern=NOT_BLANK)]
+    template_id: Annotated[str, Field(min_length=1, max_length=255, pattern=NOT_BLANK)]
     gpu_num: Annotated[int, Field(ge=1, le=8)] = 1
     rootfs_size: Annotated[int, Field(ge=20, le=1000, description="GB")] = 60
     region: Annotated[
@@ -47,12 +72,18 @@ class CreateInstanceRequest(Wire):
         Field(
             min_length=1,
             max_length=64,
+            pattern=NOT_BLANK,
             description="Honoured strictly unless `regionFallback` is true. Where none is named, "
             "CN-HK-01 is tried first and the others may follow. See GET /api/regions.",
         ),
     ] = "CN-HK-01"
     webhook_url: Annotated[
-        str, Field(max_length=MAX_URL, description="HTTP or HTTPS; told of each change of status")
+        str,
+        Field(
+            min_length=1,
+            max_length=MAX_URL,
+            description="HTTP or HTTPS; told of each change of status",
+        ),
     ] = absent()
     billing_mode: BillingMode = BillingMode.ON_DEMAND
     max_hourly_price: Annotated[
@@ -60,7 +91,8 @@ class CreateInstanceRequest(Wire):
     ] = absent()
     region_fallback: bool = False
     envs: Annotated[
-        dict[str, str], Field(description="Merged over the template's; never shown")
+        dict[str, str],
+        Field(description="Merged over the template's; never shown", json_schema_extra=_ENVS),
     ] = Field(default_factory=dict)
 
     model_config = ConfigDict(
@@ -159,7 +191,7 @@ class ListInstancesResponse(Wire):
 class CreateKeyRequest(Wire):
     """A key that is wanted."""
 
-    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NOT_BLANK)]
     scopes: Annotated[list[Scope], Field(min_length=1)]
     expires_at: datetime = absent()
 
@@ -450,7 +482,7 @@ class CacheDetails(CacheStatsView):
 class ClearCacheRequest(Wire):
     """Which cache to clear; all of them where none is named."""
 
-    cache_name: str = absent()
+    cache_name: Annotated[str, Field(min_length=1, max_length=64, pattern=VISIBLE)] = absent()
 
 
 class CacheChangedResponse(Wire):

@@ -140,5 +140,6 @@ class Services:
     caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)
     quota: Quota = DEFAULT_QUOTA
+    failures: Quota = FAILED_AUTHENTICATIONS
     shared_buckets: SharedStore | None = None
     allow_private_webhooks: bool = False

@@ -13,10 +13,10 @@ from novitai.api.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_tr
 from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY
 from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.queries import (
-    CURSOR,
     IDEMPOTENCY_KEY,
     LIMIT,
     MAX_LIMIT,
+    PLACE_CURSOR,
     cursor,
     idempotency_key,
     limit,
@@ -101,7 +101,7 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="List standing webhooks",
                 answers={200: ListWebhooksResponse},
-                parameters=[LIMIT, CURSOR],
+                parameters=[LIMIT, PLACE_CURSOR],
                 errors=[BAD_QUERY],
             ),
             Operation(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,16 +11,16 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.domain.webhook import Delivery, DeliveryStatus, Webhook
-from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
+from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import answer_once
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.outbox import JOB
+from novitai.lifecycle.paging import read_place, write_place
 from novitai.store import deliveries, instances, webhook_lines, webhooks
 from novitai.store.database import Database
 
 MAX_PAGE: Final = 1000
-_CURSOR: Final = re.compile(r"([0-9]{1,18})\.([A-Za-z0-9_]{1,40})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class Deliveries:
             NotFound: `INSTANCE_NOT_FOUND`.
             ValidationFailed: the cursor is not one of ours.
         """
-        after = _read_cursor(cursor)
+        after = read_place(cursor)
 
         def load(connection: Connection) -> list[Delivery]:
             if instances.load(connection, instance_id) is None:
@@ -113,7 +112,7 @@ class Deliveries:
             NotFound: `WEBHOOK_NOT_FOUND`.
             ValidationFailed: the cursor is not one of ours.
         """
-        after = _read_cursor(cursor)
+        after = read_place(cursor)
 
         def load(connection: Connection) -> list[Delivery]:
             standing(connection, webhook_id)
@@ -154,19 +153,4 @@ def _delivery_page(found: Sequence[Delivery], limit: int) -> DeliveryPage:
     if len(found) <= limit:
         return DeliveryPage(found, None)
     last = found[limit - 1]
-    return DeliveryPage(found[:limit], f"{last.event_sequence}.{last.id}")
-
-
-def _read_cursor(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    match = _CURSOR.fullmatch(cursor)
-    if match is None:
-        raise bad_cursor(cursor)
-    return int(match[1]), match[2]
-
-
-def bad_cursor(cursor: str) -> ValidationFailed:
-    """Make the error of a cursor that no list returned."""
-    detail = FieldError("cursor", "Cursor is not one that a list returned", cursor)
-    return ValidationFailed("Validation failed", details=[detail])
+    return DeliveryPage(found[:limit], write_place(last.event_sequence, last.id))

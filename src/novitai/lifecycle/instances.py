@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ from novitai.lifecycle.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
 from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.paging import read_place, write_place
 from novitai.lifecycle.recording import Recorder
 from novitai.store import coordination, instances, operations, snapshots
 from novitai.store.database import Database
@@ -197,7 +196,7 @@ class Instances:
         Raises:
             ValidationFailed: the cursor is not one of ours.
         """
-        after = None if query.cursor is None else _read_cursor(query.cursor)
+        after = read_place(query.cursor)
         limit = min(query.limit or MAX_PAGE, MAX_PAGE)
         wanted = Filter(query.status, query.region, query.name, query.include_terminated)
 
@@ -209,7 +208,8 @@ class Instances:
             running = operations.running_of(connection, [one.id for one in shown])
             began_at = listing.began_at if listing else None
             views = [view(one, running.get(one.id), observed_at(one, began_at)) for one in shown]
-            return InstancePage(views, total, _cursor(shown[-1]) if more else None)
+            last = write_place(shown[-1].created_at, shown[-1].id) if more else None
+            return InstancePage(views, total, last)
 
         return await self._database.read(load, snapshot=True)
 
@@ -337,21 +337,3 @@ def _joined(refusals: Sequence[ValidationFailed]) -> ValidationFailed:
     details = [one for refusal in refusals for one in refusal.details or ()]
     fields = [one for one in details if isinstance(one, FieldError)]
     return ValidationFailed("Validation failed", details=fields)
-
-
-def _cursor(instance: Instance) -> str:
-    plain = f"{instance.created_at}:{instance.id}".encode()
-    return base64.urlsafe_b64encode(plain).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[int, str]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        plain = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
-        created_at, _, instance_id = plain.partition(":")
-        return int(created_at), instance_id
-    except (ValueError, binascii.Error):
-        raise ValidationFailed(
-            "Validation failed",
-            details=[FieldError("cursor", "Cursor is not one that a list returned", cursor)],
-        ) from None

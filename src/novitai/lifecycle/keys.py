@@ -22,10 +22,11 @@ from novitai.domain.api_key import (
     make_key,
     well_formed,
 )
-from novitai.errors import FieldError, NotFound, NovitaiError, ValidationFailed
+from novitai.errors import NotFound, NovitaiError
 from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, reveal_once
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.paging import read_place, write_place
 from novitai.store import api_keys
 from novitai.store.database import Database
 from novitai.store.vault import Vault
@@ -150,13 +151,14 @@ class KeyRing:
         """List keys, newest first, revoked and expired ones too.
 
         Raises:
-            ValidationFailed: `cursor` is not one that this gave.
+            ValidationFailed: `cursor` is none.
         """
-        keys = await self._database.read(
-            functools.partial(_read_page, limit=limit + 1, cursor=cursor)
-        )
-        more = len(keys) > limit
-        return KeyPage(keys[:limit], keys[limit - 1].id if more else None)
+        read = functools.partial(api_keys.page, limit=limit + 1, after=read_place(cursor))
+        keys = await self._database.read(read)
+        if len(keys) <= limit:
+            return KeyPage(keys, None)
+        last = keys[limit - 1]
+        return KeyPage(keys[:limit], write_place(last.created_at, last.id))
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key: at once in this process, within 2 s in others. Twice is harmless.
@@ -282,13 +284,3 @@ class KeyRing:
             )
         except NovitaiError as error:
             _log.warning("key_use_not_recorded", key_id=key_id, error=type(error).__name__)
-
-
-def _read_page(connection: Connection, limit: int, cursor: str | None) -> list[ApiKey]:
-    after = None if cursor is None else api_keys.by_id(connection, cursor)
-    if cursor is not None and after is None:
-        raise ValidationFailed(
-            "Validation failed",
-            details=[FieldError("cursor", "Cursor is not one that this list gave", cursor)],
-        )
-    return api_keys.page(connection, limit=limit, after=after)

@@ -23,10 +23,11 @@ from novitai.domain.webhook import (
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, reveal_once
-from novitai.lifecycle.deliveries import bad_cursor, standing, switched_off
+from novitai.lifecycle.deliveries import standing, switched_off
 from novitai.lifecycle.delivering import SECRET_PURPOSE, Deliverer, as_try, open_secrets
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.paging import read_place, write_place
 from novitai.lifecycle.webhook_secret import fresh_secret
 from novitai.store import deliveries, webhook_lines, webhooks
 from novitai.store.database import Database
@@ -135,16 +136,12 @@ class Webhooks:
         Raises:
             ValidationFailed: the cursor is not one of ours.
         """
-
-        def load(connection: Connection) -> Sequence[Webhook]:
-            after = None if cursor is None else webhooks.load(connection, cursor)
-            if cursor is not None and after is None:
-                raise bad_cursor(cursor)
-            return webhooks.page(connection, limit=limit + 1, after=after)
-
-        found = await self._database.read(load)
-        more = len(found) > limit
-        return WebhookPage(found[:limit], found[limit - 1].id if more else None)
+        read = partial(webhooks.page, limit=limit + 1, after=read_place(cursor))
+        found = await self._database.read(read)
+        if len(found) <= limit:
+            return WebhookPage(found, None)
+        last = found[limit - 1]
+        return WebhookPage(found[:limit], write_place(last.created_at, last.id))
 
     async def change(
         self, webhook_id: str, change: WebhookChange, *, deadline: int | None = None

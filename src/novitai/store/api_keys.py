@@ -47,11 +47,13 @@ def by_id(connection: Connection, key_id: str) -> ApiKey | None:
     return None if row is None else _key(row)
 
 
-def page(connection: Connection, *, limit: int, after: ApiKey | None = None) -> list[ApiKey]:
-    """List keys, newest first, revoked and expired ones too; those behind `after` if given."""
+def page(
+    connection: Connection, *, limit: int, after: tuple[int, str] | None = None
+) -> list[ApiKey]:
+    """List keys, newest first, revoked and expired ones too, after a (created_at, id) if given."""
     query = select(*_COLUMNS).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
     if after is not None:
-        query = query.where(tuple_(table.c.created_at, table.c.id) < (after.created_at, after.id))
+        query = query.where(tuple_(table.c.created_at, table.c.id) < after)
     return [_key(row) for row in connection.execute(query)]
 
 

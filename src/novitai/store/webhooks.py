@@ -109,8 +109,10 @@ def listening(connection: Connection, also: str | None) -> list[Webhook]:
     return [_webhook(row) for row in connection.execute(query.order_by(table.c.id))]
 
 
-def page(connection: Connection, *, limit: int, after: Webhook | None = None) -> list[Webhook]:
-    """List the standing webhooks, newest first, those behind `after` if given."""
+def page(
+    connection: Connection, *, limit: int, after: tuple[int, str] | None = None
+) -> list[Webhook]:
+    """List the standing webhooks, newest first, after a (created_at, id) if given."""
     query = (
         select(*_COLUMNS)
         .where(table.c.standing, table.c.deleted_at.is_(None))
@@ -118,7 +120,7 @@ def page(connection: Connection, *, limit: int, after: Webhook | None = None) ->
         .limit(limit)
     )
     if after is not None:
-        query = query.where(tuple_(table.c.created_at, table.c.id) < (after.created_at, after.id))
+        query = query.where(tuple_(table.c.created_at, table.c.id) < after)
     return [_webhook(row) for row in connection.execute(query)]
 
 
