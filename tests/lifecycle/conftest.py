@@ -129,9 +129,16 @@ class World:
 
     async def reopen(self, **changes: Any) -> None:
         """End the process and start another on the same store, with other settings."""
-        await self.app.stop()
+        await self.end()
         self.settings = self.settings.model_copy(update=changes)
         await self.open()
+
+    async def end(self) -> None:
+        """End the process; steps in hand may wait for time to pass."""
+        ending = asyncio.create_task(self.app.stop())
+        while not ending.done():
+            await self.pass_time(1)
+        await ending
 
     async def open(self, *, work: bool = True) -> None:
         """Start a process."""
@@ -258,4 +265,4 @@ async def world(settings: Settings, clock: ManualClock, emulator: Emulator) -> A
     made = World(settings, clock, emulator)
     await made.open()
     yield made
-    await made.app.stop()
+    await made.end()

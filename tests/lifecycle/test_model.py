@@ -239,7 +239,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _restart(self, crash: bool) -> None:
         if crash:
             self.world.at_work.crash()
-        await self.world.app.stop()
+        await self.world.end()
         await self.world.open()
 
     @invariant()
@@ -298,7 +298,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             await self._check()
             await self._agree()
         finally:
-            await world.app.stop()
+            await world.end()
             await world.emulator.aclose()
             await self.lifespan.__aexit__(None, None, None)
 

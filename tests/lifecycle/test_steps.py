@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -136,3 +137,26 @@ async def test_a_defect_gives_the_lease_back(idle: World) -> None:
     left = await operation_of(idle, instance_id)
     assert left.lease_until is None
     assert left.next_step_at > idle.clock.now()
+
+
+async def test_a_stop_is_never_lost_on_the_way(idle: World) -> None:
+    """A worker that is told to end while its lease keeper ends really ends."""
+    instance_id = await idle.create()
+    operation = await operation_of(idle, instance_id)
+    entered = asyncio.Event()
+
+    async def quick(claimed: Claimed) -> Step:
+        entered.set()
+        return Again(claimed.operation.phase, idle.clock.now() + 5000)
+
+    for turns in range(30):
+        entered.clear()
+        task = asyncio.create_task(idle.app.runner.run(Scripted(quick), operation.id))
+        await entered.wait()
+        for _ in range(turns % 6):
+            await asyncio.sleep(0)
+        was_over = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or was_over
+        await idle.quiet()

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final
 
 import structlog
 
 from novitai.clock import Clock
+from novitai.jobs.waiting import cancel
 from novitai.lifecycle.idempotency import KEPT_FOR
 from novitai.store import idempotency_keys
 from novitai.store.database import Database
@@ -35,10 +35,7 @@ class Housekeeping:
 
     async def stop(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel(self._task)
 
     async def once(self) -> int:
         """Delete what is too old; return how many rows went."""

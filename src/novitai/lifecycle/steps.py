@@ -22,6 +22,7 @@ from novitai.domain.instance import Instance
 from novitai.domain.operation import Attempt, Operation, OperationKind, Outcome
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
+from novitai.jobs.waiting import cancel
 from novitai.lifecycle.recording import Recorder
 from novitai.store import attempts, coordination, instances, operations
 from novitai.store.database import Database
@@ -263,9 +264,7 @@ class Runner:
         try:
             yield
         finally:
-            keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Fenced, StoreError):
-                await keeper
+            await cancel(keeper)
 
     async def _renew(self, operation: Operation) -> None:
         while True:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.domain.operation import Attempt
+from novitai.jobs.waiting import cancel
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.diffing import Difference, Missing, Sighting, compare, marked_ids
 from novitai.store import attempts, coordination, instances, operations
@@ -96,9 +97,7 @@ class Sync:
         """Stop listing, and let another process take over at once."""
         if self._task is None:
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await cancel(self._task)
         with contextlib.suppress(StoreError):
             await self._database.write(
                 lambda connection: coordination.release_lease(connection, LEASE, self._holder)
@@ -158,9 +157,7 @@ class Sync:
         try:
             yield
         finally:
-            keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StoreError):
-                await keeper
+            await cancel(keeper)
 
     async def _renew(self) -> None:
         while True:
