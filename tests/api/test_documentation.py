@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from pydantic import BaseModel, TypeAdapter
 
 from novitai.api import schemas
+from novitai.api.examples import EXAMPLES
+from novitai.api.links import LINKS
 from tests.api.conftest import Api
 
 
@@ -137,3 +140,71 @@ async def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
     assert "__OPENAPI__" not in answer.text
     assert 'fetch("openapi.json")' in answer.text
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_an_independent_validator_finds_nothing(document: dict[str, Any]) -> None:
+    """It is OpenAPI 3.1 as the specification has it."""
+    assert document["openapi"].startswith("3.1")
+    validate(document, cls=OpenAPIV31SpecValidator)
+
+
+def test_every_link_leads_to_an_operation_and_its_parameter(document: dict[str, Any]) -> None:
+    """What is declared is in the document, and names what is there."""
+    by_id = {operation["operationId"]: operation for _, _, operation in operations(document)}
+    for link in LINKS:
+        written = by_id[link.source]["responses"][str(link.status)]["links"][link.name]
+        assert written == {
+            "operationId": link.target,
+            "parameters": {link.parameter: link.value},
+        }
+        named = {one["name"] for one in by_id[link.target]["parameters"]}
+        assert link.parameter in named
+
+
+def test_every_example_of_an_answer_fits_its_schema(document: dict[str, Any]) -> None:
+    """The reference's examples, with what our answers add, are such answers."""
+    models: dict[str, type[BaseModel]] = {
+        "post_api_instances": schemas.CreateInstanceResponse,
+        "get_api_instances": schemas.ListInstancesResponse,
+        "get_api_instances_instanceId": schemas.InstanceDetails,
+        "get_health": schemas.HealthCheckResponse,
+        "get_metrics": schemas.MetricsResponse,
+        "post_api_cache_clear": schemas.CacheChangedResponse,
+        "delete_api_cache_cacheName_key": schemas.CacheDeletedResponse,
+    }
+    by_id = {operation["operationId"]: operation for _, _, operation in operations(document)}
+    assert {name for name, _ in EXAMPLES} == set(models)
+    for (name, status), example in EXAMPLES.items():
+        answer = by_id[name]["responses"][str(status)]["content"]["application/json"]
+        assert answer["example"] == example
+        TypeAdapter(models[name]).validate_python(example)
+        assert answer["schema"]["$ref"].endswith(f"/{models[name].__name__}")
+
+
+def test_every_code_of_the_reference_is_in_the_document(document: dict[str, Any]) -> None:
+    """Each error of the table stands, with an example, at an operation that can give it."""
+    found = {
+        code
+        for _, _, operation in operations(document)
+        for answer in operation["responses"].values()
+        for code in answer.get("content", {}).get("application/json", {}).get("examples", {})
+    }
+    assert found >= {
+        "VALIDATION_ERROR",
+        "INVALID_INSTANCE_NAME",
+        "INVALID_PRODUCT_NAME",
+        "INVALID_TEMPLATE_ID",
+        "INVALID_GPU_NUM",
+        "INVALID_ROOTFS_SIZE",
+        "INVALID_WEBHOOK_URL",
+        "UNAUTHORIZED",
+        "FORBIDDEN",
+        "INSTANCE_NOT_FOUND",
+        "RATE_LIMIT_EXCEEDED",
+        "REQUEST_TIMEOUT",
+        "INTERNAL_SERVER_ERROR",
+        "CIRCUIT_BREAKER_OPEN",
+        "EXTERNAL_API_ERROR",
+        "UPSTREAM_TIMEOUT",
+        "STORE_UNAVAILABLE",
+    }

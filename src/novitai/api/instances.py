@@ -81,6 +81,30 @@ IDEMPOTENCY: Final = (
     ),
     IdempotencyKeyReused("This Idempotency-Key was used before with another request body"),
 )
+_WRONG: Final = tuple(
+    ValidationFailed("Validation failed", code=code, details=[FieldError(field, message, value)])
+    for code, field, message, value in (
+        (
+            "INVALID_INSTANCE_NAME",
+            "name",
+            "Name must contain only letters, digits, hyphens and underscores",
+            "my instance",
+        ),
+        ("INVALID_GPU_NUM", "gpuNum", "GPU number must be at most 8", 9),
+        (
+            "INVALID_ROOTFS_SIZE",
+            "rootfsSize",
+            "Root filesystem size must be at least 20 GB",
+            10,
+        ),
+        (
+            "INVALID_WEBHOOK_URL",
+            "webhookUrl",
+            "Webhook URL must be a valid HTTP or HTTPS URL",
+            "ftp://example.com",
+        ),
+    )
+)
 
 
 class InstanceRoutes:
@@ -111,6 +135,7 @@ class InstanceRoutes:
                             FieldError("gpuNum", "GPU number must be at least 1", 0),
                         ],
                     ),
+                    *_WRONG,
                     ValidationFailed(
                         "Product 'gpu-basik' does not exist; the nearest are gpu-basic",
                         code="INVALID_PRODUCT_NAME",

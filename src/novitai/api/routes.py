@@ -30,6 +30,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields
 from novitai.errors import ApiError, Forbidden, RateLimited, RequestTimeout, Unauthorized
 from novitai.lifecycle.keys import Caller
+from novitai.store.errors import StoreUnavailable
 
 _FORM: Final = re.compile(":[a-z]+}")
 
@@ -183,4 +184,5 @@ def _common(operation: Operation) -> list[ApiError]:
         Forbidden(f"This API key lacks the scope '{operation.scope.value}'"),
         RateLimited("Rate limit exceeded", retry_after=1),
         RequestTimeout("The request took too long; nothing was done"),
+        StoreUnavailable("The database does not answer"),
     ]
