@@ -392,3 +392,41 @@ async def test_a_message_keeps_the_time_of_its_event(rig: Rig) -> None:
     (message,) = rig.receivers.received
     assert message.json["timestamp"] == iso(began)
     assert message.headers["webhook-timestamp"] == str((began + 100_000) // 1000)
+
+
+async def test_no_message_is_overlooked(rig: Rig) -> None:
+    """One that is written while its line is being closed is found due all the same."""
+    instance_id = await rig.instance()
+    (line_id,) = set(rig.engine.nudged)
+    for _ in range(25):
+        await asyncio.gather(
+            rig.happen(instance_id, EventType.STARTING),
+            rig.engine.handler(line_id),
+            rig.happen(instance_id, EventType.RUNNING),
+            rig.engine.handler(line_id),
+        )
+    await rig.work()
+    log = [word.removeprefix("instance.") for word in await rig.log(instance_id)]
+    assert len(log) == 51
+    assert rig.receivers.types() == log
+
+
+async def test_concurrent_events_and_recoveries_do_not_block_each_other(rig: Rig) -> None:
+    """Whatever meets on the same rows, nobody waits in a circle, and all arrives."""
+    ids = [await rig.instance(url) for url in (FIRST, SECOND) * 5]
+    for url in (FIRST, SECOND):
+        await rig.webhooks.create(WebhookRequest(url))
+    rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
+    await rig.work()
+    rig.receivers.reactions.update({FIRST: 200, SECOND: 200})
+    lines = sorted(set(rig.engine.nudged))
+    for _ in range(3):
+        await asyncio.gather(
+            *(rig.happen(one, EventType.STARTING) for one in ids),
+            *(rig.engine.handler(line) for line in lines),
+            *(rig.deliverer.hurry(hook.id) for hook in (await rig.webhooks.page()).webhooks),
+        )
+        await rig.clock.advance(11)
+    await rig.work()
+    for one in ids:
+        assert set(await rig.statuses(one)) == {"delivered"}
