@@ -46,7 +46,8 @@ async def test_json_is_the_default(busy: Api) -> None:
     assert body["status"] == "success"
     requests = body["data"]["requests"]
     assert requests["total"]["count"] == 4
-    assert requests["total"]["statusCodes"] == {"200": 1, "201": 1, "404": 2}
+    expected = {"200": 1, "201": 1, "400": 0, "401": 0, "404": 2, "500": 0}
+    assert requests["total"]["statusCodes"] == expected
     assert requests["total"]["maxDuration"] == 500
     assert requests["byEndpoint"]["GET /api/instances/{instanceId}"]["count"] == 2
     assert requests["byMethod"]["POST"]["count"] == 1

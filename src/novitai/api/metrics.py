@@ -24,6 +24,9 @@ from novitai.telemetry.requests import Durations
 
 _OFFERED: Final = (JSON, TEXT, OPENMETRICS)
 
+_ALWAYS_TOLD: Final = (200, 400, 401, 404, 500)
+"""Statuses that the API reference lists: a client may look for them before the first occurs."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -109,7 +112,8 @@ class MetricsRoutes:
 
 def _requests(snapshot: Snapshot) -> dict[str, object]:
     requests = snapshot.requests
-    statuses = {str(status): count for status, count in requests.statuses().items()}
+    counts = {**dict.fromkeys(_ALWAYS_TOLD, 0), **requests.statuses()}
+    statuses = {str(status): counts[status] for status in sorted(counts)}
     return {
         "total": {**_durations(requests.total()), "statusCodes": statuses},
         "byEndpoint": {
