@@ -436,3 +436,28 @@ async def test_a_verb_is_idempotent_by_key(world: World, running: str) -> None:
     again = await world.app.operating.ask(STOP, running, reply=told, idempotency=key)
     assert again.body == first.body
     assert again.replayed
+
+
+async def test_a_cancelled_start_leaves_everything_as_it_was(world: World, running: str) -> None:
+    """Also the failure, and its reason, of what had failed before."""
+    await fault(world, kind="outcome", operation="restart", result="statusError")
+    await ask(world, RESTART, running)
+    await world.until_status(running, InstanceStatus.FAILED, within=900)
+    await world.pass_time(120)
+    before = await world.view(running)
+    await world.app.jobs.stop(0)
+    operation = (await ask(world, START, running))["operation"]
+    assert await world.status(running) == "starting"
+    await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+    after = await world.view(running)
+    assert (after["status"], after["error"]) == (before["status"], before["error"])
+
+
+async def test_requested_syncs_that_wait_are_one(world: World) -> None:
+    """Ten at once list the account no more often than one."""
+    await world.app.jobs.stop(0)
+    replies = [
+        await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
+        for _ in range(10)
+    ]
+    assert len({reply.body for reply in replies}) == 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from novitai.clock import Clock
+from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation
 from novitai.lifecycle.steps import Claimed
 from novitai.upstream import errors as upstream
@@ -28,6 +29,27 @@ class Asked:
 
     changes: Mapping[str, object]
     memory: Mapping[str, object]
+    attempts: int
+
+
+def remember(instance: Instance) -> dict[str, object]:
+    """Keep in an operation's memory what accepting it changes, as columns of the instance."""
+    error = instance.error
+    return {
+        "before": {
+            "ready_at": instance.ready_at,
+            "failed": instance.failed,
+            "error_code": error.code if error else None,
+            "error_message": error.message if error else None,
+            "error_at": error.at if error else None,
+        }
+    }
+
+
+def as_before(operation: Operation) -> dict[str, object]:
+    """Recall those columns; empty where nothing was kept."""
+    before = operation.memory.get("before")
+    return dict(before) if isinstance(before, dict) else {}
 
 
 def asks(operation: Operation) -> int:
@@ -59,5 +81,6 @@ async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: C
     with contextlib.suppress(upstream.InvalidStateChange, upstream.Gone):
         await call(claimed.instance.upstream_id or "")
     now = clock.now()
-    memory = {**operation.memory, "asked_at": now, "asks": asks(operation) + 1, "stumbles": 0}
-    return Asked({"acted_at": now}, memory)
+    count = asks(operation) + 1
+    memory = {**operation.memory, "asked_at": now, "asks": count, "stumbles": 0}
+    return Asked({"acted_at": now}, memory, count)

@@ -68,7 +68,13 @@ class DeleteVerb:
                 memory=operation.memory,
                 error=("DELETE_REFUSED", str(error)),
             )
-        return Again(REMOVE, now + _LOOK_SOON, changes=done.changes, memory=done.memory)
+        return Again(
+            REMOVE,
+            now + _LOOK_SOON,
+            changes=done.changes,
+            memory=done.memory,
+            attempts=done.attempts,
+        )
 
     @staticmethod
     def _is_over(claimed: Claimed) -> bool:

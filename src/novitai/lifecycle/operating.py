@@ -20,6 +20,7 @@ from novitai.domain.view import View, view
 from novitai.errors import ApiError, Conflict, NotFound
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
+from novitai.lifecycle.asking import as_before, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
 from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
@@ -156,6 +157,9 @@ class Operating:
         """Accept a listing of the account; `reply` is given the operation's id."""
 
         def accept(connection: Connection) -> str:
+            waiting = operations.unfinished_of_kind(connection, OperationKind.SYNC)
+            if waiting is not None and waiting.lease_until is None:
+                return waiting.id  # it has not begun: it will see whatever this one would
             operation = self._make(OperationKind.SYNC, None, "list", {})
             operations.insert(connection, operation)
             self._jobs.nudge(connection, operation.kind.job, operation.id)
@@ -273,9 +277,7 @@ class Operating:
     ) -> Accepted:
         if running is not None:
             self._end(connection, instance, running)
-        operation = self._make(
-            kind, instance.id, _FIRST_PHASE[kind], {"ready_at": instance.ready_at}
-        )
+        operation = self._make(kind, instance.id, _FIRST_PHASE[kind], remember(instance))
         operations.insert(connection, operation)
         changes: dict[str, object] = {"updated_at": self._clock.now()}
         if kind is not OperationKind.DELETE:
@@ -343,10 +345,11 @@ class Operating:
                 details={"phase": operation.phase, "done": operation.done},
             )
         self._end(connection, instance, operation)
-        changes: dict[str, object] = {"ready_at": operation.memory.get("ready_at")}
+        changes = as_before(operation)
         if operation.kind is OperationKind.CREATE:
             changes = {"terminated_at": self._clock.now()}
-        instances.update_columns(connection, instance.id, changes)
+        if changes:
+            instances.update_columns(connection, instance.id, changes)
         self._recorder.settle(connection, instance.id)
         return operations.load(connection, operation_id) or operation
 

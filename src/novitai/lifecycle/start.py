@@ -15,7 +15,7 @@ from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
-from novitai.lifecycle.asking import MAX_ASKS, ask, asked_at, asks, without_effect
+from novitai.lifecycle.asking import MAX_ASKS, as_before, ask, asked_at, asks, without_effect
 from novitai.lifecycle.reap import error_columns, failed, is_gone, plan_reap
 from novitai.lifecycle.rising import (
     LOOK_ANYWAY,
@@ -81,11 +81,17 @@ class StartVerb:
         try:
             asked = await ask(claimed, self._call, self._clock)
         except upstream.InsufficientResource as error:
-            return self._refused("NO_CAPACITY", str(error), claimed.operation.memory)
+            return self._refused("NO_CAPACITY", str(error), claimed)
         except upstream.Refused as error:
-            return self._refused("UPSTREAM_REFUSED", str(error), claimed.operation.memory)
+            return self._refused("UPSTREAM_REFUSED", str(error), claimed)
         now = self._clock.now()
-        return Again(WATCH, now + _LOOK_SOON, changes=asked.changes, memory=asked.memory)
+        return Again(
+            WATCH,
+            now + _LOOK_SOON,
+            changes=asked.changes,
+            memory=asked.memory,
+            attempts=asked.attempts,
+        )
 
     def _wait(self, claimed: Claimed) -> Step:
         now, give_up_at = self._clock.now(), self._give_up_at(claimed)
@@ -94,11 +100,15 @@ class StartVerb:
         pause = LOOK_ANYWAY if claimed.seen_since_acted else _LOOK_SOON
         return Again(WATCH, min(give_up_at, now + pause), memory=claimed.operation.memory)
 
-    def _refused(self, code: str, message: str, memory: object = None) -> Done:
-        """Go back to where it was: nothing was lost, and the reason stands beside it."""
+    def _refused(self, code: str, message: str, claimed: Claimed | None = None) -> Done:
+        """Go back to where it was: nothing was lost, and the reason stands beside it.
+
+        With `claimed`, nothing has changed since it was asked: what was ready still is.
+        """
+        ready = as_before(claimed.operation).get("ready_at") if claimed else None
         return Done(
             Outcome.FAILED,
-            changes=error_columns(code, message, self._clock.now()) | _as_before(memory),
+            changes={"ready_at": ready, **error_columns(code, message, self._clock.now())},
             error=(code, message),
             announcements=(
                 Announcement(EventType.START_REFUSED, {"reason": code, "message": message}),
@@ -118,9 +128,3 @@ class StartVerb:
     @staticmethod
     def _give_up_at(claimed: Claimed) -> int:
         return claimed.operation.created_at + READINESS_DEADLINE
-
-
-def _as_before(memory: object) -> dict[str, object]:
-    """Restore the readiness that the operation found, where nothing has changed since."""
-    ready_at = memory.get("ready_at") if isinstance(memory, dict) else None
-    return {"ready_at": ready_at} if ready_at is not None else {}

@@ -68,7 +68,8 @@ class Announcement:
 class Again:
     """The operation goes on: in `phase`, at `at` (Unix milliseconds) or when something wakes it.
 
-    `changes` are columns of the instance that operations own; `memory` replaces the operation's.
+    `changes` are columns of the instance that operations own; `memory` replaces the operation's;
+    `attempts` is how often upstream has been asked, where the step asked.
     """
 
     phase: str
@@ -77,6 +78,7 @@ class Again:
     memory: Mapping[str, object] = field(default_factory=dict)
     error: tuple[str, str] | None = None
     announcements: tuple[Announcement, ...] = ()
+    attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,7 @@ class Runner:
                 next_step_at=step.at,
                 memory=step.memory,
                 error=step.error,
+                attempts=step.attempts,
             )
         if step.changes:
             instances.update_columns(connection, instance_id, {**step.changes, "updated_at": now})

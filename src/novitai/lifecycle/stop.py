@@ -9,7 +9,7 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, read_word
-from novitai.lifecycle.asking import MAX_ASKS, ask, asked_at, asks, without_effect
+from novitai.lifecycle.asking import MAX_ASKS, as_before, ask, asked_at, asks, without_effect
 from novitai.lifecycle.reap import error_columns, is_gone
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
 from novitai.upstream import errors as upstream
@@ -56,15 +56,20 @@ class StopVerb:
         except upstream.Refused as error:
             return self._refused(claimed, "UPSTREAM_REFUSED", str(error))
         now = self._clock.now()
-        return Again(WATCH, now + _LOOK_SOON, changes=asked.changes, memory=asked.memory)
+        return Again(
+            WATCH,
+            now + _LOOK_SOON,
+            changes=asked.changes,
+            memory=asked.memory,
+            attempts=asked.attempts,
+        )
 
     def _refused(self, claimed: Claimed, code: str, message: str) -> Done:
         """Go back to running: it never stopped serving."""
-        ready_at = claimed.operation.memory.get("ready_at")
-        changes = error_columns(code, message, self._clock.now())
+        changes = as_before(claimed.operation) | error_columns(code, message, self._clock.now())
         return Done(
             Outcome.FAILED,
-            changes={**changes, "ready_at": ready_at},
+            changes=changes,
             error=(code, message),
             announcements=(
                 Announcement(EventType.STOP_REFUSED, {"reason": code, "message": message}),

@@ -113,6 +113,7 @@ def apply(
     next_step_at: int,
     memory: Mapping[str, object],
     error: tuple[str, str] | None,
+    attempts: int | None = None,
 ) -> int:
     """Record the result of a step and give the lease back.
 
@@ -136,6 +137,7 @@ def apply(
             error_code=code,
             error_message=message,
             next_step_at=_unless_woken(operation, now, next_step_at),
+            **({} if attempts is None else {"attempts": attempts}),
         )
         .returning(table.c.next_step_at)
     ).first()
@@ -218,6 +220,17 @@ def wake(connection: Connection, operation_ids: Sequence[str], *, now: int) -> N
             .where(table.c.id.in_(operation_ids[start : start + 500]), ~table.c.done)
             .values(wake=table.c.wake + 1, next_step_at=now)
         )
+
+
+def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation | None:
+    """Load the oldest unfinished operation of a kind; None where there is none."""
+    row = connection.execute(
+        select(*_COLUMNS)
+        .where(table.c.kind == kind.value, ~table.c.done)
+        .order_by(table.c.created_at)
+        .limit(1)
+    ).first()
+    return None if row is None else from_row(row)
 
 
 def due(connection: Connection, kind: OperationKind, now: int, limit: int) -> list[str]:
