@@ -136,3 +136,15 @@ def test_a_terminal_gets_lines_for_a_reader() -> None:
     assert "it_happened" in written.getvalue()
     assert SECRET not in written.getvalue()
     assert not written.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize("name", ["password", "PASSWORD", "token", "api_key", "secret"])
+def test_what_a_driver_says_of_its_connection_is_masked(stream: io.StringIO, name: str) -> None:
+    """A connection string within an error's words loses its password and keeps the rest."""
+    structlog.get_logger().warning(
+        "lost", error_message=f"cannot connect with host=db {name}=hunter2! port=5432"
+    )
+    (line,) = lines(stream)
+    assert "hunter2" not in str(line)
+    assert "host=db" in str(line["error_message"])
+    assert "port=5432" in str(line["error_message"])

@@ -28,6 +28,8 @@ _SECRET_NAMES: Final = re.compile(
 _SECRET_TEXT: Final = re.compile(
     r"nvt_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=_-]+|(?i:bearer)\s+[^\s\"']+"
     r"|(?<=://)[^\s/@\"']+(?=@)"
+    # What drivers write of their connection strings.
+    r"|(?i:(?<=password=)|(?<=passwd=)|(?<=secret=)|(?<=token=)|(?<=api_key=)|(?<=apikey=))[^\s&;,]+"
 )
 
 EventDict = MutableMapping[str, Any]  # structlog's own type for a line on its way out
