@@ -144,3 +144,12 @@ async def test_a_revocation_takes_no_fields(api: Api) -> None:
     assert answer.status_code == 400
     listed = (await api.call("GET", "/api/keys", scope=Scope.ADMIN)).json()["keys"]
     assert "revokedAt" not in next(key for key in listed if key["id"] == made["id"])
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.9999Z"])
+async def test_an_expiry_that_cannot_be_written_again_is_refused(api: Api, at: str) -> None:
+    """In UTC, to the millisecond, it is in the year 10000."""
+    body = {"name": "ci", "scopes": ["read"], "expiresAt": at}
+    answer = await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"][0]["field"] == "expiresAt"

@@ -32,6 +32,8 @@ MAX_ENV_NAME: Final = 511
 MAX_ENV_VALUE: Final = 4095
 MAX_HOURLY_PRICE: Final = 1_000_000.0
 
+_END_OF_TIME: Final = 253_402_300_800_000
+"""The year 10000, in Unix milliseconds: what cannot be written as ISO-8601 any more."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _CODES: Final = {
@@ -190,6 +192,8 @@ def _future(value: object, *, now: int) -> int:
         raise Wrong("Expiry must be an ISO-8601 time with an offset, such as Z") from None
     if at <= now:
         raise Wrong("Expiry must be in the future")
+    if at >= _END_OF_TIME:
+        raise Wrong("Expiry must be before the year 10000")
     return at
 
 
