@@ -28,7 +28,6 @@ class Receiver:
 
     port: int
     got: list[Request] = field(default_factory=list)
-    read_to_end: bool | None = None
 
     @property
     def url(self) -> str:
@@ -58,7 +57,7 @@ async def listening(
             await script(request, writer)
             writer.close()
         except (OSError, asyncio.IncompleteReadError):
-            receiver.read_to_end = False
+            return
         finally:
             writer.transport.abort()
             tasks.discard(task)
@@ -123,9 +122,14 @@ async def gibberish(_request: Request, writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
-async def megabytes(_request: Request, writer: asyncio.StreamWriter) -> None:
-    """Answer more than anybody wants to read."""
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
-    for _ in range(1000):
-        writer.write(b"x" * 100_000)
-        await writer.drain()
+def megabytes(sent: list[int]) -> Script:
+    """Answer more than anybody wants to read; `sent` gets a number for each 100 KB that went."""
+
+    async def script(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        for number in range(1000):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+            sent.append(number)
+
+    return script
