@@ -50,7 +50,8 @@ async def test_keys_are_listed_newest_first_a_page_at_a_time(database: Database)
     """Every key is listed once, also those made in the same millisecond."""
     await store(database, key(1, 10), key(2, 20), key(3, 20), key(4, 5))
     first = await database.read(partial(api_keys.page, limit=2))
-    second = await database.read(partial(api_keys.page, limit=9, after=first[-1]))
+    after = (first[-1].created_at, first[-1].id)
+    second = await database.read(partial(api_keys.page, limit=9, after=after))
     assert [listed.id for listed in first + second] == ["key_3", "key_2", "key_1", "key_4"]
 
 
