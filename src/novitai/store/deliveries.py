@@ -5,9 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
-from sqlalchemy import Connection, Select, delete, func, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Select,
+    bindparam,
+    delete,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from novitai.domain.event import EventType
@@ -57,25 +68,41 @@ def insert(
 
     A message of that event to that receiver which is there already begins anew instead.
     """
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    anew = {"status": _PENDING, "tries": 0, "due_at": now, "ended_at": None}
-    connection.execute(
-        make(table)
-        .values(
-            id=delivery_id,
-            line_id=line_id,
-            webhook_id=webhook_id,
-            instance_id=instance_id,
-            event_sequence=select(events.c.sequence)
-            .where(events.c.id == event_id)
-            .scalar_subquery(),
-            status=_PENDING,
-            created_at=now,
-            due_at=now,
-        )
-        .on_conflict_do_update(
-            index_elements=[table.c.webhook_id, table.c.event_sequence], set_=anew
-        )
+    values = {
+        "message": delivery_id,
+        "line": line_id,
+        "webhook": webhook_id,
+        "instance": instance_id,
+        "event": event_id,
+        "now": now,
+    }
+    connection.execute(_inserting(connection.dialect.name), values)
+
+
+@cache
+def _inserting(dialect: str) -> Executable:
+    """Make the statement once: that costs more than running it, and it runs with every event."""
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = make(table).values(
+        id=bindparam("message"),
+        line_id=bindparam("line"),
+        webhook_id=bindparam("webhook"),
+        instance_id=bindparam("instance"),
+        event_sequence=select(events.c.sequence)
+        .where(events.c.id == bindparam("event"))
+        .scalar_subquery(),
+        status=_PENDING,
+        created_at=bindparam("now"),
+        due_at=bindparam("now"),
+    )
+    anew = {
+        "status": _PENDING,
+        "tries": 0,
+        "due_at": statement.excluded.due_at,
+        "ended_at": None,
+    }
+    return statement.on_conflict_do_update(
+        index_elements=[table.c.webhook_id, table.c.event_sequence], set_=anew
     )
 
 

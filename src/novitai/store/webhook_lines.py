@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, Executable, bindparam, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from novitai.store.operations import Fenced
@@ -39,17 +40,35 @@ def open_line(
     On PostgreSQL this is what keeps a message from being overlooked: whoever closes the line has
     committed before this returns, or waits until the message is committed.
     """
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = make(table).values(
-        id=fresh_id, instance_id=instance_id, webhook_id=webhook_id, host=host, next_try_at=now
-    )
-    line_id: str = connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[table.c.instance_id, table.c.webhook_id],
-            set_={"next_try_at": func.coalesce(table.c.next_try_at, now), "host": host},
-        ).returning(table.c.id)
-    ).scalar_one()
+    values = {
+        "line": fresh_id,
+        "instance": instance_id,
+        "webhook": webhook_id,
+        "at": host,
+        "now": now,
+    }
+    line_id: str = connection.execute(_opening(connection.dialect.name), values).scalar_one()
     return line_id
+
+
+@cache
+def _opening(dialect: str) -> Executable:
+    """Make the statement once: that costs more than running it, and it runs with every event."""
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = make(table).values(
+        id=bindparam("line"),
+        instance_id=bindparam("instance"),
+        webhook_id=bindparam("webhook"),
+        host=bindparam("at"),
+        next_try_at=bindparam("now"),
+    )
+    changes = {
+        "next_try_at": func.coalesce(table.c.next_try_at, statement.excluded.next_try_at),
+        "host": statement.excluded.host,
+    }
+    return statement.on_conflict_do_update(
+        index_elements=[table.c.instance_id, table.c.webhook_id], set_=changes
+    ).returning(table.c.id)
 
 
 def claim(connection: Connection, line_id: str, *, now: int, until: int) -> Line | None:

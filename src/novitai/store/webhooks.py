@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
-from sqlalchemy import Connection, select, tuple_, union_all, update
+from sqlalchemy import Connection, bindparam, select, tuple_, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from novitai.domain.event import EventType
@@ -31,6 +31,12 @@ _COLUMNS: Final = (
     table.c.off_reason,
     table.c.previous_secret_until,
     table.c.deleted_at,
+)
+# Asked with every event: made once, as making them costs more than running them.
+_STANDING: Final = select(*_COLUMNS).where(table.c.standing & table.c.enabled)
+_LISTENING: Final = _STANDING.order_by(table.c.id)
+_LISTENING_AND_ONE: Final = union_all(
+    _STANDING, select(*_COLUMNS).where(table.c.id == bindparam("also"))
 )
 
 
@@ -99,14 +105,10 @@ def listening(connection: Connection, also: str | None) -> list[Webhook]:
 
     They come in the order of their ids, in which their lines are to be locked.
     """
-    query = select(*_COLUMNS).where(table.c.standing & table.c.enabled)
-    if also is not None:
-        one = select(*_COLUMNS).where(table.c.id == also)
-        return sorted(
-            (_webhook(row) for row in connection.execute(union_all(query, one))),
-            key=lambda webhook: webhook.id,
-        )
-    return [_webhook(row) for row in connection.execute(query.order_by(table.c.id))]
+    if also is None:
+        return [_webhook(row) for row in connection.execute(_LISTENING)]
+    rows = connection.execute(_LISTENING_AND_ONE, {"also": also})
+    return sorted((_webhook(row) for row in rows), key=lambda webhook: webhook.id)
 
 
 def page(
