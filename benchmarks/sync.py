@@ -22,6 +22,7 @@ from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.applying import Applier
+from novitai.lifecycle.following import Follower
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.sync import Sync
@@ -78,7 +79,7 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
         sync = Sync(
             database,
             account,
-            Applier(database, clock, engine, recorder, vault, ids),
+            Applier(database, clock, engine, recorder, vault, Follower(clock, ids, engine)),
             clock,
             holder="benchmark",
             installation_id="abcdef",

@@ -30,6 +30,7 @@ from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.details import Details
 from novitai.lifecycle.follow import FollowVerb
+from novitai.lifecycle.following import Follower
 from novitai.lifecycle.history import History
 from novitai.lifecycle.housekeeping import Housekeeping
 from novitai.lifecycle.idempotency import Idempotency
@@ -146,6 +147,7 @@ class Application:
         self.catalogue = Catalogue(self.client, clock)
         outbox = Outbox(clock, ids, self.jobs)
         self.recorder = recorder = Recorder(clock, ids, outbox)
+        follower = Follower(clock, ids, self.jobs)
         idempotency = Idempotency(database, clock)
         self.details = Details(database, clock)
         self.instances = Instances(
@@ -160,7 +162,9 @@ class Application:
             self.details,
             placement_deadline=settings.placement_deadline_seconds,
         )
-        self.operating = Operating(database, vault, clock, ids, self.jobs, recorder, idempotency)
+        self.operating = Operating(
+            database, vault, clock, ids, self.jobs, recorder, follower, idempotency
+        )
         sender = Sender(
             Guard(allow_private=settings.webhook_allow_private), clock, transport=outside.webhooks
         )
@@ -175,7 +179,7 @@ class Application:
         self.history = History(database, clock, self.instances)
         self.prober = Prober(outside.probes)
         rising = Rising(database, self.prober, vault, clock)
-        self.runner = Runner(database, clock, ids, self.jobs, recorder)
+        self.runner = Runner(database, clock, ids, self.jobs, recorder, follower)
         policy = settings.failed_instance_policy
         create = CreateVerb(
             database,
@@ -201,7 +205,7 @@ class Application:
         self.sync = Sync(
             database,
             self.client,
-            Applier(database, clock, self.jobs, recorder, vault, ids),
+            Applier(database, clock, self.jobs, recorder, vault, follower),
             clock,
             holder=ids.prefixed("proc"),
             installation_id=installation_id,

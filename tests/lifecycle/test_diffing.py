@@ -93,8 +93,8 @@ def test_absence_counts_in_complete_listings_alone() -> None:
     assert not diff([], [tracked(row(1))], complete=False).missing
     [missing] = diff([], [tracked(row(1), missing_since=40_000, missing_count=2)]).missing
     assert (missing.since, missing.count) == (40_000, 3)
-    assert missing.worth_a_look(100_000)
-    assert not missing.worth_a_look(99_999)
+    assert missing.worth_a_look(100_000, 180)
+    assert not missing.worth_a_look(99_999, 180)
 
 
 def test_a_row_that_is_back_ends_its_absence() -> None:

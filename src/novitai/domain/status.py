@@ -53,6 +53,11 @@ def read_word(word: str | None) -> Observation:
     return _WORDS.get(word or "", Observation.UNKNOWN)
 
 
+def is_gone(instance: Instance) -> bool:
+    """Whether there is nothing left upstream: proven gone, or shown as removed."""
+    return instance.observed.gone or read_word(instance.observed.status) is Observation.REMOVED
+
+
 _OBSERVED: Final[Mapping[Observation, InstanceStatus]] = {
     Observation.WAITING: InstanceStatus.STARTING,
     Observation.PULLING: InstanceStatus.STARTING,

@@ -9,6 +9,7 @@ from typing import Final
 
 from novitai.domain.instance import Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.status import is_gone
 
 
 class Verdict(Enum):
@@ -34,7 +35,7 @@ _ALREADY: Final[Mapping[OperationKind, InstanceStatus]] = {
 
 _FROM: Final[Mapping[OperationKind, frozenset[InstanceStatus]]] = {
     OperationKind.START: frozenset({InstanceStatus.STOPPED, InstanceStatus.FAILED}),
-    OperationKind.STOP: frozenset({InstanceStatus.RUNNING, InstanceStatus.STARTING}),
+    OperationKind.STOP: frozenset({InstanceStatus.RUNNING}),
     OperationKind.RESTART: frozenset({InstanceStatus.RUNNING}),
 }
 
@@ -56,6 +57,6 @@ def judge(kind: OperationKind, instance: Instance, running: Operation | None) ->
         return Verdict.BUSY
     if instance.status not in _FROM[kind]:
         return Verdict.NOT_NOW
-    if instance.upstream_id is None or instance.observed.gone:
+    if instance.upstream_id is None or is_gone(instance):
         return Verdict.NOT_NOW
     return Verdict.GO

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 from functools import partial
 from typing import Final, TypeVar
 
@@ -12,16 +13,14 @@ from sqlalchemy import Connection
 from novitai.clock import Clock, iso
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus
-from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
+from novitai.domain.operation import AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
-from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import observing
 from novitai.lifecycle.diffing import Changed, Missing, Sighting, Unseen
-from novitai.lifecycle.follow import FOLLOWED
+from novitai.lifecycle.following import Follower
 from novitai.lifecycle.reap import error_columns
 from novitai.lifecycle.recording import Recorder
-from novitai.lifecycle.rising import WATCH
 from novitai.store import attempts, instances, operations
 from novitai.store.database import Database
 from novitai.store.vault import Vault
@@ -31,6 +30,17 @@ T = TypeVar("T")
 
 PAGE: Final = 200
 """Rows in one transaction."""
+
+
+class Standing(Enum):
+    """How an instance that bears one of our markers stands to its record."""
+
+    OURS = auto()
+    """It is the record's own, or may become it."""
+    SURPLUS = auto()
+    """The record has another, or has ended: it is to be deleted."""
+    LOST = auto()
+    """It was proven gone and is there again, though its record has ended: told, not touched."""
 
 
 class Applier:
@@ -43,24 +53,24 @@ class Applier:
         jobs: JobEngine,
         recorder: Recorder,
         vault: Vault,
-        ids: Ids,
+        follower: Follower,
     ) -> None:
         self._database = database
         self._clock = clock
         self._jobs = jobs
         self._recorder = recorder
         self._vault = vault
-        self._ids = ids
+        self._follower = follower
 
     async def changed(self, found: Sequence[Changed], began_at: int) -> None:
         """Write the rows of which the listing said something new."""
         for page in _pages(found):
             await self._database.write(partial(self._write_changed, page=page, began_at=began_at))
 
-    async def missing(self, found: Sequence[Missing]) -> None:
+    async def missing(self, found: Sequence[Missing], began_at: int) -> None:
         """Count the absence of rows that a complete listing did not hold."""
         for page in _pages(found):
-            await self._database.write(partial(self._write_missing, page=page))
+            await self._database.write(partial(self._write_missing, page=page, began_at=began_at))
 
     async def gone(self, instance_id: str, began_at: int) -> None:
         """Write that an instance is proven to be gone."""
@@ -85,12 +95,8 @@ class Applier:
 
         await self._database.write(write)
 
-    async def sighted(self, sighting: Sighting) -> bool:
-        """Write what a sighting tells of its attempt.
-
-        Returns:
-            Whether the instance is surplus: the record has another, or wants none.
-        """
+    async def sighted(self, sighting: Sighting) -> Standing:
+        """Write what a sighting tells of its attempt, and tell how the instance stands."""
         return await self._database.write(partial(self._write_sighting, sighting=sighting))
 
     async def surplus_deleted(self, sighting: Sighting) -> None:
@@ -98,15 +104,8 @@ class Applier:
 
         def write(connection: Connection) -> None:
             instance = instances.lock(connection, sighting.attempt.instance_id)
-            if instance is None or instance.upstream_id == sighting.row.id:
+            if instance is None:
                 return
-            if sighting.attempt.upstream_id in {None, sighting.row.id}:
-                attempts.settle(
-                    connection,
-                    sighting.attempt.id,
-                    AttemptState.SURPLUS,
-                    upstream_id=sighting.row.id,
-                )
             self._recorder.append(
                 connection,
                 instance,
@@ -160,7 +159,7 @@ class Applier:
         """Derive the status anew, and tell what nobody asked us for."""
         ours = running is not None and not running.kind.gives_way
         drift = not ours and is_drift(before, row)
-        announced = row.spot_reclaim_at is not None and before.observed.spot_reclaim_at is None
+        announced = row.spot_reclaim_at not in {None, before.observed.spot_reclaim_at}
         moves = derive(after, running.kind if running else None) is not after.status
         if not (moves or drift or announced):
             return
@@ -186,24 +185,19 @@ class Applier:
                 EventType.SPOT_RECLAIM_SCHEDULED,
                 also={"previousStatus": told.status.value, "reclaimAt": iso(row.spot_reclaim_at)},
             )
-        if running is None and told.status in FOLLOWED:
-            self._follow(connection, told)
+        self._follower.ensure(connection, told)
 
-    def _follow(self, connection: Connection, instance: Instance) -> None:
-        now = self._clock.now()
-        operation = Operation(
-            id=self._ids.prefixed("op"),
-            kind=OperationKind.FOLLOW,
-            instance_id=instance.id,
-            phase=WATCH,
-            created_at=now,
-            updated_at=now,
-            next_step_at=now,
-        )
-        operations.insert(connection, operation)
-        self._jobs.nudge(connection, operation.kind.job, operation.id)
-
-    def _write_missing(self, connection: Connection, page: Sequence[Missing]) -> None:
+    def _write_missing(
+        self, connection: Connection, page: Sequence[Missing], began_at: int
+    ) -> None:
+        before = instances.lock_many(connection, [one.instance_id for one in page])
+        counted = [
+            one
+            for one in page
+            if one.instance_id in before
+            and not _is_older(began_at, before[one.instance_id])
+            and before[one.instance_id].observed.missing_count <= one.count
+        ]
         instances.update_observed(
             connection,
             {
@@ -211,10 +205,10 @@ class Applier:
                     "obs_missing_since": one.since,
                     "obs_missing_count": one.count,
                 }
-                for one in page
+                for one in counted
             },
         )
-        running = operations.running_of(connection, [one.instance_id for one in page])
+        running = operations.running_of(connection, [one.instance_id for one in counted])
         self._wake(connection, list(running.values()))
 
     def _write_gone(self, connection: Connection, instance_id: str, began_at: int) -> None:
@@ -225,21 +219,43 @@ class Applier:
         self._recorder.settle(connection, instance_id)
         self._wake_of(connection, instance_id)
 
-    def _write_sighting(self, connection: Connection, sighting: Sighting) -> bool:
+    def _write_sighting(self, connection: Connection, sighting: Sighting) -> Standing:
         attempt, row = sighting.attempt, sighting.row
         instance = instances.lock(connection, attempt.instance_id)
-        if instance is None or instance.upstream_id == row.id:
-            return False
-        if (
-            instance.upstream_id is not None
-            or instance.status is InstanceStatus.TERMINATED
-            or operations.running(connection, instance.id) is None
-            or _bought_elsewhere(connection, attempt, row)
-        ):
-            return True
+        if instance is None:
+            return Standing.OURS
+        over = instance.status is InstanceStatus.TERMINATED
+        if instance.upstream_id == row.id:
+            if over:
+                # Deleted, and it lives; or only found gone, by listings that have since recovered.
+                return Standing.LOST if instance.observed.gone else Standing.SURPLUS
+            if instance.observed.gone:
+                found = {"obs_gone": False, "obs_missing_since": None, "obs_missing_count": 0}
+                instances.update_columns(connection, instance.id, found)
+            return Standing.OURS
+        running = operations.running(connection, instance.id)
+        if over or running is None or instance.upstream_id is not None:
+            return self._surplus(connection, sighting)
         attempts.settle(connection, attempt.id, AttemptState.BOUGHT, upstream_id=row.id)
-        self._wake_of(connection, instance.id)
-        return False
+        # Decided here, under the instance's lock: the one that stays is never the one deleted.
+        if attempts.winner(connection, instance.id) != attempt.id or (
+            attempt.state is AttemptState.BOUGHT and attempt.upstream_id != row.id
+        ):
+            return self._surplus(connection, sighting)
+        self._wake(connection, [running])
+        return Standing.OURS
+
+    @staticmethod
+    def _surplus(connection: Connection, sighting: Sighting) -> Standing:
+        """Mark an attempt whose purchase nobody wants, before it is deleted."""
+        if sighting.attempt.upstream_id in {None, sighting.row.id}:
+            attempts.settle(
+                connection,
+                sighting.attempt.id,
+                AttemptState.SURPLUS,
+                upstream_id=sighting.row.id,
+            )
+        return Standing.SURPLUS
 
     def _wake(self, connection: Connection, waiting: Sequence[Operation]) -> None:
         """Have operations that waited for news look at it."""
@@ -271,24 +287,13 @@ def is_drift(before: Instance, row: UpstreamInstance) -> bool:
 
 def is_reclaimed(row: UpstreamInstance) -> bool:
     """Whether a spot instance has been taken away (docs/upstream.md §8)."""
-    return (
-        read_word(row.status) is Observation.EXITED
-        and bool(row.spot_status)
-        and row.spot_reclaim_at is not None
-    )
+    taken = row.spot_status in {"reclaiming", "terminated"}
+    return taken and read_word(row.status) is Observation.EXITED
 
 
 def _is_older(began_at: int, instance: Instance) -> bool:
     """Whether a later listing, or a later call of ours, knows better than this listing."""
     return began_at <= max(instance.observed.at or 0, instance.acted_at or 0)
-
-
-def _bought_elsewhere(connection: Connection, attempt: Attempt, row: UpstreamInstance) -> bool:
-    """Whether the operation is known to have bought another instance than this one."""
-    return any(
-        one.state is AttemptState.BOUGHT and one.upstream_id != row.id
-        for one in attempts.of_instance(connection, attempt.instance_id)
-    )
 
 
 def _pages(found: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -21,6 +21,9 @@ from novitai.upstream import errors as upstream
 PATIENCE: Final = 60_000
 """Milliseconds after which a call that shows no effect in the listing is made again."""
 MAX_ASKS: Final = 3
+LOOK_SOON: Final = 5_000
+LOOK_ANYWAY: Final = 30_000
+"""Milliseconds after which a waiting operation is looked at though nothing woke it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ def remember(instance: Instance) -> dict[str, object]:
             "error_code": error.code if error else None,
             "error_message": error.message if error else None,
             "error_at": error.at if error else None,
-        }
+        },
+        "told": instance.observed.error,
     }
 
 
@@ -50,6 +54,11 @@ def as_before(operation: Operation) -> dict[str, object]:
     """Recall those columns; empty where nothing was kept."""
     before = operation.memory.get("before")
     return dict(before) if isinstance(before, dict) else {}
+
+
+def was_accepted(operation: Operation) -> bool:
+    """Whether upstream ever took the call, rather than finding nothing to do it to."""
+    return operation.memory.get("accepted") is True
 
 
 def asks(operation: Operation) -> int:
@@ -78,9 +87,17 @@ async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: C
         UpstreamError: nothing is known to have come of it; the step is taken again later.
     """
     operation = claimed.operation
+    accepted = operation.memory.get("accepted") is True
     with contextlib.suppress(upstream.InvalidStateChange, upstream.Gone):
         await call(claimed.instance.upstream_id or "")
+        accepted = True
     now = clock.now()
     count = asks(operation) + 1
-    memory = {**operation.memory, "asked_at": now, "asks": count, "stumbles": 0}
+    memory = {
+        **operation.memory,
+        "asked_at": now,
+        "asks": count,
+        "accepted": accepted,
+        "stumbles": 0,
+    }
     return Asked({"acted_at": now}, memory, count)

@@ -105,7 +105,9 @@ class Cache(Generic[V]):
         try:
             return await self._load(key, load)
         except self._tolerates:
-            if entry is None or self._age(entry) >= self.ttl + self._stale_for:
+            if max_age is not None or entry is None:
+                raise  # who names an age means it
+            if self._age(entry) >= self.ttl + self._stale_for:
                 raise
             return entry.value
 

@@ -27,8 +27,10 @@ from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
 from novitai.domain.placement import Candidate, Placement, Wish
 from novitai.domain.status import Observation, read_word
+from novitai.errors import ValidationFailed
 from novitai.ids import Ids
 from novitai.lifecycle import launch
+from novitai.lifecycle.asking import LOOK_ANYWAY
 from novitai.lifecycle.catalogue import Catalogue
 from novitai.lifecycle.reap import failed, plan_reap
 from novitai.lifecycle.rising import PROBE, READINESS_DEADLINE, WATCH, Rising, TooLate
@@ -43,8 +45,6 @@ from novitai.upstream.client import NovitaClient
 MAX_ATTEMPTS: Final = 5
 SEND_WITHIN: Final = 10_000
 """Milliseconds from committing an attempt until its call may no longer be begun."""
-_LOOK_ANYWAY: Final = 30_000
-"""Milliseconds after which a waiting operation is looked at though nothing woke it."""
 _LONGEST_ROUND_PAUSE: Final = 60_000
 
 
@@ -102,7 +102,7 @@ class CreateVerb:
             if attempt.state is AttemptState.BOUGHT:
                 return self._adopt(claimed, attempt)
         if any(not attempt.state.settled for attempt in claimed.attempts):
-            return Again(CreatePhase.SETTLE, now + _LOOK_ANYWAY, memory=claimed.operation.memory)
+            return Again(CreatePhase.SETTLE, now + LOOK_ANYWAY, memory=claimed.operation.memory)
         deadline = claimed.operation.deadline_at
         if deadline is not None and now >= deadline:
             return self._not_bought(claimed)
@@ -116,9 +116,12 @@ class CreateVerb:
         return await self._buy(claimed, candidate)
 
     async def _find(self, instance: Instance) -> Placement:
-        regions = await self._catalogue.allowed_regions(
-            instance.region, fallback=instance.region_fallback
-        )
+        try:
+            regions = await self._catalogue.allowed_regions(
+                instance.region, fallback=instance.region_fallback
+            )
+        except ValidationFailed:
+            return Placement((), ())  # the region has been closed since
         wish = Wish(
             product_name=instance.product_name,
             billing_mode=instance.billing_mode,
@@ -132,13 +135,16 @@ class CreateVerb:
         return await self._catalogue.placement(wish, max_age=max_age)
 
     async def _buy(self, claimed: Claimed, candidate: Candidate) -> Step:
+        sealed = await self._database.read(
+            lambda connection: instances.load_launch(connection, claimed.instance.id)
+        )
+        spec = launch.unseal(self._vault, sealed)
         permit = await self._client.permit_create()
         try:
             attempt = self._attempt(claimed, candidate)
-            sealed = await self._database.write(
+            await self._database.write(
                 lambda connection: self._commit_attempt(connection, claimed.operation, attempt)
             )
-            spec = launch.unseal(self._vault, sealed)
             call = launch.create_call(claimed.instance, spec, attempt)
             upstream_id = await self._client.create(call, permit=permit, send_by=attempt.send_by)
         except upstream.UpstreamError as error:
@@ -148,7 +154,8 @@ class CreateVerb:
             raise
         finally:
             permit.release()
-        await self._record(attempt, AttemptState.BOUGHT, upstream_id=upstream_id)
+        # What upstream told us is never thrown away, though we be told to stop at this moment.
+        await asyncio.shield(self._record(attempt, AttemptState.BOUGHT, upstream_id=upstream_id))
         return self._adopt(claimed, attempt, upstream_id)
 
     def _attempt(self, claimed: Claimed, candidate: Candidate) -> Attempt:
@@ -169,9 +176,8 @@ class CreateVerb:
             send_by=now + SEND_WITHIN,
         )
 
-    def _commit_attempt(
-        self, connection: Connection, operation: Operation, attempt: Attempt
-    ) -> bytes:
+    @staticmethod
+    def _commit_attempt(connection: Connection, operation: Operation, attempt: Attempt) -> None:
         """Write the attempt before its call may leave, if the operation is still ours."""
         operations.hold(
             connection,
@@ -180,7 +186,6 @@ class CreateVerb:
             lease_until=attempt.created_at + int(LEASE_SECONDS * 1000),
         )
         attempts.insert(connection, attempt)
-        return instances.load_launch(connection, attempt.instance_id)
 
     async def _not_accepted(
         self, claimed: Claimed, attempt: Attempt, error: upstream.UpstreamError
@@ -190,7 +195,7 @@ class CreateVerb:
         memory = {**claimed.operation.memory, "trouble": _trouble(error), "said": str(error)}
         if isinstance(error, upstream.Ambiguous):
             await self._record(attempt, AttemptState.UNKNOWN, error=error)
-            return Again(CreatePhase.SETTLE, now + _LOOK_ANYWAY, memory=memory, error=_shown(error))
+            return Again(CreatePhase.SETTLE, now + LOOK_ANYWAY, memory=memory, error=_shown(error))
         if isinstance(error, upstream.Refused | upstream.Gone):
             await self._record(attempt, AttemptState.REFUSED, error=error)
             refusal = Announcement(
@@ -248,7 +253,7 @@ class CreateVerb:
             "bought_at": now,
             "acted_at": now,
         }
-        return Again(CreatePhase.WATCH, now + _LOOK_ANYWAY, changes=changes)
+        return Again(CreatePhase.WATCH, now + LOOK_ANYWAY, changes=changes, adopts=attempt.id)
 
     def _next_round(self, claimed: Claimed, placement: Placement) -> Step:
         """Wait for stock: nothing fits now, or whatever fits has refused us in this round."""

@@ -12,9 +12,8 @@ from typing import Final
 
 from novitai.clock import Clock
 from novitai.domain.operation import AttemptState, OperationKind, Outcome
-from novitai.domain.status import Observation, read_word
-from novitai.lifecycle.asking import PATIENCE, ask, asked_at
-from novitai.lifecycle.reap import is_gone
+from novitai.domain.status import Observation, is_gone, read_word
+from novitai.lifecycle.asking import LOOK_SOON, PATIENCE, ask, asked_at, was_accepted
 from novitai.lifecycle.steps import Again, Claimed, Done, Step
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
@@ -22,7 +21,6 @@ from novitai.upstream.client import NovitaClient
 FIND_OUT: Final = "find_out"
 REMOVE: Final = "remove"
 LISTINGS_WITHOUT: Final = 2
-_LOOK_SOON: Final = 5_000
 
 
 class DeleteVerb:
@@ -49,7 +47,7 @@ class DeleteVerb:
                 changes = {"upstream_id": attempt.upstream_id, "acted_at": now, "bought_at": now}
                 return Again(REMOVE, now, changes=changes)
         if any(not attempt.state.settled for attempt in claimed.attempts):
-            return Again(FIND_OUT, now + _LOOK_SOON)
+            return Again(FIND_OUT, now + LOOK_SOON)
         return Done(Outcome.SUCCEEDED, changes={"terminated_at": now})
 
     async def _remove(self, claimed: Claimed, now: int) -> Step:
@@ -57,7 +55,7 @@ class DeleteVerb:
         asked = asked_at(operation)
         removing = read_word(claimed.instance.observed.status) is Observation.REMOVING
         if asked is not None and (removing or now - asked < PATIENCE):
-            return Again(REMOVE, now + _LOOK_SOON, memory=operation.memory)
+            return Again(REMOVE, now + LOOK_SOON, memory=operation.memory)
         try:
             done = await ask(claimed, self._client.delete, self._clock)
         except upstream.Refused as error:
@@ -70,7 +68,7 @@ class DeleteVerb:
             )
         return Again(
             REMOVE,
-            now + _LOOK_SOON,
+            now + LOOK_SOON,
             changes=done.changes,
             memory=done.memory,
             attempts=done.attempts,
@@ -78,7 +76,13 @@ class DeleteVerb:
 
     @staticmethod
     def _is_over(claimed: Claimed) -> bool:
+        """Whether nothing is left: proven by sync, or taken and twice not listed since."""
         if is_gone(claimed.instance):
             return True
-        asked = asked_at(claimed.operation) is not None
-        return asked and claimed.instance.observed.missing_count >= LISTINGS_WITHOUT
+        observed, asked = claimed.instance.observed, asked_at(claimed.operation)
+        return (
+            was_accepted(claimed.operation)
+            and asked is not None
+            and observed.missing_count >= LISTINGS_WITHOUT
+            and (observed.missing_since or 0) > asked
+        )

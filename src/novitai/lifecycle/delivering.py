@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import orjson
 import structlog
 from sqlalchemy import Connection
 
-from novitai.clock import Clock, iso
+from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.view import masked_url
 from novitai.domain.webhook import (
@@ -26,7 +25,6 @@ from novitai.domain.webhook import (
     SWITCHED_OFF_AFTER,
     DeliveryStatus,
     OffReason,
-    Try,
     Webhook,
     host_of,
     pause_after,
@@ -34,6 +32,7 @@ from novitai.domain.webhook import (
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.delivery_metrics import DeliveryMetrics, Outcome
+from novitai.lifecycle.messages import as_try, body_of, open_secrets
 from novitai.lifecycle.outbox import JOB
 from novitai.lifecycle.recording import Recorder
 from novitai.store import deliveries, instances, operations, webhook_lines, webhooks
@@ -48,7 +47,6 @@ from novitai.webhooks.sending import Answer, Message, Sender
 
 CONCURRENCY: Final = 128
 """Messages under way at the same time in one process; sending is waiting, mostly."""
-SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105  # what the secrets of webhooks are sealed for
 LEASE_SECONDS: Final = 8.0
 _RENEW_AFTER: Final = 2.5
 _SEND_BEFORE: Final = 3_000
@@ -380,32 +378,3 @@ class Deliverer:
         at = self._clock.now() + int(pause * 1000)
         await self._database.write(partial(webhook_lines.release, line=line, next_try_at=at))
         return at
-
-
-def body_of(event_type: str, at: int, data: str) -> bytes:
-    """Write the body of a message: the same bytes for every try, since the event never changes."""
-    shown = {"type": event_type, "timestamp": iso(at), "data": orjson.Fragment(data)}
-    return orjson.dumps(shown)
-
-
-def as_try(answer: Answer) -> Try:
-    """Keep of an answer what the record shows."""
-    return Try(
-        at=answer.at,
-        duration_ms=answer.duration_ms,
-        status_code=answer.status,
-        error=answer.error,
-        response=answer.response,
-    )
-
-
-def open_secrets(vault: Vault, sealed: webhooks.Sealed, now: int) -> list[str]:
-    """Open the secrets of a standing webhook that sign now, newest first.
-
-    Raises:
-        WrongSecretKey: they were sealed under another secret key.
-    """
-    valid = [sealed.secret]
-    if sealed.previous_until is not None and now < sealed.previous_until:
-        valid.append(sealed.previous)
-    return [vault.unseal(SECRET_PURPOSE, one).decode() for one in valid if one is not None]

@@ -39,10 +39,16 @@ class Missing:
     upstream_id: str
     since: int
     count: int
+    ever_seen: bool = True
 
-    def worth_a_look(self, began_at: int) -> bool:
-        """Whether it has been missing long enough to ask for it by id."""
-        return self.count >= GONE_AFTER_LISTINGS and began_at - self.since >= GONE_AFTER
+    def worth_a_look(self, began_at: int, absent_after: float) -> bool:
+        """Whether it has been missing long enough to ask for it by id.
+
+        What no listing has ever held may only not be listed yet: it takes the time after which
+        an attempt counts as absent.
+        """
+        long = GONE_AFTER if self.ever_seen else max(GONE_AFTER, absent_after * 1000)
+        return self.count >= GONE_AFTER_LISTINGS and began_at - self.since >= long
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +129,7 @@ def compare(
         seen = by_id.get(ours.upstream_id)
         if seen is None:
             if listing.complete:
-                since = ours.missing_since or listing.began_at
-                missing.append(Missing(ours.id, ours.upstream_id, since, ours.missing_count + 1))
+                missing.append(_missing(ours, listing.began_at))
             continue
         row_digest = observing.digest(seen)
         if row_digest != ours.digest or ours.missing_count:
@@ -136,7 +141,7 @@ def compare(
     ]
     known = {ours.upstream_id for ours in tracked} | {one.row.id for one in sightings}
     unmanaged = [
-        Unmanaged(row.id, row.name[:255], row.status[:64])
+        unmanaged_row(row)
         for row in listing.instances
         if row.id not in known and read_word(row.status) not in _GOING
     ]
@@ -147,6 +152,19 @@ def compare(
         tuple(_unseen(listing, marked, unsettled, timeout)),
         tuple(unmanaged),
     )
+
+
+def unmanaged_row(row: UpstreamInstance) -> Unmanaged:
+    """Show a row that is no record's own."""
+    return Unmanaged(row.id, row.name[:255], row.status[:64])
+
+
+def _missing(ours: Tracked, began_at: int) -> Missing:
+    """Count one more absence; those from before our last call do not count for after it."""
+    since, count = ours.missing_since, ours.missing_count
+    if since is None or since <= (ours.acted_at or 0):
+        since, count = began_at, 0
+    return Missing(ours.id, ours.upstream_id, since, count + 1, ours.obs_at is not None)
 
 
 def _unseen(

@@ -10,21 +10,17 @@ from __future__ import annotations
 from typing import Final
 
 from novitai.clock import Clock
-from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind, Outcome
-from novitai.domain.status import Observation, read_word
+from novitai.domain.status import Observation, is_gone, read_word
 from novitai.ids import Ids
-from novitai.lifecycle.reap import ReapPlan, failed, is_gone, plan_reap
-from novitai.lifecycle.rising import LOOK_ANYWAY, READINESS_DEADLINE, WATCH, Rising, TooLate
+from novitai.lifecycle.asking import LOOK_ANYWAY
+from novitai.lifecycle.reap import ReapPlan, failed, plan_reap
+from novitai.lifecycle.rising import READINESS_DEADLINE, WATCH, Rising, TooLate
 from novitai.lifecycle.steps import Again, Claimed, Done, Step
 from novitai.settings import FailedInstancePolicy
 
 MIGRATION_DEADLINE: Final = 3_600_000
 """Milliseconds in which a migration must have ended."""
-FOLLOWED: Final = frozenset(
-    {InstanceStatus.STARTING, InstanceStatus.STOPPING, InstanceStatus.MIGRATING}
-)
-"""The statuses that must not last."""
 
 
 class FollowVerb:
@@ -52,7 +48,8 @@ class FollowVerb:
         if seen is Observation.STOPPING:
             if now < began_at + READINESS_DEADLINE:
                 return Again(WATCH, now + LOOK_ANYWAY)
-            return Done(Outcome.FAILED, error=("STOP_TIMEOUT", "It did not stop in time"))
+            # It may stop yet, and nothing else can be said of it: looked at until it does.
+            return Again(WATCH, now + LOOK_ANYWAY, error=("STOP_TIMEOUT", "It does not stop"))
         look = await self._rising.look(claimed, give_up_at=began_at + READINESS_DEADLINE)
         if isinstance(look, TooLate):
             plan = plan_reap(instance, self._policy)

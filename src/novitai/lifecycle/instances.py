@@ -164,7 +164,9 @@ class Instances:
                 await self._database.write(commit, deadline=deadline)
             except AlreadyAnswered:
                 rival = await self._idempotency.answered(idempotency)
-                return answer if rival is None else rival
+                if rival is None:
+                    raise
+                return rival
             return answer
 
     async def get(self, instance_id: str) -> Shown:
@@ -206,7 +208,7 @@ class Instances:
             listing = coordination.last_listing(connection)
             shown, more = found[:limit], len(found) > limit
             running = operations.running_of(connection, [one.id for one in shown])
-            began_at = listing.began_at if listing else None
+            began_at = listing.complete_at if listing else None
             views = [view(one, running.get(one.id), observed_at(one, began_at)) for one in shown]
             last = write_place(shown[-1].created_at, shown[-1].id) if more else None
             return InstancePage(views, total, last)

@@ -23,6 +23,7 @@ from novitai.jobs.port import JobEngine
 from novitai.lifecycle.asking import as_before, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
+from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.reap import NO_ERROR
 from novitai.lifecycle.recording import Recorder
@@ -87,6 +88,7 @@ class Operating:
         ids: Ids,
         jobs: JobEngine,
         recorder: Recorder,
+        follower: Follower,
         idempotency: Idempotency,
     ) -> None:
         self._database = database
@@ -95,6 +97,7 @@ class Operating:
         self._ids = ids
         self._jobs = jobs
         self._recorder = recorder
+        self._follower = follower
         self._idempotency = idempotency
 
     async def ask(
@@ -286,10 +289,18 @@ class Operating:
         self._jobs.nudge(connection, kind.job, operation.id)
         return Accepted(self._recorder.settle(connection, instance.id), operation)
 
-    def _end(self, connection: Connection, instance: Instance, running: Operation) -> None:
-        operations.cancel(connection, running, now=self._clock.now())
-        if running.kind.gives_way:
-            return
+    def _end(
+        self,
+        connection: Connection,
+        instance: Instance,
+        running: Operation,
+        *,
+        only_if_idle: bool = False,
+    ) -> bool:
+        now = self._clock.now()
+        ended = operations.cancel(connection, running, now=now, only_if_idle=only_if_idle)
+        if not ended or running.kind.gives_way:
+            return ended
         self._recorder.append(
             connection,
             instance,
@@ -297,6 +308,7 @@ class Operating:
             EventType.OPERATION_CANCELLED,
             also={"cancelled": {"id": running.id, "kind": running.kind.value}},
         )
+        return True
 
     def _make(
         self,
@@ -344,19 +356,24 @@ class Operating:
                 f"Operation '{operation_id}' cannot be cancelled any more",
                 details={"phase": operation.phase, "done": operation.done},
             )
-        self._end(connection, instance, operation)
+        if not self._end(connection, instance, operation, only_if_idle=True):
+            raise Conflict(
+                f"Operation '{operation_id}' cannot be cancelled at this moment",
+                details={"phase": operation.phase, "done": operation.done},
+            )
         changes = as_before(operation)
         if operation.kind is OperationKind.CREATE:
             changes = {"terminated_at": self._clock.now()}
         if changes:
             instances.update_columns(connection, instance.id, changes)
-        self._recorder.settle(connection, instance.id)
+        self._follower.ensure(connection, self._recorder.settle(connection, instance.id))
         return operations.load(connection, operation_id) or operation
 
     def _can_cancel(self, connection: Connection, operation: Operation) -> bool:
         """Whether nothing has left this house, and nobody is about to send something."""
         held = (operation.lease_until or 0) > self._clock.now()
-        if operation.done or held or operation.kind in {OperationKind.REAP, OperationKind.DELETE}:
+        ours = {OperationKind.REAP, OperationKind.FOLLOW, OperationKind.DELETE}
+        if operation.done or held or operation.kind in ours:
             return False
         if operation.kind is OperationKind.CREATE:
             known = attempts.of_instance(connection, operation.instance_id or "")

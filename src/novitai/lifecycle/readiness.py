@@ -55,7 +55,7 @@ class Prober:
         try:
             async with self._client.stream("GET", url) as response:
                 return response.status_code not in _NOT_ALIVE
-        except (httpx2.HTTPError, httpx2.InvalidURL):
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
             return False
 
     @staticmethod
@@ -66,7 +66,7 @@ class Prober:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except (OSError, TimeoutError):
+        except (OSError, ValueError):
             return False
         writer.close()
         with contextlib.suppress(OSError):

@@ -15,17 +15,21 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind, Outcome
-from novitai.domain.status import Observation, read_word
+from novitai.domain.status import Observation, is_gone, read_word
+from novitai.lifecycle.asking import (
+    LOOK_ANYWAY,
+    MAX_ASKS,
+    PATIENCE,
+    Asked,
+    ask,
+    asked_at,
+    asks,
+    without_effect,
+)
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
 from novitai.settings import FailedInstancePolicy
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
-
-_LOOK_ANYWAY: Final = 30_000
-_STOP_WITHIN: Final = 300_000
-"""Milliseconds in which a stop must have worked, or the instance is deleted."""
-_ASK_AGAIN: Final = 60_000
-"""Milliseconds after which a call that shows no effect is made again."""
 
 
 class ReapPlan(StrEnum):
@@ -113,57 +117,50 @@ class ReapVerb:
         if claimed.instance.upstream_id is None or is_gone(claimed.instance):
             return _cleaned_up("deleted")
         if claimed.operation.phase == ReapPlan.STOP:
-            return await self._stop(claimed, claimed.instance.upstream_id)
-        return await self._delete(claimed, claimed.instance.upstream_id)
+            return await self._stop(claimed)
+        return await self._delete(claimed)
 
-    async def _stop(self, claimed: Claimed, upstream_id: str) -> Step:
+    async def _stop(self, claimed: Claimed) -> Step:
         now = self._clock.now()
         seen = read_word(claimed.instance.observed.status)
-        if seen is Observation.EXITED:
+        if seen is Observation.EXITED and claimed.seen_since_acted:
             return _cleaned_up("stopped")
-        if now - claimed.operation.created_at >= _STOP_WITHIN:
-            return Again(ReapPlan.DELETE, now)
-        if seen is Observation.STOPPING or not self._ask_again(claimed):
-            return Again(ReapPlan.STOP, now + _LOOK_ANYWAY, memory=claimed.operation.memory)
+        if asked_at(claimed.operation) is not None:
+            runs_on = seen is Observation.RUNNING and without_effect(claimed, now)
+            if not runs_on:
+                return Again(ReapPlan.STOP, now + LOOK_ANYWAY, memory=claimed.operation.memory)
+            if asks(claimed.operation) >= MAX_ASKS:
+                # It was asked for, and seen to run on, three times: it cannot be stopped.
+                return Again(ReapPlan.DELETE, now)
         try:
-            await self._client.stop(upstream_id)
-        except (upstream.InvalidStateChange, upstream.Gone):
-            pass  # It may have worked all the same; the next listings tell (docs/upstream.md §1.1).
+            asked = await ask(claimed, self._client.stop, self._clock)
         except upstream.Refused as error:
             return Again(ReapPlan.DELETE, now, error=("STOP_REFUSED", str(error)))
-        return self._asked(ReapPlan.STOP)
+        return _asked(ReapPlan.STOP, asked, self._clock.now())
 
-    async def _delete(self, claimed: Claimed, upstream_id: str) -> Step:
-        now = self._clock.now()
-        seen = read_word(claimed.instance.observed.status)
-        if seen is Observation.REMOVING or not self._ask_again(claimed):
-            return Again(ReapPlan.DELETE, now + _LOOK_ANYWAY, memory=claimed.operation.memory)
+    async def _delete(self, claimed: Claimed) -> Step:
+        now, asked = self._clock.now(), asked_at(claimed.operation)
+        removing = read_word(claimed.instance.observed.status) is Observation.REMOVING
+        if asked is not None and (removing or now - asked < PATIENCE):
+            return Again(ReapPlan.DELETE, now + LOOK_ANYWAY, memory=claimed.operation.memory)
         try:
-            await self._client.delete(upstream_id)
-        except upstream.Gone:
-            pass  # Not proof of absence right after a create; sync proves it.
+            done = await ask(claimed, self._client.delete, self._clock)
         except upstream.Refused as error:
+            memory = claimed.operation.memory
             return Again(
-                ReapPlan.DELETE,
-                now + _ASK_AGAIN,
-                error=("DELETE_REFUSED", str(error)),
+                ReapPlan.DELETE, now + PATIENCE, memory=memory, error=("DELETE_REFUSED", str(error))
             )
-        return self._asked(ReapPlan.DELETE)
-
-    def _ask_again(self, claimed: Claimed) -> bool:
-        asked_at = claimed.operation.memory.get("asked_at")
-        return not isinstance(asked_at, int) or self._clock.now() - asked_at >= _ASK_AGAIN
-
-    def _asked(self, plan: ReapPlan) -> Again:
-        now = self._clock.now()
-        memory: Mapping[str, object] = {"asked_at": now}
-        return Again(plan, now + _LOOK_ANYWAY, changes={"acted_at": now}, memory=memory)
+        return _asked(ReapPlan.DELETE, done, self._clock.now())
 
 
-def is_gone(instance: Instance) -> bool:
-    """Whether an instance is proven to be gone, or shown as removed."""
-    observed = instance.observed
-    return observed.gone or read_word(observed.status) is Observation.REMOVED
+def _asked(plan: ReapPlan, asked: Asked, now: int) -> Again:
+    return Again(
+        plan,
+        now + LOOK_ANYWAY,
+        changes=asked.changes,
+        memory=asked.memory,
+        attempts=asked.attempts,
+    )
 
 
 def _cleaned_up(action: str) -> Done:

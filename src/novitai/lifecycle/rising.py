@@ -10,6 +10,7 @@ from novitai.clock import Clock
 from novitai.domain.operation import Outcome
 from novitai.domain.status import Observation, read_word
 from novitai.lifecycle import launch
+from novitai.lifecycle.asking import LOOK_ANYWAY
 from novitai.lifecycle.readiness import Prober
 from novitai.lifecycle.steps import Again, Claimed, Done
 from novitai.store import instances
@@ -20,8 +21,6 @@ WATCH: Final = "watch"
 PROBE: Final = "probe"
 READINESS_DEADLINE: Final = 600_000
 """Milliseconds from the purchase, or from the call, until an instance must be ready."""
-LOOK_ANYWAY: Final = 30_000
-"""Milliseconds after which a waiting operation is looked at though nothing woke it."""
 _PROBE_PAUSE: Final = 1_000
 
 

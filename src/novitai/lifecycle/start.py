@@ -13,12 +13,20 @@ from typing import Final
 from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
-from novitai.domain.status import Observation, read_word
+from novitai.domain.status import Observation, is_gone, read_word
 from novitai.ids import Ids
-from novitai.lifecycle.asking import MAX_ASKS, as_before, ask, asked_at, asks, without_effect
-from novitai.lifecycle.reap import error_columns, failed, is_gone, plan_reap
-from novitai.lifecycle.rising import (
+from novitai.lifecycle.asking import (
     LOOK_ANYWAY,
+    LOOK_SOON,
+    MAX_ASKS,
+    as_before,
+    ask,
+    asked_at,
+    asks,
+    without_effect,
+)
+from novitai.lifecycle.reap import error_columns, failed, plan_reap
+from novitai.lifecycle.rising import (
     READINESS_DEADLINE,
     WATCH,
     Rising,
@@ -29,7 +37,6 @@ from novitai.settings import FailedInstancePolicy
 from novitai.upstream import errors as upstream
 
 ASK: Final = "ask"
-_LOOK_SOON: Final = 5_000
 
 
 class StartVerb:
@@ -60,7 +67,7 @@ class StartVerb:
             return await self._ask(claimed)
         if not claimed.seen_since_acted:
             return self._wait(claimed)
-        if instance.observed.error:
+        if instance.observed.error and instance.observed.error != operation.memory.get("told"):
             return self._failed(
                 claimed, "INSTANCE_FAILED", f"Novita reports: {instance.observed.error}"
             )
@@ -70,6 +77,9 @@ class StartVerb:
             if asks(operation) < MAX_ASKS:
                 return await self._ask(claimed)
             return self._refused("START_FAILED", "It was asked to start and stayed stopped")
+        no_news = self.kind is OperationKind.RESTART and not claimed.changed_since_acted
+        if no_news and not without_effect(claimed, now):
+            return self._wait(claimed)  # what is listed may still be of before
         look = await self._rising.look(claimed, give_up_at=self._give_up_at(claimed))
         if isinstance(look, TooLate):
             return self._failed(claimed, "READINESS_TIMEOUT", look.message)
@@ -77,7 +87,8 @@ class StartVerb:
 
     async def _ask(self, claimed: Claimed) -> Step:
         if self._clock.now() >= self._give_up_at(claimed):
-            return self._refused("UPSTREAM_UNAVAILABLE", "Novita did not take the call in time")
+            message = "Novita did not take the call in time"
+            return self._refused("UPSTREAM_UNAVAILABLE", message, claimed)
         try:
             asked = await ask(claimed, self._call, self._clock)
         except upstream.InsufficientResource as error:
@@ -87,7 +98,7 @@ class StartVerb:
         now = self._clock.now()
         return Again(
             WATCH,
-            now + _LOOK_SOON,
+            now + LOOK_SOON,
             changes=asked.changes,
             memory=asked.memory,
             attempts=asked.attempts,
@@ -97,7 +108,7 @@ class StartVerb:
         now, give_up_at = self._clock.now(), self._give_up_at(claimed)
         if now >= give_up_at:
             return self._failed(claimed, "READINESS_TIMEOUT", "It was not seen running in time")
-        pause = LOOK_ANYWAY if claimed.seen_since_acted else _LOOK_SOON
+        pause = LOOK_ANYWAY if claimed.seen_since_acted else LOOK_SOON
         return Again(WATCH, min(give_up_at, now + pause), memory=claimed.operation.memory)
 
     def _refused(self, code: str, message: str, claimed: Claimed | None = None) -> Done:
@@ -110,6 +121,7 @@ class StartVerb:
             Outcome.FAILED,
             changes={"ready_at": ready, **error_columns(code, message, self._clock.now())},
             error=(code, message),
+            settled_upstream=True,
             announcements=(
                 Announcement(EventType.START_REFUSED, {"reason": code, "message": message}),
             ),

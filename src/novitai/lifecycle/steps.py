@@ -23,6 +23,7 @@ from novitai.domain.operation import Attempt, Operation, OperationKind, Outcome
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import cancel
+from novitai.lifecycle.following import Follower
 from novitai.lifecycle.recording import Recorder
 from novitai.store import attempts, coordination, instances, operations
 from novitai.store.database import Database
@@ -42,7 +43,7 @@ _log = structlog.get_logger("novitai.lifecycle")
 class Claimed:
     """What a step works on: rows as they were when the operation was claimed.
 
-    `listed_at` is when the last listing of the account began, in Unix milliseconds.
+    `listed_at` is when the last complete listing of the account began, in Unix milliseconds.
     """
 
     operation: Operation
@@ -52,8 +53,20 @@ class Claimed:
 
     @property
     def seen_since_acted(self) -> bool:
-        """Whether what was observed is of after our last call, and not of before."""
-        return (self.listed_at or 0) > (self.instance.acted_at or 0)
+        """Whether what was observed is of after our last call, and not of before.
+
+        Either the row changed in a listing since then, or a complete one held it as it was.
+        """
+        observed = self.instance.observed
+        seen_at = observed.at or 0
+        if not observed.missing_count:
+            seen_at = max(seen_at, self.listed_at or 0)
+        return seen_at > (self.instance.acted_at or 0)
+
+    @property
+    def changed_since_acted(self) -> bool:
+        """Whether a listing brought news of the row since our last call."""
+        return (self.instance.observed.at or 0) > (self.instance.acted_at or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,8 @@ class Again:
     """The operation goes on: in `phase`, at `at` (Unix milliseconds) or when something wakes it.
 
     `changes` are columns of the instance that operations own; `memory` replaces the operation's;
-    `attempts` is how often upstream has been asked, where the step asked.
+    `attempts` is how often upstream has been asked, where the step asked; `adopts` is the attempt
+    whose purchase the changes adopt, which they do only while it is the one that counts.
     """
 
     phase: str
@@ -79,11 +93,15 @@ class Again:
     error: tuple[str, str] | None = None
     announcements: tuple[Announcement, ...] = ()
     attempts: int | None = None
+    adopts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The operation has ended; `follow` is the operation that takes over in the same commit."""
+    """The operation has ended; `follow` is the operation that takes over in the same commit.
+
+    `settled_upstream` says that upstream itself gave the result: news cannot make it another.
+    """
 
     outcome: Outcome
     changes: Mapping[str, object] = field(default_factory=dict)
@@ -91,6 +109,7 @@ class Done:
     announcements: tuple[Announcement, ...] = ()
     also: Mapping[str, object] = field(default_factory=dict)
     follow: Operation | None = None
+    settled_upstream: bool = False
 
 
 Step = Again | Done
@@ -119,12 +138,14 @@ class Runner:
         ids: Ids,
         jobs: JobEngine,
         recorder: Recorder,
+        follower: Follower,
     ) -> None:
         self._database = database
         self._clock = clock
         self._ids = ids
         self._jobs = jobs
         self._recorder = recorder
+        self._follower = follower
         self.fenced_writes = 0
 
     def register(self, verb: Verb, *, concurrency: int) -> None:
@@ -175,15 +196,16 @@ class Runner:
         if operation is None:
             return None
         instance_id = operation.instance_id or ""
+        # The listing first: a sync that commits in between must not make an old row look new.
+        listing = coordination.last_listing(connection)
         instance = instances.load(connection, instance_id)
         if instance is None:
             raise LookupError(f"{operation_id} belongs to no instance that has a row")
-        listing = coordination.last_listing(connection)
         return Claimed(
             operation,
             instance,
             tuple(attempts.of_instance(connection, instance_id)),
-            listing.began_at if listing else None,
+            listing.complete_at if listing else None,
         )
 
     async def _step(self, verb: Verb, claimed: Claimed) -> Step:
@@ -221,6 +243,8 @@ class Runner:
         now = self._clock.now()
         operation, instance_id = claimed.operation, claimed.instance.id
         instances.lock(connection, instance_id)
+        if self._is_outdated(connection, claimed, step):
+            step = Again(operation.phase, now, memory=operation.memory)
         due: int | None = None
         if isinstance(step, Done):
             operations.finish(
@@ -244,6 +268,7 @@ class Runner:
             self._jobs.nudge(connection, step.follow.kind.job, step.follow.id)
         also = step.also if isinstance(step, Done) else {}
         instance = self._recorder.settle(connection, instance_id, also=also)
+        self._follower.ensure(connection, instance)
         for announcement in step.announcements:
             self._recorder.append(
                 connection,
@@ -253,6 +278,14 @@ class Runner:
                 also=announcement.data,
             )
         return due
+
+    def _is_outdated(self, connection: Connection, claimed: Claimed, step: Step) -> bool:
+        """Whether what a result rests on has changed while the step ran: then it is taken anew."""
+        if isinstance(step, Done):
+            return not step.settled_upstream and operations.was_woken(connection, claimed.operation)
+        if step.adopts is None:
+            return False
+        return attempts.winner(connection, claimed.instance.id) != step.adopts
 
     async def _release(self, operation: Operation, pause: float) -> None:
         at = self._clock.now() + int(pause * 1000)

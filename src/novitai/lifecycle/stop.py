@@ -8,9 +8,18 @@ from typing import Final
 from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
-from novitai.domain.status import Observation, read_word
-from novitai.lifecycle.asking import MAX_ASKS, as_before, ask, asked_at, asks, without_effect
-from novitai.lifecycle.reap import error_columns, is_gone
+from novitai.domain.status import Observation, is_gone, read_word
+from novitai.lifecycle.asking import (
+    LOOK_ANYWAY,
+    LOOK_SOON,
+    MAX_ASKS,
+    as_before,
+    ask,
+    asked_at,
+    asks,
+    without_effect,
+)
+from novitai.lifecycle.reap import error_columns
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
@@ -18,8 +27,6 @@ from novitai.upstream.client import NovitaClient
 WATCH: Final = "watch"
 STOP_DEADLINE: Final = 600_000
 """Milliseconds in which a stop must have happened, or it is given up."""
-_LOOK_SOON: Final = 5_000
-_LOOK_ANYWAY: Final = 30_000
 
 
 class StopVerb:
@@ -47,7 +54,7 @@ class StopVerb:
             if asks(operation) < MAX_ASKS:
                 return await self._ask(claimed)
             return self._refused(claimed, "STOP_FAILED", "It was asked to stop and kept running")
-        pause = _LOOK_ANYWAY if claimed.seen_since_acted else _LOOK_SOON
+        pause = LOOK_ANYWAY if claimed.seen_since_acted else LOOK_SOON
         return Again(WATCH, now + pause, memory=operation.memory)
 
     async def _ask(self, claimed: Claimed) -> Step:
@@ -58,7 +65,7 @@ class StopVerb:
         now = self._clock.now()
         return Again(
             WATCH,
-            now + _LOOK_SOON,
+            now + LOOK_SOON,
             changes=asked.changes,
             memory=asked.memory,
             attempts=asked.attempts,
@@ -71,6 +78,7 @@ class StopVerb:
             Outcome.FAILED,
             changes=changes,
             error=(code, message),
+            settled_upstream=True,
             announcements=(
                 Announcement(EventType.STOP_REFUSED, {"reason": code, "message": message}),
             ),

@@ -18,8 +18,17 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.domain.operation import Attempt
 from novitai.jobs.waiting import cancel
-from novitai.lifecycle.applying import Applier
-from novitai.lifecycle.diffing import Difference, Missing, Sighting, compare, marked_ids
+from novitai.lifecycle import observing
+from novitai.lifecycle.applying import Applier, Standing
+from novitai.lifecycle.diffing import (
+    Changed,
+    Difference,
+    Missing,
+    Sighting,
+    compare,
+    marked_ids,
+    unmanaged_row,
+)
 from novitai.store import attempts, coordination, instances, operations
 from novitai.store.coordination import LastListing, Unmanaged
 from novitai.store.database import Database
@@ -142,7 +151,8 @@ class Sync:
         if self._began_at is not None and self._clock.monotonic() - self._began_at < pause:
             return False
         last = coordination.last_listing(connection)
-        return last is None or self._clock.now() - last.began_at >= pause * 1000
+        # A time to come is another machine's clock: it must not keep us from listing.
+        return last is None or abs(self._clock.now() - last.began_at) >= pause * 1000
 
     def _take_lease(self, connection: Connection) -> bool:
         now = self._clock.now()
@@ -175,15 +185,14 @@ class Sync:
             lambda connection: self._load(connection, listing)
         )
         difference = compare(listing, tracked, marked, known, unsettled, self._call_timeout)
+        lost = [one.row for one in difference.sightings if await self._settle_sighting(one)]
+        unmanaged = (*difference.unmanaged, *(unmanaged_row(row) for row in lost))
+        # First of all: whoever is woken by what follows is to know that this listing was made.
+        await self._database.write(lambda connection: self._record(connection, listing, unmanaged))
         await self._applier.changed(difference.changed, listing.began_at)
-        await self._applier.missing(difference.missing)
-        for sighting in difference.sightings:
-            await self._settle_sighting(sighting)
+        await self._applier.missing(difference.missing, listing.began_at)
         await self._applier.unseen(difference.unseen, listing.began_at, self._absent_after)
         await self._look_up(difference.missing, listing.began_at)
-        await self._database.write(
-            lambda connection: self._record(connection, listing, difference.unmanaged)
-        )
         return difference
 
     def _load(
@@ -199,37 +208,47 @@ class Sync:
     def _record(
         self, connection: Connection, listing: Listing, unmanaged: Sequence[Unmanaged]
     ) -> None:
-        coordination.replace_unmanaged(connection, unmanaged)
+        newest = coordination.last_listing(connection)
+        if newest is None or newest.began_at <= listing.began_at:
+            coordination.replace_unmanaged(connection, unmanaged)
         coordination.record_listing(
             connection,
             LastListing(listing.began_at, listing.complete, len(listing.instances), len(unmanaged)),
         )
 
-    async def _settle_sighting(self, sighting: Sighting) -> None:
-        if not await self._applier.sighted(sighting):
-            return
-        _log.warning(
-            "deleting a surplus instance",
-            upstream_id=sighting.row.id,
-            instance=sighting.attempt.instance_id,
-        )
+    async def _settle_sighting(self, sighting: Sighting) -> bool:
+        """Adopt or delete what bears our marker; tell whether it is lost to its record."""
+        standing = await self._applier.sighted(sighting)
+        facts = {"upstream_id": sighting.row.id, "instance": sighting.attempt.instance_id}
+        if standing is Standing.LOST:
+            _log.warning("an instance that was proven gone is there again", **facts)
+        if standing is not Standing.SURPLUS:
+            return standing is Standing.LOST
+        _log.warning("deleting a surplus instance", **facts)
         try:
             await self._client.delete(sighting.row.id)
         except Gone:
-            return
+            return False
         except UpstreamError as error:
             # The next listing shows it again, if it still exists.
-            _log.warning("surplus not deleted", upstream_id=sighting.row.id, error=str(error))
-            return
+            _log.warning("surplus not deleted", error=str(error), **facts)
+            return False
         await self._applier.surplus_deleted(sighting)
+        return False
 
     async def _look_up(self, missing: Sequence[Missing], began_at: int) -> None:
         """Ask for rows that stay missing: only a look-up proves that they are gone."""
-        worth = [one for one in missing if one.worth_a_look(began_at)]
+        worth = [one for one in missing if one.worth_a_look(began_at, self._absent_after)]
         for one in worth[:LOOK_UPS_PER_PASS]:
             try:
-                await self._client.instance(one.upstream_id)
+                row = await self._client.instance(one.upstream_id)
             except Gone:
                 await self._applier.gone(one.instance_id, began_at)
             except UpstreamError as error:
+                # One fault is enough: the listing must not wait for the rest.
                 _log.warning("look-up failed", instance=one.instance_id, error=str(error))
+                return
+            else:
+                # The list leaves it out; what the look-up says is as good, and ends the absence.
+                found = Changed(one.instance_id, row, observing.digest(row))
+                await self._applier.changed([found], began_at)

@@ -24,8 +24,9 @@ from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, reveal_once
 from novitai.lifecycle.deliveries import standing, switched_off
-from novitai.lifecycle.delivering import SECRET_PURPOSE, Deliverer, as_try, open_secrets
+from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.messages import SECRET_PURPOSE, as_try, open_secrets
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.paging import read_place, write_place
 from novitai.lifecycle.webhook_secret import fresh_secret

@@ -92,6 +92,19 @@ def of_instance(connection: Connection, instance_id: str) -> list[Attempt]:
     return [from_row(row) for row in rows]
 
 
+def winner(connection: Connection, instance_id: str) -> str | None:
+    """Return the attempt whose purchase counts: the oldest that bought; None where none did.
+
+    Decided under the instance's lock, so that everybody agrees which is surplus.
+    """
+    return connection.execute(
+        select(table.c.id)
+        .where(table.c.instance_id == instance_id, table.c.state == AttemptState.BOUGHT.value)
+        .order_by(table.c.created_at, table.c.id)
+        .limit(1)
+    ).scalar_one_or_none()
+
+
 def unsettled(connection: Connection) -> list[Attempt]:
     """List every attempt of which it is not known if something was bought, oldest first."""
     # Literals, not parameters: only so can SQLite see that its partial index holds these rows.

@@ -24,12 +24,16 @@ _FORGOTTEN_AFTER: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class LastListing:
-    """The last listing of the account. `began_at` in Unix milliseconds."""
+    """The last listing of the account.
+
+    `began_at` and `complete_at`, when the last complete one began, are in Unix milliseconds.
+    """
 
     began_at: int
     complete: bool
     instances: int
     unmanaged: int
+    complete_at: int | None = None
 
 
 def kept_value(connection: Connection, name: str, fresh: str) -> str:
@@ -63,12 +67,14 @@ def release_lease(connection: Connection, name: str, holder: str) -> None:
 
 def record_listing(connection: Connection, listing: LastListing) -> None:
     """Record the last listing; an older one never replaces a newer one."""
-    values = {
+    values: dict[str, object] = {
         "began_at": listing.began_at,
         "complete": listing.complete,
         "instances": listing.instances,
         "unmanaged": listing.unmanaged,
     }
+    if listing.complete:
+        values["complete_at"] = listing.began_at
     connection.execute(
         _insert(connection, listings)
         .values(name=_LAST, **values)
@@ -84,10 +90,14 @@ def last_listing(connection: Connection) -> LastListing | None:
     """Return the last listing; None before the first."""
     row = connection.execute(
         select(
-            listings.c.began_at, listings.c.complete, listings.c.instances, listings.c.unmanaged
+            listings.c.began_at,
+            listings.c.complete,
+            listings.c.instances,
+            listings.c.unmanaged,
+            listings.c.complete_at,
         ).where(listings.c.name == _LAST)
     ).first()
-    return None if row is None else LastListing(row[0], row[1], row[2], row[3])
+    return None if row is None else LastListing(*row)
 
 
 def release_all_leases(connection: Connection) -> None:

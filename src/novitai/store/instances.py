@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import floor
 from typing import Any, Final
 
 import orjson
@@ -214,12 +215,6 @@ def count_in_transition(connection: Connection) -> int:
     ).scalar_one()
 
 
-def count_by_status(connection: Connection) -> dict[InstanceStatus, int]:
-    """Count the instances in each status that occurs."""
-    rows = connection.execute(select(table.c.status, func.count()).group_by(table.c.status))
-    return {InstanceStatus(status): count for status, count in rows}
-
-
 def ready_durations(connection: Connection, product_name: str, limit: int) -> list[int]:
     """List how long the last creations of a product took to be ready, in milliseconds."""
     rows = connection.execute(
@@ -264,7 +259,8 @@ def _conditions(wanted: Filter) -> Sequence[ColumnElement[bool]]:
 
 def to_units(price: float | None) -> int | None:
     """Convert USD to the stored unit of 1/100000 USD."""
-    return None if price is None else round(price * PRICE_UNITS_PER_USD)
+    # Down to the unit, so that a limit is never raised; the tiny part is the float's own error.
+    return None if price is None else floor(price * PRICE_UNITS_PER_USD + 1e-6)
 
 
 def from_row(row: Record) -> Instance:

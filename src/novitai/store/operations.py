@@ -178,11 +178,25 @@ def finish(
     )
 
 
-def cancel(connection: Connection, operation: Operation, *, now: int) -> None:
-    """End an operation from outside; whoever is at a step of it is fenced off."""
-    connection.execute(
+def cancel(
+    connection: Connection, operation: Operation, *, now: int, only_if_idle: bool = False
+) -> bool:
+    """End an operation from outside; whoever is at a step of it is fenced off.
+
+    With `only_if_idle`, nothing happens if somebody has claimed it since it was loaded.
+
+    Returns:
+        Whether it was ended.
+    """
+    conditions = [table.c.id == operation.id, ~table.c.done]
+    if only_if_idle:
+        conditions += [
+            table.c.token == operation.token,
+            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
+        ]
+    ended = connection.execute(
         update(table)
-        .where(table.c.id == operation.id, ~table.c.done)
+        .where(*conditions)
         .values(
             done=True,
             outcome=Outcome.CANCELLED.value,
@@ -192,6 +206,15 @@ def cancel(connection: Connection, operation: Operation, *, now: int) -> None:
             updated_at=now,
         )
     )
+    return ended.rowcount == 1
+
+
+def was_woken(connection: Connection, operation: Operation) -> bool:
+    """Whether there was news for an operation since it was claimed."""
+    wake: int = connection.execute(
+        select(table.c.wake).where(table.c.id == operation.id)
+    ).scalar_one()
+    return wake > operation.wake
 
 
 def release(connection: Connection, operation: Operation, *, next_step_at: int) -> None:

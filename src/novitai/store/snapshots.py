@@ -22,7 +22,7 @@ _OPERATION: Final = (
     operations.c.updated_at,
 )
 _LISTED: Final = (
-    select(listings.c.began_at)
+    select(listings.c.complete_at)
     .where(listings.c.name == "last")
     .scalar_subquery()
     .label("listed_at")
