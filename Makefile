@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format soak bench lock clean
+.PHONY: help setup demo test check format soak fuzz bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ format: setup ## rewrite the sources as the formatter and the linter want them
 
 soak: setup ## drive the lifecycle at random for 50,000 steps (an hour)
 	@TEST_MODEL_EXAMPLES=500 TEST_MODEL_STEPS=100 $(BIN)/pytest -s tests/lifecycle/test_model.py
+
+fuzz: setup ## throw thousands of requests at a live server (minutes)
+	@FUZZ_EXAMPLES=500 $(BIN)/pytest -s tests/fuzz
 
 bench: setup ## run the benchmarks; each is a ratio against a yardstick of the same minute
 	@$(BIN)/python -m benchmarks

@@ -28,6 +28,7 @@ from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.details import Rendered, render
+from novitai.lifecycle.following import Follower
 from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
@@ -240,7 +241,8 @@ class ApiFactory:
         jobs = EmbeddedEngine(database, clock, ids)
         recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
         idempotency = Idempotency(database, clock)
-        return Operating(database, vault, clock, ids, jobs, recorder, idempotency)
+        follower = Follower(clock, ids, jobs)
+        return Operating(database, vault, clock, ids, jobs, recorder, follower, idempotency)
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -53,14 +53,14 @@ class Emulator:
 
     def __init__(self, app: Starlette) -> None:
         self.app = app
-        self._client = httpx2.AsyncClient(
+        self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=app, raise_app_exceptions=False),
             base_url="http://emulator",
         )
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """Call the control side and return its JSON."""
-        response = await self._client.request(method, f"/_emulator/{path}", **options)
+        response = await self.client.request(method, f"/_emulator/{path}", **options)
         assert response.status_code < 400, response.text
         return response.json() if response.content else None
 
@@ -80,7 +80,7 @@ class Emulator:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self.client.aclose()
 
 
 @dataclass

@@ -31,6 +31,7 @@ from novitai.domain.webhook import (
 )
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
+from novitai.jobs.waiting import cancel
 from novitai.lifecycle.delivery_metrics import DeliveryMetrics, Outcome
 from novitai.lifecycle.messages import as_try, body_of, open_secrets
 from novitai.lifecycle.outbox import JOB
@@ -363,9 +364,7 @@ class Deliverer:
         try:
             yield
         finally:
-            keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StoreError):
-                await keeper
+            await cancel(keeper)
 
     async def _renew(self, line: Line) -> None:
         held = True

@@ -8,6 +8,7 @@ observed before the call counts.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from novitai.clock import Clock
@@ -77,9 +78,10 @@ class StartVerb:
             if asks(operation) < MAX_ASKS:
                 return await self._ask(claimed)
             return self._refused("START_FAILED", "It was asked to start and stayed stopped")
-        no_news = self.kind is OperationKind.RESTART and not claimed.changed_since_acted
-        if no_news and not without_effect(claimed, now):
-            return self._wait(claimed)  # what is listed may still be of before
+        claimed = _having_moved(claimed)
+        moved = claimed.operation.memory.get("moved") is True
+        if self.kind is OperationKind.RESTART and not moved and not without_effect(claimed, now):
+            return self._wait(claimed)  # the `running` that is listed may still be of before
         look = await self._rising.look(claimed, give_up_at=self._give_up_at(claimed))
         if isinstance(look, TooLate):
             return self._failed(claimed, "READINESS_TIMEOUT", look.message)
@@ -140,3 +142,13 @@ class StartVerb:
     @staticmethod
     def _give_up_at(claimed: Claimed) -> int:
         return claimed.operation.created_at + READINESS_DEADLINE
+
+
+def _having_moved(claimed: Claimed) -> Claimed:
+    """Remember that the instance has been seen to do something else than run since the call."""
+    seen = read_word(claimed.instance.observed.status)
+    if seen is Observation.RUNNING or not claimed.changed_since_acted:
+        return claimed
+    operation = claimed.operation
+    memory = {**operation.memory, "moved": True}
+    return replace(claimed, operation=replace(operation, memory=memory))

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outages and lags that meet a verb at the worst moment: nothing bills unseen, nothing hangs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from novitai.clock import ManualClock
+from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec, Port
+from novitai.domain.marker import Marker, upstream_name
+from novitai.domain.operation import Attempt, AttemptState, OperationKind
+from novitai.errors import Conflict
+from novitai.lifecycle.caching import Cache
+from novitai.lifecycle.idempotency import Reply
+from novitai.store import attempts, operations
+from novitai.upstream.errors import ServerError
+from tests.lifecycle.conftest import REQUEST, World
+from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
+
+__all__ = ["running", "stopped"]
+
+START, STOP = OperationKind.START, OperationKind.STOP
+RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
+RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED
+BEARER = {"Authorization": "Bearer somebody-else"}
+PATHS = "/gpu-instance/openapi/v1/gpu/instance"
+
+
+async def heal(world: World) -> None:
+    """Take every fault away."""
+    await world.emulator.call("DELETE", "faults")
+
+
+async def directly(world: World, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Call the emulator as somebody else who has the account's key."""
+    response = await world.emulator.client.post(f"{PATHS}/{path}", json=body, headers=BEARER)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def calls(world: World, path: str) -> int:
+    """Count the calls of one path."""
+    counts: dict[str, int] = (await world.emulator.call("GET", "counts"))["counts"]
+    return counts.get(f"POST /gpu/instance/{path}", 0)
+
+
+async def test_a_delete_is_not_over_before_the_instance_was_ever_listed(world: World) -> None:
+    """The list lags and upstream "does not find" it: absence from before proves nothing."""
+    await world.emulator.call("PATCH", "settings", json={"deleteNotFoundSeconds": 60})
+    await fault(world, kind="list", lagSeconds=60)
+    instance_id = await world.create()
+    await world.pass_time(20)
+    await ask(world, DELETE, instance_id)
+    await world.pass_time(30)
+    await heal(world)
+    await world.pass_time(600, step=5)
+    assert await world.status(instance_id) == "terminated"
+    assert not any(row["live"] for row in await world.emulator.ever())
+
+
+async def test_what_was_found_gone_and_is_back_is_shown(world: World, running: str) -> None:
+    """Its record has ended; the instance is told as unmanaged rather than billing unseen."""
+    wanted = (await upstream(world, running))["id"]
+    await fault(world, kind="list", omit=wanted)
+    await fault(world, kind="call", path="/gpu/instance", method="GET", status=404)
+    await world.until_status(running, InstanceStatus.TERMINATED, within=600)
+    await heal(world)
+    await world.pass_time(120)
+    assert [one.upstream_id for one in await world.app.history.unmanaged()] == [wanted]
+    assert (await upstream(world, running))["live"]
+
+
+async def test_a_restart_through_an_outage_comes_to_rest(world: World, running: str) -> None:
+    """Upstream does not take the call: it goes back to running, with the reason."""
+    await fault(world, kind="call", path="/gpu/instance/restart", method="POST", status=503)
+    await ask(world, RESTART, running)
+    await world.pass_time(720, step=5)
+    await heal(world)
+    await world.until_status(running, RUNNING, within=300)
+    assert (await world.view(running))["error"]["code"] == "UPSTREAM_UNAVAILABLE"
+
+
+async def test_an_outage_is_no_reason_to_delete(world: World) -> None:
+    """What ran is stopped when upstream is back, however long that took."""
+    await fault(world, kind="outcome", operation="create", result="neverBoots")
+    instance_id = await world.create()
+    await world.pass_time(500, step=5)
+    await fault(world, kind="call", path="/gpu/instance/stop", method="POST", status=503)
+    await world.until_status(instance_id, FAILED, within=300)
+    await world.pass_time(900, step=5)
+    await heal(world)
+    await world.pass_time(300, step=5)
+    assert (await upstream(world, instance_id))["status"] == "exited"
+    assert await calls(world, "delete") == 0
+
+
+async def test_a_list_that_is_away_is_no_reason_to_delete(world: World, stopped: str) -> None:
+    """Nothing is known of the stop; the user's data are kept."""
+    await fault(world, kind="outcome", operation="start", result="neverBoots")
+    await ask(world, START, stopped)
+    await world.until_status(stopped, FAILED, within=900)
+    await fault(world, kind="call", path="/gpu/instances", status=503)
+    await world.pass_time(900, step=5)
+    assert await calls(world, "delete") == 0
+    assert (await upstream(world, stopped))["live"]
+
+
+async def test_a_reap_does_not_believe_an_old_exit(world: World, stopped: str) -> None:
+    """The list was away during a start that failed: what it said before is not the answer."""
+    await fault(world, kind="call", path="/gpu/instances", status=503)
+    await ask(world, START, stopped)
+    await world.until_status(stopped, FAILED, within=700)
+    await heal(world)
+    await world.pass_time(600, step=5)
+    assert (await upstream(world, stopped))["status"] == "exited"
+
+
+async def test_a_start_from_failed_is_not_judged_by_the_old_error(
+    world: World, stopped: str
+) -> None:
+    """The list still tells of the last failure while the new start is under way."""
+    await fault(world, kind="outcome", operation="start", result="statusError")
+    await ask(world, START, stopped)
+    await world.until_status(stopped, FAILED, within=700)
+    await world.pass_time(120)
+    await heal(world)
+    await fault(world, kind="list", lagSeconds=30)
+    await ask(world, START, stopped)
+    await world.until_status(stopped, RUNNING, within=500)
+
+
+async def test_a_restart_is_not_over_before_it_has_happened(world: World) -> None:
+    """Without ports and with a list that lags, `running` may still be of before."""
+    instance_id = await world.create(replace(REQUEST, template_id="107802"))
+    await world.until_status(instance_id, RUNNING, within=400)
+    await fault(world, kind="list", lagSeconds=20)
+    await world.pass_time(70)
+    await ask(world, RESTART, instance_id)
+    await world.pass_time(10)
+    assert await world.status(instance_id) == "starting"
+    await world.until_status(instance_id, RUNNING, within=400)
+    assert (await upstream(world, instance_id))["status"] == "running"
+    words = await world.events(instance_id)
+    assert words.count("instance.running") == 2
+
+
+async def test_following_cannot_be_cancelled(world: World, stopped: str) -> None:
+    """It is ours: without it an instance would hang between two statuses."""
+    wanted = (await upstream(world, stopped))["id"]
+    await fault(world, kind="outcome", operation="start", result="neverBoots")
+    await directly(world, "start", {"instanceId": wanted})
+    await world.until_status(stopped, InstanceStatus.STARTING, within=300)
+    operation = (await world.view(stopped))["operation"]
+    assert operation["kind"] == "follow"
+    with pytest.raises(Conflict):
+        await world.app.operating.cancel(operation["id"], reply=lambda one: Reply(200, {}, b""))
+    await world.until_status(stopped, FAILED, within=900)
+
+
+async def test_what_was_removed_cannot_be_started(world: World) -> None:
+    """Also while its removed row lingers: 409, and it stays failed."""
+    await world.emulator.call("PATCH", "settings", json={"removedLingerSeconds": 3600})
+    await fault(world, kind="outcome", operation="create", result="statusError")
+    instance_id = await world.create()
+    await world.until_status(instance_id, FAILED, within=600)
+    await world.pass_time(200, step=5)
+    with pytest.raises(Conflict):
+        await ask(world, START, instance_id)
+    assert await world.status(instance_id) == "failed"
+
+
+async def test_of_two_purchases_one_stays(world: World) -> None:
+    """Both attempts have bought and none is adopted yet: the older stays, the other goes."""
+    await world.end()
+    await world.open(work=False)
+    await world.app.jobs.stop(0)
+    instance_id = await world.create(replace(REQUEST, template_id="107802"))
+    operation = await world.app.database.read(lambda c: operations.running(c, instance_id))
+    assert operation is not None
+    bought: list[str] = []
+    for number in range(2):
+        attempt_id = world.app.ids.attempt()
+        name = upstream_name("my_instance", Marker(world.app.installation_id, attempt_id))
+        made = await directly(
+            world,
+            "create",
+            {
+                "name": name,
+                "productId": "gpu-basic.8c32g",
+                "gpuNum": 1,
+                "rootfsSize": 60,
+                "imageUrl": "ubuntu",
+                "kind": "gpu",
+            },
+        )
+        bought.append(made["id"])
+        now = world.clock.now()
+        attempt = Attempt(
+            id=attempt_id,
+            operation_id=operation.id,
+            instance_id=instance_id,
+            upstream_name=name,
+            product_id="gpu-basic.8c32g",
+            cluster_id="us-west-1",
+            region="US-WEST-01",
+            price=1,
+            state=AttemptState.SENT,
+            created_at=now + number,
+            send_by=now + 10_000,
+        )
+
+        def write(connection: Any, attempt: Attempt = attempt, made: Any = made) -> None:
+            attempts.insert(connection, attempt)
+            attempts.settle(connection, attempt.id, AttemptState.BOUGHT, upstream_id=made["id"])
+
+        await world.app.database.write(write)
+    await world.reopen()
+    await world.until_status(instance_id, RUNNING, within=500)
+    assert (await world.view(instance_id))["upstreamId"] == bought[0]
+    assert [row["id"] for row in await world.emulator.ever() if row["live"]] == [bought[0]]
+
+
+async def test_an_exit_during_the_last_probe_is_a_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a result rests on changed while the step ran: it is looked at again."""
+    instance_id = await world.create()
+
+    async def exits_meanwhile(instance: Instance, _spec: LaunchSpec) -> tuple[Port, ...]:
+        change = {"status": "exited"}
+        await world.emulator.call("PATCH", f"instances/{instance.upstream_id}", json=change)
+        await world.clock.advance(0.05)
+        await world.app.sync.once()
+        return ()
+
+    monkeypatch.setattr(world.app.prober, "not_ready", exits_meanwhile)
+    await world.until_status(instance_id, FAILED, within=400)
+    assert (await world.view(instance_id))["error"]["code"] == "INSTANCE_EXITED"
+
+
+async def test_who_names_an_age_gets_no_older_copy() -> None:
+    """A price limit is kept against today's price, or not at all."""
+    clock = ManualClock()
+    cache: Cache[str] = Cache(
+        "products", clock, ttl=30, max_size=5, stale_for=86_400, tolerates=(ServerError,)
+    )
+
+    async def known() -> str:
+        return "yesterday's price"
+
+    async def away() -> str:
+        raise ServerError("away", http_status=503)
+
+    await cache.get("key", known)
+    await clock.advance(20 * 3600)
+    assert await cache.get("key", away) == "yesterday's price"
+    with pytest.raises(ServerError):
+        await cache.get("key", away, max_age=0)
