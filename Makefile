@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Twice the processors: half of what the tests do is waiting for processes and servers.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format soak fuzz bench lock clean
@@ -26,7 +28,7 @@ demo: setup ## one instance from request to running, before your eyes (DEMO_FLAG
 	@$(BIN)/novitai demo $(DEMO_FLAGS)
 
 test: setup ## run all tests (PYTEST_FLAGS=... is handed on)
-	@$(BIN)/pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 check: setup ## lint, format, types, and the walls between the rooms
 	@$(BIN)/ruff check .

@@ -32,7 +32,7 @@ IDLE: dict[OperationKind, dict[InstanceStatus, Verdict]] = {
     },
     K.STOP: {
         S.CREATING: V.NOT_NOW,
-        S.STARTING: V.GO,
+        S.STARTING: V.NOT_NOW,
         S.RUNNING: V.GO,
         S.STOPPING: V.NOT_NOW,
         S.STOPPED: V.ALREADY,
