@@ -260,3 +260,17 @@ async def test_who_names_an_age_gets_no_older_copy() -> None:
     assert await cache.get("key", away) == "yesterday's price"
     with pytest.raises(ServerError):
         await cache.get("key", away, max_age=0)
+
+
+async def test_a_delete_of_what_vanished_unseen_ends(world: World) -> None:
+    """No listing ever held it and upstream does not find it: asking again delays nothing."""
+    await fault(world, kind="list", lagSeconds=90)
+    instance_id = await world.create()
+    await world.pass_time(5)
+    wanted = (await world.view(instance_id))["upstreamId"]
+    await world.emulator.call("POST", f"instances/{wanted}/delete", json={})
+    await world.pass_time(5)
+    await ask(world, DELETE, instance_id)
+    await world.pass_time(60)
+    await heal(world)
+    await world.until_status(instance_id, InstanceStatus.TERMINATED, within=600)

@@ -7,7 +7,6 @@ only not listed yet (docs/upstream.md §1.1, §1.3). So an answer is a hint; the
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -87,10 +86,14 @@ async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: C
         UpstreamError: nothing is known to have come of it; the step is taken again later.
     """
     operation = claimed.operation
-    accepted = operation.memory.get("accepted") is True
-    with contextlib.suppress(upstream.InvalidStateChange, upstream.Gone):
+    accepted, found = was_accepted(operation), True
+    try:
         await call(claimed.instance.upstream_id or "")
         accepted = True
+    except upstream.InvalidStateChange:
+        pass  # It may have worked all the same.
+    except upstream.Gone:
+        found = False
     now = clock.now()
     count = asks(operation) + 1
     memory = {
@@ -100,4 +103,5 @@ async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: C
         "accepted": accepted,
         "stumbles": 0,
     }
-    return Asked({"acted_at": now}, memory, count)
+    # What was not found was not acted upon: its absence from listings goes on counting.
+    return Asked({"acted_at": now} if found else {}, memory, count)
