@@ -220,6 +220,7 @@ async def test_of_two_purchases_one_stays(world: World) -> None:
         await world.app.database.write(write)
     await world.reopen()
     await world.until_status(instance_id, RUNNING, within=500)
+    await world.pass_time(60)
     assert (await world.view(instance_id))["upstreamId"] == bought[0]
     assert [row["id"] for row in await world.emulator.ever() if row["live"]] == [bought[0]]
 

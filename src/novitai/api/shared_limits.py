@@ -51,21 +51,24 @@ _log = structlog.get_logger(__name__)
 class SharedStore:
     """The connections to Redis, and whether it answers."""
 
-    def __init__(self, url: str, prefix: str, clock: Clock) -> None:
+    def __init__(
+        self, url: str, prefix: str, clock: Clock, *, answer_within: float = _ANSWER_WITHIN
+    ) -> None:
         """Prepare; nothing is connected before the first call.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`.
             prefix: Begins the name of every bucket: the same in all processes that share them.
             clock: Says when to try again.
+            answer_within: Seconds after which Redis counts as away.
         """
         # Bounded and blocking: the default pool opens without end and then raises.
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=_ANSWER_WITHIN,
-            socket_timeout=_ANSWER_WITHIN,
-            socket_connect_timeout=_ANSWER_WITHIN,
+            timeout=answer_within,
+            socket_timeout=answer_within,
+            socket_connect_timeout=answer_within,
             # Once, at once: an idle connection may have been closed by the other side.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
@@ -73,6 +76,7 @@ class SharedStore:
         self._script = self._redis.register_script(_TAKE)
         self._prefix = prefix
         self._clock = clock
+        self._answer_within = answer_within
         self._away = False
         self._try_at = 0.0
         self.fallbacks = 0
@@ -92,7 +96,7 @@ class SharedStore:
             # One call tries; the others go on without.
             self._try_at = now + RETRY_SECONDS
         try:
-            async with asyncio.timeout(2 * _ANSWER_WITHIN):
+            async with asyncio.timeout(2 * self._answer_within):
                 found = await self._script(
                     keys=[bucket], args=[quota.interval * 1_000_000, quota.capacity]
                 )
