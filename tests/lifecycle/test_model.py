@@ -346,6 +346,8 @@ SETTINGS = settings(
     print_blob=True,
     phases=(Phase.generate,),  # a life takes seconds: it is told as it was found, not shrunk
     database=None,
+    # The same lives each time in `make test`, other ones each time in `make soak`.
+    derandomize="TEST_MODEL_EXAMPLES" not in os.environ,
 )
 
 
