@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -35,12 +38,14 @@ from hypothesis.stateful import (
 
 from novitai.clock import ManualClock
 from novitai.domain.event import Event, of_status
-from novitai.domain.instance import TRANSITIONS, Instance, InstanceStatus
+from novitai.domain.instance import TRANSITIONS, BillingMode, Instance, InstanceStatus
 from novitai.domain.marker import read_marker
 from novitai.domain.operation import OperationKind
+from novitai.domain.requests import CreateRequest
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
 from novitai.lifecycle.idempotency import Reply
+from novitai.settings import FailedInstancePolicy
 from novitai.store import attempts, events, instances, operations
 from tests.lifecycle.conftest import REQUEST, Emulator, World, settings_for
 
@@ -74,6 +79,7 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "call", "path": "/gpu/instance/delete", "status": 404, "when": "before", "times": 1},
     {"kind": "call", "path": "/gpu/instances", "body": "malformed", "times": 2},
     {"kind": "call", "path": "/gpu/instances", "status": 503, "times": 3},
+    {"kind": "call", "path": "/gpu/instance", "status": 404, "times": 3},
     {"kind": "call", "path": "*", "status": 401, "times": 2},
     {"kind": "list", "lagSeconds": LONGEST_LAG, "times": 10},
     {"kind": "list", "omit": "*", "times": 2},
@@ -86,12 +92,46 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "capacity", "product": "gpu-basic.8c32g", "times": 1},
 ]
 
+OUTAGES: list[dict[str, Any]] = [
+    *(
+        {"kind": "call", "path": f"/gpu/instance/{verb}", **how}
+        for verb in ("create", "start", "stop", "restart", "delete")
+        for how in ({"status": 503}, {"drop": True, "when": "after"})
+    ),
+    {"kind": "call", "path": "/gpu/instances", "status": 503},
+    {"kind": "call", "path": "/gpu/instance", "status": 404},
+    {"kind": "call", "path": "/gpu/instance", "status": 503},
+    {"kind": "call", "path": "*", "drop": True},
+    {"kind": "capacity", "operations": ["start"]},
+]
+"""What goes on until it is healed."""
+
+HABITS: dict[str, list[Any]] = {
+    "deleteNotFoundSeconds": [0, 0, 20, 120],
+    "removedLingerSeconds": [0, 0, 600],
+    "lifecycleReply": ["object", "state", "empty"],
+    "notFoundStatus": [400, 404],
+}
+"""How upstream is in one life (`PATCH /_emulator/settings`)."""
+
+TEMPLATES = ["tmpl-12345", "107802"]
+"""One with ports of both kinds, one with none."""
+
 steps_taken = 0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _template(_sqlite_template: Path) -> None:
     LifecycleMachine.template = _sqlite_template
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quietly() -> Iterator[None]:
+    """Log nothing: the log of fifty thousand steps under faults is read by nobody."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -126,8 +166,11 @@ class LifecycleMachine(RuleBasedStateMachine):
         )
         self.lifespan = app.router.lifespan_context(app)
         await self.lifespan.__aenter__()
-        chosen = settings_for(f"sqlite:///{path}", self.folder)
+        habits = {name: self.random.choice(choices) for name, choices in HABITS.items()}
+        self.policy = self.random.choice(list(FailedInstancePolicy))
+        chosen = settings_for(f"sqlite:///{path}", self.folder, failed_instance_policy=self.policy)
         self.world = World(chosen, clock, Emulator(app), seed=seed, sweep_interval=15)
+        await self.world.emulator.call("PATCH", "settings", json=habits)
         await self.world.emulator.call("POST", "seed", json={"count": 3, "namePrefix": "theirs"})
         self.foreign = await self._foreign()
         await self.world.open()
@@ -136,13 +179,19 @@ class LifecycleMachine(RuleBasedStateMachine):
         rows = [row for row in await self.world.emulator.ever() if "theirs" in row["name"]]
         return sorted((r["id"], r["name"], r["status"], r["starts"], r["live"]) for r in rows)
 
-    @rule()
-    def create(self) -> None:
+    @rule(template=st.sampled_from(TEMPLATES), mode=st.sampled_from(BillingMode))
+    def create(self, template: str, mode: BillingMode) -> None:
         """Ask for an instance; a refusal is an answer."""
-        self.run(self._guarded(self._create))
+        request = replace(
+            REQUEST,
+            name=f"box-{len(self.ids)}",
+            template_id=template,
+            billing_mode=mode,
+            region_fallback=True,
+        )
+        self.run(self._guarded(lambda: self._create(request)))
 
-    async def _create(self) -> None:
-        request = replace(REQUEST, name=f"box-{len(self.ids)}", region_fallback=True)
+    async def _create(self, request: CreateRequest) -> None:
         creating = asyncio.create_task(self.world.create(request))
         while not creating.done():
             await self.world.pass_time(1)
@@ -199,26 +248,56 @@ class LifecycleMachine(RuleBasedStateMachine):
             given = {**given, word: self.random.choice(alive)}
         await self.world.emulator.call("POST", "faults", json=given)
 
+    @rule(given=st.sampled_from(OUTAGES))
+    def fail_for_long(self, given: dict[str, Any]) -> None:
+        """Have something of upstream's fail until it is healed."""
+        self.run(self._break(given))
+
+    @rule(which=st.integers(0, 20), status=st.sampled_from(["migrating", "freezing", "toStop"]))
+    def hold(self, which: int, status: str) -> None:
+        """Have one of our instances stay in a status until it is healed."""
+        self.run(self._hold(which, status))
+
+    async def _hold(self, which: int, status: str) -> None:
+        ours = await self._ours()
+        if ours:
+            row = ours[which % len(ours)]
+            held = {"status": status}
+            await self.world.emulator.call("POST", f"instances/{row['id']}/hold", json=held)
+
     @rule()
     def heal(self) -> None:
         """Take every fault away."""
-        self.run(self.world.emulator.call("DELETE", "faults"))
+        self.run(self._heal())
 
-    @rule(act=st.sampled_from(["stop", "delete", "run"]), which=st.integers(0, 20))
+    async def _heal(self) -> None:
+        await self.world.emulator.call("DELETE", "faults")
+        for row in await self._ours():
+            if row["held"]:
+                free = {"status": None}
+                await self.world.emulator.call("POST", f"instances/{row['id']}/hold", json=free)
+
+    async def _ours(self) -> list[dict[str, Any]]:
+        return [
+            row
+            for row in await self.world.emulator.ever()
+            if row["live"] and "theirs" not in row["name"]
+        ]
+
+    @rule(act=st.sampled_from(["stop", "delete", "run", "reclaim"]), which=st.integers(0, 20))
     def meddle(self, act: str, which: int) -> None:
         """Change one of our instances behind our back."""
         self.run(self._meddle(act, which))
 
     async def _meddle(self, act: str, which: int) -> None:
-        ours = [
-            row
-            for row in await self.world.emulator.ever()
-            if row["live"] and "theirs" not in row["name"]
-        ]
+        ours = await self._ours()
         if not ours:
             return
         row = ours[which % len(ours)]
-        if act != "run":
+        if act == "reclaim":
+            if row["billingMode"] == "spot" and row["status"] == "running":
+                await self.world.emulator.call("POST", f"instances/{row['id']}/reclaim", json={})
+        elif act != "run":
             await self.world.emulator.call("POST", f"instances/{row['id']}/{act}", json={})
         elif row["status"] == "exited" and await self._is_stopped(row["id"]):
             await self.world.emulator.call(
@@ -293,7 +372,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _come_to_rest(self) -> None:
         world = self.world
         try:
-            await world.emulator.call("DELETE", "faults")
+            await self._heal()
             await world.until(self._at_rest, within=7200, step=5)
             await self._check()
             await self._agree()
@@ -313,23 +392,34 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _agree(self) -> None:
         await self.world.pass_time(400, step=5)
         rows = {row["id"]: row for row in await self.world.emulator.ever()}
+        owned: set[str] = set()
         for instance_id in self.ids:
-            view = await self.world.view(instance_id)
-            row = rows.get(view.get("upstreamId", ""))
-            alive = row is not None and row["live"]
-            if view["status"] == "running":
-                assert row is not None
-                assert row["status"] == "running", view
-            elif view["status"] == "stopped":
-                assert row is not None
-                assert row["status"] == "exited", view
-            elif view["status"] == "terminated":
-                assert not alive, view
-            else:
-                assert view["status"] == "failed", view
-                assert row is None or row["status"] in {"exited", "removed"}, (view, row)
+            instance = await self.world.app.database.read(
+                partial(instances.load, instance_id=instance_id)
+            )
+            assert instance is not None
+            owned.add(instance.upstream_id or "")
+            row = rows.get(instance.upstream_id or "")
+            status = row["status"] if row is not None and row["live"] else None
+            wanted = self._wanted(instance)
+            assert wanted is None or status in wanted, (instance, row)
+        adrift = [row for row in await self._ours() if row["id"] not in owned]
+        assert not adrift, "live, ours, and no record has it"
         for operation_id in self.acknowledged:
             assert (await self.world.app.history.operation(operation_id)).done
+
+    def _wanted(self, instance: Instance) -> set[str | None] | None:
+        """Tell what upstream may show of a record at rest; None if nothing can be said."""
+        if instance.status is InstanceStatus.RUNNING:
+            return {"running"}
+        if instance.status is InstanceStatus.STOPPED:
+            return {"exited"}
+        if instance.status is InstanceStatus.TERMINATED:
+            # What was proven gone and came back is told among the unmanaged, and not touched.
+            return None if instance.observed.gone else {None}
+        assert instance.status is InstanceStatus.FAILED, instance
+        keeps = self.policy is FailedInstancePolicy.KEEP
+        return None if keeps else {"exited", None}
 
     async def _guarded(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
