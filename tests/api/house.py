@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 from sqlalchemy import Connection
+from starlette.types import ASGIApp
 
 from novitai.app import Application
 from novitai.clock import ManualClock
@@ -40,6 +41,7 @@ class Http:
     app: Application
     client: httpx2.AsyncClient
     keys: Mapping[Scope, str]
+    gateway: ASGIApp
 
     @classmethod
     async def open(cls, app: Application) -> Http:
@@ -48,8 +50,10 @@ class Http:
         for scope in Scope:
             made = await app.keys.create(KeyRequest(f"the {scope} key", frozenset({scope})))
             keys[scope] = made.text
-        transport = httpx2.ASGITransport(app=app.api(), client=("127.0.0.1", 50000))
-        return cls(app, httpx2.AsyncClient(transport=transport, base_url="http://novitai"), keys)
+        gateway = app.api()
+        transport = httpx2.ASGITransport(app=gateway, client=("127.0.0.1", 50000))
+        client = httpx2.AsyncClient(transport=transport, base_url="http://novitai")
+        return cls(app, client, keys, gateway)
 
     async def call(
         self,
@@ -80,14 +84,14 @@ class Http:
 class House(Http):
     """An application that accepts and reads; nothing is carried out."""
 
-    clock: ManualClock = None  # type: ignore[assignment]  # set by `over`
+    clock: ManualClock
     count: int = 0
 
     @classmethod
     async def over(cls, app: Application, clock: ManualClock) -> House:
         """Make keys and a client."""
         http = await Http.open(app)
-        return cls(http.app, http.client, http.keys, clock)
+        return cls(http.app, http.client, http.keys, http.gateway, clock)
 
     async def have(
         self, status: InstanceStatus = InstanceStatus.RUNNING, *, bought: bool = True, **more: Any

@@ -12,7 +12,7 @@ from novitai.ids import Ids
 from tests.api.conftest import CREATE, Api, ApiFactory
 
 # One that is the same in every process that collects these tests.
-UNKNOWN = make_key(Ids(random.Random(1)))  # noqa: S311
+UNKNOWN = make_key(Ids(random.Random(1)))
 
 ROUTES = [
     ("GET", "/api/instances", Scope.READ),

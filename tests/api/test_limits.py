@@ -57,7 +57,7 @@ def test_a_hundred_come_back_each_minute() -> None:
 @given(seed=st.integers())
 def test_no_stretch_of_time_allows_more_than_was_promised(seed: int) -> None:
     """In any window: no more than the capacity and what came back meanwhile."""
-    source = random.Random(seed)  # noqa: S311  # a foretellable rhythm is wanted
+    source = random.Random(seed)
     clock = SteppedClock()
     buckets = Buckets(Quota(5, 60), clock)
     times = []

@@ -21,7 +21,7 @@ from novitai.domain.operation import OperationKind
 from novitai.domain.status import Observation, derive, read_word
 from tests.domain.making import AT, an_instance
 
-S, K, O = InstanceStatus, OperationKind, Observation  # noqa: E741  # short names of three enums
+S, K, O = InstanceStatus, OperationKind, Observation  # noqa: E741 - short names of three enums
 
 WORDS: dict[str, tuple[Observation, InstanceStatus | None, InstanceStatus | None]] = {
     # word: its meaning, the status during the create, the status when nothing runs

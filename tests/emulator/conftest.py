@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -40,9 +40,9 @@ class Client:
     emulator: Emulator
     time: ManualTime = field(default_factory=ManualTime)
 
-    async def raw(self, method: str, path: str, **more: object) -> httpx2.Response:
+    async def raw(self, method: str, path: str, **more: Any) -> httpx2.Response:
         base = "" if path.startswith(("/openapi", "/_")) else GPU
-        return await self.http.request(method, base + path, **more)  # type: ignore[arg-type]
+        return await self.http.request(method, base + path, **more)
 
     async def get(self, path: str, **params: str | int) -> Json:
         response = await self.raw("GET", path, params=params)

@@ -24,7 +24,7 @@ CREATE: Json = {
 
 def struck(trigger: Trigger, calls: int = 12) -> list[int]:
     """The numbers of the calls that a trigger strikes."""
-    rng, fired, numbers = random.Random(1), 0, []  # noqa: S311
+    rng, fired, numbers = random.Random(1), 0, []
     for number in range(1, calls + 1):
         if trigger.fires(number, fired, rng):
             fired += 1

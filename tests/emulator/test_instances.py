@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from .conftest import Client
+from .conftest import Client, Json
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,8 @@ async def test_edit_replaces_ports_and_grows_the_disk(client: Client) -> None:
     )
     shown = await client.instance(instance_id)
     assert shown["rootfsSize"] == 80
-    assert [mapping["port"] for mapping in shown["portMappings"]] == [81]  # type: ignore[attr-defined]
+    mappings = cast("list[Json]", shown["portMappings"])
+    assert [mapping["port"] for mapping in mappings] == [81]
 
 
 async def test_the_monthly_calls(client: Client) -> None:

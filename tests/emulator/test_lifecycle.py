@@ -107,7 +107,7 @@ def test_operations_take_as_long_as_promised(
     way: tuple[str, ...], least: float, most: float
 ) -> None:
     """At speed 1: create 60-240 s, start 30-180 s, stop and restart at most 60 s."""
-    delays, rng = Delays(), random.Random(3)  # noqa: S311
+    delays, rng = Delays(), random.Random(3)
     for _ in range(200):
         assert least <= sum(delays.draw(rng, name) for name in way) <= most
 

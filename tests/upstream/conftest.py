@@ -50,6 +50,8 @@ class RawServer:
     connections: int = 0
     url: str = ""
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _connected: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def posts(self) -> int:
         """Count the POSTs that began to arrive."""
@@ -111,13 +113,11 @@ class RawServer:
 
     async def until_connected(self) -> None:
         """Wait until somebody is connected."""
-        while not self.connections:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await self._connected.wait()
 
     async def until_asked(self) -> None:
         """Wait until a request has arrived."""
-        while not self.received:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await self._asked.wait()
 
     async def drop_idle(self) -> None:
         """Close every connection from this side and let the other side's kernel learn of it."""
@@ -130,10 +130,12 @@ class RawServer:
         self.connections += 1
         number = self.connections
         self._writers.add(writer)
+        self._connected.set()
         try:
             while not writer.is_closing():
                 request = await self._read(reader, number)
                 self.received.append(request)
+                self._asked.set()
                 step = self.steps[min(len(self.received), len(self.steps)) - 1]
                 await step(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -167,7 +169,7 @@ async def raw() -> AsyncIterator[RawServer]:
 @pytest.fixture
 def ids() -> Ids:
     """Randomness that is the same each time."""
-    return Ids(random.Random(7))  # noqa: S311
+    return Ids(random.Random(7))
 
 
 @dataclass(slots=True)

@@ -7,11 +7,12 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from novitai.api import docs_page, documentation, errors
+from novitai.api import docs_page, errors
 from novitai.api.auth import Guard
 from novitai.api.caches import CacheRoutes
 from novitai.api.catalogue import CatalogueRoutes
 from novitai.api.deliveries import DeliveryRoutes
+from novitai.api.documentation import Documented
 from novitai.api.health import HealthRoutes
 from novitai.api.history import HistoryRoutes
 from novitai.api.instances import InstanceRoutes
@@ -46,7 +47,7 @@ def create_api(services: Services, *, extra: tuple[Operation, ...] = ()) -> Gate
 
 def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> FastAPI:
     """Build what stands within the middleware: the routes and their document."""
-    app = FastAPI(
+    app = Documented(
         title="novitai",
         version=version("novitai"),
         openapi_url=None,
@@ -55,7 +56,6 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
         redirect_slashes=False,
     )
     errors.install(app, services.clock)
-    documentation.install(app)
     guard = Guard(
         services.keys,
         calls=_limiter(services, "calls", services.quota),

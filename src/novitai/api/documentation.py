@@ -95,23 +95,22 @@ def document_answers(
     return documented
 
 
-def install(app: FastAPI) -> None:
-    """Have the application give the completed document."""
+class Documented(FastAPI):
+    """An application that gives the completed document."""
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _complete(
+    def openapi(self) -> dict[str, Any]:
+        """Write the document, the first time that it is asked for."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _complete(
                 get_openapi(
-                    title=app.title,
-                    version=app.version,
+                    title=self.title,
+                    version=self.version,
                     description=(_about or "").strip(),
-                    routes=app.routes,
+                    routes=self.routes,
                     tags=[{"name": name, "description": text} for name, text in TAGS],
                 )
             )
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+        return self.openapi_schema
 
 
 def _error_answer(status: int, examples: Sequence[ApiError]) -> dict[str, Any]:

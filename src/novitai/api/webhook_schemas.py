@@ -15,7 +15,9 @@ from novitai.domain.validation import MAX_URL
 from novitai.domain.webhook import TOLD, DeliveryStatus, OffReason
 from novitai.domain.webhook_requests import MAX_DESCRIPTION
 
-ToldType = StrEnum("ToldType", {one.name: one.value for one in TOLD})  # type: ignore[misc]
+ToldType = StrEnum(  # type: ignore[misc]  # mypy wants the members written out
+    "ToldType", {one.name: one.value for one in TOLD}
+)
 ToldType.__doc__ = "What webhooks are told."
 
 _ALL: Final = "Which events it is told; an empty list means all of them"

@@ -19,7 +19,7 @@ class ConnectionDropped(ConnectionResetError):
 class DroppableProtocol(H11Protocol):
     """HTTP/1.1 that lets the application reach the connection it is called on."""
 
-    def connection_made(  # type: ignore[override]
+    def connection_made(  # type: ignore[override]  # uvicorn's takes this kind of transport too
         self, transport: asyncio.Transport
     ) -> None:
         """Show the transport to the application, in the request's state."""

@@ -133,7 +133,7 @@ def _url(host: str, listening: socket.socket) -> str:
 
 def _reachable_url(host: str, listening: socket.socket) -> str | None:
     """The base of port mappings; on a wildcard address only the caller knows it."""
-    return None if host in {"", "0.0.0.0", "::"} else _url(host, listening)  # noqa: S104
+    return None if host in {"", "0.0.0.0", "::"} else _url(host, listening)  # noqa: S104 - compared, not bound
 
 
 def _raise_socket_limit() -> None:

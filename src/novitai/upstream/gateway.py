@@ -202,8 +202,7 @@ class Gateway:
             raise
 
     def _tell(self, operation: Operation, outcome: Outcome, seconds: float) -> None:
-        # A defect in somebody's metrics must not cost us the id of an instance just bought.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # a defect in metrics must not lose what was bought
             self._observer(operation.label, outcome, seconds)
 
 

@@ -232,9 +232,11 @@ def _template_ports(value: Json) -> tuple[Port, ...]:
     found: list[Port] = []
     for group in objects(value):
         numbers = group.get("ports", group.get("port"))
-        for item in numbers if type(numbers) is list else [numbers]:
-            if (number := _port(item)) is not None:
-                found.append(Port(port=number, type=text(group.get("type"))))  # noqa: PERF401
+        found += [
+            Port(port=number, type=text(group.get("type")))
+            for item in (numbers if type(numbers) is list else [numbers])
+            if (number := _port(item)) is not None
+        ]
     return tuple(found)
 
 
