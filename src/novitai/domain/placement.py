@@ -81,6 +81,12 @@ def is_named(offer: Offer, product_name: str) -> bool:
     return wanted in {offer.product_name.casefold(), offer.product_id.casefold()}
 
 
+def spelling(offer: Offer, product_name: str) -> str:
+    """Write a product's name or id, whichever was asked for, as the offer does."""
+    by_name = product_name.casefold() == offer.product_name.casefold()
+    return offer.product_name if by_name else offer.product_id
+
+
 def place(offers: Sequence[Offer], wish: Wish) -> Placement:
     """Find the offers that fit.
 

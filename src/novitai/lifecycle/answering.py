@@ -25,8 +25,6 @@ async def answer_once(
     reply: Callable[[T], Reply],
     key: IdempotencyKey | None,
     deadline: int | None,
-    *,
-    before: Callable[[], Awaitable[None]] | None = None,
 ) -> Reply:
     """Act and remember the answer in one commit, or give the answer of the first time.
 
@@ -37,8 +35,6 @@ async def answer_once(
         reply: Renders the answer.
         key: The client's key, if it gave one.
         deadline: Unix milliseconds after which nothing may be committed.
-        before: What has to be done before the commit, and not for a request that was answered; it
-            may be done twice if the process ends in between.
 
     Raises:
         Conflict: the first request with the key is still running.
@@ -46,17 +42,36 @@ async def answer_once(
         RequestTimeout: the deadline passed; nothing was done.
     """
 
-    def write(connection: Connection) -> Reply:
-        answer = reply(act(connection))
-        idempotency.remember(connection, key, answer)
-        return answer
+    async def prepare() -> Callable[[Connection], T]:
+        return act
 
+    return await prepare_once(database, idempotency, prepare, reply, key, deadline)
+
+
+async def prepare_once(
+    database: Database,
+    idempotency: Idempotency,
+    prepare: Callable[[], Awaitable[Callable[[Connection], T]]],
+    reply: Callable[[T], Reply],
+    key: IdempotencyKey | None,
+    deadline: int | None,
+) -> Reply:
+    """Do as `answer_once` does, where something comes before the commit.
+
+    `prepare` returns what is done in the commit. It is not run for a request that was answered,
+    and may be run twice if the process ends before the commit.
+    """
     async with idempotency.at_work(key):
         answered = await idempotency.answered(key)
         if answered is not None:
             return answered
-        if before is not None:
-            await before()
+        act = await prepare()
+
+        def write(connection: Connection) -> Reply:
+            answer = reply(act(connection))
+            idempotency.remember(connection, key, answer)
+            return answer
+
         try:
             return await database.write(write, deadline=deadline)
         except AlreadyAnswered:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -16,11 +16,12 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.operation import Operation, OperationKind
-from novitai.domain.placement import Wish
+from novitai.domain.placement import Wish, spelling
 from novitai.domain.product import DEFAULT_REGION
 from novitai.domain.requests import CreateRequest
 from novitai.domain.view import View, view
 from novitai.errors import (
+    ApiError,
     Conflict,
     FieldError,
     UpstreamTimeout,
@@ -29,11 +30,12 @@ from novitai.errors import (
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import launch
+from novitai.lifecycle.answering import prepare_once
 from novitai.lifecycle.blame import to_client
 from novitai.lifecycle.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
-from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.paging import read_place, write_place
 from novitai.lifecycle.recording import Recorder
 from novitai.store import coordination, instances, operations, snapshots
@@ -141,33 +143,16 @@ class Instances:
             UpstreamUnavailable: the catalogue was needed and could not be read.
             RequestTimeout: the deadline passed; nothing was done.
         """
-        async with self._idempotency.at_work(idempotency):
-            answered = await self._idempotency.answered(idempotency)
-            if answered is not None:
-                return answered
-            region, spec = await self._resolve(request, deadline)
-            estimate = await self._database.read(
-                lambda connection: _estimate(connection, request.product_name)
-            )
-            instance, operation = self._make(request, region)
-            answer = reply(Created(instance.id, instance.created_at + estimate))
+
+        async def resolve() -> Callable[[Connection], Created]:
+            placed, spec = await self._resolve(request, deadline)
+            instance, operation = self._make(placed)
             sealed = launch.seal(self._vault, spec)
-            commit = partial(
-                self._commit,
-                instance=instance,
-                operation=operation,
-                sealed=sealed,
-                idempotency=idempotency,
-                answer=answer,
-            )
-            try:
-                await self._database.write(commit, deadline=deadline)
-            except AlreadyAnswered:
-                rival = await self._idempotency.answered(idempotency)
-                if rival is None:
-                    raise
-                return rival
-            return answer
+            return partial(self._commit, instance=instance, operation=operation, sealed=sealed)
+
+        return await prepare_once(
+            self._database, self._idempotency, resolve, reply, idempotency, deadline
+        )
 
     async def get(self, instance_id: str) -> Shown:
         """Show an instance from our own record.
@@ -217,19 +202,19 @@ class Instances:
 
     async def _resolve(
         self, request: CreateRequest, deadline: int | None
-    ) -> tuple[str, LaunchSpec]:
+    ) -> tuple[CreateRequest, LaunchSpec]:
         """Check the request against the catalogue; all that is wrong is told at once."""
         seconds = _CATALOGUE_SECONDS
         if deadline is not None:
             left = (deadline - self._clock.now() - _ANSWER_WITHIN) / 1000
             seconds = max(0.0, min(seconds, left))
-        refusals: list[ValidationFailed] = []
-        region = template = None
+        refusals: list[ApiError] = []
+        placed = template = None
         try:
             async with asyncio.timeout(seconds):
                 try:
-                    region = await self._place(request)
-                except ValidationFailed as refusal:
+                    placed = await self._place(request)
+                except ApiError as refusal:
                     refusals.append(refusal)
                 try:
                     template = await self._catalogue.template(request.template_id)
@@ -239,14 +224,16 @@ class Instances:
             raise UpstreamTimeout("Novita did not answer in time") from None
         except UpstreamError as error:
             raise to_client(error) from error
-        if region is None or template is None:
+        if placed is None or template is None:
             raise _joined(refusals)
-        return region, launch.resolve(template, request)
+        return placed, launch.resolve(template, request)
 
-    async def _place(self, request: CreateRequest) -> str:
-        """Make sure that something fits now; return the wanted region's exact code."""
+    async def _place(self, request: CreateRequest) -> CreateRequest:
+        """Make sure that something fits now; return the request with names spelt as Novita does."""
+        # Other regions may follow when asked for, or when no region was named at all.
+        falls_back = request.region_fallback or request.region is None
         regions = await self._catalogue.allowed_regions(
-            request.region or DEFAULT_REGION, fallback=_falls_back(request)
+            request.region or DEFAULT_REGION, fallback=falls_back
         )
         wish = Wish(
             product_name=request.product_name,
@@ -273,9 +260,10 @@ class Instances:
                 code="NO_CAPACITY",
                 details=[rejection.details() for rejection in placement.rejections],
             )
-        return regions[0]
+        spelt = spelling(placement.candidates[0].offer, request.product_name)
+        return replace(request, region=regions[0], product_name=spelt, region_fallback=falls_back)
 
-    def _make(self, request: CreateRequest, region: str) -> tuple[Instance, Operation]:
+    def _make(self, request: CreateRequest) -> tuple[Instance, Operation]:
         now = self._clock.now()
         instance = Instance(
             id=self._ids.instance(now),
@@ -285,11 +273,11 @@ class Instances:
             template_id=request.template_id,
             gpu_num=request.gpu_num,
             rootfs_size=request.rootfs_size,
-            region=region,
+            region=request.region or DEFAULT_REGION,
             billing_mode=request.billing_mode,
             created_at=now,
             updated_at=now,
-            region_fallback=_falls_back(request),
+            region_fallback=request.region_fallback,
             max_hourly_price=request.max_hourly_price,
             webhook_url=request.webhook_url,
         )
@@ -306,36 +294,26 @@ class Instances:
         return instance, operation
 
     def _commit(
-        self,
-        connection: Connection,
-        instance: Instance,
-        operation: Operation,
-        sealed: bytes,
-        idempotency: IdempotencyKey | None,
-        answer: Reply,
-    ) -> None:
-        self._idempotency.remember(connection, idempotency, answer)
+        self, connection: Connection, instance: Instance, operation: Operation, sealed: bytes
+    ) -> Created:
         instances.insert(connection, instance, sealed)
         operations.insert(connection, operation)
         self._recorder.append(connection, instance, operation, EventType.CREATED)
         self._jobs.nudge(connection, operation.kind.job, operation.id)
+        return Created(instance.id, instance.created_at + _estimate(connection, instance))
 
 
-def _falls_back(request: CreateRequest) -> bool:
-    """Whether other regions may follow: when asked for, or when no region was named at all."""
-    return request.region_fallback or request.region is None
-
-
-def _estimate(connection: Connection, product_name: str) -> int:
+def _estimate(connection: Connection, instance: Instance) -> int:
     """Expect the median of the product's last creations, in milliseconds."""
-    durations = instances.ready_durations(connection, product_name, ESTIMATE_FROM)
+    durations = instances.ready_durations(connection, instance.product_name, ESTIMATE_FROM)
     return int(statistics.median(durations)) if durations else ESTIMATE_UNKNOWN
 
 
-def _joined(refusals: Sequence[ValidationFailed]) -> ValidationFailed:
+def _joined(refusals: Sequence[ApiError]) -> ApiError:
     """Make one refusal of several, as validation does: one wrong field keeps its own code."""
-    if len(refusals) == 1:
-        return refusals[0]
-    details = [one for refusal in refusals for one in refusal.details or ()]
+    wrong = [one for one in refusals if isinstance(one, ValidationFailed)]
+    if len(wrong) <= 1:
+        return (wrong or refusals)[0]
+    details = [one for refusal in wrong for one in refusal.details or ()]
     fields = [one for one in details if isinstance(one, FieldError)]
     return ValidationFailed("Validation failed", details=fields)

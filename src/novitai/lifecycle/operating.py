@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import orjson
 from sqlalchemy import Connection
@@ -17,14 +17,15 @@ from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.verbs import Verdict, judge
 from novitai.domain.view import View, view
-from novitai.errors import ApiError, Conflict, NotFound
+from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
+from novitai.lifecycle.answering import answer_once
 from novitai.lifecycle.asking import as_before, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
 from novitai.lifecycle.following import Follower
-from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.reap import NO_ERROR
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.start import ASK
@@ -32,13 +33,18 @@ from novitai.store import attempts, instances, operations
 from novitai.store.database import Database
 from novitai.store.vault import Vault
 
-T = TypeVar("T")
-
 _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
     OperationKind.START: ASK,
     OperationKind.RESTART: ASK,
     OperationKind.STOP: ASK,
     OperationKind.DELETE: FIND_OUT,
+}
+
+
+_WHY_SKIPPED: Final[Mapping[Verdict, str]] = {
+    Verdict.ALREADY: "ALREADY_STOPPED",
+    Verdict.BUSY: "OPERATION_IN_PROGRESS",
+    Verdict.NOT_NOW: "INVALID_STATE",
 }
 
 
@@ -118,7 +124,9 @@ class Operating:
             RequestTimeout: the deadline passed; nothing was done.
         """
         accept = partial(self._accept, kind=kind, instance_id=instance_id)
-        return await self._once(accept, reply, idempotency, deadline)
+        return await answer_once(
+            self._database, self._idempotency, accept, reply, idempotency, deadline
+        )
 
     async def ask_by_name(
         self,
@@ -138,7 +146,9 @@ class Operating:
         def accept(connection: Connection) -> Accepted:
             return self._accept(connection, kind, _only_one_named(connection, name))
 
-        return await self._once(accept, reply, idempotency, deadline)
+        return await answer_once(
+            self._database, self._idempotency, accept, reply, idempotency, deadline
+        )
 
     async def stop_all(
         self,
@@ -148,7 +158,9 @@ class Operating:
         deadline: int | None = None,
     ) -> Reply:
         """Accept a stop for every instance that can be stopped, all in one commit."""
-        return await self._once(self._accept_stop_all, reply, idempotency, deadline)
+        return await answer_once(
+            self._database, self._idempotency, self._accept_stop_all, reply, idempotency, deadline
+        )
 
     async def sync(
         self,
@@ -168,7 +180,9 @@ class Operating:
             self._jobs.nudge(connection, operation.kind.job, operation.id)
             return operation.id
 
-        return await self._once(accept, reply, idempotency, deadline)
+        return await answer_once(
+            self._database, self._idempotency, accept, reply, idempotency, deadline
+        )
 
     async def cancel(
         self,
@@ -185,7 +199,9 @@ class Operating:
             Conflict: `INVALID_STATE`: it is over, or it cannot be taken back any more.
         """
         cancel = partial(self._cancel, operation_id=operation_id)
-        return await self._once(cancel, reply, idempotency, deadline)
+        return await answer_once(
+            self._database, self._idempotency, cancel, reply, idempotency, deadline
+        )
 
     async def note_use(self, instance_id: str, at: int | None, *, deadline: int | None) -> Accepted:
         """Note when an instance was last used; now, unless `at` (Unix milliseconds) says.
@@ -223,32 +239,6 @@ class Operating:
         found: dict[str, str] = orjson.loads(self._vault.unseal("credentials", sealed))
         return {name: value for name, value in found.items() if value}
 
-    async def _once(
-        self,
-        act: Callable[[Connection], T],
-        reply: Callable[[T], Reply],
-        key: IdempotencyKey | None,
-        deadline: int | None,
-    ) -> Reply:
-        """Act and remember the answer in one commit, or give the answer of the first time."""
-
-        def write(connection: Connection) -> Reply:
-            answer = reply(act(connection))
-            self._idempotency.remember(connection, key, answer)
-            return answer
-
-        async with self._idempotency.at_work(key):
-            answered = await self._idempotency.answered(key)
-            if answered is not None:
-                return answered
-            try:
-                return await self._database.write(write, deadline=deadline)
-            except AlreadyAnswered:
-                rival = await self._idempotency.answered(key)
-                if rival is None:
-                    raise
-                return rival
-
     def _accept(self, connection: Connection, kind: OperationKind, instance_id: str) -> Accepted:
         instance = _locked(connection, instance_id)
         running = operations.running(connection, instance_id)
@@ -269,25 +259,28 @@ class Operating:
                 f"it cannot be asked to {kind.value}",
                 details={"status": instance.status.value},
             )
-        return self._begin(connection, kind, instance, running)
-
-    def _begin(
-        self,
-        connection: Connection,
-        kind: OperationKind,
-        instance: Instance,
-        running: Operation | None,
-    ) -> Accepted:
         if running is not None:
             self._end(connection, instance, running)
-        operation = self._make(kind, instance.id, _FIRST_PHASE[kind], remember(instance))
-        operations.insert(connection, operation)
+        return self._begin(connection, kind, [instance])[0]
+
+    def _begin(
+        self, connection: Connection, kind: OperationKind, chosen: Sequence[Instance]
+    ) -> list[Accepted]:
+        """Begin an operation of a kind on instances on which none is running."""
+        ids = [instance.id for instance in chosen]
+        begun = {
+            instance.id: self._make(kind, instance.id, _FIRST_PHASE[kind], remember(instance))
+            for instance in chosen
+        }
+        operations.insert(connection, *begun.values())
         changes: dict[str, object] = {"updated_at": self._clock.now()}
         if kind is not OperationKind.DELETE:
             changes |= {"failed": False, **NO_ERROR}
-        instances.update_columns(connection, instance.id, changes)
-        self._jobs.nudge(connection, kind.job, operation.id)
-        return Accepted(self._recorder.settle(connection, instance.id), operation)
+        instances.update_columns_of(connection, ids, changes)
+        for operation in begun.values():
+            self._jobs.nudge(connection, kind.job, operation.id)
+        now_so = self._recorder.settle_many(connection, ids)
+        return [Accepted(now_so[one], begun[one]) for one in ids]
 
     def _end(
         self,
@@ -330,18 +323,26 @@ class Operating:
         )
 
     def _accept_stop_all(self, connection: Connection) -> StopAll:
+        """Judge every live instance as `_accept` does, and begin all stops at once."""
+        ids = instances.live_ids(connection)
+        live = instances.lock_many(connection, ids)
+        running = operations.running_of(connection, ids)
+        chosen: list[Instance] = []
         accepted: list[Accepted] = []
         skipped: list[Skipped] = []
-        for instance_id in instances.live_ids(connection):
-            try:
-                one = self._accept(connection, OperationKind.STOP, instance_id)
-            except ApiError as refusal:
-                skipped.append(Skipped(instance_id, refusal.code))
-                continue
-            if one.operation is None:
-                skipped.append(Skipped(instance_id, "ALREADY_STOPPED"))
+        for instance in live.values():
+            under_way = running.get(instance.id)
+            verdict = judge(OperationKind.STOP, instance, under_way)
+            if verdict is Verdict.GO:
+                if under_way is not None:
+                    self._end(connection, instance, under_way)
+                chosen.append(instance)
+            elif verdict is Verdict.UNDER_WAY:
+                accepted.append(Accepted(instance, under_way))
             else:
-                accepted.append(one)
+                skipped.append(Skipped(instance.id, _WHY_SKIPPED[verdict]))
+        if chosen:
+            accepted += self._begin(connection, OperationKind.STOP, chosen)
         return StopAll(tuple(accepted), tuple(skipped))
 
     def _cancel(self, connection: Connection, operation_id: str) -> Operation:

@@ -7,7 +7,7 @@ of its transaction: the status is derived anew, and what changed is told in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -46,25 +46,38 @@ class Recorder:
             instance_id: Whose status.
             also: Facts to put beside the view into the event, if there is one.
         """
-        instance = _loaded(connection, instance_id)
-        operation = operations.running(connection, instance_id)
-        status = derive(instance, operation.kind if operation else None)
-        if status is instance.status:
-            return instance
-        previous = instance.status
+        return self.settle_many(connection, [instance_id], also=also)[instance_id]
+
+    def settle_many(
+        self,
+        connection: Connection,
+        instance_ids: Sequence[str],
+        *,
+        also: Mapping[str, object] | None = None,
+    ) -> dict[str, Instance]:
+        """Do for many instances what `settle` does for one; return them by id, as they are now."""
+        found = instances.load_many(connection, instance_ids)
+        running = operations.running_of(connection, instance_ids)
+        moving: dict[InstanceStatus, list[str]] = {}
+        for instance_id in instance_ids:
+            instance, operation = found[instance_id], running.get(instance_id)
+            status = derive(instance, operation.kind if operation else None)
+            if status is not instance.status:
+                moving.setdefault(status, []).append(instance_id)
         now = self._clock.now()
-        instances.update_columns(
-            connection, instance_id, {"status": status.value, **_times(status, now)}
-        )
-        instance = _loaded(connection, instance_id)
-        self.append(
-            connection,
-            instance,
-            operation,
-            of_status(status),
-            also={"previousStatus": previous.value, **(also or {})},
-        )
-        return instance
+        for status, ids in moving.items():
+            columns = {"status": status.value, **_times(status, now)}
+            instances.update_columns_of(connection, ids, columns)
+            for instance_id, instance in instances.load_many(connection, ids).items():
+                previous, found[instance_id] = found[instance_id].status, instance
+                self.append(
+                    connection,
+                    instance,
+                    running.get(instance_id),
+                    of_status(status),
+                    also={"previousStatus": previous.value, **(also or {})},
+                )
+        return found
 
     def append(
         self,
@@ -86,13 +99,6 @@ class Recorder:
             data={**view(instance, operation), **(also or {})},
         )
         self._outbox.tell(connection, instance, event_id, event_type)
-
-
-def _loaded(connection: Connection, instance_id: str) -> Instance:
-    instance = instances.load(connection, instance_id)
-    if instance is None:
-        raise LookupError(f"{instance_id} has no row")
-    return instance
 
 
 def _times(status: InstanceStatus, now: int) -> dict[str, object]:

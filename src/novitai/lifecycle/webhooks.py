@@ -22,7 +22,7 @@ from novitai.domain.webhook import (
 )
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.ids import Ids
-from novitai.lifecycle.answering import answer_once, reveal_once
+from novitai.lifecycle.answering import answer_once, prepare_once, reveal_once
 from novitai.lifecycle.deliveries import standing, switched_off
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
@@ -248,20 +248,12 @@ class Webhooks:
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
         """
-        done: list[Tested] = []
 
-        async def send() -> None:
-            done.append(await self._send_test(webhook_id))
+        async def send() -> Callable[[Connection], Tested]:
+            done = await self._send_test(webhook_id)
+            return lambda _connection: done
 
-        return await answer_once(
-            self._database,
-            self._idempotency,
-            lambda _connection: done[0],
-            reply,
-            idempotency,
-            None,
-            before=send,
-        )
+        return await prepare_once(self._database, self._idempotency, send, reply, idempotency, None)
 
     async def _send_test(self, webhook_id: str) -> Tested:
 
@@ -298,27 +290,21 @@ class Webhooks:
             NotFound: `WEBHOOK_NOT_FOUND`.
             Conflict: `INVALID_STATE`: it is switched off; else as `create`.
         """
-        told: list[Told] = []
 
-        async def tell_again() -> None:
+        async def tell_again() -> Callable[[Connection], int]:
             webhook = await self.get(webhook_id)
             if not webhook.enabled:
                 raise switched_off(webhook)
-            told.extend(await self._told(webhook, since))
+            told = await self._told(webhook, since)
             for start in range(0, len(told), _REPLAY_PAGE):
                 page = sorted(told[start : start + _REPLAY_PAGE], key=lambda one: one.instance_id)
                 await self._database.write(
                     partial(self._tell_again, webhook=webhook, page=page), deadline=deadline
                 )
+            return lambda _connection: len(told)
 
-        return await answer_once(
-            self._database,
-            self._idempotency,
-            lambda _connection: len(told),
-            reply,
-            idempotency,
-            None,
-            before=tell_again,
+        return await prepare_once(
+            self._database, self._idempotency, tell_again, reply, idempotency, None
         )
 
     async def _told(self, webhook: Webhook, since: int) -> Sequence[Told]:

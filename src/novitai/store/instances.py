@@ -173,6 +173,15 @@ def update_columns(connection: Connection, instance_id: str, values: Mapping[str
     connection.execute(update(table).where(table.c.id == instance_id).values(**values))
 
 
+def update_columns_of(
+    connection: Connection, instance_ids: Sequence[str], values: Mapping[str, object]
+) -> None:
+    """Set the same columns of many instances; the caller owns them and holds the rows' locks."""
+    for start in range(0, len(instance_ids), 500):
+        chunk = instance_ids[start : start + 500]
+        connection.execute(update(table).where(table.c.id.in_(chunk)).values(**values))
+
+
 def tracked(connection: Connection) -> list[Tracked]:
     """List every live row that has an upstream instance, in the order of their ids."""
     rows = connection.execute(

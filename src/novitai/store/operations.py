@@ -26,20 +26,24 @@ class Fenced(NovitaiError):
     """The operation has been claimed by somebody else, or ended: this write must not count."""
 
 
-def insert(connection: Connection, operation: Operation) -> None:
-    """Write a new operation, due at its `next_step_at`."""
+def insert(connection: Connection, *fresh: Operation) -> None:
+    """Write new operations, each due at its `next_step_at`."""
     connection.execute(
-        table.insert().values(
-            id=operation.id,
-            kind=operation.kind.value,
-            instance_id=operation.instance_id,
-            phase=operation.phase,
-            created_at=operation.created_at,
-            updated_at=operation.updated_at,
-            deadline_at=operation.deadline_at,
-            next_step_at=operation.next_step_at,
-            memory=orjson.dumps(operation.memory).decode(),
-        )
+        table.insert(),
+        [
+            {
+                "id": operation.id,
+                "kind": operation.kind.value,
+                "instance_id": operation.instance_id,
+                "phase": operation.phase,
+                "created_at": operation.created_at,
+                "updated_at": operation.updated_at,
+                "deadline_at": operation.deadline_at,
+                "next_step_at": operation.next_step_at,
+                "memory": orjson.dumps(operation.memory).decode(),
+            }
+            for operation in fresh
+        ],
     )
 
 
