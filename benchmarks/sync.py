@@ -33,7 +33,7 @@ from novitai.upstream import reading
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.models import Listing, UpstreamInstance
 
-_INSTANCES: Final = 10_000
+INSTANCES: Final = 10_000
 _PAGE: Final = 1_000
 
 
@@ -42,8 +42,8 @@ def run() -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         same, changed, parsing = asyncio.run(_measure(Path(folder)))
     return [
-        Result(f"sync: {_INSTANCES} instances, none changed", same, parsing, "ms CPU"),
-        Result(f"sync: {_INSTANCES} instances, all changed", changed, parsing, "ms CPU"),
+        Result(f"sync: {INSTANCES} instances, none changed", same, parsing, "ms CPU"),
+        Result(f"sync: {INSTANCES} instances, all changed", changed, parsing, "ms CPU"),
     ]
 
 
@@ -71,7 +71,7 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
     clock, ids = SystemClock(), Ids()
     database = await open_database(f"sqlite:///{folder / 'novitai.db'}", clock)
     try:
-        await database.write(_fill)
+        await database.write(fill)
         account = _Account(_pages())
         engine = EmbeddedEngine(database, clock, ids)
         vault = Vault(b"a secret for the benchmark alone")
@@ -106,7 +106,8 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
     return same * 1000, changed * 1000, parsing * 1000
 
 
-def _fill(connection: Connection) -> None:
+def fill(connection: Connection) -> None:
+    """Write running instances, as many as the benchmarks have."""
     plain = Instance(
         id="",
         name="box",
@@ -120,7 +121,7 @@ def _fill(connection: Connection) -> None:
         created_at=1,
         updated_at=1,
     )
-    for number in range(_INSTANCES):
+    for number in range(INSTANCES):
         one = replace(plain, id=f"inst_{number}")
         instances.insert(connection, one, b"sealed")
         instances.update_columns(
@@ -149,9 +150,9 @@ def _pages() -> list[bytes]:
             "billingMode": "onDemand",
             "endTime": "-1",
         }
-        for number in range(_INSTANCES)
+        for number in range(INSTANCES)
     ]
     return [
-        orjson.dumps({"instances": rows[start : start + _PAGE], "total": str(_INSTANCES)})
-        for start in range(0, _INSTANCES, _PAGE)
+        orjson.dumps({"instances": rows[start : start + _PAGE], "total": str(INSTANCES)})
+        for start in range(0, INSTANCES, _PAGE)
     ]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `stop-all` takes of 10,000 running instances, all in one commit.
+
+The yardstick is reading the same instances once, in bulk, with nothing else done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.report import Result
+from benchmarks.sync import INSTANCES, fill
+from novitai.clock import SystemClock
+from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.following import Follower
+from novitai.lifecycle.idempotency import Idempotency, Reply
+from novitai.lifecycle.operating import Operating, StopAll
+from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.recording import Recorder
+from novitai.store import instances
+from novitai.store.opening import open_database
+from novitai.store.vault import Vault
+
+
+def run() -> list[Result]:
+    """Measure one `stop-all`."""
+    with tempfile.TemporaryDirectory() as folder:
+        stopping, reading = asyncio.run(_measure(Path(folder)))
+    return [Result(f"operating: stop-all of {INSTANCES} instances", stopping, reading, "ms")]
+
+
+async def _measure(folder: Path) -> tuple[float, float]:
+    clock, ids = SystemClock(), Ids()
+    database = await open_database(f"sqlite:///{folder / 'novitai.db'}", clock)
+    try:
+        await database.write(fill)
+        engine = EmbeddedEngine(database, clock, ids)
+        operating = Operating(
+            database,
+            Vault(b"a secret for the benchmark alone"),
+            clock,
+            ids,
+            engine,
+            Recorder(clock, ids, Outbox(clock, ids, engine)),
+            Follower(clock, ids, engine),
+            Idempotency(database, clock),
+        )
+        began = time.perf_counter()
+        await database.read(lambda c: instances.load_many(c, instances.live_ids(c)))
+        reading = time.perf_counter() - began
+        began = time.perf_counter()
+        await operating.stop_all(reply=_told)
+        stopping = time.perf_counter() - began
+    finally:
+        await database.close()
+    return stopping * 1000, reading * 1000
+
+
+def _told(done: StopAll) -> Reply:
+    if len(done.accepted) != INSTANCES:
+        raise RuntimeError(f"{len(done.skipped)} instances were not stopped")
+    return Reply(202, {}, b"")
