@@ -14,7 +14,20 @@ from pydantic import BaseModel, TypeAdapter
 from novitai.api import schemas
 from novitai.api.examples import EXAMPLES
 from novitai.api.links import LINKS
-from tests.api.conftest import Api
+from novitai.domain.api_key import Scope
+from tests.api.conftest import CREATE, Api
+from tests.api.house import House
+
+BODIES = {
+    "/api/instances": CREATE,
+    "/api/instances/start": {"instanceName": "my-instance"},
+    "/api/instances/stop": {"instanceName": "my-instance"},
+    "/api/instances/restart": {"instanceName": "my-instance"},
+    "/api/instances/delete": {"instanceName": "my-instance"},
+    "/api/keys": {"name": "ci", "scopes": ["read"]},
+    "/api/webhooks": {"url": "https://example.com/hook"},
+    "/api/webhooks/{webhookId}/replay": {"since": "2020-01-01T00:00:00Z"},
+}
 
 
 @pytest.fixture
@@ -87,6 +100,24 @@ def test_every_operation_is_described_whole(document: dict[str, Any]) -> None:
             assert operation["security"] == [{"apiKey": []}]
             assert {"401", "403", "429"} <= set(operation["responses"])
     assert len(ids) == len(set(ids))
+
+
+async def test_every_post_and_delete_takes_an_idempotency_key(house: House) -> None:
+    """The header is in the document, and one that is too long is refused by each of them."""
+    document = (await house.call("GET", "/openapi.json", scope=None)).json()
+    for path, method, operation in operations(document):
+        named = {one["name"] for one in operation.get("parameters", ())}
+        assert ("Idempotency-Key" in named) is (method in {"post", "delete"})
+        if "Idempotency-Key" in named:
+            answer = await house.call(
+                method.upper(),
+                re.sub(r"{\w+}", "x", path),
+                scope=Scope.ADMIN,
+                body=BODIES.get(path),
+                headers={"Idempotency-Key": "~" * 256},
+            )
+            assert answer.status_code == 400, (method, path)
+            assert answer.json()["error"]["details"][0]["field"] == "Idempotency-Key"
 
 
 def test_every_example_of_an_error_is_such_an_error(document: dict[str, Any]) -> None:

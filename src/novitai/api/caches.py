@@ -12,10 +12,9 @@ from starlette.responses import Response
 from novitai.api import paths
 from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
-from novitai.api.instances import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
 from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.metrics import ratio
-from novitai.api.queries import IDEMPOTENCY_KEY, idempotency_key
+from novitai.api.queries import idempotency_key
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import (
     CacheChangedResponse,
@@ -81,9 +80,7 @@ class CacheRoutes:
                 summary="Clear one cache or all",
                 answers={200: CacheChangedResponse},
                 body=ClearCacheRequest,
-                body_optional=True,
-                parameters=[IDEMPOTENCY_KEY],
-                errors=[_BAD_NAME, *BAD_BODY, _NO_CACHE, *IDEMPOTENCY],
+                errors=[_BAD_NAME, _NO_CACHE],
             ),
             Operation(
                 method="POST",
@@ -94,9 +91,6 @@ class CacheRoutes:
                 summary="Remove what has expired",
                 answers={200: CacheChangedResponse},
                 body=NoFields,
-                body_optional=True,
-                parameters=[IDEMPOTENCY_KEY],
-                errors=[UNKNOWN_FIELD, *BAD_BODY, *IDEMPOTENCY],
             ),
             Operation(
                 method="DELETE",
@@ -107,9 +101,8 @@ class CacheRoutes:
                 summary="Delete one key",
                 answers={200: CacheDeletedResponse},
                 body=NoFields,
-                body_optional=True,
-                parameters=[_NAME, _KEY, IDEMPOTENCY_KEY],
-                errors=[UNKNOWN_FIELD, *BAD_BODY, _NO_CACHE, _NO_KEY, *IDEMPOTENCY],
+                parameters=[_NAME, _KEY],
+                errors=[_NO_CACHE, _NO_KEY],
             ),
         ]
 

@@ -9,20 +9,10 @@ from typing import Final, TypeVar
 
 from starlette.responses import Response
 
-from novitai.api.answers import json_answer
 from novitai.api.documentation import Parameter
-from novitai.api.instances import BAD_QUERY
-from novitai.api.queries import (
-    LIMIT,
-    MAX_LIMIT,
-    OFFSET_CURSOR,
-    limit,
-    next_link,
-    offset,
-    one_of,
-    query_fields,
-    visible,
-)
+from novitai.api.lists import LIMIT, MAX_LIMIT, OFFSET_CURSOR, limit, listed, offset
+from novitai.api.queries import one_of, query_fields, visible
+from novitai.api.refusals import BAD_QUERY
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import ListProductsResponse, ListRegionsResponse, ListTemplatesResponse
 from novitai.api.services import CataloguePort
@@ -30,6 +20,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, text
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import DEFAULT_REGION, Offer, Template, usd
+from novitai.domain.view import present
 from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
 from novitai.lifecycle.blame import to_client
 from novitai.upstream.errors import UpstreamError
@@ -164,28 +155,26 @@ def _answer(
     call: Call, name: str, items: Sequence[Mapping[str, object]], page: tuple[int, int]
 ) -> Response:
     start, most = page
-    body: dict[str, object] = {name: items[start : start + most]}
-    if start + most >= len(items):
-        return json_answer(body)
-    body["nextCursor"] = str(start + most)
-    return json_answer(body, headers={"Link": next_link(call, str(start + most))})
+    end = start + most
+    return listed(call, name, items[start:end], str(end) if end < len(items) else None)
 
 
 def _product(offers: Sequence[Offer]) -> dict[str, object]:
     first = offers[0]
-    shown: dict[str, object | None] = {
-        "id": first.product_id,
-        "name": first.product_name,
-        "regions": sorted({offer.cluster.region for offer in offers}),
-        "available": any(offer.available for offer in offers),
-        "onDemandPrice": _usd(_cheapest(offers, BillingMode.ON_DEMAND)),
-        "spotPrice": _usd(_cheapest(offers, BillingMode.SPOT)),
-        "cpuPerGpu": first.cpu_per_gpu,
-        "memoryPerGpu": first.memory_per_gpu,
-        "minRootfsSize": first.min_rootfs_size,
-        "maxRootfsSize": first.max_rootfs_size,
-    }
-    return {name: value for name, value in shown.items() if value is not None}
+    return present(
+        {
+            "id": first.product_id,
+            "name": first.product_name,
+            "regions": sorted({offer.cluster.region for offer in offers}),
+            "available": any(offer.available for offer in offers),
+            "onDemandPrice": _usd(_cheapest(offers, BillingMode.ON_DEMAND)),
+            "spotPrice": _usd(_cheapest(offers, BillingMode.SPOT)),
+            "cpuPerGpu": first.cpu_per_gpu,
+            "memoryPerGpu": first.memory_per_gpu,
+            "minRootfsSize": first.min_rootfs_size,
+            "maxRootfsSize": first.max_rootfs_size,
+        }
+    )
 
 
 def _cheapest(offers: Sequence[Offer], billing_mode: BillingMode) -> int | None:
@@ -198,14 +187,16 @@ def _usd(price: int | None) -> float | None:
 
 
 def _template(template: Template) -> dict[str, object]:
-    shown: dict[str, object | None] = {
-        "id": template.id,
-        "name": template.name,
-        "image": template.image,
-        "channel": template.channel,
-        "rootfsSize": template.rootfs_size,
-        "ports": [
-            {"port": port.port, "type": port.type.value} for port in template.launch.watched_ports()
-        ],
-    }
-    return {name: value for name, value in shown.items() if value is not None}
+    return present(
+        {
+            "id": template.id,
+            "name": template.name,
+            "image": template.image,
+            "channel": template.channel,
+            "rootfsSize": template.rootfs_size,
+            "ports": [
+                {"port": port.port, "type": port.type.value}
+                for port in template.launch.watched_ports()
+            ],
+        }
+    )

@@ -10,28 +10,18 @@ import orjson
 from starlette.responses import Response
 
 from novitai.api import paths
-from novitai.api.answers import from_reply, json_answer
+from novitai.api.answers import from_reply
 from novitai.api.documentation import Parameter
-from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY, INSTANCE_ID, NOT_FOUND
+from novitai.api.instances import INSTANCE_ID
 from novitai.api.lifecycle_schemas import NoFields
-from novitai.api.queries import (
-    IDEMPOTENCY_KEY,
-    LIMIT,
-    MAX_LIMIT,
-    PLACE_CURSOR,
-    cursor,
-    idempotency_key,
-    limit,
-    next_link,
-    one_of,
-    query_fields,
-)
+from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page, read_page
+from novitai.api.queries import idempotency_key, one_of, query_fields
+from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
 from novitai.api.routes import Call, Operation
 from novitai.api.webhook_schemas import DeliveryView, ListDeliveriesResponse
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import Fields
-from novitai.domain.view import masked_url
+from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.deliveries import Deliveries, DeliveryPage
@@ -70,7 +60,7 @@ class DeliveryRoutes:
                 summary="List what was told of an instance",
                 answers={200: ListDeliveriesResponse},
                 parameters=[INSTANCE_ID, LIMIT, PLACE_CURSOR],
-                errors=[NOT_FOUND, BAD_QUERY],
+                errors=[NO_INSTANCE, BAD_QUERY],
             ),
             Operation(
                 method="GET",
@@ -99,18 +89,14 @@ class DeliveryRoutes:
                 summary="Send a message again",
                 answers={202: DeliveryView},
                 body=NoFields,
-                body_optional=True,
-                parameters=[_DELIVERY_ID, IDEMPOTENCY_KEY],
-                errors=[_NO_DELIVERY, SWITCHED_OFF, *BAD_BODY, *IDEMPOTENCY],
+                parameters=[_DELIVERY_ID],
+                errors=[_NO_DELIVERY, SWITCHED_OFF],
             ),
         ]
 
     async def of_instance(self, call: Call) -> Response:
         """List the messages about an instance, to whomever they go, oldest event first."""
-        fields = query_fields(call)
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", cursor, None)
-        fields.finish()
+        most, after = only_page(call)
         page = await self._deliveries.of_instance(
             call.request.path_params["instanceId"], limit=most, cursor=after
         )
@@ -120,8 +106,7 @@ class DeliveryRoutes:
         """List the messages to a standing webhook, newest event first."""
         fields = query_fields(call)
         status = fields.read("status", one_of("Status", _STATUSES), "")
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", cursor, None)
+        most, after = read_page(fields)
         fields.finish()
         page = await self._deliveries.of_webhook(
             call.request.path_params["webhookId"],
@@ -137,8 +122,7 @@ class DeliveryRoutes:
         If it fails, it is tried by the table from the beginning. Messages about the same instance
         that wait for the same receiver go after it.
         """
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         reply = await self._deliveries.redeliver(
             call.request.path_params["deliveryId"],
             reply=_accepted,
@@ -148,16 +132,17 @@ class DeliveryRoutes:
         return from_reply(reply)
 
 
-def show_try(made: Try) -> dict[str, object]:
+def show_try(made: Try) -> Mapping[str, object]:
     """Show one try."""
-    shown: dict[str, object | None] = {
-        "at": iso(made.at),
-        "statusCode": made.status_code,
-        "error": made.error,
-        "durationMs": made.duration_ms,
-        "response": made.response,
-    }
-    return {name: value for name, value in shown.items() if value is not None}
+    return present(
+        {
+            "at": iso(made.at),
+            "statusCode": made.status_code,
+            "error": made.error,
+            "durationMs": made.duration_ms,
+            "response": made.response,
+        }
+    )
 
 
 def _accepted(delivery: Delivery) -> Reply:
@@ -165,26 +150,23 @@ def _accepted(delivery: Delivery) -> Reply:
 
 
 def _listed(call: Call, page: DeliveryPage) -> Response:
-    body: dict[str, object] = {"deliveries": [_show(one) for one in page.deliveries]}
-    if page.next_cursor is None:
-        return json_answer(body)
-    body["nextCursor"] = page.next_cursor
-    return json_answer(body, headers={"Link": next_link(call, page.next_cursor)})
+    return listed(call, "deliveries", [_show(one) for one in page.deliveries], page.next_cursor)
 
 
 def _show(delivery: Delivery) -> Mapping[str, object]:
     waits = delivery.status is DeliveryStatus.PENDING
-    shown: dict[str, object | None] = {
-        "id": delivery.id,
-        "eventId": delivery.event_id,
-        "type": delivery.event_type.value,
-        "instanceId": delivery.instance_id,
-        "webhookId": delivery.webhook_id if delivery.standing else None,
-        "url": masked_url(delivery.url),
-        "status": delivery.status.value,
-        "createdAt": iso(delivery.created_at),
-        "nextAttemptAt": iso(delivery.due_at) if waits else None,
-        "endedAt": None if delivery.ended_at is None else iso(delivery.ended_at),
-        "attempts": [show_try(made) for made in delivery.attempts],
-    }
-    return {name: value for name, value in shown.items() if value is not None}
+    return present(
+        {
+            "id": delivery.id,
+            "eventId": delivery.event_id,
+            "type": delivery.event_type.value,
+            "instanceId": delivery.instance_id,
+            "webhookId": delivery.webhook_id if delivery.standing else None,
+            "url": masked_url(delivery.url),
+            "status": delivery.status.value,
+            "createdAt": iso(delivery.created_at),
+            "nextAttemptAt": iso(delivery.due_at) if waits else None,
+            "endedAt": iso_or_none(delivery.ended_at),
+            "attempts": [show_try(made) for made in delivery.attempts],
+        }
+    )

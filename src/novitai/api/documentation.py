@@ -64,7 +64,6 @@ def describe(
     *,
     scope: Scope | None,
     body: type[BaseModel] | None,
-    body_required: bool,
     parameters: Sequence[Parameter],
 ) -> dict[str, Any]:
     """Describe what a route takes."""
@@ -74,7 +73,8 @@ def describe(
         extra["x-required-scope"] = scope.value
     if body is not None:
         schema = {"$ref": _REF.format(model=body.__name__)}
-        extra["requestBody"] = {"required": body_required, "content": {JSON: {"schema": schema}}}
+        required = any(field.is_required() for field in body.model_fields.values())
+        extra["requestBody"] = {"required": required, "content": {JSON: {"schema": schema}}}
     return extra
 
 

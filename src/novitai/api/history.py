@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -19,40 +19,25 @@ from starlette.responses import Response
 from novitai.api import paths
 from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
-from novitai.api.instances import (
-    BAD_BODY,
-    BAD_QUERY,
-    IDEMPOTENCY,
-    INSTANCE_ID,
-    NOT_FOUND,
-    whole_view,
-)
+from novitai.api.instances import INSTANCE_ID, whole_view
 from novitai.api.lifecycle_schemas import (
     ListEventsResponse,
     ListUnmanagedResponse,
     NoFields,
     OperationView,
 )
-from novitai.api.queries import (
-    CURSOR,
-    IDEMPOTENCY_KEY,
-    LIMIT,
-    MAX_LIMIT,
-    cursor,
-    idempotency_key,
-    limit,
-    next_link,
-    one_of,
-    query_fields,
-)
+from novitai.api.lists import CURSOR, LIMIT, cursor, listed, only_page, read_page
+from novitai.api.queries import idempotency_key, one_of, query_fields
+from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import InstanceDetails
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.event import Event
-from novitai.domain.fields import Fields, Wrong
+from novitai.domain.fields import Wrong
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation as Verb
+from novitai.domain.view import present
 from novitai.errors import Conflict, FieldError, NotFound, Overloaded, ValidationFailed
 from novitai.lifecycle.history import EventPage, History
 from novitai.lifecycle.idempotency import Reply
@@ -143,7 +128,7 @@ class HistoryRoutes:
                         },
                     ),
                 ],
-                errors=[NOT_FOUND, _BAD_TIMEOUT, _OUT_OF_REACH, _TOO_MANY],
+                errors=[NO_INSTANCE, _BAD_TIMEOUT, _OUT_OF_REACH, _TOO_MANY],
                 patient=True,
             ),
             Operation(
@@ -155,7 +140,7 @@ class HistoryRoutes:
                 summary="List an instance's events",
                 answers={200: ListEventsResponse},
                 parameters=[INSTANCE_ID, LIMIT, CURSOR],
-                errors=[NOT_FOUND, _BAD_CURSOR],
+                errors=[NO_INSTANCE, _BAD_CURSOR],
             ),
             Operation(
                 method="GET",
@@ -196,20 +181,13 @@ class HistoryRoutes:
                 summary="Cancel an operation",
                 answers={200: OperationView},
                 body=NoFields,
-                body_optional=True,
-                parameters=[_OPERATION_ID, IDEMPOTENCY_KEY],
+                parameters=[_OPERATION_ID],
                 errors=[
                     _NO_OPERATION,
                     Conflict(
                         "Operation 'op_1' cannot be cancelled any more",
                         details={"phase": "launch", "done": False},
                     ),
-                    ValidationFailed(
-                        "Validation failed",
-                        details=[FieldError("force", "Unknown field", has_value=False)],
-                    ),
-                    *BAD_BODY,
-                    *IDEMPOTENCY,
                 ],
             ),
         ]
@@ -219,17 +197,15 @@ class HistoryRoutes:
 
         It is never changed, stopped or deleted by this server.
         """
-        fields = query_fields(call)
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", cursor, "")
-        fields.finish()
-        found = [one for one in await self._history.unmanaged() if one.upstream_id > after]
+        most, after = only_page(call)
+        known = await self._history.unmanaged()
+        found = [one for one in known if one.upstream_id > (after or "")]
         shown = [
             {"upstreamId": one.upstream_id, "name": one.name, "status": one.status}
             for one in found[:most]
         ]
         last = found[most - 1].upstream_id if len(found) > most else None
-        return _listed(call, "instances", shown, last)
+        return listed(call, "instances", shown, last)
 
     async def wait(self, call: Call) -> Response:
         """Hold the request until the instance has a status.
@@ -258,10 +234,7 @@ class HistoryRoutes:
 
     async def of_instance(self, call: Call) -> Response:
         """List what happened to an instance, oldest first; after its termination too."""
-        fields = query_fields(call)
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", cursor, None)
-        fields.finish()
+        most, after = only_page(call)
         page = await self._history.of_instance(
             call.request.path_params["instanceId"], cursor=after, limit=most
         )
@@ -275,8 +248,7 @@ class HistoryRoutes:
         """
         fields = query_fields(call)
         since = fields.read("since", cursor, None)
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", cursor, None)
+        most, after = read_page(fields)
         fields.finish()
         if after is None:
             return _events(call, await self._history.since(since, limit=most))
@@ -294,8 +266,7 @@ class HistoryRoutes:
         A creation can be cancelled until it may have bought something; after that, delete the
         instance. A deletion cannot be cancelled.
         """
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         reply = await self._operating.cancel(
             call.request.path_params["operationId"],
             reply=_cancelled,
@@ -353,7 +324,7 @@ def _seconds(value: object) -> int:
 
 
 def _events(call: Call, page: EventPage) -> Response:
-    return _listed(call, "events", [_event(one) for one in page.events], page.next_cursor)
+    return listed(call, "events", [_event(one) for one in page.events], page.next_cursor)
 
 
 def _event(event: Event) -> dict[str, object]:
@@ -365,34 +336,25 @@ def _event(event: Event) -> dict[str, object]:
     }
 
 
-def _listed(
-    call: Call, name: str, shown: Sequence[Mapping[str, object]], next_cursor: str | None
-) -> Response:
-    body: dict[str, object] = {name: shown}
-    if next_cursor is None:
-        return json_answer(body)
-    body["nextCursor"] = next_cursor
-    return json_answer(body, headers={"Link": next_link(call, next_cursor)})
-
-
 def _cancelled(operation: Verb) -> Reply:
     return Reply(200, {}, orjson.dumps(_operation(operation)))
 
 
 def _operation(operation: Verb) -> dict[str, object]:
-    shown: dict[str, object | None] = {
-        "id": operation.id,
-        "kind": operation.kind.value,
-        "instanceId": operation.instance_id,
-        "phase": operation.phase,
-        "done": operation.done,
-        "outcome": operation.outcome.value if operation.outcome else None,
-        "attempts": operation.attempts,
-        "error": _error(operation),
-        "createdAt": iso(operation.created_at),
-        "updatedAt": iso(operation.updated_at),
-    }
-    return {name: value for name, value in shown.items() if value is not None}
+    return present(
+        {
+            "id": operation.id,
+            "kind": operation.kind.value,
+            "instanceId": operation.instance_id,
+            "phase": operation.phase,
+            "done": operation.done,
+            "outcome": operation.outcome.value if operation.outcome else None,
+            "attempts": operation.attempts,
+            "error": _error(operation),
+            "createdAt": iso(operation.created_at),
+            "updatedAt": iso(operation.updated_at),
+        }
+    )
 
 
 def _error(operation: Verb) -> dict[str, str] | None:

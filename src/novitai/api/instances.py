@@ -10,21 +10,11 @@ from starlette.responses import Response
 
 from novitai.api import paths
 from novitai.api.accept import JSON
-from novitai.api.answers import from_reply, json_answer
+from novitai.api.answers import from_reply
 from novitai.api.documentation import Parameter
-from novitai.api.queries import (
-    IDEMPOTENCY_KEY,
-    LIMIT,
-    PLACE_CURSOR,
-    cursor,
-    flag,
-    idempotency_key,
-    limit,
-    next_link,
-    one_of,
-    query_fields,
-    visible,
-)
+from novitai.api.lists import LIMIT, PLACE_CURSOR, cursor, limit, listed
+from novitai.api.queries import flag, idempotency_key, one_of, query_fields, visible
+from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import (
     CreateInstanceRequest,
@@ -43,10 +33,6 @@ from novitai.errors import (
     CircuitBreakerOpen,
     Conflict,
     FieldError,
-    IdempotencyKeyReused,
-    NotFound,
-    PayloadTooLarge,
-    UnsupportedMediaType,
     UpstreamTimeout,
     UpstreamUnavailable,
     ValidationFailed,
@@ -59,28 +45,6 @@ INSTANCE_ID: Final = Parameter(
 )
 _STATUSES: Final = tuple(status.value for status in InstanceStatus)
 
-NOT_FOUND: Final = NotFound(
-    "Instance 'inst_1697843200_abc123' not found", code="INSTANCE_NOT_FOUND"
-)
-BAD_BODY: Final = (
-    ValidationFailed("The request body is not valid JSON", code="INVALID_JSON"),
-    PayloadTooLarge("The request body is larger than 1048576 bytes"),
-    UnsupportedMediaType("The request body must be sent as application/json"),
-)
-BAD_QUERY: Final = ValidationFailed(
-    "Validation failed", details=[FieldError("limit", "Limit must be between 1 and 1000", "0")]
-)
-UNKNOWN_FIELD: Final = ValidationFailed(
-    "Validation failed", details=[FieldError("force", "Unknown field", has_value=False)]
-)
-IDEMPOTENCY: Final = (
-    Conflict(
-        "The first request with this Idempotency-Key is still running",
-        code="IDEMPOTENCY_IN_PROGRESS",
-        retry_after=1,
-    ),
-    IdempotencyKeyReused("This Idempotency-Key was used before with another request body"),
-)
 _WRONG: Final = tuple(
     ValidationFailed("Validation failed", code=code, details=[FieldError(field, message, value)])
     for code, field, message, value in (
@@ -126,7 +90,6 @@ class InstanceRoutes:
                 summary="Ask for an instance",
                 answers={201: CreateInstanceResponse},
                 body=CreateInstanceRequest,
-                parameters=[IDEMPOTENCY_KEY],
                 errors=[
                     ValidationFailed(
                         "Validation failed",
@@ -143,9 +106,7 @@ class InstanceRoutes:
                     ValidationFailed(
                         "Template 'tmpl-0' does not exist", code="INVALID_TEMPLATE_ID"
                     ),
-                    *BAD_BODY,
                     Conflict("No 'gpu-basic' fits this request now", code="NO_CAPACITY"),
-                    *IDEMPOTENCY,
                     UpstreamUnavailable("Novita answered with an error"),
                     CircuitBreakerOpen("Novita keeps failing", retry_after=30),
                     UpstreamTimeout("Novita did not answer in time"),
@@ -193,7 +154,7 @@ class InstanceRoutes:
                         "header",
                     ),
                 ],
-                errors=[NOT_FOUND],
+                errors=[NO_INSTANCE],
                 hot=True,
             ),
         ]
@@ -227,11 +188,7 @@ class InstanceRoutes:
         )
         fields.finish()
         page = await self._instances.page(query)
-        answer: dict[str, object] = {"instances": page.views, "total": page.total}
-        if page.next_cursor is None:
-            return json_answer(answer)
-        answer["nextCursor"] = page.next_cursor
-        return json_answer(answer, headers={"Link": next_link(call, page.next_cursor)})
+        return listed(call, "instances", page.views, page.next_cursor, total=page.total)
 
     async def one(self, call: Call) -> Response:
         """Read one instance from our own records; Novita is not called."""

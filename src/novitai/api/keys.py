@@ -10,27 +10,19 @@ from starlette.responses import Response
 
 from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
-from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY, UNKNOWN_FIELD
 from novitai.api.lifecycle_schemas import NoFields
-from novitai.api.queries import (
-    IDEMPOTENCY_KEY,
-    LIMIT,
-    PLACE_CURSOR,
-    cursor,
-    idempotency_key,
-    limit,
-    next_link,
-    query_fields,
-)
+from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page
+from novitai.api.queries import idempotency_key
+from novitai.api.refusals import BAD_QUERY
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import CreateKeyRequest, CreateKeyResponse, KeyView, ListKeysResponse
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import ApiKey, Scope, in_order
 from novitai.domain.validation import parse_key_request
+from novitai.domain.view import iso_or_none, present
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.keys import MAX_PAGE
 
 _KEY_ID: Final = Parameter("keyId", "The key's id", {"type": "string", "maxLength": 64}, "path")
 
@@ -54,19 +46,16 @@ class KeyRoutes:
                 summary="Make an API key",
                 answers={201: CreateKeyResponse},
                 body=CreateKeyRequest,
-                parameters=[IDEMPOTENCY_KEY],
                 errors=[
                     Conflict(
                         "This request was answered before; the key it made is not shown again",
                         code="IDEMPOTENCY_NOT_REPLAYABLE",
                         details={"id": "key_1"},
                     ),
-                    *IDEMPOTENCY,
                     ValidationFailed(
                         "Validation failed",
                         details=[FieldError("name", "Name is required", has_value=False)],
                     ),
-                    *BAD_BODY,
                 ],
             ),
             Operation(
@@ -89,14 +78,8 @@ class KeyRoutes:
                 summary="Revoke an API key",
                 answers={200: KeyView},
                 body=NoFields,
-                body_optional=True,
-                parameters=[_KEY_ID, IDEMPOTENCY_KEY],
-                errors=[
-                    UNKNOWN_FIELD,
-                    *BAD_BODY,
-                    NotFound("There is no API key 'key_1'", code="KEY_NOT_FOUND"),
-                    *IDEMPOTENCY,
-                ],
+                parameters=[_KEY_ID],
+                errors=[NotFound("There is no API key 'key_1'", code="KEY_NOT_FOUND")],
             ),
         ]
 
@@ -115,16 +98,9 @@ class KeyRoutes:
 
     async def page(self, call: Call) -> Response:
         """List keys, newest first, revoked and expired ones too."""
-        fields = query_fields(call)
-        most = fields.read("limit", limit, MAX_PAGE)
-        after = fields.read("cursor", cursor, None)
-        fields.finish()
+        most, after = only_page(call)
         page = await self._keys.page(limit=most, cursor=after)
-        answer: dict[str, object] = {"keys": [_view(key) for key in page.keys]}
-        if page.next_cursor is None:
-            return json_answer(answer)
-        answer["nextCursor"] = page.next_cursor
-        return json_answer(answer, headers={"Link": next_link(call, page.next_cursor)})
+        return listed(call, "keys", [_view(key) for key in page.keys], page.next_cursor)
 
     async def revoke(self, call: Call) -> Response:
         """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
@@ -143,17 +119,14 @@ def _revoked(key: ApiKey) -> Reply:
 
 
 def _view(key: ApiKey) -> dict[str, object]:
-    shown: dict[str, object] = {
-        "id": key.id,
-        "name": key.name,
-        "scopes": [scope.value for scope in in_order(key.scopes)],
-        "createdAt": iso(key.created_at),
-    }
-    for name, at in (
-        ("expiresAt", key.expires_at),
-        ("revokedAt", key.revoked_at),
-        ("lastUsedAt", key.last_used_at),
-    ):
-        if at is not None:
-            shown[name] = iso(at)
-    return shown
+    return present(
+        {
+            "id": key.id,
+            "name": key.name,
+            "scopes": [scope.value for scope in in_order(key.scopes)],
+            "createdAt": iso(key.created_at),
+            "expiresAt": iso_or_none(key.expires_at),
+            "revokedAt": iso_or_none(key.revoked_at),
+            "lastUsedAt": iso_or_none(key.last_used_at),
+        }
+    )

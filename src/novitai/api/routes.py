@@ -24,6 +24,8 @@ from novitai.api.auth import Guard
 from novitai.api.body import JsonBody, read_body
 from novitai.api.context import RequestContext, context_of
 from novitai.api.documentation import Parameter, describe, document_answers
+from novitai.api.lifecycle_schemas import NoFields
+from novitai.api.refusals import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
 from novitai.api.versioning import Deprecation
 from novitai.clock import Clock
 from novitai.domain.api_key import Scope
@@ -35,6 +37,16 @@ from novitai.store.errors import StoreUnavailable
 _FORM: Final = re.compile(":[a-z]+}")
 
 NOBODY: Final = Caller("", "nobody", frozenset())
+
+IDEMPOTENCY_KEY: Final = "[!-~]{1,255}"
+"""The form of an `Idempotency-Key`, as a regular expression: visible ASCII."""
+_IDEMPOTENCY_KEY: Final = Parameter(
+    "Idempotency-Key",
+    "Sent again within 24 h with the same body, the request has no second effect and gets the "
+    "same answer, with `Idempotent-Replayed: true`",
+    {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$"},
+    "header",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,9 @@ class Operation:
     Attributes:
         scope: The scope a key needs; None where no key is needed.
         answers: What is answered when all is well, by status.
-        errors: Examples of the errors that are the route's own; those every route has are added.
+        errors: Examples of the errors that are the route's own; those are added that every route
+            has, and those that come with a body or an `Idempotency-Key`.
+        body: What is sent. An absent or empty body is `{}` where no field of it is required.
         hot: Whether it is answered in front of the framework, which costs more than the answer.
         patient: Whether it may take longer than every other request.
     """
@@ -81,7 +95,6 @@ class Operation:
     answers: Mapping[int, type[BaseModel] | None]
     errors: Sequence[ApiError] = ()
     body: type[BaseModel] | None = None
-    body_optional: bool = False
     parameters: Sequence[Parameter] = ()
     deprecated: Deprecation | None = None
     hot: bool = False
@@ -91,6 +104,11 @@ class Operation:
     def template(self) -> str:
         """The path as it is shown and counted: without what a parameter's form may be."""
         return _FORM.sub("}", self.path)
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether it takes an `Idempotency-Key`, as every POST and DELETE does."""
+        return self.method in {"POST", "DELETE"}
 
     @property
     def safe(self) -> bool:
@@ -152,8 +170,7 @@ class Router:
         extra: dict[str, Any] = describe(
             scope=operation.scope,
             body=operation.body,
-            body_required=not operation.body_optional,
-            parameters=operation.parameters,
+            parameters=[*operation.parameters, *([_IDEMPOTENCY_KEY] * operation.takes_key)],
         )
         self._app.add_api_route(
             operation.path,
@@ -177,9 +194,17 @@ def _operation_id(operation: Operation) -> str:
 
 
 def _common(operation: Operation) -> list[ApiError]:
+    errors: list[ApiError] = []
+    if operation.body is not None:
+        errors += BAD_BODY
+    if operation.body is NoFields:
+        errors.append(UNKNOWN_FIELD)
+    if operation.takes_key:
+        errors += IDEMPOTENCY
     if operation.scope is None:
-        return []
+        return errors
     return [
+        *errors,
         Unauthorized("A valid API key is required: Authorization: Bearer <key>"),
         Forbidden(f"This API key lacks the scope '{operation.scope.value}'"),
         RateLimited("Rate limit exceeded", retry_after=1),

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from novitai.api import paths
 from novitai.api.answers import from_reply, json_answer
-from novitai.api.instances import BAD_BODY, IDEMPOTENCY, INSTANCE_ID, NOT_FOUND, whole_view
+from novitai.api.instances import INSTANCE_ID, whole_view
 from novitai.api.lifecycle_schemas import (
     CredentialsResponse,
     InstanceNameRequest,
@@ -24,7 +24,8 @@ from novitai.api.lifecycle_schemas import (
     SyncResponse,
     VerbResponse,
 )
-from novitai.api.queries import IDEMPOTENCY_KEY, idempotency_key
+from novitai.api.queries import idempotency_key
+from novitai.api.refusals import NO_INSTANCE, UNKNOWN_FIELD
 from novitai.api.routes import Call, Handler, Operation
 from novitai.api.schemas import InstanceDetails
 from novitai.api.services import InstancesPort
@@ -56,9 +57,6 @@ _AMBIGUOUS: Final = Conflict(
     "2 live instances are named 'my-instance': use an id",
     code="AMBIGUOUS_NAME",
     details={"instanceIds": [_ID, "inst_1697843300_def456"]},
-)
-_UNKNOWN_FIELD: Final = ValidationFailed(
-    "Validation failed", details=[FieldError("force", "Unknown field", has_value=False)]
 )
 _BAD_NAME: Final = ValidationFailed(
     "Validation failed",
@@ -100,9 +98,6 @@ class VerbRoutes:
                 summary="Stop every instance",
                 answers={202: StopAllResponse},
                 body=NoFields,
-                body_optional=True,
-                parameters=[IDEMPOTENCY_KEY],
-                errors=[_UNKNOWN_FIELD, *BAD_BODY, *IDEMPOTENCY],
             ),
             Operation(
                 method="POST",
@@ -113,9 +108,6 @@ class VerbRoutes:
                 summary="List the account now",
                 answers={202: SyncResponse},
                 body=NoFields,
-                body_optional=True,
-                parameters=[IDEMPOTENCY_KEY],
-                errors=[_UNKNOWN_FIELD, *BAD_BODY, *IDEMPOTENCY],
             ),
             Operation(
                 method="PUT",
@@ -126,9 +118,8 @@ class VerbRoutes:
                 summary="Note when an instance was last used",
                 answers={200: InstanceDetails},
                 body=LastUsedRequest,
-                body_optional=True,
                 parameters=[INSTANCE_ID],
-                errors=[NOT_FOUND, _BAD_TIME, *BAD_BODY],
+                errors=[NO_INSTANCE, _BAD_TIME],
             ),
             Operation(
                 method="GET",
@@ -139,7 +130,7 @@ class VerbRoutes:
                 summary="Read an instance's passwords",
                 answers={200: CredentialsResponse},
                 parameters=[INSTANCE_ID],
-                errors=[NOT_FOUND],
+                errors=[NO_INSTANCE],
             ),
         ]
 
@@ -186,8 +177,7 @@ class VerbRoutes:
 
     async def stop_all(self, call: Call) -> Response:
         """Ask every instance to stop that can be, in one commit, and say why others are left."""
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         reply = await self._operating.stop_all(
             reply=_all_told,
             idempotency=idempotency_key(call, body),
@@ -200,8 +190,7 @@ class VerbRoutes:
 
         Poll the operation to see that it is done.
         """
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         reply = await self._operating.sync(
             reply=_sync_told,
             idempotency=idempotency_key(call, body),
@@ -227,8 +216,7 @@ class VerbRoutes:
         )
 
     async def _ask(self, call: Call, kind: OperationKind) -> Response:
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         reply = await self._operating.ask(
             kind,
             call.request.path_params["instanceId"],
@@ -266,9 +254,8 @@ def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operati
             summary=f"{word} an instance",
             answers={202: VerbResponse, 200: InstanceDetails},
             body=NoFields,
-            body_optional=True,
-            parameters=[INSTANCE_ID, IDEMPOTENCY_KEY],
-            errors=[NOT_FOUND, *_refusals(kind), _UNKNOWN_FIELD, *BAD_BODY, *IDEMPOTENCY],
+            parameters=[INSTANCE_ID],
+            errors=[NO_INSTANCE, *_refusals(kind)],
         ),
         Operation(
             method="POST",
@@ -279,16 +266,7 @@ def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operati
             summary=f"{word} an instance by its name",
             answers={202: VerbResponse, 200: InstanceDetails},
             body=InstanceNameRequest,
-            parameters=[IDEMPOTENCY_KEY],
-            errors=[
-                NOT_FOUND,
-                _AMBIGUOUS,
-                *_refusals(kind),
-                _BAD_NAME,
-                _UNKNOWN_FIELD,
-                *BAD_BODY,
-                *IDEMPOTENCY,
-            ],
+            errors=[NO_INSTANCE, _AMBIGUOUS, *_refusals(kind), _BAD_NAME, UNKNOWN_FIELD],
         ),
     ]
 

@@ -10,19 +10,10 @@ from starlette.responses import Response
 
 from novitai.api.answers import from_reply, json_answer
 from novitai.api.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
-from novitai.api.instances import BAD_BODY, BAD_QUERY, IDEMPOTENCY
 from novitai.api.lifecycle_schemas import NoFields
-from novitai.api.queries import (
-    IDEMPOTENCY_KEY,
-    LIMIT,
-    MAX_LIMIT,
-    PLACE_CURSOR,
-    cursor,
-    idempotency_key,
-    limit,
-    next_link,
-    query_fields,
-)
+from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page
+from novitai.api.queries import idempotency_key
+from novitai.api.refusals import BAD_QUERY
 from novitai.api.routes import Call, Operation
 from novitai.api.webhook_schemas import (
     ChangeWebhookRequest,
@@ -36,8 +27,7 @@ from novitai.api.webhook_schemas import (
 )
 from novitai.clock import Clock, iso
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import Fields
-from novitai.domain.view import masked_url
+from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Webhook
 from novitai.domain.webhook_requests import parse_replay, parse_webhook, parse_webhook_change
 from novitai.errors import Conflict, FieldError, ValidationFailed
@@ -90,8 +80,7 @@ class WebhookRoutes:
                 summary="Make a standing webhook",
                 answers={201: RevealedWebhook},
                 body=CreateWebhookRequest,
-                parameters=[IDEMPOTENCY_KEY],
-                errors=[_BAD_URL, *BAD_BODY, *IDEMPOTENCY, _SHOWN_ALREADY],
+                errors=[_BAD_URL, _SHOWN_ALREADY],
             ),
             Operation(
                 method="GET",
@@ -124,9 +113,8 @@ class WebhookRoutes:
                 summary="Change a webhook",
                 answers={200: WebhookView},
                 body=ChangeWebhookRequest,
-                body_optional=True,
                 parameters=[WEBHOOK_ID],
-                errors=[_BAD_URL, NO_WEBHOOK, *BAD_BODY],
+                errors=[_BAD_URL, NO_WEBHOOK],
             ),
             Operation(
                 method="DELETE",
@@ -137,9 +125,8 @@ class WebhookRoutes:
                 summary="Delete a webhook",
                 answers={200: WebhookView},
                 body=NoFields,
-                body_optional=True,
-                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
-                errors=[NO_WEBHOOK, *BAD_BODY, *IDEMPOTENCY],
+                parameters=[WEBHOOK_ID],
+                errors=[NO_WEBHOOK],
             ),
         ]
 
@@ -154,9 +141,8 @@ class WebhookRoutes:
                 summary="Give a webhook a new secret",
                 answers={200: RevealedWebhook},
                 body=NoFields,
-                body_optional=True,
-                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
-                errors=[NO_WEBHOOK, *BAD_BODY, *IDEMPOTENCY, _SHOWN_ALREADY],
+                parameters=[WEBHOOK_ID],
+                errors=[NO_WEBHOOK, _SHOWN_ALREADY],
             ),
             Operation(
                 method="POST",
@@ -167,9 +153,8 @@ class WebhookRoutes:
                 summary="Send a test message",
                 answers={200: WebhookTestResponse},
                 body=NoFields,
-                body_optional=True,
-                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
-                errors=[NO_WEBHOOK, *BAD_BODY, *IDEMPOTENCY],
+                parameters=[WEBHOOK_ID],
+                errors=[NO_WEBHOOK],
             ),
             Operation(
                 method="POST",
@@ -180,8 +165,8 @@ class WebhookRoutes:
                 summary="Tell a webhook everything again",
                 answers={202: ReplayResponse},
                 body=ReplayRequest,
-                parameters=[WEBHOOK_ID, IDEMPOTENCY_KEY],
-                errors=[_BAD_SINCE, NO_WEBHOOK, SWITCHED_OFF, *BAD_BODY, *IDEMPOTENCY],
+                parameters=[WEBHOOK_ID],
+                errors=[_BAD_SINCE, NO_WEBHOOK, SWITCHED_OFF],
             ),
         ]
 
@@ -201,16 +186,9 @@ class WebhookRoutes:
 
     async def page(self, call: Call) -> Response:
         """List standing webhooks, newest first."""
-        fields = query_fields(call)
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", cursor, None)
-        fields.finish()
+        most, after = only_page(call)
         page = await self._webhooks.page(limit=most, cursor=after)
-        body: dict[str, object] = {"webhooks": [_show(one) for one in page.webhooks]}
-        if page.next_cursor is None:
-            return json_answer(body)
-        body["nextCursor"] = page.next_cursor
-        return json_answer(body, headers={"Link": next_link(call, page.next_cursor)})
+        return listed(call, "webhooks", [_show(one) for one in page.webhooks], page.next_cursor)
 
     async def one(self, call: Call) -> Response:
         """Read a standing webhook."""
@@ -229,8 +207,7 @@ class WebhookRoutes:
 
     async def delete(self, call: Call) -> Response:
         """Delete a webhook. What waits for it is given up; the record of deliveries stays."""
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         reply = await self._webhooks.delete(
             _id(call),
             reply=lambda webhook: Reply(200, {}, orjson.dumps(_show(webhook))),
@@ -241,8 +218,7 @@ class WebhookRoutes:
 
     async def rotate(self, call: Call) -> Response:
         """Give a webhook a new secret, shown this once; the old one signs beside it for 24 h."""
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         rotated = await self._webhooks.rotate(
             _id(call),
             idempotency=idempotency_key(call, body),
@@ -252,8 +228,7 @@ class WebhookRoutes:
 
     async def test(self, call: Call) -> Response:
         """Send a message of type `webhook.test` now, once, and tell what came of it."""
-        body = await call.body(optional=True)
-        Fields(body.fields).finish()
+        body = await call.no_fields()
         reply = await self._webhooks.test(
             _id(call), reply=_tested, idempotency=idempotency_key(call, body)
         )
@@ -299,21 +274,18 @@ def _tested(tested: Tested) -> Reply:
 
 
 def _show(webhook: Webhook) -> dict[str, object]:
-    shown: dict[str, object | None] = {
-        "id": webhook.id,
-        "url": masked_url(webhook.url),
-        "eventTypes": [one.value for one in webhook.event_types],
-        "enabled": webhook.enabled,
-        "description": webhook.description,
-        "createdAt": iso(webhook.created_at),
-        "updatedAt": iso(webhook.updated_at),
-        "failingSince": _time(webhook.failing_since),
-        "disabledAt": _time(webhook.off_at),
-        "disabledReason": webhook.off_reason.value if webhook.off_reason else None,
-        "previousSecretValidUntil": _time(webhook.previous_secret_until),
-    }
-    return {name: value for name, value in shown.items() if value is not None}
-
-
-def _time(at: int | None) -> str | None:
-    return None if at is None else iso(at)
+    return present(
+        {
+            "id": webhook.id,
+            "url": masked_url(webhook.url),
+            "eventTypes": [one.value for one in webhook.event_types],
+            "enabled": webhook.enabled,
+            "description": webhook.description,
+            "createdAt": iso(webhook.created_at),
+            "updatedAt": iso(webhook.updated_at),
+            "failingSince": iso_or_none(webhook.failing_since),
+            "disabledAt": iso_or_none(webhook.off_at),
+            "disabledReason": webhook.off_reason.value if webhook.off_reason else None,
+            "previousSecretValidUntil": iso_or_none(webhook.previous_secret_until),
+        }
+    )

@@ -6,6 +6,7 @@ Absent optional values are left out. Secrets never enter it: passwords, `envs`, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from novitai.clock import iso
@@ -23,36 +24,47 @@ def view(instance: Instance, operation: Operation | None, observed_at: int | Non
         operation: Its unfinished operation, if any.
         observed_at: When it was last seen, in Unix milliseconds; from the last listing.
     """
-    shown: dict[str, object | None] = {
-        "id": instance.id,
-        "name": instance.name,
-        "status": instance.status.value,
-        "gpuNum": instance.gpu_num,
-        "region": instance.region,
-        "portMappings": [
-            {"port": mapping.port, "endpoint": mapping.endpoint, "type": mapping.type}
-            for mapping in instance.observed.port_mappings
-        ],
-        "connectionDetails": _connection(instance),
-        "createdAt": iso(instance.created_at),
-        "readyAt": _time(instance.ready_at),
-        "productName": instance.product_name,
-        "productId": instance.product_id,
-        "templateId": instance.template_id,
-        "rootfsSize": instance.rootfs_size,
-        "billingMode": instance.billing_mode.value,
-        "hourlyPrice": instance.hourly_price,
-        "webhookUrl": masked_url(instance.webhook_url) if instance.webhook_url else None,
-        "startedAt": _time(instance.started_at),
-        "stoppedAt": _time(instance.stopped_at),
-        "lastUsedAt": _time(instance.last_used_at),
-        "upstreamId": instance.upstream_id,
-        "upstreamStatus": instance.observed.status,
-        "operation": _operation(operation),
-        "error": _error(instance),
-        "observedAt": _time(observed_at),
-    }
+    return present(
+        {
+            "id": instance.id,
+            "name": instance.name,
+            "status": instance.status.value,
+            "gpuNum": instance.gpu_num,
+            "region": instance.region,
+            "portMappings": [
+                {"port": mapping.port, "endpoint": mapping.endpoint, "type": mapping.type}
+                for mapping in instance.observed.port_mappings
+            ],
+            "connectionDetails": _connection(instance),
+            "createdAt": iso(instance.created_at),
+            "readyAt": iso_or_none(instance.ready_at),
+            "productName": instance.product_name,
+            "productId": instance.product_id,
+            "templateId": instance.template_id,
+            "rootfsSize": instance.rootfs_size,
+            "billingMode": instance.billing_mode.value,
+            "hourlyPrice": instance.hourly_price,
+            "webhookUrl": masked_url(instance.webhook_url) if instance.webhook_url else None,
+            "startedAt": iso_or_none(instance.started_at),
+            "stoppedAt": iso_or_none(instance.stopped_at),
+            "lastUsedAt": iso_or_none(instance.last_used_at),
+            "upstreamId": instance.upstream_id,
+            "upstreamStatus": instance.observed.status,
+            "operation": _operation(operation),
+            "error": _error(instance),
+            "observedAt": iso_or_none(observed_at),
+        }
+    )
+
+
+def present(shown: Mapping[str, object | None]) -> View:
+    """Leave out what is absent: it is never shown as `null`."""
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def iso_or_none(at: int | None) -> str | None:
+    """Write Unix milliseconds as `iso` does; None where there is no time."""
+    return None if at is None else iso(at)
 
 
 def masked_url(url: str) -> str:
@@ -84,7 +96,3 @@ def _error(instance: Instance) -> dict[str, str] | None:
         return None
     error = instance.error
     return {"code": error.code, "message": error.message, "at": iso(error.at)}
-
-
-def _time(at: int | None) -> str | None:
-    return None if at is None else iso(at)
