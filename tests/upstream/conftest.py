@@ -283,6 +283,5 @@ def wanted() -> CreateInstance:
         gpu_num=1,
         rootfs_size=60,
         image_url="pytorch/pytorch:latest",
-        image_auth="robot:registry-password",
         envs=(("TOKEN", "env-secret-value"),),
     )

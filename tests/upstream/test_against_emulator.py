@@ -60,7 +60,6 @@ async def test_an_instance_lives_and_dies(client: NovitaClient) -> None:
     """Created, run, stopped, started, restarted, deleted, gone."""
     instance_id = await buy(client)
     running = await seen(client, instance_id, "running")
-    assert running.gpu_num == 1
     assert running.ssh is not None
     assert running.ssh_password
     assert [mapping.port for mapping in running.port_mappings if mapping.endpoint] == [8888]
@@ -80,7 +79,7 @@ async def test_an_instance_lives_and_dies(client: NovitaClient) -> None:
 
 
 async def test_the_catalogue_is_read(client: NovitaClient) -> None:
-    """Clusters, products of one of them, templates, registry credentials."""
+    """Clusters, products of one of them, templates."""
     clusters = await client.clusters()
     offers = await client.products(clusters[0].id, billing_method="spot")
     assert any(offer.price and offer.spot_price for offer in offers)
@@ -89,7 +88,6 @@ async def test_the_catalogue_is_read(client: NovitaClient) -> None:
     assert await client.template(templates[0].id) == templates[0]
     with pytest.raises(Gone):
         await client.template("no-such-template")
-    assert all(auth.id and auth.username for auth in await client.registry_auths())
 
 
 @pytest.mark.parametrize("docs_mode", [False, True])
@@ -106,7 +104,6 @@ async def test_a_listing_of_several_pages_is_complete(
     listing = await client.list_instances()
     assert listing.complete
     assert {found.id for found in listing.instances} == ids
-    assert {found.gpu_num for found in listing.instances} == {1}
 
     await control(emulator_url, "faults", {"kind": "list", "omit": "trainer-3"})
     short = await client.list_instances()

@@ -52,7 +52,7 @@ def judge(operation: Operation, given_answer: Answer) -> UpstreamError | None:
         (Operation.CREATE, 404, "", "", Refused),
         (Operation.LIST_INSTANCES, 404, "", "", Refused),
         (Operation.CREATE, 400, "INSUFFICIENT_RESOURCE", "", InsufficientResource),
-        (Operation.MIGRATE, 400, "MIGRATE_INSUFFICIENT_RESOURCE", "", InsufficientResource),
+        (Operation.START, 400, "MIGRATE_INSUFFICIENT_RESOURCE", "", InsufficientResource),
         (Operation.STOP, 400, "OPERATION_LIMIT", "Invalid state change.", InvalidStateChange),
         (Operation.CREATE, 400, "BALANCE_NOT_ENOUGH", "", Refused),
         (Operation.CREATE, 422, "", "", Refused),

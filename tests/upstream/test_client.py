@@ -387,9 +387,9 @@ async def test_the_body_of_a_lifecycle_answer_is_never_read(
 ) -> None:
     """Empty, an object or neither: the status is the answer."""
     client = make.at(raw.reply(200, body).url)
-    for act in (client.start, client.stop, client.restart, client.delete, client.migrate):
+    for act in (client.start, client.stop, client.restart, client.delete):
         await act("abc")
-    names = ("start", "stop", "restart", "delete", "migrate")
+    names = ("start", "stop", "restart", "delete")
     assert [request.target for request in raw.received] == [
         f"/gpu-instance/openapi/v1/gpu/instance/{name}" for name in names
     ]
@@ -505,12 +505,12 @@ async def test_every_exchange_is_told_to_the_observer(make: Maker, calls: Calls)
         httpx2.Response(400, json={"message": "invalid state change"}),
     )
     client = make.of(answer, observer=calls)
-    await client.registry_auths()
+    await client.clusters()
     for act in (client.delete("a"), client.start("a"), client.stop("a")):
         with pytest.raises(UpstreamError):
             await act
     assert calls.seen == [
-        ("registry_auths", Outcome.OK),
+        ("clusters", Outcome.OK),
         ("delete", Outcome.GONE),
         ("start", Outcome.NO_CAPACITY),
         ("stop", Outcome.INVALID_STATE),

@@ -24,7 +24,7 @@ from novitai.upstream.errors import (
     Refused,
     UpstreamError,
 )
-from novitai.upstream.models import CreateInstance, NetworkStorageMount, Port, Tool
+from novitai.upstream.models import CreateInstance, Port, Tool
 from novitai.upstream.writing import create_body
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ async def test_the_new_id_comes_back(raw: RawServer, make: Maker, wanted: Create
         "gpuNum": 1,
         "rootfsSize": 60,
         "imageUrl": "pytorch/pytorch:latest",
-        "imageAuth": "robot:registry-password",
         "kind": "gpu",
         "billingMode": "onDemand",
         "envs": [{"key": "TOKEN", "value": "env-secret-value"}],
@@ -78,16 +77,13 @@ def test_the_body_says_everything_in_upstreams_words() -> None:
             tools=(Tool("Jupyter", 8888, "http"),),
             command="run",
             entrypoint="/bin/sh",
-            network_storages=(NetworkStorageMount("s", "/network"),),
             min_cuda_version="12.4",
         )
     )
     assert body["ports"] == "80/http, 3306/tcp"
     assert body["tools"] == [{"name": "Jupyter", "port": "8888", "type": "http"}]
-    assert body["networkStorages"] == [{"Id": "s", "mountPoint": "/network"}]
     assert (body["billingMode"], body["clusterId"], body["imageAuthId"]) == ("spot", "us-ca-6", "7")
     assert "envs" not in body
-    assert "networkId" not in body
 
 
 @pytest.mark.parametrize(
@@ -386,14 +382,13 @@ async def test_no_error_shows_what_was_sent_in_confidence(
         400,
         {
             "reason": "VALIDATOR_PARAM",
-            "message": "env env-secret-value, auth robot:registry-password, registry-password, "
-            "key sk-upstream-key-of-the-tests",
+            "message": "env env-secret-value, key sk-upstream-key-of-the-tests",
         },
     )
     with pytest.raises(Refused) as caught:
         await create(make.at(raw.url), wanted)
     shown = repr(caught.value) + str(caught.value) + repr(wanted)
-    for secret in ("env-secret", "registry-password", "sk-upstream"):
+    for secret in ("env-secret", "sk-upstream"):
         assert secret not in shown
 
 

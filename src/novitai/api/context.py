@@ -14,7 +14,7 @@ _KEY: Final = "novitai.context"
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request. `received_at` and `deadline` in Unix milliseconds, `began` in steady seconds.
+    """One request. `deadline` in Unix milliseconds, `began` in steady seconds.
 
     Attributes:
         client: The address of the caller, looked up behind trusted proxies.
@@ -27,7 +27,6 @@ class RequestContext:
     correlation_id: str | None
     client: str
     accept: str
-    received_at: int
     deadline: int
     began: float
     headers: list[tuple[str, str]] = field(default_factory=list)

@@ -26,7 +26,7 @@ from novitai.errors import ApiError, InternalError
 SECURITY: Final = "apiKey"
 _REF: Final = "#/components/schemas/{model}"
 _EXAMPLE_AT: Final = 1_697_797_800_000
-_EXAMPLE: Final = RequestContext("req_1697843200_abc123", None, "", "", 0, 0, 0.0)
+_EXAMPLE: Final = RequestContext("req_1697843200_abc123", None, "", "", 0, 0.0)
 
 TAGS: Final = (
     ("Instances", "GPU instances: requested once, watched until they serve, kept true."),

@@ -86,7 +86,6 @@ class Gateway:
             correlation_id=correlation_id if _CORRELATION_ID.fullmatch(correlation_id) else None,
             client=peer.address,
             accept=headers.get("accept", ""),
-            received_at=now,
             deadline=now + int(REQUEST_SECONDS * 1000),
             began=self._clock.monotonic(),
         )

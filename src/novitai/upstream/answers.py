@@ -29,7 +29,6 @@ from novitai.upstream.transport import Answer
 from novitai.upstream.wire import Json, Object, text
 
 _MAX_MESSAGE: Final = 500
-_MAX_REASON: Final = 100
 _MIN_SECRET: Final = 4
 _REASON: Final = re.compile(r"[A-Z0-9_]{1,100}\Z")
 _NO_STOCK: Final = frozenset({"INSUFFICIENT_RESOURCE", "MIGRATE_INSUFFICIENT_RESOURCE"})

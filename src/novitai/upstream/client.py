@@ -7,7 +7,7 @@ A create is sent once and never again, at no layer; its ending says whether it m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -35,7 +35,6 @@ from novitai.upstream.models import (
     CreateInstance,
     Listing,
     ProductOffer,
-    RegistryAuth,
     Template,
     UpstreamInstance,
 )
@@ -52,38 +51,9 @@ _CHANNELS: Final = "official,private"
 class NovitaClient:
     """Novita's GPU-instance API, v1 (docs/upstream.md)."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        clock: Clock,
-        ids: Ids,
-        limiter: Limiter,
-        breakers: Mapping[OperationClass, Breaker],
-        observer: CallObserver = ignore,
-        secrets: Iterable[str] = (),
-    ) -> None:
-        """Put a client together; `build` does it from plain values.
-
-        Args:
-            transport: The connections.
-            clock: Time and waiting.
-            ids: The source of jitter.
-            limiter: The one of this process.
-            breakers: One for each class of operations.
-            observer: Told of every exchange.
-            secrets: What must never appear in a message, the API key above all.
-        """
+    def __init__(self, gateway: Gateway, clock: Clock) -> None:
+        self._gateway = gateway
         self._clock = clock
-        self._gateway = Gateway(
-            transport,
-            clock=clock,
-            ids=ids,
-            limiter=limiter,
-            breakers=breakers,
-            observer=observer,
-            secrets=secrets,
-        )
         self._first_page: dict[Operation, int] = {}
         self._page_size: dict[Operation, int] = {}
 
@@ -116,7 +86,7 @@ class NovitaClient:
             ValueError: the key cannot travel in a header.
         """
         source = ids or Ids()
-        return cls(
+        gateway = Gateway(
             Transport(base_url, api_key, timeout=timeout, transport=transport),
             clock=clock,
             ids=source,
@@ -125,6 +95,7 @@ class NovitaClient:
             observer=observer,
             secrets=(api_key,),
         )
+        return cls(gateway, clock)
 
     async def aclose(self) -> None:
         """Close every connection. Calls still under way fail."""
@@ -196,15 +167,6 @@ class NovitaClient:
         )
         return list(found.rows.values())
 
-    async def registry_auths(self) -> list[RegistryAuth]:
-        """List the stored registry credentials, without passwords (docs/upstream.md §9)."""
-        return await self._gateway.read(
-            Operation.REGISTRY_AUTHS,
-            "/repository/auths",
-            {},
-            payloads.rows("data", reading.registry_auth),
-        )
-
     async def instance(self, instance_id: str) -> UpstreamInstance:
         """Get one instance (docs/upstream.md §5.1).
 
@@ -252,10 +214,6 @@ class NovitaClient:
     async def delete(self, instance_id: str) -> None:
         """Delete an instance for good; raises as `start` does."""
         await self._act(Operation.DELETE, instance_id)
-
-    async def migrate(self, instance_id: str) -> None:
-        """Move an instance to another node, losing its local disk; raises as `start` does."""
-        await self._act(Operation.MIGRATE, instance_id)
 
     async def permit_create(self) -> Permit:
         """Wait for the right to send one create; to be taken before the attempt is recorded.

@@ -88,6 +88,17 @@ class Gateway:
         observer: CallObserver,
         secrets: Iterable[str],
     ) -> None:
+        """Put it together.
+
+        Args:
+            transport: The connections.
+            clock: Time and waiting.
+            ids: The source of jitter.
+            limiter: The one of this process.
+            breakers: One for each class of operations.
+            observer: Told of every exchange.
+            secrets: What must never appear in a message, the API key above all.
+        """
         self.limiter = limiter
         self._transport = transport
         self._clock = clock
@@ -95,7 +106,7 @@ class Gateway:
         self._breakers = breakers
         self._observer = observer
         self._secrets = tuple(secrets)
-        self._record = HealthRecord(clock)
+        self._record = HealthRecord()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -173,13 +184,13 @@ class Gateway:
             result = reader(payload(answer) if call.reads_body else {}, asked_at)
         except UpstreamError as error:
             verdict, outcome = _verdict(error), error.outcome
-            self._record.failed(error, self._clock.monotonic() - began)
+            self._record.failed(error)
             if isinstance(error, RateLimited):
                 self.limiter.pause(error.retry_after)
             raise
         else:
             verdict, outcome = Verdict.SUCCESS, Outcome.OK
-            self._record.answered(self._clock.monotonic() - began)
+            self._record.answered()
             self.limiter.answered()
             return result
         finally:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from novitai.clock import Clock
 from novitai.upstream.breaker import Breaker, State
 from novitai.upstream.errors import KeyRefused, UpstreamError
 
@@ -22,17 +21,11 @@ class UpstreamHealth:
         key_refused: The last call that told anything about our key was refused for it.
         open_breakers: Names of the classes of operations whose breaker is open now.
         faults_in_a_row: How many of the last calls failed for upstream's fault.
-        last_answer_at: When upstream last answered (a refusal is an answer); None if never.
-        last_fault: The last fault's message; `""` if upstream answered since.
-        last_seconds: How long the last answered call took; None if there was none.
     """
 
     key_refused: bool
     open_breakers: tuple[str, ...]
     faults_in_a_row: int
-    last_answer_at: int | None
-    last_fault: str
-    last_seconds: float | None
 
     @property
     def down(self) -> bool:
@@ -47,27 +40,22 @@ class UpstreamHealth:
 class HealthRecord:
     """Keeps the few facts a snapshot is made of."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._key_refused = False
         self._faults = 0
-        self._last_answer_at: int | None = None
-        self._last_fault = ""
-        self._last_seconds: float | None = None
 
-    def answered(self, seconds: float) -> None:
+    def answered(self) -> None:
         """Take note of a success: upstream works and takes our key."""
         self._key_refused = False
-        self._note_answer(seconds)
+        self._faults = 0
 
-    def failed(self, error: UpstreamError, seconds: float) -> None:
+    def failed(self, error: UpstreamError) -> None:
         """Take note of a failure; one that says nothing of upstream changes nothing."""
         if error.is_fault:
             self._faults += 1
-            self._last_fault = str(error)
         elif error.http_status is not None:
             self._key_refused = self._key_refused or isinstance(error, KeyRefused)
-            self._note_answer(seconds)
+            self._faults = 0
 
     def snapshot(self, breakers: Iterable[Breaker]) -> UpstreamHealth:
         """Say what is known, as of now."""
@@ -77,13 +65,4 @@ class HealthRecord:
                 breaker.name for breaker in breakers if breaker.state is State.OPEN
             ),
             faults_in_a_row=self._faults,
-            last_answer_at=self._last_answer_at,
-            last_fault=self._last_fault,
-            last_seconds=self._last_seconds,
         )
-
-    def _note_answer(self, seconds: float) -> None:
-        self._faults = 0
-        self._last_fault = ""
-        self._last_answer_at = self._clock.now()
-        self._last_seconds = seconds

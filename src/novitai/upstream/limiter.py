@@ -110,9 +110,8 @@ class Limiter:
                 each refusal. Both are lengthened by up to a fifth, so that several processes do
                 not come back together, and bounded by five minutes.
         """
-        now = self._clock.monotonic()
         # During a pause only answers to calls that left before it arrive: the same refusal.
-        is_first = now >= self._paused_until
+        is_first = not self.paused_for
         if retry_after is None:
             if not is_first:
                 return
@@ -121,14 +120,14 @@ class Limiter:
             self._refusals += 1
         # ids.jitter is symmetric: this is between 1 and 1.2 times the pause, never less than 1.
         length = self._ids.jitter(min(retry_after, MAX_PAUSE) * 1.1, 1 / 11)
-        self._paused_until = max(self._paused_until, now + length)
+        self._paused_until = max(self._paused_until, self._clock.monotonic() + length)
         # An empty bucket at the end of the pause, or all who waited would go at once.
         empty = self._paused_until + (self.burst - 1) * self._interval
         self._full_at = max(self._full_at, empty)
 
     def answered(self) -> None:
         """Take note that upstream served a call: the next refusal begins with a short pause."""
-        if self._clock.monotonic() >= self._paused_until:
+        if not self.paused_for:
             self._refusals = 0
 
     def _delay(self) -> float:

@@ -23,8 +23,6 @@ class Cluster:
 
     id: str
     name: str
-    gpu_types: tuple[str, ...] = ()
-    network_storage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,6 @@ class ProductOffer:
         price: On demand, per GPU-hour; None if not offered.
         spot_price: Spot, per GPU-hour; None if there is no spot offer.
         available: Deployable now, under the filter of the query.
-        regions: Names of clusters; empty means every cluster.
-        inventory_state: `none`, `low`, `normal`, `high`, or `""`.
     """
 
     id: str
@@ -48,9 +44,6 @@ class ProductOffer:
     min_rootfs: int | None
     max_rootfs: int | None
     available: bool
-    regions: tuple[str, ...]
-    billing_methods: tuple[str, ...]
-    inventory_state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +64,11 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
-    """A volume to be mounted."""
-
-    type: str
-    id: str
-    size: int | None
-    mount_path: str
-
-
-@dataclass(frozen=True, slots=True)
 class Template:
     """A recipe for an instance (docs/upstream.md §10). `image_auth` is a registry auth's id."""
 
     id: str
     name: str
-    type: str
     channel: str
     image: str
     image_auth: str = field(repr=False)
@@ -94,21 +76,9 @@ class Template:
     entrypoint: str
     rootfs_size: int | None
     ports: tuple[Port, ...]
-    volumes: tuple[Volume, ...]
     envs: Envs = field(repr=False)
     tools: tuple[Tool, ...]
     min_cuda_version: str
-    readme: str = field(repr=False)
-    created_at: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryAuth:
-    """A stored registry credential, without its password (docs/upstream.md §9)."""
-
-    id: str
-    name: str
-    username: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +118,12 @@ class UpstreamInstance:
     Attributes:
         status: Upstream's own word, known to us or not (§7).
         spot_reclaim_at: When a spot instance will be taken away; None if not announced.
-        instance_price: 1/100000 USD per hour of the whole instance, where upstream tells.
     """
 
     id: str
     name: str
     status: str
     status_error: StatusError
-    cluster_id: str
-    cluster_name: str
-    product_id: str
-    product_name: str
-    gpu_num: int | None
-    cpu_num: int | None
-    memory: int | None
-    rootfs_size: int | None
-    image_url: str
-    kind: str
     port_mappings: tuple[PortMapping, ...]
     ssh: SshAccess | None
     ssh_password: str = field(repr=False)
@@ -172,14 +131,8 @@ class UpstreamInstance:
     web_terminal_address: str = field(repr=False)
     web_terminal_username: str
     web_terminal_password: str = field(repr=False)
-    billing_mode: str
-    instance_price: int | None
     spot_status: str
     spot_reclaim_at: int | None
-    created_at: int | None
-    last_started_at: int | None
-    last_stopped_at: int | None
-    keep_data_days: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +152,8 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkStorageMount:
-    """A network volume to be mounted into a new instance."""
-
-    id: str
-    mount_point: str
-
-
-@dataclass(frozen=True, slots=True)
 class CreateInstance:
-    """Everything that can be said of a new GPU instance (docs/upstream.md §4).
+    """What we say of a new GPU instance (docs/upstream.md §4).
 
     Empty fields are not sent: upstream takes empty for absent.
     """
@@ -220,17 +165,14 @@ class CreateInstance:
     image_url: str
     billing_mode: str = ON_DEMAND
     cluster_id: str = ""
-    image_auth: str = field(default="", repr=False)
     image_auth_id: str = field(default="", repr=False)
     ports: tuple[Port, ...] = ()
     envs: Envs = field(default=(), repr=False)
     tools: tuple[Tool, ...] = ()
     command: str = field(default="", repr=False)
     entrypoint: str = field(default="", repr=False)
-    network_storages: tuple[NetworkStorageMount, ...] = ()
-    network_id: str = ""
     min_cuda_version: str = ""
 
     def secrets(self) -> tuple[str, ...]:
         """List what must not appear in any message about this request."""
-        return (self.image_auth, *self.image_auth.split(":", 1), *(value for _, value in self.envs))
+        return tuple(value for _, value in self.envs)

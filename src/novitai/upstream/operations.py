@@ -30,13 +30,11 @@ class Operation(Enum):
     PRODUCTS = ("products", OperationClass.CATALOGUE, Priority.READING, _NEVER_GONE)
     TEMPLATE = ("template", OperationClass.CATALOGUE, Priority.READING, _TEMPLATE_GONE)
     TEMPLATES = ("templates", OperationClass.CATALOGUE, Priority.READING, _NEVER_GONE)
-    REGISTRY_AUTHS = ("registry_auths", OperationClass.CATALOGUE, Priority.READING, _NEVER_GONE)
     INSTANCE = ("instance", OperationClass.INSTANCES, Priority.READING, _INSTANCE_GONE)
     LIST_INSTANCES = ("list_instances", OperationClass.INSTANCES, Priority.READING, _NEVER_GONE)
     CREATE = ("create", OperationClass.CREATE, Priority.WRITING, _NEVER_GONE)
     START = ("start", OperationClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
     RESTART = ("restart", OperationClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
-    MIGRATE = ("migrate", OperationClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
     STOP = ("stop", OperationClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
     DELETE = ("delete", OperationClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
 

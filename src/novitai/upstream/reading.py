@@ -15,13 +15,11 @@ from novitai.upstream.models import (
     Port,
     PortMapping,
     ProductOffer,
-    RegistryAuth,
     SshAccess,
     StatusError,
     Template,
     Tool,
     UpstreamInstance,
-    Volume,
 )
 from novitai.upstream.wire import (
     Json,
@@ -33,7 +31,6 @@ from novitai.upstream.wire import (
     objects,
     positive,
     text,
-    texts,
 )
 
 _MAX_ID = 255
@@ -56,8 +53,6 @@ def cluster(row: Object) -> Cluster | None:
     return Cluster(
         id=cluster_id,
         name=text(row.get("name")),
-        gpu_types=texts(row.get("availableGpuType")),
-        network_storage=flag(row.get("supportNetworkStorage")) or False,
     )
 
 
@@ -75,9 +70,6 @@ def product(row: Object) -> ProductOffer | None:
         min_rootfs=integer(row.get("minRootFS")),
         max_rootfs=integer(row.get("maxRootFS")),
         available=flag(row.get("availableDeploy")) or False,
-        regions=texts(row.get("regions")),
-        billing_methods=texts(row.get("billingMethods")),
-        inventory_state=text(row.get("inventoryState")),
     )
 
 
@@ -88,7 +80,6 @@ def template(row: Object) -> Template | None:
     return Template(
         id=template_id,
         name=text(row.get("name")),
-        type=text(row.get("type")),
         channel=text(row.get("channel")),
         image=text(row.get("image")),
         image_auth=text(row.get("imageAuth")),
@@ -96,28 +87,10 @@ def template(row: Object) -> Template | None:
         entrypoint=text(row.get("entrypoint")),
         rootfs_size=positive(row.get("rootfsSize")),
         ports=_template_ports(row.get("ports")),
-        volumes=tuple(
-            Volume(
-                type=text(volume.get("type")),
-                id=text(volume.get("id")),
-                size=integer(volume.get("size")),
-                mount_path=text(volume.get("mountPath")),
-            )
-            for volume in objects(row.get("volumes"))
-        ),
         envs=_envs(row.get("envs")),
         tools=_tools(row.get("tools")),
         min_cuda_version=text(row.get("minCudaVersion")),
-        readme=text(row.get("readme")),
-        created_at=moment(row.get("createdAt")),
     )
-
-
-def registry_auth(row: Object) -> RegistryAuth | None:
-    """Read one registry credential, leaving its password behind (docs/upstream.md §9)."""
-    if not (auth_id := identifier(row.get("id"))):
-        return None
-    return RegistryAuth(id=auth_id, name=text(row.get("name")), username=text(row.get("username")))
 
 
 def instance(row: Object) -> UpstreamInstance | None:
@@ -132,16 +105,6 @@ def instance(row: Object) -> UpstreamInstance | None:
         name=text(get("name")),
         status=text(get("status")),
         status_error=_status_error(get("statusError")),
-        cluster_id=text(get("clusterId")),
-        cluster_name=text(get("clusterName")),
-        product_id=text(get("productId")),
-        product_name=text(get("productName")),
-        gpu_num=integer(get("gpuNum")),
-        cpu_num=integer(get("cpuNum")),
-        memory=integer(get("memory")),
-        rootfs_size=integer(get("rootfsSize")),
-        image_url=text(get("imageUrl")),
-        kind=text(get("kind")),
         port_mappings=_port_mappings(get("portMappings")),
         ssh=ssh,
         ssh_password=ssh_password,
@@ -149,14 +112,8 @@ def instance(row: Object) -> UpstreamInstance | None:
         web_terminal_address=_address(terminal),
         web_terminal_username=text(terminal.get("username")),
         web_terminal_password=text(terminal.get("password")),
-        billing_mode=text(get("billingMode")),
-        instance_price=positive(get("instancePrice")),
         spot_status=text(get("spotStatus")),
         spot_reclaim_at=moment(get("spotReclaimTime")),
-        created_at=moment(get("createdAt")),
-        last_started_at=moment(get("lastStartedAt")),
-        last_stopped_at=moment(get("lastStoppedAt")),
-        keep_data_days=integer(get("keepDataDay")),
     )
 
 

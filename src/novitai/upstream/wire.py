@@ -103,10 +103,3 @@ def objects(value: Json) -> list[Object]:
     if type(value) is dict and value:
         return [value]
     return []
-
-
-def texts(value: Json) -> tuple[str, ...]:
-    """Read a list of strings, dropping what is empty or none."""
-    if type(value) is not list:
-        return ()
-    return tuple(word for item in value if (word := text(item)))

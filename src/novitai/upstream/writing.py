@@ -15,9 +15,6 @@ def create_body(request: CreateInstance) -> Object:
         {"name": tool.name, "port": str(tool.port), "type": tool.type}
         for tool in request.tools
     ]
-    storages: list[Json] = [
-        {"Id": mount.id, "mountPoint": mount.mount_point} for mount in request.network_storages
-    ]
     body: Object = {
         "name": request.name,
         "productId": request.product_id,
@@ -27,15 +24,12 @@ def create_body(request: CreateInstance) -> Object:
         "kind": "gpu",
         "billingMode": request.billing_mode,
         "clusterId": request.cluster_id,
-        "imageAuth": request.image_auth,
         "imageAuthId": request.image_auth_id,
         "ports": ", ".join(f"{port.port}/{port.type}" for port in request.ports),
         "envs": envs,
         "tools": tools,
         "command": request.command,
         "entrypoint": request.entrypoint,
-        "networkStorages": storages,
-        "networkId": request.network_id,
         "minCudaVersion": request.min_cuda_version,
     }
     return {name: value for name, value in body.items() if value not in ("", [])}
