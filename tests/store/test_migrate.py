@@ -15,6 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.command import downgrade
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 
@@ -72,6 +73,13 @@ def test_migrations_lead_to_the_tables(empty_url: str) -> None:
             },
         )
         assert compare_metadata(context, metadata) == []
+
+
+def test_steps() -> None:
+    """The names of the files tell of the migrations, and of their order, what Alembic reads."""
+    script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
+    last_first = [revision.revision for revision in script.walk_revisions()]
+    assert migrate.steps() == tuple(reversed(last_first))
 
 
 def test_check(empty_url: str) -> None:

@@ -35,8 +35,7 @@ def _revision(url: str) -> str | None:
     """Return the migration that a database stands at; None for an empty one."""
     from contextlib import closing
 
-    from alembic.runtime.migration import MigrationContext
-
+    from novitai.store import migrate as migration
     from novitai.store import postgresqlserver, sqlite
     from novitai.store.sqlitefile import path_of
 
@@ -47,4 +46,4 @@ def _revision(url: str) -> str | None:
     else:
         return None
     with closing(connection):
-        return MigrationContext.configure(connection).get_current_revision()
+        return max(migration.recorded(connection), default=None)

@@ -9,7 +9,6 @@ from novitai.clock import Clock
 from novitai.errors import StartupError
 from novitai.store import migrate, postgresqlserver
 from novitai.store.database import Database
-from novitai.store.postgresql import PostgresqlDatabase
 from novitai.store.sqlite import SqliteDatabase
 from novitai.store.sqlitefile import DatabaseFile, path_of
 
@@ -51,4 +50,7 @@ def _open_postgresql(url: str, clock: Clock) -> Database:
             f"{where}: made for an older version of novitai, or empty. Run `novitai migrate`.",
             exit_code=_CONFIG,
         )
+    # Its driver takes long to load, and a process on the embedded file never needs it.
+    from novitai.store.postgresql import PostgresqlDatabase
+
     return PostgresqlDatabase(url, clock)
