@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import httpx2
 import structlog
@@ -18,8 +18,6 @@ from novitai.domain.operation import OperationKind
 from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
-from novitai.jobs.postgresql import PostgresqlEngine
-from novitai.jobs.upkeep import Presence
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.caching import Cache, Caches
@@ -67,6 +65,7 @@ if TYPE_CHECKING:
 
     from novitai.api.services import Services
     from novitai.api.shared_limits import SharedStore
+    from novitai.jobs.postgresql import PostgresqlEngine
 
 CREATE_CONCURRENCY: Final = 64
 VERB_CONCURRENCY: Final = 16
@@ -88,7 +87,7 @@ _log = structlog.get_logger("novitai")
 
 _CHECK: Final = "secret_check"
 
-JobEngines = EmbeddedEngine | PostgresqlEngine
+JobEngines: TypeAlias = "EmbeddedEngine | PostgresqlEngine"
 MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngines]
 
 
@@ -269,14 +268,14 @@ class Application:
     async def start(self, *, work: bool) -> None:
         """Begin: with `work`, take steps and list the account; without, only accept and read."""
         self._works = work
-        if isinstance(self.jobs, PostgresqlEngine):
-            await self.jobs.start(consume=work)
-        else:
+        if isinstance(self.jobs, EmbeddedEngine):
             # The only process on this store: whatever lease stands is of one that has ended.
             await self.database.write(operations.release_all)
             await self.database.write(webhook_lines.release_all)
             await self.database.write(coordination.release_all_leases)
             await self.jobs.start()
+        else:
+            await self.jobs.start(consume=work)
         if work:
             self.sync.start()
             self.housekeeping.start()
@@ -355,10 +354,10 @@ class Application:
 
     def _shared_buckets(self) -> SharedStore | None:
         """Return what shares the rate limit with other processes; made once."""
-        from novitai.api.shared_limits import SharedStore
-
         url = self.settings.redis_url
         if self._shared is None and url is not None:
+            from novitai.api.shared_limits import SharedStore
+
             self._shared = SharedStore(
                 url.get_secret_value(), f"novitai:{self.installation_id}", self.clock
             )
@@ -388,6 +387,10 @@ def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) 
     """Make the engine that suits the store: embedded, or shared by processes on PostgreSQL."""
     if settings.embedded:
         return EmbeddedEngine(database, clock, ids)
+    # Drivers and PgQueuer take long to load, and a process without PostgreSQL never needs them.
+    from novitai.jobs.postgresql import PostgresqlEngine
+    from novitai.jobs.upkeep import Presence
+
     presence = Presence(coordination.note_worker, coordination.worker_seen_at)
     return PostgresqlEngine(database, settings.database, clock, ids, presence=presence)
 

@@ -38,7 +38,6 @@ BATCH: Final = 25
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=1)
 _HEARTBEAT_TIMEOUT: Final = timedelta(seconds=5)
 _CONNECT_SECONDS: Final = 5.0
-COMMAND_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 2.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -86,7 +85,7 @@ class Consumer:
         clock: Clock,
         ids: Ids,
         *,
-        command_timeout: float = COMMAND_SECONDS,
+        command_timeout: float,
     ) -> None:
         """Prepare the consumer.
 

@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs import queue_sql
-from novitai.jobs.consumer import COMMAND_SECONDS, Consumer
 from novitai.jobs.dispatcher import Dispatcher
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import Due, Handler, JobType, Transactions
 from novitai.jobs.sweeper import Sweeper
 from novitai.jobs.upkeep import PRESENCE_SECONDS, Presence, Upkeep
 
+if TYPE_CHECKING:
+    from novitai.jobs.consumer import Consumer
+
 SWEEP_SECONDS: Final = 1.0
+COMMAND_SECONDS: Final = 10.0
 _SWEEP_SPREAD: Final = 0.2
 _PAGE: Final = 5_000
 
@@ -57,19 +60,19 @@ class PostgresqlEngine:
         """
         self.metrics = JobMetrics(clock)
         self._database = database
+        self._url = url
         self._clock = clock
+        self._ids = ids
         self._presence = presence
+        self._presence_interval = presence_interval
+        self._command_timeout = command_timeout
         self._started_at = clock.now()
         self._dispatcher = Dispatcher(clock, ids, self.metrics)
         self._sweeper = Sweeper(
             clock, ids, self._sweep, interval=sweep_interval, spread=_SWEEP_SPREAD
         )
-        self._consumer = Consumer(
-            url, self._dispatcher, clock, ids, command_timeout=command_timeout
-        )
-        self._upkeep = Upkeep(
-            database, self._consumer, presence, clock, ids, interval=presence_interval
-        )
+        self._consumer: Consumer | None = None
+        self._upkeep: Upkeep | None = None
 
     def register(self, name: str, handler: Handler, *, due: Due, concurrency: int) -> None:
         """Bind `name` to its handler; see `JobEngine.register`."""
@@ -84,6 +87,24 @@ class PostgresqlEngine:
         self._started_at = self._clock.now()
         if not consume:
             return
+        # PgQueuer takes long to load, and a process that only nudges never needs it.
+        from novitai.jobs.consumer import Consumer
+
+        self._consumer = Consumer(
+            self._url,
+            self._dispatcher,
+            self._clock,
+            self._ids,
+            command_timeout=self._command_timeout,
+        )
+        self._upkeep = Upkeep(
+            self._database,
+            self._consumer,
+            self._presence,
+            self._clock,
+            self._ids,
+            interval=self._presence_interval,
+        )
         self._dispatcher.start()
         self._consumer.start()
         self._sweeper.start(self._dispatcher.jobs)
@@ -91,6 +112,8 @@ class PostgresqlEngine:
 
     async def stop(self, grace: float) -> None:
         """Take no new work, wait `grace` seconds for running handlers, then cancel them."""
+        if self._consumer is None or self._upkeep is None:
+            return
         self._consumer.close_intake()
         await self._sweeper.stop()
         await self._upkeep.stop()

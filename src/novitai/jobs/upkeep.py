@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 from sqlalchemy import Connection
@@ -15,9 +15,11 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs import queue_sql
-from novitai.jobs.consumer import Consumer
 from novitai.jobs.port import Transactions
 from novitai.jobs.waiting import cancel
+
+if TYPE_CHECKING:
+    from novitai.jobs.consumer import Consumer
 
 PRESENCE_SECONDS: Final = 5.0
 _LOG_BATCH: Final = 5_000
