@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import orjson
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from novitai.clock import ManualClock
 from novitai.ids import Ids
-from novitai.upstream import transport
+from novitai.upstream import gateway, transport
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import (
     BreakerOpen,
@@ -165,6 +167,26 @@ async def test_a_read_is_tried_three_times(
     answer, asked = script(failure, failure, EMPTY)
     assert await finish(make.of(answer).clusters()) == []
     assert len(asked) == 3
+
+
+async def test_a_read_that_is_tried_again_is_logged_by_its_name_alone(
+    make: Maker, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below what is shown, and nobody else writes of it: the tries are in the metrics."""
+    # One that another test has not made write elsewhere.
+    monkeypatch.setattr(gateway, "_log", structlog.get_logger())
+    answer, _ = script(httpx2.Response(500), httpx2.Response(500), EMPTY)
+    with capture_logs() as lines:
+        await finish(make.of(answer).clusters())
+    assert lines == [
+        {
+            "event": "reading_again",
+            "log_level": "debug",
+            "operation": "clusters",
+            "number": number,
+        }
+        for number in (2, 3)
+    ]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])

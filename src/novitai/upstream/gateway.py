@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import stamina
+import structlog
 
 from novitai.clock import Clock
 from novitai.ids import Ids
@@ -32,6 +33,12 @@ Reader: TypeAlias = Callable[[Object, int], T]
 
 READ_TRIES: Final = 3
 _FIRST_WAIT: Final = 0.5
+
+_log = structlog.get_logger(__name__)
+
+# By itself stamina would log each try as a warning, in a form of its own, and count it in a
+# registry that nobody reads.
+stamina.instrumentation.set_on_retry_hooks(())
 
 
 class CallObserver(Protocol):
@@ -135,13 +142,14 @@ class Gateway:
         Raises:
             UpstreamError: what the last try ended in.
         """
-        # stamina keeps count of the tries and reports them; its own sleeping would be the
-        # machine's, so it is told to wait no time at all and the waiting is done here.
+        # stamina keeps count of the tries; its own sleeping would be the machine's, so it is told
+        # to wait no time at all and the waiting is done here.
         async for attempt in stamina.retry_context(
             on=_without_waiting, attempts=READ_TRIES, timeout=None
         ):
             with attempt:
                 if attempt.num > 1:
+                    _log.debug("reading_again", operation=operation.label, number=attempt.num)
                     wait = _FIRST_WAIT * 2 ** (attempt.num - 2)
                     await self._clock.sleep(self._ids.jitter(wait, 0.5))
                 permit = await self.permit(operation)
