@@ -69,12 +69,11 @@ class Ending:
 
 def run_until_asked(ending: Ending, process: Coroutine[None, None, None]) -> None:
     """Run a process to its end on an event loop that learns of signals."""
-    from uvicorn import Config
+    import uvloop
 
     async def attached() -> None:
         ending.attach()
         await process
 
-    # The loop that suits the HTTP server suits the rest too.
-    with asyncio.Runner(loop_factory=Config("").get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(attached())

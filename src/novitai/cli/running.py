@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from novitai.cli import starting
 from novitai.cli.ending import Ending, run_until_asked
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def worker() -> None:
 
 
 def _settings() -> Settings:
+    starting.begin()
     from novitai.cli.serving import set_up_logs
     from novitai.settings import load
 

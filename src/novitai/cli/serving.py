@@ -11,8 +11,8 @@ import structlog
 from pydantic import SecretStr
 
 from novitai.app import Application
+from novitai.cli import starting
 from novitai.cli.ending import Ending
-from novitai.cli.listening import answer, bind, is_loopback, url_of
 from novitai.cli.output import note, say
 from novitai.clock import SystemClock
 from novitai.ids import Ids
@@ -39,6 +39,9 @@ async def serve_http(
     Raises:
         StartupError: the port or the store cannot be used.
     """
+    # A worker answers nobody and never loads the HTTP server.
+    from novitai.cli.listening import answer, bind, is_loopback, url_of
+
     listening = bind(host, port)
     url = url_of(host, listening)
     try:
@@ -52,7 +55,10 @@ async def serve_http(
             await _show_first_key(app)
         await app.start(work=work)
         await answer(
-            app.api(), listening, ending.asked, ready=lambda: say(f"novitai: listening on {url}")
+            app.api(),
+            listening,
+            ending.asked,
+            ready=lambda: _started(f"novitai: listening on {url}"),
         )
     finally:
         await app.stop()
@@ -68,10 +74,15 @@ async def work(settings: Settings, ending: Ending) -> None:
     try:
         _warn(settings, beyond_loopback=False)
         await app.start(work=True)
-        say("novitai: working")
+        _started("novitai: working")
         await ending.asked.wait()
     finally:
         await app.stop()
+
+
+def _started(line: str) -> None:
+    starting.done()
+    say(line)
 
 
 async def _show_first_key(app: Application) -> None:

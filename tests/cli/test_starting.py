@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process starts quickly: it loads what it uses, and looks for garbage once it has started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_SERVER = {"fastapi", "uvicorn"}
+_QUEUE = {"pgqueuer", "asyncpg"}
+_DRIVER = {"psycopg"}
+_NOBODYS = {"alembic", "novitai.emulator"}
+"""Nobody's on a database that is up to date."""
+
+_CODE = """
+import atexit, gc, json, os, signal, sys
+from novitai.cli import main, starting
+
+done = starting.done
+
+def end_when_started():
+    done()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+starting.done = end_when_started
+atexit.register(lambda: sys.stderr.write(
+    "\\n" + json.dumps([list(sys.modules), gc.isenabled(), gc.get_freeze_count()])
+))
+main.main()
+"""
+
+
+def loaded(url: str, folder: Path, *arguments: str) -> set[str]:
+    """Run a command, a long-running one until it has started; return the modules it loaded."""
+    process = subprocess.run(
+        [sys.executable, "-c", _CODE, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+        env={
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+            "HOME": str(folder),
+            "NOVITAI_DATA_DIR": str(folder),
+            "NOVITAI_DATABASE_URL": url,
+            "NOVITAI_SECRET_KEY": "canary-secret-key-that-is-32-bytes-long",
+            "NOVITAI_UPSTREAM_URL": "http://127.0.0.1:9",
+        },
+    )
+    assert process.returncode == 0, process.stderr
+    modules, collecting, frozen = json.loads(process.stderr.splitlines()[-1])
+    assert collecting
+    assert bool(frozen) == (arguments[0] in {"serve", "api", "worker"})
+    return set(modules)
+
+
+def test_serve_on_the_embedded_file(sqlite_database_url: str, tmp_path: Path) -> None:
+    """What only PostgreSQL or a migration needs is not loaded on a file that is up to date."""
+    modules = loaded(sqlite_database_url, tmp_path, "serve", "--port", "0")
+    assert modules >= _SERVER
+    assert not modules & (_QUEUE | _DRIVER | _NOBODYS)
+
+
+def test_a_short_command_on_the_embedded_file(sqlite_database_url: str, tmp_path: Path) -> None:
+    """A command that reads a few rows loads neither the server nor the queue."""
+    modules = loaded(sqlite_database_url, tmp_path, "keys", "list")
+    assert not modules & (_SERVER | _QUEUE | _DRIVER | _NOBODYS)
+
+
+@pytest.mark.postgresql
+def test_a_worker(postgresql_database_url: str, tmp_path: Path) -> None:
+    """A worker, for whose restart every webhook waits, loads no HTTP server."""
+    modules = loaded(postgresql_database_url, tmp_path, "worker")
+    assert modules >= _QUEUE | _DRIVER
+    assert not modules & (_SERVER | _NOBODYS)
+
+
+@pytest.mark.postgresql
+def test_an_api(postgresql_database_url: str, tmp_path: Path) -> None:
+    """A process that takes no steps does not load what brings them."""
+    modules = loaded(postgresql_database_url, tmp_path, "api", "--port", "0")
+    assert modules >= _SERVER | _DRIVER
+    assert not modules & (_QUEUE | _NOBODYS)
