@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
 from novitai.clock import ManualClock
@@ -16,6 +17,7 @@ from novitai.errors import Conflict
 from novitai.lifecycle.caching import Cache
 from novitai.lifecycle.idempotency import Reply
 from novitai.store import attempts, operations
+from novitai.store.errors import StoreUnavailable
 from novitai.upstream.errors import ServerError
 from tests.lifecycle.conftest import REQUEST, World
 from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
@@ -275,3 +277,76 @@ async def test_a_delete_of_what_vanished_unseen_ends(world: World) -> None:
     await world.pass_time(60)
     await heal(world)
     await world.until_status(instance_id, InstanceStatus.TERMINATED, within=600)
+
+
+async def test_a_restart_whose_answer_is_lost_is_not_made_twice(world: World, running: str) -> None:
+    """A second one would end what the first has begun to serve: the listing tells what came."""
+    await fault(world, kind="call", path="/gpu/instance/restart", drop=True, when="after", times=1)
+    await ask(world, RESTART, running)
+    await world.pass_time(5)
+    await world.until_status(running, RUNNING, within=400)
+    await world.pass_time(120)
+    assert await calls(world, "restart") == 1
+    assert (await world.events(running)).count("instance.running") == 2
+
+
+async def test_a_restart_that_never_arrived_is_made_again(world: World, running: str) -> None:
+    """Nothing came of it for a minute, so it is asked for once more."""
+    await fault(world, kind="call", path="/gpu/instance/restart", drop=True, times=1)
+    await ask(world, RESTART, running)
+    await world.pass_time(55)
+    assert await calls(world, "restart") == 1
+    await world.until_status(running, RUNNING, within=400)
+    assert await calls(world, "restart") == 2
+    assert (await upstream(world, running))["starts"] == 2
+
+
+async def test_an_id_that_is_taken_is_not_believed(world: World, running: str) -> None:
+    """Upstream answers a create with another's id: the listing tells what was really bought."""
+    taken = (await upstream(world, running))["id"]
+    body = orjson.dumps({"id": taken}).decode()
+    await fault(
+        world, kind="call", path="/gpu/instance/create", rawBody=body, when="after", times=1
+    )
+    other = await world.create(replace(REQUEST, name="other"))
+    await world.until_status(other, RUNNING, within=600)
+    assert (await world.view(other))["upstreamId"] != taken
+    assert await world.status(running) == "running"
+    assert len([row for row in await world.emulator.ever() if row["live"]]) == 2
+
+
+async def test_what_was_bought_is_written_though_the_database_stumbles(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of the create call is kept, not found out again by listing."""
+    await fault(world, kind="list", omit="my-instance*")
+    write, stumbles = world.app.database.write, [2]
+
+    async def stumbling(act: Any, **options: Any) -> Any:
+        if stumbles[0] and await world.emulator.creates():
+            stumbles[0] -= 1
+            raise StoreUnavailable("the database is busy")
+        return await write(act, **options)
+
+    monkeypatch.setattr(world.app.database, "write", stumbling)
+    instance_id = await world.create()
+    await world.pass_time(30)
+    assert stumbles == [0]
+    assert [one.state for one in await world.attempts(instance_id)] == [AttemptState.BOUGHT]
+
+
+async def test_a_stop_that_waits_its_turn_is_not_late(world: World, running: str) -> None:
+    """Its time counts from the call, not from the request: thousands may be before it."""
+    await world.app.jobs.stop(0)
+    await ask(world, STOP, running)
+    await world.pass_time(1200, step=5)
+    await world.reopen()
+    await world.until_status(running, InstanceStatus.STOPPED, within=300)
+    assert "stop_refused" not in " ".join(await world.events(running))
+
+
+async def test_a_closed_region_does_not_hide_the_others(world: World) -> None:
+    """One cluster refuses to tell its products: those of the others are bought."""
+    await fault(world, kind="call", path="/products", status=400, reason="BAD_CLUSTER", nth=1)
+    instance_id = await world.create(replace(REQUEST, region=None))
+    await world.until_status(instance_id, RUNNING, within=600)

@@ -54,6 +54,22 @@ async def test_everything_wrong_in_the_catalogue_is_told_at_once(world: World) -
     assert len(refusal.value.details or ()) == 2
 
 
+async def test_a_wrong_template_is_told_before_missing_stock(world: World) -> None:
+    """Stock may come; what is wrong with the request stays wrong."""
+    await world.emulator.call("PATCH", "products/gpu-basic.8c32g", json={"freeGpus": 0})
+    with pytest.raises(ValidationFailed) as refusal:
+        await world.create(replace(REQUEST, template_id="nope"))
+    assert refusal.value.code == "INVALID_TEMPLATE_ID"
+
+
+async def test_names_are_kept_as_novita_spells_them(world: World) -> None:
+    """So that one product has one name, whoever asked for it."""
+    instance_id = await world.create(replace(REQUEST, product_name="GPU-Basic"))
+    assert (await world.view(instance_id))["productName"] == "gpu-basic"
+    other = await world.create(replace(REQUEST, product_name="GPU-BASIC.8c32g"))
+    assert (await world.view(other))["productName"] == "gpu-basic.8c32g"
+
+
 async def test_an_unknown_region_is_refused(world: World) -> None:
     """The error names the nearest regions."""
     with pytest.raises(ValidationFailed) as refusal:

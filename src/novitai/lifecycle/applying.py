@@ -18,8 +18,8 @@ from novitai.domain.status import Observation, derive, read_word
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import observing
 from novitai.lifecycle.diffing import Changed, Missing, Sighting, Unseen
+from novitai.lifecycle.failing import error_columns
 from novitai.lifecycle.following import Follower
-from novitai.lifecycle.reap import error_columns
 from novitai.lifecycle.recording import Recorder
 from novitai.store import attempts, instances, operations
 from novitai.store.database import Database

@@ -14,7 +14,7 @@ from typing import Final
 from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation
-from novitai.lifecycle.steps import Claimed
+from novitai.lifecycle.steps import Claimed, first_tried
 from novitai.upstream import errors as upstream
 
 PATIENCE: Final = 60_000
@@ -78,15 +78,33 @@ def without_effect(claimed: Claimed, now: int) -> bool:
     return at is not None and claimed.seen_since_acted and now - at >= PATIENCE
 
 
-async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: Clock) -> Asked:
+def is_unsure(operation: Operation) -> bool:
+    """Whether nothing is known of what came of the last call."""
+    return operation.memory.get("unsure") is True
+
+
+async def ask(
+    claimed: Claimed,
+    call: Callable[[str], Awaitable[None]],
+    clock: Clock,
+    *,
+    repeatable: bool = True,
+) -> Asked:
     """Make the call once.
+
+    Args:
+        claimed: The operation and its instance.
+        call: Given the upstream id.
+        clock: Time.
+        repeatable: Whether making it again does no harm. If not, a call whose end says nothing
+            counts as made, and the listing has to tell what came of it.
 
     Raises:
         Refused: upstream declined for a reason other than the state of the instance.
         UpstreamError: nothing is known to have come of it; the step is taken again later.
     """
     operation = claimed.operation
-    accepted, found = was_accepted(operation), True
+    accepted, found, unsure = was_accepted(operation), True, False
     try:
         await call(claimed.instance.upstream_id or "")
         accepted = True
@@ -94,6 +112,10 @@ async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: C
         pass  # It may have worked all the same.
     except upstream.Gone:
         found = False
+    except upstream.UpstreamError as error:
+        if repeatable or not upstream.may_have_worked(error):
+            raise
+        unsure = True
     now = clock.now()
     count = asks(operation) + 1
     memory = {
@@ -101,6 +123,8 @@ async def ask(claimed: Claimed, call: Callable[[str], Awaitable[None]], clock: C
         "asked_at": now,
         "asks": count,
         "accepted": accepted,
+        "unsure": unsure,
+        "tried_at": first_tried(operation, now),
         "stumbles": 0,
     }
     # What was not found was not acted upon: its absence from listings goes on counting.

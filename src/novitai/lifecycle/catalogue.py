@@ -192,9 +192,17 @@ class Catalogue:
         *,
         max_age: float | None = None,
     ) -> list[Offer]:
-        lists = await asyncio.gather(
-            *(self._offers_of(cluster, billing_mode, gpu_num, max_age) for cluster in clusters)
+        answers = await asyncio.gather(
+            *(self._offers_of(cluster, billing_mode, gpu_num, max_age) for cluster in clusters),
+            return_exceptions=True,
         )
+        lists = [answer for answer in answers if not isinstance(answer, BaseException)]
+        for answer in answers:
+            if not isinstance(answer, BaseException):
+                continue
+            # A cluster that has been closed since is refused: the others have offers all the same.
+            if not (lists and isinstance(answer, upstream.Refused | upstream.Gone)):
+                raise answer
         return [offer for offers in lists for offer in offers]
 
     async def _offers_of(

@@ -13,10 +13,10 @@ call leaves, the call is sent once, and a call whose end says nothing is settled
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
@@ -32,20 +32,25 @@ from novitai.ids import Ids
 from novitai.lifecycle import launch
 from novitai.lifecycle.asking import LOOK_ANYWAY
 from novitai.lifecycle.catalogue import Catalogue
-from novitai.lifecycle.reap import failed, plan_reap
+from novitai.lifecycle.failing import failed, plan_reap
 from novitai.lifecycle.rising import PROBE, READINESS_DEADLINE, WATCH, Rising, TooLate
 from novitai.lifecycle.steps import LEASE_SECONDS, Again, Announcement, Claimed, Done, Step
 from novitai.settings import FailedInstancePolicy
 from novitai.store import attempts, instances, operations
 from novitai.store.database import Database
+from novitai.store.errors import StoreUnavailable
 from novitai.store.vault import Vault
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS: Final = 5
 SEND_WITHIN: Final = 10_000
 """Milliseconds from committing an attempt until its call may no longer be begun."""
 _LONGEST_ROUND_PAUSE: Final = 60_000
+_RECORD_AGAIN_AFTER: Final = (0.1, 0.5, 2.0)
+"""Seconds of waiting before what was learnt is written once more."""
 
 
 class CreatePhase(StrEnum):
@@ -102,7 +107,7 @@ class CreateVerb:
             if attempt.state is AttemptState.BOUGHT:
                 return self._adopt(claimed, attempt)
         if any(not attempt.state.settled for attempt in claimed.attempts):
-            return Again(CreatePhase.SETTLE, now + LOOK_ANYWAY, memory=claimed.operation.memory)
+            return _settling(claimed, now)
         deadline = claimed.operation.deadline_at
         if deadline is not None and now >= deadline:
             return self._not_bought(claimed)
@@ -155,8 +160,9 @@ class CreateVerb:
         finally:
             permit.release()
         # What upstream told us is never thrown away, though we be told to stop at this moment.
-        await asyncio.shield(self._record(attempt, AttemptState.BOUGHT, upstream_id=upstream_id))
-        return self._adopt(claimed, attempt, upstream_id)
+        if await asyncio.shield(self._record_purchase(attempt, upstream_id)):
+            return self._adopt(claimed, attempt, upstream_id)
+        return _settling(claimed, self._clock.now())
 
     def _attempt(self, claimed: Claimed, candidate: Candidate) -> Attempt:
         now = self._clock.now()
@@ -192,7 +198,7 @@ class CreateVerb:
     ) -> Step:
         """Record how an attempt ended that bought nothing, or of which that is not known."""
         now = self._clock.now()
-        memory = {**claimed.operation.memory, "trouble": _trouble(error), "said": str(error)}
+        memory = claimed.operation.memory
         if isinstance(error, upstream.Ambiguous):
             await self._record(attempt, AttemptState.UNKNOWN, error=error)
             return Again(CreatePhase.SETTLE, now + LOOK_ANYWAY, memory=memory, error=_shown(error))
@@ -222,7 +228,6 @@ class CreateVerb:
         attempt: Attempt,
         state: AttemptState,
         *,
-        upstream_id: str | None = None,
         error: upstream.UpstreamError | None = None,
     ) -> None:
         """Write what was learnt to the attempt's own row, lease or no lease."""
@@ -233,13 +238,55 @@ class CreateVerb:
                 connection,
                 attempt.id,
                 state,
-                upstream_id=upstream_id,
                 reason=error.reason if error else None,
                 message=error.message if error else None,
                 ended_at=ended_at,
             )
 
-        await self._database.write(write)
+        await self._keep(write)
+
+    async def _record_purchase(self, attempt: Attempt, upstream_id: str) -> bool:
+        """Write what was bought to the attempt's own row, lease or no lease.
+
+        Returns:
+            Whether it can be true: not if another record has that id. Then listing has to tell.
+        """
+        ended_at = self._clock.now()
+
+        def write(connection: Connection) -> bool:
+            owner = instances.owner_of(connection, upstream_id)
+            if owner in {None, attempt.instance_id}:
+                attempts.settle(
+                    connection,
+                    attempt.id,
+                    AttemptState.BOUGHT,
+                    upstream_id=upstream_id,
+                    ended_at=ended_at,
+                )
+                return True
+            attempts.settle(
+                connection,
+                attempt.id,
+                AttemptState.UNKNOWN,
+                reason="NONSENSE",
+                message=f"Novita answered with an id that belongs to {owner}",
+                ended_at=ended_at,
+            )
+            return False
+
+        return await self._keep(write)
+
+    async def _keep(self, write: Callable[[Connection], T]) -> T:
+        """Write, and do not give up at the first trouble of the database.
+
+        If it stays away, the attempt stays unknown, and listing for its marker settles it.
+        """
+        for pause in _RECORD_AGAIN_AFTER:
+            try:
+                return await self._database.write(write)
+            except StoreUnavailable:
+                await self._clock.sleep(pause)
+        return await self._database.write(write)
 
     def _adopt(self, claimed: Claimed, attempt: Attempt, upstream_id: str | None = None) -> Again:
         """Make what an attempt bought the instance's own."""
@@ -261,30 +308,22 @@ class CreateVerb:
         memory = claimed.operation.memory
         rounds = _number(memory, "rounds") + 1
         pause = min(_LONGEST_ROUND_PAUSE, 1_000 * 2 ** min(rounds, 10))
-        said = "; ".join(rejection.message for rejection in placement.rejections)
-        trouble = memory.get("trouble") if placement.candidates else "NO_CAPACITY"
-        message = memory.get("said") if placement.candidates else said or "No product fits"
+        error = _last_error(claimed.operation)
+        if error is None or not placement.candidates:
+            said = "; ".join(rejection.message for rejection in placement.rejections)
+            error = ("NO_CAPACITY", said or "No product fits")
         return Again(
             CreatePhase.PLACE,
             now + int(self._ids.jitter(pause)),
-            memory={
-                **memory,
-                "rounds": rounds,
-                "round_since": now,
-                "trouble": trouble,
-                "said": message,
-            },
-            error=("NO_CAPACITY", str(message)),
+            memory={**memory, "rounds": rounds, "round_since": now},
+            error=error,
         )
 
     def _not_bought(self, claimed: Claimed) -> Done:
-        memory = claimed.operation.memory
-        code = "UPSTREAM_UNAVAILABLE"
-        if memory.get("trouble") == "NO_CAPACITY":
-            code = "NO_CAPACITY"
-        elif memory.get("trouble") == "REFUSED":
-            code = "UPSTREAM_REFUSED"
-        said = memory.get("said") or claimed.operation.error_message or "Novita did not answer"
+        code, said = _last_error(claimed.operation) or (
+            "UPSTREAM_UNAVAILABLE",
+            "Novita did not answer",
+        )
         return self._failed(claimed, code, f"Nothing was bought: {said}")
 
     async def _watch(self, claimed: Claimed) -> Step:
@@ -339,17 +378,29 @@ def _trouble_observed(instance: Instance) -> tuple[str, str] | None:
     return None
 
 
-def _trouble(error: upstream.UpstreamError) -> str:
-    if isinstance(error, upstream.InsufficientResource):
-        return "NO_CAPACITY"
-    if isinstance(error, upstream.Refused | upstream.Gone):
-        return "REFUSED"
-    return "UNAVAILABLE"
+def _settling(claimed: Claimed, now: int) -> Again:
+    """Wait for the listing to tell what came of an attempt."""
+    return Again(
+        CreatePhase.SETTLE,
+        now + LOOK_ANYWAY,
+        memory=claimed.operation.memory,
+        error=_last_error(claimed.operation),
+    )
+
+
+def _last_error(operation: Operation) -> tuple[str, str] | None:
+    """Recall what went wrong last, which is what a creation is told to have failed of."""
+    if operation.error_code is None:
+        return None
+    return operation.error_code, operation.error_message or ""
 
 
 def _shown(error: upstream.UpstreamError) -> tuple[str, str]:
-    code = "NO_CAPACITY" if _trouble(error) == "NO_CAPACITY" else "UPSTREAM_UNAVAILABLE"
-    return code, str(error)
+    if isinstance(error, upstream.InsufficientResource):
+        return "NO_CAPACITY", str(error)
+    if isinstance(error, upstream.Refused | upstream.Gone):
+        return "UPSTREAM_REFUSED", str(error)
+    return "UPSTREAM_UNAVAILABLE", str(error)
 
 
 def _number(memory: Mapping[str, object], name: str) -> int:

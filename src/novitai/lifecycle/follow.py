@@ -14,7 +14,7 @@ from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
 from novitai.ids import Ids
 from novitai.lifecycle.asking import LOOK_ANYWAY
-from novitai.lifecycle.reap import ReapPlan, failed, plan_reap
+from novitai.lifecycle.failing import ReapPlan, failed, plan_reap
 from novitai.lifecycle.rising import READINESS_DEADLINE, WATCH, Rising, TooLate
 from novitai.lifecycle.steps import Again, Claimed, Done, Step
 from novitai.settings import FailedInstancePolicy

@@ -24,9 +24,9 @@ from novitai.lifecycle.answering import answer_once
 from novitai.lifecycle.asking import as_before, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
+from novitai.lifecycle.failing import NO_ERROR
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.reap import NO_ERROR
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.start import ASK
 from novitai.store import attempts, instances, operations

@@ -7,14 +7,9 @@ cannot be stopped, is deleted, since nothing of its user's is on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import StrEnum
-from typing import Final
-
 from novitai.clock import Clock
 from novitai.domain.event import EventType
-from novitai.domain.instance import Instance
-from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
 from novitai.lifecycle.asking import (
     LOOK_ANYWAY,
@@ -26,81 +21,10 @@ from novitai.lifecycle.asking import (
     asks,
     without_effect,
 )
+from novitai.lifecycle.failing import ReapPlan
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
-from novitai.settings import FailedInstancePolicy
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
-
-
-class ReapPlan(StrEnum):
-    """What is to become of a failed instance; the event `instance.failed` says which."""
-
-    NONE = "none"
-    KEEP = "keep"
-    STOP = "stop"
-    DELETE = "delete"
-
-    @property
-    def acts(self) -> bool:
-        """Whether there is anything to do."""
-        return self in {ReapPlan.STOP, ReapPlan.DELETE}
-
-
-def plan_reap(instance: Instance, policy: FailedInstancePolicy) -> ReapPlan:
-    """Decide what becomes of an instance that has failed."""
-    if instance.upstream_id is None or is_gone(instance):
-        return ReapPlan.NONE
-    if policy is FailedInstancePolicy.KEEP:
-        return ReapPlan.KEEP
-    if policy is FailedInstancePolicy.STOP and instance.ever_ran:
-        return ReapPlan.STOP
-    return ReapPlan.DELETE
-
-
-def failed(
-    instance: Instance, code: str, message: str, *, plan: ReapPlan, operation_id: str, now: int
-) -> Done:
-    """End an operation in failure, and hand over what there is to be reaped.
-
-    Args:
-        instance: What has failed.
-        code: The error's code, shown with the instance.
-        message: What happened, in a sentence.
-        plan: What becomes of it; the event says which.
-        operation_id: The id of the operation that carries the plan out.
-        now: Unix milliseconds.
-    """
-    follow = None
-    if plan.acts:
-        follow = Operation(
-            id=operation_id,
-            kind=OperationKind.REAP,
-            instance_id=instance.id,
-            phase=plan.value,
-            created_at=now,
-            updated_at=now,
-            next_step_at=now,
-        )
-    return Done(
-        Outcome.FAILED,
-        changes={"failed": True, **error_columns(code, message, now)},
-        error=(code, message),
-        also={"cleanup": plan.value},
-        follow=follow,
-    )
-
-
-def error_columns(code: str, message: str, now: int) -> dict[str, object]:
-    """Write an instance's error as columns."""
-    return {"error_code": code, "error_message": message, "error_at": now}
-
-
-NO_ERROR: Final[Mapping[str, object]] = {
-    "error_code": None,
-    "error_message": None,
-    "error_at": None,
-}
-"""The columns of an instance with which nothing is wrong."""
 
 
 class ReapVerb:

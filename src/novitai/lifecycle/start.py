@@ -13,7 +13,7 @@ from typing import Final
 
 from novitai.clock import Clock
 from novitai.domain.event import EventType
-from novitai.domain.operation import OperationKind, Outcome
+from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
 from novitai.ids import Ids
 from novitai.lifecycle.asking import (
@@ -24,16 +24,17 @@ from novitai.lifecycle.asking import (
     ask,
     asked_at,
     asks,
+    is_unsure,
     without_effect,
 )
-from novitai.lifecycle.reap import error_columns, failed, plan_reap
+from novitai.lifecycle.failing import error_columns, failed, plan_reap
 from novitai.lifecycle.rising import (
     READINESS_DEADLINE,
     WATCH,
     Rising,
     TooLate,
 )
-from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
+from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.settings import FailedInstancePolicy
 from novitai.upstream import errors as upstream
 
@@ -79,9 +80,11 @@ class StartVerb:
                 return await self._ask(claimed)
             return self._refused("START_FAILED", "It was asked to start and stayed stopped")
         claimed = _having_moved(claimed)
-        moved = claimed.operation.memory.get("moved") is True
-        if self.kind is OperationKind.RESTART and not moved and not without_effect(claimed, now):
-            return self._wait(claimed)  # the `running` that is listed may still be of before
+        if self.kind is OperationKind.RESTART and not _has_moved(claimed.operation):
+            if not without_effect(claimed, now):
+                return self._wait(claimed)  # the `running` that is listed may still be of before
+            if is_unsure(operation):
+                return await self._ask(claimed)
         look = await self._rising.look(claimed, give_up_at=self._give_up_at(claimed))
         if isinstance(look, TooLate):
             return self._failed(claimed, "READINESS_TIMEOUT", look.message)
@@ -89,10 +92,11 @@ class StartVerb:
 
     async def _ask(self, claimed: Claimed) -> Step:
         if self._clock.now() >= self._give_up_at(claimed):
-            message = "Novita did not take the call in time"
-            return self._refused("UPSTREAM_UNAVAILABLE", message, claimed)
+            return self._not_taken(claimed)
         try:
-            asked = await ask(claimed, self._call, self._clock)
+            # A second restart would end what the first has just begun to serve.
+            repeatable = self.kind is not OperationKind.RESTART
+            asked = await ask(claimed, self._call, self._clock, repeatable=repeatable)
         except upstream.InsufficientResource as error:
             return self._refused("NO_CAPACITY", str(error), claimed)
         except upstream.Refused as error:
@@ -109,9 +113,15 @@ class StartVerb:
     def _wait(self, claimed: Claimed) -> Step:
         now, give_up_at = self._clock.now(), self._give_up_at(claimed)
         if now >= give_up_at:
+            if is_unsure(claimed.operation) and not _has_moved(claimed.operation):
+                return self._not_taken(claimed)
             return self._failed(claimed, "READINESS_TIMEOUT", "It was not seen running in time")
         pause = LOOK_ANYWAY if claimed.seen_since_acted else LOOK_SOON
         return Again(WATCH, min(give_up_at, now + pause), memory=claimed.operation.memory)
+
+    def _not_taken(self, claimed: Claimed) -> Done:
+        message = "Novita did not take the call in time"
+        return self._refused("UPSTREAM_UNAVAILABLE", message, claimed)
 
     def _refused(self, code: str, message: str, claimed: Claimed | None = None) -> Done:
         """Go back to where it was: nothing was lost, and the reason stands beside it.
@@ -139,9 +149,8 @@ class StartVerb:
             now=self._clock.now(),
         )
 
-    @staticmethod
-    def _give_up_at(claimed: Claimed) -> int:
-        return claimed.operation.created_at + READINESS_DEADLINE
+    def _give_up_at(self, claimed: Claimed) -> int:
+        return first_tried(claimed.operation, self._clock.now()) + READINESS_DEADLINE
 
 
 def _having_moved(claimed: Claimed) -> Claimed:
@@ -152,3 +161,7 @@ def _having_moved(claimed: Claimed) -> Claimed:
     operation = claimed.operation
     memory = {**operation.memory, "moved": True}
     return replace(claimed, operation=replace(operation, memory=memory))
+
+
+def _has_moved(operation: Operation) -> bool:
+    return operation.memory.get("moved") is True

@@ -115,6 +115,15 @@ class Done:
 Step = Again | Done
 
 
+def first_tried(operation: Operation, now: int) -> int:
+    """Tell when its call was first made, or first could not be, in Unix milliseconds.
+
+    Deadlines count from then: a thousand that wait their turn are not late. `now` if it is first.
+    """
+    at = operation.memory.get("tried_at")
+    return at if isinstance(at, int) else now
+
+
 class Verb(Protocol):
     """One kind of operation. Adding a verb is one class of this shape and one route."""
 
@@ -232,10 +241,15 @@ class Runner:
             error=str(error),
             pause=round(pause, 1),
         )
+        now = self._clock.now()
         return Again(
             phase=operation.phase,
-            at=self._clock.now() + int(self._ids.jitter(pause) * 1000),
-            memory={**operation.memory, "stumbles": stumbles},
+            at=now + int(self._ids.jitter(pause) * 1000),
+            memory={
+                **operation.memory,
+                "stumbles": stumbles,
+                "tried_at": first_tried(operation, now),
+            },
             error=("UPSTREAM_UNAVAILABLE", str(error)),
         )
 

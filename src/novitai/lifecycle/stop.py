@@ -19,8 +19,8 @@ from novitai.lifecycle.asking import (
     asks,
     without_effect,
 )
-from novitai.lifecycle.reap import error_columns
-from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
+from novitai.lifecycle.failing import error_columns
+from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 
@@ -46,7 +46,7 @@ class StopVerb:
         seen = read_word(instance.observed.status)
         if seen is Observation.EXITED and (claimed.seen_since_acted or not asks(operation)):
             return Done(Outcome.SUCCEEDED)
-        if now >= operation.created_at + STOP_DEADLINE:
+        if now >= first_tried(operation, now) + STOP_DEADLINE:
             return self._refused(claimed, "STOP_TIMEOUT", "It did not stop in time")
         if asked_at(operation) is None:
             return await self._ask(claimed)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Final
 
 from sqlalchemy import Connection
@@ -13,6 +15,7 @@ from novitai.jobs.port import JobEngine
 from novitai.lifecycle.sync import Sync
 from novitai.store import operations
 from novitai.store.database import Database
+from novitai.store.errors import StoreError
 from novitai.upstream.errors import UpstreamError
 
 _LEASE_MS: Final = 120_000
@@ -49,7 +52,18 @@ class SyncRequests:
             await self._sync.once()
         except UpstreamError as trouble:
             error = ("UPSTREAM_UNAVAILABLE", str(trouble))
+        except BaseException:
+            # Told to stop, or a database in trouble: whoever comes next need not wait for us.
+            with contextlib.suppress(StoreError):
+                await asyncio.shield(self._release(operation))
+            raise
         await self._finish(operation, error)
+
+    async def _release(self, operation: Operation) -> None:
+        now = self._clock.now()
+        await self._database.write(
+            lambda connection: operations.release(connection, operation, next_step_at=now)
+        )
 
     async def _finish(self, operation: Operation, error: tuple[str, str] | None) -> None:
         outcome = Outcome.FAILED if error else Outcome.SUCCEEDED

@@ -128,6 +128,13 @@ def update_observed(connection: Connection, observed: Mapping[str, Mapping[str, 
     connection.execute(statement, [{"wanted_id": one, **observed[one]} for one in sorted(observed)])
 
 
+def owner_of(connection: Connection, upstream_id: str) -> str | None:
+    """Find the instance that has an upstream id; None where none does."""
+    return connection.execute(
+        select(table.c.id).where(table.c.upstream_id == upstream_id)
+    ).scalar_one_or_none()
+
+
 def load_launch(connection: Connection, instance_id: str) -> bytes:
     """Load the sealed launch specification of an instance that exists."""
     return bytes(

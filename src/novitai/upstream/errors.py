@@ -188,3 +188,10 @@ class Ambiguous(UpstreamError):
     """
 
     outcome = Outcome.AMBIGUOUS
+
+
+def may_have_worked(error: UpstreamError) -> bool:
+    """Whether the call may have taken effect all the same, though its end does not say so."""
+    if isinstance(error, _MaybeSent):
+        return error.sent
+    return isinstance(error, ServerError | Nonsense | Ambiguous)

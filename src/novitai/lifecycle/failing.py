@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Failing: how an operation ends in failure, and what becomes of the instance then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from novitai.domain.instance import Instance
+from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.domain.status import is_gone
+from novitai.lifecycle.steps import Done
+from novitai.settings import FailedInstancePolicy
+
+
+class ReapPlan(StrEnum):
+    """What is to become of a failed instance; the event `instance.failed` says which."""
+
+    NONE = "none"
+    KEEP = "keep"
+    STOP = "stop"
+    DELETE = "delete"
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is anything to do."""
+        return self in {ReapPlan.STOP, ReapPlan.DELETE}
+
+
+def plan_reap(instance: Instance, policy: FailedInstancePolicy) -> ReapPlan:
+    """Decide what becomes of an instance that has failed."""
+    if instance.upstream_id is None or is_gone(instance):
+        return ReapPlan.NONE
+    if policy is FailedInstancePolicy.KEEP:
+        return ReapPlan.KEEP
+    if policy is FailedInstancePolicy.STOP and instance.ever_ran:
+        return ReapPlan.STOP
+    return ReapPlan.DELETE
+
+
+def failed(
+    instance: Instance, code: str, message: str, *, plan: ReapPlan, operation_id: str, now: int
+) -> Done:
+    """End an operation in failure, and hand over what there is to be reaped.
+
+    Args:
+        instance: What has failed.
+        code: The error's code, shown with the instance.
+        message: What happened, in a sentence.
+        plan: What becomes of it; the event says which.
+        operation_id: The id of the operation that carries the plan out.
+        now: Unix milliseconds.
+    """
+    follow = None
+    if plan.acts:
+        follow = Operation(
+            id=operation_id,
+            kind=OperationKind.REAP,
+            instance_id=instance.id,
+            phase=plan.value,
+            created_at=now,
+            updated_at=now,
+            next_step_at=now,
+        )
+    return Done(
+        Outcome.FAILED,
+        changes={"failed": True, **error_columns(code, message, now)},
+        error=(code, message),
+        also={"cleanup": plan.value},
+        follow=follow,
+    )
+
+
+def error_columns(code: str, message: str, now: int) -> dict[str, object]:
+    """Write an instance's error as columns."""
+    return {"error_code": code, "error_message": message, "error_at": now}
+
+
+NO_ERROR: Final[Mapping[str, object]] = {
+    "error_code": None,
+    "error_message": None,
+    "error_at": None,
+}
+"""The columns of an instance with which nothing is wrong."""
