@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from novitai.domain.instance import InstanceStatus
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState
 from novitai.lifecycle import observing
@@ -27,9 +26,7 @@ def row(number: int, name: str = "box", status: str = "running") -> UpstreamInst
 
 def tracked(seen: UpstreamInstance, **changes: object) -> Tracked:
     """Our record of a row, in which nothing is new."""
-    ours = Tracked(
-        f"inst_{seen.id}", seen.id, InstanceStatus.RUNNING, observing.digest(seen), 1, 1, None, 0
-    )
+    ours = Tracked(f"inst_{seen.id}", seen.id, observing.digest(seen), 1, 1, None, 0)
     return replace(ours, **changes)  # type: ignore[arg-type]
 
 

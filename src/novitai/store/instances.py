@@ -39,7 +39,6 @@ class Tracked:
 
     id: str
     upstream_id: str
-    status: InstanceStatus
     digest: str | None
     obs_at: int | None
     acted_at: int | None
@@ -195,7 +194,6 @@ def tracked(connection: Connection) -> list[Tracked]:
         select(
             table.c.id,
             table.c.upstream_id,
-            table.c.status,
             table.c.obs_digest,
             table.c.obs_at,
             table.c.acted_at,
@@ -209,10 +207,7 @@ def tracked(connection: Connection) -> list[Tracked]:
         )
         .order_by(table.c.id)
     )
-    return [
-        Tracked(row[0], row[1], InstanceStatus(row[2]), row[3], row[4], row[5], row[6], row[7])
-        for row in rows
-    ]
+    return [Tracked(*row) for row in rows]
 
 
 def count_in_transition(connection: Connection) -> int:
