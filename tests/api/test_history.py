@@ -40,12 +40,15 @@ def looks(house: House) -> bool:
 
 
 async def test_what_is_so_already_is_not_waited_for(house: House) -> None:
-    """200 at once; `running` is what is waited for unless the client says otherwise."""
+    """200 with the view, at once; `running` is what is waited for unless the client says."""
     running, failed = await house.have(), await house.have(S.FAILED)
     for path in (f"{running}/wait", f"{running}/wait?timeout=1", f"{failed}/wait?status=failed"):
         answer = await house.call("GET", f"/v1/api/instances/{path}", scope=Scope.READ)
         assert answer.status_code == 200
         TypeAdapter(InstanceDetails).validate_python(answer.json())
+        read = await house.call("GET", f"/api/instances/{path.partition('/')[0]}")
+        assert answer.json() == read.json()
+        assert "observedAt" in answer.json()
     assert not looks(house)
 
 

@@ -346,6 +346,7 @@ async def test_use_is_noted(house: House) -> None:
     answer = await house.call("PUT", path)
     assert answer.status_code == 200
     assert answer.json()["lastUsedAt"] == "2025-10-09T08:53:20.000Z"
+    assert answer.json() == (await house.call("GET", f"/api/instances/{instance_id}")).json()
     for given, noted in (
         ("2025-10-09T10:53:21.5+02:00", "2025-10-09T08:53:21.500Z"),
         ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
