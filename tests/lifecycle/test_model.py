@@ -402,11 +402,22 @@ class LifecycleMachine(RuleBasedStateMachine):
             row = rows.get(instance.upstream_id or "")
             status = row["status"] if row is not None and row["live"] else None
             wanted = self._wanted(instance)
-            assert wanted is None or status in wanted, (instance, row)
+            fits = wanted is None or status in wanted
+            assert fits, (self.policy, instance, row, await self._story(instance_id))
         adrift = [row for row in await self._ours() if row["id"] not in owned]
         assert not adrift, "live, ours, and no record has it"
         for operation_id in self.acknowledged:
             assert (await self.world.app.history.operation(operation_id)).done
+
+    async def _story(self, instance_id: str) -> list[tuple[int, str, object, object]]:
+        """Tell an instance's history, for whoever has to understand a failure."""
+        log = await self.world.app.database.read(
+            partial(events.of_instance, instance_id=instance_id)
+        )
+        return [
+            (event.at, event.type.value, event.data.get("upstreamStatus"), event.data.get("error"))
+            for event in log
+        ]
 
     def _wanted(self, instance: Instance) -> set[str | None] | None:
         """Tell what upstream may show of a record at rest; None if nothing can be said."""

@@ -328,6 +328,13 @@ async def test_a_migration_that_never_ends_has_failed(world: World, running: str
     await world.until_status(running, InstanceStatus.MIGRATING, within=100)
     await world.until(lambda: _is(world, running, "failed"), within=3800, step=30)
     assert (await world.view(running))["error"]["code"] == "MIGRATION_TIMEOUT"
+    await world.pass_time(600, step=5)
+    assert (await upstream(world, running))["live"]
+    # Once it has arrived and runs, it is stopped, as whatever has failed.
+    await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": None})
+    await world.pass_time(900, step=5)
+    assert (await upstream(world, running))["status"] == "exited"
+    assert "instance.cleaned_up" in await world.events(running)
     assert (await upstream(world, running))["live"]
 
 

@@ -16,6 +16,7 @@ from novitai.cli.ending import Ending
 from novitai.cli.output import note, say
 from novitai.clock import SystemClock
 from novitai.ids import Ids
+from novitai.lifecycle import clockcheck
 from novitai.settings import Environment, Settings
 from novitai.telemetry import logs
 
@@ -37,7 +38,7 @@ async def serve_http(
     """Answer requests until asked to end; with `work`, take steps too.
 
     Raises:
-        StartupError: the port or the store cannot be used.
+        StartupError: the port or the store cannot be used, or this machine's clock is wrong.
     """
     # A worker answers nobody and never loads the HTTP server.
     from novitai.cli.listening import answer, bind, is_loopback, url_of
@@ -50,6 +51,7 @@ async def serve_http(
         listening.close()
         raise
     try:
+        await clockcheck.insist(app.database, app.clock)
         _warn(settings, beyond_loopback=not is_loopback(listening))
         if work:
             await _show_first_key(app)
@@ -68,10 +70,11 @@ async def work(settings: Settings, ending: Ending) -> None:
     """Take steps until asked to end.
 
     Raises:
-        StartupError: the store cannot be used.
+        StartupError: the store cannot be used, or this machine's clock is wrong.
     """
     app = await Application.open(settings, SystemClock(), Ids())
     try:
+        await clockcheck.insist(app.database, app.clock)
         _warn(settings, beyond_loopback=False)
         await app.start(work=True)
         _started("novitai: working")

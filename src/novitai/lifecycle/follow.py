@@ -14,7 +14,7 @@ from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
 from novitai.ids import Ids
 from novitai.lifecycle.asking import LOOK_ANYWAY
-from novitai.lifecycle.failing import ReapPlan, failed, plan_reap
+from novitai.lifecycle.failing import failed, plan_reap
 from novitai.lifecycle.rising import READINESS_DEADLINE, WATCH, Rising, TooLate
 from novitai.lifecycle.steps import Again, Claimed, Done, Step
 from novitai.settings import FailedInstancePolicy
@@ -52,24 +52,20 @@ class FollowVerb:
             return Again(WATCH, now + LOOK_ANYWAY, error=("STOP_TIMEOUT", "It does not stop"))
         look = await self._rising.look(claimed, give_up_at=began_at + READINESS_DEADLINE)
         if isinstance(look, TooLate):
-            plan = plan_reap(instance, self._policy)
-            return self._failed(claimed, "READINESS_TIMEOUT", look.message, plan)
+            return self._failed(claimed, "READINESS_TIMEOUT", look.message)
         return look
 
     def _migrating(self, claimed: Claimed, give_up_at: int, now: int) -> Step:
         if now < give_up_at:
             return Again(WATCH, min(give_up_at, now + LOOK_ANYWAY))
-        # Its data are on the way somewhere: nothing is deleted, its user is told.
-        return self._failed(
-            claimed, "MIGRATION_TIMEOUT", "The migration did not end in an hour", ReapPlan.KEEP
-        )
+        return self._failed(claimed, "MIGRATION_TIMEOUT", "The migration did not end in an hour")
 
-    def _failed(self, claimed: Claimed, code: str, message: str, plan: ReapPlan) -> Done:
+    def _failed(self, claimed: Claimed, code: str, message: str) -> Done:
         return failed(
             claimed.instance,
             code,
             message,
-            plan=plan,
+            plan=plan_reap(claimed.instance, self._policy),
             operation_id=self._ids.prefixed("op"),
             now=self._clock.now(),
         )

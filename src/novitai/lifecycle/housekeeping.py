@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Housekeeping: what has served its time is deleted, a little at a time."""
+"""Housekeeping: what has served its time is deleted, a little at a time; the clock is checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.jobs.waiting import cancel
+from novitai.lifecycle import clockcheck
 from novitai.lifecycle.idempotency import KEPT_FOR
 from novitai.store import idempotency_keys
 from novitai.store.database import Database
@@ -53,6 +54,7 @@ class Housekeeping:
         while True:
             try:
                 await self.once()
+                await clockcheck.warn(self._database, self._clock)
             except StoreError as error:
                 _log.warning("database in trouble", error=str(error))
             await self._clock.sleep(PAUSE)

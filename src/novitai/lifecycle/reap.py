@@ -49,6 +49,9 @@ class ReapVerb:
         seen = read_word(claimed.instance.observed.status)
         if seen is Observation.EXITED and claimed.seen_since_acted:
             return _cleaned_up("stopped")
+        if seen is Observation.MIGRATING:
+            # Its data are on the way somewhere: nothing is asked for before they have arrived.
+            return Again(ReapPlan.STOP, now + LOOK_ANYWAY, memory=claimed.operation.memory)
         if asked_at(claimed.operation) is not None:
             runs_on = seen is Observation.RUNNING and without_effect(claimed, now)
             if not runs_on:

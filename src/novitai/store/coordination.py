@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, or_, select
+from sqlalchemy import Connection, delete, func, or_, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from novitai.store.tables import (
@@ -20,6 +20,7 @@ from novitai.store.tables import (
 
 _LAST: Final = "last"
 _FORGOTTEN_AFTER: Final = 3_600_000
+_SERVER_TIME: Final = text("SELECT extract(epoch FROM clock_timestamp()) * 1000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ def kept_value(connection: Connection, name: str, fresh: str) -> str:
         select(installation.c.value).where(installation.c.name == name)
     ).scalar_one()
     return value
+
+
+def server_time(connection: Connection) -> int | None:
+    """Read the database server's clock, in Unix milliseconds; None where there is no server."""
+    if connection.dialect.name != "postgresql":
+        return None
+    return int(connection.execute(_SERVER_TIME).scalar_one())
 
 
 def take_lease(connection: Connection, name: str, holder: str, *, now: int, until: int) -> bool:

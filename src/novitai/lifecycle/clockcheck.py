@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether this machine's clock agrees with the database's, by which all processes measure.
+
+Leases, the last moment to send a create call, and which of a listing and a call came first are
+times of one clock read on several machines. Seconds between two of them would make one process
+take over what another is doing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from novitai.clock import Clock
+from novitai.errors import StartupError
+from novitai.store import coordination
+from novitai.store.database import Database
+
+TOLERATED: Final = 2_000
+"""Milliseconds that two clocks may be apart: far more than NTP leaves, far less than a lease."""
+_CONFIG: Final = 78  # EX_CONFIG of sysexits(3)
+
+_log = structlog.get_logger("novitai.clock")
+
+
+async def skew(database: Database, clock: Clock) -> int:
+    """Tell how many milliseconds our clock is ahead of the database's; 0 on the embedded store.
+
+    The true figure may be off by half of the time that the question took.
+    """
+    began = clock.now()
+    theirs = await database.read(coordination.server_time)
+    if theirs is None:
+        return 0
+    return (began + clock.now()) // 2 - theirs
+
+
+async def insist(database: Database, clock: Clock) -> None:
+    """Refuse to begin by a clock that is wrong.
+
+    Raises:
+        StartupError: the clocks are more than two seconds apart.
+    """
+    ahead = await skew(database, clock)
+    if abs(ahead) > TOLERATED:
+        raise StartupError(_told(ahead), exit_code=_CONFIG)
+
+
+async def warn(database: Database, clock: Clock) -> None:
+    """Log an error if the clock has gone wrong since."""
+    ahead = await skew(database, clock)
+    if abs(ahead) > TOLERATED:
+        _log.error("clock is wrong", error=_told(ahead))
+
+
+def _told(ahead: int) -> str:
+    way = "ahead of" if ahead > 0 else "behind"
+    return (
+        f"this machine's clock is {abs(ahead) / 1000:.1f} s {way} the database's: "
+        "set both by NTP (`timedatectl set-ntp true`)"
+    )
