@@ -27,7 +27,7 @@ def test_identifiers_do_not_repeat() -> None:
 
 def test_a_source_makes_them_foretellable() -> None:
     """The same seed, the same ids."""
-    one, two = Ids(random.Random(1)), Ids(random.Random(1))  # noqa: S311
+    one, two = Ids(random.Random(1)), Ids(random.Random(1))
     assert one.prefixed("op") == two.prefixed("op")
 
 

@@ -261,7 +261,7 @@ class Application:
                 observer=observer,
                 engine=engine or make_engine,
             )
-        except BaseException:
+        except BaseException:  # what was opened is closed, then it is raised on
             await store.database.close()
             raise
 
@@ -301,13 +301,12 @@ class Application:
     def caches(self) -> Caches:
         """Return the caches there are."""
         catalogue = self.catalogue
-        known: list[Cache[object]] = [
-            self.details.cache,  # type: ignore[list-item]  # a cache is used for its counters
-            catalogue.products_cache,  # type: ignore[list-item]
-            catalogue.templates_cache,  # type: ignore[list-item]
-            catalogue.clusters_cache,  # type: ignore[list-item]
-        ]
-        return Caches(*known)
+        return Caches(
+            self.details.cache,
+            catalogue.products_cache,
+            catalogue.templates_cache,
+            catalogue.clusters_cache,
+        )
 
     def services(self) -> Services:
         """Return what the API's routes need."""
@@ -425,7 +424,7 @@ async def _open_store(settings: Settings, clock: Clock) -> Store:
         sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
         # Another secret key would make API keys and stored secrets that nobody can ever use.
         vault.unseal(_CHECK, bytes.fromhex(sealed))
-    except BaseException:
+    except BaseException:  # what was opened is closed, then it is raised on
         await database.close()
         raise
     return Store(database, vault)

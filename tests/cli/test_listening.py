@@ -32,7 +32,7 @@ def test_an_address_of_another_machine_is_refused(host: str) -> None:
 
 def test_the_url_is_the_one_that_is_reached() -> None:
     """The port is the real one, and a wildcard is not the loopback."""
-    with bind("127.0.0.1", 0) as here, bind("0.0.0.0", 0) as everywhere:  # noqa: S104
+    with bind("127.0.0.1", 0) as here, bind("0.0.0.0", 0) as everywhere:  # noqa: S104 - to be told apart
         assert url_of("127.0.0.1", here) == f"http://127.0.0.1:{here.getsockname()[1]}"
         assert url_of("::1", here).startswith("http://[::1]:")
         assert is_loopback(here)
@@ -57,7 +57,7 @@ async def test_a_request_in_hand_is_answered_before_the_end() -> None:
         request = asyncio.create_task(client.get(url))
         await begun.wait()
         until.set()
-        while listening.fileno() >= 0:  # noqa: ASYNC110  # nobody is told when it is closed
+        while listening.fileno() >= 0:  # noqa: ASYNC110 - nobody is told when it is closed
             await asyncio.sleep(0.01)
         go_on.set()
         response = await request

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -315,6 +316,9 @@ async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
         await release.wait()
         ended.set()
 
+    def have_run(count: int) -> bool:
+        return len(postgresql.runs) == count
+
     postgresql.rebuild(NEVER)
     postgresql.register("slow", slow)
     postgresql.register("x")
@@ -328,7 +332,7 @@ async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
         )
         began = time.monotonic()
         await postgresql.nudge("x", f"op_{number}")
-        await postgresql.until(lambda: len(postgresql.runs) == number + 1)  # noqa: B023
+        await postgresql.until(partial(have_run, number + 1))
         assert time.monotonic() - began < 3
 
     assert not ended.is_set()

@@ -146,7 +146,7 @@ class World:
         self.app = await Application.open(
             self.settings,
             self.clock,
-            Ids(random.Random(self.seed)),  # noqa: S311
+            Ids(random.Random(self.seed)),
             outside=Outside(upstream=transport, probes=transport),
             # The shared engine's queue lives in real time; its own tests show what it promises.
             engine=lambda _settings, database, clock, ids: EmbeddedEngine(

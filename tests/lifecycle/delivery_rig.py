@@ -124,7 +124,7 @@ class Rig:
 
     database: Database
     clock: ManualClock
-    ids: Ids = field(default_factory=lambda: Ids(random.Random(11)))  # noqa: S311
+    ids: Ids = field(default_factory=lambda: Ids(random.Random(11)))
 
     def __post_init__(self) -> None:
         clock, ids, database = self.clock, self.ids, self.database

@@ -233,32 +233,27 @@ async def test_only_what_is_wanted_is_told(rig: Rig) -> None:
     assert not rig.receivers.at(SECOND)
 
 
-async def test_no_event_no_message(rig: Rig) -> None:
+async def test_no_event_no_message(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is rolled back with its event is never sent."""
     instance_id = await rig.instance()
     await rig.work()
-
-    def fail(connection: object) -> None:
-        raise ZeroDivisionError
-
-    rig.outbox._jobs, kept = _Failing(fail), rig.outbox._jobs  # type: ignore[assignment]
-    with pytest.raises(ZeroDivisionError):
-        await rig.happen(instance_id, EventType.STARTING)
-    rig.outbox._jobs = kept
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.outbox, "_jobs", _Failing())
+        with pytest.raises(ZeroDivisionError):
+            await rig.happen(instance_id, EventType.STARTING)
     await rig.work()
     assert rig.receivers.types() == ["created"]
     assert await rig.log(instance_id) == ["instance.created"]
 
 
 class _Failing:
-    def __init__(self, fail: object) -> None:
-        self._fail = fail
-
     def nudge(self, connection: object, name: str, key: str) -> None:
         raise ZeroDivisionError
 
 
-async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(rig: Rig) -> None:
+async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While one process sends, another finds nothing; what the first learns too late is dropped."""
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING)
@@ -276,7 +271,7 @@ async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(rig
     async def stand_still(_line: object) -> None:
         await asyncio.Event().wait()
 
-    slow._renew = stand_still  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(slow, "_renew", stand_still)
     sending = asyncio.create_task(slow.run(line_id))
     await begun.wait()
     await quick.run(line_id)
@@ -314,7 +309,9 @@ async def test_the_lease_is_kept_while_a_receiver_takes_long(rig: Rig) -> None:
     assert rig.deliverer.metrics.fenced == 0
 
 
-async def test_who_comes_to_send_too_late_does_not(rig: Rig) -> None:
+async def test_who_comes_to_send_too_late_does_not(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that stood still after its claim gives it back: its lease may be over."""
     await rig.instance()
     (line_id,) = set(rig.engine.nudged)
@@ -328,7 +325,7 @@ async def test_who_comes_to_send_too_late_does_not(rig: Rig) -> None:
             rig.clock._now_ms += 6000
         return found
 
-    rig.deliverer._claim = slow_at_first  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(rig.deliverer, "_claim", slow_at_first)
     await rig.deliverer.run(line_id)
     assert sent_at_claims == [0, 0]
     assert rig.receivers.types() == ["created"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState
@@ -24,13 +25,13 @@ def row(number: int, name: str = "box", status: str = "running") -> UpstreamInst
     return read
 
 
-def tracked(seen: UpstreamInstance, **changes: object) -> Tracked:
+def tracked(seen: UpstreamInstance, **changes: Any) -> Tracked:
     """Our record of a row, in which nothing is new."""
     ours = Tracked(f"inst_{seen.id}", seen.id, observing.digest(seen), 1, 1, None, 0)
-    return replace(ours, **changes)  # type: ignore[arg-type]
+    return replace(ours, **changes)
 
 
-def attempt(attempt_id: str, **changes: object) -> Attempt:
+def attempt(attempt_id: str, **changes: Any) -> Attempt:
     """An attempt whose call has left."""
     made = Attempt(
         id=attempt_id,
@@ -45,7 +46,7 @@ def attempt(attempt_id: str, **changes: object) -> Attempt:
         created_at=1_000,
         send_by=11_000,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def diff(

@@ -154,7 +154,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
         """Start with a few instances that are not ours."""
-        self.random = random.Random(seed)  # noqa: S311
+        self.random = random.Random(seed)
         self.run(self._begin(seed))
 
     async def _begin(self, seed: int) -> None:
@@ -324,7 +324,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @invariant()
     def what_must_hold(self) -> None:
         """Check everything that must hold at any moment."""
-        global steps_taken  # noqa: PLW0603
+        global steps_taken  # noqa: PLW0603 - a machine is made for each life
         steps_taken += 1
         if hasattr(self, "world"):
             self.run(self._check())
@@ -460,4 +460,4 @@ def test_whatever_happens_what_must_hold_holds() -> None:
 
 def teardown_module() -> None:
     """Say how far the run went."""
-    print(f"\nmodel: {steps_taken} steps")  # noqa: T201
+    print(f"\nmodel: {steps_taken} steps")  # noqa: T201 - how far the soak went

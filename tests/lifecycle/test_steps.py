@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +22,12 @@ class Scripted:
 
     kind = OperationKind.CREATE
 
-    def __init__(self, act: Any) -> None:
+    def __init__(self, act: Callable[[Claimed], Awaitable[Step]]) -> None:
         self._act = act
 
     async def step(self, claimed: Claimed) -> Step:
         """Do what the test says."""
-        return await self._act(claimed)  # type: ignore[no-any-return]
+        return await self._act(claimed)
 
 
 async def operation_of(world: World, instance_id: str) -> Any:

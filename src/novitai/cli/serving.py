@@ -47,7 +47,7 @@ async def serve_http(
     url = url_of(host, listening)
     try:
         app = await Application.open(settings, SystemClock(), Ids())
-    except BaseException:
+    except BaseException:  # the port is given back, then it is raised on
         listening.close()
         raise
     try:

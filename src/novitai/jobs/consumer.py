@@ -144,8 +144,7 @@ class Consumer:
             began = self._clock.monotonic()
             try:
                 await self._live()
-            except Exception:
-                # Whatever the network, asyncpg or PgQueuer raise: the next connection may do.
+            except Exception:  # whatever network or PgQueuer raise, the next connection may do
                 if not down:
                     _log.warning("queue_lost", exc_info=True)
                 down = True

@@ -190,8 +190,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             self._metrics.cancelled(name)
             raise
-        except Exception:
-            # Whatever a handler raises: the row says when it is due, and the engine goes on.
+        except Exception:  # whatever a handler raises, the engine goes on
             self._metrics.failed(name, self._clock.monotonic() - began)
             lane.backoff.failed(key, self._clock.now())
             _log.exception("job_failed", job=name, key=key)

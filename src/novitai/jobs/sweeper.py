@@ -78,8 +78,7 @@ class Sweeper:
     async def _try(self, job: JobType) -> bool:
         try:
             await self._sweep(job)
-        except Exception:
-            # Whatever the database or a due query raises: the next sweep tries again.
+        except Exception:  # whatever a query raises, the next sweep tries again
             if job.name not in self._failing:
                 self._failing.add(job.name)
                 _log.exception("sweep_failed", job=job.name)

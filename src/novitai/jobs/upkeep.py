@@ -86,8 +86,7 @@ class Upkeep:
             try:
                 await self._round()
                 self._failing = False
-            except Exception:
-                # Whatever the database raises: nothing here is worth ending a worker for.
+            except Exception:  # nothing here is worth ending a worker for
                 if not self._failing:
                     _log.exception("upkeep_failed")
                 self._failing = True

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cachetools import LRUCache
 
@@ -191,15 +191,15 @@ class Cache(Generic[V]):
 
 
 class Caches:
-    """The caches there are, by name."""
+    """The caches there are, by name; looked into and emptied, whatever each holds."""
 
-    def __init__(self, *caches: Cache[object]) -> None:
+    def __init__(self, *caches: Cache[Any]) -> None:
         self._caches = {cache.name: cache for cache in caches}
 
-    def __iter__(self) -> Iterator[Cache[object]]:
+    def __iter__(self) -> Iterator[Cache[Any]]:
         return iter(self._caches.values())
 
-    def named(self, name: str) -> Cache[object]:
+    def named(self, name: str) -> Cache[Any]:
         """Find a cache.
 
         Raises:

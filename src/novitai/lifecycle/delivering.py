@@ -154,9 +154,8 @@ class Deliverer:
             except asyncio.CancelledError:
                 self._hosts.leave(host, works=None)
                 raise
-            except Exception as error:
-                # A defect, or a database in trouble: the engine counts it once the place is given
-                # back. The others of this host are found by the sweep.
+            except Exception as error:  # kept until the place is given back; the engine counts it
+                # The others of this host are found by the sweep.
                 trouble = error
             if step.due is not None and step.due <= self._clock.now():
                 self._hosts.wait(host, current)
@@ -203,7 +202,7 @@ class Deliverer:
             with contextlib.suppress(StoreError):
                 await asyncio.shield(self._release(claimed.line, 0))
             raise
-        except Exception:
+        except Exception:  # the lease is given back, then it is raised on
             with contextlib.suppress(StoreError):
                 await self._release(claimed.line, self._ids.jitter(5))
             raise

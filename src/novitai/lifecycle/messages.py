@@ -13,7 +13,7 @@ from novitai.store.vault import Vault
 from novitai.store.webhooks import Sealed
 from novitai.webhooks.sending import Answer
 
-SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105  # what the secrets of webhooks are sealed for
+SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105 - a purpose, no secret
 
 
 def body_of(event_type: str, at: int, data: str) -> bytes:

@@ -192,8 +192,7 @@ class Runner:
         except asyncio.CancelledError:
             await asyncio.shield(self._release(claimed.operation, 0))
             raise
-        except Exception:
-            # A defect, or a database in trouble: give the lease back, let the engine count it.
+        except Exception:  # the lease is given back, then it is raised on: the engine counts it
             with contextlib.suppress(StoreError):
                 await self._release(claimed.operation, self._ids.jitter(5))
             raise

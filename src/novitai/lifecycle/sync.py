@@ -122,8 +122,7 @@ class Sync:
                 _log.warning("listing failed", error=str(error))
             except StoreError as error:
                 _log.warning("database in trouble", error=str(error))
-            except Exception:
-                # A defect must not end the only poll there is.
+            except Exception:  # a defect must not end the only poll there is
                 _log.exception("sync failed")
             await self._clock.sleep(min(self._interval, RENEW_SECONDS))
 

@@ -52,8 +52,7 @@ class SyncRequests:
             await self._sync.once()
         except UpstreamError as trouble:
             error = ("UPSTREAM_UNAVAILABLE", str(trouble))
-        except BaseException:
-            # Told to stop, or a database in trouble: whoever comes next need not wait for us.
+        except BaseException:  # told to stop, too: the lease is given back, then it is raised on
             with contextlib.suppress(StoreError):
                 await asyncio.shield(self._release(operation))
             raise

@@ -35,7 +35,7 @@ def _open_sqlite(url: str, clock: Clock) -> Database:
     try:
         migrate.upgrade_file(file)
         file.turn_on_wal()
-    except BaseException:
+    except BaseException:  # the file is let go, then it is raised on
         file.release()
         raise
     return SqliteDatabase(file, clock)

@@ -48,7 +48,7 @@ class DatabaseFile:
         try:
             _make_file(path)
             _probe(path, clock)
-        except BaseException:
+        except BaseException:  # the lock is given back, then it is raised on
             lock.release()
             raise
         return cls(path, lock)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from novitai.errors import StartupError, WrongSecretKey
 
-SECRET_FILE: Final = "secret.key"  # noqa: S105  # the name of a file
+SECRET_FILE: Final = "secret.key"  # noqa: S105 - the name of a file
 _MIN_SECRET: Final = 32
 _EX_CONFIG: Final = 78
 _EX_IOERR: Final = 74

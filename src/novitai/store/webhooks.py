@@ -16,7 +16,7 @@ from novitai.domain.webhook import OffReason, Webhook
 from novitai.store.tables import Record, installation
 from novitai.store.tables import webhooks as table
 
-_SECRET: Final = "webhook_secret"  # noqa: S105  # the name of a row
+_SECRET: Final = "webhook_secret"  # noqa: S105 - the name of a row
 _COLUMNS: Final = (
     table.c.id,
     table.c.standing,
