@@ -8,6 +8,7 @@ import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import structlog
 from pydantic import SecretStr
@@ -58,6 +59,19 @@ async def test_the_api_gets_what_the_settings_say(app: Application) -> None:
     assert services.health.cache_works()
     assert not services.health.upstream_down()
     await services.health.ping()
+
+
+async def test_results_that_came_too_late_are_told(app: Application) -> None:
+    """One number for what was fenced off, of operations and of deliveries."""
+    app.runner.fenced_writes = 2
+    app.deliverer.metrics.fenced = 1
+    key = await app.keys.ensure_first_key()
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=app.api()), base_url="https://novitai"
+    ) as http:
+        headers = {"Accept": "text/plain", "Authorization": f"Bearer {key}"}
+        answer = await http.get("/metrics", headers=headers)
+    assert "\nnovitai_fenced_writes_total 3.0\n" in answer.text
 
 
 async def test_a_loop_that_ends_by_itself_is_logged(lines: io.StringIO, app: Application) -> None:

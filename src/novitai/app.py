@@ -327,7 +327,7 @@ class Application:
                 cache_works=self._cache_works,
                 ping=self.database.ping,
             ),
-            jobs=JobSources(self.jobs.metrics.snapshot, self.jobs.queue_sizes),
+            jobs=JobSources(self.jobs.metrics.snapshot, self.jobs.queue_sizes, self._fenced_writes),
             requests=self.requests,
             process=self.process,
             caches=self.caches(),
@@ -361,6 +361,10 @@ class Application:
                 url.get_secret_value(), f"novitai:{self.installation_id}", self.clock
             )
         return self._shared
+
+    def _fenced_writes(self) -> int:
+        """Count the results that came too late, of steps and of deliveries."""
+        return self.runner.fenced_writes + self.deliverer.metrics.fenced
 
     def _cache_works(self) -> bool:
         """Put a value into a cache and find it again."""

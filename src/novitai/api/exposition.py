@@ -34,6 +34,7 @@ OPENMETRICS: Final = "application/openmetrics-text"
 class Snapshot:
     """The numbers of one moment; `queued` counts waiting jobs by type.
 
+    `fenced_writes` counts results that came too late, as somebody else had taken the work over.
     `deliveries` counts tries by outcome, `oldest_delivery` is the age in seconds of the oldest
     message to a webhook that still waits; None where that is not known.
     `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
@@ -46,6 +47,7 @@ class Snapshot:
     memory: Memory
     cpu: Cpu
     uptime: float
+    fenced_writes: int = 0
     limiter_fallbacks: int = 0
     deliveries: Mapping[Outcome, int] = field(default_factory=dict)
     oldest_delivery: float | None = None
@@ -78,6 +80,11 @@ class _Numbers(Collector):
         """Yield every metric; called by the library."""
         yield from _of_requests(self._snapshot.requests)
         yield from _of_jobs(self._snapshot.jobs, self._snapshot.queued)
+        yield CounterMetricFamily(
+            "novitai_fenced_writes",
+            "Results dropped, as somebody else had taken the work over.",
+            value=self._snapshot.fenced_writes,
+        )
         yield from _of_caches(self._snapshot.caches)
         yield CounterMetricFamily(
             "novitai_rate_limit_fallbacks",

@@ -79,6 +79,7 @@ class MetricsRoutes:
             requests=services.requests,
             jobs=stats,
             queued=queued,
+            fenced_writes=services.jobs.fenced_writes(),
             caches=[cache.stats() for cache in services.caches],
             memory=services.process.memory(),
             cpu=services.process.cpu(),

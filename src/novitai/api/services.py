@@ -105,10 +105,12 @@ class JobSources:
     Attributes:
         stats: Counts by job type, such as `create_instance`.
         queue_sizes: How many wait, by job type.
+        fenced_writes: How many results came too late, as somebody else had taken the work over.
     """
 
     stats: Callable[[], Mapping[str, JobStats]]
     queue_sizes: Callable[[], Awaitable[Mapping[str, int]]]
+    fenced_writes: Callable[[], int] = lambda: 0
 
 
 @dataclass(frozen=True, slots=True)
