@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import TypeAdapter
 from starlette.responses import Response
@@ -23,6 +25,7 @@ from novitai.errors import (
     WrongSecretKey,
 )
 from tests.api.conftest import CREATE, Api, ApiFactory
+from tests.api.house import House
 
 SECRET = "hunter2"
 
@@ -208,3 +211,19 @@ async def test_a_wrong_method_is_told_all_the_right_ones(api: Api, path: str, al
     assert answer.status_code == 405
     assert answer.headers["Allow"] == allow
     assert answer.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
+
+
+async def test_no_path_has_a_nul_in_it(house: House) -> None:
+    """404 on every route with a parameter, whatever the store makes of a NUL."""
+    document = (await house.call("GET", "/openapi.json")).json()
+    asked = 0
+    for path, item in document["paths"].items():
+        names = re.findall(r"{\w+}", path)
+        for name in names:
+            wrong = re.sub(r"{\w+}", "x", path.replace(name, "a%00b"))
+            for method in item:
+                answer = await house.call(method.upper(), wrong, scope=Scope.ADMIN)
+                told = (answer.status_code, answer.json()["error"]["code"])
+                assert told == (404, "NOT_FOUND"), (method, wrong)
+                asked += 1
+    assert asked > 20

@@ -62,7 +62,7 @@ class CacheRoutes:
             ),
             Operation(
                 method="GET",
-                path="/api/cache/{cacheName}/stats",
+                path="/api/cache/{cacheName:id}/stats",
                 handler=self.one,
                 scope=Scope.READ,
                 tag="Cache",

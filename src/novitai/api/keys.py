@@ -71,7 +71,7 @@ class KeyRoutes:
             ),
             Operation(
                 method="DELETE",
-                path="/api/keys/{keyId}",
+                path="/api/keys/{keyId:id}",
                 handler=self.revoke,
                 scope=Scope.ADMIN,
                 tag="Keys",

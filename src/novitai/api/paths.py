@@ -14,7 +14,7 @@ RESERVED: Final = ("delete", "restart", "start", "stop", "stop-all", "sync", "un
 """What stands where an id could: `/api/instances/<word>`."""
 
 INSTANCE: Final = "/api/instances/{instanceId:instance}"
-CACHE_KEY: Final = "/api/cache/{cacheName}/{key:cachekey}"
+CACHE_KEY: Final = "/api/cache/{cacheName:id}/{key:cachekey}"
 OPERATION: Final = "/api/operations/{operationId:id}"
 
 
