@@ -190,11 +190,10 @@ class Instances:
         def load(connection: Connection) -> InstancePage:
             found = instances.page(connection, wanted, after=after, limit=limit + 1)
             total = instances.count(connection, wanted)
-            listing = coordination.last_listing(connection)
+            listed_at = coordination.listed_at(connection)
             shown, more = found[:limit], len(found) > limit
             running = operations.running_of(connection, [one.id for one in shown])
-            began_at = listing.complete_at if listing else None
-            views = [view(one, running.get(one.id), observed_at(one, began_at)) for one in shown]
+            views = [view(one, running.get(one.id), observed_at(one, listed_at)) for one in shown]
             last = write_place(shown[-1].created_at, shown[-1].id) if more else None
             return InstancePage(views, total, last)
 

@@ -24,12 +24,13 @@ from novitai.lifecycle.answering import answer_once
 from novitai.lifecycle.asking import as_before, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
+from novitai.lifecycle.details import observed_at, unknown
 from novitai.lifecycle.failing import NO_ERROR
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.start import ASK
-from novitai.store import attempts, instances, operations
+from novitai.store import attempts, coordination, instances, operations
 from novitai.store.database import Database
 from novitai.store.vault import Vault
 
@@ -56,15 +57,17 @@ class Accepted:
         instance: As it is now.
         operation: What was begun or is under way; None where it was so already.
         running: What runs on the instance where nothing was asked of it.
+        seen_at: When the instance was last seen, in Unix milliseconds, where it was so already.
     """
 
     instance: Instance
     operation: Operation | None
     running: Operation | None = None
+    seen_at: int | None = None
 
     def view(self) -> View:
         """Show the instance."""
-        return view(self.instance, self.operation or self.running)
+        return view(self.instance, self.operation or self.running, self.seen_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +233,7 @@ class Operating:
 
         def load(connection: Connection) -> bytes | None:
             if instances.load(connection, instance_id) is None:
-                raise _not_found(instance_id)
+                raise unknown(instance_id)
             return instances.load_credentials(connection, instance_id)
 
         sealed = await self._database.read(load)
@@ -244,7 +247,8 @@ class Operating:
         running = operations.running(connection, instance_id)
         verdict = judge(kind, instance, running)
         if verdict is Verdict.ALREADY:
-            return Accepted(instance, None, running)
+            seen_at = observed_at(instance, coordination.listed_at(connection))
+            return Accepted(instance, None, running, seen_at)
         if verdict is Verdict.UNDER_WAY:
             return Accepted(instance, running)
         if verdict is Verdict.BUSY and running is not None:
@@ -387,12 +391,8 @@ class Operating:
 def _locked(connection: Connection, instance_id: str) -> Instance:
     instance = instances.lock(connection, instance_id)
     if instance is None:
-        raise _not_found(instance_id)
+        raise unknown(instance_id)
     return instance
-
-
-def _not_found(instance_id: str) -> NotFound:
-    return NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
 
 
 def _only_one_named(connection: Connection, name: str) -> str:

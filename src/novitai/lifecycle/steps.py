@@ -205,7 +205,7 @@ class Runner:
             return None
         instance_id = operation.instance_id or ""
         # The listing first: a sync that commits in between must not make an old row look new.
-        listing = coordination.last_listing(connection)
+        listed_at = coordination.listed_at(connection)
         instance = instances.load(connection, instance_id)
         if instance is None:
             raise LookupError(f"{operation_id} belongs to no instance that has a row")
@@ -213,7 +213,7 @@ class Runner:
             operation,
             instance,
             tuple(attempts.of_instance(connection, instance_id)),
-            listing.complete_at if listing else None,
+            listed_at,
         )
 
     async def _step(self, verb: Verb, claimed: Claimed) -> Step:

@@ -25,16 +25,12 @@ _SERVER_TIME: Final = text("SELECT extract(epoch FROM clock_timestamp()) * 1000"
 
 @dataclass(frozen=True, slots=True)
 class LastListing:
-    """The last listing of the account.
-
-    `began_at` and `complete_at`, when the last complete one began, are in Unix milliseconds.
-    """
+    """The last listing of the account; `began_at` in Unix milliseconds."""
 
     began_at: int
     complete: bool
     instances: int
     unmanaged: int
-    complete_at: int | None = None
 
 
 def kept_value(connection: Connection, name: str, fresh: str) -> str:
@@ -102,10 +98,16 @@ def last_listing(connection: Connection) -> LastListing | None:
             listings.c.complete,
             listings.c.instances,
             listings.c.unmanaged,
-            listings.c.complete_at,
         ).where(listings.c.name == _LAST)
     ).first()
     return None if row is None else LastListing(*row)
+
+
+def listed_at(connection: Connection) -> int | None:
+    """Return when the last complete listing began, in Unix milliseconds; None before the first."""
+    return connection.execute(
+        select(listings.c.complete_at).where(listings.c.name == _LAST)
+    ).scalar_one_or_none()
 
 
 def release_all_leases(connection: Connection) -> None:
