@@ -4,32 +4,76 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import httpx2
+import orjson
 import pytest
-import uvicorn
+from pydantic import TypeAdapter
+from structlog.testing import capture_logs
 
+from novitai.api import schemas
 from novitai.api.body import MAX_BODY
+from novitai.cli.listening import answer, bind, url_of
+from novitai.cli.protocol import MAX_HEAD
+from novitai.telemetry.requests import OTHER_METHOD, UNMATCHED
 from tests.api.conftest import CREATE, Api
 
 
 @asynccontextmanager
 async def served(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
-    """Serve the application on a free port."""
-    config = uvicorn.Config(
-        api.gateway, port=0, log_config=None, lifespan="on", proxy_headers=False, ws="none"
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        yield client
-    server.should_exit = True
-    await serving
+    """Serve the application on a free port, as the commands do."""
+    listening, until, ready = bind("127.0.0.1", 0), asyncio.Event(), asyncio.Event()
+    url = url_of("127.0.0.1", listening)
+    serving = asyncio.create_task(answer(api.gateway, listening, until, ready=ready.set))
+    await ready.wait()
+    try:
+        async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+            yield client
+    finally:
+        until.set()
+        await serving
+
+
+class Answer(NamedTuple):
+    """What came back on a bare connection."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error in the envelope of the API."""
+        TypeAdapter(schemas.ErrorResponse).validate_json(self.body)
+        assert self.headers["content-type"] == "application/json"
+        error: dict[str, Any] = orjson.loads(self.body)["error"]
+        assert error["requestId"] == self.headers["x-request-id"]
+        return error
+
+
+async def sent(client: httpx2.AsyncClient, *parts: bytes) -> list[Answer]:
+    """Send bytes as they are; return what comes until the server hangs up."""
+    port = client.base_url.port
+    assert port is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0.02)  # so that they arrive one by one
+    came = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    answers = []
+    while came:
+        head, _, rest = came.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        length = int(headers["content-length"])
+        answers.append(Answer(int(first.split(" ")[1]), headers, rest[:length]))
+        came = rest[length:]
+    return answers
 
 
 @pytest.mark.parametrize("size", [MAX_BODY + 1, 5 * MAX_BODY])
@@ -61,3 +105,100 @@ async def test_head_and_304_keep_the_connection_in_step(api: Api) -> None:
             assert (fresh.status_code, fresh.content) == (304, b"")
             whole = await client.get("/api/instances/inst_1", headers=api.bearer())
             assert whole.json() == {"id": "inst_1"}
+
+
+@pytest.mark.parametrize(
+    "sending",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"hello\r\n\r\n",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nno header\r\n\r\n",
+        b"POST /api/instances HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        b"POST /api/instances HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nX: " + b"x" * MAX_HEAD,
+    ],
+)
+async def test_what_is_no_http_is_told_so(api: Api, sending: bytes) -> None:
+    """400 in the envelope with a request id, counted and logged under it; then we hang up."""
+    async with served(api) as client:
+        with capture_logs() as logs:
+            [told] = await sent(client, sending)
+    assert (told.status, told.error["code"]) == (400, "VALIDATION_ERROR")
+    assert told.headers["connection"] == "close"
+    assert api.services.requests.routes[OTHER_METHOD, UNMATCHED].statuses == {400: 1}
+    [line] = [line for line in logs if line["event"] == "request"]
+    assert (line["status"], line["client"]) == (400, "127.0.0.1")
+
+
+async def test_what_was_understood_of_no_http_counts(api: Api) -> None:
+    """A request id that came before what is wrong is kept, and so is the wanted form."""
+    head = b"POST / HTTP/1.1\r\nX-Request-ID: mine\r\nAccept: application/problem+json\r\n"
+    async with served(api) as client:
+        [told] = await sent(client, head + b"Content-Length: -1\r\n\r\n")
+    assert (told.status, told.headers["x-request-id"]) == (400, "mine")
+    assert told.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("method", ["FOO", "get", "BASELINE-CONTROL"])
+async def test_a_method_that_nobody_knows_is_a_wrong_method(api: Api, method: str) -> None:
+    """405 with `Allow` where the path is known, else 404; the connection stays in step."""
+    head = "HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\n"
+    async with served(api) as client:
+        known, health = await sent(
+            client,
+            f"{method} /v1/api/instances?x {head}Content-Length: 2\r\n\r\n{{}}".encode(),
+            b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n",
+        )
+        [unknown] = await sent(
+            client, f"{method} /nowhere {head}Connection: close\r\n\r\n".encode()
+        )
+    assert (known.status, known.error["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert known.headers["allow"] == "get, head, post"
+    assert known.headers["x-request-id"] == "mine"
+    assert health.status == 200
+    assert (unknown.status, unknown.error["code"]) == (404, "NOT_FOUND")
+    assert api.services.requests.routes[OTHER_METHOD, UNMATCHED].statuses == {405: 1, 404: 1}
+
+
+async def test_a_body_that_is_no_http_is_told_so(api: Api) -> None:
+    """400, and nothing was done of what it belonged to."""
+    bearer = api.bearer()["Authorization"]
+    head = (
+        f"POST /api/instances HTTP/1.1\r\nAuthorization: {bearer}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+    health = b"GET /health/live HTTP/1.1\r\n\r\n"
+    async with served(api) as client:
+        for before, chunks in (
+            ([], [head + b"zz\r\n"]),
+            ([], [head, b"2\r\n{}\r\n", b"zz\r\n"]),
+            ([200], [health + head + b"zz\r\n"]),
+        ):
+            *good, told = await sent(client, *chunks)
+            assert [answered.status for answered in good] == before
+            assert (told.status, told.error["code"]) == (400, "VALIDATION_ERROR")
+    assert api.instances.requests == []
+
+
+async def test_what_was_answered_before_its_body_went_wrong_has_one_answer(api: Api) -> None:
+    """A second answer would be taken for that to the next request; we only hang up."""
+    async with served(api) as client:
+        [told] = await sent(
+            client, b"POST /nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n"
+        )
+    assert told.status == 404
+
+
+async def test_what_came_before_no_http_is_answered_first(api: Api) -> None:
+    """Each request on a connection gets its own answer, in turn."""
+    body = orjson.dumps(CREATE)
+    create = (
+        f"POST /api/instances HTTP/1.1\r\nAuthorization: {api.bearer()['Authorization']}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    async with served(api) as client:
+        answers = await sent(client, create + create + b"\x00FOO /health HTTP/1.1\r\n\r\n")
+    assert [told.status for told in answers] == [201, 201, 400]
+    assert len(api.instances.requests) == 2

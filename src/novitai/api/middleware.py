@@ -24,13 +24,15 @@ from novitai.api.errors import internal_error, render
 from novitai.api.proxies import Peer, find_peer
 from novitai.api.versioning import without_version
 from novitai.clock import Clock
-from novitai.errors import ApiError, HttpsRequired
+from novitai.errors import ApiError, HttpsRequired, ValidationFailed
 from novitai.ids import Ids
 from novitai.settings import IpNetwork
 from novitai.telemetry.logs import bind
 from novitai.telemetry.requests import UNMATCHED, RequestMetrics
 
 REQUEST_SECONDS: Final = 30.0
+UNREADABLE: Final = "novitai.unreadable"
+"""In the scope of what the server could not read as a request: why not."""
 _CLIENT_GONE: Final = 499
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -107,6 +109,8 @@ class Gateway:
             await self._tell(exchange, internal_error())
 
     def _refuse(self, scope: AsgiScope, headers: Headers, peer: Peer) -> ApiError | None:
+        if UNREADABLE in scope:
+            return ValidationFailed(scope[UNREADABLE])
         health = scope["path"] == "/health" or scope["path"].startswith("/health/")
         exempt = peer.secure or peer.loopback or health
         if self._rules.insist_on_https and not exempt:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from novitai.cli.protocol import AnsweringProtocol
 from novitai.errors import StartupError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=AnsweringProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
