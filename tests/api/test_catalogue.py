@@ -91,6 +91,23 @@ async def test_products_are_listed_once_with_their_best_prices(offering: Api) ->
     assert "spotPrice" not in second
 
 
+async def test_what_is_offered_only_as_spot_is_not_the_cheapest(
+    offering: Api, catalogue: FakeCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands after all that has a price in the mode asked for, and has no `onDemandPrice`."""
+    found = [*await catalogue.offers(BillingMode.ON_DEMAND, 1), offer("0", WEST, None, 100)]
+
+    async def offers(_billing_mode: BillingMode, _gpu_num: int) -> Sequence[Offer]:
+        return found
+
+    monkeypatch.setattr(catalogue, "offers", offers)
+    products = (await offering.call("GET", "/api/products")).json()["products"]
+    assert [one["id"] for one in products] == ["a", "b", "0"]
+    assert "onDemandPrice" not in products[-1]
+    spot = (await offering.call("GET", "/api/products?billingMode=spot")).json()["products"]
+    assert [one["id"] for one in spot] == ["0", "a"]
+
+
 @pytest.mark.parametrize(
     ("query", "products", "asked"),
     [

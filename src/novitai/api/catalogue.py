@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -97,7 +98,11 @@ class CatalogueRoutes:
         ]
 
     async def products(self, call: Call) -> Response:
-        """List products with their prices in USD per GPU-hour, cheapest first."""
+        """List products with their prices in USD per GPU-hour.
+
+        The cheapest in the billing mode asked for stands first (`onDemand`, where none is); what
+        is not offered in it stands last.
+        """
         fields = query_fields(call)
         region = fields.read("region", text("Region", longest=64), "")
         mode = fields.read("billingMode", one_of("Billing mode", _MODES), "")
@@ -113,7 +118,7 @@ class CatalogueRoutes:
                 by_product.setdefault(offer.product_id, []).append(offer)
         found = sorted(
             by_product.values(),
-            key=lambda same: (_cheapest(same, billing_mode) or 0, same[0].product_id),
+            key=lambda same: (_rank(_cheapest(same, billing_mode)), same[0].product_id),
         )
         return _answer(call, "products", [_product(same) for same in found], page)
 
@@ -180,6 +185,10 @@ def _product(offers: Sequence[Offer]) -> dict[str, object]:
 def _cheapest(offers: Sequence[Offer], billing_mode: BillingMode) -> int | None:
     prices = [price for offer in offers if (price := offer.price(billing_mode)) is not None]
     return min(prices, default=None)
+
+
+def _rank(price: int | None) -> float:
+    return math.inf if price is None else price
 
 
 def _usd(price: int | None) -> float | None:

@@ -288,7 +288,10 @@ class ProbeResponse(Wire):
 
 
 class ProductView(Wire):
-    """A product; prices in USD per GPU-hour, the lowest of its regions; sizes in GB."""
+    """A product; prices in USD per GPU-hour, the lowest of its regions; sizes in GB.
+
+    A price is left out where the product is not offered in that billing mode.
+    """
 
     id: str
     name: str
