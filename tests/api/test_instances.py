@@ -10,6 +10,7 @@ from novitai.api import schemas
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.view import View
 from tests.api.conftest import CREATE, Api, ApiFactory
+from tests.api.house import House
 
 VIEW: View = {
     "id": "inst_1",
@@ -176,6 +177,28 @@ async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
     assert answer.headers["Link"] == (
         '</api/instances?limit=1&status=running&cursor=abc-_9>; rel="next"'
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "listed"),
+    [
+        ("", ["running"]),
+        ("?status=terminated", []),
+        ("?includeTerminated=false&status=terminated", []),
+        ("?includeTerminated=true&status=terminated", ["terminated"]),
+        ("?includeTerminated=true&status=running", ["running"]),
+        ("?includeTerminated=true", ["running", "terminated"]),
+    ],
+)
+async def test_terminated_ones_are_listed_where_that_is_said(
+    house: House, query: str, listed: list[str]
+) -> None:
+    """Only with `includeTerminated=true`, whatever else is asked for; `total` counts the same."""
+    await house.have(InstanceStatus.RUNNING)
+    await house.have(InstanceStatus.TERMINATED)
+    answer = (await house.call("GET", f"/api/instances{query}")).json()
+    assert sorted(one["status"] for one in answer["instances"]) == listed
+    assert answer["total"] == len(listed)
 
 
 async def test_filters_are_handed_on(api: Api) -> None:

@@ -130,7 +130,8 @@ class InstanceRoutes:
                     Parameter("name", "Only this name", visible(100)),
                     Parameter(
                         "includeTerminated",
-                        "Whether to list terminated ones too",
+                        "Whether to list terminated ones too; without it there are none, "
+                        "whichever `status` is asked for",
                         {"type": "boolean", "default": False},
                     ),
                 ],

@@ -259,7 +259,7 @@ def _conditions(wanted: Filter) -> Sequence[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.status is not None:
         conditions.append(table.c.status == wanted.status.value)
-    elif not wanted.include_terminated:
+    if not wanted.include_terminated:
         conditions.append(table.c.status != InstanceStatus.TERMINATED.value)
     if wanted.region is not None:
         conditions.append(func.lower(table.c.region) == wanted.region.lower())
