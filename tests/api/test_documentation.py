@@ -15,6 +15,8 @@ from novitai.api import schemas
 from novitai.api.examples import EXAMPLES
 from novitai.api.links import LINKS
 from novitai.domain.api_key import Scope
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind
 from tests.api.conftest import CREATE, Api
 from tests.api.house import House
 
@@ -100,6 +102,23 @@ def test_every_operation_is_described_whole(document: dict[str, Any]) -> None:
             assert operation["security"] == [{"apiKey": []}]
             assert {"401", "403", "429"} <= set(operation["responses"])
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("kind", [OperationKind.START, OperationKind.STOP, OperationKind.RESTART])
+async def test_a_verb_is_described_with_the_statuses_that_allow_it(
+    house: House, kind: OperationKind
+) -> None:
+    """The first sentence names each status in which the verb is accepted, and no other."""
+    document = (await house.call("GET", "/openapi.json")).json()
+    operation = document["paths"][f"/api/instances/{{instanceId}}/{kind.value}"]["post"]
+    first = operation["description"].partition(".")[0]
+    accepted = set()
+    for status in InstanceStatus:
+        instance_id = await house.have(status)
+        answer = await house.call("POST", f"/api/instances/{instance_id}/{kind.value}")
+        if answer.status_code == 202:
+            accepted.add(status.value)
+    assert set(re.findall("`([a-z]+)`", first)) == accepted
 
 
 async def test_every_post_and_delete_takes_an_idempotency_key(house: House) -> None:

@@ -135,21 +135,21 @@ class VerbRoutes:
         ]
 
     async def start(self, call: Call) -> Response:
-        """Start an instance that is stopped, or one that failed and was bought.
+        """Start an instance that is `stopped`, or `failed` and was bought.
 
         One that runs already is answered with 200 as it is.
         """
         return await self._ask(call, OperationKind.START)
 
     async def stop(self, call: Call) -> Response:
-        """Stop an instance that runs or is starting; its disk is kept, and billed.
+        """Stop an instance that is `running`; its disk is kept, and billed.
 
         One that is stopped already is answered with 200 as it is.
         """
         return await self._ask(call, OperationKind.STOP)
 
     async def restart(self, call: Call) -> Response:
-        """Restart an instance that runs."""
+        """Restart an instance that is `running`."""
         return await self._ask(call, OperationKind.RESTART)
 
     async def delete(self, call: Call) -> Response:
