@@ -64,6 +64,18 @@ async def test_a_delete_is_not_over_before_the_instance_was_ever_listed(world: W
     assert not any(row["live"] for row in await world.emulator.ever())
 
 
+async def test_one_listing_without_it_does_not_end_a_delete(world: World, running: str) -> None:
+    """Upstream took the call and then leaves the instance out once, though it is being removed."""
+    wanted = (await upstream(world, running))["id"]
+    await fault(world, kind="outcome", operation="delete", result="stuck")
+    await fault(world, kind="list", omit=wanted, times=1)
+    await ask(world, DELETE, running)
+    await world.pass_time(30)
+    assert await world.status(running) == "terminating"
+    await world.emulator.call("POST", f"instances/{wanted}/delete", json={})
+    await world.until_status(running, InstanceStatus.TERMINATED, within=200)
+
+
 async def test_what_was_found_gone_and_is_back_is_shown(world: World, running: str) -> None:
     """Its record has ended; the instance is told as unmanaged rather than billing unseen."""
     wanted = (await upstream(world, running))["id"]
