@@ -31,6 +31,7 @@ async def test_a_key_is_made_and_shown_once(api: Api) -> None:
     assert made["createdAt"] == "2025-10-09T08:53:20.000Z"
     assert made["expiresAt"] == "2030-01-01T00:00:00.000Z"
     assert answer.headers["Cache-Control"] == "no-store"
+    assert "Location" not in answer.headers  # there is nowhere to read one key
     headers = {"Authorization": f"Bearer {made['key']}"}
     used = await api.call("GET", "/api/instances", scope=None, headers=headers)
     assert used.status_code == 200

@@ -93,8 +93,7 @@ class KeyRoutes:
         )
         shown = _view(made.key)
         shown["key"] = made.text
-        headers = {"Location": f"/api/keys/{made.key.id}", "Cache-Control": "no-store"}
-        return json_answer(shown, 201, headers)
+        return json_answer(shown, 201, {"Cache-Control": "no-store"})
 
     async def page(self, call: Call) -> Response:
         """List keys, newest first, revoked and expired ones too."""
