@@ -25,6 +25,7 @@ from novitai.lifecycle.waiting import LOOK_EVERY
 from novitai.store import coordination, events, operations
 from novitai.store.coordination import Unmanaged
 from tests.api.house import House
+from tests.lifecycle.conftest import on_both_stores
 
 S = InstanceStatus
 
@@ -364,3 +365,38 @@ async def test_what_is_not_ours_is_listed_in_pages(house: House) -> None:
     assert seen == whole.json()["instances"]
     wrong = await house.call("GET", "/api/instances/unmanaged?status=running")
     assert wrong.status_code == 400
+
+
+@on_both_stores
+async def test_what_is_not_ours_may_have_any_id(house: House) -> None:
+    """The pages hold everything once, whatever an id is made of and however the database sorts."""
+    ids = ["b", "A", "a", "B", "10", "9", "x y/+:", "\N{LATIN SMALL LETTER A WITH DIAERESIS}", "-"]
+    ids += ["\N{GRINNING FACE}" * 255]
+    theirs = [Unmanaged(one, "theirs", "running") for one in ids]
+
+    def write(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(
+                'ALTER TABLE unmanaged_instances ALTER upstream_id TYPE text COLLATE "und-x-icu"'
+            )
+        coordination.replace_unmanaged(connection, theirs)
+
+    await house.app.database.write(write)
+    seen, path = [], "/api/instances/unmanaged?limit=1"
+    while path:
+        answer = await house.call("GET", path)
+        assert answer.status_code == 200, answer.text
+        seen += [one["upstreamId"] for one in answer.json()["instances"]]
+        link = answer.headers.get("Link", "<>")
+        path = link[1 : link.index(">")]
+    assert seen == sorted(ids)
+
+
+@pytest.mark.parametrize("cursor", ["a", "_w", "up.1", "%00", ""])
+async def test_a_cursor_of_no_list_is_refused_where_others_are_listed(
+    house: House, cursor: str
+) -> None:
+    """What no page gave out is 400, rather than some other page."""
+    answer = await house.call("GET", f"/api/instances/unmanaged?cursor={cursor}")
+    assert (answer.status_code, code_of(answer)) == (400, "VALIDATION_ERROR")
+    assert answer.json()["error"]["details"][0]["field"] == "cursor"

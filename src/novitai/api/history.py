@@ -26,7 +26,19 @@ from novitai.api.lifecycle_schemas import (
     NoFields,
     OperationView,
 )
-from novitai.api.lists import CURSOR, LIMIT, cursor, listed, only_page, read_page
+from novitai.api.lists import (
+    CURSOR,
+    LIMIT,
+    MAX_LIMIT,
+    WRAPPED_CURSOR,
+    cursor,
+    limit,
+    listed,
+    only_page,
+    read_page,
+    wrap,
+    wrapped,
+)
 from novitai.api.queries import idempotency_key, one_of, query_fields
 from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
 from novitai.api.routes import Call, Operation
@@ -95,7 +107,7 @@ class HistoryRoutes:
                 tag="Instances",
                 summary="List the account's other instances",
                 answers={200: ListUnmanagedResponse},
-                parameters=[LIMIT, CURSOR],
+                parameters=[LIMIT, WRAPPED_CURSOR],
                 errors=[BAD_QUERY],
             ),
             Operation(
@@ -197,14 +209,17 @@ class HistoryRoutes:
 
         It is never changed, stopped or deleted by this server.
         """
-        most, after = only_page(call)
+        fields = query_fields(call)
+        most = fields.read("limit", limit, MAX_LIMIT)
+        after = fields.read("cursor", wrapped, "")
+        fields.finish()
         known = await self._history.unmanaged()
-        found = [one for one in known if one.upstream_id > (after or "")]
+        found = [one for one in known if one.upstream_id > after]
         shown = [
             {"upstreamId": one.upstream_id, "name": one.name, "status": one.status}
             for one in found[:most]
         ]
-        last = found[most - 1].upstream_id if len(found) > most else None
+        last = wrap(found[most - 1].upstream_id) if len(found) > most else None
         return listed(call, "instances", shown, last)
 
     async def wait(self, call: Call) -> Response:

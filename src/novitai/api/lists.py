@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
@@ -21,6 +22,9 @@ MAX_LIMIT: Final = 1000
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9._~=-]{1,512}")
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
+# 255 characters of 4 bytes each.
+_WRAPPED: Final = re.compile(r"[A-Za-z0-9_-]{1,1360}")
+_NO_CURSOR: Final = "Cursor is not one that a list returned"
 
 LIMIT: Final = Parameter(
     "limit", "How many to list", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
@@ -38,6 +42,8 @@ PLACE_CURSOR: Final = _cursor_like(PLACE)
 """Of lists in the order of time."""
 OFFSET_CURSOR: Final = _cursor_like(_WHOLE.pattern)
 """Of lists that are whole in memory."""
+WRAPPED_CURSOR: Final = _cursor_like(_WRAPPED.pattern)
+"""Of lists in the order of a text that we did not make."""
 
 
 def limit(value: object) -> int:
@@ -53,15 +59,30 @@ def limit(value: object) -> int:
 def cursor(value: object) -> str:
     """Accept what can be a cursor; whether it is one, the list knows."""
     if not isinstance(value, str) or not _CURSOR.fullmatch(value):
-        raise Wrong("Cursor is not one that a list returned")
+        raise Wrong(_NO_CURSOR)
     return value
 
 
 def offset(value: object) -> int:
     """Accept how far one has come in a list that is whole in memory."""
     if not isinstance(value, str) or not _WHOLE.fullmatch(value):
-        raise Wrong("Cursor is not one that a list returned")
+        raise Wrong(_NO_CURSOR)
     return int(value)
+
+
+def wrap(text: str) -> str:
+    """Write a cursor of a list in the order of a text, which may have any characters."""
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def wrapped(value: object) -> str:
+    """Accept such a cursor; return the text."""
+    if not isinstance(value, str) or not _WRAPPED.fullmatch(value):
+        raise Wrong(_NO_CURSOR)
+    try:
+        return urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode()
+    except ValueError:
+        raise Wrong(_NO_CURSOR) from None
 
 
 def read_page(fields: Fields) -> tuple[int, str | None]:

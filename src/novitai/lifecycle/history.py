@@ -111,8 +111,10 @@ class History:
         return found
 
     async def unmanaged(self) -> list[Unmanaged]:
-        """List what the last listing held that is not ours."""
-        return await self._database.read(coordination.unmanaged)
+        """List what the last listing held that is not ours, by upstream id."""
+        # Sorted here: databases differ in what comes first, and whoever makes pages compares too.
+        found = await self._database.read(coordination.unmanaged)
+        return sorted(found, key=lambda one: one.upstream_id)
 
     async def wait(self, instance_id: str, status: InstanceStatus, seconds: float) -> Waited:
         """Wait until an instance has a status, can no longer get it, or time is up.

@@ -125,13 +125,13 @@ class Unmanaged:
 
 
 def unmanaged(connection: Connection) -> list[Unmanaged]:
-    """List what the last listing held that is not ours, by upstream id."""
+    """List what the last listing held that is not ours, in no order."""
     rows = connection.execute(
         select(
             unmanaged_instances.c.upstream_id,
             unmanaged_instances.c.name,
             unmanaged_instances.c.status,
-        ).order_by(unmanaged_instances.c.upstream_id)
+        )
     )
     return [Unmanaged(*row) for row in rows]
 
