@@ -22,11 +22,12 @@ from novitai.lifecycle.answering import Once
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.catalogue import Catalogue
-from novitai.lifecycle.create import CreateVerb, Policy
+from novitai.lifecycle.create import CreateVerb
 from novitai.lifecycle.delete import DeleteVerb
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.details import Details
+from novitai.lifecycle.failing import Failing
 from novitai.lifecycle.follow import FollowVerb
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.history import History
@@ -179,7 +180,7 @@ class Application:
         self.prober = Prober(outside.probes)
         rising = Rising(database, self.prober, vault, clock)
         self.runner = Runner(database, clock, ids, self.jobs, recorder, follower)
-        policy = settings.failed_instance_policy
+        failing = Failing(clock, ids, settings.failed_instance_policy)
         create = CreateVerb(
             database,
             self.client,
@@ -188,16 +189,17 @@ class Application:
             vault,
             clock,
             ids,
-            Policy(installation_id, policy),
+            failing,
+            installation_id=installation_id,
         )
         self.runner.register(create, concurrency=CREATE_CONCURRENCY)
         for verb in (
-            StartVerb(OperationKind.START, self.client.start, rising, clock, ids, policy),
-            StartVerb(OperationKind.RESTART, self.client.restart, rising, clock, ids, policy),
+            StartVerb(OperationKind.START, self.client.start, rising, clock, failing),
+            StartVerb(OperationKind.RESTART, self.client.restart, rising, clock, failing),
             StopVerb(self.client, clock),
             DeleteVerb(self.client, clock),
             ReapVerb(self.client, clock),
-            FollowVerb(rising, clock, ids, policy),
+            FollowVerb(rising, clock, failing),
         ):
             self.runner.register(verb, concurrency=VERB_CONCURRENCY)
         self.jobs.metrics.register(SYNC_JOB)

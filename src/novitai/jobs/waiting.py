@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
 from novitai.clock import Clock
@@ -31,6 +32,18 @@ async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def keeping(
+    work: Coroutine[Any, Any, None], *, name: str | None = None
+) -> AsyncIterator[None]:
+    """Do `work` beside a block, such as keeping its lease; what it raises is dropped."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        await cancel(task)
 
 
 async def _all_done(tasks: list[asyncio.Task[None]]) -> None:

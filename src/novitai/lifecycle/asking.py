@@ -14,7 +14,7 @@ from typing import Final
 from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation
-from novitai.lifecycle.steps import Claimed, first_tried
+from novitai.lifecycle.steps import Again, Claimed, first_tried
 from novitai.upstream import errors as upstream
 
 PATIENCE: Final = 60_000
@@ -32,6 +32,10 @@ class Asked:
     changes: Mapping[str, object]
     memory: Mapping[str, object]
     attempts: int
+
+    def then(self, phase: str, at: int) -> Again:
+        """Go on in `phase`, and look again at `at`, in Unix milliseconds."""
+        return Again(phase, at, self.changes, self.memory, attempts=self.attempts)
 
 
 def remember(instance: Instance) -> dict[str, object]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -32,10 +32,9 @@ from novitai.ids import Ids
 from novitai.lifecycle import launch
 from novitai.lifecycle.asking import LOOK_ANYWAY
 from novitai.lifecycle.catalogue import Catalogue
-from novitai.lifecycle.failing import failed, plan_reap
+from novitai.lifecycle.failing import Failing
 from novitai.lifecycle.rising import PROBE, READINESS_DEADLINE, WATCH, Rising, TooLate
 from novitai.lifecycle.steps import LEASE_SECONDS, Again, Announcement, Claimed, Done, Step
-from novitai.settings import FailedInstancePolicy
 from novitai.store import attempts, instances, operations
 from novitai.store.database import Database
 from novitai.store.errors import StoreUnavailable
@@ -62,14 +61,6 @@ class CreatePhase(StrEnum):
     PROBE = PROBE
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the settings say about creations."""
-
-    installation_id: str
-    failed_instances: FailedInstancePolicy
-
-
 class CreateVerb:
     """Takes the steps of a creation."""
 
@@ -84,7 +75,9 @@ class CreateVerb:
         vault: Vault,
         clock: Clock,
         ids: Ids,
-        policy: Policy,
+        failing: Failing,
+        *,
+        installation_id: str,
     ) -> None:
         self._database = database
         self._client = client
@@ -93,7 +86,8 @@ class CreateVerb:
         self._vault = vault
         self._clock = clock
         self._ids = ids
-        self._policy = policy
+        self._failing = failing
+        self._installation_id = installation_id
 
     async def step(self, claimed: Claimed) -> Step:
         """Take the step of the phase that the operation is in."""
@@ -167,7 +161,7 @@ class CreateVerb:
     def _attempt(self, claimed: Claimed, candidate: Candidate) -> Attempt:
         now = self._clock.now()
         attempt_id = self._ids.attempt()
-        marker = Marker(self._policy.installation_id, attempt_id)
+        marker = Marker(self._installation_id, attempt_id)
         return Attempt(
             id=attempt_id,
             operation_id=claimed.operation.id,
@@ -324,32 +318,22 @@ class CreateVerb:
             "UPSTREAM_UNAVAILABLE",
             "Novita did not answer",
         )
-        return self._failed(claimed, code, f"Nothing was bought: {said}")
+        return self._failing.end(claimed.instance, code, f"Nothing was bought: {said}")
 
     async def _watch(self, claimed: Claimed) -> Step:
         instance = claimed.instance
         trouble = _trouble_observed(instance)
         if trouble is not None:
-            return self._failed(claimed, *trouble)
+            return self._failing.end(claimed.instance, *trouble)
         bought_at = instance.bought_at or self._clock.now()
         look = await self._rising.look(claimed, give_up_at=bought_at + READINESS_DEADLINE)
         if isinstance(look, TooLate):
-            return self._failed(claimed, "READINESS_TIMEOUT", look.message)
+            return self._failing.end(claimed.instance, "READINESS_TIMEOUT", look.message)
         if isinstance(look, Done):
             # How long the first readiness took is what later estimates are made of.
             first = {"first_ready_at": look.changes["ready_at"]}
             return replace(look, changes={**look.changes, **first})
         return look
-
-    def _failed(self, claimed: Claimed, code: str, message: str) -> Done:
-        return failed(
-            claimed.instance,
-            code,
-            message,
-            plan=plan_reap(claimed.instance, self._policy.failed_instances),
-            operation_id=self._ids.prefixed("op"),
-            now=self._clock.now(),
-        )
 
 
 def _next_candidate(placement: Placement, claimed: Claimed) -> Candidate | None:

@@ -66,13 +66,7 @@ class DeleteVerb:
                 memory=operation.memory,
                 error=("DELETE_REFUSED", str(error)),
             )
-        return Again(
-            REMOVE,
-            now + LOOK_SOON,
-            changes=done.changes,
-            memory=done.memory,
-            attempts=done.attempts,
-        )
+        return done.then(REMOVE, now + LOOK_SOON)
 
     @staticmethod
     def _is_over(claimed: Claimed) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import Connection
 
@@ -14,13 +13,12 @@ from novitai.domain.webhook import Delivery, DeliveryStatus, Webhook
 from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import answer_once
+from novitai.lifecycle.details import unknown
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.outbox import JOB
-from novitai.lifecycle.paging import read_place, write_place
+from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.store import deliveries, instances, webhook_lines, webhooks
 from novitai.store.database import Database
-
-MAX_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class Deliveries:
 
         def load(connection: Connection) -> list[Delivery]:
             if instances.load(connection, instance_id) is None:
-                raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
+                raise unknown(instance_id)
             return deliveries.of_instance(connection, instance_id, after=after, limit=limit + 1)
 
         return _delivery_page(await self._database.read(load, snapshot=True), limit)
@@ -150,7 +148,4 @@ def switched_off(webhook: Webhook | None) -> Conflict:
 
 
 def _delivery_page(found: Sequence[Delivery], limit: int) -> DeliveryPage:
-    if len(found) <= limit:
-        return DeliveryPage(found, None)
-    last = found[limit - 1]
-    return DeliveryPage(found[:limit], write_place(last.event_sequence, last.id))
+    return DeliveryPage(*cut(found, limit, lambda one: (one.event_sequence, one.id)))

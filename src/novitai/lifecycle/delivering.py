@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -31,7 +31,7 @@ from novitai.domain.webhook import (
 )
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.jobs.waiting import cancel
+from novitai.jobs.waiting import keeping
 from novitai.lifecycle.delivery_metrics import DeliveryMetrics, Outcome
 from novitai.lifecycle.messages import as_try, body_of, open_secrets
 from novitai.lifecycle.outbox import JOB
@@ -189,7 +189,7 @@ class Deliverer:
                 > claimed.line.lease_until - int(LEASE_SECONDS * 1000) + _SEND_BEFORE
             ):
                 return _Step(await self._release(claimed.line, 0))
-            async with self._renewing(claimed.line):
+            async with keeping(self._renew(claimed.line)):
                 answer = await self._sender.send(claimed.message)
             applied = await self._database.write(
                 partial(self._apply, claimed=claimed, answer=answer)
@@ -356,16 +356,8 @@ class Deliverer:
             _log.warning("webhook_switched_off", webhook=webhook.id, reason=reason.value)
             await self.hurry(webhook.id)
 
-    @contextlib.asynccontextmanager
-    async def _renewing(self, line: Line) -> AsyncIterator[None]:
-        """Keep the lease while a receiver takes long."""
-        keeper = asyncio.create_task(self._renew(line))
-        try:
-            yield
-        finally:
-            await cancel(keeper)
-
     async def _renew(self, line: Line) -> None:
+        """Keep the lease while a receiver takes long."""
         held = True
         while held:
             await self._clock.sleep(_RENEW_AFTER)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
+from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.status import is_gone
+from novitai.ids import Ids
 from novitai.lifecycle.steps import Done
 from novitai.settings import FailedInstancePolicy
 
@@ -39,37 +41,41 @@ def plan_reap(instance: Instance, policy: FailedInstancePolicy) -> ReapPlan:
     return ReapPlan.DELETE
 
 
-def failed(
-    instance: Instance, code: str, message: str, *, plan: ReapPlan, operation_id: str, now: int
-) -> Done:
-    """End an operation in failure, and hand over what there is to be reaped.
+class Failing:
+    """Ends operations in failure, and hands over what there is to be reaped."""
 
-    Args:
-        instance: What has failed.
-        code: The error's code, shown with the instance.
-        message: What happened, in a sentence.
-        plan: What becomes of it; the event says which.
-        operation_id: The id of the operation that carries the plan out.
-        now: Unix milliseconds.
-    """
-    follow = None
-    if plan.acts:
-        follow = Operation(
-            id=operation_id,
-            kind=OperationKind.REAP,
-            instance_id=instance.id,
-            phase=plan.value,
-            created_at=now,
-            updated_at=now,
-            next_step_at=now,
+    def __init__(self, clock: Clock, ids: Ids, policy: FailedInstancePolicy) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._policy = policy
+
+    def end(self, instance: Instance, code: str, message: str) -> Done:
+        """End the operation of an instance that has failed.
+
+        Args:
+            instance: What has failed.
+            code: The error's code, shown with the instance.
+            message: What happened, in a sentence.
+        """
+        plan, now = plan_reap(instance, self._policy), self._clock.now()
+        follow = None
+        if plan.acts:
+            follow = Operation(
+                id=self._ids.prefixed("op"),
+                kind=OperationKind.REAP,
+                instance_id=instance.id,
+                phase=plan.value,
+                created_at=now,
+                updated_at=now,
+                next_step_at=now,
+            )
+        return Done(
+            Outcome.FAILED,
+            changes={"failed": True, **error_columns(code, message, now)},
+            error=(code, message),
+            also={"cleanup": plan.value},
+            follow=follow,
         )
-    return Done(
-        Outcome.FAILED,
-        changes={"failed": True, **error_columns(code, message, now)},
-        error=(code, message),
-        also={"cleanup": plan.value},
-        follow=follow,
-    )
 
 
 def error_columns(code: str, message: str, now: int) -> dict[str, object]:

@@ -12,12 +12,10 @@ from typing import Final
 from novitai.clock import Clock
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
-from novitai.ids import Ids
 from novitai.lifecycle.asking import LOOK_ANYWAY
-from novitai.lifecycle.failing import failed, plan_reap
+from novitai.lifecycle.failing import Failing
 from novitai.lifecycle.rising import READINESS_DEADLINE, WATCH, Rising, TooLate
 from novitai.lifecycle.steps import Again, Claimed, Done, Step
-from novitai.settings import FailedInstancePolicy
 
 MIGRATION_DEADLINE: Final = 3_600_000
 """Milliseconds in which a migration must have ended."""
@@ -28,13 +26,10 @@ class FollowVerb:
 
     kind = OperationKind.FOLLOW
 
-    def __init__(
-        self, rising: Rising, clock: Clock, ids: Ids, policy: FailedInstancePolicy
-    ) -> None:
+    def __init__(self, rising: Rising, clock: Clock, failing: Failing) -> None:
         self._rising = rising
         self._clock = clock
-        self._ids = ids
-        self._policy = policy
+        self._failing = failing
 
     async def step(self, claimed: Claimed) -> Step:
         """Look how far it is."""
@@ -52,20 +47,12 @@ class FollowVerb:
             return Again(WATCH, now + LOOK_ANYWAY, error=("STOP_TIMEOUT", "It does not stop"))
         look = await self._rising.look(claimed, give_up_at=began_at + READINESS_DEADLINE)
         if isinstance(look, TooLate):
-            return self._failed(claimed, "READINESS_TIMEOUT", look.message)
+            return self._failing.end(claimed.instance, "READINESS_TIMEOUT", look.message)
         return look
 
     def _migrating(self, claimed: Claimed, give_up_at: int, now: int) -> Step:
         if now < give_up_at:
             return Again(WATCH, min(give_up_at, now + LOOK_ANYWAY))
-        return self._failed(claimed, "MIGRATION_TIMEOUT", "The migration did not end in an hour")
-
-    def _failed(self, claimed: Claimed, code: str, message: str) -> Done:
-        return failed(
-            claimed.instance,
-            code,
-            message,
-            plan=plan_reap(claimed.instance, self._policy),
-            operation_id=self._ids.prefixed("op"),
-            now=self._clock.now(),
+        return self._failing.end(
+            claimed.instance, "MIGRATION_TIMEOUT", "The migration did not end in an hour"
         )

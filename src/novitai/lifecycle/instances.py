@@ -36,7 +36,7 @@ from novitai.lifecycle.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.paging import read_place, write_place
+from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.lifecycle.recording import Recorder
 from novitai.store import coordination, instances, operations, snapshots
 from novitai.store.database import Database
@@ -44,7 +44,6 @@ from novitai.store.instances import Filter
 from novitai.store.vault import Vault
 from novitai.upstream.errors import UpstreamError
 
-MAX_PAGE: Final = 1000
 ESTIMATE_FROM: Final = 20
 ESTIMATE_UNKNOWN: Final = 240_000
 """Milliseconds that a creation is expected to take where nothing is known."""
@@ -191,11 +190,10 @@ class Instances:
             found = instances.page(connection, wanted, after=after, limit=limit + 1)
             total = instances.count(connection, wanted)
             listed_at = coordination.listed_at(connection)
-            shown, more = found[:limit], len(found) > limit
+            shown, more = cut(found, limit, lambda one: (one.created_at, one.id))
             running = operations.running_of(connection, [one.id for one in shown])
             views = [view(one, running.get(one.id), observed_at(one, listed_at)) for one in shown]
-            last = write_place(shown[-1].created_at, shown[-1].id) if more else None
-            return InstancePage(views, total, last)
+            return InstancePage(views, total, more)
 
         return await self._database.read(load, snapshot=True)
 

@@ -7,7 +7,7 @@ import asyncio
 import functools
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,13 +26,12 @@ from novitai.errors import NotFound, NovitaiError
 from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, reveal_once
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.paging import read_place, write_place
+from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.store import api_keys
 from novitai.store.database import Database
 from novitai.store.vault import Vault
 
 ADMIN_KEY_ID: Final = "key_admin"
-MAX_PAGE: Final = 1000
 
 # A key revoked by another process is refused here after at most so long (promised: 2 s).
 _TRUST_SECONDS: Final = 1.5
@@ -63,7 +62,7 @@ class NewKey:
 class KeyPage:
     """Some of the keys, newest first, and where to go on."""
 
-    keys: list[ApiKey]
+    keys: Sequence[ApiKey]
     next_cursor: str | None
 
 
@@ -155,10 +154,7 @@ class KeyRing:
         """
         read = functools.partial(api_keys.page, limit=limit + 1, after=read_place(cursor))
         keys = await self._database.read(read)
-        if len(keys) <= limit:
-            return KeyPage(keys, None)
-        last = keys[limit - 1]
-        return KeyPage(keys[:limit], write_place(last.created_at, last.id))
+        return KeyPage(*cut(keys, limit, lambda key: (key.created_at, key.id)))
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key: at once in this process, within 2 s in others. Twice is harmless.

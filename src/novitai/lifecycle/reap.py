@@ -15,7 +15,6 @@ from novitai.lifecycle.asking import (
     LOOK_ANYWAY,
     MAX_ASKS,
     PATIENCE,
-    Asked,
     ask,
     asked_at,
     asks,
@@ -63,7 +62,7 @@ class ReapVerb:
             asked = await ask(claimed, self._client.stop, self._clock)
         except upstream.Refused as error:
             return Again(ReapPlan.DELETE, now, error=("STOP_REFUSED", str(error)))
-        return _asked(ReapPlan.STOP, asked, self._clock.now())
+        return asked.then(ReapPlan.STOP, self._clock.now() + LOOK_ANYWAY)
 
     async def _delete(self, claimed: Claimed) -> Step:
         now, asked = self._clock.now(), asked_at(claimed.operation)
@@ -77,17 +76,7 @@ class ReapVerb:
             return Again(
                 ReapPlan.DELETE, now + PATIENCE, memory=memory, error=("DELETE_REFUSED", str(error))
             )
-        return _asked(ReapPlan.DELETE, done, self._clock.now())
-
-
-def _asked(plan: ReapPlan, asked: Asked, now: int) -> Again:
-    return Again(
-        plan,
-        now + LOOK_ANYWAY,
-        changes=asked.changes,
-        memory=asked.memory,
-        attempts=asked.attempts,
-    )
+        return done.then(ReapPlan.DELETE, self._clock.now() + LOOK_ANYWAY)
 
 
 def _cleaned_up(action: str) -> Done:

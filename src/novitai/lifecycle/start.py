@@ -15,7 +15,6 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
-from novitai.ids import Ids
 from novitai.lifecycle.asking import (
     LOOK_ANYWAY,
     LOOK_SOON,
@@ -27,7 +26,7 @@ from novitai.lifecycle.asking import (
     is_unsure,
     without_effect,
 )
-from novitai.lifecycle.failing import error_columns, failed, plan_reap
+from novitai.lifecycle.failing import Failing, error_columns
 from novitai.lifecycle.rising import (
     READINESS_DEADLINE,
     WATCH,
@@ -35,7 +34,6 @@ from novitai.lifecycle.rising import (
     TooLate,
 )
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
-from novitai.settings import FailedInstancePolicy
 from novitai.upstream import errors as upstream
 
 ASK: Final = "ask"
@@ -50,15 +48,13 @@ class StartVerb:
         call: Callable[[str], Awaitable[None]],
         rising: Rising,
         clock: Clock,
-        ids: Ids,
-        policy: FailedInstancePolicy,
+        failing: Failing,
     ) -> None:
         self.kind = kind
         self._call = call
         self._rising = rising
         self._clock = clock
-        self._ids = ids
-        self._policy = policy
+        self._failing = failing
 
     async def step(self, claimed: Claimed) -> Step:
         """Ask for it, or look how far it is."""
@@ -70,8 +66,8 @@ class StartVerb:
         if not claimed.seen_since_acted:
             return self._wait(claimed)
         if instance.observed.error and instance.observed.error != operation.memory.get("told"):
-            return self._failed(
-                claimed, "INSTANCE_FAILED", f"Novita reports: {instance.observed.error}"
+            return self._failing.end(
+                claimed.instance, "INSTANCE_FAILED", f"Novita reports: {instance.observed.error}"
             )
         if read_word(instance.observed.status) is Observation.EXITED:
             if not without_effect(claimed, now):
@@ -87,7 +83,7 @@ class StartVerb:
                 return await self._ask(claimed)
         look = await self._rising.look(claimed, give_up_at=self._give_up_at(claimed))
         if isinstance(look, TooLate):
-            return self._failed(claimed, "READINESS_TIMEOUT", look.message)
+            return self._failing.end(claimed.instance, "READINESS_TIMEOUT", look.message)
         return look
 
     async def _ask(self, claimed: Claimed) -> Step:
@@ -101,21 +97,16 @@ class StartVerb:
             return self._refused("NO_CAPACITY", str(error), claimed)
         except upstream.Refused as error:
             return self._refused("UPSTREAM_REFUSED", str(error), claimed)
-        now = self._clock.now()
-        return Again(
-            WATCH,
-            now + LOOK_SOON,
-            changes=asked.changes,
-            memory=asked.memory,
-            attempts=asked.attempts,
-        )
+        return asked.then(WATCH, self._clock.now() + LOOK_SOON)
 
     def _wait(self, claimed: Claimed) -> Step:
         now, give_up_at = self._clock.now(), self._give_up_at(claimed)
         if now >= give_up_at:
             if is_unsure(claimed.operation) and not _has_moved(claimed.operation):
                 return self._not_taken(claimed)
-            return self._failed(claimed, "READINESS_TIMEOUT", "It was not seen running in time")
+            return self._failing.end(
+                claimed.instance, "READINESS_TIMEOUT", "It was not seen running in time"
+            )
         pause = LOOK_ANYWAY if claimed.seen_since_acted else LOOK_SOON
         return Again(WATCH, min(give_up_at, now + pause), memory=claimed.operation.memory)
 
@@ -137,16 +128,6 @@ class StartVerb:
             announcements=(
                 Announcement(EventType.START_REFUSED, {"reason": code, "message": message}),
             ),
-        )
-
-    def _failed(self, claimed: Claimed, code: str, message: str) -> Done:
-        return failed(
-            claimed.instance,
-            code,
-            message,
-            plan=plan_reap(claimed.instance, self._policy),
-            operation_id=self._ids.prefixed("op"),
-            now=self._clock.now(),
         )
 
     def _give_up_at(self, claimed: Claimed) -> int:

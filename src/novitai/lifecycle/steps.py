@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -22,7 +22,7 @@ from novitai.domain.instance import Instance
 from novitai.domain.operation import Attempt, Operation, OperationKind, Outcome
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.jobs.waiting import cancel
+from novitai.jobs.waiting import keeping
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.recording import Recorder
 from novitai.store import attempts, coordination, instances, operations
@@ -180,7 +180,7 @@ class Runner:
         if claimed is None:
             return None
         try:
-            async with self._renewing(claimed.operation):
+            async with keeping(self._renew(claimed.operation)):
                 step = await self._step(verb, claimed)
             return await self._database.write(
                 lambda connection: self._apply(connection, claimed, step)
@@ -306,16 +306,8 @@ class Runner:
             lambda connection: operations.release(connection, operation, next_step_at=at)
         )
 
-    @contextlib.asynccontextmanager
-    async def _renewing(self, operation: Operation) -> AsyncIterator[None]:
-        """Keep the lease while a step takes long."""
-        keeper = asyncio.create_task(self._renew(operation))
-        try:
-            yield
-        finally:
-            await cancel(keeper)
-
     async def _renew(self, operation: Operation) -> None:
+        """Keep the lease while a step takes long."""
         while True:
             await self._clock.sleep(_RENEW_AFTER)
             until = self._clock.now() + int(LEASE_SECONDS * 1000)

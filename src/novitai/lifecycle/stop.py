@@ -62,14 +62,7 @@ class StopVerb:
             asked = await ask(claimed, self._client.stop, self._clock)
         except upstream.Refused as error:
             return self._refused(claimed, "UPSTREAM_REFUSED", str(error))
-        now = self._clock.now()
-        return Again(
-            WATCH,
-            now + LOOK_SOON,
-            changes=asked.changes,
-            memory=asked.memory,
-            attempts=asked.attempts,
-        )
+        return asked.then(WATCH, self._clock.now() + LOOK_SOON)
 
     def _refused(self, claimed: Claimed, code: str, message: str) -> Done:
         """Go back to running: it never stopped serving."""

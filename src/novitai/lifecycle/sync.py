@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.domain.operation import Attempt
-from novitai.jobs.waiting import cancel
+from novitai.jobs.waiting import cancel, keeping
 from novitai.lifecycle import observing
 from novitai.lifecycle.applying import Applier, Standing
 from novitai.lifecycle.diffing import (
@@ -116,7 +116,7 @@ class Sync:
         while True:
             try:
                 if await self._database.write(self._is_due):
-                    async with self._renewing():
+                    async with keeping(self._renew(), name="sync-lease"):
                         await self._timed_pass()
             except UpstreamError as error:
                 _log.warning("listing failed", error=str(error))
@@ -159,16 +159,8 @@ class Sync:
             connection, LEASE, self._holder, now=now, until=now + LEASE_MS
         )
 
-    @contextlib.asynccontextmanager
-    async def _renewing(self) -> AsyncIterator[None]:
-        """Keep the lease while a pass takes long."""
-        keeper = asyncio.create_task(self._renew(), name="sync-lease")
-        try:
-            yield
-        finally:
-            await cancel(keeper)
-
     async def _renew(self) -> None:
+        """Keep the lease while a pass takes long."""
         while True:
             await self._clock.sleep(RENEW_SECONDS)
             await self._database.write(self._take_lease)

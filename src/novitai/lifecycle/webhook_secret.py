@@ -10,13 +10,13 @@ from typing import Final
 
 from novitai.errors import SettingsError
 from novitai.ids import Ids
-from novitai.store import webhooks
+from novitai.store import coordination
 from novitai.store.database import Database
 from novitai.store.vault import Vault
 from novitai.webhooks.signing import is_secret, secret_of
 
 PURPOSE: Final = "webhook_secret"
-"""What the installation's own secret is sealed for."""
+"""What the installation's own secret is sealed for, and the name it is kept under."""
 _LENGTH: Final = 44
 
 
@@ -51,5 +51,5 @@ async def signing_secrets(
             )
         return secrets
     sealed = base64.b64encode(vault.seal(PURPOSE, fresh_secret(ids).encode())).decode()
-    kept = await database.write(partial(webhooks.keep_installation_secret, sealed=sealed))
+    kept = await database.write(partial(coordination.kept_value, name=PURPOSE, fresh=sealed))
     return [vault.unseal(PURPOSE, base64.b64decode(kept)).decode()]

@@ -28,7 +28,7 @@ from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.messages import SECRET_PURPOSE, as_try, open_secrets
 from novitai.lifecycle.outbox import Outbox
-from novitai.lifecycle.paging import read_place, write_place
+from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhook_secret import fresh_secret
 from novitai.store import deliveries, webhook_lines, webhooks
 from novitai.store.database import Database
@@ -36,7 +36,6 @@ from novitai.store.deliveries import Told
 from novitai.store.vault import Vault
 from novitai.webhooks.sending import Message, Sender
 
-MAX_PAGE: Final = 1000
 TEST_TYPE: Final = "webhook.test"
 """The type of a test message, which is no event and no part of any order."""
 _REPLAY_PAGE: Final = 200
@@ -139,10 +138,7 @@ class Webhooks:
         """
         read = partial(webhooks.page, limit=limit + 1, after=read_place(cursor))
         found = await self._database.read(read)
-        if len(found) <= limit:
-            return WebhookPage(found, None)
-        last = found[limit - 1]
-        return WebhookPage(found[:limit], write_place(last.created_at, last.id))
+        return WebhookPage(*cut(found, limit, lambda one: (one.created_at, one.id)))
 
     async def change(
         self, webhook_id: str, change: WebhookChange, *, deadline: int | None = None

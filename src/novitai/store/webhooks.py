@@ -13,10 +13,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from novitai.domain.event import EventType
 from novitai.domain.webhook import OffReason, Webhook
-from novitai.store.tables import Record, installation
+from novitai.store.tables import Record
 from novitai.store.tables import webhooks as table
 
-_SECRET: Final = "webhook_secret"  # noqa: S105 - the name of a row
 _COLUMNS: Final = (
     table.c.id,
     table.c.standing,
@@ -47,18 +46,6 @@ class Sealed:
     secret: bytes | None = field(repr=False)
     previous: bytes | None = field(repr=False)
     previous_until: int | None
-
-
-def keep_installation_secret(connection: Connection, sealed: str) -> str:
-    """Store the installation's sealed signing secret unless there is one; return the one kept."""
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(
-        make(installation).values(name=_SECRET, value=sealed).on_conflict_do_nothing()
-    )
-    kept: str = connection.execute(
-        select(installation.c.value).where(installation.c.name == _SECRET)
-    ).scalar_one()
-    return kept
 
 
 def insert(connection: Connection, webhook: Webhook, sealed: bytes | None) -> None:
