@@ -27,6 +27,8 @@ def lines() -> Iterator[io.StringIO]:
     """What is logged."""
     stream = io.StringIO()
     logs.set_up(production=True, stream=stream)
+    # A logger that is kept would write to this stream in other tests, where nobody looks.
+    structlog.configure(cache_logger_on_first_use=False)
     yield stream
     structlog.reset_defaults()
 
