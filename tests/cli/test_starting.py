@@ -14,6 +14,8 @@ import pytest
 _SERVER = {"fastapi", "uvicorn"}
 _QUEUE = {"pgqueuer", "asyncpg"}
 _DRIVER = {"psycopg"}
+_SHARED = {"redis"}
+"""What shares rate limits between processes, where that is asked for."""
 _NOBODYS = {"alembic", "novitai.emulator"}
 """Nobody's on a database that is up to date."""
 
@@ -35,7 +37,7 @@ main.main()
 """
 
 
-def loaded(url: str, folder: Path, *arguments: str) -> set[str]:
+def loaded(url: str, folder: Path, *arguments: str, redis_url: str | None = None) -> set[str]:
     """Run a command, a long-running one until it has started; return the modules it loaded."""
     process = subprocess.run(
         [sys.executable, "-c", _CODE, *arguments],
@@ -51,6 +53,7 @@ def loaded(url: str, folder: Path, *arguments: str) -> set[str]:
             "NOVITAI_DATABASE_URL": url,
             "NOVITAI_SECRET_KEY": "canary-secret-key-that-is-32-bytes-long",
             "NOVITAI_UPSTREAM_URL": "http://127.0.0.1:9",
+            **({"NOVITAI_REDIS_URL": redis_url} if redis_url else {}),
         },
     )
     assert process.returncode == 0, process.stderr
@@ -64,13 +67,13 @@ def test_serve_on_the_embedded_file(sqlite_database_url: str, tmp_path: Path) ->
     """What only PostgreSQL or a migration needs is not loaded on a file that is up to date."""
     modules = loaded(sqlite_database_url, tmp_path, "serve", "--port", "0")
     assert modules >= _SERVER
-    assert not modules & (_QUEUE | _DRIVER | _NOBODYS)
+    assert not modules & (_QUEUE | _DRIVER | _SHARED | _NOBODYS)
 
 
 def test_a_short_command_on_the_embedded_file(sqlite_database_url: str, tmp_path: Path) -> None:
     """A command that reads a few rows loads neither the server nor the queue."""
     modules = loaded(sqlite_database_url, tmp_path, "keys", "list")
-    assert not modules & (_SERVER | _QUEUE | _DRIVER | _NOBODYS)
+    assert not modules & (_SERVER | _QUEUE | _DRIVER | _SHARED | _NOBODYS)
 
 
 @pytest.mark.postgresql
@@ -78,7 +81,7 @@ def test_a_worker(postgresql_database_url: str, tmp_path: Path) -> None:
     """A worker, for whose restart every webhook waits, loads no HTTP server."""
     modules = loaded(postgresql_database_url, tmp_path, "worker")
     assert modules >= _QUEUE | _DRIVER
-    assert not modules & (_SERVER | _NOBODYS)
+    assert not modules & (_SERVER | _SHARED | _NOBODYS)
 
 
 @pytest.mark.postgresql
@@ -86,4 +89,13 @@ def test_an_api(postgresql_database_url: str, tmp_path: Path) -> None:
     """A process that takes no steps does not load what brings them."""
     modules = loaded(postgresql_database_url, tmp_path, "api", "--port", "0")
     assert modules >= _SERVER | _DRIVER
-    assert not modules & (_QUEUE | _NOBODYS)
+    assert not modules & (_QUEUE | _SHARED | _NOBODYS)
+
+
+@pytest.mark.postgresql
+def test_an_api_that_shares_its_limits(postgresql_database_url: str, tmp_path: Path) -> None:
+    """Redis's client is loaded where `NOVITAI_REDIS_URL` names one, whether it answers or not."""
+    modules = loaded(
+        postgresql_database_url, tmp_path, "api", "--port", "0", redis_url="redis://127.0.0.1:9"
+    )
+    assert modules >= _SHARED

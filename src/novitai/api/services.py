@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from novitai.api.limits import Quota
 from novitai.api.middleware import Rules
-from novitai.api.shared_limits import SharedStore
 from novitai.clock import Clock
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import Offer, Template
@@ -29,6 +28,9 @@ from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
+
+if TYPE_CHECKING:  # it brings Redis's client, which few need
+    from novitai.api.shared_limits import SharedStore
 
 DEFAULT_QUOTA: Final = Quota(capacity=120, per_minute=100)
 FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)
