@@ -34,7 +34,7 @@ TAGS: Final = (
     ("Webhooks", "Who is told of what happens, and what became of it."),
     ("Catalogue", "What there is to ask for."),
     ("Keys", "API keys and their scopes."),
-    ("Cache", "Copies of what Novita told; every cache may be emptied at any moment."),
+    ("Cache", "Copies, of records and of what Novita told; each may be emptied at any moment."),
     ("Metrics", "Numbers of this process, as JSON, Prometheus text or OpenMetrics."),
     ("Health", "Whether this process and what it depends on are well. No key needed."),
 )

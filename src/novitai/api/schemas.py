@@ -144,7 +144,7 @@ class RunningOperation(Wire):
 
 
 class InstanceErrorView(Wire):
-    """Why the instance failed, or why the last start was refused."""
+    """Why the instance failed, why its last start or stop was refused, or who reclaimed it."""
 
     code: str
     message: str
