@@ -19,7 +19,6 @@ ALL = an_instance(
     billing_mode=BillingMode.SPOT,
     hourly_price=0.6,
     max_hourly_price=1.0,
-    cluster_id="us-west-1",
     webhook_url="https://user:hunter2@hooks.example/x?y=1",
     ready_at=AT + 1,
     started_at=AT + 2,

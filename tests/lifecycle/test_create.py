@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import AttemptState
 from novitai.settings import FailedInstancePolicy
+from novitai.store import tables
 from tests.lifecycle.conftest import REQUEST, World, on_both_stores
 
 CREATE = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
@@ -142,7 +144,9 @@ async def test_a_capacity_refusal_leads_to_the_next_candidate(world: World) -> N
     await runs_having_bought_one(world, instance_id)
     attempts = {attempt.state: attempt for attempt in await world.attempts(instance_id)}
     first, second = attempts[AttemptState.REFUSED], attempts[AttemptState.BOUGHT]
-    assert first.reason == "INSUFFICIENT_RESOURCE"
+    kept = select(tables.attempts.c.reason).where(tables.attempts.c.id == first.id)
+    reason = await world.app.database.read(lambda connection: connection.scalar(kept))
+    assert reason == "INSUFFICIENT_RESOURCE"
     assert (second.product_id, second.cluster_id) != (first.product_id, first.cluster_id)
     assert "instance.attempt_refused" in await world.events(instance_id)
 

@@ -42,11 +42,9 @@ def of_status(status: InstanceStatus) -> EventType:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the log; `at` in Unix milliseconds, `sequence` rises within an instance."""
+    """One line of the log; `at` in Unix milliseconds."""
 
     id: str
-    sequence: int
-    instance_id: str
     type: EventType
     at: int
     data: Mapping[str, object]

@@ -177,7 +177,6 @@ class Instance:
     created_at: int
     updated_at: int
     product_id: str | None = None
-    cluster_id: str | None = None
     region_fallback: bool = False
     max_hourly_price: float | None = None
     hourly_price: float | None = None

@@ -97,7 +97,7 @@ class Attempt:
 
     `price` is Novita's unit, 1/100000 USD per GPU-hour. `ended_at` is when the request ended; not
     known after a crash. `unseen_count` counts the complete listings without it since then, the
-    first of which began at `unseen_since`.
+    first of which began at `unseen_since`. Why it was refused is on record and steers nothing.
     """
 
     id: str
@@ -113,7 +113,5 @@ class Attempt:
     send_by: int
     ended_at: int | None = None
     upstream_id: str | None = None
-    reason: str | None = None
-    message: str | None = None
     unseen_count: int = 0
     unseen_since: int | None = None

@@ -21,7 +21,7 @@ from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import answer_once
-from novitai.lifecycle.asking import as_before, remember
+from novitai.lifecycle.asking import as_before, is_unsure, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
 from novitai.lifecycle.details import observed_at, unknown
@@ -206,7 +206,7 @@ class Operating:
             self._database, self._idempotency, cancel, reply, idempotency, deadline
         )
 
-    async def note_use(self, instance_id: str, at: int | None, *, deadline: int | None) -> Accepted:
+    async def note_use(self, instance_id: str, at: int | None, *, deadline: int | None) -> None:
         """Note when an instance was last used; now, unless `at` (Unix milliseconds) says.
 
         Raises:
@@ -214,15 +214,12 @@ class Operating:
             RequestTimeout: the deadline passed; nothing was done.
         """
 
-        def write(connection: Connection) -> Accepted:
+        def write(connection: Connection) -> None:
             instance = _locked(connection, instance_id)
             used_at = self._clock.now() if at is None else at
             instances.update_columns(connection, instance.id, {"last_used_at": used_at})
-            return Accepted(
-                _locked(connection, instance_id), operations.running(connection, instance_id)
-            )
 
-        return await self._database.write(write, deadline=deadline)
+        await self._database.write(write, deadline=deadline)
 
     async def credentials(self, instance_id: str) -> Mapping[str, str]:
         """Read the passwords of an instance, as they were last observed.
@@ -385,7 +382,7 @@ class Operating:
             return operation.phase == CreatePhase.PLACE and all(
                 attempt.state.settled and attempt.upstream_id is None for attempt in known
             )
-        return "asked_at" not in operation.memory
+        return "asked_at" not in operation.memory and not is_unsure(operation)
 
 
 def _locked(connection: Connection, instance_id: str) -> Instance:

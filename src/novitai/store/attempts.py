@@ -13,7 +13,9 @@ from novitai.domain.operation import Attempt, AttemptState
 from novitai.store.tables import Record
 from novitai.store.tables import attempts as table
 
-_COLUMNS: Final = tuple(table.c)
+# The reason and the message of a refusal are for whoever reads the database.
+_COLUMNS: Final = tuple(column for column in table.c if column.name not in {"reason", "message"})
+_STATE: Final = [column.name for column in _COLUMNS].index("state")
 _UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.settled)
 
 
@@ -73,6 +75,24 @@ def settle(
     )
 
 
+def doubt(connection: Connection, instance_id: str, upstream_id: str) -> None:
+    """Unlearn that an instance's attempt bought what turns out to be another record's."""
+    connection.execute(
+        update(table)
+        .where(
+            table.c.instance_id == instance_id,
+            table.c.upstream_id == upstream_id,
+            table.c.state == AttemptState.BOUGHT.value,
+        )
+        .values(
+            state=AttemptState.UNKNOWN.value,
+            upstream_id=None,
+            reason="NONSENSE",
+            message=f"Novita answered with {upstream_id}, which is another instance's",
+        )
+    )
+
+
 def note_unseen(connection: Connection, attempt_id: str, *, count: int, since: int) -> None:
     """Record in how many complete listings an unsettled attempt has not been seen."""
     connection.execute(
@@ -89,7 +109,7 @@ def of_instance(connection: Connection, instance_id: str) -> list[Attempt]:
         .where(table.c.instance_id == instance_id)
         .order_by(table.c.created_at, table.c.id)
     )
-    return [from_row(row) for row in rows]
+    return [_attempt(row) for row in rows]
 
 
 def winner(connection: Connection, instance_id: str) -> str | None:
@@ -112,7 +132,7 @@ def unsettled(connection: Connection) -> list[Attempt]:
     rows = connection.execute(
         select(*_COLUMNS).where(table.c.state.in_(states)).order_by(table.c.created_at)
     )
-    return [from_row(row) for row in rows]
+    return [_attempt(row) for row in rows]
 
 
 def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Attempt]:
@@ -120,33 +140,12 @@ def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Attempt]:
     found: dict[str, Attempt] = {}
     for start in range(0, len(ids), 500):
         rows = connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids[start : start + 500])))
-        found.update((row[0], from_row(row)) for row in rows)
+        found.update((row[0], _attempt(row)) for row in rows)
     return found
 
 
-def from_row(row: Record) -> Attempt:
-    """Map a row of all columns, in the order of the table, to an attempt."""
-    (
-        attempt_id,
-        operation_id,
-        instance_id,
-        upstream_name,
-        product_id,
-        cluster_id,
-        region,
-        price,
-        state,
-        *rest,
-    ) = row
-    return Attempt(
-        attempt_id,
-        operation_id,
-        instance_id,
-        upstream_name,
-        product_id,
-        cluster_id,
-        region,
-        price,
-        AttemptState(state),
-        *rest,
-    )
+def _attempt(row: Record) -> Attempt:
+    """Map a row of `_COLUMNS`, whose order is that of the fields."""
+    fields = list(row)
+    fields[_STATE] = AttemptState(row[_STATE])
+    return Attempt(*fields)

@@ -68,19 +68,9 @@ def _list(
     connection: Connection, after: int, limit: int, *conditions: ColumnElement[bool]
 ) -> list[Event]:
     rows = connection.execute(
-        select(
-            table.c.id,
-            table.c.sequence,
-            table.c.instance_id,
-            table.c.type,
-            table.c.at,
-            table.c.data,
-        )
+        select(table.c.id, table.c.type, table.c.at, table.c.data)
         .where(table.c.sequence > after, *conditions)
         .order_by(table.c.sequence)
         .limit(limit)
     )
-    return [
-        Event(row[0], row[1], row[2], EventType(row[3]), row[4], orjson.loads(row[5]))
-        for row in rows
-    ]
+    return [Event(row[0], EventType(row[1]), row[2], orjson.loads(row[3])) for row in rows]

@@ -27,9 +27,17 @@ from novitai.store.tables import instances as table
 SHOWN: Final = tuple(
     column
     for column in table.c
-    if column.name not in {"launch_sealed", "obs_credentials_sealed", "obs_digest"}
+    if column.name
+    not in {
+        "launch_sealed",
+        "obs_credentials_sealed",
+        "obs_digest",
+        "cluster_id",
+        "first_ready_at",
+    }
 )
-"""What is read of an instance: everything but what is sealed, and what only sync compares."""
+"""What is read of an instance: everything but what is sealed, what only sync compares, and what is
+kept for the record and for estimates."""
 _AT: Final = {column.name: index for index, column in enumerate(SHOWN)}
 
 
@@ -289,7 +297,6 @@ def from_row(row: Record) -> Instance:
         created_at=row[_AT["created_at"]],
         updated_at=row[_AT["updated_at"]],
         product_id=row[_AT["product_id"]],
-        cluster_id=row[_AT["cluster_id"]],
         region_fallback=row[_AT["region_fallback"]],
         max_hourly_price=_in_usd(row[_AT["max_hourly_price"]]),
         hourly_price=_in_usd(row[_AT["hourly_price"]]),
