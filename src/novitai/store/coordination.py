@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, or_, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
+from novitai.store import upsert
 from novitai.store.tables import (
     installation,
     leases,
@@ -36,7 +36,9 @@ class LastListing:
 def kept_value(connection: Connection, name: str, fresh: str) -> str:
     """Return a value that this installation keeps for ever, which is `fresh` the first time."""
     connection.execute(
-        _insert(connection, installation).values(name=name, value=fresh).on_conflict_do_nothing()
+        upsert.insert(installation, connection.dialect.name)
+        .values(name=name, value=fresh)
+        .on_conflict_do_nothing()
     )
     value: str = connection.execute(
         select(installation.c.value).where(installation.c.name == name)
@@ -53,13 +55,15 @@ def server_time(connection: Connection) -> int | None:
 
 def take_lease(connection: Connection, name: str, holder: str, *, now: int, until: int) -> bool:
     """Take or extend a lease; False while somebody else holds it."""
-    insert = _insert(connection, leases).values(name=name, holder=holder, until=until)
     taken = connection.execute(
-        insert.on_conflict_do_update(
+        upsert.insert(leases, connection.dialect.name)
+        .values(name=name, holder=holder, until=until)
+        .on_conflict_do_update(
             index_elements=[leases.c.name],
             set_={"holder": holder, "until": until},
             where=or_(leases.c.holder == holder, leases.c.until <= now),
-        ).returning(leases.c.holder)
+        )
+        .returning(leases.c.holder)
     )
     return taken.first() is not None
 
@@ -80,7 +84,7 @@ def record_listing(connection: Connection, listing: LastListing) -> None:
     if listing.complete:
         values["complete_at"] = listing.began_at
     connection.execute(
-        _insert(connection, listings)
+        upsert.insert(listings, connection.dialect.name)
         .values(name=_LAST, **values)
         .on_conflict_do_update(
             index_elements=[listings.c.name],
@@ -159,7 +163,7 @@ def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None
 def note_worker(connection: Connection, worker_id: str, *, started_at: int, now: int) -> None:
     """Record that a worker lives, and forget those that have not been seen for an hour."""
     connection.execute(
-        _insert(connection, workers)
+        upsert.insert(workers, connection.dialect.name)
         .values(id=worker_id, started_at=started_at, seen_at=now)
         .on_conflict_do_update(index_elements=[workers.c.id], set_={"seen_at": now})
     )
@@ -170,8 +174,3 @@ def worker_seen_at(connection: Connection) -> int | None:
     """Return when any worker was last seen, in Unix milliseconds; None if never."""
     seen_at: int | None = connection.execute(select(func.max(workers.c.seen_at))).scalar_one()
     return seen_at
-
-
-def _insert(connection: Connection, table: object) -> postgresql.Insert | sqlite.Insert:
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return make(table)  # type: ignore[arg-type]  # both take a Table

@@ -19,10 +19,10 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from novitai.domain.event import EventType
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
+from novitai.store import upsert
 from novitai.store.tables import Record, delivery_attempts, events, webhooks
 from novitai.store.tables import deliveries as table
 
@@ -82,8 +82,7 @@ def insert(
 @cache
 def _inserting(dialect: str) -> Executable:
     """Make the statement once: that costs more than running it, and it runs with every event."""
-    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = make(table).values(
+    statement = upsert.insert(table, dialect).values(
         id=bindparam("message"),
         line_id=bindparam("line"),
         webhook_id=bindparam("webhook"),

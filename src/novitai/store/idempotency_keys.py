@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import orjson
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from novitai.store import upsert
 from novitai.store.tables import idempotency_keys as table
 
 
@@ -61,9 +61,8 @@ def remember(
             table.c.created_at < since,
         )
     )
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     inserted = connection.execute(
-        make(table)
+        upsert.insert(table, connection.dialect.name)
         .values(
             api_key_id=api_key_id,
             route=route,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import Connection, Executable, bindparam, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from novitai.store import upsert
 from novitai.store.operations import Fenced
 from novitai.store.tables import webhook_lines as table
 
@@ -54,8 +54,7 @@ def open_line(
 @cache
 def _opening(dialect: str) -> Executable:
     """Make the statement once: that costs more than running it, and it runs with every event."""
-    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = make(table).values(
+    statement = upsert.insert(table, dialect).values(
         id=bindparam("line"),
         instance_id=bindparam("instance"),
         webhook_id=bindparam("webhook"),

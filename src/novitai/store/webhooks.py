@@ -9,10 +9,10 @@ from typing import Final
 
 import orjson
 from sqlalchemy import Connection, bindparam, select, tuple_, union_all, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from novitai.domain.event import EventType
 from novitai.domain.webhook import OffReason, Webhook
+from novitai.store import upsert
 from novitai.store.tables import Record
 from novitai.store.tables import webhooks as table
 
@@ -50,9 +50,8 @@ class Sealed:
 
 def insert(connection: Connection, webhook: Webhook, sealed: bytes | None) -> None:
     """Write a new receiver; one that is there already stays as it is."""
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(
-        make(table)
+        upsert.insert(table, connection.dialect.name)
         .values(
             id=webhook.id,
             standing=webhook.standing,
