@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from ssl import SSLContext
 from typing import Final
 
 import httpx2
@@ -19,8 +20,14 @@ _NOT_ALIVE: Final = frozenset({502, 503, 504})
 class Prober:
     """Asks the published ports of instances whether somebody is there."""
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        *,
+        tls: SSLContext | None = None,
+    ) -> None:
         self._client = httpx2.AsyncClient(
+            verify=tls or True,
             timeout=PROBE_SECONDS,
             follow_redirects=False,
             trust_env=False,

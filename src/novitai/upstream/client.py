@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from ssl import SSLContext
 from typing import Final, TypeVar
 
 import httpx2
@@ -69,6 +70,7 @@ class NovitaClient:
         ids: Ids | None = None,
         observer: CallObserver = ignore,
         transport: httpx2.AsyncBaseTransport | None = None,
+        tls: SSLContext | None = None,
     ) -> NovitaClient:
         """Make a client with its own limiter and breakers: one for the whole process.
 
@@ -81,13 +83,14 @@ class NovitaClient:
             ids: The source of jitter; the system's entropy by default.
             observer: Told of every exchange.
             transport: Another way to send, for tests.
+            tls: Whom to trust; by default, whom this machine does.
 
         Raises:
             ValueError: the key cannot travel in a header.
         """
         source = ids or Ids()
         gateway = Gateway(
-            Transport(base_url, api_key, timeout=timeout, transport=transport),
+            Transport(base_url, api_key, timeout=timeout, transport=transport, tls=tls),
             clock=clock,
             ids=source,
             limiter=Limiter(calls_per_minute, clock=clock, ids=source),

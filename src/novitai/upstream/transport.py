@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
+from ssl import SSLContext
 from typing import Final
 
 import anyio
@@ -101,6 +102,7 @@ class Transport:
         *,
         timeout: float,
         transport: httpx2.AsyncBaseTransport | None = None,
+        tls: SSLContext | None = None,
         max_body: int = MAX_BODY,
     ) -> None:
         """Make the pool; connects to nothing yet.
@@ -110,6 +112,7 @@ class Transport:
             api_key: Sent as a bearer token; empty sends none.
             timeout: Seconds for one whole exchange, connecting and reading included.
             transport: Another way to send, for tests.
+            tls: Whom to trust; by default, whom this machine does.
             max_body: The largest answer that is read, in bytes after decompression.
 
         Raises:
@@ -125,7 +128,7 @@ class Transport:
             keepalive_expiry=_KEEPALIVE,
         )
         sender = transport or httpx2.AsyncHTTPTransport(
-            retries=0, http2=False, trust_env=False, limits=limits
+            verify=tls or True, retries=0, http2=False, trust_env=False, limits=limits
         )
         # Only the real pool reports its steps; for any other the kind of exception has to do.
         self._is_traced = isinstance(sender, httpx2.AsyncHTTPTransport)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
+from ssl import SSLContext
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -88,6 +89,7 @@ class Sender:
         *,
         deadline: float = DEADLINE,
         transport: httpx2.AsyncBaseTransport | None = None,
+        tls: SSLContext | None = None,
     ) -> None:
         """Make a sender; connects to nothing yet.
 
@@ -96,13 +98,14 @@ class Sender:
             clock: The time that goes into signatures.
             deadline: Seconds for one try.
             transport: Another way to send what the guard let through, for tests.
+            tls: Whom to trust; by default, whom this machine does.
         """
         self._guard = guard
         self._clock = clock
         self._deadline = deadline
         self._transport = transport
         # One for all: making it reads the certificates of this machine.
-        self._tls = httpx2.create_ssl_context(trust_env=False)
+        self._tls = tls or httpx2.create_ssl_context(trust_env=False)
 
     async def send(self, message: Message) -> Answer:
         """Try once; whatever goes wrong is in the answer."""
