@@ -22,7 +22,7 @@ from standardwebhooks import Webhook as Verifier
 
 from novitai.clock import ManualClock
 from novitai.domain.event import EventType
-from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Delivery
 from novitai.ids import Ids
 from novitai.jobs.port import Due, Handler
@@ -38,6 +38,7 @@ from novitai.store.vault import Vault
 from novitai.webhooks.guard import Guard
 from novitai.webhooks.sending import Sender
 from novitai.webhooks.signing import secret_of
+from tests.domain.making import an_instance
 
 SECRET = secret_of("installationinstallationinstallation12345678")
 FIRST = "http://93.184.215.1/hook"
@@ -165,16 +166,9 @@ class Rig:
     async def instance(self, url: str | None = FIRST) -> str:
         """Put an instance on record; its first event is told."""
         now = self.clock.now()
-        instance = Instance(
+        instance = an_instance(
+            InstanceStatus.CREATING,
             id=self.ids.instance(now),
-            name="my-instance",
-            status=InstanceStatus.CREATING,
-            product_name="gpu-basic",
-            template_id="tmpl-12345",
-            gpu_num=1,
-            rootfs_size=60,
-            region="CN-HK-01",
-            billing_mode=BillingMode.ON_DEMAND,
             created_at=now,
             updated_at=now,
             webhook_url=url,

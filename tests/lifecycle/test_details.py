@@ -13,29 +13,18 @@ from sqlalchemy import Connection
 from novitai.api.instances import whole_view
 from novitai.api.schemas import InstanceDetails
 from novitai.clock import ManualClock
-from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.errors import NotFound
 from novitai.lifecycle.details import DETAILS_TTL, MAX_DETAILS, Details
 from novitai.store import coordination, instances, operations
 from novitai.store.coordination import LastListing
 from novitai.store.database import Database
+from tests.domain.making import AT as NOW
+from tests.domain.making import an_instance
 from tests.lifecycle.conftest import World
 
-NOW = 1_760_000_000_000
-INSTANCE = Instance(
-    id="inst_1760000000_abcdefghijkl",
-    name="my_instance",
-    status=InstanceStatus.CREATING,
-    product_name="gpu-basic",
-    template_id="tmpl-12345",
-    gpu_num=2,
-    rootfs_size=80,
-    region="US-WEST-01",
-    billing_mode=BillingMode.ON_DEMAND,
-    created_at=NOW,
-    updated_at=NOW,
-)
+INSTANCE = an_instance(InstanceStatus.CREATING)
 OPERATION = Operation("op_1", OperationKind.CREATE, INSTANCE.id, "place", NOW, NOW)
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from novitai.domain.instance import (
-    BillingMode,
     Instance,
     InstanceStatus,
     LaunchSpec,
@@ -21,22 +20,11 @@ from novitai.domain.instance import (
     Tool,
 )
 from novitai.lifecycle.readiness import Prober
+from tests.domain.making import an_instance
 
 HTTP, TCP = PortType.HTTP, PortType.TCP
 
-PLAIN = Instance(
-    id="inst_1",
-    name="box",
-    status=InstanceStatus.STARTING,
-    product_name="p",
-    template_id="t",
-    gpu_num=1,
-    rootfs_size=60,
-    region="r",
-    billing_mode=BillingMode.ON_DEMAND,
-    created_at=0,
-    updated_at=0,
-)
+PLAIN = an_instance(InstanceStatus.STARTING)
 
 
 def published(*mappings: tuple[int, str, PortType]) -> Instance:

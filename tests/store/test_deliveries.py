@@ -11,11 +11,12 @@ from sqlalchemy.exc import IntegrityError
 
 from novitai.clock import ManualClock
 from novitai.domain.event import EventType
-from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Webhook, host_of, id_of_url
 from novitai.store import deliveries, events, instances, webhook_lines, webhooks
 from novitai.store.database import Database
 from novitai.store.operations import Fenced
+from tests.domain.making import an_instance
 
 NOW = 1_000_000
 
@@ -24,19 +25,7 @@ def have(connection: Connection, names: tuple[str, ...]) -> list[str]:
     """Write an instance and a receiver with one message for each name; return the lines."""
     lines = []
     for name in names:
-        instance = Instance(
-            id=f"inst_1_{name}",
-            name=name,
-            status=InstanceStatus.CREATING,
-            product_name="gpu-basic",
-            template_id="tmpl-1",
-            gpu_num=1,
-            rootfs_size=60,
-            region="CN-HK-01",
-            billing_mode=BillingMode.ON_DEMAND,
-            created_at=NOW,
-            updated_at=NOW,
-        )
+        instance = an_instance(InstanceStatus.CREATING, id=f"inst_1_{name}", name=name)
         instances.insert(connection, instance, b"sealed")
         events.append(
             connection,
