@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -386,13 +387,15 @@ async def test_what_is_not_ours_may_have_any_id(house: House) -> None:
     while path:
         answer = await house.call("GET", path)
         assert answer.status_code == 200, answer.text
+        assert re.fullmatch(r"[A-Za-z0-9._~=-]+", answer.json().get("nextCursor", "-"))
         seen += [one["upstreamId"] for one in answer.json()["instances"]]
         link = answer.headers.get("Link", "<>")
         path = link[1 : link.index(">")]
     assert seen == sorted(ids)
+    assert (await house.call("GET", "/api/instances/unmanaged?cursor=ff")).json()["instances"] == []
 
 
-@pytest.mark.parametrize("cursor", ["a", "_w", "up.1", "%00", ""])
+@pytest.mark.parametrize("cursor", ["a", "AB", "up-1", "%00", ""])
 async def test_a_cursor_of_no_list_is_refused_where_others_are_listed(
     house: House, cursor: str
 ) -> None:

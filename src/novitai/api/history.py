@@ -211,10 +211,10 @@ class HistoryRoutes:
         """
         fields = query_fields(call)
         most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", wrapped, "")
+        after = fields.read("cursor", wrapped, b"")
         fields.finish()
         known = await self._history.unmanaged()
-        found = [one for one in known if one.upstream_id > after]
+        found = [one for one in known if one.upstream_id.encode() > after]
         shown = [
             {"upstreamId": one.upstream_id, "name": one.name, "status": one.status}
             for one in found[:most]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlencode
@@ -22,8 +21,8 @@ MAX_LIMIT: Final = 1000
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9._~=-]{1,512}")
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
-# 255 characters of 4 bytes each.
-_WRAPPED: Final = re.compile(r"[A-Za-z0-9_-]{1,1360}")
+# A text of up to 255 characters, of up to 4 bytes each.
+_WRAPPED: Final = re.compile(r"(?:[0-9a-f]{2}){1,1020}")
 _NO_CURSOR: Final = "Cursor is not one that a list returned"
 
 LIMIT: Final = Parameter(
@@ -72,17 +71,14 @@ def offset(value: object) -> int:
 
 def wrap(text: str) -> str:
     """Write a cursor of a list in the order of a text, which may have any characters."""
-    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return text.encode().hex()
 
 
-def wrapped(value: object) -> str:
-    """Accept such a cursor; return the text."""
+def wrapped(value: object) -> bytes:
+    """Accept such a cursor; return the bytes of the text, whose order is that of its characters."""
     if not isinstance(value, str) or not _WRAPPED.fullmatch(value):
         raise Wrong(_NO_CURSOR)
-    try:
-        return urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode()
-    except ValueError:
-        raise Wrong(_NO_CURSOR) from None
+    return bytes.fromhex(value)
 
 
 def read_page(fields: Fields) -> tuple[int, str | None]:
