@@ -21,6 +21,7 @@ from novitai.lifecycle.idempotency import Idempotency, Reply
 from novitai.lifecycle.operating import Operating, StopAll
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
+from novitai.settings import FailedInstancePolicy
 from novitai.store import instances
 from novitai.store.opening import open_database
 from novitai.store.vault import Vault
@@ -46,7 +47,7 @@ async def _measure(folder: Path) -> tuple[float, float]:
             ids,
             engine,
             Recorder(clock, ids, Outbox(clock, ids, engine)),
-            Follower(clock, ids, engine),
+            Follower(clock, ids, engine, FailedInstancePolicy.STOP),
             Idempotency(database, clock),
         )
         began = time.perf_counter()

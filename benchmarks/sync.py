@@ -26,6 +26,7 @@ from novitai.lifecycle.following import Follower
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.sync import Sync
+from novitai.settings import FailedInstancePolicy
 from novitai.store import instances
 from novitai.store.opening import open_database
 from novitai.store.vault import Vault
@@ -76,10 +77,11 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
         engine = EmbeddedEngine(database, clock, ids)
         vault = Vault(b"a secret for the benchmark alone")
         recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
+        follower = Follower(clock, ids, engine, FailedInstancePolicy.STOP)
         sync = Sync(
             database,
             account,
-            Applier(database, clock, engine, recorder, vault, Follower(clock, ids, engine)),
+            Applier(database, clock, engine, recorder, vault, follower),
             clock,
             holder="benchmark",
             installation_id="abcdef",

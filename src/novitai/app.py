@@ -131,6 +131,8 @@ class Application:
         self.ids = ids
         self.database = database
         self.installation_id = installation_id
+        # One for all that go out: making it reads the certificates of this machine.
+        tls = httpx2.create_ssl_context(trust_env=False)
         key = settings.novita_api_key
         self.client = NovitaClient.build(
             base_url=settings.upstream_url,
@@ -141,13 +143,14 @@ class Application:
             ids=ids,
             observer=observer,
             transport=outside.upstream,
+            tls=tls,
         )
         self.jobs = engine(settings, database, clock, ids)
         self.keys = _make_key_ring(settings, database, vault, clock, ids)
         self.catalogue = Catalogue(self.client, clock)
         outbox = Outbox(clock, ids, self.jobs)
         self.recorder = recorder = Recorder(clock, ids, outbox)
-        follower = Follower(clock, ids, self.jobs)
+        follower = Follower(clock, ids, self.jobs, settings.failed_instance_policy)
         idempotency = Idempotency(database, clock)
         self.details = Details(database, clock)
         self.instances = Instances(
@@ -166,7 +169,10 @@ class Application:
             database, vault, clock, ids, self.jobs, recorder, follower, idempotency
         )
         sender = Sender(
-            Guard(allow_private=settings.webhook_allow_private), clock, transport=outside.webhooks
+            Guard(allow_private=settings.webhook_allow_private),
+            clock,
+            transport=outside.webhooks,
+            tls=tls,
         )
         self.deliverer = Deliverer(
             database, clock, ids, self.jobs, recorder, vault, sender, secrets=signing_secrets
@@ -177,7 +183,7 @@ class Application:
         )
         self.deliveries = Deliveries(database, clock, self.jobs, idempotency)
         self.history = History(database, clock, self.instances)
-        self.prober = Prober(outside.probes)
+        self.prober = Prober(outside.probes, tls=tls)
         rising = Rising(database, self.prober, vault, clock)
         self.runner = Runner(database, clock, ids, self.jobs, recorder, follower)
         failing = Failing(clock, ids, settings.failed_instance_policy)
@@ -194,8 +200,8 @@ class Application:
         )
         self.runner.register(create, concurrency=CREATE_CONCURRENCY)
         for verb in (
-            StartVerb(OperationKind.START, self.client.start, rising, clock, failing),
-            StartVerb(OperationKind.RESTART, self.client.restart, rising, clock, failing),
+            StartVerb(database, OperationKind.START, self.client.start, rising, clock, failing),
+            StartVerb(database, OperationKind.RESTART, self.client.restart, rising, clock, failing),
             StopVerb(self.client, clock),
             DeleteVerb(self.client, clock),
             ReapVerb(self.client, clock),

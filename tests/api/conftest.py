@@ -36,7 +36,7 @@ from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
-from novitai.settings import Settings
+from novitai.settings import FailedInstancePolicy, Settings
 from novitai.store.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
@@ -241,7 +241,7 @@ class ApiFactory:
         jobs = EmbeddedEngine(database, clock, ids)
         recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
         idempotency = Idempotency(database, clock)
-        follower = Follower(clock, ids, jobs)
+        follower = Follower(clock, ids, jobs, FailedInstancePolicy.STOP)
         return Operating(database, vault, clock, ids, jobs, recorder, follower, idempotency)
 
     async def close(self) -> None:

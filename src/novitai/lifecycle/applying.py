@@ -159,6 +159,9 @@ class Applier:
         """Derive the status anew, and tell what nobody asked us for."""
         ours = running is not None and not running.kind.gives_way
         drift = not ours and is_drift(before, row)
+        if not ours and read_word(before.observed.status) is not Observation.EXITED:
+            # What somebody else has started since we stopped it is told, and left to them.
+            self._follower.reap(connection, after.id)
         announced = row.spot_reclaim_at not in {None, before.observed.spot_reclaim_at}
         moves = derive(after, running.kind if running else None) is not after.status
         if not (moves or drift or announced):
@@ -196,7 +199,7 @@ class Applier:
             for one in page
             if one.instance_id in before
             and not _is_older(began_at, before[one.instance_id])
-            and before[one.instance_id].observed.missing_count <= one.count
+            and _absence(before[one.instance_id]) <= (one.since, one.count)
         ]
         instances.update_observed(
             connection,
@@ -228,10 +231,13 @@ class Applier:
         if instance.upstream_id == row.id:
             if over:
                 # Deleted, and it lives; or only found gone, by listings that have since recovered.
-                return Standing.LOST if instance.observed.gone else Standing.SURPLUS
+                asked_for = operations.was_deleted(connection, instance.id)
+                lost = instance.observed.gone and not asked_for
+                return Standing.LOST if lost else Standing.SURPLUS
             if instance.observed.gone:
                 found = {"obs_gone": False, "obs_missing_since": None, "obs_missing_count": 0}
                 instances.update_columns(connection, instance.id, found)
+                self._come_back(connection, instance, row)
             return Standing.OURS
         running = operations.running(connection, instance.id)
         if over or running is None or instance.upstream_id is not None:
@@ -244,6 +250,17 @@ class Applier:
             return self._surplus(connection, sighting)
         self._wake(connection, [running])
         return Standing.OURS
+
+    def _come_back(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
+        """Tell that what was proven gone is there again, and see that it does not bill unseen."""
+        self._follower.reap(connection, instance.id)
+        self._recorder.append(
+            connection,
+            self._recorder.settle(connection, instance.id),
+            operations.running(connection, instance.id),
+            EventType.DRIFT,
+            also={"drift": {"from": "gone", "to": row.status}},
+        )
 
     @staticmethod
     def _surplus(connection: Connection, sighting: Sighting) -> Standing:
@@ -294,6 +311,11 @@ def is_reclaimed(row: UpstreamInstance) -> bool:
 def _is_older(began_at: int, instance: Instance) -> bool:
     """Whether a later listing, or a later call of ours, knows better than this listing."""
     return began_at <= max(instance.observed.at or 0, instance.acted_at or 0)
+
+
+def _absence(instance: Instance) -> tuple[int, int]:
+    """Tell since when and how often it was missing; a later beginning counts for more."""
+    return instance.observed.missing_since or 0, instance.observed.missing_count
 
 
 def _pages(found: Sequence[T]) -> Iterator[Sequence[T]]:

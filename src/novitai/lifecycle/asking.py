@@ -8,7 +8,7 @@ only not listed yet (docs/upstream.md §1.1, §1.3). So an answer is a hint; the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from novitai.clock import Clock
@@ -17,6 +17,8 @@ from novitai.domain.operation import Operation
 from novitai.lifecycle.steps import Again, Claimed, first_tried
 from novitai.upstream import errors as upstream
 
+STOP_DEADLINE: Final = 600_000
+"""Milliseconds in which a stop must have happened, or it is given up."""
 PATIENCE: Final = 60_000
 """Milliseconds after which a call that shows no effect in the listing is made again."""
 MAX_ASKS: Final = 3
@@ -87,12 +89,31 @@ def is_unsure(operation: Operation) -> bool:
     return operation.memory.get("unsure") is True
 
 
+def intend(claimed: Claimed, now: int) -> Asked:
+    """Say what is to be committed before a call that must not be made twice.
+
+    Until its answer is known, it counts as made, and the listing has to tell what came of it.
+    """
+    operation = claimed.operation
+    count = asks(operation) + 1
+    memory = {
+        **operation.memory,
+        "asked_at": now,
+        "asks": count,
+        "accepted": was_accepted(operation),
+        "unsure": True,
+        "tried_at": first_tried(operation, now),
+        "stumbles": 0,
+    }
+    return Asked({"acted_at": now}, memory, count)
+
+
 async def ask(
     claimed: Claimed,
     call: Callable[[str], Awaitable[None]],
     clock: Clock,
     *,
-    repeatable: bool = True,
+    intent: Asked | None = None,
 ) -> Asked:
     """Make the call once.
 
@@ -100,15 +121,14 @@ async def ask(
         claimed: The operation and its instance.
         call: Given the upstream id.
         clock: Time.
-        repeatable: Whether making it again does no harm. If not, a call whose end says nothing
-            counts as made, and the listing has to tell what came of it.
+        intent: What was committed before the call, where making it again does harm. Then only an
+            answer that says so counts as taken, and a call whose end says nothing as unsure.
 
     Raises:
         Refused: upstream declined for a reason other than the state of the instance.
         UpstreamError: nothing is known to have come of it; the step is taken again later.
     """
-    operation = claimed.operation
-    accepted, found, unsure = was_accepted(operation), True, False
+    accepted, found = False, True
     try:
         await call(claimed.instance.upstream_id or "")
         accepted = True
@@ -117,19 +137,12 @@ async def ask(
     except upstream.Gone:
         found = False
     except upstream.UpstreamError as error:
-        if repeatable or not upstream.may_have_worked(error):
+        if intent is None or not upstream.may_have_worked(error):
             raise
-        unsure = True
-    now = clock.now()
-    count = asks(operation) + 1
-    memory = {
-        **operation.memory,
-        "asked_at": now,
-        "asks": count,
-        "accepted": accepted,
-        "unsure": unsure,
-        "tried_at": first_tried(operation, now),
-        "stumbles": 0,
-    }
+    if intent is not None:
+        said = {"accepted": True, "unsure": False} if accepted else {}
+        return replace(intent, memory={**intent.memory, **said})
+    done = intend(claimed, clock.now())
+    said = {"accepted": accepted or was_accepted(claimed.operation), "unsure": False}
     # What was not found was not acted upon: its absence from listings goes on counting.
-    return Asked({"acted_at": now} if found else {}, memory, count)
+    return replace(done, memory={**done.memory, **said}, changes=done.changes if found else {})

@@ -13,10 +13,10 @@ call leaves, the call is sent once, and a call whose end says nothing is settled
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -37,12 +37,10 @@ from novitai.lifecycle.rising import PROBE, READINESS_DEADLINE, WATCH, Rising, T
 from novitai.lifecycle.steps import LEASE_SECONDS, Again, Announcement, Claimed, Done, Step
 from novitai.store import attempts, instances, operations
 from novitai.store.database import Database
-from novitai.store.errors import StoreUnavailable
+from novitai.store.errors import StoreError
 from novitai.store.vault import Vault
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
-
-T = TypeVar("T")
 
 MAX_ATTEMPTS: Final = 5
 SEND_WITHIN: Final = 10_000
@@ -154,9 +152,8 @@ class CreateVerb:
         finally:
             permit.release()
         # What upstream told us is never thrown away, though we be told to stop at this moment.
-        if await asyncio.shield(self._record_purchase(attempt, upstream_id)):
-            return self._adopt(claimed, attempt, upstream_id)
-        return _settling(claimed, self._clock.now())
+        await asyncio.shield(self._record(attempt, AttemptState.BOUGHT, upstream_id=upstream_id))
+        return self._adopt(claimed, attempt, upstream_id)
 
     def _attempt(self, claimed: Claimed, candidate: Candidate) -> Attempt:
         now = self._clock.now()
@@ -222,9 +219,14 @@ class CreateVerb:
         attempt: Attempt,
         state: AttemptState,
         *,
+        upstream_id: str | None = None,
         error: upstream.UpstreamError | None = None,
     ) -> None:
-        """Write what was learnt to the attempt's own row, lease or no lease."""
+        """Write what was learnt to the attempt's own row, lease or no lease.
+
+        It does not give up at the first trouble of the database. If that stays away, the attempt
+        stays unknown, and listing for its marker settles it.
+        """
         ended_at = self._clock.now()
 
         def write(connection: Connection) -> None:
@@ -232,53 +234,16 @@ class CreateVerb:
                 connection,
                 attempt.id,
                 state,
+                upstream_id=upstream_id,
                 reason=error.reason if error else None,
                 message=error.message if error else None,
                 ended_at=ended_at,
             )
 
-        await self._keep(write)
-
-    async def _record_purchase(self, attempt: Attempt, upstream_id: str) -> bool:
-        """Write what was bought to the attempt's own row, lease or no lease.
-
-        Returns:
-            Whether it can be true: not if another record has that id. Then listing has to tell.
-        """
-        ended_at = self._clock.now()
-
-        def write(connection: Connection) -> bool:
-            owner = instances.owner_of(connection, upstream_id)
-            if owner in {None, attempt.instance_id}:
-                attempts.settle(
-                    connection,
-                    attempt.id,
-                    AttemptState.BOUGHT,
-                    upstream_id=upstream_id,
-                    ended_at=ended_at,
-                )
-                return True
-            attempts.settle(
-                connection,
-                attempt.id,
-                AttemptState.UNKNOWN,
-                reason="NONSENSE",
-                message=f"Novita answered with an id that belongs to {owner}",
-                ended_at=ended_at,
-            )
-            return False
-
-        return await self._keep(write)
-
-    async def _keep(self, write: Callable[[Connection], T]) -> T:
-        """Write, and do not give up at the first trouble of the database.
-
-        If it stays away, the attempt stays unknown, and listing for its marker settles it.
-        """
         for pause in _RECORD_AGAIN_AFTER:
             try:
                 return await self._database.write(write)
-            except StoreUnavailable:
+            except StoreError:
                 await self._clock.sleep(pause)
         return await self._database.write(write)
 

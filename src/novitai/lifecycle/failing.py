@@ -4,41 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Final
 
 from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind, Outcome
-from novitai.domain.status import is_gone
 from novitai.ids import Ids
+from novitai.lifecycle.reapplan import plan_reap
 from novitai.lifecycle.steps import Done
 from novitai.settings import FailedInstancePolicy
-
-
-class ReapPlan(StrEnum):
-    """What is to become of a failed instance; the event `instance.failed` says which."""
-
-    NONE = "none"
-    KEEP = "keep"
-    STOP = "stop"
-    DELETE = "delete"
-
-    @property
-    def acts(self) -> bool:
-        """Whether there is anything to do."""
-        return self in {ReapPlan.STOP, ReapPlan.DELETE}
-
-
-def plan_reap(instance: Instance, policy: FailedInstancePolicy) -> ReapPlan:
-    """Decide what becomes of an instance that has failed."""
-    if instance.upstream_id is None or is_gone(instance):
-        return ReapPlan.NONE
-    if policy is FailedInstancePolicy.KEEP:
-        return ReapPlan.KEEP
-    if policy is FailedInstancePolicy.STOP and instance.ever_ran:
-        return ReapPlan.STOP
-    return ReapPlan.DELETE
 
 
 class Failing:

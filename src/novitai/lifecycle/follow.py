@@ -14,11 +14,17 @@ from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
 from novitai.lifecycle.asking import LOOK_ANYWAY
 from novitai.lifecycle.failing import Failing
-from novitai.lifecycle.rising import READINESS_DEADLINE, WATCH, Rising, TooLate
+from novitai.lifecycle.rising import (
+    READINESS_DEADLINE,
+    WATCH,
+    Rising,
+    TooLate,
+    last_detour,
+    noting_detours,
+)
 from novitai.lifecycle.steps import Again, Claimed, Done, Step
 
-MIGRATION_DEADLINE: Final = 3_600_000
-"""Milliseconds in which a migration must have ended."""
+_DETOURS: Final = frozenset({Observation.MIGRATING, Observation.STOPPING})
 
 
 class FollowVerb:
@@ -37,22 +43,19 @@ class FollowVerb:
         seen = read_word(instance.observed.status)
         if is_gone(instance) or seen in {Observation.EXITED, Observation.REMOVING}:
             return Done(Outcome.SUCCEEDED)
-        began_at = claimed.operation.created_at
-        if seen is Observation.MIGRATING:
-            return self._migrating(claimed, began_at + MIGRATION_DEADLINE, now)
+        begun_at = claimed.operation.created_at
+        claimed = noting_detours(claimed, now, detours=_DETOURS)
         if seen is Observation.STOPPING:
-            if now < began_at + READINESS_DEADLINE:
-                return Again(WATCH, now + LOOK_ANYWAY)
+            late = now >= begun_at + READINESS_DEADLINE
             # It may stop yet, and nothing else can be said of it: looked at until it does.
-            return Again(WATCH, now + LOOK_ANYWAY, error=("STOP_TIMEOUT", "It does not stop"))
-        look = await self._rising.look(claimed, give_up_at=began_at + READINESS_DEADLINE)
+            return Again(
+                WATCH,
+                now + LOOK_ANYWAY,
+                memory=claimed.operation.memory,
+                error=("STOP_TIMEOUT", "It does not stop") if late else None,
+            )
+        rising_since = max(begun_at, last_detour(claimed.operation))
+        look = await self._rising.look(claimed, give_up_at=rising_since + READINESS_DEADLINE)
         if isinstance(look, TooLate):
-            return self._failing.end(claimed.instance, "READINESS_TIMEOUT", look.message)
+            return self._failing.end(instance, look.code, look.message)
         return look
-
-    def _migrating(self, claimed: Claimed, give_up_at: int, now: int) -> Step:
-        if now < give_up_at:
-            return Again(WATCH, min(give_up_at, now + LOOK_ANYWAY))
-        return self._failing.end(
-            claimed.instance, "MIGRATION_TIMEOUT", "The migration did not end in an hour"
-        )

@@ -10,9 +10,12 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.domain.instance import Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.store import operations
+from novitai.lifecycle.reapplan import plan_reap
+from novitai.settings import FailedInstancePolicy
+from novitai.store import instances, operations
 
 FOLLOWED: Final = frozenset(
     {InstanceStatus.STARTING, InstanceStatus.STOPPING, InstanceStatus.MIGRATING}
@@ -21,25 +24,45 @@ FOLLOWED: Final = frozenset(
 
 
 class Follower:
-    """Begins operations of the kind `follow`."""
+    """Begins operations of the kinds `follow` and `reap` that no verb has begun."""
 
-    def __init__(self, clock: Clock, ids: Ids, jobs: JobEngine) -> None:
+    def __init__(
+        self, clock: Clock, ids: Ids, jobs: JobEngine, policy: FailedInstancePolicy
+    ) -> None:
         self._clock = clock
         self._ids = ids
         self._jobs = jobs
+        self._policy = policy
 
     def ensure(self, connection: Connection, instance: Instance) -> None:
         """Follow an instance that is on its way by itself; the caller holds its lock."""
         if instance.status not in FOLLOWED or instance.upstream_id is None:
             return
+        self._begin(connection, OperationKind.FOLLOW, instance, "watch")
+
+    def reap(self, connection: Connection, instance_id: str) -> None:
+        """End what a failed instance costs, if it turns out to live; the caller holds its lock."""
+        instance = instances.load(connection, instance_id)
+        if instance is None or not instance.failed:
+            return
+        word = read_word(instance.observed.status)
+        if word in {Observation.EXITED, Observation.REMOVING, Observation.REMOVED}:
+            return
+        plan = plan_reap(instance, self._policy)
+        if plan.acts:
+            self._begin(connection, OperationKind.REAP, instance, plan.value)
+
+    def _begin(
+        self, connection: Connection, kind: OperationKind, instance: Instance, phase: str
+    ) -> None:
         if operations.running(connection, instance.id) is not None:
             return
         now = self._clock.now()
         operation = Operation(
             id=self._ids.prefixed("op"),
-            kind=OperationKind.FOLLOW,
+            kind=kind,
             instance_id=instance.id,
-            phase="watch",
+            phase=phase,
             created_at=now,
             updated_at=now,
             next_step_at=now,

@@ -15,13 +15,14 @@ from novitai.lifecycle.asking import (
     LOOK_ANYWAY,
     MAX_ASKS,
     PATIENCE,
+    STOP_DEADLINE,
     ask,
     asked_at,
     asks,
     without_effect,
 )
-from novitai.lifecycle.failing import ReapPlan
-from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step
+from novitai.lifecycle.reapplan import ReapPlan
+from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 
@@ -52,12 +53,11 @@ class ReapVerb:
             # Its data are on the way somewhere: nothing is asked for before they have arrived.
             return Again(ReapPlan.STOP, now + LOOK_ANYWAY, memory=claimed.operation.memory)
         if asked_at(claimed.operation) is not None:
-            runs_on = seen is Observation.RUNNING and without_effect(claimed, now)
-            if not runs_on:
+            if not without_effect(claimed, now):
                 return Again(ReapPlan.STOP, now + LOOK_ANYWAY, memory=claimed.operation.memory)
-            if asks(claimed.operation) >= MAX_ASKS:
-                # It was asked for, and seen to run on, three times: it cannot be stopped.
-                return Again(ReapPlan.DELETE, now)
+            late = now >= first_tried(claimed.operation, now) + STOP_DEADLINE
+            if late and asks(claimed.operation) >= MAX_ASKS:
+                return _cannot_be_stopped(claimed, seen, now)
         try:
             asked = await ask(claimed, self._client.stop, self._clock)
         except upstream.Refused as error:
@@ -77,6 +77,19 @@ class ReapVerb:
                 ReapPlan.DELETE, now + PATIENCE, memory=memory, error=("DELETE_REFUSED", str(error))
             )
         return done.then(ReapPlan.DELETE, self._clock.now() + LOOK_ANYWAY)
+
+
+def _cannot_be_stopped(claimed: Claimed, seen: Observation, now: int) -> Step:
+    """Delete what was asked to stop, again and again, and did not."""
+    if seen is not Observation.UNKNOWN:
+        return Again(ReapPlan.DELETE, now)
+    # Nothing is deleted for a word that means nothing to us. Its next word begins this anew.
+    word = claimed.instance.observed.status
+    return Done(
+        Outcome.FAILED,
+        error=("STOP_TIMEOUT", f"It was asked to stop, and Novita shows it as '{word}'"),
+        announcements=(Announcement(EventType.CLEANED_UP, {"cleanup": "none"}),),
+    )
 
 
 def _cleaned_up(action: str) -> Done:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from typing import Final
 
 from novitai.clock import Clock
-from novitai.domain.operation import Outcome
+from novitai.domain.operation import Operation, Outcome
 from novitai.domain.status import Observation, read_word
 from novitai.lifecycle import launch
 from novitai.lifecycle.asking import LOOK_ANYWAY
@@ -24,11 +25,40 @@ READINESS_DEADLINE: Final = 600_000
 _PROBE_PAUSE: Final = 1_000
 
 
+MIGRATION_DEADLINE: Final = 3_600_000
+"""Milliseconds in which a migration must have ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class TooLate:
     """It did not serve in time; `message` says what was missing."""
 
     message: str
+    code: str = "READINESS_TIMEOUT"
+
+
+def noting_detours(
+    claimed: Claimed, now: int, *, detours: Set[Observation] = frozenset({Observation.MIGRATING})
+) -> Claimed:
+    """Remember since when it migrates, and when it was last seen on a detour.
+
+    The time in which it has to serve counts anew from the end of one.
+    """
+    seen = read_word(claimed.instance.observed.status)
+    memory = dict(claimed.operation.memory)
+    if seen in detours:
+        memory["detour_at"] = now
+    if seen is Observation.MIGRATING:
+        memory.setdefault("migrating_since", now)
+    else:
+        memory.pop("migrating_since", None)
+    return replace(claimed, operation=replace(claimed.operation, memory=memory))
+
+
+def last_detour(operation: Operation) -> int:
+    """Tell when it was last seen on a detour, in Unix milliseconds; 0 if never."""
+    at = operation.memory.get("detour_at")
+    return at if isinstance(at, int) else 0
 
 
 class Rising:
@@ -49,6 +79,12 @@ class Rising:
         """
         instance, now = claimed.instance, self._clock.now()
         memory = claimed.operation.memory
+        migrating_since = memory.get("migrating_since")
+        if isinstance(migrating_since, int):
+            until = migrating_since + MIGRATION_DEADLINE
+            if now >= until:
+                return TooLate("The migration did not end in an hour", "MIGRATION_TIMEOUT")
+            return Again(WATCH, min(until, now + LOOK_ANYWAY), memory=memory)
         if read_word(instance.observed.status) is not Observation.RUNNING:
             if now >= give_up_at:
                 return _too_late("it was not seen running")

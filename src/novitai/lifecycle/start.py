@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
+
+import orjson
+from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.domain.event import EventType
@@ -19,10 +23,12 @@ from novitai.lifecycle.asking import (
     LOOK_ANYWAY,
     LOOK_SOON,
     MAX_ASKS,
+    Asked,
     as_before,
     ask,
     asked_at,
     asks,
+    intend,
     is_unsure,
     without_effect,
 )
@@ -32,8 +38,12 @@ from novitai.lifecycle.rising import (
     WATCH,
     Rising,
     TooLate,
+    last_detour,
+    noting_detours,
 )
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
+from novitai.store import instances, operations
+from novitai.store.database import Database
 from novitai.upstream import errors as upstream
 
 ASK: Final = "ask"
@@ -44,12 +54,14 @@ class StartVerb:
 
     def __init__(
         self,
+        database: Database,
         kind: OperationKind,
         call: Callable[[str], Awaitable[None]],
         rising: Rising,
         clock: Clock,
         failing: Failing,
     ) -> None:
+        self._database = database
         self.kind = kind
         self._call = call
         self._rising = rising
@@ -69,13 +81,13 @@ class StartVerb:
             return self._failing.end(
                 claimed.instance, "INSTANCE_FAILED", f"Novita reports: {instance.observed.error}"
             )
+        claimed = noting_detours(_having_moved(claimed), now)
         if read_word(instance.observed.status) is Observation.EXITED:
             if not without_effect(claimed, now):
                 return self._wait(claimed)
             if asks(operation) < MAX_ASKS:
                 return await self._ask(claimed)
             return self._refused("START_FAILED", "It was asked to start and stayed stopped")
-        claimed = _having_moved(claimed)
         if self.kind is OperationKind.RESTART and not _has_moved(claimed.operation):
             if not without_effect(claimed, now):
                 return self._wait(claimed)  # the `running` that is listed may still be of before
@@ -83,16 +95,19 @@ class StartVerb:
                 return await self._ask(claimed)
         look = await self._rising.look(claimed, give_up_at=self._give_up_at(claimed))
         if isinstance(look, TooLate):
-            return self._failing.end(claimed.instance, "READINESS_TIMEOUT", look.message)
+            return self._failing.end(claimed.instance, look.code, look.message)
         return look
 
     async def _ask(self, claimed: Claimed) -> Step:
         if self._clock.now() >= self._give_up_at(claimed):
             return self._not_taken(claimed)
-        try:
+        intent = None
+        if self.kind is OperationKind.RESTART:
             # A second restart would end what the first has just begun to serve.
-            repeatable = self.kind is not OperationKind.RESTART
-            asked = await ask(claimed, self._call, self._clock, repeatable=repeatable)
+            intent = intend(claimed, self._clock.now())
+            await self._database.write(partial(_commit, claimed=claimed, intent=intent))
+        try:
+            asked = await ask(claimed, self._call, self._clock, intent=intent)
         except upstream.InsufficientResource as error:
             return self._refused("NO_CAPACITY", str(error), claimed)
         except upstream.Refused as error:
@@ -131,17 +146,35 @@ class StartVerb:
         )
 
     def _give_up_at(self, claimed: Claimed) -> int:
-        return first_tried(claimed.operation, self._clock.now()) + READINESS_DEADLINE
+        since = first_tried(claimed.operation, self._clock.now())
+        return max(since, last_detour(claimed.operation)) + READINESS_DEADLINE
+
+
+def _commit(connection: Connection, claimed: Claimed, intent: Asked) -> None:
+    """Write that a call is about to be made, if the operation is still ours."""
+    instances.lock(connection, claimed.instance.id)
+    operations.hold(
+        connection,
+        claimed.operation,
+        attempts=intent.attempts,
+        memory=orjson.dumps(intent.memory).decode(),
+    )
+    instances.update_columns(connection, claimed.instance.id, intent.changes)
 
 
 def _having_moved(claimed: Claimed) -> Claimed:
-    """Remember that the instance has been seen to do something else than run since the call."""
-    seen = read_word(claimed.instance.observed.status)
-    if seen is Observation.RUNNING or not claimed.changed_since_acted:
-        return claimed
+    """Remember that the instance has been seen to do something else than run since the call.
+
+    Where nothing is known of the call, any news of it counts: a restart may be over between two
+    listings, and leave nothing but other ports.
+    """
     operation = claimed.operation
-    memory = {**operation.memory, "moved": True}
-    return replace(claimed, operation=replace(operation, memory=memory))
+    runs = read_word(claimed.instance.observed.status) is Observation.RUNNING
+    if not claimed.changed_since_acted or (runs and not is_unsure(operation)):
+        return claimed
+    return replace(
+        claimed, operation=replace(operation, memory={**operation.memory, "moved": True})
+    )
 
 
 def _has_moved(operation: Operation) -> bool:

@@ -29,10 +29,17 @@ from novitai.store import attempts, coordination, instances, operations
 from novitai.store.database import Database
 from novitai.store.errors import StoreError
 from novitai.store.operations import Fenced
-from novitai.upstream.errors import BreakerOpen, KeyRefused, RateLimited, UpstreamError
+from novitai.upstream.errors import (
+    BreakerOpen,
+    KeyRefused,
+    RateLimited,
+    UpstreamError,
+    may_have_worked,
+)
 
 LEASE_SECONDS: Final = 15.0
 _RENEW_AFTER: Final = LEASE_SECONDS / 3
+_RENEW_AGAIN_AFTER: Final = 1.0
 _KEY_REFUSED_PAUSE: Final = 30.0
 _LONGEST_PAUSE: Final = 60.0
 
@@ -248,6 +255,7 @@ class Runner:
                 **operation.memory,
                 "stumbles": stumbles,
                 "tried_at": first_tried(operation, now),
+                "unsure": operation.memory.get("unsure") is True or may_have_worked(error),
             },
             error=("UPSTREAM_UNAVAILABLE", str(error)),
         )
@@ -257,6 +265,8 @@ class Runner:
         operation, instance_id = claimed.operation, claimed.instance.id
         instances.lock(connection, instance_id)
         if self._is_outdated(connection, claimed, step):
+            step = Again(operation.phase, now, memory=operation.memory)
+        if self._claims_another(connection, claimed, step):
             step = Again(operation.phase, now, memory=operation.memory)
         due: int | None = None
         if isinstance(step, Done):
@@ -295,10 +305,36 @@ class Runner:
     def _is_outdated(self, connection: Connection, claimed: Claimed, step: Step) -> bool:
         """Whether what a result rests on has changed while the step ran: then it is taken anew."""
         if isinstance(step, Done):
-            return not step.settled_upstream and operations.was_woken(connection, claimed.operation)
+            return not step.settled_upstream and self._has_news(connection, claimed)
         if step.adopts is None:
             return False
         return attempts.winner(connection, claimed.instance.id) != step.adopts
+
+    @staticmethod
+    def _has_news(connection: Connection, claimed: Claimed) -> bool:
+        """Whether upstream, or what was learnt of a purchase, says something else by now."""
+        instance = instances.load(connection, claimed.instance.id)
+        if instance is None:
+            return True
+        known = [(one.id, one.state) for one in claimed.attempts]
+        now = [(one.id, one.state) for one in attempts.of_instance(connection, instance.id)]
+        return now != known or _said(instance) != _said(claimed.instance)
+
+    @staticmethod
+    def _claims_another(connection: Connection, claimed: Claimed, step: Step) -> bool:
+        """Whether a purchase was answered with the id of another record's instance.
+
+        That cannot be true: it is unlearnt, and listing for the marker has to tell.
+        """
+        upstream_id = step.changes.get("upstream_id")
+        if not isinstance(upstream_id, str):
+            return False
+        owner = instances.owner_of(connection, upstream_id)
+        if owner in {None, claimed.instance.id}:
+            return False
+        _log.error("an id that is taken", operation=claimed.operation.id, owner=owner)
+        attempts.doubt(connection, claimed.instance.id, upstream_id)
+        return True
 
     async def _release(self, operation: Operation, pause: float) -> None:
         at = self._clock.now() + int(pause * 1000)
@@ -308,11 +344,22 @@ class Runner:
 
     async def _renew(self, operation: Operation) -> None:
         """Keep the lease while a step takes long."""
+        pause = _RENEW_AFTER
         while True:
-            await self._clock.sleep(_RENEW_AFTER)
+            await self._clock.sleep(pause)
             until = self._clock.now() + int(LEASE_SECONDS * 1000)
 
             def extend(connection: Connection, until: int = until) -> None:
                 operations.hold(connection, operation, lease_until=until)
 
-            await self._database.write(extend)
+            try:
+                await self._database.write(extend)
+                pause = _RENEW_AFTER
+            except StoreError:
+                pause = _RENEW_AGAIN_AFTER  # one hiccup must not cost the lease
+
+
+def _said(instance: Instance) -> tuple[object, ...]:
+    """Tell what upstream said of an instance, as far as results rest on it."""
+    seen = instance.observed
+    return seen.status, seen.error, seen.gone, seen.port_mappings

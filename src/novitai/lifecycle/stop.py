@@ -13,6 +13,7 @@ from novitai.lifecycle.asking import (
     LOOK_ANYWAY,
     LOOK_SOON,
     MAX_ASKS,
+    STOP_DEADLINE,
     as_before,
     ask,
     asked_at,
@@ -25,8 +26,6 @@ from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 
 WATCH: Final = "watch"
-STOP_DEADLINE: Final = 600_000
-"""Milliseconds in which a stop must have happened, or it is given up."""
 
 
 class StopVerb:

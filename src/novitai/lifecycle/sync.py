@@ -35,7 +35,7 @@ from novitai.store.database import Database
 from novitai.store.errors import StoreError
 from novitai.store.instances import Tracked
 from novitai.upstream.client import NovitaClient
-from novitai.upstream.errors import Gone, UpstreamError
+from novitai.upstream.errors import BreakerOpen, Gone, KeyRefused, RateLimited, UpstreamError
 from novitai.upstream.models import Listing, UpstreamInstance
 
 JOB: Final = "sync_instances"
@@ -47,6 +47,9 @@ SLOWER: Final = 10
 SLOWEST: Final = 60.0
 """Seconds between two listings while nothing moves, at most."""
 LOOK_UPS_PER_PASS: Final = 20
+LOOK_UP_FAULTS: Final = 3
+"""After so many faults a pass leaves the other look-ups to the next one."""
+_NOBODY_IS_SERVED: Final = (BreakerOpen, RateLimited, KeyRefused)
 
 _log = structlog.get_logger("novitai.sync")
 
@@ -97,6 +100,7 @@ class Sync:
         self._measured = measured
         self._task: asyncio.Task[None] | None = None
         self._began_at: float | None = None
+        self._look_up_next = 0
 
     def start(self) -> None:
         """Begin to list."""
@@ -178,10 +182,10 @@ class Sync:
         difference = compare(listing, tracked, marked, known, unsettled, self._call_timeout)
         lost = [one.row for one in difference.sightings if await self._settle_sighting(one)]
         unmanaged = (*difference.unmanaged, *(unmanaged_row(row) for row in lost))
-        # First of all: whoever is woken by what follows is to know that this listing was made.
-        await self._database.write(lambda connection: self._record(connection, listing, unmanaged))
         await self._applier.changed(difference.changed, listing.began_at)
         await self._applier.missing(difference.missing, listing.began_at)
+        # Only now: to whoever reads that this listing was made, every row is as it says.
+        await self._database.write(lambda connection: self._record(connection, listing, unmanaged))
         await self._applier.unseen(difference.unseen, listing.began_at, self._absent_after)
         await self._look_up(difference.missing, listing.began_at)
         return difference
@@ -230,15 +234,20 @@ class Sync:
     async def _look_up(self, missing: Sequence[Missing], began_at: int) -> None:
         """Ask for rows that stay missing: only a look-up proves that they are gone."""
         worth = [one for one in missing if one.worth_a_look(began_at, self._absent_after)]
-        for one in worth[:LOOK_UPS_PER_PASS]:
+        # Each pass goes on where the last one ended, so that none keeps the others from their turn.
+        start = self._look_up_next % len(worth) if worth else 0
+        self._look_up_next = start + LOOK_UPS_PER_PASS
+        faults = 0
+        for one in [*worth[start:], *worth[:start]][:LOOK_UPS_PER_PASS]:
             try:
                 row = await self._client.instance(one.upstream_id)
             except Gone:
                 await self._applier.gone(one.instance_id, began_at)
             except UpstreamError as error:
-                # One fault is enough: the listing must not wait for the rest.
                 _log.warning("look-up failed", instance=one.instance_id, error=str(error))
-                return
+                faults += 1
+                if faults == LOOK_UP_FAULTS or isinstance(error, _NOBODY_IS_SERVED):
+                    return  # the next listing must not wait for the rest
             else:
                 # The list leaves it out; what the look-up says is as good, and ends the absence.
                 found = Changed(one.instance_id, row, observing.digest(row))

@@ -249,6 +249,22 @@ def wake(connection: Connection, operation_ids: Sequence[str], *, now: int) -> N
         )
 
 
+def was_deleted(connection: Connection, instance_id: str) -> bool:
+    """Whether somebody asked for an instance to be deleted, and it was."""
+    return (
+        connection.execute(
+            select(table.c.id)
+            .where(
+                table.c.instance_id == instance_id,
+                table.c.kind == OperationKind.DELETE.value,
+                table.c.outcome == Outcome.SUCCEEDED.value,
+            )
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
 def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation | None:
     """Load the oldest unfinished operation of a kind; None where there is none."""
     row = connection.execute(
