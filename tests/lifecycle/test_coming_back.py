@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was thought to be gone, or over, and is not: it ends, and nothing bills unseen."""
+
+from __future__ import annotations
+
+import pytest
+
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind
+from novitai.settings import FailedInstancePolicy
+from novitai.store import instances
+from tests.lifecycle.conftest import World
+from tests.lifecycle.test_bad_days import calls, directly, heal
+from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
+
+__all__ = ["running", "stopped"]
+
+START, DELETE = OperationKind.START, OperationKind.DELETE
+FAILED = InstanceStatus.FAILED
+UNSEEN = {"kind": "list", "omit": "my-instance*"}
+UNKNOWN = {"kind": "call", "path": "/gpu/instance", "method": "GET", "status": 404}
+
+
+async def alive(world: World) -> bool:
+    """Whether anything is left at upstream."""
+    return any(row["live"] for row in await world.emulator.ever())
+
+
+@pytest.mark.parametrize("healed", [True, False])
+async def test_absences_of_before_a_call_count_anew(
+    world: World, running: str, healed: bool
+) -> None:
+    """It was missing from listings before it was deleted: the deletion ends all the same."""
+    await world.emulator.call(
+        "PATCH", "settings", json={"delays": {"toRemove": [0.5, 0.5], "removing": [0.5, 0.5]}}
+    )
+    await fault(world, **UNSEEN)
+
+    async def missed_twice() -> bool:
+        row = await world.app.database.read(lambda c: instances.load(c, running))
+        return row is not None and row.observed.missing_count >= 2
+
+    await world.until(missed_twice, within=300)
+    await ask(world, DELETE, running)
+    await world.pass_time(2)
+    if healed:
+        await heal(world)
+    await world.until_status(running, InstanceStatus.TERMINATED, within=300)
+    assert await calls(world, "delete") == 1
+
+
+@pytest.mark.parametrize("policy", list(FailedInstancePolicy))
+async def test_a_migration_takes_its_time(
+    world: World, running: str, policy: FailedInstancePolicy
+) -> None:
+    """A quarter of an hour is no failure: its time to serve begins when it has arrived."""
+    await world.reopen(failed_instance_policy=policy)
+    await world.emulator.call(
+        "PATCH", "settings", json={"delays": {"migrating": [900, 900], "boot": [30, 30]}}
+    )
+    await directly(world, "migrate", {"instanceId": (await upstream(world, running))["id"]})
+    await world.until_status(running, InstanceStatus.MIGRATING, within=100)
+    await world.pass_time(1100, step=5)
+    assert await world.status(running) == "running"
+    assert FAILED.value not in " ".join(await world.events(running))
+
+
+async def test_what_failed_as_gone_is_ended_when_it_is_back(world: World) -> None:
+    """It runs, and its record has failed: told as drift, and deleted as it never served."""
+    await fault(world, **UNSEEN)
+    await fault(world, **UNKNOWN)
+    instance_id = await world.create()
+    await world.until_status(instance_id, FAILED, within=900)
+    await heal(world)
+    await world.pass_time(300, step=5)
+    assert not await alive(world)
+    words = await world.events(instance_id)
+    assert "instance.drift" in words
+    assert words[-1] == "instance.cleaned_up"
+
+
+async def test_what_was_deleted_is_deleted_when_it_is_back(world: World) -> None:
+    """Upstream did not find it and did not list it; its user wanted it gone."""
+    await world.emulator.call("PATCH", "settings", json={"deleteNotFoundSeconds": 400})
+    await fault(world, **UNSEEN)
+    await fault(world, **UNKNOWN)
+    instance_id = await world.create()
+    await world.pass_time(20)
+    await ask(world, DELETE, instance_id)
+    await world.until_status(instance_id, InstanceStatus.TERMINATED, within=900)
+    assert await alive(world)
+    await heal(world)
+    await world.pass_time(600, step=5)
+    assert not await alive(world)
+
+
+@pytest.mark.parametrize("word", ["starting", "stopping"])
+async def test_what_failed_and_cannot_be_stopped_is_deleted(
+    world: World, stopped: str, word: str
+) -> None:
+    """It hangs in a status on its way: asked for ten minutes to stop, then deleted."""
+    await start_and_fail(world, stopped, word)
+    await world.pass_time(900, step=5)
+    assert await calls(world, "stop") > 2
+    assert not await alive(world)
+    assert (await world.events(stopped))[-1] == "instance.cleaned_up"
+
+
+async def test_nothing_is_deleted_for_a_word_we_do_not_know(world: World, stopped: str) -> None:
+    """The reap ends, telling so; when the word is another, it begins anew."""
+    await start_and_fail(world, stopped, "freezing")
+    await world.pass_time(900, step=5)
+    assert await alive(world)
+    assert "operation" not in await world.view(stopped)
+    wanted = (await upstream(world, stopped))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": None})
+    await world.pass_time(600, step=5)
+    assert (await upstream(world, stopped))["status"] == "exited"
+
+
+async def start_and_fail(world: World, instance_id: str, word: str) -> None:
+    """Start an instance that never serves and then stays in a status."""
+    wanted = (await upstream(world, instance_id))["id"]
+    await fault(world, kind="outcome", operation="start", result="neverBoots")
+    await ask(world, START, instance_id)
+    await world.pass_time(30)
+    await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": word})
+    await world.until_status(instance_id, FAILED, within=900)
