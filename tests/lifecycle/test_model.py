@@ -45,6 +45,7 @@ from novitai.domain.requests import CreateRequest
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
 from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.operating import StopAll
 from novitai.settings import FailedInstancePolicy
 from novitai.store import attempts, events, instances, operations
 from tests.lifecycle.conftest import REQUEST, Emulator, World, settings_for
@@ -103,6 +104,7 @@ OUTAGES: list[dict[str, Any]] = [
     {"kind": "call", "path": "/gpu/instance", "status": 503},
     {"kind": "call", "path": "*", "drop": True},
     {"kind": "capacity", "operations": ["start"]},
+    {"kind": "list", "omit": "*"},
 ]
 """What goes on until it is healed."""
 
@@ -111,6 +113,12 @@ HABITS: dict[str, list[Any]] = {
     "removedLingerSeconds": [0, 0, 600],
     "lifecycleReply": ["object", "state", "empty"],
     "notFoundStatus": [400, 404],
+    "delays": [
+        {"restarting": [10, 40]},
+        {"toRestart": [0.3, 0.3], "restarting": [0.5, 0.5]},
+        {"migrating": [900, 900]},
+        {"toRemove": [0.5, 0.5], "removing": [0.5, 0.5]},
+    ],
 }
 """How upstream is in one life (`PATCH /_emulator/settings`)."""
 
@@ -213,6 +221,30 @@ class LifecycleMachine(RuleBasedStateMachine):
         if answer.body:
             self.acknowledged.add(answer.body.decode())
 
+    @rule()
+    def stop_all(self) -> None:
+        """Ask everything to stop."""
+        self.run(self._guarded(self._stop_all))
+
+    async def _stop_all(self) -> None:
+        def reply(done: StopAll) -> Reply:
+            begun = [one.operation.id for one in done.accepted if one.operation]
+            return Reply(202, {}, " ".join(begun).encode())
+
+        answer = await self.world.app.operating.stop_all(reply=reply)
+        self.acknowledged.update(answer.body.decode().split())
+
+    @rule()
+    def sync(self) -> None:
+        """Ask for a listing."""
+        self.run(self._guarded(self._sync))
+
+    async def _sync(self) -> None:
+        answer = await self.world.app.operating.sync(
+            reply=lambda operation_id: Reply(202, {}, operation_id.encode())
+        )
+        self.acknowledged.add(answer.body.decode())
+
     @rule(which=st.integers(0, 20))
     def cancel(self, which: int) -> None:
         """Try to cancel whatever runs on an instance."""
@@ -284,7 +316,10 @@ class LifecycleMachine(RuleBasedStateMachine):
             if row["live"] and "theirs" not in row["name"]
         ]
 
-    @rule(act=st.sampled_from(["stop", "delete", "run", "reclaim"]), which=st.integers(0, 20))
+    @rule(
+        act=st.sampled_from(["stop", "delete", "run", "reclaim", "migrate"]),
+        which=st.integers(0, 20),
+    )
     def meddle(self, act: str, which: int) -> None:
         """Change one of our instances behind our back."""
         self.run(self._meddle(act, which))
@@ -297,6 +332,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         if act == "reclaim":
             if row["billingMode"] == "spot" and row["status"] == "running":
                 await self.world.emulator.call("POST", f"instances/{row['id']}/reclaim", json={})
+        elif act == "migrate":
+            await self.world.emulator.client.post(
+                "/gpu-instance/openapi/v1/gpu/instance/migrate",
+                json={"instanceId": row["id"]},
+                headers={"Authorization": "Bearer somebody-else"},
+            )
         elif act != "run":
             await self.world.emulator.call("POST", f"instances/{row['id']}/{act}", json={})
         elif row["status"] == "exited" and await self._is_stopped(row["id"]):
