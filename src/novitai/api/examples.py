@@ -92,6 +92,7 @@ EXAMPLES: Final[dict[tuple[str, int], object]] = {
                         "queueSize": 0,
                     }
                 },
+                "fencedWrites": 0,
             },
             "system": {
                 "memory": {

@@ -104,7 +104,10 @@ class MetricsRoutes:
             "timestamp": iso(self._services.clock.now()),
             "data": {
                 "requests": _requests(snapshot),
-                "jobs": _jobs(snapshot.jobs, snapshot.queued),
+                "jobs": {
+                    **_jobs(snapshot.jobs, snapshot.queued),
+                    "fencedWrites": snapshot.fenced_writes,
+                },
                 "system": _system(snapshot),
                 "cache": _caches(snapshot.caches),
             },

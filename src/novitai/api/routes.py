@@ -36,7 +36,7 @@ from novitai.store.errors import StoreUnavailable
 
 _FORM: Final = re.compile(":[a-z]+}")
 
-NOBODY: Final = Caller("", "nobody", frozenset())
+NOBODY: Final = Caller("", frozenset())
 
 IDEMPOTENCY_KEY: Final = "[!-~]{1,255}"
 """The form of an `Idempotency-Key`, as a regular expression: visible ASCII."""

@@ -385,10 +385,14 @@ class JobTypeNumbers(Wire):
 
 
 class JobNumbers(Wire):
-    """All jobs, and by type (`create_instance`, `sync_instances`, ...)."""
+    """All jobs, and by type (`create_instance`, `sync_instances`, ...).
+
+    `fenced_writes` counts results that came too late: another worker had taken the work over.
+    """
 
     total: JobTypeNumbers
     by_type: dict[str, JobTypeNumbers]
+    fenced_writes: int
 
 
 class MetricsMemory(Wire):

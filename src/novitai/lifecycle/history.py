@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from sqlalchemy import Connection
 
@@ -14,13 +14,13 @@ from novitai.domain.event import Event
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation
 from novitai.errors import FieldError, NotFound, ValidationFailed
+from novitai.lifecycle.details import unknown
 from novitai.lifecycle.instances import Shown
+from novitai.lifecycle.paging import MAX_PAGE
 from novitai.lifecycle.waiting import StatusWatch
 from novitai.store import coordination, events, instances, operations
 from novitai.store.coordination import Unmanaged
 from novitai.store.database import Database
-
-MAX_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class History:
 
         def load(connection: Connection) -> EventPage:
             if instances.load(connection, instance_id) is None:
-                raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
+                raise unknown(instance_id)
             after = _after(connection, cursor, "cursor")
             return _page(
                 events.of_instance(connection, instance_id, after=after, limit=limit + 1), limit

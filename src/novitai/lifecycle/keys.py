@@ -46,7 +46,6 @@ class Caller:
     """Who is calling: a key that was found good."""
 
     key_id: str
-    name: str
     scopes: frozenset[Scope]
 
 
@@ -103,7 +102,7 @@ class KeyRing:
         """Tell who `bearer` belongs to; None if it is malformed, unknown, expired or revoked."""
         digest = self._vault.digest(bearer)
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
-            return Caller(ADMIN_KEY_ID, "NOVITAI_ADMIN_API_KEY", frozenset({Scope.ADMIN}))
+            return Caller(ADMIN_KEY_ID, frozenset({Scope.ADMIN}))
         if not well_formed(bearer):
             return None
         remembered = await self._look_up(digest)
@@ -112,7 +111,7 @@ class KeyRing:
             return None
         self._touch(remembered, now)
         key = remembered.key
-        return Caller(key.id, key.name, key.scopes)
+        return Caller(key.id, key.scopes)
 
     async def create(
         self,

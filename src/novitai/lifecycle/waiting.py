@@ -36,11 +36,6 @@ class StatusWatch:
         self._clock = clock
         self._next: _Look | None = None
 
-    @property
-    def looking(self) -> bool:
-        """Whether a look is to come."""
-        return self._next is not None
-
     async def at_next_look(self, instance_id: str) -> InstanceStatus | None:
         """Tell an instance's status a moment from now; None if there is no such instance."""
         look = self._next
