@@ -161,7 +161,7 @@ class Applier:
         drift = not ours and is_drift(before, row)
         if not ours and read_word(before.observed.status) is not Observation.EXITED:
             # What somebody else has started since we stopped it is told, and left to them.
-            self._follower.reap(connection, after.id)
+            self._follower.reap(connection, after)
         announced = row.spot_reclaim_at not in {None, before.observed.spot_reclaim_at}
         moves = derive(after, running.kind if running else None) is not after.status
         if not (moves or drift or announced):
@@ -237,7 +237,7 @@ class Applier:
             if instance.observed.gone:
                 found = {"obs_gone": False, "obs_missing_since": None, "obs_missing_count": 0}
                 instances.update_columns(connection, instance.id, found)
-                self._come_back(connection, instance, row)
+                self._come_back(connection, instance.id, row)
             return Standing.OURS
         running = operations.running(connection, instance.id)
         if over or running is None or instance.upstream_id is not None:
@@ -251,13 +251,14 @@ class Applier:
         self._wake(connection, [running])
         return Standing.OURS
 
-    def _come_back(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
+    def _come_back(self, connection: Connection, instance_id: str, row: UpstreamInstance) -> None:
         """Tell that what was proven gone is there again, and see that it does not bill unseen."""
-        self._follower.reap(connection, instance.id)
+        instance = self._recorder.settle(connection, instance_id)
+        self._follower.reap(connection, instance)
         self._recorder.append(
             connection,
-            self._recorder.settle(connection, instance.id),
-            operations.running(connection, instance.id),
+            instance,
+            operations.running(connection, instance_id),
             EventType.DRIFT,
             also={"drift": {"from": "gone", "to": row.status}},
         )

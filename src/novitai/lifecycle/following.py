@@ -15,7 +15,7 @@ from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.reapplan import plan_reap
 from novitai.settings import FailedInstancePolicy
-from novitai.store import instances, operations
+from novitai.store import operations
 
 FOLLOWED: Final = frozenset(
     {InstanceStatus.STARTING, InstanceStatus.STOPPING, InstanceStatus.MIGRATING}
@@ -40,10 +40,9 @@ class Follower:
             return
         self._begin(connection, OperationKind.FOLLOW, instance, "watch")
 
-    def reap(self, connection: Connection, instance_id: str) -> None:
+    def reap(self, connection: Connection, instance: Instance) -> None:
         """End what a failed instance costs, if it turns out to live; the caller holds its lock."""
-        instance = instances.load(connection, instance_id)
-        if instance is None or not instance.failed:
+        if not instance.failed:
             return
         word = read_word(instance.observed.status)
         if word in {Observation.EXITED, Observation.REMOVING, Observation.REMOVED}:

@@ -264,9 +264,9 @@ class Runner:
         now = self._clock.now()
         operation, instance_id = claimed.operation, claimed.instance.id
         instances.lock(connection, instance_id)
-        if self._is_outdated(connection, claimed, step):
-            step = Again(operation.phase, now, memory=operation.memory)
-        if self._claims_another(connection, claimed, step):
+        if self._is_outdated(connection, claimed, step) or self._claims_another(
+            connection, claimed, step
+        ):
             step = Again(operation.phase, now, memory=operation.memory)
         due: int | None = None
         if isinstance(step, Done):

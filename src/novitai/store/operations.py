@@ -213,14 +213,6 @@ def cancel(
     return ended.rowcount == 1
 
 
-def was_woken(connection: Connection, operation: Operation) -> bool:
-    """Whether there was news for an operation since it was claimed."""
-    wake: int = connection.execute(
-        select(table.c.wake).where(table.c.id == operation.id)
-    ).scalar_one()
-    return wake > operation.wake
-
-
 def release(connection: Connection, operation: Operation, *, next_step_at: int) -> None:
     """Give a lease back without a result; does nothing if it is no longer ours."""
     connection.execute(
