@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import re
 import ssl
 import time
 from collections.abc import Sequence
@@ -11,15 +13,22 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+import httpx2
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from standardwebhooks import Webhook as Verifier
 
-from novitai.clock import SystemClock
+from novitai.clock import ManualClock, SystemClock
 from novitai.domain.addresses import Address
+from novitai.domain.fields import Wrong
+from novitai.domain.validation import webhook_url
+from novitai.domain.webhook import host_of
 from novitai.webhooks.guard import Guard
 from novitai.webhooks.sending import Answer, Message, Sender
 from novitai.webhooks.signing import secret_of
@@ -153,6 +162,165 @@ async def test_what_cannot_be_stored_is_not_kept() -> None:
     """A body of any bytes becomes a text without NUL."""
     result = await send_to(answer(500, b"\x00\xff\x00ok"))
     assert result.response == "\ufffd\ufffd\ufffdok"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        ("9" * 400, 9_999_999_999.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 0000 00:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
+        ("Mon, 01 Jan 0001 00:00:00", 0.0),
+        ("Mon, 01 Jan 2030 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan 2030 99:99:99 GMT", None),
+        ("soon", None),
+        ("-1", None),
+        ("\u0661\u0662", None),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 503])
+async def test_any_retry_after_is_lived_with(
+    status: int, value: str, seconds: float | None
+) -> None:
+    """What can be understood is; no header makes a message that was tried one that was not."""
+    result = await send_to(answer(status, Retry_After=value))
+    assert (result.status, result.delivered) == (status, status == 200)
+    assert result.retry_after == seconds
+
+
+async def test_a_date_without_a_zone_is_in_utc() -> None:
+    """Wherever this machine is; RFC 9110 knows no other."""
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    result = await send_to(answer(503, Retry_After=f"{soon:%a, %d %b %Y %H:%M:%S}"))
+    assert result.retry_after is not None
+    assert 3590 < result.retry_after <= 3600
+
+
+class Broken(httpx2.AsyncBaseTransport):
+    """A transport with a defect of ours."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        raise KeyError(str(request.url), BODY, SECRET)
+
+
+class Seen(httpx2.AsyncBaseTransport):
+    """A transport that takes everything and remembers where it was to go."""
+
+    def __init__(self) -> None:
+        self.urls: list[httpx2.URL] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.urls.append(request.url)
+        return httpx2.Response(200, stream=httpx2.ByteStream(b""))
+
+
+async def test_a_defect_of_ours_is_a_failed_try() -> None:
+    """It is told apart in the log by its type, without what the message holds."""
+    made = Sender(Guard(allow_private=True), SystemClock(), transport=Broken())
+    with structlog.testing.capture_logs() as lines:
+        result = await made.send(message("http://127.0.0.1/secret-path"))
+    assert (result.status, result.delivered) == (None, False)
+    assert result.error == "It could not be sent (KeyError)"
+    (line,) = lines
+    assert (line["event"], line["delivery"], line["type"]) == (
+        "sending_failed",
+        "msg_1",
+        "KeyError",
+    )
+    assert not {"secret-path", "running", SECRET} & set(re.findall(r"[\w-]+", str(line)))
+
+
+async def test_a_message_without_a_secret_never_leaves() -> None:
+    """Nobody could tell that it is from us."""
+    async with listening(answer(200)) as receiver:
+        result = await sender().send(Message("msg_1", receiver.url, BODY, []))
+    assert result.error == "Refused: there is no secret to sign it with"
+    assert not receiver.got
+
+
+async def test_an_address_that_swallows_everything_is_given_up_in_time() -> None:
+    """After a third of the deadline, and the error says how long it was."""
+    # It takes the connection and never begins TLS.
+    async with listening(hang) as receiver:
+        result = await sender(deadline=1.5).send(message(f"https://127.0.0.1:{receiver.port}/"))
+    assert result.error is not None
+    assert re.fullmatch(r"No connection within 0\.[5-9] s", result.error)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("\U0001f4a9.la", "xn--ls8h.la"),
+        ("\u2603.net", "xn--n3h.net"),
+        ("bü_cher.example", "xn--b_cher-3ya.example"),
+        ("stra\u00dfe.example", "strasse.example"),
+        ("xn--zzzzzzzzzzz.example", "xn--zzzzzzzzzzz.example"),
+        ("a" + "\ufe0f" * 400 + ".example", "a.example"),
+        ("\uff41.example", "a.example"),
+    ],
+)
+async def test_every_name_that_is_accepted_can_be_sent_to(host: str, name: str) -> None:
+    """What clients of HTTP think of it does not matter: they are given the checked address."""
+
+    async def resolve(asked: str, _port: int) -> Sequence[Address]:
+        assert asked == name
+        return [ip_address("127.0.0.1")]
+
+    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock())
+    async with listening(answer(200)) as receiver:
+        url = f"http://me:pass@{host}:{receiver.port}/hook?a=%20b#c"
+        assert webhook_url(url, allow_private=False) == url
+        result = await made.send(message(url))
+    assert result.error is None
+    (got,) = receiver.got
+    assert got.line == "POST /hook?a=%20b HTTP/1.1"
+    assert got.headers["host"] == f"{name}:{receiver.port}"
+
+
+TLS = ssl.create_default_context()
+HOSTS = st.one_of(
+    st.text(max_size=20),
+    st.text(st.characters(categories=["L", "N", "So", "Mn", "Cf"]), max_size=20),
+    st.text("aZ09._-xn\u00df\u3002\uff0e\u2603", max_size=20),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
+    st.sampled_from(["a.example", "[fe80::1%25eth0]", "[fe80::1%eth0]", "[::ffff:1.2.3.4]"]),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    scheme=st.sampled_from(["http", "HTTPS"]),
+    user=st.one_of(st.just(""), st.text(max_size=10).map("{}@".format)),
+    host=HOSTS,
+    port=st.sampled_from(["", ":", ":0080", ":8080", ":65535"]),
+    rest=st.one_of(st.just(""), st.text(max_size=20), st.text(max_size=20).map("/{}".format)),
+)
+def test_every_url_that_is_accepted_makes_a_request(
+    scheme: str, user: str, host: str, port: str, rest: str
+) -> None:
+    """To the checked address, whatever the URL looks like."""
+    url = f"{scheme}://{user}{host}{port}{rest}"
+    try:
+        webhook_url(url, allow_private=True)
+    except Wrong:
+        return
+
+    async def resolve(_name: str, _port: int) -> Sequence[Address]:
+        return [ip_address("93.184.215.14")]
+
+    seen = Seen()
+    made = Sender(
+        Guard(allow_private=True, resolve=resolve), ManualClock(), transport=seen, tls=TLS
+    )
+    result = asyncio.run(made.send(message(url)))
+    assert result.error is None, url
+    (sent,) = seen.urls
+    assert str(ip_address(sent.host)) == sent.host
+    assert len(host_of(url)) <= 300
 
 
 async def test_user_info_becomes_basic_authorization() -> None:

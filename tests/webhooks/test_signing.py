@@ -12,7 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from novitai.ids import Ids
 from novitai.lifecycle.webhook_secret import fresh_secret
-from novitai.webhooks.signing import headers, is_secret, secret_of
+from novitai.webhooks.signing import NoSecret, headers, is_secret, secret_of
 
 OLD, NEW = fresh_secret(Ids()), fresh_secret(Ids())
 
@@ -61,6 +61,12 @@ def test_an_old_message_and_another_secret_are_refused() -> None:
         Webhook(NEW).verify(b"{}", headers("msg_1", b"{}", now() - 360_000, [NEW]))
     with pytest.raises(WebhookVerificationError, match="No matching"):
         Webhook(OLD).verify(b"{}", headers("msg_1", b"{}", now(), [NEW]))
+
+
+def test_nothing_is_signed_with_nothing() -> None:
+    """An empty signature would let a message out that nobody can verify."""
+    with pytest.raises(NoSecret):
+        headers("msg_1", b"{}", now(), [])
 
 
 def test_secrets() -> None:

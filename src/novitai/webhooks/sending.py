@@ -7,22 +7,28 @@ import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from ssl import SSLContext
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import anyio
 import httpx2
+import structlog
 
 from novitai.clock import Clock
 from novitai.domain.addresses import Address
 from novitai.webhooks import signing
 from novitai.webhooks.guard import Guard, Refused, Target
+from novitai.webhooks.signing import NoSecret
 
 DEADLINE: Final = 15.0
-"""Seconds for one try: resolving, connecting, sending and reading."""
+"""Seconds for one try: resolving, connecting, sending and reading.
+
+An address has a third of it for the connection, and as much again for TLS.
+"""
 MAX_READ: Final = 64 * 1024
 KEPT: Final = 2 * 1024
 _MOST_ADDRESSES: Final = 3
@@ -34,6 +40,8 @@ _BROKEN: Final = (
     anyio.ClosedResourceError,
     anyio.EndOfStream,
 )
+
+_log = structlog.get_logger("novitai.webhooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +124,20 @@ class Sender:
             async with asyncio.timeout(self._deadline):
                 target = await self._guard.target(message.url)
                 await self._post(message, target, exchange, at)
+        except httpx2.ConnectTimeout:
+            waited = round(self._clock.monotonic() - began, 1)
+            error = f"No connection within {waited:g} s"
         except (TimeoutError, httpx2.TimeoutException):
             error = f"No answer within {self._deadline:g} s"
-        except Refused as refusal:
+        except (Refused, NoSecret) as refusal:
             error = f"Refused: {refusal}"
-        except httpx2.InvalidURL:
-            error = "Refused: the URL cannot be understood"
         except _BROKEN as broken:
             error = _explain(broken)
+        except Exception as defect:  # of ours: a message that is tried for ever helps nobody
+            kind = type(defect).__name__
+            # Its text and its traceback could show the message or a secret.
+            _log.error("sending_failed", delivery=message.id, type=kind)
+            error = f"It could not be sent ({kind})"
         if exchange.status is not None:
             # Once the head is there, the rest of the answer decides nothing.
             ok = 200 <= exchange.status < 300
@@ -134,7 +148,7 @@ class Sender:
             status=exchange.status,
             error=error,
             response=_text(bytes(exchange.body)) if exchange.status is not None else None,
-            retry_after=_retry_after(exchange.headers, at),
+            retry_after=exchange.retry_after,
         )
 
     async def _post(self, message: Message, target: Target, exchange: _Exchange, at: int) -> None:
@@ -158,8 +172,9 @@ class Sender:
         request = self._request(address, message, target, at)
         try:
             response = await transport.handle_async_request(request)
-            exchange.status, exchange.headers = response.status_code, response.headers
+            exchange.status = response.status_code
             try:
+                exchange.retry_after = _retry_after(response.headers, at)
                 await exchange.read(response)
             finally:
                 await response.aclose()
@@ -175,7 +190,6 @@ class Sender:
         extensions: dict[str, object] = {"timeout": timeout}
         if target.tls_name is not None:
             extensions["sni_hostname"] = target.tls_name
-        url = httpx2.URL(message.url).copy_with(host=str(address), userinfo=b"", fragment=None)
         headers = {
             "Host": target.host,
             "User-Agent": f"novitai/{version('novitai')}",
@@ -187,7 +201,11 @@ class Sender:
             **signing.headers(message.id, message.body, at, message.secrets),
         }
         return httpx2.Request(
-            "POST", url, headers=headers, content=message.body, extensions=extensions
+            "POST",
+            _url_at(address, message.url),
+            headers=headers,
+            content=message.body,
+            extensions=extensions,
         )
 
 
@@ -196,7 +214,7 @@ class _Exchange:
 
     def __init__(self) -> None:
         self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
+        self.retry_after: float | None = None
         self.body = bytearray()
 
     async def read(self, response: httpx2.Response) -> None:
@@ -207,6 +225,14 @@ class _Exchange:
             self.body += chunk[: KEPT - len(self.body)]
             if count >= MAX_READ:
                 return
+
+
+def _url_at(address: Address, url: str) -> httpx2.URL:
+    """Put a checked address in the place of the name, of which the client may think otherwise."""
+    parts = urlsplit(url)
+    host = f"[{address}]" if address.version == 6 else str(address)
+    netloc = host if parts.port is None else f"{host}:{parts.port}"
+    return httpx2.URL(urlunsplit((parts.scheme, netloc, parts.path, parts.query, "")))
 
 
 def _authorization(url: str) -> dict[str, str]:
@@ -231,9 +257,11 @@ def _retry_after(headers: Mapping[str, str], now: int) -> float | None:
         return float(value[:10])
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        # A date without a zone is in UTC like any other, and not in ours.
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError):
         return None
-    return max(0.0, moment.timestamp() - now / 1000)
+    return max(0.0, seconds - now / 1000)
 
 
 def _explain(error: BaseException) -> str:

@@ -11,9 +11,15 @@ from typing import Final
 
 from standardwebhooks import Webhook
 
+from novitai.errors import NovitaiError
+
 PREFIX: Final = "whsec_"
 _CHARACTERS: Final = 44
 """Of base64 without padding: 33 bytes, of which letters and digits fill 32."""
+
+
+class NoSecret(NovitaiError):
+    """A message must not go out unsigned: nobody could tell that it is from us."""
 
 
 def is_secret(text: str) -> bool:
@@ -45,7 +51,12 @@ def headers(message_id: str, body: bytes, at: int, secrets: Sequence[str]) -> di
         body: The very bytes that will be sent; UTF-8.
         at: When this try is made, in Unix milliseconds: receivers refuse what is old.
         secrets: The valid secrets, newest first; each signs.
+
+    Raises:
+        NoSecret: there are none.
     """
+    if not secrets:
+        raise NoSecret("there is no secret to sign it with")
     seconds = at // 1000
     moment = datetime.fromtimestamp(seconds, UTC)
     text = body.decode()
