@@ -364,6 +364,7 @@ def test_a_private_webhook_is_accepted_where_it_is_allowed(url: str) -> None:
         "http://[zz]/",
         "http://example.com/" + "a" * 2048,
         "http://" + "a." * 130 + "example/",
+        "http://[fe80::1%25" + "a" * 400 + "]/",
     ],
 )
 def test_what_is_no_webhook_url_is_refused_even_where_private_ones_are_allowed(url: str) -> None:

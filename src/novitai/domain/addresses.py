@@ -7,10 +7,13 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_HOST: Final = 253
+PORTS: Final = {"http": 80, "https": 443}
+"""Where a URL leads that names no port."""
 
 # The registries of special addresses (RFC 6890 and after), written out: Python's `is_global` is
 # true for multicast, NAT64, 6to4 and more, and changes between versions.
@@ -21,6 +24,7 @@ _IPV4_SPECIAL: Final = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",  # carrier-grade NAT
         "127.0.0.0/8",
+        "168.63.129.16/32",  # Azure's own, on every host there: its wire server, DNS and more
         "169.254.0.0/16",  # link-local, and where clouds keep their metadata
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -87,10 +91,9 @@ def read_host(text: str) -> Host:
     """
     if text.startswith("[") and text.endswith("]"):
         address = ipaddress.IPv6Address(text[1:-1].replace("%25", "%", 1))
-        return Host(f"[{address}]", address)
-    name = _ascii(text)
-    if not name or len(name) > MAX_HOST:
-        raise ValueError("a host name has between 1 and 253 characters")
+        # A zone may be of any length.
+        return Host(_bounded(f"[{address}]"), address)
+    name = _bounded(_ascii(text))
     labels = name.split(".")
     if not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError("not a host name")
@@ -98,6 +101,25 @@ def read_host(text: str) -> Host:
         address4 = _ipv4(labels)
         return Host(str(address4), address4)
     return Host(name)
+
+
+def read_place(url: str) -> tuple[Host, int]:
+    """Read the host and the port that a URL of HTTP leads to.
+
+    Raises:
+        ValueError: it leads nowhere.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS:
+        raise ValueError("not an HTTP URL")
+    host = parts.hostname or ""
+    return read_host(f"[{host}]" if ":" in host else host), parts.port or PORTS[parts.scheme]
+
+
+def _bounded(name: str) -> str:
+    if not 0 < len(name) <= MAX_HOST:
+        raise ValueError(f"a host name has between 1 and {MAX_HOST} characters")
+    return name
 
 
 def _ascii(text: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-from urllib.parse import urlsplit
 
+from novitai.domain.addresses import read_place
 from novitai.domain.event import EventType
 
 TOLD: Final = (
@@ -26,7 +26,6 @@ TOLD: Final = (
 )
 """The events that webhooks are told; the others are for the event log alone."""
 
-_PORTS: Final = {"http": 80, "https": 443}
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 PAUSES: Final = (
@@ -132,9 +131,16 @@ def pause_after(tries: int) -> float | None:
 
 
 def host_of(url: str) -> str:
-    """Name the host and port that a checked URL leads to: what share of the work it may take."""
-    parts = urlsplit(url)
-    return f"{(parts.hostname or '').rstrip('.')}:{parts.port or _PORTS.get(parts.scheme, 0)}"
+    """Name the host and port that a URL leads to, in one spelling and at most 259 characters.
+
+    All that leads to one host shares what it may take. A URL that leads nowhere has a name too,
+    since the events of an instance are written whatever its receivers are.
+    """
+    try:
+        host, port = read_place(url)
+    except ValueError:
+        return id_of_url(url)
+    return f"{host.name}:{port}"
 
 
 def id_of_url(url: str) -> str:

@@ -10,18 +10,15 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import urlsplit
 
-from novitai.domain.addresses import Address, is_public, read_host
+from novitai.domain.addresses import PORTS, Address, is_public, read_place
 from novitai.domain.fields import Wrong
 from novitai.domain.validation import webhook_url
 from novitai.errors import NovitaiError
 
 Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 """`(name, port)`: every address of a name; raises `OSError` where there is none."""
-
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Refused(NovitaiError):
@@ -59,13 +56,10 @@ class Guard:
         """
         try:
             webhook_url(url, allow_private=self._allow_private)
-            parts = urlsplit(url)
-            port = parts.port or _PORTS[parts.scheme]
-            literal = parts.hostname or ""
-            host = read_host(f"[{literal}]" if ":" in literal else literal)
+            host, port = read_place(url)
         except (Wrong, ValueError) as error:
             raise Refused(str(error)) from None
-        shown = host.name if port == _PORTS[parts.scheme] else f"{host.name}:{port}"
+        shown = host.name if port == PORTS[urlsplit(url).scheme] else f"{host.name}:{port}"
         if host.address is not None:
             # `webhook_url` has judged it.
             return Target([host.address], shown, None)
