@@ -108,6 +108,9 @@ class ByHand:
     def nudge(self, connection: Connection, name: str, key: str) -> None:
         self.nudged.append(key)
 
+    def offer(self, name: str, key: str) -> None:
+        self.nudged.append(key)
+
     async def start(self) -> None: ...
 
     async def stop(self, grace: float) -> None: ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one host may take of the sending."""
+"""What one host, and one receiver of it, may take of the sending."""
 
 from __future__ import annotations
 
@@ -9,62 +9,118 @@ from hypothesis import strategies as st
 from novitai.webhooks.hosts import Hosts
 
 
+def proven(*receivers: str, places: int = 3, waiting: int = 1000) -> Hosts:
+    """Make hosts that have seen these receivers take a message."""
+    hosts = Hosts(places=places, trial=2, waiting=waiting)
+    for receiver in receivers:
+        hosts.enter("a", receiver, "0")
+        hosts.leave("a", receiver, works=True)
+    return hosts
+
+
 def test_a_host_takes_no_more_than_its_places() -> None:
-    """Who comes in vain is noted, and has the place of whoever leaves next."""
-    hosts = Hosts(places=2)
-    assert hosts.enter("a", "1")
-    assert hosts.enter("a", "2")
-    assert not hosts.enter("a", "3")
+    """Who comes in vain is noted, and called when a place is given back."""
+    hosts = proven("r", places=2)
+    assert hosts.enter("a", "r", "1")
+    assert hosts.enter("a", "r", "2")
+    assert not hosts.enter("a", "r", "3")
     assert hosts.full == {"a"}
-    assert hosts.enter("b", "4")
-    assert hosts.leave("a", works=True) == "3"
-    assert hosts.leave("a", works=True) is None
+    assert hosts.enter("b", "q", "4")
+    assert hosts.leave("a", "r", works=True) == ["3"]
+    assert hosts.leave("a", "r", works=True) == []
     assert hosts.full == frozenset()
 
 
-def test_a_failing_host_has_one_place() -> None:
-    """Until it works again: a dead one holds up nobody else for longer than one round."""
-    hosts = Hosts(places=3)
+def test_a_receiver_begins_with_few_places() -> None:
+    """It may hang, and its host has others; once it has taken a message it may have all."""
+    hosts = Hosts(places=4, trial=2)
+    assert [hosts.enter("a", "r", line) for line in "12345"] == [True, True, False, False, False]
+    assert hosts.busy == {"r"}
+    assert hosts.full == frozenset()
+    assert hosts.enter("a", "q", "6")
+    assert hosts.leave("a", "r", works=True) == ["3", "4"]
+
+
+def test_a_failing_receiver_has_one_place() -> None:
+    """Until it works again; the other receivers of its host keep theirs."""
+    hosts = proven("r", "q")
     for line in "123":
-        assert hosts.enter("a", line)
-    assert not hosts.enter("a", "4")
-    assert hosts.leave("a", works=False) is None
-    assert hosts.leave("a", works=False) is None
-    assert hosts.leave("a", works=False) == "4"
-    assert not hosts.enter("a", "5")
-    assert hosts.leave("a", works=True) == "5"
-    assert hosts.enter("a", "6")
+        assert hosts.enter("a", "r", line)
+    assert not hosts.enter("a", "r", "4")
+    assert hosts.leave("a", "r", works=False) == []
+    assert hosts.leave("a", "r", works=False) == []
+    assert hosts.enter("a", "q", "5")
+    assert hosts.leave("a", "r", works=False) == ["4"]
+    assert hosts.enter("a", "r", "4")
+    assert not hosts.enter("a", "r", "6")
+    assert hosts.busy == {"r"}
+    assert hosts.leave("a", "r", works=True) == ["6"]
+
+
+def test_receivers_of_a_host_take_turns() -> None:
+    """Forty lines of one that hangs do not stand before the one line of another."""
+    hosts = proven("q", places=1)
+    hosts.enter("a", "r", "0")
+    for number in range(1, 40):
+        hosts.enter("a", "r", str(number))
+    hosts.enter("a", "q", "healthy")
+    assert hosts.leave("a", "r", works=False) == ["1"]
+    hosts.enter("a", "r", "1")
+    assert hosts.leave("a", "r", works=False) == ["healthy"]
+
+
+def test_who_is_called_and_never_comes_is_missed_by_nobody() -> None:
+    """A call reserves nothing: the place stays free for whoever comes."""
+    hosts = proven("r", places=1)
+    hosts.enter("a", "r", "1")
+    hosts.enter("a", "r", "2")
+    assert hosts.leave("a", "r", works=None) == ["2"]
+    assert hosts.enter("a", "r", "3")
 
 
 def test_memory_is_bounded() -> None:
-    """So many wait for one host and no more; a line waits once; what is over is forgotten."""
-    hosts = Hosts(places=1, waiting=2)
-    hosts.enter("a", "1")
+    """So many wait for one receiver and no more; a line waits once; what is over is forgotten."""
+    hosts = proven("r", places=1, waiting=2)
+    hosts.enter("a", "r", "1")
     for line in ("2", "2", "3", "4"):
-        hosts.enter("a", line)
-    left = [hosts.leave("a", works=None) for _ in range(3)]
-    assert left == ["2", "3", None]
-    assert not hosts._taken
+        hosts.enter("a", "r", line)
+    called = hosts.leave("a", "r", works=None)
+    while called:
+        assert hosts.enter("a", "r", called[-1])
+        called += (more := hosts.leave("a", "r", works=None))
+        if not more:
+            break
+    assert called == ["2", "3"]
+    assert not hosts._of_host
+    assert not hosts._of_receiver
     assert not hosts._waiting
 
 
 @given(
     moves=st.lists(
-        st.tuples(st.sampled_from("ab"), st.sampled_from([None, True, False]), st.booleans()),
+        st.tuples(
+            st.sampled_from("ab"),
+            st.sampled_from("rq"),
+            st.sampled_from([None, True, False]),
+            st.booleans(),
+        ),
         max_size=200,
     )
 )
-def test_nobody_who_waits_is_forgotten(
-    moves: list[tuple[str, bool | None, bool]],
-) -> None:
-    """Whatever the order: while somebody waits, somebody is at work who will pass the place on."""
-    hosts = Hosts(places=3)
-    at_work = {"a": 0, "b": 0}
-    for number, (host, works, comes) in enumerate(moves):
+def test_nobody_who_waits_is_forgotten(moves: list[tuple[str, str, bool | None, bool]]) -> None:
+    """Whatever the order: who waits is called by one who is at work, or there is no room."""
+    hosts = Hosts(places=3, trial=2)
+    at_work: list[tuple[str, str]] = []
+    for number, (host, receiver, works, comes) in enumerate(moves):
+        whose = f"{host}{receiver}"
         if comes:
-            at_work[host] += hosts.enter(host, str(number))
-        elif at_work[host]:
-            at_work[host] -= hosts.leave(host, works=works) is None
-        for name, count in at_work.items():
-            assert count <= 3
-            assert bool(count) or not hosts._waiting.get(name)
+            if hosts.enter(host, whose, str(number)):
+                at_work.append((host, whose))
+        elif (host, whose) in at_work:
+            at_work.remove((host, whose))
+            for line in hosts.leave(host, whose, works=works):
+                assert line
+        for name in "ab":
+            assert sum(one == name for one, _ in at_work) <= 3
+            if not any(one == name for one, _ in at_work):
+                assert not hosts._waiting.get(name)

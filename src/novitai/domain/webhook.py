@@ -45,6 +45,9 @@ LONGEST_RETRY_AFTER: Final = 24 * _HOUR
 """Seconds that a receiver's `Retry-After` is honoured for, at most."""
 SWITCHED_OFF_AFTER: Final = 5 * 24 * 3600 * 1000
 """Milliseconds without one success, and with failures, after which a receiver is switched off."""
+FAILURES_APART: Final = 27 * 3600 * 1000
+"""Milliseconds: a little more than the longest pause between two tries. Failures further apart are
+not one time of failing."""
 SECRET_OVERLAP: Final = 24 * 3600 * 1000
 """Milliseconds for which a rotated secret still signs beside the new one."""
 

@@ -56,6 +56,10 @@ class EmbeddedEngine:
         """Offer the key once the transaction has committed; see `JobEngine.nudge`."""
         self._database.after_commit(connection, partial(self._dispatcher.offer, name, key))
 
+    def offer(self, name: str, key: str) -> None:
+        """Look at the key soon; see `JobEngine.offer`."""
+        self._dispatcher.offer(name, key)
+
     async def start(self) -> None:
         """Begin: the first sweep finds what was due before."""
         self._dispatcher.start()

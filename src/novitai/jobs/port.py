@@ -73,6 +73,13 @@ class JobEngine(Protocol):
         """
         ...
 
+    def offer(self, name: str, key: str) -> None:
+        """Have `key` looked at soon, by this process: a hint, which the sweep makes up for.
+
+        Called on the event loop, outside of any transaction.
+        """
+        ...
+
     async def start(self) -> None:
         """Begin to work."""
         ...

@@ -82,6 +82,10 @@ class PostgresqlEngine:
         """Queue the key in the connection's transaction; works in a process without workers too."""
         queue_sql.nudge(connection, name, key)
 
+    def offer(self, name: str, key: str) -> None:
+        """Look at the key soon; see `JobEngine.offer`."""
+        self._dispatcher.offer(name, key)
+
     async def start(self, *, consume: bool = True) -> None:
         """Begin to work, or, with `consume=False`, only to nudge: what an API process does."""
         self._started_at = self._clock.now()

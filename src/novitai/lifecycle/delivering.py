@@ -21,6 +21,7 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.view import masked_url
 from novitai.domain.webhook import (
+    FAILURES_APART,
     LONGEST_RETRY_AFTER,
     SWITCHED_OFF_AFTER,
     DeliveryStatus,
@@ -50,6 +51,7 @@ CONCURRENCY: Final = 128
 """Messages under way at the same time in one process; sending is waiting, mostly."""
 LEASE_SECONDS: Final = 8.0
 _RENEW_AFTER: Final = 2.5
+_RENEW_AGAIN_AFTER: Final = 1.0
 _SEND_BEFORE: Final = 3_000
 """Milliseconds of the lease that may have gone by when the sending begins: what is sent later
 could reach the receiver behind a later message that somebody else has sent meanwhile."""
@@ -71,10 +73,15 @@ class _Claimed:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """When the line is due again, and whether others wait for the receiver, which works."""
+    """What follows from an answer.
+
+    `due` is when the line is due again; `others_wait` whether other lines wait for the receiver,
+    which works; `failing_since` since when it has been failing.
+    """
 
     due: int | None
     others_wait: bool
+    failing_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,66 +130,57 @@ class Deliverer:
         self._sender = sender
         self._secrets = secrets
         self._hosts = hosts or Hosts()
-        self._hosts_of_lines: dict[str, str] = {}
+        self._ends: dict[str, tuple[str, str]] = {}
         self.metrics = DeliveryMetrics()
 
     def register(self, *, concurrency: int = CONCURRENCY) -> None:
         """Have the job engine bring due lines here."""
 
         def due(connection: Connection, now: int, limit: int) -> list[str]:
-            # Whoever waits for a place at a full host must not fill the page for the others.
-            return webhook_lines.due(connection, now, limit, except_hosts=self._hosts.full)
+            # Whoever waits for a place must not fill the page for the others.
+            return webhook_lines.due(
+                connection,
+                now,
+                limit,
+                except_hosts=self._hosts.full,
+                except_webhooks=self._hosts.busy,
+            )
 
         self._jobs.register(JOB, self.run, due=due, concurrency=concurrency)
 
     async def run(self, line_id: str) -> int | None:
-        """Send the first message of a line if its host has room, and then those that waited.
+        """Send the first message of a line, if its host and receiver have room; else it waits.
 
         Returns:
             When to look at the line again, in Unix milliseconds; None if something else will.
         """
-        host = await self._host_of(line_id)
-        if host is None or not self._hosts.enter(host, line_id):
+        ends = await self._ends_of(line_id)
+        if ends is None or not self._hosts.enter(*ends, line_id):
             return None
-        due: int | None = None
-        trouble: Exception | None = None
-        current: str | None = line_id
-        while current is not None:
-            step = _Step()
-            try:
-                step = await self._send_first(current)
-            except asyncio.CancelledError:
-                self._hosts.leave(host, works=None)
-                raise
-            except Exception as error:  # kept until the place is given back; the engine counts it
-                # The others of this host are found by the sweep.
-                trouble = error
-            if step.due is not None and step.due <= self._clock.now():
-                self._hosts.wait(host, current)
-            elif current == line_id:
-                due = step.due
-            current = self._hosts.leave(host, works=step.works)
-            if trouble is not None:
-                if current is not None:
-                    self._hosts.leave(host, works=None)
-                raise trouble
-        return due
+        step = _Step()
+        try:
+            step = await self._send_first(line_id)
+        finally:
+            for waiting in self._hosts.leave(*ends, works=step.works):
+                self._jobs.offer(JOB, waiting)
+        return step.due
 
-    async def _host_of(self, line_id: str) -> str | None:
-        host = self._hosts_of_lines.get(line_id)
-        if host is None:
-            host = await self._database.read(partial(webhook_lines.host_of, line_id=line_id))
-            if host is not None:
-                if len(self._hosts_of_lines) >= _REMEMBERED_LINES:
-                    self._hosts_of_lines.clear()
-                self._hosts_of_lines[line_id] = host
-        return host
+    async def _ends_of(self, line_id: str) -> tuple[str, str] | None:
+        """Find the host and the receiver of a line; a receiver may have moved since."""
+        ends = self._ends.get(line_id)
+        if ends is None:
+            ends = await self._database.read(partial(webhook_lines.ends_of, line_id=line_id))
+            if ends is not None:
+                if len(self._ends) >= _REMEMBERED_LINES:
+                    self._ends.clear()
+                self._ends[line_id] = ends
+        return ends
 
     async def _send_first(self, line_id: str) -> _Step:
         claimed = await self._database.write(partial(self._claim, line_id=line_id))
         if claimed is None:
             return _Step()
-        self._hosts_of_lines[line_id] = host_of(claimed.webhook.url)
+        self._ends[line_id] = host_of(claimed.webhook.url), claimed.webhook.id
         try:
             if (
                 self._clock.now()
@@ -218,7 +216,8 @@ class Deliverer:
         webhook = webhooks.load(connection, line.webhook_id)
         if webhook is None:
             raise LookupError(f"{line_id} belongs to {line.webhook_id}, which has no row")
-        if not webhook.enabled:
+        secrets = self._secrets_of(connection, webhook, now)
+        if not webhook.enabled or not secrets:  # without any it has just been deleted
             deliveries.give_up_line(connection, line_id, now=now)
         head = deliveries.head(connection, line_id)
         if head is None:
@@ -229,7 +228,7 @@ class Deliverer:
             id=head.id,
             url=webhook.url,
             body=body_of(head.event_type, head.at, head.data),
-            secrets=self._secrets_of(connection, webhook, now),
+            secrets=secrets,
         )
         return _Claimed(line, webhook, head, message)
 
@@ -242,35 +241,48 @@ class Deliverer:
     def _apply(self, connection: Connection, claimed: _Claimed, answer: Answer) -> _Applied:
         now = self._clock.now()
         line, head, webhook = claimed.line, claimed.head, claimed.webhook
-        others_wait = False
         webhook_lines.hold(connection, line)
         deliveries.note_try(connection, head, as_try(answer))
         if answer.delivered:
             deliveries.end(connection, head.id, DeliveryStatus.DELIVERED, now=now)
             if webhook.failing_since is not None:
                 webhooks.note_recovery(connection, webhook.id)
-            others_wait = webhook_lines.any_to_hurry(
-                connection, webhook.id, now=now, unless_since=now - _HURRY_AGAIN
+            due = deliveries.next_due(connection, line.id)
+            if due is not None and not webhook_lines.is_spared(connection, line.id, now=now):
+                due = min(due, now)
+            webhook_lines.set_next(connection, line.id, due)
+            return _Applied(due, webhook_lines.any_to_hurry(connection, webhook.id, now=now))
+        failing_since: int | None = None
+        present = webhooks.load(connection, webhook.id)
+        if present is not None and present.url == webhook.url:
+            failing_since = webhooks.note_failure(
+                connection, webhook.id, now=now, apart=FAILURES_APART
             )
-        else:
-            self._postpone(connection, head, answer, now)
-            webhooks.note_failure(connection, webhook.id, now=now)
+            if deliveries.is_as_claimed(connection, head):
+                self._postpone(connection, claimed, answer, now)
+        # Else it is the failure of another URL, or of before it was begun anew: nobody's now.
         due = deliveries.next_due(connection, line.id)
         webhook_lines.set_next(connection, line.id, due)
-        return _Applied(due, others_wait)
+        return _Applied(due, others_wait=False, failing_since=failing_since)
 
-    def _postpone(self, connection: Connection, head: Head, answer: Answer, now: int) -> None:
-        if answer.at < head.due_at and not answer.gone:
-            # It was tried early, on the chance that the receiver is back: the schedule stands.
-            return
-        tries = head.tries + 1
-        pause = None if answer.gone else pause_after(tries)
-        if pause is None:
-            deliveries.end(connection, head.id, DeliveryStatus.DEAD, now=now)
-            return
-        asked = min(answer.retry_after or 0.0, LONGEST_RETRY_AFTER)
-        pause = max(self._ids.jitter(pause), asked)
-        deliveries.postpone(connection, head.id, tries=tries, due_at=now + int(pause * 1000))
+    def _postpone(
+        self, connection: Connection, claimed: _Claimed, answer: Answer, now: int
+    ) -> None:
+        head, tries = claimed.head, claimed.head.tries
+        due_at = head.due_at
+        if answer.gone or answer.at >= due_at:
+            tries += 1
+            pause = None if answer.gone else pause_after(tries)
+            if pause is None:
+                deliveries.end(connection, head.id, DeliveryStatus.DEAD, now=now)
+                return
+            due_at = now + int(self._ids.jitter(pause) * 1000)
+        # Else it was tried early, on the chance that the receiver is back: the schedule stands.
+        if answer.retry_after:
+            asked = now + int(min(answer.retry_after, LONGEST_RETRY_AFTER) * 1000)
+            due_at = max(due_at, asked)
+            webhook_lines.spare(connection, claimed.line.id, until=asked)
+        deliveries.postpone(connection, head.id, tries=tries, due_at=due_at)
 
     async def _conclude(self, claimed: _Claimed, answer: Answer, applied: _Applied) -> None:
         """Do what follows from an answer beyond its own line."""
@@ -280,10 +292,10 @@ class Deliverer:
             if applied.others_wait:
                 await self.hurry(webhook.id, spare_recent=True)
             return
-        failing_since = webhook.failing_since
+        since = applied.failing_since
         if answer.gone:
             await self._switch_off(claimed, OffReason.GONE)
-        elif failing_since is not None and self._clock.now() - failing_since >= SWITCHED_OFF_AFTER:
+        elif since is not None and self._clock.now() - since >= SWITCHED_OFF_AFTER:
             await self._switch_off(claimed, OffReason.FAILING)
 
     def _count(self, claimed: _Claimed, answer: Answer) -> None:
@@ -313,15 +325,19 @@ class Deliverer:
 
         Args:
             webhook_id: The receiver, which works again or is off.
-            spare_recent: Leave the lines alone that were hurried in vain just now: a message that
-                a working receiver refuses would be tried again with every success.
+            spare_recent: Leave the lines alone that were hurried in vain just now, or whose
+                receiver asked for a pause: a message that a working receiver refuses would be
+                tried again with every success.
         """
 
         def page(connection: Connection) -> int:
             now = self._clock.now()
-            unless_since = now - _HURRY_AGAIN if spare_recent else None
             ids = webhook_lines.hurry(
-                connection, webhook_id, now=now, unless_since=unless_since, limit=_HURRY_PAGE
+                connection,
+                webhook_id,
+                now=now,
+                then_spared_until=now + _HURRY_AGAIN if spare_recent else None,
+                limit=_HURRY_PAGE,
             )
             for line_id in ids:
                 self._jobs.nudge(connection, JOB, line_id)
@@ -336,7 +352,7 @@ class Deliverer:
         def write(connection: Connection) -> bool:
             instance = instances.lock(connection, instance_id)
             if instance is None or not webhooks.switch_off(
-                connection, webhook.id, reason, now=self._clock.now()
+                connection, webhook.id, reason, url=webhook.url, now=self._clock.now()
             ):
                 return False
             self._recorder.append(
@@ -358,11 +374,15 @@ class Deliverer:
 
     async def _renew(self, line: Line) -> None:
         """Keep the lease while a receiver takes long."""
-        held = True
+        held, pause = True, _RENEW_AFTER
         while held:
-            await self._clock.sleep(_RENEW_AFTER)
+            await self._clock.sleep(pause)
             until = self._clock.now() + int(LEASE_SECONDS * 1000)
-            held = await self._database.write(partial(webhook_lines.extend, line=line, until=until))
+            extend = partial(webhook_lines.extend, line=line, until=until)
+            try:
+                held, pause = await self._database.write(extend), _RENEW_AFTER
+            except StoreError:
+                pause = _RENEW_AGAIN_AFTER  # one hiccup must not cost the lease
 
     async def _release(self, line: Line, pause: float) -> int:
         at = self._clock.now() + int(pause * 1000)

@@ -135,6 +135,14 @@ def next_due(connection: Connection, line_id: str) -> int | None:
     ).scalar_one_or_none()
 
 
+def is_as_claimed(connection: Connection, head: Head) -> bool:
+    """Whether nobody has begun a message anew, or ended it, since it was claimed."""
+    row = connection.execute(
+        select(table.c.status, table.c.tries, table.c.due_at).where(table.c.id == head.id)
+    ).first()
+    return row is not None and tuple(row) == (_PENDING, head.tries, head.due_at)
+
+
 def note_try(connection: Connection, head: Head, made: Try) -> None:
     """Write down a try."""
     number = head.attempts + 1

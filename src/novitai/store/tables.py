@@ -269,6 +269,7 @@ webhooks: Final = Table(
     Column("previous_secret_sealed", LargeBinary),
     Column("previous_secret_until", BigInteger),
     Column("failing_since", BigInteger),
+    Column("failed_at", BigInteger),
     Column("off_at", BigInteger),
     Column("off_reason", String(20)),
     Column("deleted_at", BigInteger),
@@ -292,7 +293,7 @@ webhook_lines: Final = Table(
     Column("token", BigInteger, nullable=False, server_default=text("0")),
     Column("next_try_at", BigInteger),
     Column("lease_until", BigInteger),
-    Column("hurried_at", BigInteger),
+    Column("spared_until", BigInteger),
 )
 """The order of one instance's messages to one receiver; `next_try_at` is null while none waits."""
 Index(

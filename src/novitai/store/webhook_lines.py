@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import Connection, Executable, bindparam, func, or_, select, update
+from sqlalchemy.sql import ColumnElement
 
 from novitai.store import upsert
 from novitai.store.operations import Fenced
@@ -133,15 +134,21 @@ def release_all(connection: Connection) -> int:
     ).rowcount
 
 
-def host_of(connection: Connection, line_id: str) -> str | None:
-    """Find the host that a line leads to; None if there is no such line."""
-    return connection.execute(
-        select(table.c.host).where(table.c.id == line_id)
-    ).scalar_one_or_none()
+def ends_of(connection: Connection, line_id: str) -> tuple[str, str] | None:
+    """Find the host and the webhook that a line leads to; None if there is no such line."""
+    row = connection.execute(
+        select(table.c.host, table.c.webhook_id).where(table.c.id == line_id)
+    ).first()
+    return None if row is None else (row[0], row[1])
 
 
 def due(
-    connection: Connection, now: int, limit: int, *, except_hosts: Collection[str] = ()
+    connection: Connection,
+    now: int,
+    limit: int,
+    *,
+    except_hosts: Collection[str] = (),
+    except_webhooks: Collection[str] = (),
 ) -> list[str]:
     """List the lines that are due and held by nobody, the longest due first."""
     query = (
@@ -155,25 +162,41 @@ def due(
     )
     if except_hosts:
         query = query.where(table.c.host.not_in(sorted(except_hosts)[:_MOST_EXCEPTIONS]))
+    if except_webhooks:
+        query = query.where(table.c.webhook_id.not_in(sorted(except_webhooks)[:_MOST_EXCEPTIONS]))
     return list(connection.execute(query).scalars())
 
 
-def any_to_hurry(connection: Connection, webhook_id: str, *, now: int, unless_since: int) -> bool:
-    """Tell whether a line of a receiver waits that was not hurried at or after `unless_since`."""
+def spare(connection: Connection, line_id: str, *, until: int) -> None:
+    """Leave a locked line to its schedule until a time, whatever its receiver takes meanwhile."""
+    connection.execute(update(table).where(table.c.id == line_id).values(spared_until=until))
+
+
+def is_spared(connection: Connection, line_id: str, *, now: int) -> bool:
+    """Whether a line is to be left to its schedule."""
+    until: int | None = connection.execute(
+        select(table.c.spared_until).where(table.c.id == line_id)
+    ).scalar_one()
+    return until is not None and until > now
+
+
+def any_to_hurry(connection: Connection, webhook_id: str, *, now: int) -> bool:
+    """Tell whether a line of a receiver waits that is not spared."""
     waiting = (
         select(table.c.id)
-        .where(
-            table.c.webhook_id == webhook_id,
-            table.c.next_try_at > now,
-            or_(table.c.hurried_at.is_(None), table.c.hurried_at < unless_since),
-        )
+        .where(table.c.webhook_id == webhook_id, table.c.next_try_at > now, _not_spared(now))
         .limit(1)
     )
     return connection.execute(waiting).first() is not None
 
 
 def hurry(
-    connection: Connection, webhook_id: str, *, now: int, unless_since: int | None, limit: int
+    connection: Connection,
+    webhook_id: str,
+    *,
+    now: int,
+    then_spared_until: int | None,
+    limit: int,
 ) -> list[str]:
     """Make waiting lines of a receiver due now, and return them.
 
@@ -181,7 +204,8 @@ def hurry(
         connection: A write transaction that holds no other line.
         webhook_id: Whose lines.
         now: Unix milliseconds.
-        unless_since: Leave those alone that were hurried at or after this time; None hurries all.
+        then_spared_until: Leave those alone that are spared, and spare the others from then on, so
+            that one which is refused is not tried with every success; None hurries all.
         limit: At most so many.
     """
     query = (
@@ -191,16 +215,20 @@ def hurry(
         .limit(limit)
         .with_for_update()
     )
-    if unless_since is not None:
-        query = query.where(or_(table.c.hurried_at.is_(None), table.c.hurried_at < unless_since))
+    if then_spared_until is not None:
+        query = query.where(_not_spared(now))
     ids = list(connection.execute(query).scalars())
     for start in range(0, len(ids), 500):
         connection.execute(
             update(table)
             .where(table.c.id.in_(ids[start : start + 500]))
-            .values(next_try_at=now, hurried_at=now)
+            .values(next_try_at=now, spared_until=then_spared_until)
         )
     return ids
+
+
+def _not_spared(now: int) -> ColumnElement[bool]:
+    return or_(table.c.spared_until.is_(None), table.c.spared_until <= now)
 
 
 def move(connection: Connection, webhook_id: str, host: str) -> None:

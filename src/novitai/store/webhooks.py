@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
-from sqlalchemy import Connection, bindparam, select, tuple_, union_all, update
+from sqlalchemy import Connection, bindparam, case, or_, select, true, tuple_, union_all, update
 
 from novitai.domain.event import EventType
 from novitai.domain.webhook import OffReason, Webhook
@@ -143,12 +143,23 @@ def switch_on(connection: Connection, webhook_id: str, *, now: int) -> bool:
     )
 
 
-def switch_off(connection: Connection, webhook_id: str, reason: OffReason, *, now: int) -> bool:
-    """Switch a receiver off; tell whether it was on."""
+def switch_off(
+    connection: Connection,
+    webhook_id: str,
+    reason: OffReason,
+    *,
+    now: int,
+    url: str | None = None,
+) -> bool:
+    """Switch a receiver off; tell whether it was on.
+
+    With `url`, it is for what that URL did, and is not done if the receiver has another by now.
+    """
+    its_own = table.c.url == url if url is not None else true()
     return bool(
         connection.execute(
             update(table)
-            .where(table.c.id == webhook_id, table.c.enabled)
+            .where(table.c.id == webhook_id, table.c.enabled, its_own)
             .values(enabled=False, off_at=now, off_reason=reason.value, updated_at=now)
         ).rowcount
     )
@@ -186,13 +197,26 @@ def delete(connection: Connection, webhook_id: str, *, now: int) -> None:
     )
 
 
-def note_failure(connection: Connection, webhook_id: str, *, now: int) -> None:
-    """Note since when a receiver has been failing, unless that is noted."""
-    connection.execute(
+def note_failure(connection: Connection, webhook_id: str, *, now: int, apart: int) -> int:
+    """Note that a receiver has failed.
+
+    Args:
+        connection: A write transaction.
+        webhook_id: The receiver.
+        now: Unix milliseconds.
+        apart: Milliseconds; failures further apart than that do not belong together.
+
+    Returns:
+        Since when it has been failing.
+    """
+    began_anew = or_(table.c.failing_since.is_(None), table.c.failed_at < now - apart)
+    since: int = connection.execute(
         update(table)
-        .where(table.c.id == webhook_id, table.c.failing_since.is_(None))
-        .values(failing_since=now)
-    )
+        .where(table.c.id == webhook_id)
+        .values(failing_since=case((began_anew, now), else_=table.c.failing_since), failed_at=now)
+        .returning(table.c.failing_since)
+    ).scalar_one()
+    return since
 
 
 def note_recovery(connection: Connection, webhook_id: str) -> None:

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("previous_secret_sealed", sa.LargeBinary()),
         sa.Column("previous_secret_until", sa.BigInteger()),
         sa.Column("failing_since", sa.BigInteger()),
+        sa.Column("failed_at", sa.BigInteger()),
         sa.Column("off_at", sa.BigInteger()),
         sa.Column("off_reason", sa.String(20)),
         sa.Column("deleted_at", sa.BigInteger()),
@@ -51,7 +52,7 @@ def upgrade() -> None:
         sa.Column("token", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("next_try_at", sa.BigInteger()),
         sa.Column("lease_until", sa.BigInteger()),
-        sa.Column("hurried_at", sa.BigInteger()),
+        sa.Column("spared_until", sa.BigInteger()),
         sa.ForeignKeyConstraint(
             ["instance_id"], ["instances.id"], name="fk_webhook_lines_instance_id"
         ),
