@@ -199,6 +199,49 @@ async def test_a_new_url_gets_what_waits_at_once(rig: Rig) -> None:
     assert rig.receivers.types(SECOND) == ["created"]
 
 
+async def test_a_new_url_is_not_blamed_for_the_old_one(rig: Rig) -> None:
+    """Five days of failing are those of one URL; the same URL again is no new one."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
+    await rig.instance(None)
+    await rig.work()
+    began = rig.clock.now()
+    await rig.clock.advance(6)
+    same = await rig.webhooks.change(made.webhook.id, WebhookChange(url=FIRST))
+    assert same.failing_since == began
+    other = await rig.webhooks.change(made.webhook.id, WebhookChange(description="moved"))
+    assert other.failing_since == began
+    moved = await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+    assert moved.failing_since is None
+    await rig.work()
+    assert (await rig.webhooks.get(made.webhook.id)).failing_since == rig.clock.now()
+
+
+async def test_what_the_old_url_answers_does_not_switch_the_new_one_off(rig: Rig) -> None:
+    """A try that was under way when the webhook moved says nothing of where it is now."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+
+    async def move_meanwhile() -> int:
+        await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+        return 410
+
+    rig.receivers.reactions[FIRST] = move_meanwhile
+    instance_id = await rig.instance(None)
+    await rig.work()
+    assert (await rig.webhooks.get(made.webhook.id)).enabled
+    await rig.happen(instance_id, EventType.STARTING)
+    await rig.work()
+    assert rig.receivers.types(SECOND)[-1:] == ["starting"]
+    assert "webhook.switched_off" not in await rig.log(instance_id)
+
+
+async def test_a_webhook_can_be_moved_and_switched_off_at_once(rig: Rig) -> None:
+    """Both wishes of one request hold."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    changed = await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND, enabled=False))
+    assert (changed.url, changed.off_reason) == (SECOND, "requested")
+
+
 async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
     """It says what came of it, is signed, is no event, and works while the webhook is off."""
     made = await rig.webhooks.create(WebhookRequest(FIRST, enabled=False))

@@ -121,10 +121,11 @@ def change(
     event_types: Sequence[EventType] | None = None,
     description: str | None = None,
 ) -> None:
-    """Set what is given; the rest stays."""
+    """Set what is given; the rest stays. Another URL has not failed yet."""
     values: dict[str, object] = {"updated_at": now}
     if url is not None:
         values["url"] = url
+        values["failing_since"] = case((table.c.url == url, table.c.failing_since))
     if event_types is not None:
         values["event_types"] = _types(event_types)
     if description is not None:
