@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+from sqlalchemy import Connection
 from standardwebhooks import WebhookVerificationError
 
 from novitai.clock import ManualClock
 from novitai.domain.event import EventType
-from novitai.domain.webhook import DeliveryStatus
+from novitai.domain.webhook import DeliveryStatus, OffReason
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
-from novitai.errors import Conflict, NotFound, ValidationFailed
+from novitai.errors import Conflict, NotFound, RequestTimeout, ValidationFailed
+from novitai.lifecycle import webhooks as lifecycle_webhooks
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.store import deliveries, webhooks
 from novitai.store.database import Database
@@ -121,6 +127,108 @@ async def test_a_replay_sends_everything_since_a_time_in_order(rig: Rig) -> None
     await rig.work()
     assert rig.receivers.types()[1:] == ["created", "starting", "running", "stopping"]
     assert [one.id for one in rig.receivers.received[1:4]] == ids
+
+
+async def never_told(rig: Rig, count: int) -> tuple[str, list[str]]:
+    """Make instances with two events each, and then a webhook; return their ids."""
+    ids = [await rig.instance(None) for _ in range(count)]
+    for instance_id in ids:
+        await rig.happen(instance_id, EventType.STARTING)
+    return (await rig.webhooks.create(WebhookRequest(FIRST))).webhook.id, sorted(ids)
+
+
+async def test_a_replay_that_has_begun_is_finished(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deadline that passes before anything was done is told; after that it does not count."""
+    monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
+    webhook_id, ids = await never_told(rig, 3)
+    now = rig.clock.now()
+    with pytest.raises(RequestTimeout):
+        await rig.webhooks.replay(webhook_id, 0, reply=count, deadline=now - 1)
+    assert not [await rig.deliveries(one) for one in ids if await rig.deliveries(one)]
+    put = rig.outbox.put
+
+    def slow(*given: Any) -> None:
+        if ids[0] not in given:
+            rig.clock._now_ms = now + 60_000
+        put(*given)
+
+    monkeypatch.setattr(rig.outbox, "put", slow)
+    made = await rig.webhooks.replay(webhook_id, 0, reply=count, deadline=now + 30_000)
+    assert made.body == b"6"
+    await rig.work()
+    assert len(rig.receivers.received) == 6
+
+
+async def test_a_replay_keeps_the_order_while_things_happen(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never told comes before what happens meanwhile: an instance is told as a whole."""
+    monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
+    webhook_id, ids = await never_told(rig, 2)
+    write, busy = rig.database.write, False
+
+    async def meanwhile(fn: Callable[[Connection], Any], *, deadline: int | None = None) -> Any:
+        nonlocal busy
+        done = await write(fn, deadline=deadline)
+        if not busy:
+            busy = True
+            for instance_id in ids:
+                await rig.happen(instance_id, EventType.RUNNING)
+            await rig.work()
+            busy = False
+        return done
+
+    monkeypatch.setattr(rig.database, "write", meanwhile)
+    await rig.webhooks.replay(webhook_id, 0, reply=count)
+    await rig.work()
+    told: dict[str, list[str]] = {}
+    for message in rig.receivers.received:
+        told.setdefault(message.json["data"]["id"], []).append(message.json["type"])
+    first = [one.removeprefix("instance.") for one in told[ids[0]]]
+    assert first[:3] == ["created", "starting", "running"]
+    # The second was told its live event first: that is told again in its place.
+    second = [one.removeprefix("instance.") for one in told[ids[1]]]
+    assert second[second.index("created") :][:3] == ["created", "starting", "running"]
+
+
+async def test_a_replay_ends_where_its_webhook_is_switched_off(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was told by then was told: the answer says how much."""
+    monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
+    webhook_id, ids = await never_told(rig, 3)
+    put = rig.outbox.put
+
+    def last(connection: Connection, *given: Any) -> None:
+        put(connection, *given)
+        webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=rig.clock.now())
+
+    monkeypatch.setattr(rig.outbox, "put", last)
+    assert (await rig.webhooks.replay(webhook_id, 0, reply=count)).body == b"2"
+    assert [len(await rig.deliveries(one)) for one in ids] == [2, 0, 0]
+
+
+async def test_a_test_message_of_a_webhook_that_is_being_deleted_is_signed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Webhook and secret are those of one moment."""
+    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    loop = asyncio.get_running_loop()
+    load = webhooks.load_sealed
+
+    def after_the_deletion(connection: Connection, webhook_id: str) -> webhooks.Sealed:
+        deleting = rig.webhooks.delete(webhook_id, reply=plain)
+        asyncio.run_coroutine_threadsafe(deleting, loop).result(10)
+        return load(connection, webhook_id)
+
+    monkeypatch.setattr(webhooks, "load_sealed", after_the_deletion)
+    await rig.webhooks._send_test(made.webhook.id)
+    (message,) = rig.receivers.received
+    verify(message, made.secret)
+    with pytest.raises(NotFound):
+        await rig.webhooks._send_test(made.webhook.id)
 
 
 async def test_a_replay_is_done_once_for_one_key(rig: Rig) -> None:

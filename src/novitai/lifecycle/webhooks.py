@@ -21,6 +21,7 @@ from novitai.domain.webhook import (
     host_of,
 )
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
+from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, prepare_once, reveal_once
 from novitai.lifecycle.deliveries import standing, switched_off
@@ -30,15 +31,15 @@ from novitai.lifecycle.messages import SECRET_PURPOSE, as_try, open_secrets
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhook_secret import fresh_secret
-from novitai.store import deliveries, webhook_lines, webhooks
+from novitai.store import events, instances, webhook_lines, webhooks
 from novitai.store.database import Database
-from novitai.store.deliveries import Told
 from novitai.store.vault import Vault
 from novitai.webhooks.sending import Message, Sender
 
 TEST_TYPE: Final = "webhook.test"
 """The type of a test message, which is no event and no part of any order."""
-_REPLAY_PAGE: Final = 200
+_REPLAY_INSTANCES: Final = 20
+"""So many are told again in one transaction, which keeps them locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,14 @@ class WebhookPage:
 
     webhooks: Sequence[Webhook]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """How many messages a page of a replay made; `last` is its last instance if more may follow."""
+
+    messages: int
+    last: str | None
 
 
 class Webhooks:
@@ -258,7 +267,8 @@ class Webhooks:
             sealed = webhooks.load_sealed(connection, webhook_id)
             return webhook, open_secrets(self._vault, sealed, self._clock.now())
 
-        webhook, secrets = await self._database.read(load)
+        # Of one moment: a webhook that is deleted in between has no secret any more.
+        webhook, secrets = await self._database.read(load, snapshot=True)
         body = {
             "type": TEST_TYPE,
             "timestamp": iso(self._clock.now()),
@@ -280,7 +290,8 @@ class Webhooks:
         """Tell a webhook again everything since a time that it wants to be told, in order.
 
         What it was never told, because it was off or not there yet, is told too. A message that
-        was sent before keeps its id. `reply` is given the number of messages.
+        was sent before keeps its id. `reply` is given the number of messages. Once some are
+        written the rest follows, however long it takes.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
@@ -288,38 +299,43 @@ class Webhooks:
         """
 
         async def tell_again() -> Callable[[Connection], int]:
-            webhook = await self.get(webhook_id)
-            if not webhook.enabled:
-                raise switched_off(webhook)
-            told = await self._told(webhook, since)
-            for start in range(0, len(told), _REPLAY_PAGE):
-                page = sorted(told[start : start + _REPLAY_PAGE], key=lambda one: one.instance_id)
-                await self._database.write(
-                    partial(self._tell_again, webhook=webhook, page=page), deadline=deadline
-                )
-            return lambda _connection: len(told)
+            told = await self._tell_page(webhook_id, since, "", deadline)
+            count = told.messages
+            while told.last is not None:
+                # What was committed is done: nothing after it may say that nothing was.
+                try:
+                    told = await self._tell_page(webhook_id, since, told.last, None)
+                except (NotFound, Conflict):
+                    break  # switched off or deleted meanwhile: whatever waits is given up
+                count += told.messages
+            return lambda _connection: count
 
         return await prepare_once(
             self._database, self._idempotency, tell_again, reply, idempotency, None
         )
 
-    async def _told(self, webhook: Webhook, since: int) -> Sequence[Told]:
-        found: list[Told] = []
-        types = webhook.event_types or TOLD
-        while True:
-            page = await self._database.read(
-                partial(
-                    deliveries.told_since,
-                    since=since,
-                    types=types,
-                    after=found[-1].sequence if found else 0,
-                    limit=MAX_PAGE,
-                )
-            )
-            found.extend(page)
-            if len(page) < MAX_PAGE:
-                return found
+    async def _tell_page(
+        self, webhook_id: str, since: int, after: str, deadline: int | None
+    ) -> _Told:
+        """Tell again what happened to some instances, to each of them in one transaction.
 
-    def _tell_again(self, connection: Connection, webhook: Webhook, page: Sequence[Told]) -> None:
-        for one in page:
-            self._outbox.put(connection, webhook, one.instance_id, one.event_id)
+        The instances are locked: nothing can happen to them between what is told again.
+        """
+
+        def tell(connection: Connection) -> _Told:
+            webhook = standing(connection, webhook_id)
+            if not webhook.enabled:
+                raise switched_off(webhook)
+            types = webhook.event_types or TOLD
+            ids = events.instances_since(
+                connection, since=since, types=types, after=after, limit=_REPLAY_INSTANCES
+            )
+            instances.lock_many(connection, ids)
+            count = 0
+            for instance_id in ids:
+                for event_id in events.ids_since(connection, instance_id, since=since, types=types):
+                    self._outbox.put(connection, webhook, instance_id, event_id)
+                    count += 1
+            return _Told(count, ids[-1] if len(ids) == _REPLAY_INSTANCES else None)
+
+        return await self._database.write(tell, deadline=deadline)

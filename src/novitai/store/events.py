@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 from sqlalchemy import Connection, select, text
@@ -11,6 +11,7 @@ from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.event import Event, EventType
 from novitai.store.tables import events as table
+from novitai.store.tables import instances
 
 
 def append(
@@ -57,11 +58,36 @@ def since(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[
     return _list(connection, after, limit)
 
 
+def instances_since(
+    connection: Connection, *, since: int, types: Sequence[EventType], after: str, limit: int
+) -> list[str]:
+    """List the instances with an event of these types since a time, by id, behind an id."""
+    has_one = (
+        select(table.c.sequence)
+        .where(table.c.instance_id == instances.c.id, *_of_types(since, types))
+        .exists()
+    )
+    query = select(instances.c.id).where(instances.c.id > after, has_one)
+    return list(connection.execute(query.order_by(instances.c.id).limit(limit)).scalars())
+
+
+def ids_since(
+    connection: Connection, instance_id: str, *, since: int, types: Sequence[EventType]
+) -> list[str]:
+    """List the ids of an instance's events of these types since a time, oldest first."""
+    query = select(table.c.id).where(table.c.instance_id == instance_id, *_of_types(since, types))
+    return list(connection.execute(query.order_by(table.c.sequence)).scalars())
+
+
 def sequence_of(connection: Connection, event_id: str) -> int | None:
     """Find the sequence number of an event; None if there is no such event."""
     return connection.execute(
         select(table.c.sequence).where(table.c.id == event_id)
     ).scalar_one_or_none()
+
+
+def _of_types(since: int, types: Sequence[EventType]) -> tuple[ColumnElement[bool], ...]:
+    return table.c.at >= since, table.c.type.in_([one.value for one in types])
 
 
 def _list(
