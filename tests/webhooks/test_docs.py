@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from novitai.domain.webhook import PAUSES, TOLD
+from novitai.domain.webhook import FAILURES_APART, PAUSES, TOLD
 from novitai.ids import Ids
 from novitai.lifecycle.delivery_metrics import Outcome
 from novitai.lifecycle.webhook_secret import fresh_secret
+from novitai.webhooks.sending import DEADLINE
 from novitai.webhooks.signing import headers
 from tests.conftest import unavailable
 
@@ -26,14 +28,16 @@ SECRET = fresh_secret(Ids())
 BODY = '{"type":"instance.running","data":{"name":"Zürich ✓"}}'.encode()
 
 PYTHON_MAIN = """
-import json, sys
-headers, body = json.load(sys.stdin)
-print(json.dumps(receive(headers, body.encode())))
+import base64, json, sys
+cases = json.load(sys.stdin)
+print(json.dumps([receive(headers, base64.b64decode(body)) for headers, body in cases]))
 """
 NODE_MAIN = """
-const [headers, body] = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-console.log(JSON.stringify(receive(headers, Buffer.from(body))));
+const cases = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
+const judge = ([headers, body]) => receive(headers, Buffer.from(body, "base64"));
+console.log(JSON.stringify(cases.map(judge)));
 """
+Case = tuple[Mapping[str, str], bytes]
 
 
 def example(language: str) -> str:
@@ -45,8 +49,8 @@ def example(language: str) -> str:
     return match[1]
 
 
-def receive(language: str, given: Mapping[str, str], body: bytes) -> object:
-    """Have the example judge a message in a process of its own."""
+def receive(language: str, *cases: Case) -> list[object]:
+    """Have the example judge messages in a process of its own."""
     if language == "python":
         command = [sys.executable, "-c", example(language) + PYTHON_MAIN]
     else:
@@ -56,7 +60,7 @@ def receive(language: str, given: Mapping[str, str], body: bytes) -> object:
         command = [node, "-e", example(language) + NODE_MAIN]
     done = subprocess.run(
         command,
-        input=json.dumps([given, body.decode()]),
+        input=json.dumps([[given, base64.b64encode(body).decode()] for given, body in cases]),
         env={"WEBHOOK_SECRET": SECRET},
         capture_output=True,
         text=True,
@@ -64,7 +68,9 @@ def receive(language: str, given: Mapping[str, str], body: bytes) -> object:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    answers = json.loads(done.stdout)
+    assert isinstance(answers, list)
+    return answers
 
 
 @pytest.mark.parametrize("language", ["python", "node"])
@@ -72,19 +78,41 @@ def test_a_reader_can_verify(language: str) -> None:
     """What is signed by us is accepted; a changed byte, an old time, another secret are not."""
     now = int(time.time() * 1000)
     good = headers("msg_1", BODY, now, [SECRET])
-    assert receive(language, good, BODY) == json.loads(BODY)
     rotating = headers("msg_1", BODY, now, [fresh_secret(Ids()), SECRET])
-    assert receive(language, rotating, BODY) == json.loads(BODY)
-    refused: tuple[tuple[Mapping[str, str], bytes], ...] = (
+    assert receive(language, (good, BODY), (rotating, BODY)) == [json.loads(BODY)] * 2
+    refused: tuple[Case, ...] = (
         (good, BODY.replace(b"running", b"stopped")),
         (headers("msg_1", BODY, now - 301_000, [SECRET]), BODY),
         (headers("msg_1", BODY, now, [fresh_secret(Ids())]), BODY),
         ({**good, "webhook-id": "msg_2"}, BODY),
-        ({**good, "webhook-timestamp": "soon"}, BODY),
         ({}, BODY),
     )
-    for given, body in refused:
-        assert receive(language, given, body) is None
+    assert receive(language, *refused) == [None] * len(refused)
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+def test_a_reader_refuses_what_a_stranger_makes_up(language: str) -> None:
+    """Whatever the headers and the bytes are, the example refuses them and does not break."""
+    good = headers("msg_1", BODY, int(time.time() * 1000), [SECRET])
+    signatures = (
+        "x",
+        "v1",
+        "v1,",
+        "v1,a",
+        "v1,a,b",
+        "v1,\u00e9",
+        ",",
+        " ",
+        "v1,a v1,b",
+        "v1a,AAAA",
+    )
+    times = ("soon", "inf", "-inf", "nan", "1e400", "0x1", "9" * 400, " ", "-1")
+    refused: tuple[Case, ...] = (
+        *(({**good, "webhook-signature": signature}, BODY) for signature in signatures),
+        *(({**good, "webhook-timestamp": moment}, BODY) for moment in times),
+        *((good, body) for body in (b"", b"\xff\xfe", BODY + b"\xff", b"{", b"\x00")),
+    )
+    assert receive(language, *refused) == [None] * len(refused)
 
 
 def test_the_page_names_what_there_is() -> None:
@@ -95,4 +123,7 @@ def test_the_page_names_what_there_is() -> None:
     for outcome in Outcome:
         assert f"`{outcome.value}`" in page
     assert "5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h" in page
+    assert f"within {DEADLINE:g} seconds" in page
+    assert f"does not take the connection within {DEADLINE / 3:g} seconds" in page
+    assert f"Failures more than {FAILURES_APART / 3_600_000:g} hours apart" in page
     assert list(PAUSES) == [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
