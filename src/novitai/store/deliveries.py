@@ -45,15 +45,6 @@ class Head:
     due_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """An event that a webhook may be told again."""
-
-    sequence: int
-    event_id: str
-    instance_id: str
-
-
 def insert(
     connection: Connection,
     *,
@@ -207,23 +198,6 @@ def begin_anew(connection: Connection, delivery_id: str, *, now: int) -> None:
         .where(table.c.id == delivery_id)
         .values(status=_PENDING, tries=0, due_at=now, ended_at=None)
     )
-
-
-def told_since(
-    connection: Connection, *, since: int, types: Sequence[EventType], after: int, limit: int
-) -> list[Told]:
-    """List the events of these types since a time, behind a sequence number, oldest first."""
-    rows = connection.execute(
-        select(events.c.sequence, events.c.id, events.c.instance_id)
-        .where(
-            events.c.sequence > after,
-            events.c.at >= since,
-            events.c.type.in_([one.value for one in types]),
-        )
-        .order_by(events.c.sequence)
-        .limit(limit)
-    )
-    return [Told(*row) for row in rows]
 
 
 def load(connection: Connection, delivery_id: str) -> Delivery | None:
