@@ -49,10 +49,11 @@ from novitai.webhooks.sending import Answer, Message, Sender
 
 CONCURRENCY: Final = 128
 """Messages under way at the same time in one process; sending is waiting, mostly."""
-LEASE_SECONDS: Final = 8.0
-_RENEW_AFTER: Final = 2.5
-_RENEW_AGAIN_AFTER: Final = 1.0
-_SEND_BEFORE: Final = 3_000
+LEASE_SECONDS: Final = 3.0
+"""How long the messages of a line wait for a process that died with one of them in hand."""
+_RENEW_AFTER: Final = 1.0
+_RENEW_AGAIN_AFTER: Final = 0.3
+_SEND_BEFORE: Final = 1_000
 """Milliseconds of the lease that may have gone by when the sending begins: what is sent later
 could reach the receiver behind a later message that somebody else has sent meanwhile."""
 _HURRY_AGAIN: Final = 10_000
@@ -178,8 +179,8 @@ class Deliverer:
 
     async def _send_first(self, line_id: str) -> _Step:
         claimed = await self._database.write(partial(self._claim, line_id=line_id))
-        if claimed is None:
-            return _Step()
+        if not isinstance(claimed, _Claimed):
+            return _Step(claimed)
         self._ends[line_id] = host_of(claimed.webhook.url), claimed.webhook.id
         try:
             if (
@@ -207,12 +208,13 @@ class Deliverer:
         await self._conclude(claimed, answer, applied)
         return _Step(applied.due, answer.delivered)
 
-    def _claim(self, connection: Connection, line_id: str) -> _Claimed | None:
+    def _claim(self, connection: Connection, line_id: str) -> _Claimed | int | None:
+        """Take a line with its first message; else say when whoever has it may have lost it."""
         now = self._clock.now()
         until = now + int(LEASE_SECONDS * 1000)
         line = webhook_lines.claim(connection, line_id, now=now, until=until)
         if line is None:
-            return None
+            return webhook_lines.held_until(connection, line_id, now=now)
         webhook = webhooks.load(connection, line.webhook_id)
         if webhook is None:
             raise LookupError(f"{line_id} belongs to {line.webhook_id}, which has no row")

@@ -86,6 +86,15 @@ def claim(connection: Connection, line_id: str, *, now: int, until: int) -> Line
     return None if row is None else Line(line_id, row[0], row[1], row[2], until)
 
 
+def held_until(connection: Connection, line_id: str, *, now: int) -> int | None:
+    """Tell until when somebody holds a line that is due; None if nobody does."""
+    return connection.execute(
+        select(table.c.lease_until).where(
+            table.c.id == line_id, table.c.next_try_at <= now, table.c.lease_until > now
+        )
+    ).scalar_one_or_none()
+
+
 def hold(connection: Connection, line: Line) -> None:
     """Lock a line of ours, as the first statement of what depends on it.
 
