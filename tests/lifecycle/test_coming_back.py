@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.settings import FailedInstancePolicy
 from novitai.store import instances
-from tests.lifecycle.conftest import World
+from novitai.upstream.client import NovitaClient
+from novitai.upstream.errors import ServerError
+from novitai.upstream.models import UpstreamInstance
+from tests.lifecycle.conftest import REQUEST, World
 from tests.lifecycle.test_bad_days import calls, directly, heal
 from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
 
@@ -116,6 +122,67 @@ async def test_nothing_is_deleted_for_a_word_we_do_not_know(world: World, stoppe
     await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": None})
     await world.pass_time(600, step=5)
     assert (await upstream(world, stopped))["status"] == "exited"
+
+
+async def test_what_somebody_starts_after_it_failed_is_left_to_them(
+    world: World, stopped: str
+) -> None:
+    """It was stopped, and someone with the account's key starts it: told as drift, not stopped."""
+    await start_and_fail(world, stopped, "starting")
+    wanted = (await upstream(world, stopped))["id"]
+    await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": None})
+    await heal(world)
+
+    async def exited() -> bool:
+        return bool((await upstream(world, stopped))["status"] == "exited")
+
+    await world.until(exited, within=300)
+    await world.pass_time(60)
+    stops = await calls(world, "stop")
+    # Long enough to be listed on its way.
+    await world.emulator.call("PATCH", "settings", json={"delays": {"starting": [120, 120]}})
+    await directly(world, "start", {"instanceId": wanted})
+    await world.pass_time(400)
+    assert (await upstream(world, stopped))["status"] == "running"
+    assert await calls(world, "stop") == stops
+    assert "instance.drift" in await world.events(stopped)
+
+
+async def test_a_stop_under_way_is_not_ended_by_a_refusal(world: World, stopped: str) -> None:
+    """Taken once and refused when asked again: what ever ran is not deleted for that."""
+    await fault(world, kind="outcome", operation="start", result="neverBoots")
+    await ask(world, START, stopped)
+    await fault(world, kind="outcome", operation="stop", result="stuck")
+    await world.until_status(stopped, FAILED, within=900)
+    await world.pass_time(20)
+    before = await calls(world, "stop")
+    refusal = {"status": 400, "reason": "VALIDATOR_PARAM", "message": "instance is stopping"}
+    await fault(world, kind="call", path="/gpu/instance/stop", **refusal)
+    await world.pass_time(300)
+    assert await calls(world, "stop") > before
+    assert await calls(world, "delete") == 0
+
+
+async def test_look_ups_that_fail_do_not_keep_others_from_theirs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of four rows cannot be looked up; the fourth is gone, and that is found out."""
+    asked = [world.create(replace(REQUEST, name=f"box-{number}")) for number in range(4)]
+    ids = sorted(await asyncio.gather(*asked))
+    for one in ids:
+        await world.until_status(one, InstanceStatus.RUNNING, within=400)
+    wanted = [(await upstream(world, one))["id"] for one in ids]
+    look_up = NovitaClient.instance
+
+    async def failing(self: NovitaClient, upstream_id: str) -> UpstreamInstance:
+        if upstream_id in wanted[:3]:
+            raise ServerError("it breaks", http_status=500)
+        return await look_up(self, upstream_id)
+
+    monkeypatch.setattr(NovitaClient, "instance", failing)
+    for one in wanted:
+        await world.emulator.call("POST", f"instances/{one}/delete", json={})
+    await world.until_status(ids[3], InstanceStatus.TERMINATED, within=900)
 
 
 async def start_and_fail(world: World, instance_id: str, word: str) -> None:

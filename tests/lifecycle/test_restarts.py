@@ -108,3 +108,4 @@ async def test_never_taken(world: World, running: str, status: int) -> None:
     assert operation.outcome == "failed"
     assert (await world.view(running))["error"]["code"] == "UPSTREAM_UNAVAILABLE"
     assert (await upstream(world, running))["starts"] == 1
+    assert await calls(world, "restart") <= 3

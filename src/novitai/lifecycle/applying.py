@@ -28,6 +28,14 @@ from novitai.upstream.models import UpstreamInstance
 
 T = TypeVar("T")
 
+_BEFORE_A_RETURN: Final = frozenset(
+    {Observation.UNKNOWN, Observation.REMOVING, Observation.REMOVED}
+)
+"""What a failed instance was last seen as, if it is to be ended once more when it shows otherwise.
+
+What somebody else has started since we stopped it is told, and left to them.
+"""
+
 PAGE: Final = 200
 """Rows in one transaction."""
 
@@ -159,8 +167,7 @@ class Applier:
         """Derive the status anew, and tell what nobody asked us for."""
         ours = running is not None and not running.kind.gives_way
         drift = not ours and is_drift(before, row)
-        if not ours and read_word(before.observed.status) is not Observation.EXITED:
-            # What somebody else has started since we stopped it is told, and left to them.
+        if not ours and read_word(before.observed.status) in _BEFORE_A_RETURN:
             self._follower.reap(connection, after)
         announced = row.spot_reclaim_at not in {None, before.observed.spot_reclaim_at}
         moves = derive(after, running.kind if running else None) is not after.status

@@ -141,7 +141,8 @@ async def ask(
             raise
     if intent is not None:
         said = {"accepted": True, "unsure": False} if accepted else {}
-        return replace(intent, memory={**intent.memory, **said})
+        # It may have waited for its turn: patience counts from the call itself.
+        return replace(intent, memory={**intent.memory, "asked_at": clock.now(), **said})
     done = intend(claimed, clock.now())
     said = {"accepted": accepted or was_accepted(claimed.operation), "unsure": False}
     # What was not found was not acted upon: its absence from listings goes on counting.

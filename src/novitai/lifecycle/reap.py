@@ -19,6 +19,7 @@ from novitai.lifecycle.asking import (
     ask,
     asked_at,
     asks,
+    was_accepted,
     without_effect,
 )
 from novitai.lifecycle.reapplan import ReapPlan
@@ -61,7 +62,16 @@ class ReapVerb:
         try:
             asked = await ask(claimed, self._client.stop, self._clock)
         except upstream.Refused as error:
-            return Again(ReapPlan.DELETE, now, error=("STOP_REFUSED", str(error)))
+            refused = ("STOP_REFUSED", str(error))
+            if was_accepted(claimed.operation) and seen is not Observation.RUNNING:
+                # It was taken before and may be under way: its time is not over yet.
+                memory = {
+                    **claimed.operation.memory,
+                    "asked_at": self._clock.now(),
+                    "asks": asks(claimed.operation) + 1,
+                }
+                return Again(ReapPlan.STOP, now + LOOK_ANYWAY, memory=memory, error=refused)
+            return Again(ReapPlan.DELETE, now, error=refused)
         return asked.then(ReapPlan.STOP, self._clock.now() + LOOK_ANYWAY)
 
     async def _delete(self, claimed: Claimed) -> Step:

@@ -92,7 +92,8 @@ class StartVerb:
             if not without_effect(claimed, now):
                 return self._wait(claimed)  # the `running` that is listed may still be of before
             if is_unsure(operation):
-                return await self._ask(claimed)
+                again = asks(operation) < MAX_ASKS
+                return await self._ask(claimed) if again else self._not_taken(claimed)
         look = await self._rising.look(claimed, give_up_at=self._give_up_at(claimed))
         if isinstance(look, TooLate):
             return self._failing.end(claimed.instance, look.code, look.message)

@@ -362,4 +362,5 @@ class Runner:
 def _said(instance: Instance) -> tuple[object, ...]:
     """Tell what upstream said of an instance, as far as results rest on it."""
     seen = instance.observed
-    return seen.status, seen.error, seen.gone, seen.port_mappings
+    listed = not seen.missing_count
+    return seen.status, seen.error, seen.gone, listed, seen.port_mappings

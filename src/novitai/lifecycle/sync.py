@@ -236,9 +236,10 @@ class Sync:
         worth = [one for one in missing if one.worth_a_look(began_at, self._absent_after)]
         # Each pass goes on where the last one ended, so that none keeps the others from their turn.
         start = self._look_up_next % len(worth) if worth else 0
-        self._look_up_next = start + LOOK_UPS_PER_PASS
+        self._look_up_next = start
         faults = 0
         for one in [*worth[start:], *worth[:start]][:LOOK_UPS_PER_PASS]:
+            self._look_up_next += 1
             try:
                 row = await self._client.instance(one.upstream_id)
             except Gone:
