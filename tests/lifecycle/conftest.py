@@ -187,7 +187,7 @@ class World:
         end = self.clock.monotonic() + within
         while not await condition():
             assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
-            await self.pass_time(step)
+            await self.pass_time(step, step=min(step, 5.0))
 
     async def until_status(self, instance_id: str, status: InstanceStatus, within: float) -> None:
         """Let virtual time pass until an instance has a status."""
@@ -195,7 +195,8 @@ class World:
         async def reached() -> bool:
             return await self.status(instance_id) == status.value
 
-        await self.until(reached, within=within)
+        # What takes long is looked at less often: a thousand looks take seconds of real time.
+        await self.until(reached, within=within, step=1.0 if within < 600 else 5.0)
 
     async def pass_time(self, seconds: float, step: float = 1.0) -> None:
         """Let virtual time pass, and what is due be done."""
