@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
 from typing import Final, TypeVar
@@ -134,26 +135,25 @@ class Applier:
             for change in page
             if change.instance_id in before and not _is_older(began_at, before[change.instance_id])
         ]
+        seen = {change.instance_id: observing.observed(change.row, began_at) for change in fresh}
         instances.update_observed(
             connection,
             {
                 change.instance_id: observing.columns(
-                    change.row, change.digest, began_at, self._vault
+                    seen[change.instance_id], change.row, change.digest, self._vault
                 )
                 for change in fresh
             },
         )
-        ids = [change.instance_id for change in fresh]
-        after = instances.load_many(connection, ids)
-        running = operations.running_of(connection, ids)
+        running = operations.running_of(connection, list(seen))
         for change in fresh:
-            self._tell(
-                connection,
-                before[change.instance_id],
-                after[change.instance_id],
-                running.get(change.instance_id),
-                change.row,
+            instance = before[change.instance_id]
+            # What has just been written is known: ten thousand rows are not read again.
+            after = replace(
+                instance,
+                observed=replace(seen[instance.id], gone=instance.observed.gone),
             )
+            self._tell(connection, instance, after, running.get(instance.id), change.row)
         self._wake(connection, list(running.values()))
 
     def _tell(

@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from novitai.domain.instance import PortMapping
+from novitai.domain.instance import Observed, PortMapping
 from novitai.store.instances import dump_mappings
 from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
@@ -38,27 +38,40 @@ def digest(row: UpstreamInstance) -> str:
     return hashlib.blake2b(orjson.dumps(kept), digest_size=16).hexdigest()
 
 
-def columns(
-    row: UpstreamInstance, row_digest: str, began_at: int, vault: Vault
-) -> dict[str, object]:
-    """Write a row as columns; credentials sealed, a sighting ends any absence."""
+def observed(row: UpstreamInstance, began_at: int) -> Observed:
+    """Say what a row tells; a sighting ends any absence."""
     error = row.status_error
+    return Observed(
+        status=row.status[:64],
+        at=began_at,
+        error=": ".join(part for part in (error.state, error.message) if part) or None,
+        port_mappings=tuple(PortMapping(m.port, m.endpoint, m.type) for m in row.port_mappings),
+        ssh=f"ssh://{row.ssh.user}@{row.ssh.host}:{row.ssh.port}" if row.ssh else None,
+        jupyter=row.jupyter_address or None,
+        web_terminal=row.web_terminal_address or None,
+        spot_status=row.spot_status[:64] or None,
+        spot_reclaim_at=row.spot_reclaim_at,
+    )
+
+
+def columns(
+    seen: Observed, row: UpstreamInstance, row_digest: str, vault: Vault
+) -> dict[str, object]:
+    """Write what a row tells as columns; credentials sealed."""
     return {
-        "obs_status": row.status[:64],
-        "obs_at": began_at,
-        "obs_error": ": ".join(part for part in (error.state, error.message) if part) or None,
-        "obs_port_mappings": dump_mappings(
-            [PortMapping(m.port, m.endpoint, m.type) for m in row.port_mappings]
-        ),
-        "obs_ssh": f"ssh://{row.ssh.user}@{row.ssh.host}:{row.ssh.port}" if row.ssh else None,
-        "obs_jupyter": row.jupyter_address or None,
-        "obs_web_terminal": row.web_terminal_address or None,
+        "obs_status": seen.status,
+        "obs_at": seen.at,
+        "obs_error": seen.error,
+        "obs_port_mappings": dump_mappings(seen.port_mappings),
+        "obs_ssh": seen.ssh,
+        "obs_jupyter": seen.jupyter,
+        "obs_web_terminal": seen.web_terminal,
         "obs_credentials_sealed": _credentials(row, vault),
-        "obs_spot_status": row.spot_status[:64] or None,
-        "obs_spot_reclaim_at": row.spot_reclaim_at,
+        "obs_spot_status": seen.spot_status,
+        "obs_spot_reclaim_at": seen.spot_reclaim_at,
         "obs_digest": row_digest,
-        "obs_missing_since": None,
-        "obs_missing_count": 0,
+        "obs_missing_since": seen.missing_since,
+        "obs_missing_count": seen.missing_count,
     }
 
 
