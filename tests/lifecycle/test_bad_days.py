@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -362,3 +363,51 @@ async def test_a_closed_region_does_not_hide_the_others(world: World) -> None:
     await fault(world, kind="call", path="/products", status=400, reason="BAD_CLUSTER", nth=1)
     instance_id = await world.create(replace(REQUEST, region=None))
     await world.until_status(instance_id, RUNNING, within=600)
+
+
+async def test_what_took_effect_cannot_be_cancelled(world: World, stopped: str) -> None:
+    """The answer of a start was lost though it worked: to call it cancelled would be untrue."""
+    await fault(world, kind="call", path="/gpu/instance/start", drop=True, when="after")
+    asked = await ask(world, START, stopped)
+    await world.pass_time(0.5, step=0.25)
+    assert await calls(world, "start") == 1
+    with pytest.raises(Conflict):
+        await world.app.operating.cancel(asked["operation"], reply=lambda one: Reply(200, {}, b""))
+    await heal(world)
+    await world.until_status(stopped, RUNNING, within=500)
+
+
+async def test_one_id_for_two_creates_is_believed_of_neither(world: World) -> None:
+    """Upstream answers both with an id that is nobody's: listing finds what each has bought."""
+    body = orjson.dumps({"id": "deadbeefdeadbeef"}).decode()
+    path = "/gpu/instance/create"
+    await fault(world, kind="call", path=path, rawBody=body, when="after", times=2)
+    one, other = await asyncio.gather(world.create(), world.create(replace(REQUEST, name="other")))
+    await world.pass_time(30)
+    for instance_id in (one, other):
+        await ask(world, DELETE, instance_id)
+        await world.until_status(instance_id, InstanceStatus.TERMINATED, within=1800)
+    await world.pass_time(300, step=5)
+    assert not any(row["live"] for row in await world.emulator.ever())
+
+
+async def test_a_storm_of_news_keeps_no_deadline_from_being_met(
+    world: World, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each listing wakes the operation during its probe; ten minutes later it has failed."""
+    await world.reopen(sync_interval_seconds=2.0)
+
+    async def silent(_instance: Instance, spec: LaunchSpec) -> tuple[Port, ...]:
+        await world.clock.sleep(3)
+        return spec.watched_ports()
+
+    monkeypatch.setattr(world.app.prober, "not_ready", silent)
+    await ask(world, START, stopped)
+
+    async def up() -> bool:
+        return (await world.view(stopped)).get("upstreamStatus") == "running"
+
+    await world.until(up, within=400)
+    await fault(world, kind="list", omit="my-instance*")
+    await world.until_status(stopped, FAILED, within=900)
+    assert (await world.view(stopped))["error"]["code"] == "READINESS_TIMEOUT"
