@@ -48,6 +48,14 @@ class FailedInstancePolicy(StrEnum):
     DELETE = "delete"
 
 
+class OrphanPolicy(StrEnum):
+    """What becomes of a live instance that bears our marker and is no record's own."""
+
+    REPORT = "report"
+    DELETE = "delete"
+    OFF = "off"
+
+
 def _split_networks(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -80,12 +88,20 @@ class Settings(BaseSettings):
         le=100_000,
         description="At most so many calls a minute leave this process.",
     )
+    upstream_proxy: SecretStr | None = Field(
+        default=None,
+        description="http://... or socks5://...: the proxy for calls to Novita, and only for those.",
+    )
     upstream_timeout_seconds: float = Field(
         default=15.0, ge=0.2, le=120, description="How long one call to Novita may take."
     )
     database_url: SecretStr | None = Field(
         default=None,
         description="sqlite:///PATH or postgresql://...; default: novitai.db in the data folder.",
+    )
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://...: for LISTEN, where database_url goes through a pooler.",
     )
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("novitai", appauthor=False),
@@ -94,6 +110,12 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         default=None,
         description="At least 32 bytes; keys the digests of API keys and encrypts stored secrets.",
+    )
+    secret_key_previous: SecretStr | None = Field(
+        default=None, description="The secret key before the present one, while it is rotated."
+    )
+    public_url: str | None = Field(
+        default=None, description="The address under which people reach the server."
     )
     admin_api_key: SecretStr | None = Field(
         default=None, description="A key with every scope, at least 20 characters."
@@ -112,6 +134,22 @@ class Settings(BaseSettings):
     )
     placement_deadline_seconds: float = Field(
         default=7200.0, ge=1, le=604_800, description="An instance not bought by then has failed."
+    )
+    capacity_wait_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        le=604_800,
+        description="How long refusals for lack of capacity are tried again.",
+    )
+    orphans: OrphanPolicy = Field(
+        default=OrphanPolicy.REPORT,
+        description="What becomes of instances that bear our marker and belong to no record.",
+    )
+    retention_days: int = Field(
+        default=90,
+        ge=0,
+        le=36_500,
+        description="Events, deliveries and ended instances older than this are removed; 0: never.",
     )
     failed_instance_policy: FailedInstancePolicy = Field(
         default=FailedInstancePolicy.STOP,
