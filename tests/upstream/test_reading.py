@@ -39,6 +39,7 @@ ROW: Object = {
     "spotStatus": "notified",
     "spotReclaimTime": "1785784550",
     "createdAt": "1785770950",
+    "instancePrice": "35000",
     "keepDataDay": 7,
     "connectComponentSSH": {
         "sshCommand": "ssh -p 62248 root@proxy.us-ca-6.test",
@@ -76,6 +77,29 @@ def test_a_row_is_read_whole() -> None:
     )
     assert found.ssh_password == "the-ssh-password"
     assert found.port_mappings[0].port == 8080
+    assert found.created_at == 1_785_770_950_000
+    assert (found.product_id, found.gpu_num, found.image) == (
+        "4090.16c62g",
+        1,
+        "pytorch/pytorch:latest",
+    )
+    assert (found.billing_mode, found.instance_price) == ("spot", 35_000)
+    assert (found.cluster_id, found.cluster_name) == ("us-ca-6", "US-CA-06 (California)")
+
+
+@pytest.mark.parametrize("said", [None, "0", 0, "-1", "", "soon", [], 1785770950000, True])
+def test_a_creation_time_that_cannot_be_one_is_not_known(said: Json) -> None:
+    """It decides what may be deleted: milliseconds, zero and words are no time."""
+    assert read({**ROW, "createdAt": said}).created_at is None
+
+
+@pytest.mark.parametrize(
+    ("name", "readable"), [("box", True), ("", True), (None, False), (42, False), ([], False)]
+)
+def test_a_name_that_is_not_text_is_not_readable(name: Json, readable: bool) -> None:
+    """Such a row may bear any marker, which its reader has to know."""
+    assert read({"id": "1", "name": name}).name_readable is readable
+    assert not read({"id": "1"}).name_readable
 
 
 def test_numbers_may_be_numbers_where_text_is_usual_and_the_other_way_round() -> None:

@@ -118,6 +118,10 @@ class UpstreamInstance:
     Attributes:
         status: Upstream's own word, known to us or not (§7).
         spot_reclaim_at: When a spot instance will be taken away; None if not announced.
+        name_readable: False where upstream sent no name, or one that is not text.
+        created_at: When upstream made it, on upstream's clock; None where it does not say.
+        image: What `imageUrl` says.
+        instance_price: Of the whole instance, in 1/100000 USD per hour; None where it is not told.
     """
 
     id: str
@@ -133,6 +137,15 @@ class UpstreamInstance:
     web_terminal_password: str = field(repr=False)
     spot_status: str
     spot_reclaim_at: int | None
+    name_readable: bool = True
+    created_at: int | None = None
+    product_id: str = ""
+    gpu_num: int | None = None
+    image: str = ""
+    instance_price: int | None = None
+    billing_mode: str = ""
+    cluster_id: str = ""
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,15 @@ def instance(row: Object) -> UpstreamInstance | None:
         web_terminal_password=text(terminal.get("password")),
         spot_status=text(get("spotStatus")),
         spot_reclaim_at=moment(get("spotReclaimTime")),
+        name_readable=type(get("name")) is str,
+        created_at=moment(get("createdAt")),
+        product_id=identifier(get("productId")),
+        gpu_num=positive(get("gpuNum")),
+        image=text(get("imageUrl")),
+        instance_price=positive(get("instancePrice")),
+        billing_mode=text(get("billingMode")),
+        cluster_id=identifier(get("clusterId")),
+        cluster_name=text(get("clusterName")),
     )
 
 
