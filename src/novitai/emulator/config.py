@@ -70,6 +70,7 @@ class Settings:
         lifecycle_reply: Body of start, stop and the like: `{}`, `{instanceId, state}`, or none.
         storage_create_reply: The created storage as an object, or its id as a bare string.
         mask_passwords: Registry passwords are shown as asterisks.
+        account_per_key: Each key sees and changes only the instances of its own account.
         removed_linger_seconds: How long a removed row is still listed, in virtual seconds.
         delete_not_found_seconds: How long after its create an instance is "not found" to delete.
         rate_limit_per_minute: Calls accepted in a real minute; 0 means no limit.
@@ -84,6 +85,7 @@ class Settings:
     lifecycle_reply: LifecycleReply = "object"
     storage_create_reply: Literal["object", "string"] = "object"
     mask_passwords: bool = False
+    account_per_key: bool = False
     removed_linger_seconds: float = 0.0
     delete_not_found_seconds: float = 0.0
     rate_limit_per_minute: int = 0

@@ -128,6 +128,7 @@ class Instance:
         held: A status it is held in, whatever the timeline says.
         service_status: What an HTTP port answers once booted.
         created_by, deleted_by: The label of the API key, or `control`.
+        account: The account that owns it.
     """
 
     id: str
@@ -147,6 +148,7 @@ class Instance:
     created_by: str
     steps: tuple[Step, ...]
     booted_at: float
+    account: str = ""
     image_auth_id: str = ""
     command: str = ""
     entrypoint: str = ""

@@ -63,6 +63,7 @@ class Emulator:
         self.prewarms: dict[str, Prewarm] = {}
         self.instances: dict[str, Instance] = {}
         self.past: dict[str, Instance] = {}
+        self.accounts: dict[str, str] = {}
         self.next_template = 200_000
 
     @property
@@ -97,16 +98,32 @@ class Emulator:
         """The instance, gone or not."""
         return self.instances.get(instance_id) or self.past.get(instance_id)
 
-    def instance(self, instance_id: str, now: float) -> Instance:
-        """The instance as the API knows it.
+    def instance(self, instance_id: str, now: float, caller: str) -> Instance:
+        """The instance as the API shows it to a caller.
 
         Raises:
-            Refusal: The API does not know it, or no longer.
+            Refusal: It does not exist, is removed, or belongs to another account.
         """
         instance = self.instances.get(instance_id)
-        if instance is None or not self.visible(instance, phase(instance, now), now):
+        if (
+            instance is None
+            or not self.owns(caller, instance)
+            or not self.visible(instance, phase(instance, now), now)
+        ):
             raise not_found("instance")
         return instance
+
+    def account_of(self, caller: str) -> str:
+        """The account of a caller: the one its key was assigned to, else one of its own."""
+        return self.accounts.get(caller, caller)
+
+    def owner(self, caller: str) -> str | None:
+        """The account to which the caller's view is restricted; None if it sees all instances."""
+        return self.account_of(caller) if self.settings.account_per_key else None
+
+    def owns(self, caller: str, instance: Instance) -> bool:
+        """Whether the caller sees an instance and may change it."""
+        return self.owner(caller) in {None, instance.account}
 
     def visible(self, instance: Instance, seen: Phase, now: float) -> bool:
         """Whether the API shows the instance."""

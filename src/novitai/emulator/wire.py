@@ -7,6 +7,7 @@ the documentation says instead.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from novitai.emulator.calling import JsonObject
@@ -23,7 +24,7 @@ from novitai.emulator.resources import (
 )
 
 USER = "5f0c1b7e"
-"""The id of the emulated account."""
+"""The id of the emulated user; bills have another for each account (`user_of`)."""
 
 KEEP_DATA_DAYS = 7
 FREE_STORAGE_GB = 60
@@ -34,6 +35,13 @@ TcpEndpoint = Callable[[Instance, int], str]
 def unix(at: float) -> str:
     """A time as the API writes it: Unix seconds in a string."""
     return str(int(at))
+
+
+def user_of(account: str | None) -> str:
+    """The id of an account's user; None is the one account that all keys share."""
+    if account is None:
+        return USER
+    return hashlib.blake2b(account.encode(), digest_size=4).hexdigest()
 
 
 def cluster(record: Cluster, gpu_types: list[str]) -> JsonObject:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from novitai.emulator.calling import JsonObject
-from novitai.emulator.control import breaking, observing, pricing, running, steering
+from novitai.emulator.control import accounts, breaking, observing, pricing, running, steering
 from novitai.emulator.control.endpoint import (
     PREFIX,
     Context,
@@ -54,6 +54,7 @@ ENDPOINTS: list[Endpoint] = [
     *observing.ENDPOINTS,
     *breaking.ENDPOINTS,
     *steering.ENDPOINTS,
+    *accounts.ENDPOINTS,
     *pricing.ENDPOINTS,
 ]
 

@@ -54,6 +54,7 @@ class InstancesQuery(Given):
 
     name_prefix: str = ""
     live: bool | None = None
+    account: str = ""
     limit: PageSize = 20_000
     offset: Annotated[int, Field(ge=0)] = 0
 
@@ -65,6 +66,7 @@ def instances(context: Context, given: InstancesQuery) -> JsonObject:
         each
         for each in context.emulator.ever()
         if each.name.startswith(given.name_prefix)
+        and (not given.account or each.account == context.emulator.account_of(given.account))
         and (given.live is None or is_live(each, now) is given.live)
     ]
     return {
@@ -112,6 +114,7 @@ def instance_view(record: Instance, now: float) -> JsonObject:
         "ports": [f"{port.port}/{port.type}" for port in record.ports],
         "createdAt": record.created_at,
         "createdBy": record.created_by,
+        "account": record.account,
         "deletedAt": _time(record.deleted_at),
         "deletedBy": record.deleted_by or None,
         "removedAt": _time(record.removed_at) if seen.status is Status.REMOVED else None,

@@ -68,6 +68,7 @@ class SettingsChange(Given):
     lifecycle_reply: LifecycleReply | None = None
     storage_create_reply: Literal["object", "string"] | None = None
     mask_passwords: bool | None = None
+    account_per_key: bool | None = None
     removed_linger_seconds: Seconds | None = None
     delete_not_found_seconds: Seconds | None = None
     rate_limit_per_minute: Annotated[int, Field(ge=0)] | None = None

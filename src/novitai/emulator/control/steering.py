@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from novitai.emulator import lifecycle
 from novitai.emulator.calling import JsonObject
 from novitai.emulator.config import NOTICE_SECONDS
+from novitai.emulator.control.accounts import AccountName
 from novitai.emulator.control.endpoint import Context, ControlError, Endpoint, Given, endpoint
 from novitai.emulator.control.observing import instance_view
 from novitai.emulator.errors import Refusal
@@ -48,6 +49,7 @@ class Seed(Given):
     ports: str = ""
     age_seconds: Seconds = 7200
     created_by: Annotated[str, Field(min_length=1, max_length=64)] = CONTROL
+    account: AccountName | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Seed:
@@ -99,6 +101,7 @@ def _seedling(emulator: Emulator, given: Seed) -> Instance:
         created_by=given.created_by,
         steps=(Step(created_at, given.status),),
         booted_at=created_at if given.status is Status.RUNNING else NEVER,
+        account=emulator.account_of(given.account or given.created_by),
         ports=ports,
         price=given.gpu_num * ((product.spot_price or 0) if spot else product.price),
         max_rootfs_size=product.max_rootfs,
@@ -120,6 +123,7 @@ class Change(Given):
     error_state: str = ""
     error_message: str = ""
     service_status: Annotated[int, Field(ge=200, le=599)] | None = None
+    account: AccountName | None = None
 
 
 def change(context: Context, given: Change) -> JsonObject:
@@ -129,6 +133,8 @@ def change(context: Context, given: Change) -> JsonObject:
         instance = replace(instance, name=given.name)
     if given.service_status is not None:
         instance = replace(instance, service_status=given.service_status)
+    if given.account is not None:
+        instance = replace(instance, account=context.emulator.account_of(given.account))
     if given.status is not None:
         error = StatusError(given.error_state, given.error_message)
         instance = lifecycle.jump(instance, context.emulator.clock.now(), given.status, error)

@@ -11,7 +11,7 @@ from novitai.emulator.gate import RouteTable
 from novitai.emulator.instances import Instance, Status
 from novitai.emulator.rows import Rows
 from novitai.emulator.state import Emulator
-from novitai.emulator.wire import USER, unix
+from novitai.emulator.wire import unix, user_of
 
 METRICS_LAG_SECONDS = 60
 METRICS_INTERVAL_SECONDS = 15
@@ -48,7 +48,7 @@ def metrics(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     """`GET /openapi/v1/metrics/gpu/instance`; bad values fall back to the defaults."""
     if not call.param("instanceId"):
         raise invalid("instanceId is required")
-    instance = emulator.instance(call.param("instanceId"), call.now)
+    instance = emulator.instance(call.param("instanceId"), call.now, call.caller)
     end = min(_number(call, "endTime", int(call.now)), int(call.now) - METRICS_LAG_SECONDS)
     begin = _number(call, "startTime", end - 60)
     interval = _number(call, "interval", METRICS_INTERVAL_SECONDS)
@@ -92,11 +92,14 @@ def bills(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     if end - begin > 31 * 86_400:
         raise invalid("startTime and endTime must be at most 31 days apart")
     rows = []
+    user = user_of(emulator.owner(call.caller))
     if category in {"gpu", "summary"}:
         for instance in emulator.ever():
+            if not emulator.owns(call.caller, instance):
+                continue
             seconds = billed_seconds(instance, begin, end)
             if seconds > 0:
-                rows.append(_bill(instance, begin, end, seconds))
+                rows.append(_bill(user, instance, begin, end, seconds))
     return ok({"bills": rows})
 
 
@@ -110,10 +113,10 @@ def billed_seconds(instance: Instance, begin: float, end: float) -> float:
     return total
 
 
-def _bill(instance: Instance, begin: float, end: float, seconds: float) -> JsonObject:
+def _bill(user: str, instance: Instance, begin: float, end: float, seconds: float) -> JsonObject:
     amount = str(round(instance.price * seconds / 3600))
     return {
-        "userId": USER,
+        "userId": user,
         "startTime": unix(begin),
         "endTime": unix(end),
         "billingMethod": instance.billing_mode,

@@ -139,7 +139,9 @@ def set_auto_renew(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     """`POST /gpu/instance/setAutoRenew`: for several instances at once, all or none."""
     renewing = flag(call.body, "autoRenew")
     month = integer(call.body, "autoRenewMonth", default=1, least=1, most=12)
-    found = [emulator.instance(one, call.now) for one in strings(call.body, "instanceIds")]
+    found = [
+        emulator.instance(one, call.now, call.caller) for one in strings(call.body, "instanceIds")
+    ]
     if any(each.billing_mode is not BillingMode.MONTHLY for each in found):
         raise Refusal(400, "UNSUPPORTED_BILLING_MODE", "only a monthly instance can be renewed")
     for each in found:

@@ -87,6 +87,7 @@ def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
         created_by=call.caller,
         steps=steps,
         booted_at=emulator.pace.booted_at(steps, outcome),
+        account=emulator.account_of(call.caller),
         image_auth_id=auth_id,
         command=command,
         entrypoint=entrypoint,

@@ -24,7 +24,7 @@ def get(emulator: Emulator, rows: Rows, call: Call) -> Reply:
     instance_id = call.param("instanceId") or call.body.get("instanceId")
     if not isinstance(instance_id, str) or not instance_id:
         raise invalid("instanceId is required")
-    instance = emulator.instance(instance_id, call.now)
+    instance = emulator.instance(instance_id, call.now, call.caller)
     return ok(rows.json(instance, call.now, call.base_url))
 
 
@@ -47,6 +47,7 @@ def _matching(emulator: Emulator, rows: Rows, call: Call, fault: ListFault) -> l
     name, product = call.param("name").lower(), call.param("productName").lower()
     statuses = frozenset(filter(None, call.param("status").split(",")))
     linger = emulator.settings.removed_linger_seconds
+    owner = emulator.owner(call.caller)
     at = call.now - fault.lag
     matching, retired = [], []
     for instance in emulator.newest_first():
@@ -54,6 +55,8 @@ def _matching(emulator: Emulator, rows: Rows, call: Call, fault: ListFault) -> l
         if not is_visible(instance, seen, at, linger):
             if call.now > instance.removed_at + linger + KEPT_AFTER_REMOVAL:
                 retired.append(instance)
+            continue
+        if owner is not None and instance.account != owner:
             continue
         if (
             (name and name not in instance.name.lower())

@@ -27,7 +27,8 @@ def list_jobs(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     matching = [
         job
         for job in reversed(emulator.jobs.values())
-        if (not job_id or job.id == job_id)
+        if _owns(emulator, call, job)
+        and (not job_id or job.id == job_id)
         and (not state or job.state(call.now) == state)
         and (not kind or job.type == kind)
         and since <= job.created_at <= until
@@ -66,7 +67,7 @@ def save_image(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 def break_job(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     """`POST /job/break`: a migration cannot be broken off."""
     job = emulator.jobs.get(text(call.body, "jobId", least=1))
-    if job is None:
+    if job is None or not _owns(emulator, call, job):
         raise not_found("job", "JOB_NOT_FOUND")
     if job.type != "saveImage":
         raise Refusal(400, "MIGRATION_JOB_NOT_BREAKABLE", "migration job is not breakable")
@@ -141,6 +142,12 @@ def delete_prewarms(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     for task in tasks:
         emulator.prewarms.pop(task.id, None)
     return ok({})
+
+
+def _owns(emulator: Emulator, call: Call, job: Job) -> bool:
+    """Whether the job's instance belongs to the caller's account."""
+    instance = emulator.instance_or_none(job.instance_id)
+    return instance is None or emulator.owns(call.caller, instance)
 
 
 def _prewarm(emulator: Emulator, task_id: str) -> Prewarm:

@@ -59,9 +59,9 @@ def wanted(emulator: Emulator, call: Call) -> Instance:
     """The instance that the call names.
 
     Raises:
-        Refusal: It names none, or none that exists.
+        Refusal: It names none, or none that exists in the caller's account.
     """
-    return emulator.instance(text(call.body, "instanceId", least=1), call.now)
+    return emulator.instance(text(call.body, "instanceId", least=1), call.now, call.caller)
 
 
 def done(emulator: Emulator, instance: Instance, now: float) -> Reply:
