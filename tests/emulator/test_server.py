@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import cast
 
 import httpx2
@@ -105,6 +107,14 @@ async def test_a_dropped_connection_is_closed_without_a_byte(
     assert (await ask(http, "GET", "/_emulator/instances"))["total"] == created
     assert b"200 OK" in await asyncio.to_thread(exchange, base_url, CREATE)
     assert caplog.records == []
+
+
+async def test_a_reply_has_one_date_and_it_is_virtual(http: httpx2.AsyncClient) -> None:
+    """The server adds no `Date` of its own to that of the emulator."""
+    await advance(http, 10 * 86_400)
+    [date] = (await http.get(f"{GPU}/clusters")).headers.get_list("date")
+    ahead = parsedate_to_datetime(date).timestamp() - time.time()
+    assert ahead == pytest.approx(10 * 86_400, abs=60)
 
 
 async def test_a_client_sees_a_dropped_connection_as_a_transport_error(

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import pytest
+
 from .conftest import Client, Json
 
 ALWAYS_STRINGS = ("cpuNum", "memory", "gpuNum", "endTime", "spotReclaimTime", "createdAt")
@@ -37,6 +39,51 @@ async def test_an_instance_has_the_field_set_of_the_api(client: Client) -> None:
         assert isinstance(shown["rootfsSize"], int)
         assert isinstance(shown["node"], dict)
         await client.advance(300)
+
+
+@pytest.mark.parametrize(
+    ("setting", "field"), [("creationTimes", "createdAt"), ("instancePrices", "instancePrice")]
+)
+async def test_a_field_that_is_not_documented_can_be_left_out(
+    client: Client, setting: str, field: str
+) -> None:
+    """Get and list leave it out together, and show it again when the setting is back."""
+    instance_id = await client.create()
+    await client.rows()
+    await client.control("PATCH", "/settings", {setting: False})
+    assert set(await client.instance(instance_id)) == INSTANCE_FIELDS - {field}
+    assert set((await client.rows())[0]) == INSTANCE_FIELDS - {field}
+    await client.control("PATCH", "/settings", {setting: True})
+    assert field in (await client.rows())[0]
+
+
+@pytest.mark.parametrize(("mode", "price"), [("onDemand", 2 * 30_000), ("spot", 2 * 15_000)])
+async def test_the_price_is_that_of_the_purchase_for_all_gpus(
+    client: Client, mode: str, price: int
+) -> None:
+    """A later price of the product changes what new instances cost, and none before."""
+    body: Json = {"gpuNum": 2, "billingMode": mode}
+    old = await client.create(**body)
+    change = {"price": 90_000, "spotPrice": 90_000}
+    await client.control("PATCH", "/products/gpu-basic.8c32g", change)
+    new = await client.create(**body)
+    assert (await client.instance(old))["instancePrice"] == str(price)
+    assert (await client.instance(new))["instancePrice"] == str(180_000)
+
+
+async def test_starts_and_stops_are_told_with_their_time(client: Client) -> None:
+    """Zero for what has not happened, then Unix seconds of the last start and stop."""
+    instance_id = await client.create()
+    shown = await client.instance(instance_id)
+    assert (shown["lastStartedAt"], shown["lastStoppedAt"]) == ("0", "0")
+    await client.advance(300)
+    started = (await client.instance(instance_id))["lastStartedAt"]
+    assert int(str(started)) > int(str(shown["createdAt"]))
+    await client.post("/gpu/instance/stop", {"instanceId": instance_id})
+    await client.advance(300)
+    shown = await client.instance(instance_id)
+    assert shown["lastStartedAt"] == started
+    assert int(str(shown["lastStoppedAt"])) > int(str(started))
 
 
 async def test_get_and_list_show_the_same_row(client: Client) -> None:

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 
 from novitai.emulator import proxy
 from novitai.emulator.api import TABLE
 from novitai.emulator.config import EmulatorConfig
 from novitai.emulator.control.app import control_routes
+from novitai.emulator.dating import Dated
 from novitai.emulator.gate import Gate
 from novitai.emulator.rows import Rows
 from novitai.emulator.state import Emulator
@@ -45,6 +47,7 @@ def create_app(config: EmulatorConfig | None = None) -> Starlette:
             ),
             Mount("/", app=Gate(emulator, rows, TABLE)),
         ],
+        middleware=[Middleware(Dated, emulator=emulator)],
         lifespan=lifespan,
     )
     app.state.emulator = emulator

@@ -76,6 +76,10 @@ class Settings:
         rate_limit_per_minute: Calls accepted in a real minute; 0 means no limit.
         rate_limit_retry_after: Whether the 429 of the limit says `Retry-After`.
         balance: The account's balance in 1/10000 USD; at 0 or less nothing is created or started.
+        date_offset_seconds: How far the `Date` header is off the virtual time, by which
+            instances are created; None leaves the header out.
+        creation_times: Whether instances have `createdAt`.
+        instance_prices: Whether instances have `instancePrice`.
         spot_lifetime_seconds: When a spot instance gets its notice by itself, counted from its
             creation and never inside the protected hour; None means never.
     """
@@ -91,6 +95,9 @@ class Settings:
     rate_limit_per_minute: int = 0
     rate_limit_retry_after: bool = True
     balance: int = 1_000_000
+    date_offset_seconds: float | None = 0.0
+    creation_times: bool = True
+    instance_prices: bool = True
     spot_lifetime_seconds: float | None = None
     delays: Delays = field(default_factory=Delays)
 

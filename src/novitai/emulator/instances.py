@@ -123,6 +123,7 @@ class Instance:
 
     Attributes:
         steps: The timeline, oldest first; never empty.
+        price: For the whole instance, in 1/100000 USD per hour, at the time of purchase.
         starts: How often it has been brought up, or is being; names the run in its addresses.
         booted_at: When the services of the present run answer; NEVER if they do not.
         held: A status it is held in, whatever the timeline says.

@@ -60,6 +60,7 @@ class Rows:
 
     def make(self, instance: Instance, seen: Phase, now: float, base_url: str) -> orjson.Fragment:
         """A row that is not kept: of another time than the present, say."""
+        settings = self._emulator.settings
         return orjson.Fragment(
             orjson.dumps(
                 wire.instance(
@@ -67,7 +68,9 @@ class Rows:
                     seen,
                     base_url=base_url,
                     tcp_endpoint=self._emulator.listeners.endpoint,
-                    docs_mode=self._emulator.settings.docs_mode,
+                    docs_mode=settings.docs_mode,
+                    creation_time=settings.creation_times,
+                    price=settings.instance_prices,
                     jobs=self._emulator.on_job(instance.id, now),
                 )
             )

@@ -121,6 +121,7 @@ def _server(config: EmulatorConfig, listening: socket.socket) -> _Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,
             timeout_graceful_shutdown=1,
             backlog=BACKLOG,
         )

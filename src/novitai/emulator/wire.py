@@ -106,9 +106,14 @@ def instance(
     base_url: str,
     tcp_endpoint: TcpEndpoint,
     docs_mode: bool = False,
+    creation_time: bool = True,
+    price: bool = True,
     jobs: list[Job] | None = None,
 ) -> JsonObject:
-    """An instance, as get and list show it (docs/upstream.md §5.1)."""
+    """An instance, as get and list show it (docs/upstream.md §5.1).
+
+    Without `creation_time` and `price` those fields, which are not documented, are left out.
+    """
     running = seen.status is Status.RUNNING
     plan = record.spot
     announced = plan is not None and seen.spot in {"notified", "reclaiming", "terminated"}
@@ -157,10 +162,10 @@ def instance(
         "endTime": str(record.end_time),
         "spotStatus": seen.spot,
         "spotReclaimTime": unix(plan.reclaim_at) if plan is not None and announced else "0",
-        "createdAt": unix(record.created_at),
+        **({"createdAt": unix(record.created_at)} if creation_time else {}),
         "lastStartedAt": _last(record, Status.RUNNING, seen),
         "lastStoppedAt": unix(seen.since) if stopped else _last(record, Status.EXITED, seen),
-        "instancePrice": str(record.price),
+        **({"instancePrice": str(record.price)} if price else {}),
         "freeStorageSize": FREE_STORAGE_GB,
         "keepDataDay": KEEP_DATA_DAYS,
         **_connect_components(record, base_url, running=running, booted=seen.booted),

@@ -74,8 +74,14 @@ class SettingsChange(Given):
     rate_limit_per_minute: Annotated[int, Field(ge=0)] | None = None
     rate_limit_retry_after: bool | None = None
     balance: int | None = None
+    date_offset_seconds: Annotated[float, Field(ge=-3e8, le=3e8)] | None = None
+    creation_times: bool | None = None
+    instance_prices: bool | None = None
     spot_lifetime_seconds: Seconds | None = None
     delays: dict[str, tuple[Seconds, Seconds]] | None = None
+
+
+_NULLABLE = frozenset({"spot_lifetime_seconds", "date_offset_seconds"})
 
 
 def show_settings(context: Context, _given: Nothing) -> JsonObject:
@@ -87,10 +93,10 @@ def show_settings(context: Context, _given: Nothing) -> JsonObject:
 
 
 def change_settings(context: Context, given: SettingsChange) -> JsonObject:
-    """Change switches; null for spotLifetimeSeconds turns it off."""
+    """Change switches; null turns off spotLifetimeSeconds and dateOffsetSeconds."""
     changes = {name: getattr(given, name) for name in given.model_fields_set - {"delays"}}
     for name, value in changes.items():
-        if value is None and name != "spot_lifetime_seconds":
+        if value is None and name not in _NULLABLE:
             raise ControlError(f"{to_camel(name)} must not be null")
     settings: Settings = replace(context.emulator.settings, **changes)
     if given.delays:
