@@ -21,12 +21,14 @@ from novitai.clock import SystemClock
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.account import Account
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.following import Follower
+from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.sync import Sync
-from novitai.settings import FailedInstancePolicy
+from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store import instances
 from novitai.store.opening import open_database
 from novitai.store.vault import Vault
@@ -78,10 +80,14 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
         vault = Vault(b"a secret for the benchmark alone")
         recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
         follower = Follower(clock, ids, engine, FailedInstancePolicy.STOP)
+        late_calls = LateCalls(clock, ids, engine, recorder)
         sync = Sync(
             database,
             account,
-            Applier(database, clock, engine, recorder, vault, follower),
+            Applier(
+                database, clock, engine, recorder, vault, follower, late_calls, call_timeout=15
+            ),
+            Account(clock, engine, recorder, OrphanPolicy.REPORT),
             clock,
             holder="benchmark",
             installation_id="abcdef",

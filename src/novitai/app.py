@@ -18,6 +18,7 @@ from novitai.domain.operation import OperationKind
 from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.account import Account
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.caching import Cache, Caches
@@ -35,6 +36,7 @@ from novitai.lifecycle.housekeeping import Housekeeping
 from novitai.lifecycle.idempotency import Idempotency
 from novitai.lifecycle.instances import Instances
 from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.readiness import Prober
@@ -185,7 +187,9 @@ class Application:
         self.history = History(database, clock, self.instances)
         self.prober = Prober(outside.probes, tls=tls)
         rising = Rising(database, self.prober, vault, clock)
-        self.runner = Runner(database, clock, ids, self.jobs, recorder, follower)
+        late_calls = LateCalls(clock, ids, self.jobs, recorder)
+        self.account = Account(clock, self.jobs, recorder, settings.orphans)
+        self.runner = Runner(database, clock, ids, self.jobs, recorder, follower, late_calls)
         failing = Failing(clock, ids, settings.failed_instance_policy)
         create = CreateVerb(
             database,
@@ -212,7 +216,17 @@ class Application:
         self.sync = Sync(
             database,
             self.client,
-            Applier(database, clock, self.jobs, recorder, vault, follower),
+            Applier(
+                database,
+                clock,
+                self.jobs,
+                recorder,
+                vault,
+                follower,
+                late_calls,
+                call_timeout=settings.upstream_timeout_seconds,
+            ),
+            self.account,
             clock,
             holder=ids.prefixed("proc"),
             installation_id=installation_id,
@@ -285,6 +299,7 @@ class Application:
         else:
             await self.jobs.start(consume=work)
         if work:
+            self.runner.look_again()
             self.sync.start()
             self.housekeeping.start()
         for task in asyncio.all_tasks():

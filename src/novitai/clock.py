@@ -11,11 +11,14 @@ import heapq
 import itertools
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+# Linux counts suspension in a clock of its own; other systems count it in the monotonic one.
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """The time of day, a steady clock, and waiting."""
+    """The time of day, two steady clocks, and waiting."""
 
     def now(self) -> int:
         """Return the time of day in Unix milliseconds."""
@@ -25,17 +28,31 @@ class Clock(Protocol):
         """Return seconds from an arbitrary origin; never goes backwards."""
         ...
 
+    def boottime(self) -> float:
+        """Return steady seconds that also count while the machine is suspended."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait until `seconds` have passed on this clock."""
         ...
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The machine's own time.
+
+    Attributes:
+        offset: Milliseconds that are added to the time of day: what the database's clock is ahead.
+    """
+
+    offset = 0
 
     def now(self) -> int:
         """Return the time of day in Unix milliseconds."""
-        return time.time_ns() // 1_000_000
+        return time.time_ns() // 1_000_000 + self.offset
+
+    def boottime(self) -> float:
+        """Return the seconds since boot, suspension included, where the system counts them."""
+        return time.clock_gettime(_BOOTTIME)
 
     def monotonic(self) -> float:
         """Return the machine's monotonic seconds."""
@@ -52,6 +69,7 @@ class ManualClock:
     def __init__(self, start: int = 1_760_000_000_000) -> None:
         self._now_ms = float(start)
         self._monotonic = 0.0
+        self._suspended = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
@@ -62,6 +80,19 @@ class ManualClock:
     def monotonic(self) -> float:
         """Return the virtual seconds that have passed since the start."""
         return self._monotonic
+
+    def boottime(self) -> float:
+        """Return the virtual seconds since the start, suspension included."""
+        return self._monotonic + self._suspended
+
+    def jump(self, seconds: float) -> None:
+        """Set the time of day forward or back, as a person does; nothing else moves."""
+        self._now_ms += seconds * 1000
+
+    def suspend(self, seconds: float) -> None:
+        """Let time pass as it does for a suspended machine: no sleeper wakes, nothing runs."""
+        self._now_ms += seconds * 1000
+        self._suspended += seconds
 
     async def sleep(self, seconds: float) -> None:
         """Wait until `advance` has moved the clock by `seconds`."""

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     )
     upstream_proxy: SecretStr | None = Field(
         default=None,
-        description="http://... or socks5://...: the proxy for calls to Novita, and only for those.",
+        description="http://... or socks5://...: the proxy for calls to Novita alone.",
     )
     upstream_timeout_seconds: float = Field(
         default=15.0, ge=0.2, le=120, description="How long one call to Novita may take."

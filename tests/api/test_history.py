@@ -23,8 +23,8 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.lifecycle.waiting import LOOK_EVERY
-from novitai.store import coordination, events, operations
-from novitai.store.coordination import Unmanaged
+from novitai.store import account, events, operations
+from novitai.store.account import Unmanaged
 from tests.api.house import House
 from tests.lifecycle.conftest import on_both_stores
 
@@ -347,9 +347,7 @@ async def test_what_has_begun_to_act_is_not_cancelled(house: House) -> None:
 async def test_what_is_not_ours_is_listed_in_pages(house: House) -> None:
     """Each once, in the order of upstream's ids, in upstream's words."""
     theirs = [Unmanaged(f"up-{number}", f"theirs-{number}", "running") for number in range(5)]
-    await house.app.database.write(
-        lambda connection: coordination.replace_unmanaged(connection, theirs)
-    )
+    await house.app.database.write(lambda connection: account.replace_unmanaged(connection, theirs))
     whole = await house.call("GET", "/v1/api/instances/unmanaged", scope=Scope.READ)
     TypeAdapter(ListUnmanagedResponse).validate_python(whole.json())
     assert whole.json() == {
@@ -380,7 +378,7 @@ async def test_what_is_not_ours_may_have_any_id(house: House) -> None:
             connection.exec_driver_sql(
                 'ALTER TABLE unmanaged_instances ALTER upstream_id TYPE text COLLATE "und-x-icu"'
             )
-        coordination.replace_unmanaged(connection, theirs)
+        account.replace_unmanaged(connection, theirs)
 
     await house.app.database.write(write)
     seen, path = [], "/api/instances/unmanaged?limit=1"

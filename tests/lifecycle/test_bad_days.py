@@ -77,16 +77,17 @@ async def test_one_listing_without_it_does_not_end_a_delete(world: World, runnin
     await world.until_status(running, InstanceStatus.TERMINATED, within=200)
 
 
-async def test_what_was_found_gone_and_is_back_is_shown(world: World, running: str) -> None:
-    """Its record has ended; the instance is told as unmanaged rather than billing unseen."""
+async def test_what_was_found_gone_and_is_back_is_live_again(world: World, running: str) -> None:
+    """Its record was ended by absence alone: it comes back, and nothing bills unseen."""
     wanted = (await upstream(world, running))["id"]
     await fault(world, kind="list", omit=wanted)
     await fault(world, kind="call", path="/gpu/instance", method="GET", status=404)
-    await world.until_status(running, InstanceStatus.TERMINATED, within=600)
+    await world.until_status(running, InstanceStatus.TERMINATED, within=1200)
     await heal(world)
-    await world.pass_time(120)
-    assert [one.upstream_id for one in await world.app.history.unmanaged()] == [wanted]
-    assert (await upstream(world, running))["live"]
+    await world.until_status(running, RUNNING, within=120)
+    assert not await world.app.history.unmanaged()
+    assert "instance.reappeared" in await world.events(running)
+    assert "error" not in await world.view(running)
 
 
 async def test_a_restart_through_an_outage_comes_to_rest(world: World, running: str) -> None:
@@ -124,12 +125,24 @@ async def test_a_list_that_is_away_is_no_reason_to_delete(world: World, stopped:
     assert (await upstream(world, stopped))["live"]
 
 
-async def test_a_reap_does_not_believe_an_old_exit(world: World, stopped: str) -> None:
-    """The list was away during a start that failed: what it said before is not the answer."""
+async def test_no_start_is_given_up_while_the_list_is_away(world: World, stopped: str) -> None:
+    """The deadline passes during an outage of the list: the account is looked at first."""
     await fault(world, kind="call", path="/gpu/instances", status=503)
     await ask(world, START, stopped)
-    await world.until_status(stopped, FAILED, within=700)
+    await world.pass_time(700, step=5)
+    assert await world.status(stopped) == "starting"
     await heal(world)
+    await world.until_status(stopped, RUNNING, within=120)
+
+
+async def test_a_reap_does_not_believe_an_old_exit(world: World, stopped: str) -> None:
+    """The list was away during a start that failed: what it said before is not the answer."""
+    await fault(world, kind="outcome", operation="start", result="neverBoots")
+    await fault(world, kind="call", path="/gpu/instances", status=503)
+    await ask(world, START, stopped)
+    await world.pass_time(700, step=5)
+    await heal(world)
+    await world.until_status(stopped, FAILED, within=120)
     await world.pass_time(600, step=5)
     assert (await upstream(world, stopped))["status"] == "exited"
 
@@ -206,7 +219,7 @@ async def test_of_two_purchases_one_stays(world: World) -> None:
             {
                 "name": name,
                 "productId": "gpu-basic.8c32g",
-                "gpuNum": 1,
+                "gpuNum": 2,
                 "rootfsSize": 60,
                 "imageUrl": "ubuntu",
                 "kind": "gpu",
@@ -226,6 +239,8 @@ async def test_of_two_purchases_one_stays(world: World) -> None:
             state=AttemptState.SENT,
             created_at=now + number,
             send_by=now + 10_000,
+            image="ubuntu",
+            clock_offset=int(world.emulator.app.state.emulator.clock.now() * 1000) - now,
         )
 
         def write(connection: Any, attempt: Attempt = attempt, made: Any = made) -> None:

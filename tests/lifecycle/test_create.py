@@ -218,9 +218,10 @@ async def test_a_create_that_ends_badly_has_failed_and_is_reaped(
     world: World, result: str, code: str
 ) -> None:
     """What never ran is deleted under the policy `stop`: nothing of the user's is on it."""
+    await world.emulator.call("PATCH", "settings", json={"removedLingerSeconds": 60})
     await fault(world, kind="outcome", operation="create", result=result)
     instance_id = await world.create()
-    await world.until_status(instance_id, InstanceStatus.FAILED, within=600)
+    await world.until_status(instance_id, InstanceStatus.FAILED, within=1200)
     assert (await world.view(instance_id))["error"]["code"] == code
     await world.pass_time(300)
     assert not any(row["live"] for row in await world.emulator.ever())

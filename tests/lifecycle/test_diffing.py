@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from novitai.domain.account import Census
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState
 from novitai.lifecycle import observing
-from novitai.lifecycle.diffing import Difference, compare, marked_ids
+from novitai.lifecycle.diffing import Difference, Known, Markers, compare
 from novitai.store.instances import Tracked
 from novitai.upstream import reading
 from novitai.upstream.models import Listing, UpstreamInstance
@@ -56,18 +57,28 @@ def diff(
     *,
     began_at: int = 100_000,
     complete: bool = True,
+    whole: bool | None = None,
+    **known: Any,
 ) -> Difference:
     """Compare a listing with what we know."""
-    listing = Listing(began_at, tuple(rows), complete=complete, total=len(rows))
-    marked = marked_ids(listing, ours, HOUSE)
-    known = {one.id: one for one in attempts or [] if one.id in marked}
-    return compare(listing, ours, marked, known, attempts or [], TIMEOUT)
+    listing = Listing(
+        began_at,
+        tuple(rows),
+        complete=complete,
+        whole=complete if whole is None else whole,
+        total=len(rows),
+    )
+    markers = Markers(listing, (HOUSE,))
+    shown = {one.id: one for one in attempts or [] if one.id in markers.attempt_ids()}
+    facts = Known(ours, attempts=shown, unsettled=attempts or [], **known)
+    return compare(listing, markers, facts, TIMEOUT)
 
 
 def test_what_has_not_changed_costs_no_write() -> None:
     """The digest of all that is kept is the same."""
     found = diff([row(1)], [tracked(row(1))])
-    assert found == Difference((), (), (), (), ())
+    live = frozenset({tracked(row(1)).id})
+    assert found == Difference(census=Census(100_000, "", live, frozenset()))
 
 
 def test_a_change_is_found_by_its_digest() -> None:
@@ -91,8 +102,8 @@ def test_absence_counts_in_complete_listings_alone() -> None:
     assert not diff([], [tracked(row(1))], complete=False).missing
     [missing] = diff([], [tracked(row(1), missing_since=40_000, missing_count=2)]).missing
     assert (missing.since, missing.count) == (40_000, 3)
-    assert missing.worth_a_look(100_000, 180)
-    assert not missing.worth_a_look(99_999, 180)
+    assert missing.worth_a_look(100_000, 180, 60_000)
+    assert not missing.worth_a_look(99_999, 180, 60_000)
 
 
 def test_a_row_that_is_back_ends_its_absence() -> None:

@@ -51,8 +51,8 @@ async def test_over_while_its_call_waits(
     await delays(world, toRestart=2, restarting=8)
     act = Gateway.act
 
-    async def slow(self: Gateway, operation: Any, path: str, body: Any) -> None:
-        await act(self, operation, path, body)
+    async def slow(self: Gateway, operation: Any, path: str, body: Any, window: Any) -> None:
+        await act(self, operation, path, body, window)
         if path == PATH:
             await world.clock.sleep(14.9)
             raise Timeout("no answer", sent=True)
@@ -81,8 +81,8 @@ async def test_killed_between_the_call_and_its_commit(
     """That the call was about to be made is known, so it is not made again."""
     act = Gateway.act
 
-    async def killed(self: Gateway, operation: Any, path: str, body: Any) -> None:
-        await act(self, operation, path, body)
+    async def killed(self: Gateway, operation: Any, path: str, body: Any, window: Any) -> None:
+        await act(self, operation, path, body, window)
         if path == PATH:
             world.at_work.crash()
 

@@ -13,6 +13,7 @@ from novitai.clock import SystemClock
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import Ambiguous, Gone, InsufficientResource, InvalidStateChange
 from novitai.upstream.models import CreateInstance, Port, UpstreamInstance
+from tests.windows import window_until
 
 if TYPE_CHECKING:
     from .conftest import Maker
@@ -45,7 +46,7 @@ async def buy(client: NovitaClient, name: str = "trainer-nv") -> str:
         envs=(("A", "b"),),
     )
     permit = await client.permit_create()
-    return await client.create(request, permit=permit, send_by=SystemClock().now() + 10_000)
+    return await client.create(request, permit=permit, window=window_until())
 
 
 async def seen(client: NovitaClient, instance_id: str, status: str) -> UpstreamInstance:
@@ -64,15 +65,15 @@ async def test_an_instance_lives_and_dies(client: NovitaClient) -> None:
     assert running.ssh_password
     assert [mapping.port for mapping in running.port_mappings if mapping.endpoint] == [8888]
 
-    await client.stop(instance_id)
+    await client.stop(instance_id, window=window_until())
     await seen(client, instance_id, "exited")
     with pytest.raises(InvalidStateChange):
-        await client.stop(instance_id)
-    await client.start(instance_id)
+        await client.stop(instance_id, window=window_until())
+    await client.start(instance_id, window=window_until())
     await seen(client, instance_id, "running")
-    await client.restart(instance_id)
+    await client.restart(instance_id, window=window_until())
     await seen(client, instance_id, "running")
-    await client.delete(instance_id)
+    await client.delete(instance_id, window=window_until())
     with pytest.raises(Gone):
         await seen(client, instance_id, "never")
     assert not client.health().down

@@ -35,6 +35,7 @@ from novitai.upstream.errors import (
     UpstreamError,
 )
 from novitai.upstream.paging import PAGE_SIZES
+from tests.windows import window_until
 
 from .test_wire import ANYTHING
 
@@ -105,7 +106,7 @@ async def test_no_redirect_is_followed(raw: RawServer, make: Maker) -> None:
     """The key would go along."""
     raw.reply(302, headers=f"Location: {raw.url}/elsewhere\r\n")
     with pytest.raises(Nonsense):
-        await make.at(raw.url).delete("abc")
+        await make.at(raw.url).delete("abc", window=window_until())
     assert len(raw.received) == 1
 
 
@@ -278,7 +279,11 @@ async def test_both_ways_to_say_gone_are_understood(make: Maker) -> None:
         httpx2.Response(404),
     ):
         client = make.of(script(gone)[0])
-        for asking in (client.instance("abc"), client.delete("abc"), client.template("1")):
+        for asking in (
+            client.instance("abc"),
+            client.delete("abc", window=window_until()),
+            client.template("1"),
+        ):
             with pytest.raises(Gone):
                 await asking
 
@@ -396,7 +401,7 @@ async def test_a_whole_exchange_has_one_deadline(raw: RawServer, make: Maker) ->
     raw.raw(b"HTTP/1.1 200 OK\r\nX-Pad: " + b"x" * 500, pause=0.05)
     began = time.monotonic()
     with pytest.raises(Timeout):
-        await make.at(raw.url, timeout=0.3).start("abc")
+        await make.at(raw.url, timeout=0.3).start("abc", window=window_until())
     assert time.monotonic() - began < 2
 
 
@@ -410,7 +415,7 @@ async def test_the_body_of_a_lifecycle_answer_is_never_read(
     """Empty, an object or neither: the status is the answer."""
     client = make.at(raw.reply(200, body).url)
     for act in (client.start, client.stop, client.restart, client.delete):
-        await act("abc")
+        await act("abc", window=window_until())
     names = ("start", "stop", "restart", "delete")
     assert [request.target for request in raw.received] == [
         f"/gpu-instance/openapi/v1/gpu/instance/{name}" for name in names
@@ -423,7 +428,7 @@ async def test_a_lifecycle_answer_whose_body_breaks_off_is_a_success(
     raw: RawServer, make: Maker
 ) -> None:
     """The status had come."""
-    await make.at(raw.reply(200, b"{}" * 20, cut=7).url).stop("abc")
+    await make.at(raw.reply(200, b"{}" * 20, cut=7).url).stop("abc", window=window_until())
     raw.steps.clear()
     await make.at(raw.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").url, timeout=1.0).stop(
         "abc"
@@ -437,7 +442,7 @@ async def test_a_lifecycle_write_is_tried_once(
     """Whoever asked for it decides on the next try."""
     answer, asked = script(failure)
     with pytest.raises(UpstreamError):
-        await make.of(answer).stop("abc")
+        await make.of(answer).stop("abc", window=window_until())
     assert len(asked) == 1
 
 
@@ -447,9 +452,9 @@ async def test_a_delete_gets_out_while_the_breaker_is_open(make: Maker, clock: M
     client = make.of(answer)
     for _ in range(5):
         with pytest.raises(ServerError):
-            await client.start("abc")
+            await client.start("abc", window=window_until())
     with pytest.raises(BreakerOpen) as caught:
-        await client.delete("abc")
+        await client.delete("abc", window=window_until())
     assert caught.value.retry_after <= 10
 
     out = len(asked)
@@ -457,7 +462,7 @@ async def test_a_delete_gets_out_while_the_breaker_is_open(make: Maker, clock: M
         await clock.advance(1)
         for act in (client.start, client.delete):
             with pytest.raises(UpstreamError):
-                await act("abc")
+                await act("abc", window=window_until())
     deletes = [request for request in asked[out:] if request.url.path.endswith("delete")]
     assert len(deletes) >= 4
 
@@ -483,11 +488,11 @@ async def test_a_permit_is_given_back_if_the_breaker_opened_meanwhile(
     )
     for _ in range(4):
         with pytest.raises(ServerError):
-            await client.start("abc")
+            await client.start("abc", window=window_until())
         await clock.advance(10)
-    fifth = asyncio.create_task(client.start("abc"))
+    fifth = asyncio.create_task(client.start("abc", window=window_until()))
     await clock.advance(1)
-    sixth = asyncio.create_task(client.start("abc"))
+    sixth = asyncio.create_task(client.start("abc", window=window_until()))
     await clock.advance(7)
     released.set()
     with pytest.raises(ServerError):
@@ -511,7 +516,7 @@ async def test_writes_overtake_reads_that_wait(make: Maker, clock: ManualClock) 
     await client.clusters()
     waiting: list[asyncio.Task[Any]] = [asyncio.create_task(client.clusters()) for _ in range(3)]
     await asyncio.sleep(0.01)
-    waiting.append(asyncio.create_task(client.delete("abc")))
+    waiting.append(asyncio.create_task(client.delete("abc", window=window_until())))
     await asyncio.sleep(0.01)
     while not all(task.done() for task in waiting):
         await clock.advance(1)
@@ -528,7 +533,11 @@ async def test_every_exchange_is_told_to_the_observer(make: Maker, calls: Calls)
     )
     client = make.of(answer, observer=calls)
     await client.clusters()
-    for act in (client.delete("a"), client.start("a"), client.stop("a")):
+    for act in (
+        client.delete("a", window=window_until()),
+        client.start("a", window=window_until()),
+        client.stop("a", window=window_until()),
+    ):
         with pytest.raises(UpstreamError):
             await act
     assert calls.seen == [

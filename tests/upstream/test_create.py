@@ -26,6 +26,7 @@ from novitai.upstream.errors import (
 )
 from novitai.upstream.models import CreateInstance, Port, Tool
 from novitai.upstream.writing import create_body
+from tests.windows import window_until
 
 if TYPE_CHECKING:
     from .conftest import Maker, RawServer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 async def create(client: NovitaClient, request: CreateInstance, *, send_by: int = 2**62) -> str:
     """Take both steps of a create."""
     permit = await client.permit_create()
-    return await client.create(request, permit=permit, send_by=send_by)
+    return await client.create(request, permit=permit, window=window_until(send_by))
 
 
 async def test_the_new_id_comes_back(raw: RawServer, make: Maker, wanted: CreateInstance) -> None:
@@ -258,8 +259,8 @@ async def test_nothing_is_sent_after_its_time(
     permit = await client.permit_create()
     await clock.advance(0.01)
     with pytest.raises(NotSent) as caught:
-        await client.create(wanted, permit=permit, send_by=send_by)
-    assert caught.value.reason == "SEND_BY_PASSED"
+        await client.create(wanted, permit=permit, window=window_until(send_by))
+    assert caught.value.reason == "CLAIM_ENDED"
     assert raw.posts() == 1
 
 
@@ -292,7 +293,7 @@ async def test_the_time_is_checked_after_connecting(
     client = make.at(raw.url, clock=Passing(), transport=Slowly(trust_env=False))
     with pytest.raises(NotSent) as caught:
         await create(client, wanted, send_by=1500)
-    assert caught.value.reason == "SEND_BY_PASSED"
+    assert caught.value.reason == "CLAIM_ENDED"
     await asyncio.sleep(0.02)
     assert raw.connections == 1
     assert raw.received == []
@@ -306,9 +307,9 @@ async def test_a_permit_is_good_for_one_create(
     client = make.at(raw.url)
     permit = await client.permit_create()
     with pytest.raises(Ambiguous):
-        await client.create(wanted, permit=permit, send_by=2**62)
+        await client.create(wanted, permit=permit, window=window_until())
     with pytest.raises(NotSent):
-        await client.create(wanted, permit=permit, send_by=2**62)
+        await client.create(wanted, permit=permit, window=window_until())
     assert raw.posts() == 1
 
 
@@ -321,7 +322,7 @@ async def test_a_permit_given_back_serves_the_next(make: Maker, clock: ManualClo
     assert await client.clusters() == []
     with pytest.raises(NotSent):
         await client.create(
-            CreateInstance("n", "p", 1, 10, "i"), permit=permit, send_by=clock.now()
+            CreateInstance("n", "p", 1, 10, "i"), permit=permit, window=window_until(clock.now())
         )
 
 

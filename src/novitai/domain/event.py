@@ -30,7 +30,15 @@ class EventType(StrEnum):
     START_REFUSED = "instance.start_refused"
     STOP_REFUSED = "instance.stop_refused"
     OPERATION_CANCELLED = "instance.operation_cancelled"
+    IDENTITY_UNCONFIRMED = "instance.identity_unconfirmed"
+    REAPPEARED = "instance.reappeared"
+    DELETE_INEFFECTIVE = "instance.delete_ineffective"
+    ADOPTED = "instance.adopted"
+    RELEASED = "instance.released"
     WEBHOOK_SWITCHED_OFF = "webhook.switched_off"
+    ACCOUNT_CHANGED = "account.changed"
+    ORPHAN_FOUND = "account.orphan_found"
+    ORPHAN_DELETED = "account.orphan_deleted"
 
 
 def of_status(status: InstanceStatus) -> EventType:
@@ -42,7 +50,10 @@ def of_status(status: InstanceStatus) -> EventType:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the log; `at` in Unix milliseconds."""
+    """One line of the log; `at` in Unix milliseconds.
+
+    An event about the account as a whole belongs to no instance and shows an object of its own.
+    """
 
     id: str
     type: EventType

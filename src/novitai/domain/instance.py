@@ -21,6 +21,19 @@ class InstanceStatus(StrEnum):
     FAILED = "failed"
     TERMINATING = "terminating"
     TERMINATED = "terminated"
+    RELEASED = "released"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the record is over: it holds neither its name nor its upstream id any more."""
+        return self in {InstanceStatus.TERMINATED, InstanceStatus.RELEASED}
+
+
+class Origin(StrEnum):
+    """How an instance came to be a record of ours."""
+
+    CREATED = "created"
+    ADOPTED = "adopted"
 
 
 class BillingMode(StrEnum):
@@ -39,41 +52,24 @@ class PortType(StrEnum):
 
 _S = InstanceStatus
 
+_ENDS: Final = frozenset({_S.TERMINATING, _S.TERMINATED, _S.RELEASED})
+
 TRANSITIONS: Final[Mapping[InstanceStatus, frozenset[InstanceStatus]]] = {
-    _S.CREATING: frozenset({_S.STARTING, _S.RUNNING, _S.FAILED, _S.TERMINATING, _S.TERMINATED}),
-    _S.STARTING: frozenset(
-        {
-            _S.RUNNING,
-            _S.STOPPING,
-            _S.STOPPED,
-            _S.MIGRATING,
-            _S.FAILED,
-            _S.TERMINATING,
-            _S.TERMINATED,
-        }
+    _S.CREATING: frozenset({_S.STARTING, _S.RUNNING, _S.FAILED}) | _ENDS,
+    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPING, _S.STOPPED, _S.MIGRATING, _S.FAILED}) | _ENDS,
+    _S.RUNNING: frozenset({_S.STARTING, _S.STOPPING, _S.STOPPED, _S.MIGRATING, _S.FAILED}) | _ENDS,
+    _S.STOPPING: frozenset({_S.STOPPED, _S.RUNNING, _S.FAILED}) | _ENDS,
+    _S.STOPPED: frozenset({_S.STARTING, _S.RUNNING, _S.MIGRATING}) | _ENDS,
+    _S.MIGRATING: frozenset({_S.STARTING, _S.RUNNING, _S.STOPPED, _S.FAILED}) | _ENDS,
+    _S.FAILED: frozenset({_S.STARTING}) | _ENDS,
+    _S.TERMINATING: frozenset({_S.TERMINATED, _S.RELEASED}),
+    _S.TERMINATED: frozenset(
+        {_S.STARTING, _S.RUNNING, _S.STOPPING, _S.STOPPED, _S.MIGRATING, _S.FAILED, _S.TERMINATING}
     ),
-    _S.RUNNING: frozenset(
-        {
-            _S.STARTING,
-            _S.STOPPING,
-            _S.STOPPED,
-            _S.MIGRATING,
-            _S.FAILED,
-            _S.TERMINATING,
-            _S.TERMINATED,
-        }
-    ),
-    _S.STOPPING: frozenset({_S.STOPPED, _S.RUNNING, _S.FAILED, _S.TERMINATING, _S.TERMINATED}),
-    _S.STOPPED: frozenset({_S.STARTING, _S.RUNNING, _S.MIGRATING, _S.TERMINATING, _S.TERMINATED}),
-    _S.MIGRATING: frozenset(
-        {_S.STARTING, _S.RUNNING, _S.STOPPED, _S.FAILED, _S.TERMINATING, _S.TERMINATED}
-    ),
-    _S.FAILED: frozenset({_S.STARTING, _S.TERMINATING, _S.TERMINATED}),
-    _S.TERMINATING: frozenset({_S.TERMINATED}),
-    _S.TERMINATED: frozenset(),
+    _S.RELEASED: frozenset(),
 }
 """Appendix A, widened by what really happens: a restart, a refused start or stop, a stop or start
-behind our back, a migration, a deletion, and an instance that is simply gone."""
+from outside, a migration, a deletion, an instance that is gone, and one that reappears."""
 
 
 def may_follow(previous: InstanceStatus, following: InstanceStatus) -> bool:
@@ -143,8 +139,9 @@ class Observed:
     """What the account listing last said of an instance. Written by sync alone.
 
     `at` is when the listing that brought the news began; `missing_since` and `missing_count` tell
-    for how long, and in how many complete listings, the row has been absent; `gone` that this has
-    been proven by three complete listings over a minute or more and a look-up.
+    for how long, and in how many complete listings, the row has been absent; `unlisted_since`
+    and `unlisted_count` the same of listings that were read whole, complete or not; `gone` that
+    the absence has been proven by complete listings and a look-up.
     """
 
     status: str | None = None
@@ -158,12 +155,22 @@ class Observed:
     spot_reclaim_at: int | None = None
     missing_since: int | None = None
     missing_count: int = 0
+    unlisted_since: int | None = None
+    unlisted_count: int = 0
     gone: bool = False
+
+
+GONE: Final = "GONE"
+"""The error code of a record that was terminated because its instance was absent, no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance as our record knows it. Times are Unix milliseconds, sizes GB, prices USD/h."""
+    """An instance as our record knows it. Times are Unix milliseconds, sizes GB, prices USD/h.
+
+    `confirmed_at` is when it was established that the upstream id is really this record's: until
+    then nothing but a look leaves for it. `upstream_created_at` is on upstream's clock.
+    """
 
     id: str
     name: str
@@ -191,5 +198,20 @@ class Instance:
     last_used_at: int | None = None
     acted_at: int | None = None
     failed: bool = False
+    origin: Origin = Origin.CREATED
+    confirmed_at: int | None = None
+    upstream_created_at: int | None = None
+    released_at: int | None = None
     error: InstanceError | None = None
     observed: Observed = Observed()
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether it has an upstream id of which it is not established that it is its own."""
+        return self.upstream_id is not None and self.confirmed_at is None
+
+    @property
+    def ended_by_absence(self) -> bool:
+        """Whether it was terminated by absence alone, so that a sighting brings it back."""
+        ended = self.status is InstanceStatus.TERMINATED
+        return ended and self.error is not None and self.error.code == GONE

@@ -13,6 +13,7 @@ from typing import Final
 
 from novitai.ids import ATTEMPT_ID_LENGTH, INSTALLATION_ID_LENGTH
 
+MARKER_LENGTH: Final = len("-nv") + INSTALLATION_ID_LENGTH + ATTEMPT_ID_LENGTH
 MAX_UPSTREAM_NAME: Final = 255
 _MARKER: Final = re.compile(
     rf"-nv([a-z0-9]{{{INSTALLATION_ID_LENGTH}}})([a-z0-9]{{{ATTEMPT_ID_LENGTH}}})\Z"
@@ -27,10 +28,19 @@ class Marker:
     attempt_id: str
 
 
+def upstream_stem(name: str) -> str:
+    """Return what stands before the marker in the upstream name of an instance of this name."""
+    return name.replace("_", "-")[: MAX_UPSTREAM_NAME - MARKER_LENGTH]
+
+
 def upstream_name(name: str, marker: Marker) -> str:
     """Make the name an instance bears at Novita: letters, digits and hyphens, marker last."""
-    suffix = f"-nv{marker.installation_id}{marker.attempt_id}"
-    return name.replace("_", "-")[: MAX_UPSTREAM_NAME - len(suffix)] + suffix
+    return f"{upstream_stem(name)}-nv{marker.installation_id}{marker.attempt_id}"
+
+
+def without_marker(upstream_name: str) -> str:
+    """Return what stands before the marker; the whole name where there is none."""
+    return upstream_name[:-MARKER_LENGTH] if read_marker(upstream_name) else upstream_name
 
 
 def read_marker(upstream_name: str) -> Marker | None:

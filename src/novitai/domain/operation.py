@@ -98,6 +98,8 @@ class Attempt:
     `price` is Novita's unit, 1/100000 USD per GPU-hour. `ended_at` is when the request ended; not
     known after a crash. `unseen_count` counts the complete listings without it since then, the
     first of which began at `unseen_since`. Why it was refused is on record and steers nothing.
+    `key_digest` tells the upstream key it was sent with; `clock_offset` how many milliseconds
+    upstream's clock was ahead of ours then, None where that was not known.
     """
 
     id: str
@@ -115,3 +117,6 @@ class Attempt:
     upstream_id: str | None = None
     unseen_count: int = 0
     unseen_since: int | None = None
+    image: str = ""
+    key_digest: str = ""
+    clock_offset: int | None = None

@@ -85,6 +85,8 @@ def derive(instance: Instance, running: OperationKind | None) -> InstanceStatus:
 
 
 def _wanted(instance: Instance, running: OperationKind | None) -> InstanceStatus:
+    if instance.released_at is not None:
+        return InstanceStatus.RELEASED
     if instance.terminated_at is not None:
         return InstanceStatus.TERMINATED
     if running is OperationKind.DELETE:

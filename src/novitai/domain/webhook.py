@@ -23,8 +23,19 @@ TOLD: Final = (
     EventType.SPOT_RECLAIM_SCHEDULED,
     EventType.TERMINATING,
     EventType.TERMINATED,
+    EventType.IDENTITY_UNCONFIRMED,
+    EventType.REAPPEARED,
+    EventType.DELETE_INEFFECTIVE,
+    EventType.ADOPTED,
+    EventType.RELEASED,
+    EventType.ACCOUNT_CHANGED,
+    EventType.ORPHAN_FOUND,
+    EventType.ORPHAN_DELETED,
 )
-"""The events that webhooks are told; the others are for the event log alone."""
+"""The events that webhooks are told; the others are for the event log alone.
+
+Those about the account go to standing webhooks only.
+"""
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
@@ -111,11 +122,11 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message to one receiver, `standing` or not: an event of an instance."""
+    """A message to one receiver, `standing` or not: an event of an instance, or of the account."""
 
     id: str
     webhook_id: str
-    instance_id: str
+    instance_id: str | None
     event_id: str
     event_sequence: int
     event_type: EventType

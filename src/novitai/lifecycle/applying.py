@@ -3,31 +3,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
 from typing import Final, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock, iso
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus
-from novitai.domain.operation import AttemptState, Operation
+from novitai.domain.operation import Attempt, AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import observing
-from novitai.lifecycle.diffing import Changed, Missing, Sighting, Unseen
-from novitai.lifecycle.failing import error_columns
+from novitai.lifecycle.account import write_gone
+from novitai.lifecycle.diffing import (
+    Changed,
+    Missing,
+    Reappeared,
+    Sighting,
+    Unseen,
+    made_by,
+)
+from novitai.lifecycle.failing import NO_ERROR, error_columns
 from novitai.lifecycle.following import Follower
+from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
 from novitai.store import attempts, instances, operations
 from novitai.store.database import Database
+from novitai.store.instances import Tracked
 from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("novitai.lifecycle")
+
+FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
+    "upstream_id": None,
+    "confirmed_at": None,
+    "bought_at": None,
+    "identity_told_at": None,
+    "obs_unmarked_count": 0,
+    "obs_missing_since": None,
+    "obs_missing_count": 0,
+    "obs_unlisted_since": None,
+    "obs_unlisted_count": 0,
+    "obs_gone": False,
+}
+"""The columns of a record that has no upstream instance any more, as it was never its own."""
 
 _BEFORE_A_RETURN: Final = frozenset(
     {Observation.UNKNOWN, Observation.REMOVING, Observation.REMOVED}
@@ -47,9 +74,25 @@ class Standing(Enum):
     OURS = auto()
     """It is the record's own, or may become it."""
     SURPLUS = auto()
-    """The record has another, or has ended: it is to be deleted."""
-    LOST = auto()
-    """It was proven gone and is there again, though its record has ended: told, not touched."""
+    """The record has another or has ended, and this attempt's call made it: it is deleted."""
+    ORPHAN = auto()
+    """It bears the marker, and nothing shows that our call made it: told, never touched."""
+    LATER = auto()
+    """It cannot be judged before the record's own instance is known."""
+
+
+class Return(Enum):
+    """What becomes of an ended record whose instance is listed again."""
+
+    REAPPEARED = auto()
+    """It was ended by absence alone: the record is live again."""
+    DELETE = auto()
+    """Its user had it deleted: it is deleted once more."""
+    ORPHAN = auto()
+    """It was deleted again and again, or ended for another reason: told, not touched."""
+
+
+MAX_DELETED_AGAIN: Final = 3
 
 
 class Applier:
@@ -63,7 +106,13 @@ class Applier:
         recorder: Recorder,
         vault: Vault,
         follower: Follower,
+        late_calls: LateCalls,
+        *,
+        call_timeout: float,
     ) -> None:
+        """Put it together; `call_timeout` is the seconds that one call to Novita may take."""
+        self._call_timeout = call_timeout
+        self._late_calls = late_calls
         self._database = database
         self._clock = clock
         self._jobs = jobs
@@ -104,6 +153,32 @@ class Applier:
 
         await self._database.write(write)
 
+    async def doubted(self, found: Sequence[Tracked]) -> None:
+        """Unlearn ids that a reply named and that turn out to be somebody else's instance."""
+        for one in found:
+            await self._database.write(partial(self._write_doubt, one=one))
+
+    async def unmarked(self, found: Sequence[Tracked], *, complete: bool) -> None:
+        """Count the complete listings in which a record's row bore no marker."""
+        if not found or not complete:
+            return
+
+        def write(connection: Connection) -> None:
+            for one in found:
+                columns = {"obs_unmarked_count": one.unmarked_count + 1}
+                instances.update_columns(connection, one.id, columns)
+
+        await self._database.write(write)
+
+    async def unconfirmed(self, found: Sequence[Tracked]) -> None:
+        """Tell, once each, of records whose identity has stayed open for too long."""
+        for one in found:
+            await self._database.write(partial(self._tell_unconfirmed, instance_id=one.id))
+
+    async def reappeared(self, one: Reappeared) -> Return:
+        """Write that the instance of an ended record is listed again, and tell what follows."""
+        return await self._database.write(partial(self._write_return, one=one))
+
     async def sighted(self, sighting: Sighting) -> Standing:
         """Write what a sighting tells of its attempt, and tell how the instance stands."""
         return await self._database.write(partial(self._write_sighting, sighting=sighting))
@@ -124,6 +199,19 @@ class Applier:
             )
 
         await self._database.write(write)
+
+    async def may_delete_orphan(self, attempt: Attempt, row: UpstreamInstance) -> bool:
+        """Whether an orphan was made by our own call and its record cannot want it."""
+
+        def judge(connection: Connection) -> bool:
+            instance = instances.load(connection, attempt.instance_id)
+            if instance is None:
+                return False
+            other = instance.upstream_id not in {None, row.id} and not instance.unconfirmed
+            ended = instance.status is InstanceStatus.TERMINATED and not instance.ended_by_absence
+            return (other or ended) and made_by(attempt, row, instance.gpu_num, self._call_timeout)
+
+        return await self._database.read(judge)
 
     def _write_changed(
         self, connection: Connection, page: Sequence[Changed], began_at: int
@@ -148,6 +236,8 @@ class Applier:
         running = operations.running_of(connection, list(seen))
         for change in fresh:
             instance = before[change.instance_id]
+            if change.confirms:
+                self._confirm(connection, instance, change.row)
             # What has just been written is known: ten thousand rows are not read again.
             after = replace(
                 instance,
@@ -155,6 +245,22 @@ class Applier:
             )
             self._tell(connection, instance, after, running.get(instance.id), change.row)
         self._wake(connection, list(running.values()))
+
+    def _confirm(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
+        """Write that a record's upstream id is established as its own."""
+        now = self._clock.now()
+        columns = {"confirmed_at": now, "upstream_created_at": row.created_at}
+        instances.update_columns(connection, instance.id, columns)
+        log = partial(
+            _log.info,
+            "instance_bought",
+            instance_id=instance.id,
+            upstream_id=row.id,
+            name=instance.name,
+            region=instance.region,
+            product_id=instance.product_id,
+        )
+        Database.after_commit(connection, log)
 
     def _tell(
         self,
@@ -185,6 +291,8 @@ class Applier:
         if drift:
             also["drift"] = {"from": before.observed.status, "to": row.status}
         told = self._recorder.settle(connection, after.id, also=also)
+        if drift and self._late_calls.put_right(connection, told):
+            return
         if drift:
             self._recorder.append(connection, told, running, EventType.DRIFT, also=also)
         if row.spot_reclaim_at is not None and announced:
@@ -206,7 +314,7 @@ class Applier:
             for one in page
             if one.instance_id in before
             and not _is_older(began_at, before[one.instance_id])
-            and _absence(before[one.instance_id]) <= (one.since, one.count)
+            and _absence(before[one.instance_id]) <= (one.unlisted_since, one.unlisted_count)
         ]
         instances.update_observed(
             connection,
@@ -214,6 +322,8 @@ class Applier:
                 one.instance_id: {
                     "obs_missing_since": one.since,
                     "obs_missing_count": one.count,
+                    "obs_unlisted_since": one.unlisted_since,
+                    "obs_unlisted_count": one.unlisted_count,
                 }
                 for one in counted
             },
@@ -226,6 +336,7 @@ class Applier:
         if instance is None or _is_older(began_at, instance):
             return
         instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": began_at})
+        write_gone(connection, instance_id, self._clock.now())
         self._recorder.settle(connection, instance_id)
         self._wake_of(connection, instance_id)
 
@@ -233,30 +344,123 @@ class Applier:
         attempt, row = sighting.attempt, sighting.row
         instance = instances.lock(connection, attempt.instance_id)
         if instance is None:
-            return Standing.OURS
-        over = instance.status is InstanceStatus.TERMINATED
-        if instance.upstream_id == row.id:
-            if over:
-                # Deleted, and it lives; or only found gone, by listings that have since recovered.
-                asked_for = operations.was_deleted(connection, instance.id)
-                lost = instance.observed.gone and not asked_for
-                return Standing.LOST if lost else Standing.SURPLUS
+            return Standing.ORPHAN
+        if instance.upstream_id == row.id and not instance.status.ended:
             if instance.observed.gone:
-                found = {"obs_gone": False, "obs_missing_since": None, "obs_missing_count": 0}
+                found = {
+                    "obs_gone": False,
+                    "obs_missing_since": None,
+                    "obs_missing_count": 0,
+                    "obs_unlisted_since": None,
+                    "obs_unlisted_count": 0,
+                }
                 instances.update_columns(connection, instance.id, found)
                 self._come_back(connection, instance.id, row)
             return Standing.OURS
         running = operations.running(connection, instance.id)
-        if over or running is None or instance.upstream_id is not None:
-            return self._surplus(connection, sighting)
-        attempts.settle(connection, attempt.id, AttemptState.BOUGHT, upstream_id=row.id)
+        has_own = instance.upstream_id is not None and not instance.unconfirmed
+        if instance.status.ended or running is None or has_own:
+            return self._double(connection, sighting, instance)
+        if sighting.contested:
+            return Standing.ORPHAN
+        of_another = instance.unconfirmed and attempt.upstream_id != instance.upstream_id
+        if of_another or not sighting.preferred:
+            return Standing.LATER
+        # It bears the marker: it is what the attempt bought, whatever id the reply gave.
+        attempts.correct(connection, attempt.id, row.id)
         # Decided here, under the instance's lock: the one that stays is never the one deleted.
-        if attempts.winner(connection, instance.id) != attempt.id or (
-            attempt.state is AttemptState.BOUGHT and attempt.upstream_id != row.id
-        ):
-            return self._surplus(connection, sighting)
+        if attempts.winner(connection, instance.id) != attempt.id:
+            return Standing.LATER
+        if instance.unconfirmed:
+            instances.update_columns(connection, instance.id, FORGOTTEN_IDENTITY)
         self._wake(connection, [running])
         return Standing.OURS
+
+    def _double(self, connection: Connection, sighting: Sighting, instance: Instance) -> Standing:
+        """Judge an instance whose record has another one, or has ended.
+
+        Only what this attempt's own call made is deleted: a copy or a renamed instance bears the
+        same marker.
+        """
+        attempt, row = sighting.attempt, sighting.row
+        wanted = instance.status is InstanceStatus.RELEASED or instance.ended_by_absence
+        if wanted or not made_by(attempt, row, instance.gpu_num, self._call_timeout):
+            return Standing.ORPHAN
+        if attempt.upstream_id in {None, row.id}:
+            attempts.settle(connection, attempt.id, AttemptState.SURPLUS, upstream_id=row.id)
+        return Standing.SURPLUS
+
+    def _write_doubt(self, connection: Connection, one: Tracked) -> None:
+        instance = instances.lock(connection, one.id)
+        if instance is None or instance.upstream_id != one.upstream_id or not instance.unconfirmed:
+            return
+        _log.warning(
+            "identity_doubted", instance_id=one.id, upstream_id=one.upstream_id, name=instance.name
+        )
+        attempts.doubt(connection, one.id, one.upstream_id)
+        instances.update_columns(connection, one.id, FORGOTTEN_IDENTITY)
+        self._wake_of(connection, one.id)
+
+    def _tell_unconfirmed(self, connection: Connection, instance_id: str) -> None:
+        instance = instances.lock(connection, instance_id)
+        if instance is None or not instance.unconfirmed:
+            return
+        instances.update_columns(connection, instance_id, {"identity_told_at": self._clock.now()})
+        self._recorder.append(
+            connection,
+            instance,
+            operations.running(connection, instance_id),
+            EventType.IDENTITY_UNCONFIRMED,
+        )
+
+    def _write_return(self, connection: Connection, one: Reappeared) -> Return:
+        record, row = one.record, one.row
+        instance = instances.lock(connection, record.id)
+        if instance is None or instance.status is not InstanceStatus.TERMINATED:
+            return Return.ORPHAN
+        if instance.ended_by_absence:
+            if instances.owner_of(connection, row.id) is not None:
+                return Return.ORPHAN
+            self._revive(connection, instance, row)
+            return Return.REAPPEARED
+        if not operations.was_deleted(connection, record.id):
+            return Return.ORPHAN
+        if record.deleted_again < MAX_DELETED_AGAIN:
+            count = {"deleted_again": record.deleted_again + 1}
+            instances.update_columns(connection, record.id, count)
+            return Return.DELETE
+        if record.deleted_again == MAX_DELETED_AGAIN:
+            told = {"deleted_again": record.deleted_again + 1}
+            instances.update_columns(connection, record.id, told)
+            self._recorder.append(connection, instance, None, EventType.DELETE_INEFFECTIVE)
+        return Return.ORPHAN
+
+    def _revive(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
+        """Make a record live again that was ended by absence alone."""
+        now = self._clock.now()
+        columns: dict[str, object] = {
+            "terminated_at": None,
+            "acted_at": None,
+            "updated_at": now,
+            "obs_gone": False,
+            "obs_missing_since": None,
+            "obs_missing_count": 0,
+            "obs_unlisted_since": None,
+            "obs_unlisted_count": 0,
+            "obs_status": row.status[:64],
+            "obs_digest": None,
+            **NO_ERROR,
+        }
+        instances.update_columns(connection, instance.id, columns)
+        revived = self._recorder.settle(connection, instance.id)
+        self._recorder.append(
+            connection,
+            revived,
+            None,
+            EventType.REAPPEARED,
+            also={"previousStatus": InstanceStatus.TERMINATED.value},
+        )
+        self._follower.ensure(connection, revived)
 
     def _come_back(self, connection: Connection, instance_id: str, row: UpstreamInstance) -> None:
         """Tell that what was proven gone is there again, and see that it does not bill unseen."""
@@ -269,18 +473,6 @@ class Applier:
             EventType.DRIFT,
             also={"drift": {"from": "gone", "to": row.status}},
         )
-
-    @staticmethod
-    def _surplus(connection: Connection, sighting: Sighting) -> Standing:
-        """Mark an attempt whose purchase nobody wants, before it is deleted."""
-        if sighting.attempt.upstream_id in {None, sighting.row.id}:
-            attempts.settle(
-                connection,
-                sighting.attempt.id,
-                AttemptState.SURPLUS,
-                upstream_id=sighting.row.id,
-            )
-        return Standing.SURPLUS
 
     def _wake(self, connection: Connection, waiting: Sequence[Operation]) -> None:
         """Have operations that waited for news look at it."""
@@ -322,8 +514,8 @@ def _is_older(began_at: int, instance: Instance) -> bool:
 
 
 def _absence(instance: Instance) -> tuple[int, int]:
-    """Tell since when and how often it was missing; a later beginning counts for more."""
-    return instance.observed.missing_since or 0, instance.observed.missing_count
+    """Tell since when and how often it was not listed; a later beginning counts for more."""
+    return instance.observed.unlisted_since or 0, instance.observed.unlisted_count
 
 
 def _pages(found: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -7,15 +7,16 @@ only not listed yet (docs/upstream.md §1.1, §1.3). So an answer is a hint; the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation
-from novitai.lifecycle.steps import Again, Claimed, first_tried
+from novitai.lifecycle.steps import Again, Claimed, IdentityOpen, first_tried
 from novitai.upstream import errors as upstream
+from novitai.upstream.window import SendWindow
 
 STOP_DEADLINE: Final = 600_000
 """Milliseconds in which a stop must have happened, or it is given up."""
@@ -108,9 +109,17 @@ def intend(claimed: Claimed, now: int) -> Asked:
     return Asked({"acted_at": now}, memory, count)
 
 
+class WriteCall(Protocol):
+    """A write call on one instance, such as `NovitaClient.stop`."""
+
+    async def __call__(self, instance_id: str, *, window: SendWindow) -> None:
+        """Make the call, if its window still allows it to be sent."""
+        ...
+
+
 async def ask(
     claimed: Claimed,
-    call: Callable[[str], Awaitable[None]],
+    call: WriteCall,
     clock: Clock,
     *,
     intent: Asked | None = None,
@@ -125,12 +134,15 @@ async def ask(
             answer that says so counts as taken, and a call whose end says nothing as unsure.
 
     Raises:
+        IdentityOpen: it is not established that the upstream id is the record's own.
         Refused: upstream declined for a reason other than the state of the instance.
         UpstreamError: nothing is known to have come of it; the step is taken again later.
     """
     accepted, found = False, True
+    if claimed.instance.unconfirmed:
+        raise IdentityOpen
     try:
-        await call(claimed.instance.upstream_id or "")
+        await call(claimed.instance.upstream_id or "", window=claimed.window)
         accepted = True
     except upstream.InvalidStateChange:
         pass  # It may have worked all the same.

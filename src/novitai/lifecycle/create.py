@@ -16,31 +16,49 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.domain.event import EventType
-from novitai.domain.instance import Instance
-from novitai.domain.marker import Marker, upstream_name
+from novitai.domain.instance import Instance, LaunchSpec
+from novitai.domain.marker import Marker, upstream_name, upstream_stem, without_marker
 from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
 from novitai.domain.placement import Candidate, Placement, Wish
 from novitai.domain.status import Observation, read_word
 from novitai.errors import ValidationFailed
 from novitai.ids import Ids
 from novitai.lifecycle import launch
-from novitai.lifecycle.asking import LOOK_ANYWAY
+from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
 from novitai.lifecycle.catalogue import Catalogue
+from novitai.lifecycle.delete import incomplete_error
 from novitai.lifecycle.failing import Failing
-from novitai.lifecycle.rising import PROBE, READINESS_DEADLINE, WATCH, Rising, TooLate
-from novitai.lifecycle.steps import LEASE_SECONDS, Again, Announcement, Claimed, Done, Step
-from novitai.store import attempts, instances, operations
+from novitai.lifecycle.rising import (
+    PROBE,
+    READINESS_DEADLINE,
+    WATCH,
+    Rising,
+    TooLate,
+    last_detour,
+)
+from novitai.lifecycle.steps import (
+    IDENTITY_UNCONFIRMED,
+    LEASE_MS,
+    Again,
+    Announcement,
+    Claimed,
+    Done,
+    Step,
+)
+from novitai.store import account, attempts, instances, operations
 from novitai.store.database import Database
 from novitai.store.errors import StoreError
 from novitai.store.vault import Vault
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
+from novitai.upstream.window import SendWindow
 
 MAX_ATTEMPTS: Final = 5
 SEND_WITHIN: Final = 10_000
@@ -91,7 +109,21 @@ class CreateVerb:
         """Take the step of the phase that the operation is in."""
         if claimed.instance.upstream_id is None:
             return await self._place(claimed)
+        if claimed.instance.unconfirmed and not claimed.instance.observed.gone:
+            return self._wait_for_identity(claimed)
         return await self._watch(claimed)
+
+    def _wait_for_identity(self, claimed: Claimed) -> Again:
+        """Wait until a listing shows that the id of the reply is this record's own."""
+        now = self._clock.now()
+        bought_at = claimed.instance.bought_at or now
+        error = None
+        if now - bought_at >= READINESS_DEADLINE:
+            message = "Whether the instance that Novita named is this record's own is not known"
+            error = (IDENTITY_UNCONFIRMED, message)
+        return Again(
+            CreatePhase.WATCH, now + LOOK_ANYWAY, memory=claimed.operation.memory, error=error
+        )
 
     async def _place(self, claimed: Claimed) -> Step:
         now = self._clock.now()
@@ -102,7 +134,21 @@ class CreateVerb:
             return _settling(claimed, now)
         deadline = claimed.operation.deadline_at
         if deadline is not None and now >= deadline:
+            if not claimed.is_late(deadline, now):
+                return _looking_first(claimed, now)
             return self._not_bought(claimed)
+        orphan = await self._database.read(partial(_orphan_of, claimed=claimed))
+        if orphan is not None:
+            message = (
+                f"The account holds {orphan}, which bears this record's name and which this "
+                "database does not know: adopt it, dismiss it or delete it"
+            )
+            return Again(
+                CreatePhase.PLACE,
+                now + LOOK_ANYWAY,
+                memory=claimed.operation.memory,
+                error=("ORPHAN_FOUND", message),
+            )
         counted = [a for a in claimed.attempts if a.state is not AttemptState.NOT_SENT]
         if len(counted) >= MAX_ATTEMPTS:
             return self._not_bought(claimed)
@@ -138,12 +184,19 @@ class CreateVerb:
         spec = launch.unseal(self._vault, sealed)
         permit = await self._client.permit_create()
         try:
-            attempt = self._attempt(claimed, candidate)
+            attempt = self._attempt(claimed, candidate, spec)
+            renewed = SendWindow.lasting(self._clock, LEASE_MS)
             await self._database.write(
                 lambda connection: self._commit_attempt(connection, claimed.operation, attempt)
             )
+            claimed.window.until = renewed.until
+            claimed.window.until_boottime = renewed.until_boottime
             call = launch.create_call(claimed.instance, spec, attempt)
-            upstream_id = await self._client.create(call, permit=permit, send_by=attempt.send_by)
+            window = SendWindow(
+                min(attempt.send_by, claimed.window.until),
+                min(self._clock.boottime() + SEND_WITHIN / 1000, claimed.window.until_boottime),
+            )
+            upstream_id = await self._client.create(call, permit=permit, window=window)
         except upstream.UpstreamError as error:
             return await self._not_accepted(claimed, attempt, error)
         except asyncio.CancelledError:
@@ -155,7 +208,7 @@ class CreateVerb:
         await asyncio.shield(self._record(attempt, AttemptState.BOUGHT, upstream_id=upstream_id))
         return self._adopt(claimed, attempt, upstream_id)
 
-    def _attempt(self, claimed: Claimed, candidate: Candidate) -> Attempt:
+    def _attempt(self, claimed: Claimed, candidate: Candidate, spec: LaunchSpec) -> Attempt:
         now = self._clock.now()
         attempt_id = self._ids.attempt()
         marker = Marker(self._installation_id, attempt_id)
@@ -171,6 +224,9 @@ class CreateVerb:
             state=AttemptState.SENT,
             created_at=now,
             send_by=now + SEND_WITHIN,
+            image=spec.image[:500],
+            key_digest=self._client.key_digest,
+            clock_offset=self._client.clock_offset,
         )
 
     @staticmethod
@@ -180,7 +236,7 @@ class CreateVerb:
             connection,
             operation,
             attempts=operation.attempts + 1,
-            lease_until=attempt.created_at + int(LEASE_SECONDS * 1000),
+            lease_until=attempt.created_at + LEASE_MS,
         )
         attempts.insert(connection, attempt)
 
@@ -228,6 +284,7 @@ class CreateVerb:
         stays unknown, and listing for its marker settles it.
         """
         ended_at = self._clock.now()
+        clock_offset = self._client.clock_offset
 
         def write(connection: Connection) -> None:
             attempts.settle(
@@ -238,6 +295,7 @@ class CreateVerb:
                 reason=error.reason if error else None,
                 message=error.message if error else None,
                 ended_at=ended_at,
+                clock_offset=clock_offset,
             )
 
         for pause in _RECORD_AGAIN_AFTER:
@@ -258,6 +316,7 @@ class CreateVerb:
             "hourly_price": attempt.price * claimed.instance.gpu_num,
             "bought_at": now,
             "acted_at": now,
+            "confirmed_at": None,
         }
         return Again(CreatePhase.WATCH, now + LOOK_ANYWAY, changes=changes, adopts=attempt.id)
 
@@ -290,8 +349,12 @@ class CreateVerb:
         trouble = _trouble_observed(instance)
         if trouble is not None:
             return self._failing.end(claimed.instance, *trouble)
-        bought_at = instance.bought_at or self._clock.now()
-        look = await self._rising.look(claimed, give_up_at=bought_at + READINESS_DEADLINE)
+        since = max(
+            instance.bought_at or self._clock.now(),
+            instance.confirmed_at or 0,
+            last_detour(claimed.operation),
+        )
+        look = await self._rising.look(claimed, give_up_at=since + READINESS_DEADLINE)
         if isinstance(look, TooLate):
             return self._failing.end(claimed.instance, "READINESS_TIMEOUT", look.message)
         if isinstance(look, Done):
@@ -299,6 +362,38 @@ class CreateVerb:
             first = {"first_ready_at": look.changes["ready_at"]}
             return replace(look, changes={**look.changes, **first})
         return look
+
+
+def _orphan_of(connection: Connection, claimed: Claimed) -> str | None:
+    """Find an orphan that may be what this record bought in a later state of the database.
+
+    It bears the record's name and an attempt id we do not know, it appeared after the record was
+    made, and no person has said that it is no matter.
+    """
+    instance = claimed.instance
+    named = [
+        one
+        for one in account.orphans(connection)
+        if not one.attempt_known and without_marker(one.name) == upstream_stem(instance.name)
+    ]
+    listed = account.listed_of(connection, [one.upstream_id for one in named])
+    for one in named:
+        known = listed.get(one.upstream_id)
+        if known is None or known.dismissed_at is not None:
+            continue
+        if known.first_listed_at >= instance.created_at:
+            return one.upstream_id
+    return None
+
+
+def _looking_first(claimed: Claimed, now: int) -> Again:
+    """Wait for a listing that is newer than the deadline."""
+    return Again(
+        CreatePhase.PLACE,
+        now + LOOK_SOON,
+        memory=claimed.operation.memory,
+        error=_last_error(claimed.operation),
+    )
 
 
 def _next_candidate(placement: Placement, claimed: Claimed) -> Candidate | None:
@@ -333,7 +428,7 @@ def _settling(claimed: Claimed, now: int) -> Again:
         CreatePhase.SETTLE,
         now + LOOK_ANYWAY,
         memory=claimed.operation.memory,
-        error=_last_error(claimed.operation),
+        error=incomplete_error(claimed) or _last_error(claimed.operation),
     )
 
 

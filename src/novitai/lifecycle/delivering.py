@@ -351,22 +351,27 @@ class Deliverer:
     async def _switch_off(self, claimed: _Claimed, reason: OffReason) -> None:
         webhook, instance_id = claimed.webhook, claimed.line.instance_id
 
+        facts = {
+            "webhookId": webhook.id,
+            "url": masked_url(webhook.url),
+            "reason": reason.value,
+        }
+
         def write(connection: Connection) -> bool:
-            instance = instances.lock(connection, instance_id)
-            if instance is None or not webhooks.switch_off(
+            instance = None if instance_id is None else instances.lock(connection, instance_id)
+            if not webhooks.switch_off(
                 connection, webhook.id, reason, url=webhook.url, now=self._clock.now()
             ):
                 return False
+            if instance is None:
+                self._recorder.append_account(connection, EventType.WEBHOOK_SWITCHED_OFF, facts)
+                return True
             self._recorder.append(
                 connection,
                 instance,
-                operations.running(connection, instance_id),
+                operations.running(connection, instance.id),
                 EventType.WEBHOOK_SWITCHED_OFF,
-                also={
-                    "webhookId": webhook.id,
-                    "url": masked_url(webhook.url),
-                    "reason": reason.value,
-                },
+                also=facts,
             )
             return True
 

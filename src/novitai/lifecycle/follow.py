@@ -46,7 +46,7 @@ class FollowVerb:
         begun_at = claimed.operation.created_at
         claimed = noting_detours(claimed, now, detours=_DETOURS)
         if seen is Observation.STOPPING:
-            late = now >= begun_at + READINESS_DEADLINE
+            late = claimed.is_late(begun_at + READINESS_DEADLINE, now)
             # It may stop yet, and nothing else can be said of it: looked at until it does.
             return Again(
                 WATCH,

@@ -18,8 +18,8 @@ from novitai.lifecycle.details import unknown
 from novitai.lifecycle.instances import Shown
 from novitai.lifecycle.paging import MAX_PAGE
 from novitai.lifecycle.waiting import StatusWatch
-from novitai.store import coordination, events, instances, operations
-from novitai.store.coordination import Unmanaged
+from novitai.store import account, events, instances, operations
+from novitai.store.account import Unmanaged
 from novitai.store.database import Database
 
 
@@ -113,7 +113,7 @@ class History:
     async def unmanaged(self) -> list[Unmanaged]:
         """List what the last listing held that is not ours, by upstream id."""
         # Sorted here: databases differ in what comes first, and whoever makes pages compares too.
-        found = await self._database.read(coordination.unmanaged)
+        found = await self._database.read(account.unmanaged)
         return sorted(found, key=lambda one: one.upstream_id)
 
     async def wait(self, instance_id: str, status: InstanceStatus, seconds: float) -> Waited:
@@ -126,7 +126,11 @@ class History:
             NotFound: `INSTANCE_NOT_FOUND`.
         """
         end = self._clock.monotonic() + seconds
-        ends = {InstanceStatus.FAILED.value, InstanceStatus.TERMINATED.value}
+        ends = {
+            InstanceStatus.FAILED.value,
+            InstanceStatus.TERMINATED.value,
+            InstanceStatus.RELEASED.value,
+        }
         while True:
             shown = await self._instances.get(instance_id)
             now = shown.view["status"]

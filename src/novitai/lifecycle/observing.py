@@ -72,6 +72,8 @@ def columns(
         "obs_digest": row_digest,
         "obs_missing_since": seen.missing_since,
         "obs_missing_count": seen.missing_count,
+        "obs_unlisted_since": seen.unlisted_since,
+        "obs_unlisted_count": seen.unlisted_count,
     }
 
 

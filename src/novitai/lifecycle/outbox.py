@@ -56,8 +56,19 @@ class Outbox:
             if receiver.wants(event_type):
                 self.put(connection, receiver, instance.id, event_id)
 
+    def tell_account(self, connection: Connection, event_id: str, event_type: EventType) -> None:
+        """Write a message of an event about the account for each standing receiver that wants it.
+
+        Such messages stand in a line of their own for each receiver.
+        """
+        if event_type not in _TOLD:
+            return
+        for receiver in webhooks.listening(connection, None):
+            if receiver.wants(event_type):
+                self.put(connection, receiver, None, event_id)
+
     def put(
-        self, connection: Connection, receiver: Webhook, instance_id: str, event_id: str
+        self, connection: Connection, receiver: Webhook, instance_id: str | None, event_id: str
     ) -> None:
         """Write the message of one event to one receiver, due now."""
         now = self._clock.now()

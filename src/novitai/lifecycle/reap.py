@@ -22,6 +22,7 @@ from novitai.lifecycle.asking import (
     was_accepted,
     without_effect,
 )
+from novitai.lifecycle.delete import is_over, look_twice, seems_over
 from novitai.lifecycle.reapplan import ReapPlan
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.upstream import errors as upstream
@@ -41,6 +42,14 @@ class ReapVerb:
         """Ask for the stop or the deletion, then watch until it has happened."""
         if claimed.instance.upstream_id is None or is_gone(claimed.instance):
             return _cleaned_up("deleted")
+        if claimed.operation.phase == ReapPlan.DELETE and is_over(claimed):
+            return _cleaned_up("deleted")
+        if claimed.operation.phase == ReapPlan.DELETE and seems_over(claimed):
+            now = self._clock.now()
+            looked = await look_twice(claimed, self._client, now)
+            if looked.proven:
+                return _cleaned_up("deleted")
+            return Again(ReapPlan.DELETE, looked.again_at, memory=looked.memory)
         if claimed.operation.phase == ReapPlan.STOP:
             return await self._stop(claimed)
         return await self._delete(claimed)
@@ -56,7 +65,7 @@ class ReapVerb:
         if asked_at(claimed.operation) is not None:
             if not without_effect(claimed, now):
                 return Again(ReapPlan.STOP, now + LOOK_ANYWAY, memory=claimed.operation.memory)
-            late = now >= first_tried(claimed.operation, now) + STOP_DEADLINE
+            late = claimed.is_late(first_tried(claimed.operation, now) + STOP_DEADLINE, now)
             if late and asks(claimed.operation) >= MAX_ASKS:
                 return _cannot_be_stopped(claimed, seen, now)
         try:

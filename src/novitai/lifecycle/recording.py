@@ -8,7 +8,10 @@ of its transaction: the status is derived anew, and what changed is told in the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
 
+import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
@@ -20,6 +23,34 @@ from novitai.domain.view import view
 from novitai.ids import Ids
 from novitai.lifecycle.outbox import Outbox
 from novitai.store import events, instances, operations
+from novitai.store.database import Database
+
+_log = structlog.get_logger("novitai.lifecycle")
+
+_GRAVE: Final = frozenset(
+    {
+        EventType.FAILED,
+        EventType.IDENTITY_UNCONFIRMED,
+        EventType.DELETE_INEFFECTIVE,
+        EventType.ACCOUNT_CHANGED,
+        EventType.ORPHAN_FOUND,
+        EventType.ORPHAN_DELETED,
+        EventType.SURPLUS_DELETED,
+        EventType.DRIFT,
+    }
+)
+"""What is logged as a warning."""
+_LOGGED: Final = (
+    "previousStatus",
+    "cleanup",
+    "drift",
+    "reason",
+    "message",
+    "attempt",
+    "cancelled",
+    "surplusUpstreamId",
+)
+"""The facts beside a view that its log line repeats."""
 
 
 class Recorder:
@@ -99,6 +130,48 @@ class Recorder:
             data={**view(instance, operation), **(also or {})},
         )
         self._outbox.tell(connection, instance, event_id, event_type)
+        facts: dict[str, object] = {
+            "instance_id": instance.id,
+            "upstream_id": instance.upstream_id,
+            "name": instance.name,
+            "status": instance.status.value,
+            "operation": operation.kind.value if operation else None,
+        }
+        if event_type is EventType.FAILED and instance.error is not None:
+            facts |= {"code": instance.error.code, "message": instance.error.message}
+        facts |= {_snake(name): also[name] for name in _LOGGED if also and name in also}
+        _log_after_commit(connection, event_type, facts)
+
+    def append_account(
+        self, connection: Connection, event_type: EventType, data: Mapping[str, object]
+    ) -> None:
+        """Append an event about the account as a whole; `data` is all that it shows."""
+        event_id = self._ids.prefixed("evt")
+        events.append(
+            connection,
+            event_id=event_id,
+            instance_id=None,
+            event_type=event_type,
+            at=self._clock.now(),
+            data=data,
+        )
+        self._outbox.tell_account(connection, event_id, event_type)
+        facts = {_snake(name): value for name, value in data.items()}
+        _log_after_commit(connection, event_type, facts)
+
+
+def _log_after_commit(
+    connection: Connection, event_type: EventType, facts: Mapping[str, object]
+) -> None:
+    """Log a change once it is stored: a line never tells what was rolled back."""
+    present = {name: value for name, value in facts.items() if value is not None}
+    name = event_type.value.replace(".", "_")
+    log = _log.warning if event_type in _GRAVE else _log.info
+    Database.after_commit(connection, partial(log, name, **present))
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
 def _times(status: InstanceStatus, now: int) -> dict[str, object]:
@@ -106,6 +179,8 @@ def _times(status: InstanceStatus, now: int) -> dict[str, object]:
     if status is not InstanceStatus.RUNNING:
         # Whoever leaves `running` has to be probed anew before it counts as running again.
         times["ready_at"] = None
+    if not status.ended:
+        times["terminated_at"] = None
     if status is InstanceStatus.RUNNING:
         times["started_at"] = now
     elif status is InstanceStatus.STOPPED:

@@ -11,7 +11,7 @@ from novitai.clock import Clock
 from novitai.domain.operation import Operation, Outcome
 from novitai.domain.status import Observation, read_word
 from novitai.lifecycle import launch
-from novitai.lifecycle.asking import LOOK_ANYWAY
+from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
 from novitai.lifecycle.readiness import Prober
 from novitai.lifecycle.steps import Again, Claimed, Done
 from novitai.store import instances
@@ -82,13 +82,13 @@ class Rising:
         migrating_since = memory.get("migrating_since")
         if isinstance(migrating_since, int):
             until = migrating_since + MIGRATION_DEADLINE
-            if now >= until:
+            if claimed.is_late(until, now):
                 return TooLate("The migration did not end in an hour", "MIGRATION_TIMEOUT")
-            return Again(WATCH, min(until, now + LOOK_ANYWAY), memory=memory)
+            return Again(WATCH, next_look(until, now), memory=memory)
         if read_word(instance.observed.status) is not Observation.RUNNING:
-            if now >= give_up_at:
+            if claimed.is_late(give_up_at, now):
                 return _too_late("it was not seen running")
-            return Again(WATCH, min(give_up_at, now + LOOK_ANYWAY), memory=memory)
+            return Again(WATCH, next_look(give_up_at, now), memory=memory)
         sealed = await self._database.read(
             lambda connection: instances.load_launch(connection, instance.id)
         )
@@ -96,10 +96,15 @@ class Rising:
         now = self._clock.now()
         if not silent:
             return Done(Outcome.SUCCEEDED, changes={"ready_at": now, "ever_ran": True})
-        if now >= give_up_at:
+        if claimed.is_late(give_up_at, now):
             ports = ", ".join(f"{port.port}/{port.type.value}" for port in silent)
             return _too_late(f"no answer from port {ports}")
         return Again(PROBE, now + _PROBE_PAUSE, changes={"ever_ran": True}, memory=memory)
+
+
+def next_look(deadline: int, now: int) -> int:
+    """Tell when to look again, in Unix milliseconds: in time, and soon once it is late."""
+    return now + LOOK_SOON if now >= deadline else min(deadline, now + LOOK_ANYWAY)
 
 
 def _too_late(why: str) -> TooLate:

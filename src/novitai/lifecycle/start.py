@@ -7,7 +7,6 @@ observed before the call counts.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -24,6 +23,7 @@ from novitai.lifecycle.asking import (
     LOOK_SOON,
     MAX_ASKS,
     Asked,
+    WriteCall,
     as_before,
     ask,
     asked_at,
@@ -56,7 +56,7 @@ class StartVerb:
         self,
         database: Database,
         kind: OperationKind,
-        call: Callable[[str], Awaitable[None]],
+        call: WriteCall,
         rising: Rising,
         clock: Clock,
         failing: Failing,
@@ -100,7 +100,7 @@ class StartVerb:
         return look
 
     async def _ask(self, claimed: Claimed) -> Step:
-        if self._clock.now() >= self._give_up_at(claimed):
+        if claimed.is_late(self._give_up_at(claimed), self._clock.now()):
             return self._not_taken(claimed)
         intent = None
         if self.kind is OperationKind.RESTART:
@@ -117,14 +117,15 @@ class StartVerb:
 
     def _wait(self, claimed: Claimed) -> Step:
         now, give_up_at = self._clock.now(), self._give_up_at(claimed)
-        if now >= give_up_at:
+        if claimed.is_late(give_up_at, now):
             if is_unsure(claimed.operation) and not _has_moved(claimed.operation):
                 return self._not_taken(claimed)
             return self._failing.end(
                 claimed.instance, "READINESS_TIMEOUT", "It was not seen running in time"
             )
         pause = LOOK_ANYWAY if claimed.seen_since_acted else LOOK_SOON
-        return Again(WATCH, min(give_up_at, now + pause), memory=claimed.operation.memory)
+        at = now + LOOK_SOON if now >= give_up_at else min(give_up_at, now + pause)
+        return Again(WATCH, at, memory=claimed.operation.memory)
 
     def _not_taken(self, claimed: Claimed) -> Done:
         message = "Novita did not take the call in time"

@@ -11,21 +11,26 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
+from novitai.domain.account import AccountState
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
-from novitai.domain.operation import Attempt, Operation, OperationKind, Outcome
+from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind, Outcome
+from novitai.errors import NovitaiError
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping
 from novitai.lifecycle.following import Follower
+from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
-from novitai.store import attempts, coordination, instances, operations
+from novitai.store import account, attempts, coordination, instances, operations
+from novitai.store.coordination import Looked
 from novitai.store.database import Database
 from novitai.store.errors import StoreError
 from novitai.store.operations import Fenced
@@ -36,8 +41,16 @@ from novitai.upstream.errors import (
     UpstreamError,
     may_have_worked,
 )
+from novitai.upstream.window import SendWindow
 
 LEASE_SECONDS: Final = 15.0
+LEASE_MS: Final = int(LEASE_SECONDS * 1000)
+IDENTITY_UNCONFIRMED: Final = "IDENTITY_UNCONFIRMED"
+"""The error of an operation that waits until the upstream id is known to be the record's own."""
+ACCOUNT_HELD: Final = "ACCOUNT_HELD"
+"""The error of an operation that waits because the account is not as it was remembered."""
+_LOOK_FIRST: Final = 250
+_LOOK_WHILE_HELD: Final = 10_000
 _RENEW_AFTER: Final = LEASE_SECONDS / 3
 _RENEW_AGAIN_AFTER: Final = 1.0
 _KEY_REFUSED_PAUSE: Final = 30.0
@@ -50,13 +63,29 @@ _log = structlog.get_logger("novitai.lifecycle")
 class Claimed:
     """What a step works on: rows as they were when the operation was claimed.
 
-    `listed_at` is when the last complete listing of the account began, in Unix milliseconds.
+    Attributes:
+        operation: The operation, with the token of this claim.
+        instance: Its instance.
+        attempts: The instance's attempts, oldest first.
+        looked: When the account was last listed.
+        account: What is remembered of the account.
+        window: Until when write calls may leave: as long as the claim lasts.
     """
 
     operation: Operation
     instance: Instance
     attempts: tuple[Attempt, ...]
-    listed_at: int | None = None
+    looked: Looked = field(default_factory=Looked)
+    account: AccountState = field(default_factory=AccountState)
+    window: SendWindow = field(default_factory=lambda: SendWindow(0, 0.0))
+
+    def is_late(self, deadline: int, now: int) -> bool:
+        """Whether a deadline has passed, and the account has been looked at since.
+
+        After a downtime, an outage or a jump of the clock, what was observed before the deadline
+        says nothing of what became of it. So the last listing must have begun after it.
+        """
+        return now >= deadline and (self.looked.whole_at or 0) > deadline
 
     @property
     def seen_since_acted(self) -> bool:
@@ -67,7 +96,7 @@ class Claimed:
         observed = self.instance.observed
         seen_at = observed.at or 0
         if not observed.missing_count:
-            seen_at = max(seen_at, self.listed_at or 0)
+            seen_at = max(seen_at, self.looked.complete_at or 0)
         return seen_at > (self.instance.acted_at or 0)
 
     @property
@@ -131,6 +160,19 @@ def first_tried(operation: Operation, now: int) -> int:
     return at if isinstance(at, int) else now
 
 
+class IdentityOpen(NovitaiError):
+    """Nothing but a look may leave for an instance whose identity is not established."""
+
+
+def held_back(memory: Mapping[str, object], now: int) -> dict[str, object]:
+    """Move the times from which an operation's deadlines count: it could do nothing until now."""
+    moved: dict[str, object] = {**memory, "detour_at": now}
+    for name in ("tried_at", "asked_at", "migrating_since"):
+        if name in memory:
+            moved[name] = now
+    return moved
+
+
 class Verb(Protocol):
     """One kind of operation. Adding a verb is one class of this shape and one route."""
 
@@ -155,14 +197,24 @@ class Runner:
         jobs: JobEngine,
         recorder: Recorder,
         follower: Follower,
+        late_calls: LateCalls,
     ) -> None:
+        self._late_calls = late_calls
         self._database = database
         self._clock = clock
         self._ids = ids
         self._jobs = jobs
         self._recorder = recorder
         self._follower = follower
+        self._look_since = 0
         self.fenced_writes = 0
+
+    def look_again(self) -> None:
+        """Take no step before the account has been listed once more.
+
+        To be called when the process begins, and when time has jumped.
+        """
+        self._look_since = self._clock.now()
 
     def register(self, verb: Verb, *, concurrency: int) -> None:
         """Have the job engine bring this verb's operations here."""
@@ -187,14 +239,16 @@ class Runner:
         if claimed is None:
             return None
         try:
-            async with keeping(self._renew(claimed.operation)):
-                step = await self._step(verb, claimed)
+            async with keeping(self._renew(claimed)):
+                step = self._held(claimed) or await self._step(verb, claimed)
             return await self._database.write(
                 lambda connection: self._apply(connection, claimed, step)
             )
         except Fenced:
             self.fenced_writes += 1
             _log.info("fenced", operation=operation_id, token=claimed.operation.token)
+            if claimed.window.sent:
+                await self._note_late_call(verb, claimed)
             return None
         except asyncio.CancelledError:
             await asyncio.shield(self._release(claimed.operation, 0))
@@ -206,13 +260,14 @@ class Runner:
 
     def _claim(self, connection: Connection, operation_id: str) -> Claimed | None:
         now = self._clock.now()
-        until = now + int(LEASE_SECONDS * 1000)
+        window = SendWindow.lasting(self._clock, LEASE_MS)
+        until = now + LEASE_MS
         operation = operations.claim(connection, operation_id, now=now, until=until)
         if operation is None:
             return None
         instance_id = operation.instance_id or ""
         # The listing first: a sync that commits in between must not make an old row look new.
-        listed_at = coordination.listed_at(connection)
+        looked = coordination.looked(connection)
         instance = instances.load(connection, instance_id)
         if instance is None:
             raise LookupError(f"{operation_id} belongs to no instance that has a row")
@@ -220,14 +275,67 @@ class Runner:
             operation,
             instance,
             tuple(attempts.of_instance(connection, instance_id)),
-            listed_at,
+            looked,
+            account.load_state(connection),
+            window,
         )
+
+    def _held(self, claimed: Claimed) -> Again | None:
+        """Say why no step may be taken now; None where one may.
+
+        Once the process has begun, or time has jumped, the account is looked at first: what the
+        record says is of before. While the account is held, nothing is asked and nothing given up.
+        """
+        operation, now = claimed.operation, self._clock.now()
+        if (claimed.looked.whole_at or 0) < self._look_since:
+            return Again(
+                operation.phase,
+                now + _LOOK_FIRST,
+                memory=operation.memory,
+                error=_error_of(claimed),
+            )
+        if claimed.account.blocked and operation.memory.get("confirmed") is not True:
+            message = "The account is not as it was remembered: see GET /api/account"
+            return Again(
+                operation.phase,
+                now + _LOOK_WHILE_HELD,
+                memory=held_back(operation.memory, now),
+                error=(ACCOUNT_HELD, message),
+            )
+        return None
+
+    async def _note_late_call(self, verb: Verb, claimed: Claimed) -> None:
+        """Remember that a call left though its claim had ended, so that its effect is put right."""
+        instance_id = claimed.instance.id
+        _log.warning(
+            "late_call",
+            instance_id=instance_id,
+            upstream_id=claimed.instance.upstream_id,
+            kind=verb.kind.value,
+        )
+
+        note = partial(self._late_calls.note, instance_id=instance_id, kind=verb.kind)
+        with contextlib.suppress(StoreError):
+            await self._database.write(note)
 
     async def _step(self, verb: Verb, claimed: Claimed) -> Step:
         try:
             return await verb.step(claimed)
         except UpstreamError as error:
             return self._stumble(claimed, error)
+        except IdentityOpen:
+            return self._wait_for_identity(claimed)
+
+    def _wait_for_identity(self, claimed: Claimed) -> Again:
+        """Wait until a listing shows whose instance it is, or a person decides."""
+        operation, now = claimed.operation, self._clock.now()
+        message = "Whether the instance that Novita named is this record's own is not known yet"
+        return Again(
+            operation.phase,
+            now + _LOOK_WHILE_HELD,
+            memory=held_back(operation.memory, now),
+            error=(IDENTITY_UNCONFIRMED, message),
+        )
 
     def _stumble(self, claimed: Claimed, error: UpstreamError) -> Again:
         """Stay where we are, and try again after a pause that doubles."""
@@ -240,8 +348,9 @@ class Runner:
         elif isinstance(error, KeyRefused):
             pause = _KEY_REFUSED_PAUSE
         _log.warning(
-            "step stumbled",
+            "step_stumbled",
             operation=operation.id,
+            instance_id=claimed.instance.id,
             kind=operation.kind.value,
             phase=operation.phase,
             error=str(error),
@@ -322,17 +431,29 @@ class Runner:
 
     @staticmethod
     def _claims_another(connection: Connection, claimed: Claimed, step: Step) -> bool:
-        """Whether a purchase was answered with the id of another record's instance.
+        """Whether a purchase was answered with the id of an instance that cannot be its own.
 
-        That cannot be true: it is unlearnt, and listing for the marker has to tell.
+        Another record has it, or it was listed before the attempt began. That is unlearnt, and
+        listing for the marker has to tell. What a listing showed by its marker is believed.
         """
         upstream_id = step.changes.get("upstream_id")
         if not isinstance(upstream_id, str):
             return False
         owner = instances.owner_of(connection, upstream_id)
-        if owner in {None, claimed.instance.id}:
+        adopts = step.adopts if isinstance(step, Again) else None
+        attempt = next((one for one in claimed.attempts if one.id == adopts), None)
+        known = account.listed_of(connection, [upstream_id]).get(upstream_id)
+        began_at = attempts.began_at(connection, adopts or "")
+        before = known is not None and began_at is not None and known.first_listed_at < began_at
+        marked = attempt is not None and attempt.state is AttemptState.BOUGHT
+        if owner in {None, claimed.instance.id} and (not before or marked):
             return False
-        _log.error("an id that is taken", operation=claimed.operation.id, owner=owner)
+        _log.warning(
+            "identity_doubted",
+            instance_id=claimed.instance.id,
+            upstream_id=upstream_id,
+            owner=owner,
+        )
         attempts.doubt(connection, claimed.instance.id, upstream_id)
         return True
 
@@ -342,21 +463,33 @@ class Runner:
             lambda connection: operations.release(connection, operation, next_step_at=at)
         )
 
-    async def _renew(self, operation: Operation) -> None:
-        """Keep the lease while a step takes long."""
-        pause = _RENEW_AFTER
+    async def _renew(self, claimed: Claimed) -> None:
+        """Keep the lease while a step takes long, and its window for calls open."""
+        operation, pause = claimed.operation, _RENEW_AFTER
         while True:
             await self._clock.sleep(pause)
-            until = self._clock.now() + int(LEASE_SECONDS * 1000)
+            window = SendWindow.lasting(self._clock, LEASE_MS)
 
-            def extend(connection: Connection, until: int = until) -> None:
+            def extend(connection: Connection, until: int = window.until) -> None:
                 operations.hold(connection, operation, lease_until=until)
 
             try:
                 await self._database.write(extend)
+                claimed.window.until = window.until
+                claimed.window.until_boottime = window.until_boottime
                 pause = _RENEW_AFTER
             except StoreError:
                 pause = _RENEW_AGAIN_AFTER  # one hiccup must not cost the lease
+
+
+def _error_of(claimed: Claimed) -> tuple[str, str] | None:
+    """Repeat the error that an operation shows."""
+    operation = claimed.operation
+    return (
+        None
+        if operation.error_code is None
+        else (operation.error_code, operation.error_message or "")
+    )
 
 
 def _said(instance: Instance) -> tuple[object, ...]:

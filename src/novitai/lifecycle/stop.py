@@ -45,7 +45,7 @@ class StopVerb:
         seen = read_word(instance.observed.status)
         if seen is Observation.EXITED and (claimed.seen_since_acted or not asks(operation)):
             return Done(Outcome.SUCCEEDED)
-        if now >= first_tried(operation, now) + STOP_DEADLINE:
+        if claimed.is_late(first_tried(operation, now) + STOP_DEADLINE, now):
             return self._refused(claimed, "STOP_TIMEOUT", "It did not stop in time")
         if asked_at(operation) is None:
             return await self._ask(claimed)

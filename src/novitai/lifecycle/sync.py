@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
-from novitai.domain.operation import Attempt
+from novitai.domain.account import AccountState, gone_after
+from novitai.domain.marker import MARKER_LENGTH
 from novitai.jobs.waiting import cancel, keeping
 from novitai.lifecycle import observing
-from novitai.lifecycle.applying import Applier, Standing
+from novitai.lifecycle.account import Account
+from novitai.lifecycle.applying import Applier, Return, Standing
 from novitai.lifecycle.diffing import (
     Changed,
     Difference,
-    Missing,
+    Known,
+    Markers,
+    Reappeared,
     Sighting,
+    Unseen,
     compare,
-    marked_ids,
     unmanaged_row,
+    was_by_absence,
 )
-from novitai.store import attempts, coordination, instances, operations
-from novitai.store.coordination import LastListing, Unmanaged
+from novitai.store import account, attempts, coordination, instances, operations
+from novitai.store.account import Unmanaged
+from novitai.store.coordination import LastListing
 from novitai.store.database import Database
 from novitai.store.errors import StoreError
-from novitai.store.instances import Tracked
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import BreakerOpen, Gone, KeyRefused, RateLimited, UpstreamError
-from novitai.upstream.models import Listing, UpstreamInstance
+from novitai.upstream.models import Listing
+from novitai.upstream.window import SendWindow
 
 JOB: Final = "sync_instances"
 LEASE: Final = "sync"
@@ -46,6 +53,8 @@ RENEW_SECONDS: Final = 2.5
 SLOWER: Final = 10
 SLOWEST: Final = 60.0
 """Seconds between two listings while nothing moves, at most."""
+IDENTITY_DEADLINE: Final = 600_000
+"""Milliseconds from the purchase after which an identity that is still open is told."""
 LOOK_UPS_PER_PASS: Final = 20
 LOOK_UP_FAULTS: Final = 3
 """After so many faults a pass leaves the other look-ups to the next one."""
@@ -65,6 +74,7 @@ class Sync:
         database: Database,
         client: NovitaClient,
         applier: Applier,
+        account: Account,
         clock: Clock,
         *,
         holder: str,
@@ -80,6 +90,7 @@ class Sync:
             database: Where the rows are.
             client: Novita.
             applier: Writes what changed.
+            account: Judges what is missing and what is nobody's.
             clock: Time and waiting.
             holder: Who takes the lease, so that one process at a time lists.
             installation_id: Whose markers are ours.
@@ -91,6 +102,7 @@ class Sync:
         self._database = database
         self._client = client
         self._applier = applier
+        self._account = account
         self._clock = clock
         self._holder = holder
         self._installation_id = installation_id
@@ -101,6 +113,9 @@ class Sync:
         self._task: asyncio.Task[None] | None = None
         self._began_at: float | None = None
         self._look_up_next = 0
+        self._incomplete = 0
+        self._listed: set[str] | None = None
+        self._window = SendWindow(0, 0.0)
 
     def start(self) -> None:
         """Begin to list."""
@@ -123,11 +138,11 @@ class Sync:
                     async with keeping(self._renew(), name="sync-lease"):
                         await self._timed_pass()
             except UpstreamError as error:
-                _log.warning("listing failed", error=str(error))
+                _log.warning("listing_failed", error=str(error))
             except StoreError as error:
-                _log.warning("database in trouble", error=str(error))
+                _log.warning("database_in_trouble", error=str(error))
             except Exception:  # a defect must not end the only poll there is
-                _log.exception("sync failed")
+                _log.exception("sync_failed")
             await self._clock.sleep(min(self._interval, RENEW_SECONDS))
 
     async def _timed_pass(self) -> None:
@@ -159,9 +174,14 @@ class Sync:
 
     def _take_lease(self, connection: Connection) -> bool:
         now = self._clock.now()
-        return coordination.take_lease(
+        window = SendWindow.lasting(self._clock, LEASE_MS)
+        taken = coordination.take_lease(
             connection, LEASE, self._holder, now=now, until=now + LEASE_MS
         )
+        if taken:
+            self._window.until = window.until
+            self._window.until_boottime = window.until_boottime
+        return taken
 
     async def _renew(self) -> None:
         """Keep the lease while a pass takes long."""
@@ -169,71 +189,262 @@ class Sync:
             await self._clock.sleep(RENEW_SECONDS)
             await self._database.write(self._take_lease)
 
-    async def once(self) -> Difference:
+    async def once(self, window: SendWindow | None = None) -> Difference:
         """List the account once and write down what changed.
+
+        Args:
+            window: Until when write calls may leave; that of the lease of sync if absent.
 
         Raises:
             UpstreamError: the account could not be listed; nothing was changed.
         """
+        window = window or self._window
         listing = await self._client.list_instances()
-        tracked, marked, known, unsettled = await self._database.read(
-            lambda connection: self._load(connection, listing)
+        markers = Markers(listing, (self._installation_id,))
+        known = await self._database.read(
+            lambda connection: self._load(connection, listing, markers)
         )
-        difference = compare(listing, tracked, marked, known, unsettled, self._call_timeout)
-        lost = [one.row for one in difference.sightings if await self._settle_sighting(one)]
-        unmanaged = (*difference.unmanaged, *(unmanaged_row(row) for row in lost))
-        await self._applier.changed(difference.changed, listing.began_at)
-        await self._applier.missing(difference.missing, listing.began_at)
+        difference = compare(listing, markers, known, self._call_timeout)
+        state = await self._take_stock(listing, difference)
+        # Before the sightings: what is a double depends on which instance is the record's own.
+        confirming = [one for one in difference.changed if one.confirms]
+        await self._applier.changed(confirming, listing.began_at)
+        orphans = [
+            unmanaged_row(one.row, markers.all[one.row.id], attempt_known=True, orphan=True)
+            for one in difference.sightings
+            if await self._settle_sighting(one, state, window)
+        ]
+        orphans += [
+            unmanaged_row(
+                one.row,
+                markers.all[one.row.id],
+                attempt_known=True,
+                orphan=markers.attempt_of(one.row.id) is not None,
+            )
+            for one in difference.reappeared
+            if await self._settle_return(one, state, window)
+        ]
+        unmanaged = (*difference.unmanaged, *orphans)
+        await self._applier.doubted(difference.doubted)
+        await self._applier.unmarked(difference.unmarked, complete=listing.complete)
+        others = [one for one in difference.changed if not one.confirms]
+        await self._applier.changed(others, listing.began_at)
+        if state.hold is None:
+            await self._applier.missing(difference.missing, listing.began_at)
+        await self._tell_unconfirmed(known, difference)
         # Only now: to whoever reads that this listing was made, every row is as it says.
         await self._database.write(lambda connection: self._record(connection, listing, unmanaged))
-        await self._applier.unseen(difference.unseen, listing.began_at, self._absent_after)
-        await self._look_up(difference.missing, listing.began_at)
+        self._log_incomplete(listing)
+        if state.hold is None:
+            unseen = await self._proven_unseen(difference.unseen, known)
+            await self._applier.unseen(unseen, listing.began_at, self._absent_after)
+            await self._look_up(difference, listing.began_at)
+        await self._delete_orphans(listing, markers, known, state, window)
         return difference
 
-    def _load(
-        self, connection: Connection, listing: Listing
-    ) -> tuple[
-        Sequence[Tracked], dict[str, UpstreamInstance], dict[str, Attempt], Sequence[Attempt]
-    ]:
+    def _load(self, connection: Connection, listing: Listing, markers: Markers) -> Known:
         tracked = instances.tracked(connection)
-        marked = marked_ids(listing, tracked, self._installation_id)
-        known = attempts.by_ids(connection, list(marked))
-        return tracked, marked, known, attempts.unsettled(connection)
+        own = {ours.upstream_id for ours in tracked if ours.confirmed_at is not None}
+        strangers = [row.id for row in listing.instances if row.id not in own]
+        wanted = [one for row_id in strangers if (one := markers.attempt_of(row_id)) is not None]
+        open_ids = [ours.id for ours in tracked if ours.confirmed_at is None]
+        unsettled = attempts.unsettled(connection)
+        return Known(
+            tracked=tracked,
+            attempts=attempts.by_ids(connection, wanted),
+            unsettled=unsettled,
+            replied=attempts.replied_of(connection, open_ids),
+            ended=instances.ended_with(connection, strangers),
+            first_listed=account.first_listed(connection, strangers)
+            if open_ids or unsettled
+            else {},
+            deleting=operations.deleting(connection),
+            account=account.load_state(connection),
+        )
+
+    async def _take_stock(self, listing: Listing, difference: Difference) -> AccountState:
+        """Remember the ids that are new, and judge whether what is missing is believed."""
+        if self._listed is None:
+            self._listed = await self._database.read(account.listed_ids)
+        fresh = {row.id for row in listing.instances} - self._listed
+        census = difference.census
+
+        def write(connection: Connection) -> AccountState:
+            account.note_listed(connection, fresh, listing.began_at)
+            if census is None:
+                return account.load_state(connection)
+            return self._account.take_census(connection, census)
+
+        state = await self._database.write(write)
+        self._listed |= fresh
+        return state
 
     def _record(
         self, connection: Connection, listing: Listing, unmanaged: Sequence[Unmanaged]
     ) -> None:
         newest = coordination.last_listing(connection)
         if newest is None or newest.began_at <= listing.began_at:
-            coordination.replace_unmanaged(connection, unmanaged)
+            self._account.note_unmanaged(connection, unmanaged, clock_offset=listing.clock_offset)
         coordination.record_listing(
             connection,
-            LastListing(listing.began_at, listing.complete, len(listing.instances), len(unmanaged)),
+            LastListing(
+                listing.began_at,
+                listing.complete,
+                len(listing.instances),
+                len(unmanaged),
+                listing.whole,
+            ),
         )
 
-    async def _settle_sighting(self, sighting: Sighting) -> bool:
-        """Adopt or delete what bears our marker; tell whether it is lost to its record."""
+    def _log_incomplete(self, listing: Listing) -> None:
+        """Log once when listings begin to be incomplete, and once when they are complete again."""
+        if listing.complete:
+            if self._incomplete:
+                _log.info("listing_complete_again", after=self._incomplete)
+            self._incomplete = 0
+            return
+        self._incomplete += 1
+        if self._incomplete == 1:
+            _log.warning(
+                "listing_incomplete",
+                instances=len(listing.instances),
+                total=listing.total,
+                every_page_read=listing.whole,
+            )
+
+    async def _tell_unconfirmed(self, known: Known, difference: Difference) -> None:
+        """Tell of records whose identity is still open ten minutes after the purchase."""
+        done = {one.instance_id for one in difference.changed if one.confirms}
+        done |= {one.id for one in difference.doubted}
+        now = self._clock.now()
+        late = [
+            ours
+            for ours in known.tracked
+            if ours.confirmed_at is None
+            and ours.identity_told_at is None
+            and ours.id not in done
+            and now - (ours.bought_at or now) >= IDENTITY_DEADLINE
+        ]
+        await self._applier.unconfirmed(late)
+
+    async def _settle_sighting(
+        self, sighting: Sighting, state: AccountState, window: SendWindow
+    ) -> bool:
+        """Adopt or delete what bears our marker; tell whether it is an orphan."""
         standing = await self._applier.sighted(sighting)
-        facts = {"upstream_id": sighting.row.id, "instance": sighting.attempt.instance_id}
-        if standing is Standing.LOST:
-            _log.warning("an instance that was proven gone is there again", **facts)
         if standing is not Standing.SURPLUS:
-            return standing is Standing.LOST
-        _log.warning("deleting a surplus instance", **facts)
+            return standing is Standing.ORPHAN
+        if state.blocked:
+            return False
+        facts = {"upstream_id": sighting.row.id, "instance_id": sighting.attempt.instance_id}
+        _log.warning("surplus_deleting", **facts)
+        if await self._delete(sighting.row.id, window, facts):
+            await self._applier.surplus_deleted(sighting)
+        return False
+
+    async def _settle_return(
+        self, one: Reappeared, state: AccountState, window: SendWindow
+    ) -> bool:
+        """Revive an ended record, or delete its instance again; tell whether it is left alone."""
+        if state.blocked and not was_by_absence(one.record):
+            return False
+        outcome = await self._applier.reappeared(one)
+        if outcome is Return.DELETE:
+            facts = {"upstream_id": one.row.id, "instance_id": one.record.id}
+            _log.warning("deleting_again", **facts)
+            await self._delete(one.row.id, window, facts)
+        return outcome is Return.ORPHAN
+
+    async def _delete(
+        self, upstream_id: str, window: SendWindow, facts: Mapping[str, object]
+    ) -> bool:
+        """Delete an instance; tell whether upstream took the call."""
         try:
-            await self._client.delete(sighting.row.id)
+            await self._client.delete(upstream_id, window=window)
         except Gone:
             return False
         except UpstreamError as error:
             # The next listing shows it again, if it still exists.
-            _log.warning("surplus not deleted", error=str(error), **facts)
+            _log.warning("delete_failed", error=str(error), **facts)
             return False
-        await self._applier.surplus_deleted(sighting)
-        return False
+        return True
 
-    async def _look_up(self, missing: Sequence[Missing], began_at: int) -> None:
+    async def _delete_orphans(
+        self,
+        listing: Listing,
+        markers: Markers,
+        known: Known,
+        state: AccountState,
+        window: SendWindow,
+    ) -> None:
+        """End orphans, where the policy says so, and only those that our own calls have made."""
+        if state.blocked:
+            return
+        due = await self._database.read(self._account.orphans_to_delete)
+        rows = {row.id: row for row in listing.instances}
+        for orphan in due:
+            row, attempt_id = rows.get(orphan.upstream_id), markers.attempt_of(orphan.upstream_id)
+            attempt = known.attempts.get(attempt_id or "")
+            if row is None or attempt is None:
+                continue
+            if not await self._applier.may_delete_orphan(attempt, row):
+                continue
+            facts = {"upstream_id": row.id, "instance_id": attempt.instance_id}
+            if await self._delete(row.id, window, facts):
+                note = partial(self._account.note_orphan_deleted, orphan=orphan)
+                await self._database.write(note)
+
+    async def _proven_unseen(self, unseen: Sequence[Unseen], known: Known) -> list[Unseen]:
+        """Choose the attempts whose absence counts in this round.
+
+        A complete listing is proof. One whose totals do not add up counts only together with a
+        listing filtered by the marker that is empty too, once that filter has found an instance of
+        ours.
+        """
+        found = [one for one in unseen if one.complete]
+        weak = [one for one in unseen if not one.complete]
+        if not weak or not await self._filter_works(known):
+            return found
+        for one in weak:
+            name = one.attempt.upstream_name[-MARKER_LENGTH:]
+            try:
+                if not await self._client.find_instances(name):
+                    found.append(one)
+            except UpstreamError as error:
+                _log.warning("look_up_failed", attempt=one.attempt.id, error=str(error))
+                break
+        return found
+
+    async def _filter_works(self, known: Known) -> bool:
+        """Whether the listing's filter by name has been seen to find an instance of ours."""
+        if known.account.filter_works:
+            return True
+        ours = next((one for one in known.tracked if one.confirmed_at is not None), None)
+        if ours is None:
+            return False
+        name = await self._database.read(
+            partial(attempts.name_bought, upstream_id=ours.upstream_id)
+        )
+        if name is None:
+            return False
+        try:
+            found = await self._client.find_instances(name[-MARKER_LENGTH:])
+        except UpstreamError:
+            return False
+        if ours.upstream_id not in {row.id for row in found}:
+            return False
+        await self._database.write(self._account.found_filter)
+        return True
+
+    async def _look_up(self, difference: Difference, began_at: int) -> None:
         """Ask for rows that stay missing: only a look-up proves that they are gone."""
-        worth = [one for one in missing if one.worth_a_look(began_at, self._absent_after)]
+        live = len(difference.census.live) if difference.census else 0
+        long = gone_after(live)
+        worth = [
+            one
+            for one in difference.missing
+            if one.worth_a_look(began_at, self._absent_after, long)
+        ]
         # Each pass goes on where the last one ended, so that none keeps the others from their turn.
         start = self._look_up_next % len(worth) if worth else 0
         self._look_up_next = start
@@ -245,7 +456,7 @@ class Sync:
             except Gone:
                 await self._applier.gone(one.instance_id, began_at)
             except UpstreamError as error:
-                _log.warning("look-up failed", instance=one.instance_id, error=str(error))
+                _log.warning("look_up_failed", instance_id=one.instance_id, error=str(error))
                 faults += 1
                 if faults == LOOK_UP_FAULTS or isinstance(error, _NOBODY_IS_SERVED):
                     return  # the next listing must not wait for the rest

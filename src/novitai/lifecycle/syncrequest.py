@@ -17,6 +17,7 @@ from novitai.store import operations
 from novitai.store.database import Database
 from novitai.store.errors import StoreError
 from novitai.upstream.errors import UpstreamError
+from novitai.upstream.window import SendWindow
 
 _LEASE_MS: Final = 120_000
 
@@ -40,6 +41,7 @@ class SyncRequests:
     async def run(self, operation_id: str) -> None:
         """List the account, and end the operation with how that went."""
         now = self._clock.now()
+        window = SendWindow.lasting(self._clock, _LEASE_MS)
         operation = await self._database.write(
             lambda connection: operations.claim(
                 connection, operation_id, now=now, until=now + _LEASE_MS
@@ -49,7 +51,7 @@ class SyncRequests:
             return
         error: tuple[str, str] | None = None
         try:
-            await self._sync.once()
+            await self._sync.once(window)
         except UpstreamError as trouble:
             error = ("UPSTREAM_UNAVAILABLE", str(trouble))
         except BaseException:  # told to stop, too: the lease is given back, then it is raised on

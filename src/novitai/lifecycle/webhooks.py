@@ -332,6 +332,10 @@ class Webhooks:
             )
             instances.lock_many(connection, ids)
             count = 0
+            if not after:
+                for event_id in events.account_ids_since(connection, since=since, types=types):
+                    self._outbox.put(connection, webhook, None, event_id)
+                    count += 1
             for instance_id in ids:
                 for event_id in events.ids_since(connection, instance_id, since=since, types=types):
                     self._outbox.put(connection, webhook, instance_id, event_id)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, literal_column, select, update
+from sqlalchemy import Connection, func, literal_column, select, update
 from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.operation import Attempt, AttemptState
@@ -34,6 +34,9 @@ def insert(connection: Connection, attempt: Attempt) -> None:
             state=attempt.state.value,
             created_at=attempt.created_at,
             send_by=attempt.send_by,
+            image=attempt.image,
+            key_digest=attempt.key_digest,
+            clock_offset=attempt.clock_offset,
         )
     )
 
@@ -47,6 +50,7 @@ def settle(
     reason: str | None = None,
     message: str | None = None,
     ended_at: int | None = None,
+    clock_offset: int | None = None,
 ) -> None:
     """Write what was learnt of an attempt.
 
@@ -70,6 +74,8 @@ def settle(
         values["message"] = message
     if ended_at is not None:
         values["ended_at"] = ended_at
+    if clock_offset is not None:
+        values["clock_offset"] = clock_offset
     connection.execute(
         update(table).where(table.c.id == attempt_id, table.c.state.in_(allowed)).values(**values)
     )
@@ -90,6 +96,55 @@ def doubt(connection: Connection, instance_id: str, upstream_id: str) -> None:
             reason="NONSENSE",
             message=f"Novita answered with {upstream_id}, which is another instance's",
         )
+    )
+
+
+def replied_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str, Attempt]:
+    """Load the newest attempts that bought something, by the instances they were made for."""
+    found: dict[str, Attempt] = {}
+    for start in range(0, len(instance_ids), 500):
+        rows = connection.execute(
+            select(*_COLUMNS)
+            .where(
+                table.c.instance_id.in_(instance_ids[start : start + 500]),
+                table.c.state == AttemptState.BOUGHT.value,
+            )
+            .order_by(table.c.created_at, table.c.id)
+        )
+        for row in rows:
+            attempt = _attempt(row)
+            found[attempt.instance_id] = attempt
+    return found
+
+
+def name_bought(connection: Connection, upstream_id: str) -> str | None:
+    """Return the upstream name of the attempt that bought an instance; None if none of ours did."""
+    return connection.execute(
+        select(table.c.upstream_name)
+        .where(table.c.upstream_id == upstream_id, table.c.state == AttemptState.BOUGHT.value)
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+def began_at(connection: Connection, attempt_id: str) -> int | None:
+    """Tell when an attempt was written, in Unix milliseconds; None where there is none."""
+    return connection.execute(
+        select(table.c.created_at).where(table.c.id == attempt_id)
+    ).scalar_one_or_none()
+
+
+def newest_at(connection: Connection) -> int | None:
+    """Tell when the newest attempt was made, in Unix milliseconds; None if there was none."""
+    newest: int | None = connection.execute(select(func.max(table.c.created_at))).scalar_one()
+    return newest
+
+
+def correct(connection: Connection, attempt_id: str, upstream_id: str) -> None:
+    """Write which instance an attempt bought, as its marker shows, whatever its reply said."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == attempt_id, table.c.state != AttemptState.SURPLUS.value)
+        .values(state=AttemptState.BOUGHT.value, upstream_id=upstream_id)
     )
 
 

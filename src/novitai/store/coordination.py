@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +13,6 @@ from novitai.store.tables import (
     installation,
     leases,
     listings,
-    unmanaged_instances,
     workers,
 )
 
@@ -31,6 +29,39 @@ class LastListing:
     complete: bool
     instances: int
     unmanaged: int
+    whole: bool = False
+    incomplete_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """When the account was last looked at, in Unix milliseconds; None before the first time.
+
+    Attributes:
+        complete_at: When the last complete listing began.
+        whole_at: When the last listing began of which every page was read.
+        incomplete_count: How many listings in a row have not been complete.
+    """
+
+    complete_at: int | None = None
+    whole_at: int | None = None
+    incomplete_count: int = 0
+
+
+def value(connection: Connection, name: str) -> str | None:
+    """Read a value of this installation; None where there is none."""
+    return connection.execute(
+        select(installation.c.value).where(installation.c.name == name)
+    ).scalar_one_or_none()
+
+
+def set_value(connection: Connection, name: str, text: str) -> None:
+    """Write a value of this installation, in place of the one before."""
+    connection.execute(
+        upsert.insert(installation, connection.dialect.name)
+        .values(name=name, value=text)
+        .on_conflict_do_update(index_elements=[installation.c.name], set_={"value": text})
+    )
 
 
 def kept_value(connection: Connection, name: str, fresh: str) -> str:
@@ -83,12 +114,18 @@ def record_listing(connection: Connection, listing: LastListing) -> None:
     }
     if listing.complete:
         values["complete_at"] = listing.began_at
+    if listing.whole:
+        values["whole_at"] = listing.began_at
+    fresh = {**values, "incomplete_count": 0 if listing.complete else 1}
+    more: dict[str, object] = {**values, "incomplete_count": 0}
+    if not listing.complete:
+        more["incomplete_count"] = listings.c.incomplete_count + 1
     connection.execute(
         upsert.insert(listings, connection.dialect.name)
-        .values(name=_LAST, **values)
+        .values(name=_LAST, **fresh)
         .on_conflict_do_update(
             index_elements=[listings.c.name],
-            set_=values,
+            set_=more,
             where=listings.c.began_at <= listing.began_at,
         )
     )
@@ -102,9 +139,22 @@ def last_listing(connection: Connection) -> LastListing | None:
             listings.c.complete,
             listings.c.instances,
             listings.c.unmanaged,
+            listings.c.incomplete_count,
         ).where(listings.c.name == _LAST)
     ).first()
-    return None if row is None else LastListing(*row)
+    if row is None:
+        return None
+    return LastListing(*row[:4], incomplete_count=row[4])
+
+
+def looked(connection: Connection) -> Looked:
+    """Tell when the account was last looked at."""
+    row = connection.execute(
+        select(listings.c.complete_at, listings.c.whole_at, listings.c.incomplete_count).where(
+            listings.c.name == _LAST
+        )
+    ).first()
+    return Looked() if row is None else Looked(*row)
 
 
 def listed_at(connection: Connection) -> int | None:
@@ -117,47 +167,6 @@ def listed_at(connection: Connection) -> int | None:
 def release_all_leases(connection: Connection) -> None:
     """Give every lease back: for the one process of an embedded store, when it starts."""
     connection.execute(delete(leases))
-
-
-@dataclass(frozen=True, slots=True)
-class Unmanaged:
-    """An instance of the account that is not ours."""
-
-    upstream_id: str
-    name: str
-    status: str
-
-
-def unmanaged(connection: Connection) -> list[Unmanaged]:
-    """List what the last listing held that is not ours, in no order."""
-    rows = connection.execute(
-        select(
-            unmanaged_instances.c.upstream_id,
-            unmanaged_instances.c.name,
-            unmanaged_instances.c.status,
-        )
-    )
-    return [Unmanaged(*row) for row in rows]
-
-
-def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None:
-    """Make the list what was seen, writing only what differs."""
-    before = {one.upstream_id: one for one in unmanaged(connection)}
-    now = {one.upstream_id: one for one in seen}
-    stale = [upstream_id for upstream_id, one in before.items() if now.get(upstream_id) != one]
-    for start in range(0, len(stale), 500):
-        connection.execute(
-            delete(unmanaged_instances).where(
-                unmanaged_instances.c.upstream_id.in_(stale[start : start + 500])
-            )
-        )
-    fresh = [
-        {"upstream_id": one.upstream_id, "name": one.name[:255], "status": one.status[:64]}
-        for upstream_id, one in now.items()
-        if before.get(upstream_id) != one
-    ]
-    if fresh:
-        connection.execute(unmanaged_instances.insert(), fresh)
 
 
 def note_worker(connection: Connection, worker_id: str, *, started_at: int, now: int) -> None:

@@ -51,7 +51,7 @@ def insert(
     delivery_id: str,
     line_id: str,
     webhook_id: str,
-    instance_id: str,
+    instance_id: str | None,
     event_id: str,
     now: int,
 ) -> None:

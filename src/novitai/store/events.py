@@ -18,14 +18,15 @@ def append(
     connection: Connection,
     *,
     event_id: str,
-    instance_id: str,
+    instance_id: str | None,
     event_type: EventType,
     at: int,
     data: Mapping[str, object],
 ) -> None:
     """Append an event, in the transaction of what it tells of.
 
-    The caller holds the instance's row lock, which is what fixes the order per instance.
+    The caller holds the instance's row lock, which is what fixes the order per instance. An event
+    about the account has no instance.
     """
     connection.execute(
         table.insert().values(
@@ -76,6 +77,14 @@ def ids_since(
 ) -> list[str]:
     """List the ids of an instance's events of these types since a time, oldest first."""
     query = select(table.c.id).where(table.c.instance_id == instance_id, *_of_types(since, types))
+    return list(connection.execute(query.order_by(table.c.sequence)).scalars())
+
+
+def account_ids_since(
+    connection: Connection, *, since: int, types: Sequence[EventType]
+) -> list[str]:
+    """List the ids of the account's own events of these types since a time, oldest first."""
+    query = select(table.c.id).where(table.c.instance_id.is_(None), *_of_types(since, types))
     return list(connection.execute(query.order_by(table.c.sequence)).scalars())
 
 

@@ -18,6 +18,7 @@ from novitai.domain.instance import (
     InstanceError,
     InstanceStatus,
     Observed,
+    Origin,
     PortMapping,
 )
 from novitai.domain.product import PRICE_UNITS_PER_USD, usd
@@ -34,10 +35,16 @@ SHOWN: Final = tuple(
         "obs_digest",
         "cluster_id",
         "first_ready_at",
+        "identity_told_at",
+        "deleted_again",
+        "late_call",
+        "late_call_at",
+        "obs_unmarked_count",
     }
 )
 """What is read of an instance: everything but what is sealed, what only sync compares, and what is
 kept for the record and for estimates."""
+_ENDED: Final = [status.value for status in InstanceStatus if status.ended]
 _AT: Final = {column.name: index for index, column in enumerate(SHOWN)}
 
 
@@ -52,6 +59,30 @@ class Tracked:
     acted_at: int | None
     missing_since: int | None
     missing_count: int
+    unlisted_since: int | None = None
+    unlisted_count: int = 0
+    unmarked_count: int = 0
+    status: InstanceStatus = InstanceStatus.RUNNING
+    obs_status: str | None = None
+    confirmed_at: int | None = 0
+    bought_at: int | None = None
+    identity_told_at: int | None = None
+    gpu_num: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A record that is over and whose upstream id a listing holds all the same."""
+
+    id: str
+    name: str
+    upstream_id: str
+    status: InstanceStatus
+    origin: Origin
+    error_code: str | None
+    ended_at: int
+    upstream_created_at: int | None
+    deleted_again: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +167,9 @@ def update_observed(connection: Connection, observed: Mapping[str, Mapping[str, 
 
 
 def owner_of(connection: Connection, upstream_id: str) -> str | None:
-    """Find the instance that has an upstream id; None where none does."""
+    """Find the live instance that holds an upstream id; None where none does."""
     return connection.execute(
-        select(table.c.id).where(table.c.upstream_id == upstream_id)
+        select(table.c.id).where(table.c.upstream_id == upstream_id, table.c.status.not_in(_ENDED))
     ).scalar_one_or_none()
 
 
@@ -172,12 +203,10 @@ def statuses(connection: Connection, instance_ids: Sequence[str]) -> dict[str, I
 
 
 def live_ids(connection: Connection) -> list[str]:
-    """List the ids of all instances that are not terminated."""
+    """List the ids of all instances that are not over."""
     return list(
         connection.execute(
-            select(table.c.id)
-            .where(table.c.status != InstanceStatus.TERMINATED.value)
-            .order_by(table.c.id)
+            select(table.c.id).where(table.c.status.not_in(_ENDED)).order_by(table.c.id)
         ).scalars()
     )
 
@@ -207,15 +236,70 @@ def tracked(connection: Connection) -> list[Tracked]:
             table.c.acted_at,
             table.c.obs_missing_since,
             table.c.obs_missing_count,
+            table.c.obs_unlisted_since,
+            table.c.obs_unlisted_count,
+            table.c.obs_unmarked_count,
+            table.c.status,
+            table.c.obs_status,
+            table.c.confirmed_at,
+            table.c.bought_at,
+            table.c.identity_told_at,
+            table.c.gpu_num,
         )
-        .where(
-            table.c.upstream_id.is_not(None),
-            table.c.status != InstanceStatus.TERMINATED.value,
-            ~table.c.obs_gone,
-        )
+        .where(table.c.upstream_id.is_not(None), table.c.status.not_in(_ENDED), ~table.c.obs_gone)
         .order_by(table.c.id)
     )
-    return [Tracked(*row) for row in rows]
+    return [Tracked(*row[:10], InstanceStatus(row[10]), *row[11:]) for row in rows]
+
+
+def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Ended]:
+    """Find the ended records that once held these upstream ids; the one that ended last counts."""
+    found: dict[str, Ended] = {}
+    for start in range(0, len(upstream_ids), 500):
+        rows = connection.execute(
+            select(
+                table.c.id,
+                table.c.name,
+                table.c.upstream_id,
+                table.c.status,
+                table.c.origin,
+                table.c.error_code,
+                func.coalesce(table.c.released_at, table.c.terminated_at, table.c.updated_at),
+                table.c.upstream_created_at,
+                table.c.deleted_again,
+            ).where(
+                table.c.upstream_id.in_(upstream_ids[start : start + 500]),
+                table.c.status.in_(_ENDED),
+            )
+        )
+        for row in rows:
+            one = Ended(*row[:3], InstanceStatus(row[3]), Origin(row[4]), *row[5:])
+            before = found.get(one.upstream_id)
+            if before is None or before.ended_at <= one.ended_at:
+                found[one.upstream_id] = one
+    return found
+
+
+def owners_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, str]:
+    """Find the live records that hold these upstream ids, by upstream id."""
+    found: dict[str, str] = {}
+    for start in range(0, len(upstream_ids), 500):
+        rows = connection.execute(
+            select(table.c.upstream_id, table.c.id).where(
+                table.c.upstream_id.in_(upstream_ids[start : start + 500]),
+                table.c.status.not_in(_ENDED),
+            )
+        )
+        found.update((row[0], row[1]) for row in rows)
+    return found
+
+
+def late_call(connection: Connection, instance_id: str) -> tuple[str, int] | None:
+    """Read which call left after its claim had ended, and when; None where none did."""
+    row = connection.execute(
+        select(table.c.late_call, table.c.late_call_at).where(table.c.id == instance_id)
+    ).first()
+    return None if row is None or row[0] is None else (row[0], row[1])
 
 
 def count_in_transition(connection: Connection) -> int:
@@ -268,7 +352,7 @@ def _conditions(wanted: Filter) -> Sequence[ColumnElement[bool]]:
     if wanted.status is not None:
         conditions.append(table.c.status == wanted.status.value)
     if not wanted.include_terminated:
-        conditions.append(table.c.status != InstanceStatus.TERMINATED.value)
+        conditions.append(table.c.status.not_in(_ENDED))
     if wanted.region is not None:
         conditions.append(func.lower(table.c.region) == wanted.region.lower())
     if wanted.name is not None:
@@ -311,6 +395,10 @@ def from_row(row: Record) -> Instance:
         last_used_at=row[_AT["last_used_at"]],
         acted_at=row[_AT["acted_at"]],
         failed=row[_AT["failed"]],
+        origin=Origin(row[_AT["origin"]]),
+        confirmed_at=row[_AT["confirmed_at"]],
+        upstream_created_at=row[_AT["upstream_created_at"]],
+        released_at=row[_AT["released_at"]],
         error=_error(row),
         observed=_observed(row),
     )
@@ -336,6 +424,8 @@ def _observed(row: Record) -> Observed:
         spot_reclaim_at=row[_AT["obs_spot_reclaim_at"]],
         missing_since=row[_AT["obs_missing_since"]],
         missing_count=row[_AT["obs_missing_count"]],
+        unlisted_since=row[_AT["obs_unlisted_since"]],
+        unlisted_count=row[_AT["obs_unlisted_count"]],
         gone=row[_AT["obs_gone"]],
     )
 

@@ -257,6 +257,42 @@ def was_deleted(connection: Connection, instance_id: str) -> bool:
     )
 
 
+def deleting(connection: Connection) -> set[str]:
+    """List the instances whose deletion has been asked of upstream by an unfinished operation.
+
+    Deletions that a user asked for show in the status; this finds those that end what failed.
+    """
+    rows = connection.execute(
+        select(table.c.instance_id, table.c.memory).where(
+            table.c.kind == OperationKind.REAP.value,
+            table.c.phase == "delete",
+            ~table.c.done,
+        )
+    )
+    return {row[0] for row in rows if orjson.loads(row[1]).get("asked_at") is not None}
+
+
+def last_succeeded(connection: Connection, instance_id: str) -> OperationKind | None:
+    """Tell which create, start, stop or restart of an instance was the last to succeed."""
+    kinds = [
+        OperationKind.CREATE,
+        OperationKind.START,
+        OperationKind.STOP,
+        OperationKind.RESTART,
+    ]
+    found = connection.execute(
+        select(table.c.kind)
+        .where(
+            table.c.instance_id == instance_id,
+            table.c.kind.in_([kind.value for kind in kinds]),
+            table.c.outcome == Outcome.SUCCEEDED.value,
+        )
+        .order_by(table.c.updated_at.desc(), table.c.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return None if found is None else OperationKind(found)
+
+
 def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation | None:
     """Load the oldest unfinished operation of a kind; None where there is none."""
     row = connection.execute(

@@ -83,7 +83,7 @@ instances: Final = Table(
     Column("hourly_price", BigInteger),
     Column("webhook_url", Text),
     Column("launch_sealed", LargeBinary, nullable=False),
-    Column("upstream_id", String(255), unique=True),
+    Column("upstream_id", String(255)),
     Column("bought_at", BigInteger),
     Column("ever_ran", Boolean, nullable=False, server_default=false()),
     Column("first_ready_at", BigInteger),
@@ -111,7 +111,28 @@ instances: Final = Table(
     Column("obs_missing_since", BigInteger),
     Column("obs_missing_count", Integer, nullable=False, server_default=text("0")),
     Column("obs_gone", Boolean, nullable=False, server_default=false()),
+    Column("origin", String(16), nullable=False, server_default="created"),
+    Column("confirmed_at", BigInteger),
+    Column("upstream_created_at", BigInteger),
+    Column("released_at", BigInteger),
+    Column("identity_told_at", BigInteger),
+    Column("deleted_again", Integer, nullable=False, server_default=text("0")),
+    Column("late_call", String(16)),
+    Column("late_call_at", BigInteger),
+    Column("obs_unlisted_since", BigInteger),
+    Column("obs_unlisted_count", Integer, nullable=False, server_default=text("0")),
+    Column("obs_unmarked_count", Integer, nullable=False, server_default=text("0")),
 )
+_LIVE: Final = text("status NOT IN ('terminated', 'released')")
+# An ended record does not hold its upstream id: another may be given it.
+Index(
+    "uq_instances_live_upstream_id",
+    instances.c.upstream_id,
+    unique=True,
+    sqlite_where=_LIVE,
+    postgresql_where=_LIVE,
+)
+Index("ix_instances_upstream_id", instances.c.upstream_id)
 Index("ix_instances_created_at_id", instances.c.created_at, instances.c.id)
 Index("ix_instances_status_created_at", instances.c.status, instances.c.created_at)
 Index("ix_instances_name", instances.c.name)
@@ -180,6 +201,9 @@ attempts: Final = Table(
     Column("message", Text),
     Column("unseen_count", Integer, nullable=False, server_default=text("0")),
     Column("unseen_since", BigInteger),
+    Column("image", String(500), nullable=False, server_default=text("''")),
+    Column("key_digest", String(64), nullable=False, server_default=text("''")),
+    Column("clock_offset", BigInteger),
 )
 Index("ix_attempts_instance_id", attempts.c.instance_id)
 Index(
@@ -194,12 +218,13 @@ events: Final = Table(
     metadata,
     Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
     Column("id", String(40), nullable=False, unique=True),
-    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("instance_id", String(40), ForeignKey("instances.id")),
     Column("type", String(64), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("data", Text, nullable=False),
     Column("transaction_id", BigInteger),
 )
+"""What happened; without an instance where it is about the account as a whole."""
 Index("ix_events_instance_id_sequence", events.c.instance_id, events.c.sequence)
 
 idempotency_keys: Final = Table(
@@ -234,8 +259,14 @@ listings: Final = Table(
     Column("complete_at", BigInteger),
     Column("instances", Integer, nullable=False),
     Column("unmanaged", Integer, nullable=False),
+    Column("whole_at", BigInteger),
+    Column("incomplete_count", Integer, nullable=False, server_default=text("0")),
 )
-"""The last listing of the account, in the one row named `last`."""
+"""The last listing of the account, in the one row named `last`.
+
+`complete_at` and `whole_at` are when the last one began that was complete, or read whole;
+`incomplete_count` is how many in a row have not been complete.
+"""
 
 unmanaged_instances: Final = Table(
     "unmanaged_instances",
@@ -243,8 +274,35 @@ unmanaged_instances: Final = Table(
     Column("upstream_id", String(255), primary_key=True),
     Column("name", String(255), nullable=False),
     Column("status", String(64), nullable=False),
+    Column("marker", String(32), nullable=False),
+    Column("attempt_known", Boolean, nullable=False),
+    Column("orphan", Boolean, nullable=False),
+    Column("hourly_price", BigInteger),
+    Column("created_at", BigInteger),
+    Column("region", String(255), nullable=False),
+    Column("product_id", String(255), nullable=False),
+    Column("product_name", String(255), nullable=False),
+    Column("gpu_num", Integer),
+    Column("rootfs_size", Integer),
+    Column("billing_mode", String(16), nullable=False),
+    Column("cluster_id", String(255), nullable=False),
+    Column("image", String(500), nullable=False),
 )
-"""What the last listing held that is not ours: shown, never touched."""
+"""What the last listing held that is no record's own, made anew by each listing.
+
+`marker` is the marker in its name, of whichever installation; empty where there is none.
+"""
+
+listed_instances: Final = Table(
+    "listed_instances",
+    metadata,
+    Column("upstream_id", String(255), primary_key=True),
+    Column("first_listed_at", BigInteger, nullable=False),
+    Column("orphan_at", BigInteger),
+    Column("dismissed_at", BigInteger),
+    Column("deleted_at", BigInteger),
+)
+"""Every upstream id that a listing has held: since when, and what was decided about it."""
 
 workers: Final = Table(
     "workers",
@@ -287,7 +345,7 @@ webhook_lines: Final = Table(
     "webhook_lines",
     metadata,
     Column("id", String(40), primary_key=True),
-    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("instance_id", String(40), ForeignKey("instances.id")),
     Column("webhook_id", String(40), ForeignKey("webhooks.id"), nullable=False),
     Column("host", String(300), nullable=False),
     Column("token", BigInteger, nullable=False, server_default=text("0")),
@@ -295,7 +353,17 @@ webhook_lines: Final = Table(
     Column("lease_until", BigInteger),
     Column("spared_until", BigInteger),
 )
-"""The order of one instance's messages to one receiver; `next_try_at` is null while none waits."""
+"""The order of one instance's messages to one receiver; `next_try_at` is null while none waits.
+
+A line without an instance is that of the events about the account.
+"""
+Index(
+    "uq_webhook_lines_account_webhook_id",
+    webhook_lines.c.webhook_id,
+    unique=True,
+    sqlite_where=webhook_lines.c.instance_id.is_(None),
+    postgresql_where=webhook_lines.c.instance_id.is_(None),
+)
 Index(
     "uq_webhook_lines_instance_id_webhook_id",
     webhook_lines.c.instance_id,
@@ -320,7 +388,7 @@ deliveries: Final = Table(
     Column("id", String(40), primary_key=True),
     Column("line_id", String(40), ForeignKey("webhook_lines.id"), nullable=False),
     Column("webhook_id", String(40), ForeignKey("webhooks.id"), nullable=False),
-    Column("instance_id", String(40), ForeignKey("instances.id"), nullable=False),
+    Column("instance_id", String(40), ForeignKey("instances.id")),
     Column("event_sequence", BigInteger, ForeignKey("events.sequence"), nullable=False),
     Column("status", String(16), nullable=False),
     Column("tries", Integer, nullable=False, server_default=text("0")),

@@ -27,14 +27,20 @@ class Line:
     """A claimed line. `lease_until` in Unix milliseconds."""
 
     id: str
-    instance_id: str
+    instance_id: str | None
     webhook_id: str
     token: int
     lease_until: int
 
 
 def open_line(
-    connection: Connection, *, fresh_id: str, instance_id: str, webhook_id: str, host: str, now: int
+    connection: Connection,
+    *,
+    fresh_id: str,
+    instance_id: str | None,
+    webhook_id: str,
+    host: str,
+    now: int,
 ) -> str:
     """Lock the line, due now unless something waits in it already; return its id.
 
@@ -48,12 +54,13 @@ def open_line(
         "at": host,
         "now": now,
     }
-    line_id: str = connection.execute(_opening(connection.dialect.name), values).scalar_one()
+    opening = _opening(connection.dialect.name, of_account=instance_id is None)
+    line_id: str = connection.execute(opening, values).scalar_one()
     return line_id
 
 
 @cache
-def _opening(dialect: str) -> Executable:
+def _opening(dialect: str, *, of_account: bool) -> Executable:
     """Make the statement once: that costs more than running it, and it runs with every event."""
     statement = upsert.insert(table, dialect).values(
         id=bindparam("line"),
@@ -66,6 +73,12 @@ def _opening(dialect: str) -> Executable:
         "next_try_at": func.coalesce(table.c.next_try_at, statement.excluded.next_try_at),
         "host": statement.excluded.host,
     }
+    if of_account:
+        return statement.on_conflict_do_update(
+            index_elements=[table.c.webhook_id],
+            index_where=table.c.instance_id.is_(None),
+            set_=changes,
+        ).returning(table.c.id)
     return statement.on_conflict_do_update(
         index_elements=[table.c.instance_id, table.c.webhook_id], set_=changes
     ).returning(table.c.id)

@@ -7,6 +7,7 @@ A create is sent once and never again, at no layer; its ending says whether it m
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from http import HTTPStatus
 from ssl import SSLContext
@@ -41,6 +42,7 @@ from novitai.upstream.models import (
 )
 from novitai.upstream.operations import Operation, OperationClass
 from novitai.upstream.transport import Call, Transport
+from novitai.upstream.window import SendWindow
 from novitai.upstream.wire import Object
 from novitai.upstream.writing import create_body
 
@@ -52,7 +54,9 @@ _CHANNELS: Final = "official,private"
 class NovitaClient:
     """Novita's GPU-instance API, v1 (docs/upstream.md)."""
 
-    def __init__(self, gateway: Gateway, clock: Clock) -> None:
+    def __init__(self, gateway: Gateway, clock: Clock, *, key_digest: str = "") -> None:
+        """Make a client on a gateway; `key_digest` tells its key from others without showing it."""
+        self.key_digest = key_digest
         self._gateway = gateway
         self._clock = clock
         self._first_page: dict[Operation, int] = {}
@@ -98,7 +102,7 @@ class NovitaClient:
             observer=observer,
             secrets=(api_key,),
         )
-        return cls(gateway, clock)
+        return cls(gateway, clock, key_digest=_digest_of(api_key))
 
     async def aclose(self) -> None:
         """Close every connection. Calls still under way fail."""
@@ -107,6 +111,14 @@ class NovitaClient:
     def health(self) -> UpstreamHealth:
         """Say what the calls so far tell of upstream; calls nothing."""
         return self._gateway.health()
+
+    @property
+    def clock_offset(self) -> int | None:
+        """Milliseconds that upstream's clock is ahead of ours, by its last reply; None if unknown.
+
+        The `Date` header counts whole seconds, so it is off by up to half a second either way.
+        """
+        return self._gateway.clock_offset
 
     @property
     def limiter(self) -> Limiter:
@@ -192,31 +204,54 @@ class NovitaClient:
             began_at=found.began_at,
             instances=tuple(found.rows.values()),
             complete=found.complete,
+            whole=found.whole,
             total=found.total,
+            clock_offset=self._gateway.clock_offset,
+            key_digest=self.key_digest,
         )
 
-    async def start(self, instance_id: str) -> None:
+    async def find_instances(self, name: str) -> tuple[UpstreamInstance, ...]:
+        """List the instances whose name holds `name`, as upstream filters (docs/upstream.md §5.2).
+
+        Whether the filter works is not known of every deployment: an empty answer alone proves
+        nothing.
+        """
+        found = await self._list(
+            Operation.LIST_INSTANCES,
+            "/gpu/instances",
+            {"name": name},
+            "instances",
+            reading.instance,
+        )
+        return tuple(found.rows.values())
+
+    async def start(self, instance_id: str, *, window: SendWindow) -> None:
         """Start a stopped instance (docs/upstream.md §6). Tried once, as all below.
 
+        Args:
+            instance_id: Upstream's id.
+            window: Until when the call may begin; judged last before its first byte.
+
         Raises:
+            NotSent: the window was over, or no connection could be made.
             Gone: there is no such instance.
             InsufficientResource: its node has no GPU free.
             InvalidStateChange: it is in the wrong state, or the call took effect before.
             UpstreamError: any other failure.
         """
-        await self._act(Operation.START, instance_id)
+        await self._act(Operation.START, instance_id, window)
 
-    async def stop(self, instance_id: str) -> None:
+    async def stop(self, instance_id: str, *, window: SendWindow) -> None:
         """Stop a running instance; raises as `start` does."""
-        await self._act(Operation.STOP, instance_id)
+        await self._act(Operation.STOP, instance_id, window)
 
-    async def restart(self, instance_id: str) -> None:
+    async def restart(self, instance_id: str, *, window: SendWindow) -> None:
         """Restart a running instance; raises as `start` does."""
-        await self._act(Operation.RESTART, instance_id)
+        await self._act(Operation.RESTART, instance_id, window)
 
-    async def delete(self, instance_id: str) -> None:
+    async def delete(self, instance_id: str, *, window: SendWindow) -> None:
         """Delete an instance for good; raises as `start` does."""
-        await self._act(Operation.DELETE, instance_id)
+        await self._act(Operation.DELETE, instance_id, window)
 
     async def permit_create(self) -> Permit:
         """Wait for the right to send one create; to be taken before the attempt is recorded.
@@ -228,14 +263,14 @@ class NovitaClient:
         """
         return await self._gateway.permit(Operation.CREATE)
 
-    async def create(self, request: CreateInstance, *, permit: Permit, send_by: int) -> str:
+    async def create(self, request: CreateInstance, *, permit: Permit, window: SendWindow) -> str:
         """Send one create, once, and return the new instance's id.
 
         Args:
             request: What to make.
             permit: From `permit_create`; spent by this call however it ends.
-            send_by: Unix milliseconds after which the request is not begun. Checked as the last
-                act before its first byte leaves, after any connecting.
+            window: Until when the request may begin: no later than the attempt's `send_by`.
+                Judged as the last act before its first byte leaves, after any connecting.
 
         Raises:
             NotSent: certainly nothing was made: no connection, too late, or a permit used before.
@@ -248,7 +283,7 @@ class NovitaClient:
             "POST",
             "/gpu/instance/create",
             body=create_body(request),
-            may_begin=lambda: self._too_late(send_by),
+            may_begin=lambda: window.begin(self._clock),
         )
         try:
             return await self._gateway.once(
@@ -261,14 +296,10 @@ class NovitaClient:
         except (ServerError, Nonsense) as error:
             raise _ambiguous(error) from error
 
-    def _too_late(self, send_by: int) -> NotSent | None:
-        if self._clock.now() <= send_by:
-            return None
-        return NotSent("too late to send this create", reason="SEND_BY_PASSED")
-
-    async def _act(self, operation: Operation, instance_id: str) -> None:
+    async def _act(self, operation: Operation, instance_id: str, window: SendWindow) -> None:
         body: Object = {"instanceId": instance_id}
-        await self._gateway.act(operation, f"/gpu/instance/{operation.label}", body)
+        path = f"/gpu/instance/{operation.label}"
+        await self._gateway.act(operation, path, body, window)
 
     async def _list(
         self,
@@ -298,6 +329,11 @@ class NovitaClient:
                 self._first_page[operation] = found.first_page
                 self._page_size[operation] = paging.PAGE_SIZES.index(size)
                 return found
+
+
+def _digest_of(api_key: str) -> str:
+    # A key is long and random, so its digest gives nothing away.
+    return hashlib.blake2b(api_key.encode(), digest_size=16, person=b"upstream-key").hexdigest()
 
 
 def _ambiguous(error: UpstreamError) -> Ambiguous:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import stamina
@@ -24,7 +25,8 @@ from novitai.upstream.errors import (
 from novitai.upstream.health import HealthRecord, UpstreamHealth
 from novitai.upstream.limiter import Limiter
 from novitai.upstream.operations import Operation, OperationClass
-from novitai.upstream.transport import Call, Transport
+from novitai.upstream.transport import Answer, Call, Transport
+from novitai.upstream.window import SendWindow
 from novitai.upstream.wire import Object
 
 T = TypeVar("T")
@@ -107,6 +109,7 @@ class Gateway:
             secrets: What must never appear in a message, the API key above all.
         """
         self.limiter = limiter
+        self.clock_offset: int | None = None
         self._transport = transport
         self._clock = clock
         self._ids = ids
@@ -156,14 +159,22 @@ class Gateway:
                 return await self.once(operation, Call("GET", path, query), permit, reader)
         raise AssertionError("a read ends in an answer or an error")
 
-    async def act(self, operation: Operation, path: str, body: Object) -> None:
-        """POST something, once. The body of the answer is never parsed (docs/upstream.md §6).
+    async def act(self, operation: Operation, path: str, body: Object, window: SendWindow) -> None:
+        """POST something, once, within its window.
+
+        The body of the answer is never parsed (docs/upstream.md §6).
 
         Raises:
             UpstreamError: how it ended otherwise.
         """
         permit = await self.permit(operation)
-        call = Call("POST", path, body=body, reads_body=False)
+        call = Call(
+            "POST",
+            path,
+            body=body,
+            reads_body=False,
+            may_begin=lambda: window.begin(self._clock),
+        )
         await self.once(operation, call, permit, lambda _, __: None)
 
     async def once(
@@ -185,6 +196,7 @@ class Gateway:
         began, asked_at = self._clock.monotonic(), self._clock.now()
         try:
             answer = await self._transport.send(call)
+            self._read_clock(answer)
             known = (*self._secrets, *secrets)
             error = failure(operation, answer, now=self._clock.now(), secrets=known)
             if error is not None:
@@ -219,6 +231,15 @@ class Gateway:
         except BreakerOpen as error:
             self._tell(operation, error.outcome, 0.0)
             raise
+
+    def _read_clock(self, answer: Answer) -> None:
+        """Learn from an answer's `Date` how far upstream's clock is ahead of ours."""
+        try:
+            said = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+        except (ValueError, OverflowError, OSError):
+            return
+        # A `Date` is cut to the second: on average it is half a second old.
+        self.clock_offset = int(said * 1000) + 500 - self._clock.now()
 
     def _tell(self, operation: Operation, outcome: Outcome, seconds: float) -> None:
         with contextlib.suppress(Exception):  # a defect in metrics must not lose what was bought

@@ -146,6 +146,8 @@ class UpstreamInstance:
     billing_mode: str = ""
     cluster_id: str = ""
     cluster_name: str = ""
+    product_name: str = ""
+    rootfs_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +157,20 @@ class Listing:
     Attributes:
         began_at: Taken before the first page was asked for: nothing here is older.
         complete: Each page gave the same total, and the distinct ids add up to it.
+        whole: Every page was read, whatever the totals say: an empty page ended the list, or it
+            is complete. A page that only repeats known ids is not an empty page.
         total: What upstream said last; the number of instances where it said nothing.
+        clock_offset: Milliseconds that upstream's clock is ahead of ours; None if unknown.
+        key_digest: Tells the key that the listing was made with from other keys.
     """
 
     began_at: int
     instances: tuple[UpstreamInstance, ...]
     complete: bool
     total: int
+    whole: bool = False
+    clock_offset: int | None = None
+    key_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,12 @@ class Collected(Generic[Row]):
     pages: int = 0
     began_at: int = 0
     last_total: int | None = None
+    ended_empty: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether every page was read and every row could be told apart."""
+        return self.complete or (self.ended_empty and self.unreadable == 0)
 
     @property
     def complete(self) -> bool:
@@ -62,6 +68,11 @@ class Collected(Generic[Row]):
     def total(self) -> int:
         """What upstream said last; the number of rows where it said nothing."""
         return len(self.rows) if self.last_total is None else self.last_total
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether as many rows came as upstream says there are."""
+        return len(self.rows) + self.unreadable == self.last_total
 
     @property
     def is_short(self) -> bool:
@@ -99,7 +110,11 @@ async def collect(
     while found.pages < MAX_PAGES and len(found.rows) < MAX_ROWS:
         page = await fetch(number)
         new = found.add(page)
-        if page.count == 0 or (found.last_total is not None and not found.is_short):
+        if page.count == 0:
+            found.ended_empty = True
+            break
+        # A total that is wrong, either way, ends nothing: the pages go on until one is empty.
+        if found.adds_up:
             break
         # Where 0 and 1 both name the first page, page 1 after page 0 brings nothing new.
         if new == 0 and not (first_page == 0 and number == 1):

@@ -123,6 +123,8 @@ def instance(row: Object) -> UpstreamInstance | None:
         billing_mode=text(get("billingMode")),
         cluster_id=identifier(get("clusterId")),
         cluster_name=text(get("clusterName")),
+        product_name=text(get("productName")),
+        rootfs_size=positive(get("rootfsSize")),
     )
 
 

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The account: whether an absence is believed, whether write calls may leave, what is an orphan.
+
+`novitai.domain.account` holds the rules; this stores what they decide, tells of it, and lets a
+person decide: confirm what is missing, dismiss an orphan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock, iso
+from novitai.domain.account import (
+    AccountState,
+    Census,
+    Hold,
+    HoldReason,
+    confirmed,
+    judge,
+    missing_digest,
+)
+from novitai.domain.event import EventType
+from novitai.domain.instance import GONE
+from novitai.errors import Conflict
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle.failing import error_columns
+from novitai.lifecycle.recording import Recorder
+from novitai.settings import OrphanPolicy
+from novitai.store import account, attempts, coordination, instances, operations
+from novitai.store.account import Unmanaged
+from novitai.store.coordination import Looked
+
+ORPHANS_DELETED_AN_HOUR: Final = 2
+ORPHAN_DELETED_AFTER: Final = 600_000
+"""Milliseconds for which an orphan stands in the list before it may be deleted."""
+_HOUR: Final = 3_600_000
+_LONGEST_LIST: Final = 100
+
+_WHAT_TO_DO: Final[Mapping[HoldReason, str]] = {
+    HoldReason.DISAPPEARED: (
+        "Many instances are missing from the account at once. If they were deleted on purpose, "
+        "confirm it with POST /api/account/confirm; otherwise check NOVITA_API_KEY and Novita"
+    ),
+    HoldReason.KEY_CHANGED: (
+        "The instances are not in the account that NOVITA_API_KEY opens now. Set the key of the "
+        "right account, or confirm with POST /api/account/confirm that they are gone"
+    ),
+    HoldReason.RESTORED: (
+        "The database is older than the account: it was restored from a backup or copied. Look at "
+        "GET /api/instances/unmanaged, adopt what is yours, then confirm with "
+        "POST /api/account/confirm"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRecord:
+    """A record that was not in the account."""
+
+    instance_id: str
+    name: str
+    upstream_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The account as a person sees it.
+
+    Attributes:
+        state: What is remembered of it.
+        missing: The records that the hold is about.
+        looked: When the account was last listed.
+        orphans: How many orphans nobody has dismissed.
+    """
+
+    state: AccountState
+    missing: Sequence[MissingRecord]
+    looked: Looked
+    orphans: int
+
+
+class Account:
+    """Keeps what is known of the upstream account."""
+
+    def __init__(
+        self, clock: Clock, jobs: JobEngine, recorder: Recorder, policy: OrphanPolicy
+    ) -> None:
+        self._clock = clock
+        self._jobs = jobs
+        self._recorder = recorder
+        self.policy = policy
+
+    def take_census(self, connection: Connection, census: Census) -> AccountState:
+        """Judge a complete listing; store and tell what changes."""
+        before = account.load_state(connection)
+        after = judge(before, census)
+        if after != before:
+            account.save_state(connection, after)
+            self._tell_change(connection, before, after)
+        return after
+
+    def found_filter(self, connection: Connection) -> None:
+        """Remember that the listing's filter by name finds instances of ours."""
+        state = account.load_state(connection)
+        account.save_state(connection, replace(state, filter_works=True))
+
+    def note_unmanaged(
+        self, connection: Connection, seen: Sequence[Unmanaged], *, clock_offset: int | None
+    ) -> None:
+        """Replace the list of what is not ours, tell of new orphans, and notice a restored backup.
+
+        An orphan whose attempt we do not know, and which is younger than our newest attempt, was
+        bought by a later state of this database: this one is a backup or a copy.
+        """
+        account.replace_unmanaged(connection, seen)
+        orphans = [one for one in seen if one.orphan]
+        if not orphans:
+            return
+        listed = account.listed_of(connection, [one.upstream_id for one in orphans])
+        now = self._clock.now()
+        fresh = [
+            one
+            for one in orphans
+            if one.upstream_id in listed and listed[one.upstream_id].orphan_at is None
+        ]
+        for one in fresh:
+            account.mark_listed(connection, one.upstream_id, orphan_at=now)
+            if self.policy is not OrphanPolicy.OFF:
+                self._recorder.append_account(
+                    connection, EventType.ORPHAN_FOUND, describe_orphan(one)
+                )
+        newest = attempts.newest_at(connection)
+        if any(_is_younger(one, newest, clock_offset) for one in fresh if not one.attempt_known):
+            self.mark_restored(connection)
+
+    def mark_restored(self, connection: Connection) -> None:
+        """Remember that the database was restored or copied, until a person confirms it."""
+        before = account.load_state(connection)
+        if before.restored_at is not None:
+            return
+        after = replace(before, restored_at=self._clock.now())
+        account.save_state(connection, after)
+        self._tell_change(connection, before, after)
+
+    def orphans_to_delete(self, connection: Connection) -> list[Unmanaged]:
+        """List the orphans that the policy `delete` may end now: at most two an hour.
+
+        Only those whose attempt is ours; whether the attempt made them, the caller has judged.
+        """
+        if self.policy is not OrphanPolicy.DELETE:
+            return []
+        now = self._clock.now()
+        left = ORPHANS_DELETED_AN_HOUR - account.orphans_deleted_since(connection, now - _HOUR)
+        if left <= 0:
+            return []
+        found = [one for one in account.orphans(connection) if one.attempt_known]
+        listed = account.listed_of(connection, [one.upstream_id for one in found])
+        due = [
+            one
+            for one in found
+            if (known := listed.get(one.upstream_id)) is not None
+            and known.orphan_at is not None
+            and known.dismissed_at is None
+            and known.deleted_at is None
+            and now - known.orphan_at >= ORPHAN_DELETED_AFTER
+        ]
+        return due[:left]
+
+    def note_orphan_deleted(self, connection: Connection, orphan: Unmanaged) -> None:
+        """Write that an orphan was deleted by the policy."""
+        account.mark_listed(connection, orphan.upstream_id, deleted_at=self._clock.now())
+        self._recorder.append_account(connection, EventType.ORPHAN_DELETED, describe_orphan(orphan))
+
+    def overview(self, connection: Connection) -> Overview:
+        """Show the account."""
+        state = account.load_state(connection)
+        missing = _missing_records(connection, state.hold)
+        return Overview(
+            state, missing, coordination.looked(connection), account.count_orphans(connection)
+        )
+
+    def confirm(self, connection: Connection, digest: str | None) -> int:
+        """Accept what is missing as gone, and a restored database as it is.
+
+        Args:
+            connection: A write transaction.
+            digest: Names the set that the person was shown.
+
+        Returns:
+            How many records were accepted as gone.
+
+        Raises:
+            Conflict: `NOTHING_TO_CONFIRM`: nothing is held, or another set is missing now.
+        """
+        state = account.load_state(connection)
+        missing = state.hold.missing if state.hold else ()
+        shown = missing_digest(missing)
+        if not state.blocked or (digest != shown and (missing or digest is not None)):
+            raise Conflict(
+                "Nothing is held"
+                if not state.blocked
+                else "Another set of instances is missing now: look at GET /api/account",
+                code="NOTHING_TO_CONFIRM",
+                details={"missingDigest": shown} if state.blocked else None,
+            )
+        now = self._clock.now()
+        for instance_id in missing:
+            instance = instances.lock(connection, instance_id)
+            if instance is None or instance.status.ended:
+                continue
+            instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": now})
+            write_gone(connection, instance_id, now)
+            self._recorder.settle(connection, instance_id)
+            running = operations.running(connection, instance_id)
+            if running is not None:
+                operations.wake(connection, [running.id], now=now)
+                self._jobs.nudge(connection, running.kind.job, running.id)
+        after = confirmed(state)
+        account.save_state(connection, after)
+        self._tell_change(connection, state, after)
+        return len(missing)
+
+    def _tell_change(
+        self, connection: Connection, before: AccountState, after: AccountState
+    ) -> None:
+        """Tell of a hold that begins, changes or ends; a key that is taken over is silent."""
+        if (before.hold, before.restored_at) == (after.hold, after.restored_at):
+            return
+        data: dict[str, object] = {"held": after.blocked}
+        reason = after.hold.reason if after.hold else None
+        if reason is None and after.restored_at is not None:
+            reason = HoldReason.RESTORED
+        if reason is None:
+            data["message"] = "The account is as it was remembered, or a person has confirmed it"
+        else:
+            missing = after.hold.missing if after.hold else ()
+            records = _missing_records(connection, after.hold)
+            data |= {
+                "reason": reason.value,
+                "message": _WHAT_TO_DO[reason],
+                "missing": [
+                    {"instanceId": one.instance_id, "name": one.name, "upstreamId": one.upstream_id}
+                    for one in records
+                ],
+                "missingCount": len(missing),
+                "missingDigest": missing_digest(missing),
+            }
+        self._recorder.append_account(connection, EventType.ACCOUNT_CHANGED, data)
+
+
+def write_gone(connection: Connection, instance_id: str, now: int) -> None:
+    """Write beside a record that it ends by absence alone, unless a person is deleting it."""
+    running = operations.running(connection, instance_id)
+    if running is not None and not running.kind.gives_way:
+        return
+    instance = instances.load(connection, instance_id)
+    if instance is None or instance.failed:
+        return
+    message = "The instance is no longer in the Novita account"
+    instances.update_columns(connection, instance_id, error_columns(GONE, message, now))
+
+
+def describe_orphan(orphan: Unmanaged) -> dict[str, object]:
+    """Show an orphan in an event."""
+    return {
+        "upstreamId": orphan.upstream_id,
+        "name": orphan.name,
+        "upstreamStatus": orphan.status,
+        **({} if orphan.created_at is None else {"createdAt": iso(orphan.created_at)}),
+    }
+
+
+def _missing_records(connection: Connection, hold: Hold | None) -> list[MissingRecord]:
+    if hold is None:
+        return []
+    found = instances.load_many(connection, hold.missing[:_LONGEST_LIST])
+    return [MissingRecord(one.id, one.name, one.upstream_id) for one in found.values()]
+
+
+def _is_younger(orphan: Unmanaged, newest: int | None, clock_offset: int | None) -> bool:
+    """Whether an orphan was made after our newest attempt; True where that is not known."""
+    if newest is None or orphan.created_at is None or clock_offset is None:
+        return True
+    return orphan.created_at > newest + clock_offset

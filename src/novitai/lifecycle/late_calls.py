@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Late calls: a write call that left although its claim had ended, and what puts its effect right.
+
+The last check before sending leaves a gap of microseconds in which a worker can stall. A start that
+leaves after the user has stopped the instance makes it run and bill again. The worker that sent it
+finds out when its result is fenced, and writes it down here; the next listing shows the effect, and
+the opposite call is made, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import Connection
+
+from novitai.clock import Clock
+from novitai.domain.event import EventType
+from novitai.domain.instance import Instance
+from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.status import Observation, read_word
+from novitai.ids import Ids
+from novitai.jobs.port import JobEngine
+from novitai.lifecycle.recording import Recorder
+from novitai.store import instances, operations
+
+EFFECT_WITHIN: Final = 900_000
+"""Milliseconds after a late call in which what is listed may be its effect."""
+_UP: Final = frozenset({Observation.RUNNING, Observation.STARTING, Observation.PULLING})
+_DOWN: Final = frozenset({Observation.STOPPING, Observation.EXITED})
+_STARTS: Final = frozenset({OperationKind.START, OperationKind.RESTART})
+_STOPS: Final = frozenset({OperationKind.STOP, OperationKind.REAP})
+_WANT_RUNNING: Final = frozenset({OperationKind.CREATE, OperationKind.START, OperationKind.RESTART})
+
+
+class LateCalls:
+    """Remembers late calls and puts their effects right."""
+
+    def __init__(self, clock: Clock, ids: Ids, jobs: JobEngine, recorder: Recorder) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._jobs = jobs
+        self._recorder = recorder
+
+    def note(self, connection: Connection, instance_id: str, kind: OperationKind) -> None:
+        """Write down that a call of this kind left late, and put right what is seen of it already.
+
+        Args:
+            connection: A write transaction.
+            instance_id: The instance it was made for.
+            kind: The operation that made it.
+        """
+        instance = instances.lock(connection, instance_id)
+        if instance is None or instance.status.ended:
+            return
+        columns = {"late_call": kind.value, "late_call_at": self._clock.now()}
+        instances.update_columns(connection, instance_id, columns)
+        self.put_right(connection, instance)
+
+    def put_right(self, connection: Connection, instance: Instance) -> bool:
+        """Begin the opposite of a late call, if its effect is what was observed last.
+
+        The caller holds the instance's lock. What the last operation that succeeded has brought
+        about is what is wanted.
+
+        Returns:
+            Whether an operation was begun.
+        """
+        late = instances.late_call(connection, instance.id)
+        if late is None:
+            return False
+        kind, at = OperationKind(late[0]), late[1]
+        running = operations.running(connection, instance.id)
+        if running is not None and not running.kind.gives_way:
+            return False
+        wanted = operations.last_succeeded(connection, instance.id)
+        opposite = _opposite(kind, wanted, read_word(instance.observed.status))
+        if self._clock.now() - at > EFFECT_WITHIN:
+            instances.update_columns(connection, instance.id, _FORGOTTEN)
+            return False
+        if opposite is None:
+            return False
+        if running is not None:
+            operations.cancel(connection, running, now=self._clock.now())
+        self._begin(connection, instance, opposite)
+        return True
+
+    def _begin(self, connection: Connection, instance: Instance, kind: OperationKind) -> None:
+        now = self._clock.now()
+        operation = Operation(
+            id=self._ids.prefixed("op"),
+            kind=kind,
+            instance_id=instance.id,
+            phase="ask",
+            created_at=now,
+            updated_at=now,
+            next_step_at=now,
+        )
+        operations.insert(connection, operation)
+        instances.update_columns(connection, instance.id, _FORGOTTEN)
+        told = self._recorder.settle(connection, instance.id)
+        self._recorder.append(
+            connection,
+            told,
+            operation,
+            EventType.DRIFT,
+            also={
+                "drift": {"cause": "late_call", "to": instance.observed.status},
+                "correction": kind.value,
+            },
+        )
+        self._jobs.nudge(connection, kind.job, operation.id)
+
+
+_FORGOTTEN: Final[Mapping[str, object]] = {"late_call": None, "late_call_at": None}
+
+
+def _opposite(
+    late: OperationKind, wanted: OperationKind | None, seen: Observation
+) -> OperationKind | None:
+    """Tell which call undoes a late one; None where nothing is to be undone.
+
+    A late delete cannot be undone, and a late restart ends where it began.
+    """
+    if late in _STARTS and wanted is OperationKind.STOP and seen in _UP:
+        return OperationKind.STOP
+    if late in _STOPS and wanted in _WANT_RUNNING and seen in _DOWN:
+        return OperationKind.START
+    return None

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on what is known of the upstream account: its state, its listed ids, what is not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection, delete, func, select, update
+
+from novitai.domain.account import AccountState, Hold, HoldReason
+from novitai.store import coordination, upsert
+from novitai.store.tables import listed_instances as listed
+from novitai.store.tables import unmanaged_instances as table
+
+_STATE: Final = "account"
+_CHUNK: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Unmanaged:
+    """An instance of the account that is no record's own, as the last listing showed it.
+
+    Attributes:
+        marker: The installation id and the attempt id in its name, whosoever; empty without one.
+        attempt_known: Whether that attempt is one of ours.
+        orphan: Whether it bears this installation's marker.
+        hourly_price: Of the whole instance, in 1/100000 USD; None where upstream does not tell.
+        created_at: On upstream's clock, in Unix milliseconds; None where upstream does not tell.
+    """
+
+    upstream_id: str
+    name: str
+    status: str
+    marker: str = ""
+    attempt_known: bool = False
+    orphan: bool = False
+    hourly_price: int | None = None
+    created_at: int | None = None
+    region: str = ""
+    product_id: str = ""
+    product_name: str = ""
+    gpu_num: int | None = None
+    rootfs_size: int | None = None
+    billing_mode: str = ""
+    cluster_id: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What is remembered of an upstream id; times in Unix milliseconds."""
+
+    upstream_id: str
+    first_listed_at: int
+    orphan_at: int | None = None
+    dismissed_at: int | None = None
+    deleted_at: int | None = None
+
+
+_COLUMNS: Final = tuple(table.c[name] for name in Unmanaged.__slots__)
+
+
+def load_state(connection: Connection) -> AccountState:
+    """Load what is remembered of the account."""
+    text = coordination.value(connection, _STATE)
+    if text is None:
+        return AccountState()
+    found = orjson.loads(text)
+    hold = found.get("hold")
+    return AccountState(
+        keys=tuple(found.get("keys", ())),
+        hold=None
+        if hold is None
+        else Hold(HoldReason(hold["reason"]), hold["since"], tuple(hold["missing"]), hold["key"]),
+        restored_at=found.get("restored_at"),
+        filter_works=found.get("filter_works", False),
+    )
+
+
+def save_state(connection: Connection, state: AccountState) -> None:
+    """Store what is remembered of the account."""
+    hold = state.hold
+    found = {
+        "keys": state.keys,
+        "hold": None
+        if hold is None
+        else {
+            "reason": hold.reason.value,
+            "since": hold.since,
+            "missing": hold.missing,
+            "key": hold.key,
+        },
+        "restored_at": state.restored_at,
+        "filter_works": state.filter_works,
+    }
+    coordination.set_value(connection, _STATE, orjson.dumps(found).decode())
+
+
+def unmanaged(connection: Connection) -> list[Unmanaged]:
+    """List what the last listing held that is no record's own, in no order."""
+    return [Unmanaged(*row) for row in connection.execute(select(*_COLUMNS))]
+
+
+def find_unmanaged(connection: Connection, upstream_id: str) -> Unmanaged | None:
+    """Find one of them; None where the last listing held no such instance."""
+    row = connection.execute(select(*_COLUMNS).where(table.c.upstream_id == upstream_id)).first()
+    return None if row is None else Unmanaged(*row)
+
+
+def orphans(connection: Connection) -> list[Unmanaged]:
+    """List the orphans of the last listing."""
+    return [Unmanaged(*row) for row in connection.execute(select(*_COLUMNS).where(table.c.orphan))]
+
+
+def count_orphans(connection: Connection) -> int:
+    """Count the orphans that nobody has dismissed."""
+    return connection.execute(
+        select(func.count())
+        .select_from(table)
+        .outerjoin(listed, listed.c.upstream_id == table.c.upstream_id)
+        .where(table.c.orphan, listed.c.dismissed_at.is_(None))
+    ).scalar_one()
+
+
+def drop_unmanaged(connection: Connection, upstream_id: str) -> None:
+    """Take an instance out of the list: it has become a record's own."""
+    connection.execute(delete(table).where(table.c.upstream_id == upstream_id))
+
+
+def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None:
+    """Make the list what was seen, writing only what differs."""
+    before = {one.upstream_id: one for one in unmanaged(connection)}
+    now = {one.upstream_id: one for one in seen}
+    stale = [upstream_id for upstream_id, one in before.items() if now.get(upstream_id) != one]
+    for start in range(0, len(stale), _CHUNK):
+        connection.execute(
+            delete(table).where(table.c.upstream_id.in_(stale[start : start + _CHUNK]))
+        )
+    fresh = [
+        {name: getattr(one, name) for name in Unmanaged.__slots__}
+        for upstream_id, one in now.items()
+        if before.get(upstream_id) != one
+    ]
+    if fresh:
+        connection.execute(table.insert(), fresh)
+
+
+def listed_ids(connection: Connection) -> set[str]:
+    """List every upstream id that a listing has ever held."""
+    return set(connection.execute(select(listed.c.upstream_id)).scalars())
+
+
+def note_listed(connection: Connection, upstream_ids: Collection[str], at: int) -> None:
+    """Remember ids that a listing held for the first time."""
+    if upstream_ids:
+        connection.execute(
+            upsert.insert(listed, connection.dialect.name).on_conflict_do_nothing(),
+            [{"upstream_id": one, "first_listed_at": at} for one in sorted(upstream_ids)],
+        )
+
+
+def listed_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Listed]:
+    """Look up what is remembered of upstream ids; those never listed are absent."""
+    found: dict[str, Listed] = {}
+    for start in range(0, len(upstream_ids), _CHUNK):
+        rows = connection.execute(
+            select(*listed.c).where(listed.c.upstream_id.in_(upstream_ids[start : start + _CHUNK]))
+        )
+        found.update((row[0], Listed(*row)) for row in rows)
+    return found
+
+
+def first_listed(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, int]:
+    """Tell when upstream ids were first listed, in Unix milliseconds."""
+    return {
+        one.upstream_id: one.first_listed_at for one in listed_of(connection, upstream_ids).values()
+    }
+
+
+def mark_listed(connection: Connection, upstream_id: str, **times: int | None) -> None:
+    """Set what was decided about an upstream id: `orphan_at`, `dismissed_at`, `deleted_at`."""
+    connection.execute(update(listed).where(listed.c.upstream_id == upstream_id).values(**times))
+
+
+def orphans_deleted_since(connection: Connection, since: int) -> int:
+    """Count the orphans that were deleted since a time, in Unix milliseconds."""
+    return connection.execute(
+        select(func.count()).select_from(listed).where(listed.c.deleted_at >= since)
+    ).scalar_one()
