@@ -18,6 +18,8 @@ from novitai.emulator.lifecycle import SUCCESS, Outcome
 
 When = Literal["before", "after"]
 
+CREATE_PATH = "/gpu/instance/create"
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
@@ -64,6 +66,7 @@ class CallFault:
         drop: The connection is closed without an answer.
         status: The answer is an error of this status; 0 leaves it alone.
         retry_after: Value of a `Retry-After` header; empty for none.
+        reply_id: The answer to a create names another instance (`misnaming.misnamed`).
         raw_body: The answer's body is this, whatever it should have been; None leaves it alone.
     """
 
@@ -78,6 +81,7 @@ class CallFault:
     message: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
     retry_after: str = ""
+    reply_id: str = ""
     raw_body: str | None = None
     content_type: str | None = None
 
@@ -86,6 +90,8 @@ class CallFault:
         if self.method and self.method != method:
             return False
         if self.body_contains and self.body_contains.encode() not in body:
+            return False
+        if self.reply_id and short(path) != CREATE_PATH:
             return False
         return matches_path(self.path, path)
 

@@ -20,6 +20,7 @@ from novitai.emulator.calls import LONGEST_BODY, Entry, caller_label
 from novitai.emulator.dropping import drop_connection
 from novitai.emulator.errors import Refusal, error_body, invalid, rate_limited, unauthorized
 from novitai.emulator.faults import CallFault, short
+from novitai.emulator.misnaming import misnamed
 from novitai.emulator.rows import Rows
 from novitai.emulator.state import Emulator
 
@@ -104,11 +105,19 @@ class Gate:
                 await asyncio.sleep(fault.latency)
             if fault.drop:
                 return None
-            replaced = _replaced(fault, reply)
+            replaced = self._misnamed(entry, fault, reply) or _replaced(fault, reply)
             if fault.when == "before" and replaced is not None:
                 return replaced
             reply = replaced or reply
         return reply if reply is not None else work()
+
+    def _misnamed(self, entry: Entry, fault: CallFault, reply: Reply | None) -> Reply | None:
+        if not fault.reply_id or reply is None:
+            return None
+        replaced = misnamed(self._emulator, reply, fault.reply_id, entry.caller)
+        if replaced is None:
+            entry.faults += ("after: the id stayed",)
+        return replaced
 
     def _work(self, handler: Handler | None, entry: Entry, body: object, base_url: str) -> Reply:
         if handler is None:
@@ -142,6 +151,8 @@ def describe(fault: CallFault) -> str:
         words.append(f"{fault.status} {fault.reason}".strip())
     if fault.raw_body is not None:
         words.append("body replaced")
+    if fault.reply_id:
+        words.append(f"id: {fault.reply_id}")
     return ", ".join(words)
 
 

@@ -19,6 +19,7 @@ from novitai.emulator.control.endpoint import (
     endpoint,
 )
 from novitai.emulator.faults import (
+    CREATE_PATH,
     CallFault,
     CapacityFault,
     Fault,
@@ -26,6 +27,7 @@ from novitai.emulator.faults import (
     OutcomeFault,
     Rule,
     Trigger,
+    matches_path,
     short,
 )
 from novitai.emulator.instances import Status, StatusError
@@ -74,19 +76,33 @@ class CallFaultGiven(Triggered):
     metadata: dict[str, str] = Field(default_factory=dict)
     retry_after: str | Annotated[int, Field(ge=0)] | None = None
     body: Literal["empty", "malformed", "html", "list"] | None = None
+    reply_id: Annotated[str, Field(min_length=1)] | None = None
     raw_body: str | None = None
     content_type: str | None = "application/json"
 
     @model_validator(mode="after")
     def _means_something(self) -> CallFaultGiven:
-        if not (self.drop or self.status or self.latency_seconds or self._body() is not None):
-            raise ValueError("give at least one of drop, status, latencySeconds, body, rawBody")
+        answers = self.drop or self.status or self._body() is not None or self.reply_id
+        if not (answers or self.latency_seconds):
+            raise ValueError(
+                "give at least one of drop, status, latencySeconds, body, rawBody, replyId"
+            )
         if self.drop and (self.status or self._body() is not None):
             raise ValueError("a dropped connection has neither status nor body")
         if "*" not in self.path and short(self.path) not in PATHS:
             near = get_close_matches(short(self.path), PATHS, 3)
             hint = f"; near are {', '.join(near)}" if near else ""
             raise ValueError(f"path: the API has no {self.path!r}{hint}; a pattern needs a *")
+        return self
+
+    @model_validator(mode="after")
+    def _names_the_id_of_a_create(self) -> CallFaultGiven:
+        if self.reply_id is None:
+            return self
+        if not matches_path(self.path, CREATE_PATH):
+            raise ValueError(f"replyId: only the answer of {CREATE_PATH} has the id of an instance")
+        if self.drop or self.status or self._body() is not None or self.when == "before":
+            raise ValueError("replyId: the work must be done and its answer told")
         return self
 
     def _body(self) -> str | None:
@@ -102,7 +118,7 @@ class CallFaultGiven(Triggered):
 
     def fault(self) -> Fault:
         """The fault; a changed body comes after the work unless it is asked for before."""
-        changes_body = self._body() is not None and not self.status
+        changes_body = self.reply_id or (self._body() is not None and not self.status)
         reason, message = _REASONS.get(self.status or 0, ("UNKNOWN", "internal error"))
         return CallFault(
             path=self.path,
@@ -116,6 +132,7 @@ class CallFaultGiven(Triggered):
             message=self.message if self.message is not None else message,
             metadata=tuple(self.metadata.items()),
             retry_after="" if self.retry_after is None else str(self.retry_after),
+            reply_id=self.reply_id or "",
             raw_body=self._body(),
             content_type="text/html" if self.body == "html" else self.content_type,
         )
