@@ -18,6 +18,7 @@ from novitai.emulator.control.endpoint import (
     Nothing,
     endpoint,
 )
+from novitai.emulator.distorting import SpoiltValue, TotalAs
 from novitai.emulator.faults import (
     CREATE_PATH,
     CallFault,
@@ -26,6 +27,8 @@ from novitai.emulator.faults import (
     ListFault,
     OutcomeFault,
     Rule,
+    Selection,
+    Spoil,
     Trigger,
     matches_path,
     short,
@@ -41,6 +44,9 @@ _REASONS = {
     404: ("RESOURCE_NOT_FOUND", "instance not found"),
     429: ("RATE_LIMIT_EXCEEDED", "rate limit exceeded"),
 }
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Name | Annotated[tuple[Name, ...], Field(max_length=20_000)]
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -76,7 +82,7 @@ class CallFaultGiven(Triggered):
     metadata: dict[str, str] = Field(default_factory=dict)
     retry_after: str | Annotated[int, Field(ge=0)] | None = None
     body: Literal["empty", "malformed", "html", "list"] | None = None
-    reply_id: Annotated[str, Field(min_length=1)] | None = None
+    reply_id: Name | None = None
     raw_body: str | None = None
     content_type: str | None = "application/json"
 
@@ -202,20 +208,59 @@ class ListFaultGiven(Triggered):
     """A list of instances that does not tell the truth."""
 
     kind: Literal["list"]
+    query_contains: str = ""
+    query_lacks: str = ""
     lag_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0
-    omit: str = ""
-    repeat: str = ""
+    omit: Names = ()
+    repeat: Names = ()
+    foreign_rows: Annotated[int, Field(ge=0, le=10_000)] = 0
+    spoil: Names = ()
+    field: Annotated[str, Field(min_length=1)] = "name"
+    value: SpoiltValue | None = None
+    also_get: bool = False
+    total: TotalAs = "number"
     total_delta: int = 0
+    pages: Literal["repeatFirst", "repeatLast"] | None = None
+    most_rows: Count = 0
 
     @model_validator(mode="after")
     def _means_something(self) -> ListFaultGiven:
-        if not (self.lag_seconds or self.omit or self.repeat or self.total_delta):
-            raise ValueError("give at least one of lagSeconds, omit, repeat, totalDelta")
+        rows = self.lag_seconds or self.omit or self.repeat or self.foreign_rows or self.spoil
+        numbers = self.total_delta or self.total != "number" or self.pages or self.most_rows
+        if not (rows or numbers):
+            raise ValueError(
+                "give at least one of lagSeconds, omit, repeat, foreignRows, spoil, total, "
+                "totalDelta, pages, mostRows"
+            )
+        if self.spoil and self.value is None:
+            raise ValueError("spoil needs a value")
+        if self.value is not None and not (self.spoil or self.foreign_rows):
+            raise ValueError("a value needs the rows to spoil, or foreignRows")
+        if self.also_get and not self.spoil:
+            raise ValueError("alsoGet needs the rows to spoil")
         return self
 
     def fault(self) -> Fault:
         """The fault."""
-        return ListFault(self.lag_seconds, self.omit, self.repeat, self.total_delta)
+        return ListFault(
+            query_contains=self.query_contains,
+            query_lacks=self.query_lacks,
+            lag=self.lag_seconds,
+            omit=_selection(self.omit),
+            repeat=_selection(self.repeat),
+            foreign_rows=self.foreign_rows,
+            spoil=None
+            if self.value is None
+            else Spoil(self.value, self.field, _selection(self.spoil), self.also_get),
+            total=self.total,
+            total_delta=self.total_delta,
+            pages=self.pages or "",
+            most_rows=self.most_rows,
+        )
+
+
+def _selection(names: Names) -> Selection:
+    return Selection(*([names] if isinstance(names, str) else names))
 
 
 class FaultGiven(
