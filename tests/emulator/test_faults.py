@@ -182,6 +182,40 @@ async def test_a_fault_can_look_into_the_body(client: Client) -> None:
     await client.post("/gpu/instance/create", CREATE)
 
 
+async def test_a_look_up_can_say_not_found_of_one_instance_alone(client: Client) -> None:
+    """The list shows it, the other is found; with an omitted row it is the reverse."""
+    [lost, found] = await client.seed(names=["lost", "found"])
+    fault = await client.fault(
+        kind="call",
+        path="/gpu/instance",
+        queryContains=f"instanceId={lost}",
+        status=400,
+        reason="RESOURCE_NOT_FOUND",
+        message="instance not found",
+    )
+    response = await client.raw("GET", "/gpu/instance", params={"instanceId": lost})
+    assert (response.status_code, response.json()["reason"]) == (400, "RESOURCE_NOT_FOUND")
+    assert await client.status(found) == "running"
+    assert [row["id"] for row in await client.rows()] == [found, lost]
+    await client.control("DELETE", f"/faults/{fault['id']}")
+    await client.fault(kind="list", omit=lost)
+    assert await client.status(lost) == "running"
+    assert [row["id"] for row in await client.rows()] == [found]
+
+
+async def test_a_fault_can_look_into_the_query(client: Client) -> None:
+    """Decoded, for a text that is there and one that is not; only such calls are counted."""
+    fault = {"path": "/gpu/instances", "queryContains": "name=my fault", "queryLacks": "pageNum=2"}
+    await client.fault(kind="call", status=503, **fault)
+    statuses = [
+        (await client.raw("GET", f"/gpu/instances?{query}")).status_code
+        for query in ("name=my%20fault", "name=my+fault&pageNum=1", "name=my+fault&pageNum=2", "")
+    ]
+    assert statuses == [503, 503, 200, 200]
+    [listed] = cast("list[Json]", (await client.control("GET", "/faults"))["faults"])
+    assert (listed["matched"], listed["struck"]) == (2, 2)
+
+
 async def test_faults_are_listed_with_their_counters_and_removed(client: Client) -> None:
     """Matched counts calls, struck counts strikes; DELETE ends a fault."""
     made = await client.fault(kind="call", path="/clusters", status=500, nth=[2])

@@ -61,6 +61,7 @@ class CallFault:
         path: A path of the API, without its base path, or a pattern with `*`.
         method: Empty for any.
         body_contains: Only requests whose body has this text in it.
+        query_contains, query_lacks: Only requests whose query has, or has not, this text in it.
         when: Before the work is done, and instead of it; or after it was done.
         latency: Real seconds of waiting at that moment.
         drop: The connection is closed without an answer.
@@ -73,6 +74,8 @@ class CallFault:
     path: str
     method: str = ""
     body_contains: str = ""
+    query_contains: str = ""
+    query_lacks: str = ""
     when: When = "before"
     latency: float = 0.0
     drop: bool = False
@@ -85,13 +88,15 @@ class CallFault:
     raw_body: str | None = None
     content_type: str | None = None
 
-    def matches(self, method: str, path: str, body: bytes) -> bool:
+    def matches(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> bool:
         """Whether the call is one of those this fault is about."""
         if self.method and self.method != method:
             return False
         if self.body_contains and self.body_contains.encode() not in body:
             return False
         if self.reply_id and short(path) != CREATE_PATH:
+            return False
+        if not matches_query(query, self.query_contains, self.query_lacks):
             return False
         return matches_path(self.path, path)
 
@@ -245,13 +250,15 @@ class Faults:
         self.rules[rule.id] = rule
         return rule
 
-    def for_call(self, method: str, path: str, body: bytes) -> list[CallFault]:
+    def for_call(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes
+    ) -> list[CallFault]:
         """The faults that strike this call, at most one before and one after the work."""
         if not self.rules:
             return []
         struck: dict[str, CallFault] = {}
         for rule, fault in self._of(CallFault):
-            if fault.matches(method, path, body) and self._strikes(
+            if fault.matches(method, path, query, body) and self._strikes(
                 rule, free=fault.when not in struck
             ):
                 struck[fault.when] = fault

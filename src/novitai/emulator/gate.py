@@ -93,7 +93,7 @@ class Gate:
         self, entry: Entry, raw: bytes, work: Callable[[], Reply]
     ) -> Reply | None:
         """The answer, or None if the connection is to be dropped."""
-        faults = self._emulator.faults.for_call(entry.method, entry.path, raw)
+        faults = self._emulator.faults.for_call(entry.method, entry.path, entry.query, raw)
         if not faults:
             return work()
         reply: Reply | None = None

@@ -73,6 +73,8 @@ class CallFaultGiven(Triggered):
     path: Annotated[str, Field(min_length=1)]
     method: Literal["", "GET", "POST"] = ""
     body_contains: str = ""
+    query_contains: str = ""
+    query_lacks: str = ""
     when: Literal["before", "after"] | None = None
     latency_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
     drop: bool = False
@@ -130,6 +132,8 @@ class CallFaultGiven(Triggered):
             path=self.path,
             method=self.method,
             body_contains=self.body_contains,
+            query_contains=self.query_contains,
+            query_lacks=self.query_lacks,
             when=self.when or ("after" if changes_body else "before"),
             latency=self.latency_seconds,
             drop=self.drop,
