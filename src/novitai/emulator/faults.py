@@ -20,6 +20,9 @@ When = Literal["before", "after"]
 
 CREATE_PATH = "/gpu/instance/create"
 
+OPERATION_PATHS = tuple(f"/gpu/instance/{verb}" for verb in ("start", "stop", "restart", "delete"))
+"""Operations whose reply does not depend on their work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
@@ -64,6 +67,7 @@ class CallFault:
         query_contains, query_lacks: Only requests whose query has, or has not, this text in it.
         when: Before the work is done, and instead of it; or after it was done.
         latency: Real seconds of waiting at that moment.
+        late: The work is done this many virtual seconds after the answer; 0 does not postpone it.
         drop: The connection is closed without an answer.
         status: The answer is an error of this status; 0 leaves it alone.
         retry_after: Value of a `Retry-After` header; empty for none.
@@ -78,6 +82,7 @@ class CallFault:
     query_lacks: str = ""
     when: When = "before"
     latency: float = 0.0
+    late: float = 0.0
     drop: bool = False
     status: int = 0
     reason: str = ""
@@ -96,9 +101,17 @@ class CallFault:
             return False
         if self.reply_id and short(path) != CREATE_PATH:
             return False
+        if self.late and not (method == "POST" and self.can_answer_first(path)):
+            return False
         if not matches_query(query, self.query_contains, self.query_lacks):
             return False
         return matches_path(self.path, path)
+
+    def can_answer_first(self, path: str) -> bool:
+        """Whether the call can be answered, or dropped, before its work is done."""
+        if self.drop or self.status or self.raw_body is not None:
+            return True
+        return short(path) in OPERATION_PATHS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, model_validator
 
-from novitai.emulator.api import PATHS
+from novitai.emulator.api import PATHS, TABLE
 from novitai.emulator.calling import JsonObject
 from novitai.emulator.control.endpoint import (
     Context,
@@ -21,6 +21,7 @@ from novitai.emulator.control.endpoint import (
 from novitai.emulator.distorting import SpoiltValue, TotalAs
 from novitai.emulator.faults import (
     CREATE_PATH,
+    OPERATION_PATHS,
     CallFault,
     CapacityFault,
     Fault,
@@ -77,6 +78,7 @@ class CallFaultGiven(Triggered):
     query_lacks: str = ""
     when: Literal["before", "after"] | None = None
     latency_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
+    late_effect_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 0
     drop: bool = False
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     reason: str | None = None
@@ -91,9 +93,10 @@ class CallFaultGiven(Triggered):
     @model_validator(mode="after")
     def _means_something(self) -> CallFaultGiven:
         answers = self.drop or self.status or self._body() is not None or self.reply_id
-        if not (answers or self.latency_seconds):
+        if not (answers or self.latency_seconds or self.late_effect_seconds):
             raise ValueError(
-                "give at least one of drop, status, latencySeconds, body, rawBody, replyId"
+                "give at least one of drop, status, latencySeconds, lateEffectSeconds, body, "
+                "rawBody, replyId"
             )
         if self.drop and (self.status or self._body() is not None):
             raise ValueError("a dropped connection has neither status nor body")
@@ -113,6 +116,22 @@ class CallFaultGiven(Triggered):
             raise ValueError("replyId: the work must be done and its answer told")
         return self
 
+    @model_validator(mode="after")
+    def _is_answered_before_its_effect(self) -> CallFaultGiven:
+        if not self.late_effect_seconds:
+            return self
+        reads = self.method == "GET" or (
+            "*" not in self.path and ("POST", short(self.path)) not in TABLE
+        )
+        if reads or self.when == "after" or self.reply_id is not None:
+            raise ValueError("lateEffectSeconds: the answer comes before the work of a POST")
+        if "*" not in self.path and not self.fault().can_answer_first(self.path):
+            raise ValueError(
+                "lateEffectSeconds: this answer depends on the work; only those of "
+                f"{', '.join(OPERATION_PATHS)} do not, others need drop, status or a body"
+            )
+        return self
+
     def _body(self) -> str | None:
         if self.raw_body is not None:
             return self.raw_body
@@ -124,9 +143,10 @@ class CallFaultGiven(Triggered):
         }
         return bodies[self.body] if self.body is not None else None
 
-    def fault(self) -> Fault:
+    def fault(self) -> CallFault:
         """The fault; a changed body comes after the work unless it is asked for before."""
         changes_body = self.reply_id or (self._body() is not None and not self.status)
+        comes_after = changes_body and not self.late_effect_seconds
         reason, message = _REASONS.get(self.status or 0, ("UNKNOWN", "internal error"))
         return CallFault(
             path=self.path,
@@ -134,8 +154,9 @@ class CallFaultGiven(Triggered):
             body_contains=self.body_contains,
             query_contains=self.query_contains,
             query_lacks=self.query_lacks,
-            when=self.when or ("after" if changes_body else "before"),
+            when=self.when or ("after" if comes_after else "before"),
             latency=self.latency_seconds,
+            late=self.late_effect_seconds,
             drop=self.drop,
             status=self.status or 0,
             reason=self.reason if self.reason is not None else reason,
