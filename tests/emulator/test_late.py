@@ -50,6 +50,17 @@ async def test_an_operation_takes_effect_after_its_answer(
     assert await last_faults(client) == ["before: to be done 60 s later", "done late: 200"]
 
 
+@pytest.mark.parametrize("path", ["/gpu/instances", "/_emulator/instances", "/_proxy/{id}/80/"])
+async def test_a_late_effect_needs_no_control_call(client: Client, path: str) -> None:
+    """The first request after its time sees it: to the API, the control side or a port."""
+    [instance_id] = await client.seed(count=1, ports="80/http")
+    await client.fault(kind="call", path="/gpu/instance/stop", lateEffectSeconds=60)
+    await client.post("/gpu/instance/stop", {"instanceId": instance_id})
+    client.time.pass_(60)
+    response = await client.raw("GET", path.format(id=instance_id))
+    assert "toStop" in response.text or response.status_code == 502
+
+
 async def test_a_late_start_undoes_the_stop_that_came_between(client: Client) -> None:
     """Dropped, repeated, stopped by the user: then the first start arrives and is obeyed."""
     [instance_id] = await client.seed(count=1, status="exited")
