@@ -125,6 +125,63 @@ async def test_an_instance_changes_behind_everybodys_back(client: Client) -> Non
     assert "is removed" in str(error["error"])
 
 
+async def test_what_the_api_tells_of_an_instance_can_be_changed(client: Client) -> None:
+    """Get and list show another creation time, image, product and number of GPUs; not a price."""
+    instance_id = await client.running()
+    body = {"createdAt": 1_760_000_000, "imageUrl": "debian:13"}
+    await client.control("PATCH", f"/instances/{instance_id}", body)
+    body = {"productId": "4090.16c62g", "gpuNum": 2}
+    changed = await client.control("PATCH", f"/instances/{instance_id}", body)
+    assert (changed["createdAt"], changed["productName"]) == (1_760_000_000, "RTX 4090 24GB")
+    shown = await client.instance(instance_id)
+    assert (shown["createdAt"], shown["imageUrl"]) == ("1760000000", "debian:13")
+    assert (shown["productId"], shown["gpuNum"]) == ("4090.16c62g", "2")
+    assert (shown["cpuNum"], shown["memory"]) == ("32", "124")
+    assert shown["instancePrice"] == "30000"
+    assert await client.rows() == [shown]
+    await client.control("PATCH", f"/instances/{instance_id}", {"instancePrice": 90_000})
+    assert (await client.instance(instance_id))["instancePrice"] == "90000"
+
+
+async def test_a_creation_time_of_the_future_hides_nothing(client: Client) -> None:
+    """The instance is listed although its creation time has not come."""
+    instance_id = await client.running()
+    ahead = client.emulator.clock.now() + 86_400
+    await client.control("PATCH", f"/instances/{instance_id}", {"createdAt": ahead})
+    assert [row["createdAt"] for row in await client.rows()] == [str(int(ahead))]
+
+
+async def test_a_copy_is_another_live_instance(client: Client) -> None:
+    """All that tells two instances apart is the id and the creation time."""
+    original = await client.running(ports="80/http")
+    await client.advance(1000)
+    copy = await client.control("POST", f"/instances/{original}/copy", {})
+    assert copy["createdBy"] == "control"
+    first, second = await client.instance(original), await client.instance(str(copy["id"]))
+    same = ("name", "productId", "gpuNum", "imageUrl", "status", "clusterId", "instancePrice")
+    assert [first[name] for name in same] == [second[name] for name in same]
+    assert int(str(second["createdAt"])) > int(str(first["createdAt"]))
+    await client.post("/gpu/instance/delete", {"instanceId": original})
+    await client.advance(60)
+    assert [row["id"] for row in await client.rows()] == [copy["id"]]
+
+
+async def test_a_copy_can_have_a_name_time_and_status_of_its_own(client: Client) -> None:
+    """A copy of a removed instance lives; a copy of one that comes up comes up as well."""
+    original = await client.create()
+    twin = await client.control("POST", f"/instances/{original}/copy", {})
+    body = {"name": "other", "createdAt": 1_760_000_000, "status": "exited"}
+    exited = await client.control("POST", f"/instances/{original}/copy", body)
+    shown = await client.instance(str(exited["id"]))
+    assert (shown["name"], shown["createdAt"], shown["status"]) == ("other", "1760000000", "exited")
+    assert await client.status(str(twin["id"])) == "pending"
+    await client.advance(300)
+    assert await client.status(str(twin["id"])) == "running"
+    await client.control("POST", f"/instances/{original}/delete", {})
+    risen = await client.control("POST", f"/instances/{original}/copy", {})
+    assert await client.status(str(risen["id"])) == "running"
+
+
 async def test_an_instance_is_held_until_let_go(client: Client) -> None:
     """Held, it shows that status whatever its time says; let go, it is where it would be."""
     instance_id = await client.create()
@@ -192,6 +249,7 @@ async def test_delays_can_be_set(client: Client) -> None:
         ("POST", "/seed", {"count": 1, "productId": "none"}, "productId"),
         ("POST", "/seed", {"count": 1, "clusterId": "none"}, "clusterId"),
         ("POST", "/seed", {"count": 1, "ports": "80"}, "port type"),
+        ("POST", "/accounts", {"keys": []}, "keys"),
         ("POST", "/clock", {}, "advance"),
         ("POST", "/clock", {"speed": 0}, "speed"),
         ("PATCH", "/settings", {"docMode": True}, "docMode"),

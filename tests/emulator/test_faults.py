@@ -113,6 +113,50 @@ async def test_a_gateway_answers_in_its_own_words(client: Client) -> None:
     assert response.headers["content-type"] == "text/html"
 
 
+@pytest.mark.parametrize("wanted", ["existing", "foreign-*"])
+async def test_a_create_is_answered_with_the_id_of_another_instance(
+    client: Client, wanted: str
+) -> None:
+    """The newest other one, or the newest of a name; the real instance is made all the same."""
+    [_, foreign] = await client.seed(names=["foreign-1", "foreign-2"])
+    if wanted != "existing":
+        await client.create(name="later")
+    await client.fault(kind="call", path="/gpu/instance/create", replyId=wanted, times=1)
+    assert await client.create(name="mine") == foreign
+    assert (await client.rows())[0]["name"] == "mine"
+    call = cast("list[Json]", (await client.control("GET", "/calls?method=POST"))["calls"])[-1]
+    assert call["faults"] == [f"after: id: {wanted}"]
+    assert await client.create(name="next") == (await client.rows())[0]["id"]
+
+
+@pytest.mark.parametrize("wanted", ["missing", "3560b7fe00000000"])
+async def test_a_create_is_answered_with_the_id_of_no_instance(client: Client, wanted: str) -> None:
+    """A made-up id, or the one that is given; get does not find it."""
+    await client.fault(kind="call", path="/gpu/instance/create", replyId=wanted)
+    told = await client.create(name="mine")
+    assert told == (wanted if wanted != "missing" else told)
+    response = await client.raw("GET", "/gpu/instance", params={"instanceId": told})
+    assert response.json()["reason"] == "RESOURCE_NOT_FOUND"
+    assert [row["name"] for row in await client.rows()] == ["mine"]
+
+
+async def test_an_id_that_cannot_be_replaced_stays(client: Client) -> None:
+    """Without another instance, and where the create is refused; the record of calls says so."""
+    await client.fault(kind="call", path="*", replyId="existing")
+    assert await client.create() == (await client.rows())[0]["id"]
+    await client.refused("/gpu/instance/create", {**CREATE, "gpuNum": 99})
+    calls = cast("list[Json]", (await client.control("GET", "/calls?method=POST"))["calls"])
+    assert {cast("list[str]", call["faults"])[-1] for call in calls} == {"after: the id stayed"}
+
+
+async def test_another_accounts_instance_is_not_named_in_a_reply(client: Client) -> None:
+    """`existing` is one that the caller sees."""
+    await client.seed(names=["stranger"])
+    await client.control("PATCH", "/settings", {"accountPerKey": True})
+    await client.fault(kind="call", path="/gpu/instance/create", replyId="existing")
+    assert await client.create() == (await client.rows())[0]["id"]
+
+
 @pytest.mark.parametrize("retry_after", [None, 3])
 async def test_429_with_and_without_retry_after(client: Client, retry_after: int | None) -> None:
     """The header is there if it was asked for, and only then."""
@@ -136,6 +180,40 @@ async def test_a_fault_can_look_into_the_body(client: Client) -> None:
     await client.fault(kind="call", path="/gpu/instance/*", bodyContains="victim", status=503)
     await client.refused("/gpu/instance/create", {**CREATE, "name": "victim-1"}, 503)
     await client.post("/gpu/instance/create", CREATE)
+
+
+async def test_a_look_up_can_say_not_found_of_one_instance_alone(client: Client) -> None:
+    """The list shows it, the other is found; with an omitted row it is the reverse."""
+    [lost, found] = await client.seed(names=["lost", "found"])
+    fault = await client.fault(
+        kind="call",
+        path="/gpu/instance",
+        queryContains=f"instanceId={lost}",
+        status=400,
+        reason="RESOURCE_NOT_FOUND",
+        message="instance not found",
+    )
+    response = await client.raw("GET", "/gpu/instance", params={"instanceId": lost})
+    assert (response.status_code, response.json()["reason"]) == (400, "RESOURCE_NOT_FOUND")
+    assert await client.status(found) == "running"
+    assert [row["id"] for row in await client.rows()] == [found, lost]
+    await client.control("DELETE", f"/faults/{fault['id']}")
+    await client.fault(kind="list", omit=lost)
+    assert await client.status(lost) == "running"
+    assert [row["id"] for row in await client.rows()] == [found]
+
+
+async def test_a_fault_can_look_into_the_query(client: Client) -> None:
+    """Decoded, for a text that is there and one that is not; only such calls are counted."""
+    fault = {"path": "/gpu/instances", "queryContains": "name=my fault", "queryLacks": "pageNum=2"}
+    await client.fault(kind="call", status=503, **fault)
+    statuses = [
+        (await client.raw("GET", f"/gpu/instances?{query}")).status_code
+        for query in ("name=my%20fault", "name=my+fault&pageNum=1", "name=my+fault&pageNum=2", "")
+    ]
+    assert statuses == [503, 503, 200, 200]
+    [listed] = cast("list[Json]", (await client.control("GET", "/faults"))["faults"])
+    assert (listed["matched"], listed["struck"]) == (2, 2)
 
 
 async def test_faults_are_listed_with_their_counters_and_removed(client: Client) -> None:
@@ -318,6 +396,9 @@ async def test_the_emulator_can_limit_calls_itself(client: Client, says: bool) -
         ({"kind": "call", "path": "/clusters"}, "at least one of"),
         ({"kind": "call", "path": "/clusters", "drop": True, "status": 500}, "neither"),
         ({"kind": "call", "path": "/clusters", "sttaus": 500}, "sttaus"),
+        ({"kind": "call", "path": "/clusters", "replyId": "existing"}, "/gpu/instance/create"),
+        ({"kind": "call", "path": "*", "replyId": "missing", "drop": True}, "replyId"),
+        ({"kind": "call", "path": "*", "replyId": "missing", "when": "before"}, "replyId"),
         ({"kind": "call", "path": "/clusters", "status": 500, "probability": 2}, "probability"),
         ({"kind": "capacity", "region": "US-WEST-1"}, "US-WEST-01"),
         ({"kind": "capacity", "product": "gpu-basix"}, "gpu-basic"),

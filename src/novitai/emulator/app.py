@@ -16,6 +16,7 @@ from novitai.emulator.config import EmulatorConfig
 from novitai.emulator.control.app import control_routes
 from novitai.emulator.dating import Dated
 from novitai.emulator.gate import Gate
+from novitai.emulator.routes.operations import accepted
 from novitai.emulator.rows import Rows
 from novitai.emulator.state import Emulator
 
@@ -45,7 +46,7 @@ def create_app(config: EmulatorConfig | None = None) -> Starlette:
                 proxy.answer,
                 methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
             ),
-            Mount("/", app=Gate(emulator, rows, TABLE)),
+            Mount("/", app=Gate(emulator, rows, TABLE, accepted)),
         ],
         middleware=[Middleware(Dated, emulator=emulator)],
         lifespan=lifespan,

@@ -58,6 +58,7 @@ class Delays:
 
 
 LifecycleReply = Literal["object", "state", "empty"]
+NameFilter = Literal["works", "ignored", "empty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Settings:
         rate_limit_per_minute: Calls accepted in a real minute; 0 means no limit.
         rate_limit_retry_after: Whether the 429 of the limit says `Retry-After`.
         balance: The account's balance in 1/10000 USD; at 0 or less nothing is created or started.
+        name_filter: Whether lists filter by `name`, ignore it, or find nothing with it.
         date_offset_seconds: How far the `Date` header is off the virtual time, by which
             instances are created; None leaves the header out.
         creation_times: Whether instances have `createdAt`.
@@ -95,6 +97,7 @@ class Settings:
     rate_limit_per_minute: int = 0
     rate_limit_retry_after: bool = True
     balance: int = 1_000_000
+    name_filter: NameFilter = "works"
     date_offset_seconds: float | None = 0.0
     creation_times: bool = True
     instance_prices: bool = True

@@ -10,6 +10,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 import orjson
@@ -20,6 +22,7 @@ from novitai.emulator.calls import LONGEST_BODY, Entry, caller_label
 from novitai.emulator.dropping import drop_connection
 from novitai.emulator.errors import Refusal, error_body, invalid, rate_limited, unauthorized
 from novitai.emulator.faults import CallFault, short
+from novitai.emulator.misnaming import misnamed
 from novitai.emulator.rows import Rows
 from novitai.emulator.state import Emulator
 
@@ -29,13 +32,29 @@ RouteTable = Mapping[tuple[str, str], Handler]
 _NO_SUCH_PAGE = Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
 
-class Gate:
-    """The emulated API as an ASGI application over a table of (method, path) → handler."""
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """The work of one call."""
 
-    def __init__(self, emulator: Emulator, rows: Rows, table: RouteTable) -> None:
+    handler: Handler | None
+    entry: Entry
+    body: object
+    base_url: str
+
+
+class Gate:
+    """The emulated API as an ASGI application over a table of (method, path) → handler.
+
+    `accepted` answers an operation that a fault postpones.
+    """
+
+    def __init__(
+        self, emulator: Emulator, rows: Rows, table: RouteTable, accepted: Handler
+    ) -> None:
         self._emulator = emulator
         self._rows = rows
         self._table = table
+        self._accepted = accepted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -59,7 +78,7 @@ class Gate:
         reply = self._barred(key)
         if reply is None:
             reply = await self._with_faults(
-                entry, raw, lambda: self._work(handler, entry, body, _base_url(scope, headers))
+                _Task(handler, entry, body, _base_url(scope, headers)), raw
             )
         entry.duration_ms = round((time.perf_counter() - begun) * 1000, 3)
         if reply is None:
@@ -88,44 +107,76 @@ class Gate:
             headers = (("retry-after", str(max(1, math.ceil(recent[0] + 60 - now)))),)
         return Reply(429, rate_limited().body(), headers=headers)
 
-    async def _with_faults(
-        self, entry: Entry, raw: bytes, work: Callable[[], Reply]
-    ) -> Reply | None:
+    async def _with_faults(self, task: _Task, raw: bytes) -> Reply | None:
         """The answer, or None if the connection is to be dropped."""
-        faults = self._emulator.faults.for_call(entry.method, entry.path, raw)
+        entry = task.entry
+        faults = self._emulator.faults.for_call(entry.method, entry.path, entry.query, raw)
         if not faults:
-            return work()
+            return self._work(task)
         reply: Reply | None = None
         for fault in sorted(faults, key=lambda each: each.when != "before"):
             if fault.when == "after" and reply is None:
-                reply = work()
+                reply = self._work(task)
             entry.faults += (f"{fault.when}: {describe(fault)}",)
             if fault.latency:
                 await asyncio.sleep(fault.latency)
+            if fault.late:
+                return self._answered_first(task, fault)
             if fault.drop:
                 return None
-            replaced = _replaced(fault, reply)
+            replaced = self._misnamed(entry, fault, reply) or _replaced(fault, reply)
             if fault.when == "before" and replaced is not None:
                 return replaced
             reply = replaced or reply
-        return reply if reply is not None else work()
+        return reply if reply is not None else self._work(task)
 
-    def _work(self, handler: Handler | None, entry: Entry, body: object, base_url: str) -> Reply:
-        if handler is None:
+    def _answered_first(self, task: _Task, fault: CallFault) -> Reply | None:
+        """The answer to a call whose work is done later; None if the connection is to be dropped.
+
+        An operation on an instance that does not exist is refused at once, and for good.
+        """
+        reply = None
+        if not fault.drop:
+            reply = _replaced(fault, None)
+            if reply is None:
+                reply = self._work(replace(task, handler=self._accepted))
+                if reply.status != HTTPStatus.OK:
+                    return reply
+        self._emulator.postpone(fault.late, lambda at: self._late(task, at))
+        return reply
+
+    def _late(self, task: _Task, at: float) -> None:
+        status = self._work(task, at).status
+        task.entry.faults += (f"done late: {status}",)
+
+    def _misnamed(self, entry: Entry, fault: CallFault, reply: Reply | None) -> Reply | None:
+        if not fault.reply_id or reply is None:
+            return None
+        replaced = misnamed(self._emulator, reply, fault.reply_id, entry.caller)
+        if replaced is None:
+            entry.faults += ("after: the id stayed",)
+        return replaced
+
+    def _work(self, task: _Task, at: float | None = None) -> Reply:
+        """Do the work now, or as at an earlier time at which nothing else was done."""
+        if at is None:
+            self._emulator.settle()
+        if task.handler is None:
             return _NO_SUCH_PAGE
+        entry = task.entry
         try:
-            if not isinstance(body, dict):
+            if not isinstance(task.body, dict):
                 raise invalid("the body must be a JSON object")
             call = Call(
                 entry.method,
                 entry.path,
                 entry.query,
-                body,
+                task.body,
                 entry.caller,
-                self._emulator.public_url or base_url,
-                self._emulator.clock.now(),
+                self._emulator.public_url or task.base_url,
+                self._emulator.clock.now() if at is None else at,
             )
-            return handler(self._emulator, self._rows, call)
+            return task.handler(self._emulator, self._rows, call)
         except Refusal as refusal:
             status = refusal.status
             if refusal.missing:
@@ -136,12 +187,16 @@ class Gate:
 def describe(fault: CallFault) -> str:
     """What a fault does to a call, in a few words."""
     words = [f"{fault.latency:g} s"] if fault.latency else []
+    if fault.late:
+        words.append(f"to be done {fault.late:g} s later")
     if fault.drop:
         words.append("dropped")
     if fault.status:
         words.append(f"{fault.status} {fault.reason}".strip())
     if fault.raw_body is not None:
         words.append("body replaced")
+    if fault.reply_id:
+        words.append(f"id: {fault.reply_id}")
     return ", ".join(words)
 
 

@@ -130,6 +130,7 @@ class Instance:
         service_status: What an HTTP port answers once booted.
         created_by, deleted_by: The label of the API key, or `control`.
         account: The account that owns it.
+        told_created_at: A creation time that the API tells in place of the true one.
     """
 
     id: str
@@ -170,6 +171,12 @@ class Instance:
     service_status: int = 200
     deleted_at: float = NEVER
     deleted_by: str = ""
+    told_created_at: float | None = None
+
+    @property
+    def shown_created_at(self) -> float:
+        """The creation time that the API tells."""
+        return self.created_at if self.told_created_at is None else self.told_created_at
 
     @property
     def removed_at(self) -> float:

@@ -18,6 +18,7 @@ async def answer(request: Request) -> Response:
     The path of an earlier run is dead; a path without a run means the present one.
     """
     emulator: Emulator = request.app.state.emulator
+    emulator.settle()
     instance = emulator.instance_or_none(request.path_params["instance_id"])
     port = request.path_params["port"]
     if instance is None or not _serves(instance, port):
@@ -35,6 +36,7 @@ async def answer(request: Request) -> Response:
 async def log(request: Request) -> Response:
     """`/_proxy/{id}/log/{kind}`: the system or instance log as text."""
     emulator: Emulator = request.app.state.emulator
+    emulator.settle()
     instance = emulator.instance_or_none(request.path_params["instance_id"])
     if instance is None:
         return PlainTextResponse("no such instance\n", 404)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from novitai.emulator import catalogue, resources
 from novitai.emulator.calls import CallLog
@@ -64,7 +65,24 @@ class Emulator:
         self.instances: dict[str, Instance] = {}
         self.past: dict[str, Instance] = {}
         self.accounts: dict[str, str] = {}
+        self._late: list[tuple[float, int, Callable[[float], object]]] = []
+        self._postponed = 0
         self.next_template = 200_000
+
+    def postpone(self, seconds: float, effect: Callable[[float], object]) -> None:
+        """Let an effect happen some virtual seconds from now; it is given its own time."""
+        self._postponed += 1
+        heapq.heappush(self._late, (self.clock.now() + seconds, self._postponed, effect))
+
+    def settle(self) -> None:
+        """Carry out the postponed effects whose time has come, in the order of their times.
+
+        Everything that reads or changes instances calls this first.
+        """
+        now = self.clock.now()
+        while self._late and self._late[0][0] <= now:
+            at, _, effect = heapq.heappop(self._late)
+            effect(at)
 
     @property
     def pace(self) -> Pace:

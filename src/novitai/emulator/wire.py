@@ -162,7 +162,7 @@ def instance(
         "endTime": str(record.end_time),
         "spotStatus": seen.spot,
         "spotReclaimTime": unix(plan.reclaim_at) if plan is not None and announced else "0",
-        **({"createdAt": unix(record.created_at)} if creation_time else {}),
+        **({"createdAt": unix(record.shown_created_at)} if creation_time else {}),
         "lastStartedAt": _last(record, Status.RUNNING, seen),
         "lastStoppedAt": unix(seen.since) if stopped else _last(record, Status.EXITED, seen),
         **({"instancePrice": str(record.price)} if price else {}),

@@ -74,7 +74,8 @@ async def _no_such_endpoint(request: Request) -> Response:
 
 
 async def _settle(emulator: Emulator) -> None:
-    """Let sockets follow at once, so that the answer to a control call is true when it comes."""
+    """Let effects and sockets follow the clock before the answer to a control call leaves."""
+    emulator.settle()
     await emulator.listeners.reconcile()
 
 

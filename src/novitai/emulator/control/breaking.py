@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, model_validator
 
-from novitai.emulator.api import PATHS
+from novitai.emulator.api import PATHS, TABLE
 from novitai.emulator.calling import JsonObject
 from novitai.emulator.control.endpoint import (
     Context,
@@ -18,14 +18,20 @@ from novitai.emulator.control.endpoint import (
     Nothing,
     endpoint,
 )
+from novitai.emulator.distorting import SpoiltValue, TotalAs
 from novitai.emulator.faults import (
+    CREATE_PATH,
+    OPERATION_PATHS,
     CallFault,
     CapacityFault,
     Fault,
     ListFault,
     OutcomeFault,
     Rule,
+    Selection,
+    Spoil,
     Trigger,
+    matches_path,
     short,
 )
 from novitai.emulator.instances import Status, StatusError
@@ -39,6 +45,9 @@ _REASONS = {
     404: ("RESOURCE_NOT_FOUND", "instance not found"),
     429: ("RATE_LIMIT_EXCEEDED", "rate limit exceeded"),
 }
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Name | Annotated[tuple[Name, ...], Field(max_length=20_000)]
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -65,8 +74,11 @@ class CallFaultGiven(Triggered):
     path: Annotated[str, Field(min_length=1)]
     method: Literal["", "GET", "POST"] = ""
     body_contains: str = ""
+    query_contains: str = ""
+    query_lacks: str = ""
     when: Literal["before", "after"] | None = None
     latency_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
+    late_effect_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 0
     drop: bool = False
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     reason: str | None = None
@@ -74,19 +86,50 @@ class CallFaultGiven(Triggered):
     metadata: dict[str, str] = Field(default_factory=dict)
     retry_after: str | Annotated[int, Field(ge=0)] | None = None
     body: Literal["empty", "malformed", "html", "list"] | None = None
+    reply_id: Name | None = None
     raw_body: str | None = None
     content_type: str | None = "application/json"
 
     @model_validator(mode="after")
     def _means_something(self) -> CallFaultGiven:
-        if not (self.drop or self.status or self.latency_seconds or self._body() is not None):
-            raise ValueError("give at least one of drop, status, latencySeconds, body, rawBody")
+        answers = self.drop or self.status or self._body() is not None or self.reply_id
+        if not (answers or self.latency_seconds or self.late_effect_seconds):
+            raise ValueError(
+                "give at least one of drop, status, latencySeconds, lateEffectSeconds, body, "
+                "rawBody, replyId"
+            )
         if self.drop and (self.status or self._body() is not None):
             raise ValueError("a dropped connection has neither status nor body")
         if "*" not in self.path and short(self.path) not in PATHS:
             near = get_close_matches(short(self.path), PATHS, 3)
             hint = f"; near are {', '.join(near)}" if near else ""
             raise ValueError(f"path: the API has no {self.path!r}{hint}; a pattern needs a *")
+        return self
+
+    @model_validator(mode="after")
+    def _names_the_id_of_a_create(self) -> CallFaultGiven:
+        if self.reply_id is None:
+            return self
+        if not matches_path(self.path, CREATE_PATH):
+            raise ValueError(f"replyId: only the answer of {CREATE_PATH} has the id of an instance")
+        if self.drop or self.status or self._body() is not None or self.when == "before":
+            raise ValueError("replyId: the work must be done and its answer told")
+        return self
+
+    @model_validator(mode="after")
+    def _is_answered_before_its_effect(self) -> CallFaultGiven:
+        if not self.late_effect_seconds:
+            return self
+        reads = self.method == "GET" or (
+            "*" not in self.path and ("POST", short(self.path)) not in TABLE
+        )
+        if reads or self.when == "after" or self.reply_id is not None:
+            raise ValueError("lateEffectSeconds: the answer comes before the work of a POST")
+        if "*" not in self.path and not self.fault().can_answer_first(self.path):
+            raise ValueError(
+                "lateEffectSeconds: this answer depends on the work; only those of "
+                f"{', '.join(OPERATION_PATHS)} do not, others need drop, status or a body"
+            )
         return self
 
     def _body(self) -> str | None:
@@ -100,22 +143,27 @@ class CallFaultGiven(Triggered):
         }
         return bodies[self.body] if self.body is not None else None
 
-    def fault(self) -> Fault:
+    def fault(self) -> CallFault:
         """The fault; a changed body comes after the work unless it is asked for before."""
-        changes_body = self._body() is not None and not self.status
+        changes_body = self.reply_id or (self._body() is not None and not self.status)
+        comes_after = changes_body and not self.late_effect_seconds
         reason, message = _REASONS.get(self.status or 0, ("UNKNOWN", "internal error"))
         return CallFault(
             path=self.path,
             method=self.method,
             body_contains=self.body_contains,
-            when=self.when or ("after" if changes_body else "before"),
+            query_contains=self.query_contains,
+            query_lacks=self.query_lacks,
+            when=self.when or ("after" if comes_after else "before"),
             latency=self.latency_seconds,
+            late=self.late_effect_seconds,
             drop=self.drop,
             status=self.status or 0,
             reason=self.reason if self.reason is not None else reason,
             message=self.message if self.message is not None else message,
             metadata=tuple(self.metadata.items()),
             retry_after="" if self.retry_after is None else str(self.retry_after),
+            reply_id=self.reply_id or "",
             raw_body=self._body(),
             content_type="text/html" if self.body == "html" else self.content_type,
         )
@@ -185,20 +233,59 @@ class ListFaultGiven(Triggered):
     """A list of instances that does not tell the truth."""
 
     kind: Literal["list"]
+    query_contains: str = ""
+    query_lacks: str = ""
     lag_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0
-    omit: str = ""
-    repeat: str = ""
+    omit: Names = ()
+    repeat: Names = ()
+    foreign_rows: Annotated[int, Field(ge=0, le=10_000)] = 0
+    spoil: Names = ()
+    field: Annotated[str, Field(min_length=1)] = "name"
+    value: SpoiltValue | None = None
+    also_get: bool = False
+    total: TotalAs = "number"
     total_delta: int = 0
+    pages: Literal["repeatFirst", "repeatLast"] | None = None
+    most_rows: Count = 0
 
     @model_validator(mode="after")
     def _means_something(self) -> ListFaultGiven:
-        if not (self.lag_seconds or self.omit or self.repeat or self.total_delta):
-            raise ValueError("give at least one of lagSeconds, omit, repeat, totalDelta")
+        rows = self.lag_seconds or self.omit or self.repeat or self.foreign_rows or self.spoil
+        numbers = self.total_delta or self.total != "number" or self.pages or self.most_rows
+        if not (rows or numbers):
+            raise ValueError(
+                "give at least one of lagSeconds, omit, repeat, foreignRows, spoil, total, "
+                "totalDelta, pages, mostRows"
+            )
+        if self.spoil and self.value is None:
+            raise ValueError("spoil needs a value")
+        if self.value is not None and not (self.spoil or self.foreign_rows):
+            raise ValueError("a value needs the rows to spoil, or foreignRows")
+        if self.also_get and not self.spoil:
+            raise ValueError("alsoGet needs the rows to spoil")
         return self
 
     def fault(self) -> Fault:
         """The fault."""
-        return ListFault(self.lag_seconds, self.omit, self.repeat, self.total_delta)
+        return ListFault(
+            query_contains=self.query_contains,
+            query_lacks=self.query_lacks,
+            lag=self.lag_seconds,
+            omit=_selection(self.omit),
+            repeat=_selection(self.repeat),
+            foreign_rows=self.foreign_rows,
+            spoil=None
+            if self.value is None
+            else Spoil(self.value, self.field, _selection(self.spoil), self.also_get),
+            total=self.total,
+            total_delta=self.total_delta,
+            pages=self.pages or "",
+            most_rows=self.most_rows,
+        )
+
+
+def _selection(names: Names) -> Selection:
+    return Selection(*([names] if isinstance(names, str) else names))
 
 
 class FaultGiven(

@@ -105,6 +105,7 @@ def _route(this: Endpoint, settle: Callable[[Emulator], Awaitable[None]]) -> Rou
             raw: object = dict(request.query_params)
             if this.method != "GET":
                 raw = _json(await request.body())
+            context.emulator.settle()
             payload = this.answer(context, raw)
         except ControlError as error:
             return _response({"error": str(error), "details": error.details}, error.status)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from novitai.emulator.calling import JsonObject
-from novitai.emulator.config import Delays, LifecycleReply, Settings
+from novitai.emulator.config import Delays, LifecycleReply, NameFilter, Settings
 from novitai.emulator.control.endpoint import (
     Context,
     ControlError,
@@ -74,6 +74,7 @@ class SettingsChange(Given):
     rate_limit_per_minute: Annotated[int, Field(ge=0)] | None = None
     rate_limit_retry_after: bool | None = None
     balance: int | None = None
+    name_filter: NameFilter | None = None
     date_offset_seconds: Annotated[float, Field(ge=-3e8, le=3e8)] | None = None
     creation_times: bool | None = None
     instance_prices: bool | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from novitai.emulator.control.endpoint import Context, ControlError, Endpoint, G
 from novitai.emulator.control.observing import instance_view
 from novitai.emulator.errors import Refusal
 from novitai.emulator.instances import (
+    GONE,
     NEVER,
     BillingMode,
     Instance,
@@ -31,6 +32,7 @@ from novitai.emulator.routes.creating import parse_ports
 from novitai.emulator.state import CONTROL, Emulator
 
 Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
+UnixTime = Annotated[float, Field(ge=0, le=2**40)]
 
 
 class Seed(Given):
@@ -124,15 +126,26 @@ class Change(Given):
     error_message: str = ""
     service_status: Annotated[int, Field(ge=200, le=599)] | None = None
     account: AccountName | None = None
+    created_at: UnixTime | None = None
+    image_url: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    product_id: str | None = None
+    gpu_num: Annotated[int, Field(ge=1, le=8)] | None = None
+    instance_price: Annotated[int, Field(ge=0)] | None = None
 
 
 def change(context: Context, given: Change) -> JsonObject:
-    """Change an instance behind everybody's back: name, status (at once), what its ports answer."""
+    """Change an instance behind everybody's back: name, status (at once), what the API tells."""
     instance = context.instance()
-    if given.name is not None:
-        instance = replace(instance, name=given.name)
-    if given.service_status is not None:
-        instance = replace(instance, service_status=given.service_status)
+    changes: dict[str, Any] = {
+        "name": given.name,
+        "service_status": given.service_status,
+        "told_created_at": given.created_at,
+        "image_url": given.image_url,
+        "price": given.instance_price,
+    }
+    instance = replace(instance, **{k: v for k, v in changes.items() if v is not None})
+    if given.product_id is not None or given.gpu_num is not None:
+        instance = _equipped(context.emulator, instance, given.product_id, given.gpu_num)
     if given.account is not None:
         instance = replace(instance, account=context.emulator.account_of(given.account))
     if given.status is not None:
@@ -141,6 +154,61 @@ def change(context: Context, given: Change) -> JsonObject:
     elif given.error_state or given.error_message:
         raise ControlError("errorState and errorMessage need a status")
     return _stored(context, instance)
+
+
+def _equipped(
+    emulator: Emulator, instance: Instance, product_id: str | None, gpu_num: int | None
+) -> Instance:
+    """The instance with another product or number of GPUs; what was paid for it stays."""
+    wanted = instance.product_id if product_id is None else product_id
+    product = emulator.products.get(wanted)
+    if product is None:
+        raise ControlError(f"productId: there is no product {wanted!r}")
+    gpus = instance.gpu_num if gpu_num is None else gpu_num
+    return replace(
+        instance,
+        product_id=product.id,
+        product_name=product.name,
+        gpu_num=gpus,
+        cpu_num=product.cpu * gpus,
+        memory=product.memory * gpus,
+    )
+
+
+class Copy(Given):
+    """What the copy has of its own."""
+
+    name: Annotated[str, Field(max_length=255)] | None = None
+    created_at: UnixTime | None = None
+    status: Status | None = None
+
+
+def copy(context: Context, given: Copy) -> JsonObject:
+    """Make another live instance like this one; of a removed one, it is running."""
+    emulator, source = context.emulator, context.instance()
+    now = emulator.clock.now()
+    status = phase(source, now).status
+    if given.status is not None or status in GONE:
+        ahead: tuple[Step, ...] = ()
+        status = given.status or Status.RUNNING
+        booted_at = now if status is Status.RUNNING else NEVER
+    else:
+        ahead = tuple(step for step in source.steps if step.at > now)
+        booted_at = max(now, source.booted_at)
+    copied = replace(
+        source,
+        id=emulator.hex_id(),
+        name=source.name if given.name is None else given.name,
+        created_at=now,
+        told_created_at=given.created_at,
+        created_by=CONTROL,
+        steps=(Step(now, status), *ahead),
+        booted_at=booted_at,
+        held=None,
+        deleted_at=NEVER,
+        deleted_by="",
+    )
+    return _stored(context, copied)
 
 
 class Hold(Given):
@@ -245,6 +313,7 @@ def _stored(context: Context, instance: Instance) -> JsonObject:
 ENDPOINTS: list[Endpoint] = [
     endpoint("POST", "/seed", Seed, seed),
     endpoint("PATCH", "/instances/{id}", Change, change),
+    endpoint("POST", "/instances/{id}/copy", Copy, copy),
     endpoint("POST", "/instances/{id}/hold", Hold, hold),
     endpoint("POST", "/instances/{id}/stop", Pace, stop),
     endpoint("POST", "/instances/{id}/delete", Pace, delete),

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from novitai.emulator.calling import Call, Reply, ok
+from novitai.emulator.distorting import distorted, foreign, spoiled, totalled, window
 from novitai.emulator.errors import invalid
 from novitai.emulator.faults import ListFault
 from novitai.emulator.gate import RouteTable
@@ -25,39 +28,50 @@ def get(emulator: Emulator, rows: Rows, call: Call) -> Reply:
     if not isinstance(instance_id, str) or not instance_id:
         raise invalid("instanceId is required")
     instance = emulator.instance(instance_id, call.now, call.caller)
-    return ok(rows.json(instance, call.now, call.base_url))
+    row = rows.json(instance, call.now, call.base_url)
+    spoil = emulator.faults.for_get(instance)
+    return ok(spoiled(row, spoil) if spoil is not None else row)
 
 
 def list_all(emulator: Emulator, rows: Rows, call: Call) -> Reply:
     """`GET /gpu/instances`: newest first, pages from 0 or 1, filters by name, product, status."""
     offset, size = call.page()
-    fault = emulator.faults.for_list() or NO_FAULT
+    fault = emulator.faults.for_list(call.query) or NO_FAULT
     matching = _matching(emulator, rows, call, fault)
+    offset, size = window(len(matching), offset, size, fault)
     page = matching[offset : offset + size]
     if fault.lag:
         then = call.now - fault.lag
         shown = [rows.make(each, phase(each, then), then, call.base_url) for each in page]
     else:
         shown = [rows.json(each, call.now, call.base_url) for each in page]
-    return ok({"instances": shown, "total": max(0, len(matching) + fault.total_delta)})
+    if fault.spoil is not None:
+        added = {each.id for each in foreign(fault.foreign_rows)}
+        shown = [
+            spoiled(row, fault.spoil) if each.id in added or fault.spoil.rows.has(each) else row
+            for each, row in zip(page, shown, strict=True)
+        ]
+    return ok({"instances": shown, **totalled(len(matching), fault)})
 
 
 def _matching(emulator: Emulator, rows: Rows, call: Call, fault: ListFault) -> list[Instance]:
     """The instances that the list shows, those of the other pages included."""
-    name, product = call.param("name").lower(), call.param("productName").lower()
+    name, product = _name_filter(emulator, call), call.param("productName").lower()
+    if name is None:
+        return []
     statuses = frozenset(filter(None, call.param("status").split(",")))
     linger = emulator.settings.removed_linger_seconds
     owner = emulator.owner(call.caller)
     at = call.now - fault.lag
     matching, retired = [], []
-    for instance in emulator.newest_first():
+    for instance in chain(foreign(fault.foreign_rows), emulator.newest_first()):
         seen = rows.seen(instance, at)
         if not is_visible(instance, seen, at, linger):
             if call.now > instance.removed_at + linger + KEPT_AFTER_REMOVAL:
                 retired.append(instance)
             continue
-        if owner is not None and instance.account != owner:
-            continue
+        if owner is not None and instance.account and instance.account != owner:
+            continue  # what a fault adds has no account: everybody sees it
         if (
             (name and name not in instance.name.lower())
             or (product and product not in instance.product_name.lower())
@@ -68,21 +82,19 @@ def _matching(emulator: Emulator, rows: Rows, call: Call, fault: ListFault) -> l
     if retired:
         emulator.retire(retired)
         rows.forget([each.id for each in retired])
-    if fault.omit or fault.repeat:
-        return _distorted(matching, fault)
-    return matching
+    return distorted(matching, fault) if fault.omit or fault.repeat else matching
 
 
-def _distorted(matching: list[Instance], fault: ListFault) -> list[Instance]:
-    """With rows left out and shown twice; the length, and with it `total`, follows."""
-    shown = []
-    for instance in matching:
-        if fault.omits(instance):
-            continue
-        shown.append(instance)
-        if fault.repeats(instance):
-            shown.append(instance)
-    return shown
+def _name_filter(emulator: Emulator, call: Call) -> str | None:
+    """What names must contain, in lower case; None if the filter finds nothing."""
+    name = call.param("name").lower()
+    match emulator.settings.name_filter:
+        case "works":
+            return name
+        case "ignored":
+            return ""
+        case "empty":
+            return None if name else ""
 
 
 ROUTES: RouteTable = {

@@ -55,6 +55,11 @@ def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     return done(emulator, instance, call.now)
 
 
+def accepted(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
+    """The reply of an operation that is carried out later, whatever becomes of it then."""
+    return done(emulator, wanted(emulator, call), call.now)
+
+
 def wanted(emulator: Emulator, call: Call) -> Instance:
     """The instance that the call names.
 
