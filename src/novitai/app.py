@@ -23,6 +23,7 @@ from novitai.lifecycle.answering import Once
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.catalogue import Catalogue
+from novitai.lifecycle.clock_watch import ClockWatch
 from novitai.lifecycle.create import CreateVerb
 from novitai.lifecycle.delete import DeleteVerb
 from novitai.lifecycle.deliveries import Deliveries
@@ -39,6 +40,7 @@ from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.ownership import Ownership
 from novitai.lifecycle.readiness import Prober
 from novitai.lifecycle.reap import ReapVerb
 from novitai.lifecycle.recording import Recorder
@@ -78,6 +80,7 @@ LOOPS: Final = frozenset(
     {
         "sync",
         "housekeeping",
+        "clock-watch",
         "jobs-sweep",
         "jobs-reminder",
         "jobs-consumer",
@@ -189,6 +192,18 @@ class Application:
         rising = Rising(database, self.prober, vault, clock)
         late_calls = LateCalls(clock, ids, self.jobs, recorder)
         self.account = Account(clock, self.jobs, recorder, settings.orphans)
+        self.ownership = Ownership(
+            database,
+            vault,
+            clock,
+            ids,
+            self.jobs,
+            recorder,
+            follower,
+            idempotency,
+            self.account,
+            installation_id=installation_id,
+        )
         self.runner = Runner(database, clock, ids, self.jobs, recorder, follower, late_calls)
         failing = Failing(clock, ids, settings.failed_instance_policy)
         create = CreateVerb(
@@ -238,6 +253,12 @@ class Application:
         SyncRequests(database, self.sync, clock).register(self.jobs)
         self._once = Once(database, idempotency)
         self.housekeeping = Housekeeping(database, clock)
+        self.clock_watch = ClockWatch(
+            database,
+            clock,
+            placement_deadline=settings.placement_deadline_seconds,
+            jumped=self.runner.look_again,
+        )
         self.requests = RequestMetrics(clock)
         self.process = ProcessMetrics(clock)
         self._self_check: Cache[int] = Cache("self-check", clock, ttl=60, max_size=1)
@@ -290,6 +311,7 @@ class Application:
     async def start(self, *, work: bool) -> None:
         """Begin: with `work`, take steps and list the account; without, only accept and read."""
         self._works = work
+        await self.clock_watch.begin()
         if isinstance(self.jobs, EmbeddedEngine):
             # The only process on this store: whatever lease stands is of one that has ended.
             await self.database.write(operations.release_all)
@@ -302,6 +324,7 @@ class Application:
             self.runner.look_again()
             self.sync.start()
             self.housekeeping.start()
+        self.clock_watch.start()
         for task in asyncio.all_tasks():
             if task.get_name() in LOOPS:
                 task.add_done_callback(self._loop_ended)
@@ -317,6 +340,7 @@ class Application:
                 stack.push_async_callback(self._shared.aclose)
             stack.push_async_callback(self.keys.settle)
             stack.push_async_callback(self.jobs.stop, STOP_GRACE)
+            stack.push_async_callback(self.clock_watch.stop)
             if self._works:
                 stack.push_async_callback(self.housekeeping.stop)
                 stack.push_async_callback(self.sync.stop)
@@ -349,6 +373,8 @@ class Application:
                 queue_seen=self.jobs.last_seen,
                 cache_works=self._cache_works,
                 ping=self.database.ping,
+                account_held=self.ownership.blocked,
+                clock_went_back=lambda: self.clock_watch.went_back,
             ),
             jobs=JobSources(self.jobs.metrics.snapshot, self.jobs.queue_sizes, self._fenced_writes),
             requests=self.requests,
@@ -358,6 +384,7 @@ class Application:
             catalogue=self.catalogue,
             operating=self.operating,
             history=self.history,
+            ownership=self.ownership,
             webhooks=WebhookSources(self.webhooks, self.deliveries, self.deliverer.metrics),
             rules=Rules(
                 insist_on_https=settings.environment is Environment.PRODUCTION,

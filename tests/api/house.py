@@ -31,6 +31,7 @@ UPSTREAM_WORDS: Mapping[InstanceStatus, str] = {
     InstanceStatus.FAILED: "exited",
     InstanceStatus.TERMINATING: "removing",
     InstanceStatus.TERMINATED: "removed",
+    InstanceStatus.RELEASED: "running",
 }
 
 
@@ -122,6 +123,8 @@ class House(Http):
                 "failed": status is InstanceStatus.FAILED,
                 "ready_at": now if status is InstanceStatus.RUNNING else None,
                 "terminated_at": now if status is InstanceStatus.TERMINATED else None,
+                "released_at": now if status is InstanceStatus.RELEASED else None,
+                "confirmed_at": now,
             }
 
         def write(connection: Connection) -> None:

@@ -26,6 +26,7 @@ BODIES = {
     "/api/instances/stop": {"instanceName": "my-instance"},
     "/api/instances/restart": {"instanceName": "my-instance"},
     "/api/instances/delete": {"instanceName": "my-instance"},
+    "/api/instances/adopt": {"upstreamId": "3560b7fec915bbf9"},
     "/api/keys": {"name": "ci", "scopes": ["read"]},
     "/api/webhooks": {"url": "https://example.com/hook"},
     "/api/webhooks/{webhookId}/replay": {"since": "2020-01-01T00:00:00Z"},

@@ -352,8 +352,15 @@ async def test_what_is_not_ours_is_listed_in_pages(house: House) -> None:
     TypeAdapter(ListUnmanagedResponse).validate_python(whole.json())
     assert whole.json() == {
         "instances": [
-            {"upstreamId": one.upstream_id, "name": one.name, "status": "running"} for one in theirs
-        ]
+            {
+                "upstreamId": one.upstream_id,
+                "name": one.name,
+                "status": "running",
+                "orphan": False,
+            }
+            for one in theirs
+        ],
+        "total": 5,
     }
     seen, path = [], "/api/instances/unmanaged?limit=2"
     while path:

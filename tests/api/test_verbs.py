@@ -49,7 +49,8 @@ VERDICTS = [
     ("restart", S.STOPPED, 409, "INVALID_STATE"),
     ("restart", S.TERMINATING, 409, "INVALID_STATE"),
     ("restart", S.CREATING, 409, "OPERATION_IN_PROGRESS"),
-    *(("delete", status, 202, "terminating") for status in S if status is not S.TERMINATED),
+    *(("delete", status, 202, "terminating") for status in S if not status.ended),
+    *((verb, S.RELEASED, 409, "INSTANCE_RELEASED") for verb in ("start", "stop", "delete")),
     ("delete", S.TERMINATED, 200, "terminated"),
 ]
 
@@ -76,7 +77,7 @@ async def test_every_verb_in_every_state(house: House) -> None:
         model: Any = VerbResponse if code == 202 else InstanceDetails
         if code < 400:
             TypeAdapter(model).validate_python(answer.json())
-        if status is not S.TERMINATED:  # what is terminated has no name any more
+        if not status.ended:  # what is over has no name any more
             await house.have(status, name=f"by-name-{number}")
             named = {"instanceName": f"by-name-{number}"}
             answer = await house.call("POST", f"/v1/api/instances/{verb}", body=named)

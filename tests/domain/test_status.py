@@ -117,14 +117,14 @@ def test_what_failed_stays_failed(running: OperationKind | None) -> None:
 def test_terminated_is_final(running: OperationKind | None) -> None:
     """Whatever runs, whatever is seen."""
     for word in WORDS:
-        for status in S:
+        for status in set(S) - {S.RELEASED}:
             assert derive(seen(word, status, terminated_at=AT), running) is S.TERMINATED
         assert derive(seen(word, S.TERMINATED, ready_at=AT), running) is S.TERMINATED
 
 
 def test_what_is_gone_is_terminated() -> None:
     """Proven absence ends any status, but a failure, which is its own end."""
-    for status in set(S) - {S.FAILED}:
+    for status in set(S) - {S.FAILED, S.RELEASED}:
         assert derive(seen("running", status, gone=True, ready_at=AT), None) is S.TERMINATED
 
 
@@ -138,8 +138,9 @@ FORBIDDEN = {
     (S.CREATING, S.STOPPED),
     (S.CREATING, S.MIGRATING),
     *((S.FAILED, to) for to in (S.RUNNING, S.STOPPING, S.STOPPED, S.MIGRATING)),
-    *((S.TERMINATING, to) for to in set(S) - {S.TERMINATING, S.TERMINATED}),
+    *((S.TERMINATING, to) for to in set(S) - {S.TERMINATING, S.TERMINATED, S.RELEASED}),
     *((S.TERMINATED, to) for to in set(S) - {S.TERMINATED}),
+    *((S.RELEASED, to) for to in set(S) - {S.RELEASED}),
     *((before, S.CREATING) for before in set(S) - {S.CREATING}),
 }
 
@@ -196,6 +197,14 @@ anything = st.builds(
     st.booleans(),
     st.booleans(),
 )
+
+
+@pytest.mark.parametrize("running", [None, *K])
+def test_released_is_final(running: OperationKind | None) -> None:
+    """Whatever runs, whatever is seen, and from whatever status but another end."""
+    for word in WORDS:
+        for status in set(S) - {S.TERMINATED}:
+            assert derive(seen(word, status, released_at=AT), running) is S.RELEASED
 
 
 @given(instance=anything, running=st.sampled_from([None, *K]))

@@ -29,6 +29,7 @@ IDLE: dict[OperationKind, dict[InstanceStatus, Verdict]] = {
         S.FAILED: V.GO,
         S.TERMINATING: V.NOT_NOW,
         S.TERMINATED: V.NOT_NOW,
+        S.RELEASED: V.RELEASED,
     },
     K.STOP: {
         S.CREATING: V.NOT_NOW,
@@ -40,6 +41,7 @@ IDLE: dict[OperationKind, dict[InstanceStatus, Verdict]] = {
         S.FAILED: V.NOT_NOW,
         S.TERMINATING: V.NOT_NOW,
         S.TERMINATED: V.NOT_NOW,
+        S.RELEASED: V.RELEASED,
     },
     K.RESTART: {
         S.CREATING: V.NOT_NOW,
@@ -51,10 +53,12 @@ IDLE: dict[OperationKind, dict[InstanceStatus, Verdict]] = {
         S.FAILED: V.NOT_NOW,
         S.TERMINATING: V.NOT_NOW,
         S.TERMINATED: V.NOT_NOW,
+        S.RELEASED: V.RELEASED,
     },
     K.DELETE: {
         **dict.fromkeys(S, V.GO),
         S.TERMINATED: V.ALREADY,
+        S.RELEASED: V.RELEASED,
     },
 }
 """What is judged of an instance that was bought and on which nothing runs."""
@@ -78,7 +82,7 @@ def test_every_state_without_an_operation(kind: OperationKind) -> None:
 @pytest.mark.parametrize("running", BUSY_KINDS)
 def test_every_verb_over_every_operation(kind: OperationKind, running: OperationKind) -> None:
     """The same verb is under way; delete wins over all; anything else has to wait."""
-    for status in set(InstanceStatus) - {S.TERMINATED}:
+    for status in set(InstanceStatus) - {S.TERMINATED, S.RELEASED}:
         verdict = judge(kind, an_instance(status), an_operation(running))
         if running is kind:
             assert verdict is V.UNDER_WAY
@@ -125,6 +129,9 @@ def test_verdicts_are_sound(
     )
     operation = an_operation(running) if running else None
     verdict = judge(kind, instance, operation)
+    assert (verdict is V.RELEASED) is (status is S.RELEASED)
+    if verdict is V.RELEASED:
+        return
     if verdict is V.GO:
         assert status is not S.TERMINATED
         if kind is not K.DELETE:

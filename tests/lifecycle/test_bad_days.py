@@ -85,7 +85,7 @@ async def test_what_was_found_gone_and_is_back_is_live_again(world: World, runni
     await world.until_status(running, InstanceStatus.TERMINATED, within=1200)
     await heal(world)
     await world.until_status(running, RUNNING, within=120)
-    assert not await world.app.history.unmanaged()
+    assert not await world.app.ownership.unmanaged()
     assert "instance.reappeared" in await world.events(running)
     assert "error" not in await world.view(running)
 

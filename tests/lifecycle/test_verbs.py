@@ -363,9 +363,9 @@ async def test_instances_that_are_not_ours_are_shown_and_never_touched(world: Wo
     await world.emulator.call("POST", "seed", json={"count": 5, "namePrefix": "theirs"})
     await world.create()
     await world.pass_time(30)
-    listed = await world.app.history.unmanaged()
+    listed = await world.app.ownership.unmanaged()
     assert len(listed) == 5
-    assert all(one.name.startswith("theirs") for one in listed)
+    assert all(one.row.name.startswith("theirs") for one in listed)
 
 
 def all_told(done: StopAll) -> Reply:

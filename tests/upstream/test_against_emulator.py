@@ -139,4 +139,4 @@ async def test_gone_may_be_a_404(client: NovitaClient, emulator_url: str) -> Non
     with pytest.raises(Gone):
         await client.instance("0123456789abcdef")
     with pytest.raises(Gone):
-        await client.delete("0123456789abcdef")
+        await client.delete("0123456789abcdef", window=window_until())

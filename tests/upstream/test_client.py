@@ -279,11 +279,8 @@ async def test_both_ways_to_say_gone_are_understood(make: Maker) -> None:
         httpx2.Response(404),
     ):
         client = make.of(script(gone)[0])
-        for asking in (
-            client.instance("abc"),
-            client.delete("abc", window=window_until()),
-            client.template("1"),
-        ):
+        deleting = client.delete("abc", window=window_until())
+        for asking in (client.instance("abc"), deleting, client.template("1")):
             with pytest.raises(Gone):
                 await asking
 
@@ -431,7 +428,7 @@ async def test_a_lifecycle_answer_whose_body_breaks_off_is_a_success(
     await make.at(raw.reply(200, b"{}" * 20, cut=7).url).stop("abc", window=window_until())
     raw.steps.clear()
     await make.at(raw.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").url, timeout=1.0).stop(
-        "abc"
+        "abc", window=window_until()
     )
 
 
@@ -533,11 +530,9 @@ async def test_every_exchange_is_told_to_the_observer(make: Maker, calls: Calls)
     )
     client = make.of(answer, observer=calls)
     await client.clusters()
-    for act in (
-        client.delete("a", window=window_until()),
-        client.start("a", window=window_until()),
-        client.stop("a", window=window_until()),
-    ):
+    window = window_until()
+    writes = (client.delete, client.start, client.stop)
+    for act in [write("a", window=window) for write in writes]:
         with pytest.raises(UpstreamError):
             await act
     assert calls.seen == [

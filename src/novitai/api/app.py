@@ -8,6 +8,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from novitai.api import docs_page, errors
+from novitai.api.account import AccountRoutes
 from novitai.api.auth import Guard
 from novitai.api.caches import CacheRoutes
 from novitai.api.catalogue import CatalogueRoutes
@@ -75,6 +76,8 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
     if services.operating is not None and services.history is not None:
         router.add(*VerbRoutes(services.operating, services.instances).operations())
         router.add(*HistoryRoutes(services.history, services.operating).operations())
+    if services.ownership is not None:
+        router.add(*AccountRoutes(services.ownership).operations())
     if services.webhooks is not None:
         allow_private = services.allow_private_webhooks
         webhooks = WebhookRoutes(

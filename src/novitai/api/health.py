@@ -15,6 +15,7 @@ from novitai.api.routes import Call, Operation
 from novitai.api.schemas import HealthCheckResponse, ProbeResponse
 from novitai.api.services import Services
 from novitai.clock import iso
+from novitai.domain.view import present
 
 WORKER_UNSEEN_MS: Final = 30_000
 _ANSWER_WITHIN: Final = 2.0
@@ -67,11 +68,13 @@ class HealthRoutes:
 
     async def health(self, _call: Call) -> Response:
         """Tell how everything is: 200 when all is well, 503 when anything is not."""
-        queue, database = await asyncio.gather(
-            _works("jobQueue", self._queue_seen), _works("database", self._ping)
+        queue, database, account = await asyncio.gather(
+            _works("jobQueue", self._queue_seen),
+            _works("database", self._ping),
+            _works("account", self._account_is_right),
         )
         services = {
-            "novitaApi": not self._sources.upstream_down(),
+            "novitaApi": account and not self._sources.upstream_down(),
             "jobQueue": queue,
             "cache": await _works("cache", self._cache_works),
         }
@@ -84,6 +87,8 @@ class HealthRoutes:
             "performance": self._performance(),
             "system": self._system(),
         }
+        if (went_back := self._sources.clock_went_back()) is not None:
+            body["clock"] = present({"wentBackAt": iso(went_back.at), "seconds": went_back.seconds})
         return json_answer(body, 200 if healthy else 503, {"Cache-Control": "no-store"})
 
     async def live(self, _call: Call) -> Response:
@@ -104,6 +109,9 @@ class HealthRoutes:
     async def _ping(self) -> bool:
         await self._sources.ping()
         return True
+
+    async def _account_is_right(self) -> bool:
+        return not await self._sources.account_held()
 
     async def _cache_works(self) -> bool:
         return self._sources.cache_works()

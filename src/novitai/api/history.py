@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened and what is under way: events, operations, waiting for a status, what is not ours.
+"""What happened and what is under way: events, operations, waiting for a status.
 
 A client that waits and goes away is noticed at once: nothing is held for nobody.
 """
@@ -22,25 +22,19 @@ from novitai.api.documentation import Parameter
 from novitai.api.instances import INSTANCE_ID, whole_view
 from novitai.api.lifecycle_schemas import (
     ListEventsResponse,
-    ListUnmanagedResponse,
     NoFields,
     OperationView,
 )
 from novitai.api.lists import (
     CURSOR,
     LIMIT,
-    MAX_LIMIT,
-    WRAPPED_CURSOR,
     cursor,
-    limit,
     listed,
     only_page,
     read_page,
-    wrap,
-    wrapped,
 )
 from novitai.api.queries import idempotency_key, one_of, query_fields
-from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
+from novitai.api.refusals import NO_INSTANCE
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import InstanceDetails
 from novitai.clock import iso
@@ -99,17 +93,6 @@ class HistoryRoutes:
     def operations(self) -> list[Operation]:
         """Declare the routes."""
         return [
-            Operation(
-                method="GET",
-                path="/api/instances/unmanaged",
-                handler=self.unmanaged,
-                scope=Scope.READ,
-                tag="Instances",
-                summary="List the account's other instances",
-                answers={200: ListUnmanagedResponse},
-                parameters=[LIMIT, WRAPPED_CURSOR],
-                errors=[BAD_QUERY],
-            ),
             Operation(
                 method="GET",
                 path=f"{paths.INSTANCE}/wait",
@@ -203,24 +186,6 @@ class HistoryRoutes:
                 ],
             ),
         ]
-
-    async def unmanaged(self, call: Call) -> Response:
-        """List what the last listing of the account held that was not made here.
-
-        It is never changed, stopped or deleted by this server.
-        """
-        fields = query_fields(call)
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", wrapped, b"")
-        fields.finish()
-        known = await self._history.unmanaged()
-        found = [one for one in known if one.upstream_id.encode() > after]
-        shown = [
-            {"upstreamId": one.upstream_id, "name": one.name, "status": one.status}
-            for one in found[:most]
-        ]
-        last = wrap(found[most - 1].upstream_id) if len(found) > most else None
-        return listed(call, "instances", shown, last)
 
     async def wait(self, call: Call) -> Response:
         """Hold the request until the instance has a status.

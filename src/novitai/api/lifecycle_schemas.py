@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from novitai.api.schemas import Wire, absent
+from novitai.domain.account import HoldReason
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind, Outcome
@@ -108,18 +109,100 @@ class CredentialsResponse(Wire):
 
 
 class UnmanagedInstance(Wire):
-    """An instance of the account that was not made here; `status` in Novita's words."""
+    """An instance of the account that is no record's own; `status` in Novita's words.
+
+    `orphan`: it bears this installation's marker. `hourlyPrice` is in USD for the whole instance.
+    """
 
     upstream_id: str
     name: str
     status: str
+    orphan: bool
+    dismissed: bool = absent()
+    hourly_price: float = absent()
+    created_at: datetime = absent()
+    region: str = absent()
 
 
 class ListUnmanagedResponse(Wire):
-    """What the last listing of the account held that is not ours."""
+    """What the last listing of the account held that is no record's own."""
 
     instances: list[UnmanagedInstance]
+    total: int
     next_cursor: str = absent()
+
+
+class AdoptInstanceRequest(Wire):
+    """An instance of the account that is to become a record's own."""
+
+    upstream_id: str = Field(min_length=1, max_length=255, description="Its id at Novita.")
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=100,
+            pattern="^[A-Za-z0-9_-]+$",
+            description="The new record's name; made of the name at Novita if absent.",
+        ),
+    ] = absent()
+    instance_id: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="The waiting record that is to be given it, instead of a new one.",
+        ),
+    ] = absent()
+
+    model_config = ConfigDict(json_schema_extra={"example": {"upstreamId": "3560b7fec915bbf9"}})
+
+
+class ConfirmAccountRequest(Wire):
+    """The set of missing instances that a person has been shown."""
+
+    missing_digest: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="`missingDigest` of `GET /api/account`; absent where nothing is missing.",
+        ),
+    ] = absent()
+
+
+class ConfirmAccountResponse(Wire):
+    """How many records were accepted as gone."""
+
+    confirmed: int
+
+
+class MissingInstance(Wire):
+    """A record that was not in the account."""
+
+    instance_id: str
+    name: str
+    upstream_id: str = absent()
+
+
+class AccountHold(Wire):
+    """Why no write call leaves: `disappeared`, `key_changed` or `restored`."""
+
+    reason: HoldReason
+    since: datetime
+    message: str
+    missing: list[MissingInstance]
+    missing_count: int
+    missing_digest: str
+
+
+class AccountResponse(Wire):
+    """What is known of the Novita account; `hold` stands there while write calls are held."""
+
+    held: bool
+    hold: AccountHold = absent()
+    listed_at: datetime = absent()
+    incomplete_listings: int
+    orphans: int
 
 
 class EventView(Wire):
@@ -175,5 +258,11 @@ class OperationView(Wire):
     )
 
 
-REFERRED: Final[tuple[type[BaseModel], ...]] = (NoFields, InstanceNameRequest, LastUsedRequest)
+REFERRED: Final[tuple[type[BaseModel], ...]] = (
+    NoFields,
+    InstanceNameRequest,
+    LastUsedRequest,
+    AdoptInstanceRequest,
+    ConfirmAccountRequest,
+)
 """What the document refers to besides the answers of routes."""

@@ -10,11 +10,21 @@ from typing import Final
 
 from starlette.convertors import Convertor, register_url_convertor
 
-RESERVED: Final = ("delete", "restart", "start", "stop", "stop-all", "sync", "unmanaged")
+RESERVED: Final = (
+    "adopt",
+    "delete",
+    "restart",
+    "start",
+    "stop",
+    "stop-all",
+    "sync",
+    "unmanaged",
+)
 """What stands where an id could: `/api/instances/<word>`."""
 
 INSTANCE: Final = "/api/instances/{instanceId:instance}"
 CACHE_KEY: Final = "/api/cache/{cacheName:id}/{key:cachekey}"
+UNMANAGED: Final = "/api/instances/unmanaged/{upstreamId:id}"
 OPERATION: Final = "/api/operations/{operationId:id}"
 
 

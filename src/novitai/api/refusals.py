@@ -18,6 +18,10 @@ from novitai.errors import (
 NO_INSTANCE: Final = NotFound(
     "Instance 'inst_1697843200_abc123' not found", code="INSTANCE_NOT_FOUND"
 )
+RELEASED: Final = Conflict(
+    "Instance 'inst_1697843200_abc123' was released: it is no longer managed here",
+    code="INSTANCE_RELEASED",
+)
 BAD_QUERY: Final = ValidationFailed(
     "Validation failed", details=[FieldError("limit", "Limit must be between 1 and 1000", "0")]
 )

@@ -269,6 +269,13 @@ class HealthSystem(Wire):
     cpu: CpuView
 
 
+class ClockView(Wire):
+    """The machine's clock went back; by how many seconds, where that was seen."""
+
+    went_back_at: datetime
+    seconds: float = absent()
+
+
 class HealthCheckResponse(Wire):
     """The health of the process and of what it depends on; `uptime` in seconds."""
 
@@ -278,6 +285,7 @@ class HealthCheckResponse(Wire):
     uptime: float
     performance: Performance
     system: HealthSystem
+    clock: ClockView = absent()
 
 
 class ProbeResponse(Wire):

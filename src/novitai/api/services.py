@@ -17,6 +17,7 @@ from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.caching import Caches
+from novitai.lifecycle.clock_watch import WentBack
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivery_metrics import DeliveryMetrics
 from novitai.lifecycle.details import Rendered
@@ -25,6 +26,7 @@ from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
+from novitai.lifecycle.ownership import Ownership
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
@@ -82,22 +84,30 @@ class CataloguePort(Protocol):
         ...
 
 
+async def _never_held() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class HealthSources:
     """Where `/health` looks; nothing here calls upstream.
 
     Attributes:
         upstream_down: Whether Novita's API counts as down, from the calls made lately.
+        account_held: Whether write calls are held, as the account is not as it was remembered.
         queue_seen: When a worker was last seen, in Unix milliseconds; raises if the queue cannot
             be reached.
         cache_works: Whether the caches pass their self-check.
         ping: Returns if the database answers, else raises.
+        clock_went_back: When the clock went back, if it did.
     """
 
     upstream_down: Callable[[], bool]
     queue_seen: Callable[[], Awaitable[int]]
     cache_works: Callable[[], bool]
     ping: Callable[[], Awaitable[None]]
+    account_held: Callable[[], Awaitable[bool]] = _never_held
+    clock_went_back: Callable[[], WentBack | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,7 @@ class Services:
     catalogue: CataloguePort | None = None
     operating: Operating | None = None
     history: History | None = None
+    ownership: Ownership | None = None
     webhooks: WebhookSources | None = None
     once: Once
     caches: Caches = field(default_factory=Caches)

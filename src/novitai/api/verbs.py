@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from novitai.api import paths
 from novitai.api.answers import from_reply, json_answer
+from novitai.api.documentation import Parameter
 from novitai.api.instances import INSTANCE_ID, whole_view
 from novitai.api.lifecycle_schemas import (
     CredentialsResponse,
@@ -24,8 +25,9 @@ from novitai.api.lifecycle_schemas import (
     SyncResponse,
     VerbResponse,
 )
-from novitai.api.queries import idempotency_key
-from novitai.api.refusals import NO_INSTANCE, UNKNOWN_FIELD
+from novitai.api.queries import flag as query_flag
+from novitai.api.queries import idempotency_key, query_fields
+from novitai.api.refusals import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
 from novitai.api.routes import Call, Handler, Operation
 from novitai.api.schemas import InstanceDetails
 from novitai.api.services import InstancesPort
@@ -52,6 +54,11 @@ _BUSY: Final = Conflict(
     f"Instance '{_ID}' is busy: a create is running",
     code="OPERATION_IN_PROGRESS",
     details={"operationId": "op_1", "kind": "create"},
+)
+_CONFIRM: Final = Parameter(
+    "confirm",
+    "Whether the call may leave although the account is held",
+    {"type": "boolean", "default": False},
 )
 _AMBIGUOUS: Final = Conflict(
     "2 live instances are named 'my-instance': use an id",
@@ -216,11 +223,17 @@ class VerbRoutes:
         )
 
     async def _ask(self, call: Call, kind: OperationKind) -> Response:
+        confirmed = False
+        if kind is OperationKind.DELETE:
+            fields = query_fields(call)
+            confirmed = fields.read("confirm", query_flag("confirm"), False)
+            fields.finish()
         body = await call.no_fields()
         reply = await self._operating.ask(
             kind,
             call.request.path_params["instanceId"],
             reply=_told,
+            confirmed=confirmed,
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
         )
@@ -254,7 +267,7 @@ def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operati
             summary=f"{word} an instance",
             answers={202: VerbResponse, 200: InstanceDetails},
             body=NoFields,
-            parameters=[INSTANCE_ID],
+            parameters=[INSTANCE_ID, *([_CONFIRM] if kind is OperationKind.DELETE else [])],
             errors=[NO_INSTANCE, *_refusals(kind)],
         ),
         Operation(
@@ -273,12 +286,12 @@ def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operati
 
 def _refusals(kind: OperationKind) -> Sequence[ApiError]:
     if kind is OperationKind.DELETE:
-        return ()
+        return (RELEASED,)
     state = Conflict(
         f"Instance '{_ID}' is terminating: it cannot be asked to {kind.value}",
         details={"status": "terminating"},
     )
-    return (state, _BUSY)
+    return (state, _BUSY, RELEASED)
 
 
 def _told(accepted: Accepted) -> Reply:

@@ -63,13 +63,11 @@ TRANSITIONS: Final[Mapping[InstanceStatus, frozenset[InstanceStatus]]] = {
     _S.MIGRATING: frozenset({_S.STARTING, _S.RUNNING, _S.STOPPED, _S.FAILED}) | _ENDS,
     _S.FAILED: frozenset({_S.STARTING}) | _ENDS,
     _S.TERMINATING: frozenset({_S.TERMINATED, _S.RELEASED}),
-    _S.TERMINATED: frozenset(
-        {_S.STARTING, _S.RUNNING, _S.STOPPING, _S.STOPPED, _S.MIGRATING, _S.FAILED, _S.TERMINATING}
-    ),
+    _S.TERMINATED: frozenset(),
     _S.RELEASED: frozenset(),
 }
 """Appendix A, widened by what really happens: a restart, a refused start or stop, a stop or start
-from outside, a migration, a deletion, an instance that is gone, and one that reappears."""
+from outside, a migration, a deletion, and an instance that is gone. What reappears is revived."""
 
 
 def may_follow(previous: InstanceStatus, following: InstanceStatus) -> bool:

@@ -60,7 +60,7 @@ def parse_create(body: Mapping[str, object], *, allow_private: bool = False) -> 
     product_name = not_blank("Product name", longest=255)
     template_id = not_blank("Template ID", longest=255)
     request = CreateRequest(
-        name=fields.require("name", "Name", _name, ""),
+        name=fields.require("name", "Name", instance_name, ""),
         product_name=fields.require("productName", "Product name", product_name, ""),
         template_id=fields.require("templateId", "Template ID", template_id, ""),
         gpu_num=fields.read("gpuNum", whole_number("GPU number", least=1, most=8), 1),
@@ -91,7 +91,7 @@ def parse_instance_name(body: Mapping[str, object]) -> str:
         ValidationFailed: with every wrong field.
     """
     fields = Fields(body, codes={"instanceName": _CODES["name"]})
-    name = fields.require("instanceName", "Instance name", _name, "")
+    name = fields.require("instanceName", "Instance name", instance_name, "")
     fields.finish()
     return name
 
@@ -141,7 +141,12 @@ def _http_host(url: str) -> Host:
     return read_host(match["host"])
 
 
-def _name(value: object) -> str:
+def instance_name(value: object) -> str:
+    """Accept the name of an instance (API reference, "CreateInstanceRequest").
+
+    Raises:
+        Wrong: it has other characters than letters, digits, hyphens and underscores, or too many.
+    """
     name = text("Name", longest=100)(value)
     if not _NAME.fullmatch(name):
         raise Wrong("Name must contain only letters, digits, hyphens and underscores")

@@ -23,6 +23,8 @@ class Verdict(Enum):
     """The same verb is running."""
     BUSY = auto()
     """Another operation is running."""
+    RELEASED = auto()
+    """The record was released: nothing is asked of its instance any more."""
     NOT_NOW = auto()
     """The state does not allow it."""
 
@@ -43,16 +45,21 @@ _FROM: Final[Mapping[OperationKind, frozenset[InstanceStatus]]] = {
 def judge(kind: OperationKind, instance: Instance, running: Operation | None) -> Verdict:
     """Judge a request for a verb.
 
-    Delete always wins: over whatever runs, in whatever state. A start needs something to start.
+    Delete always wins: over whatever runs, in whatever state. A record that was ended by absence
+    alone may yet have an instance that lives, so it can be deleted. A start needs something to
+    start.
     """
-    if instance.status is _ALREADY.get(kind) and (running is None or running.kind.gives_way):
+    if instance.status is InstanceStatus.RELEASED:
+        return Verdict.RELEASED
+    again = kind is OperationKind.DELETE and instance.ended_by_absence
+    idle = running is None or running.kind.gives_way
+    if instance.status is _ALREADY.get(kind) and idle and not again:
         return Verdict.ALREADY
     if running is not None and running.kind is kind:
         return Verdict.UNDER_WAY
     if kind is OperationKind.DELETE:
-        if instance.status is InstanceStatus.TERMINATED:
-            return Verdict.ALREADY
-        return Verdict.GO
+        ended = instance.status is InstanceStatus.TERMINATED and not again
+        return Verdict.ALREADY if ended else Verdict.GO
     if running is not None and not running.kind.gives_way:
         return Verdict.BUSY
     if instance.status not in _FROM[kind]:

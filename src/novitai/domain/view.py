@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from novitai.clock import iso
-from novitai.domain.instance import Instance
+from novitai.domain.instance import Instance, Origin
 from novitai.domain.operation import Operation
 
 View = dict[str, object]
@@ -40,8 +40,8 @@ def view(instance: Instance, operation: Operation | None, observed_at: int | Non
             "readyAt": iso_or_none(instance.ready_at),
             "productName": instance.product_name,
             "productId": instance.product_id,
-            "templateId": instance.template_id,
-            "rootfsSize": instance.rootfs_size,
+            "templateId": instance.template_id or None,
+            "rootfsSize": instance.rootfs_size or None,
             "billingMode": instance.billing_mode.value,
             "hourlyPrice": instance.hourly_price,
             "webhookUrl": masked_url(instance.webhook_url) if instance.webhook_url else None,
@@ -49,7 +49,8 @@ def view(instance: Instance, operation: Operation | None, observed_at: int | Non
             "stoppedAt": iso_or_none(instance.stopped_at),
             "lastUsedAt": iso_or_none(instance.last_used_at),
             "upstreamId": instance.upstream_id,
-            "upstreamStatus": instance.observed.status,
+            "upstreamStatus": None if instance.status.ended else instance.observed.status,
+            "origin": instance.origin.value if instance.origin is Origin.ADOPTED else None,
             "operation": _operation(operation),
             "error": _error(instance),
             "observedAt": iso_or_none(observed_at),

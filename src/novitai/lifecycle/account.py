@@ -40,7 +40,7 @@ ORPHAN_DELETED_AFTER: Final = 600_000
 _HOUR: Final = 3_600_000
 _LONGEST_LIST: Final = 100
 
-_WHAT_TO_DO: Final[Mapping[HoldReason, str]] = {
+WHAT_TO_DO: Final[Mapping[HoldReason, str]] = {
     HoldReason.DISAPPEARED: (
         "Many instances are missing from the account at once. If they were deleted on purpose, "
         "confirm it with POST /api/account/confirm; otherwise check NOVITA_API_KEY and Novita"
@@ -55,6 +55,7 @@ _WHAT_TO_DO: Final[Mapping[HoldReason, str]] = {
         "POST /api/account/confirm"
     ),
 }
+"""What a person can do about a hold, by its reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ class Overview:
     missing: Sequence[MissingRecord]
     looked: Looked
     orphans: int
+
+    @property
+    def missing_digest(self) -> str:
+        """Name the set that is missing, so that a person confirms just what was shown."""
+        return missing_digest(self.state.hold.missing if self.state.hold else ())
 
 
 class Account:
@@ -241,7 +247,7 @@ class Account:
             records = _missing_records(connection, after.hold)
             data |= {
                 "reason": reason.value,
-                "message": _WHAT_TO_DO[reason],
+                "message": WHAT_TO_DO[reason],
                 "missing": [
                     {"instanceId": one.instance_id, "name": one.name, "upstreamId": one.upstream_id}
                     for one in records

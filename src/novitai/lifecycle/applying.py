@@ -48,11 +48,7 @@ FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
     "bought_at": None,
     "identity_told_at": None,
     "obs_unmarked_count": 0,
-    "obs_missing_since": None,
-    "obs_missing_count": 0,
-    "obs_unlisted_since": None,
-    "obs_unlisted_count": 0,
-    "obs_gone": False,
+    **observing.NOT_MISSING,
 }
 """The columns of a record that has no upstream instance any more, as it was never its own."""
 
@@ -347,14 +343,7 @@ class Applier:
             return Standing.ORPHAN
         if instance.upstream_id == row.id and not instance.status.ended:
             if instance.observed.gone:
-                found = {
-                    "obs_gone": False,
-                    "obs_missing_since": None,
-                    "obs_missing_count": 0,
-                    "obs_unlisted_since": None,
-                    "obs_unlisted_count": 0,
-                }
-                instances.update_columns(connection, instance.id, found)
+                instances.update_columns(connection, instance.id, observing.NOT_MISSING)
                 self._come_back(connection, instance.id, row)
             return Standing.OURS
         running = operations.running(connection, instance.id)
@@ -442,17 +431,13 @@ class Applier:
             "terminated_at": None,
             "acted_at": None,
             "updated_at": now,
-            "obs_gone": False,
-            "obs_missing_since": None,
-            "obs_missing_count": 0,
-            "obs_unlisted_since": None,
-            "obs_unlisted_count": 0,
+            **observing.NOT_MISSING,
             "obs_status": row.status[:64],
             "obs_digest": None,
             **NO_ERROR,
         }
         instances.update_columns(connection, instance.id, columns)
-        revived = self._recorder.settle(connection, instance.id)
+        revived = self._recorder.revive(connection, instance.id)
         self._recorder.append(
             connection,
             revived,

@@ -18,8 +18,7 @@ from novitai.lifecycle.details import unknown
 from novitai.lifecycle.instances import Shown
 from novitai.lifecycle.paging import MAX_PAGE
 from novitai.lifecycle.waiting import StatusWatch
-from novitai.store import account, events, instances, operations
-from novitai.store.account import Unmanaged
+from novitai.store import events, instances, operations
 from novitai.store.database import Database
 
 
@@ -109,12 +108,6 @@ class History:
         if found is None:
             raise NotFound(f"Operation '{operation_id}' not found", code="OPERATION_NOT_FOUND")
         return found
-
-    async def unmanaged(self) -> list[Unmanaged]:
-        """List what the last listing held that is not ours, by upstream id."""
-        # Sorted here: databases differ in what comes first, and whoever makes pages compares too.
-        found = await self._database.read(account.unmanaged)
-        return sorted(found, key=lambda one: one.upstream_id)
 
     async def wait(self, instance_id: str, status: InstanceStatus, seconds: float) -> Waited:
         """Wait until an instance has a status, can no longer get it, or time is up.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
@@ -12,6 +13,15 @@ from novitai.domain.instance import Observed, PortMapping
 from novitai.store.instances import dump_mappings
 from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
+
+NOT_MISSING: Final[Mapping[str, object]] = {
+    "obs_gone": False,
+    "obs_missing_since": None,
+    "obs_missing_count": 0,
+    "obs_unlisted_since": None,
+    "obs_unlisted_count": 0,
+}
+"""The columns of a record whose instance is there, or of which that is open again."""
 
 _PURPOSE: Final = "credentials"
 

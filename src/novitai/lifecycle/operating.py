@@ -28,6 +28,7 @@ from novitai.lifecycle.details import observed_at, unknown
 from novitai.lifecycle.failing import NO_ERROR
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.observing import NOT_MISSING
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.start import ASK
 from novitai.store import attempts, coordination, instances, operations
@@ -115,10 +116,11 @@ class Operating:
         instance_id: str,
         *,
         reply: Callable[[Accepted], Reply],
+        confirmed: bool = False,
         idempotency: IdempotencyKey | None = None,
         deadline: int | None = None,
     ) -> Reply:
-        """Accept a verb for an instance.
+        """Accept a verb for an instance; `confirmed`, its calls leave though the account is held.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -126,7 +128,7 @@ class Operating:
             IdempotencyKeyReused: the key was used with another body.
             RequestTimeout: the deadline passed; nothing was done.
         """
-        accept = partial(self._accept, kind=kind, instance_id=instance_id)
+        accept = partial(self._accept, kind=kind, instance_id=instance_id, confirmed=confirmed)
         return await answer_once(
             self._database, self._idempotency, accept, reply, idempotency, deadline
         )
@@ -239,14 +241,32 @@ class Operating:
         found: dict[str, str] = orjson.loads(self._vault.unseal("credentials", sealed))
         return {name: value for name, value in found.items() if value}
 
-    def _accept(self, connection: Connection, kind: OperationKind, instance_id: str) -> Accepted:
+    def _accept(
+        self,
+        connection: Connection,
+        kind: OperationKind,
+        instance_id: str,
+        *,
+        confirmed: bool = False,
+    ) -> Accepted:
         instance = _locked(connection, instance_id)
         running = operations.running(connection, instance_id)
         verdict = judge(kind, instance, running)
+        if verdict is Verdict.RELEASED:
+            raise Conflict(
+                f"Instance '{instance.id}' was released: it is no longer managed here",
+                code="INSTANCE_RELEASED",
+            )
+        if instance.ended_by_absence and verdict is Verdict.GO:
+            verdict = self._reopen(connection, instance)
         if verdict is Verdict.ALREADY:
             seen_at = observed_at(instance, coordination.listed_at(connection))
             return Accepted(instance, None, running, seen_at)
         if verdict is Verdict.UNDER_WAY:
+            if confirmed and running is not None:
+                operations.remember(connection, running, confirmed=True)
+                operations.wake(connection, [running.id], now=self._clock.now())
+                self._jobs.nudge(connection, running.kind.job, running.id)
             return Accepted(instance, running)
         if verdict is Verdict.BUSY and running is not None:
             raise Conflict(
@@ -262,15 +282,35 @@ class Operating:
             )
         if running is not None:
             self._end(connection, instance, running)
-        return self._begin(connection, kind, [instance])[0]
+        return self._begin(connection, kind, [instance], confirmed=confirmed)[0]
+
+    @staticmethod
+    def _reopen(connection: Connection, instance: Instance) -> Verdict:
+        """Make a record that was ended by absence live again, so that it can be deleted.
+
+        Where another record has the instance by now, there is nothing left to delete.
+        """
+        if instances.owner_of(connection, instance.upstream_id or "") is not None:
+            return Verdict.ALREADY
+        columns = {"terminated_at": None, **NOT_MISSING}
+        instances.update_columns(connection, instance.id, columns)
+        return Verdict.GO
 
     def _begin(
-        self, connection: Connection, kind: OperationKind, chosen: Sequence[Instance]
+        self,
+        connection: Connection,
+        kind: OperationKind,
+        chosen: Sequence[Instance],
+        *,
+        confirmed: bool = False,
     ) -> list[Accepted]:
         """Begin an operation of a kind on instances on which none is running."""
         ids = [instance.id for instance in chosen]
+        more = {"confirmed": True} if confirmed else {}
         begun = {
-            instance.id: self._make(kind, instance.id, _FIRST_PHASE[kind], remember(instance))
+            instance.id: self._make(
+                kind, instance.id, _FIRST_PHASE[kind], {**remember(instance), **more}
+            )
             for instance in chosen
         }
         operations.insert(connection, *begun.values())
@@ -280,6 +320,9 @@ class Operating:
         instances.update_columns_of(connection, ids, changes)
         for operation in begun.values():
             self._jobs.nudge(connection, kind.job, operation.id)
+        ended = [instance.id for instance in chosen if instance.status.ended]
+        for one in ended:
+            self._recorder.revive(connection, one)
         now_so = self._recorder.settle_many(connection, ids)
         return [Accepted(now_so[one], begun[one]) for one in ids]
 

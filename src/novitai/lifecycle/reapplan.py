@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from novitai.domain.instance import Instance
+from novitai.domain.instance import Instance, Origin
 from novitai.domain.status import is_gone
 from novitai.settings import FailedInstancePolicy
 
@@ -25,10 +25,10 @@ class ReapPlan(StrEnum):
 
 
 def plan_reap(instance: Instance, policy: FailedInstancePolicy) -> ReapPlan:
-    """Decide what becomes of an instance that has failed."""
+    """Decide what becomes of an instance that has failed; an adopted one is always kept."""
     if instance.upstream_id is None or is_gone(instance):
         return ReapPlan.NONE
-    if policy is FailedInstancePolicy.KEEP:
+    if policy is FailedInstancePolicy.KEEP or instance.origin is Origin.ADOPTED:
         return ReapPlan.KEEP
     if policy is FailedInstancePolicy.STOP and instance.ever_ran:
         return ReapPlan.STOP

@@ -8,6 +8,7 @@ of its transaction: the status is derived anew, and what changed is told in the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -109,6 +110,28 @@ class Recorder:
                     also={"previousStatus": previous.value, **(also or {})},
                 )
         return found
+
+    def revive(self, connection: Connection, instance_id: str) -> Instance:
+        """Give a record that was terminated the status that it has now, and tell it.
+
+        No status follows `terminated`; this is the one way back, for what was never gone. The
+        caller holds the row's lock and has cleared what ended it.
+        """
+        before = instances.load_many(connection, [instance_id])[instance_id]
+        running = operations.running(connection, instance_id)
+        begun_again = replace(before, status=InstanceStatus.STARTING)
+        status = derive(begun_again, running.kind if running else None)
+        columns = {"status": status.value, **_times(status, self._clock.now())}
+        instances.update_columns(connection, instance_id, columns)
+        revived = instances.load_many(connection, [instance_id])[instance_id]
+        self.append(
+            connection,
+            revived,
+            running,
+            of_status(status),
+            also={"previousStatus": before.status.value},
+        )
+        return revived
 
     def append(
         self,

@@ -229,8 +229,10 @@ class Sync:
         await self._applier.unmarked(difference.unmarked, complete=listing.complete)
         others = [one for one in difference.changed if not one.confirms]
         await self._applier.changed(others, listing.began_at)
-        if state.hold is None:
-            await self._applier.missing(difference.missing, listing.began_at)
+        # What a hold is about is not counted; what we are deleting ourselves is.
+        doubtful = state.hold.missing if state.hold else ()
+        missing = [one for one in difference.missing if one.instance_id not in doubtful]
+        await self._applier.missing(missing, listing.began_at)
         await self._tell_unconfirmed(known, difference)
         # Only now: to whoever reads that this listing was made, every row is as it says.
         await self._database.write(lambda connection: self._record(connection, listing, unmanaged))

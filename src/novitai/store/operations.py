@@ -293,6 +293,22 @@ def last_succeeded(connection: Connection, instance_id: str) -> OperationKind | 
     return None if found is None else OperationKind(found)
 
 
+def waiting_for(connection: Connection, error_code: str) -> list[Operation]:
+    """List the unfinished operations that show an error, such as `ORPHAN_FOUND`."""
+    rows = connection.execute(
+        select(*_COLUMNS).where(~table.c.done, table.c.error_code == error_code)
+    )
+    return [from_row(row) for row in rows]
+
+
+def remember(connection: Connection, operation: Operation, **facts: object) -> None:
+    """Add facts to what an unfinished operation remembers."""
+    memory = orjson.dumps({**operation.memory, **facts}).decode()
+    connection.execute(
+        update(table).where(table.c.id == operation.id, ~table.c.done).values(memory=memory)
+    )
+
+
 def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation | None:
     """Load the oldest unfinished operation of a kind; None where there is none."""
     row = connection.execute(

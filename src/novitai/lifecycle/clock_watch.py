@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watching the clock: a jump of the time of day is noticed, and what it would break is mended.
+
+The time of day is compared with steady time once a second. When it has jumped, the account is
+looked at before anything is judged. When it has gone back, times that lie ahead by now would keep
+rows from ever being written again: they are pulled back. On PostgreSQL the database's clock rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import structlog
+
+from novitai.clock import Clock, SystemClock
+from novitai.jobs.waiting import cancel
+from novitai.lifecycle import clockcheck
+from novitai.store import future_times
+from novitai.store.database import Database
+from novitai.store.errors import StoreError
+
+PAUSE: Final = 1.0
+JUMP: Final = 2_000
+"""Milliseconds by which the time of day must differ from steady time to have jumped."""
+_COMPARE_EVERY: Final = 60
+"""Looks after which this clock is compared with the database's."""
+_WORTH_AN_OFFSET: Final = 100
+
+_log = structlog.get_logger("novitai.clock")
+
+
+@dataclass(frozen=True, slots=True)
+class WentBack:
+    """The clock went back: noticed at `at` (Unix milliseconds), by so many seconds if known."""
+
+    at: int
+    seconds: float | None
+
+
+class ClockWatch:
+    """Notices jumps of the clock."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        placement_deadline: float,
+        jumped: Callable[[], None],
+    ) -> None:
+        """Put it together.
+
+        Args:
+            database: Where the times are.
+            clock: The clock that is watched.
+            placement_deadline: Seconds in which an instance must be bought.
+            jumped: Called when time has jumped, either way.
+        """
+        self._database = database
+        self._clock = clock
+        self._placement_deadline = int(placement_deadline * 1000)
+        self._jumped = jumped
+        self._task: asyncio.Task[None] | None = None
+        self._lead = self._measure()
+        self.went_back: WentBack | None = None
+
+    async def begin(self) -> None:
+        """Pull back what lies ahead; to be done before anything reads a time.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        await self._follow_database()
+        await self._pull_back(None)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._lead = self._measure()
+        self._task = asyncio.create_task(self._run(), name="clock-watch")
+
+    async def stop(self) -> None:
+        """Stop."""
+        await cancel(self._task)
+
+    async def look(self) -> None:
+        """Compare the time of day with steady time once."""
+        lead = self._measure()
+        moved = lead - self._lead
+        if abs(moved) <= JUMP:
+            return
+        _log.warning("clock_jumped", seconds=round(moved / 1000, 3))
+        await self._follow_database()
+        self._lead = self._measure()
+        if moved < 0:
+            await self._pull_back(-moved / 1000)
+        self._jumped()
+
+    async def _run(self) -> None:
+        looks = 0
+        while True:
+            await self._clock.sleep(PAUSE)
+            looks += 1
+            try:
+                await self.look()
+                if looks % _COMPARE_EVERY == 0:
+                    await self._follow_database()
+            except StoreError as error:
+                _log.warning("database_in_trouble", error=str(error))
+            except Exception:  # a defect must not end the watch
+                _log.exception("clock_watch_failed")
+
+    async def _pull_back(self, seconds: float | None) -> None:
+        now = self._clock.now()
+        pull = partial(future_times.pull_back, now=now, placement_deadline=self._placement_deadline)
+        changed = await self._database.write(pull)
+        if changed or seconds is not None:
+            self.went_back = WentBack(now, seconds)
+            _log.warning("clock_went_back", seconds=seconds, rows=changed)
+
+    async def _follow_database(self) -> None:
+        """Go by the database's clock, where it has one."""
+        if not isinstance(self._clock, SystemClock):
+            return
+        ahead = await clockcheck.skew(self._database, self._clock)
+        if abs(ahead) >= _WORTH_AN_OFFSET:
+            self._clock.offset -= ahead
+            self._lead -= ahead
+
+    def _measure(self) -> float:
+        """Tell how many milliseconds the time of day is ahead of steady time."""
+        return self._clock.now() - self._clock.boottime() * 1000

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times from the future: what a clock that was ahead has left in the tables.
+
+Times that say when something happened count as now. Times that were set for later count as set now
+for the longest time that their rule allows. What people gave (when a key expires, when an instance
+was last used) is never moved, nor is what happened in the event log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection, Table, case, or_, select, update
+
+from novitai.store import tables
+
+TOLERATED: Final = 2_000
+"""Milliseconds that a time may lie ahead: clocks of several machines differ by so much."""
+LONGEST_STEP_PAUSE: Final = 75_000
+LONGEST_LEASE: Final = 120_000
+LONGEST_DELIVERY_PAUSE: Final = 27 * 3_600_000
+SEND_WITHIN: Final = 10_000
+
+_HAPPENED: Final[Mapping[Table, tuple[str, ...]]] = {
+    tables.instances: (
+        "updated_at",
+        "bought_at",
+        "confirmed_at",
+        "first_ready_at",
+        "ready_at",
+        "started_at",
+        "stopped_at",
+        "terminated_at",
+        "released_at",
+        "acted_at",
+        "error_at",
+        "identity_told_at",
+        "late_call_at",
+        "obs_at",
+        "obs_missing_since",
+        "obs_unlisted_since",
+    ),
+    tables.operations: ("created_at", "updated_at"),
+    tables.attempts: ("created_at", "ended_at", "unseen_since"),
+    tables.listings: ("began_at", "complete_at", "whole_at"),
+    tables.listed_instances: ("first_listed_at", "orphan_at", "dismissed_at", "deleted_at"),
+    tables.workers: ("started_at", "seen_at"),
+    tables.deliveries: ("created_at",),
+    tables.webhooks: ("failing_since", "failed_at"),
+    tables.api_keys: ("last_used_at",),
+    tables.idempotency_keys: ("created_at",),
+}
+_REMEMBERED: Final = (
+    "asked_at",
+    "tried_at",
+    "detour_at",
+    "migrating_since",
+    "round_since",
+    "capacity_since",
+    "not_found_at",
+)
+"""The times in what an operation remembers."""
+
+
+def pull_back(connection: Connection, now: int, *, placement_deadline: int) -> int:
+    """Make every time that lies too far ahead one that can be.
+
+    Args:
+        connection: A write transaction.
+        now: Unix milliseconds.
+        placement_deadline: Milliseconds in which an instance must be bought.
+
+    Returns:
+        How many rows were changed.
+    """
+    # An attempt's times are compared with upstream's clock: what it is ahead of ours is told anew.
+    attempts = tables.attempts
+    ahead = attempts.c.created_at - now
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.created_at > now + TOLERATED, attempts.c.clock_offset.is_not(None))
+        .values(clock_offset=attempts.c.clock_offset + ahead)
+    )
+    changed = 0
+    for table, names in _HAPPENED.items():
+        changed += _limit(connection, table, dict.fromkeys(names, TOLERATED), now, reset=True)
+    for table, longest in _later(placement_deadline).items():
+        changed += _limit(connection, table, longest, now, reset=False)
+    return changed + _pull_back_memories(connection, now)
+
+
+def _later(placement_deadline: int) -> Mapping[Table, Mapping[str, int]]:
+    return {
+        tables.operations: {
+            "lease_until": LONGEST_LEASE,
+            "next_step_at": LONGEST_STEP_PAUSE,
+            "deadline_at": placement_deadline,
+        },
+        tables.attempts: {"send_by": SEND_WITHIN},
+        tables.leases: {"until": LONGEST_LEASE},
+        tables.webhook_lines: {
+            "lease_until": LONGEST_LEASE,
+            "next_try_at": LONGEST_DELIVERY_PAUSE,
+            "spared_until": LONGEST_DELIVERY_PAUSE,
+        },
+        tables.deliveries: {"due_at": LONGEST_DELIVERY_PAUSE},
+    }
+
+
+def _limit(
+    connection: Connection, table: Table, longest: Mapping[str, int], now: int, *, reset: bool
+) -> int:
+    """Set what lies further ahead than it may: to now, or to the furthest that it may."""
+    values = {
+        name: case((table.c[name] > now + most, now if reset else now + most), else_=table.c[name])
+        for name, most in longest.items()
+    }
+    too_far = [table.c[name] > now + most for name, most in longest.items()]
+    return connection.execute(update(table).where(or_(*too_far)).values(**values)).rowcount
+
+
+def _pull_back_memories(connection: Connection, now: int) -> int:
+    table = tables.operations
+    changed = 0
+    for operation_id, text in connection.execute(
+        select(table.c.id, table.c.memory).where(~table.c.done, table.c.memory != "{}")
+    ).all():
+        memory = orjson.loads(text)
+        ahead = [
+            name
+            for name in _REMEMBERED
+            if isinstance(at := memory.get(name), int) and at > now + TOLERATED
+        ]
+        if ahead:
+            told = orjson.dumps({**memory, **dict.fromkeys(ahead, now)}).decode()
+            connection.execute(update(table).where(table.c.id == operation_id).values(memory=told))
+            changed += 1
+    return changed
