@@ -70,9 +70,15 @@ async def adopt(world: World, upstream_id: str, **more: Any) -> str:
     return (await world.app.ownership.adopt(request, reply=_adopted)).body.decode()
 
 
+def _restore(copies: Path, folder: Path) -> None:
+    """Put the files of a copied database back in their place."""
+    for file in copies.glob("copy-*"):
+        shutil.copyfile(file, folder / file.name.removeprefix("copy-"))
+
+
 async def account_events(world: World) -> list[str]:
     """List the types of the events about the account."""
-    log = await world.app.database.read(lambda c: events.since(c))
+    log = await world.app.database.read(events.since)
     return [one.type.value for one in log if one.type.value.startswith("account.")]
 
 
@@ -200,8 +206,7 @@ async def test_a_restored_backup_buys_nothing(world: World, tmp_path: Path, sett
     bought = await alive(world)
     creates = await world.emulator.creates()
     (path.parent / f"{path.name}-wal").unlink(missing_ok=True)
-    for file in tmp_path.glob("copy-*"):
-        shutil.copyfile(file, path.parent / file.name.removeprefix("copy-"))
+    _restore(tmp_path, path.parent)
     await world.open()
     await world.pass_time(600, step=5)
     assert await world.emulator.creates() == creates
@@ -405,7 +410,7 @@ async def test_an_unreadable_name_keeps_an_attempt_unknown(world: World) -> None
 
 
 async def test_what_was_deleted_and_lives_is_deleted_three_times_more(world: World) -> None:
-    """Then it is told that deleting has no effect, and it stands in the list of what is not ours."""
+    """Then it is told that deleting has no effect, and it is listed as an orphan."""
     [instance_id] = await run_some(world, 1)
     deletes = {"path": "/gpu/instance/delete", "method": "POST"}
     await fault(world, kind="call", **deletes, rawBody="{}", when="before")
