@@ -18,7 +18,7 @@ _POSTGRESQL: Final = frozenset({"postgresql", "postgres"})
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 _END_OF_PLACE: Final = re.compile(r"[/?#]")
-_PORTS: Final = re.compile(r"[0-9,]*")
+_HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(:[0-9]+)?")
 _ENCODE: Final = "percent-encode special characters of the user and the password (/ is %2F, @ %40)"
 
 # The names in a URL that redis-py understands, and how each value is read.
@@ -243,5 +243,4 @@ def _cut(rest: str) -> tuple[str, str]:
 
 def _no_port(place: str) -> bool:
     """Whether a colon is followed by something other than a port, as in `user:password`."""
-    bare = place.rpartition("]")[2]
-    return ":" in bare and not _PORTS.fullmatch(bare.rpartition(":")[2])
+    return not all(_HOST_AND_PORT.fullmatch(one) for one in place.split(","))

@@ -96,8 +96,11 @@ class Consumer:
             clock: The time between two attempts to connect.
             ids: The randomness of that time.
             command_timeout: After how many seconds without an answer a connection is given up.
+
+        Raises:
+            UrlError: the URL cannot be used.
         """
-        self._url = url
+        self._where = resolve(url).for_asyncpg(_APPLICATION)
         self._command_timeout = command_timeout
         self._dispatcher = dispatcher
         self._clock = clock
@@ -161,9 +164,7 @@ class Consumer:
         Raises:
             Exception: the connection could not be made or was lost; whatever said so.
         """
-        connection = await asyncpg.connect(
-            **resolve(self._url).for_asyncpg(_APPLICATION), command_timeout=self._command_timeout
-        )
+        connection = await asyncpg.connect(**self._where, command_timeout=self._command_timeout)
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         self._driver = AsyncpgDriver(connection)
