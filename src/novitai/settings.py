@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import platformdirs
 from dotenv import dotenv_values
@@ -24,11 +24,14 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from novitai import postgresqlurl, urls
 from novitai.errors import SettingsError
 
 PREFIX: Final = "NOVITAI_"
 # What container platforms inject for a service that is called novitai; not ours to judge.
 _INJECTED: Final = ("NOVITAI_PORT", "NOVITAI_SERVICE_")
+_HTTP: Final = frozenset({"http", "https"})
+_PROXY: Final = frozenset({"http", "https", "socks5", "socks5h"})
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -183,27 +186,39 @@ class Settings(BaseSettings):
     @field_validator("upstream_url")
     @classmethod
     def _an_http_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.hostname
-            or parts.query
-            or parts.fragment
-        ):
-            raise ValueError(
-                "must be an http:// or https:// URL without a query, such as https://api.novita.ai"
-            )
-        return value.rstrip("/")
+        read = urls.read_http(value, schemes=_HTTP, example="https://api.novita.ai")
+        return read.rstrip("/")
+
+    @field_validator("public_url")
+    @classmethod
+    def _a_public_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        read = urls.read_http(value, schemes=_HTTP, example="https://novitai.example.com")
+        return read.rstrip("/")
+
+    @field_validator("upstream_proxy")
+    @classmethod
+    def _a_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        text = value.get_secret_value()
+        return SecretStr(urls.read_http(text, schemes=_PROXY, example="http://proxy:3128"))
 
     @field_validator("database_url")
     @classmethod
     def _a_database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in {
-            "sqlite",
-            "postgresql",
-            "postgres",
-        }:
-            raise ValueError("must begin with sqlite:///, postgresql:// or postgres://")
+        if value is not None:
+            text = value.get_secret_value()
+            if urls.database_scheme(text) == "postgresql":
+                postgresqlurl.check(text)
+        return value
+
+    @field_validator("database_direct_url")
+    @classmethod
+    def _a_postgresql_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            postgresqlurl.check(value.get_secret_value())
         return value
 
     @field_validator("secret_key")
@@ -237,13 +252,9 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _a_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in {
-            "redis",
-            "rediss",
-            "unix",
-        }:
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        return value
+        if value is None:
+            return None
+        return SecretStr(urls.read_redis(value.get_secret_value()))
 
     @property
     def database(self) -> str:

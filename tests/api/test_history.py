@@ -23,8 +23,9 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.lifecycle.waiting import LOOK_EVERY
-from novitai.store import account, events, operations
+from novitai.store import account, events, operations, postgresqlserver
 from novitai.store.account import Unmanaged
+from novitai.store.database import Dialect
 from tests.api.house import House
 from tests.lifecycle.conftest import on_both_stores
 
@@ -199,6 +200,42 @@ async def log(house: House, instance_id: str, number: int, first: int = 0) -> li
 
     await house.app.database.write(write)
     return ids
+
+
+@on_both_stores
+async def test_the_lag_of_the_feed_is_a_metric(house: House) -> None:
+    """How old the first event is that is stored and not yet listed; 0 while none is."""
+
+    async def lag() -> float:
+        answer = await house.call("GET", "/metrics", headers={"Accept": "text/plain"})
+        (line,) = (
+            line
+            for line in answer.text.splitlines()
+            if line.startswith("novitai_event_feed_lag_seconds")
+        )
+        return float(line.rpartition(" ")[2])
+
+    instance_id = await house.have()
+    assert await lag() == 0
+    if house.app.database.dialect is not Dialect.POSTGRESQL:
+        return
+    engine = postgresqlserver.make_engine(house.app.settings.database)
+    with engine.connect() as slow:
+        events.append(
+            slow,
+            event_id="evt_slow",
+            instance_id=instance_id,
+            event_type=EventType.RUNNING,
+            at=house.clock.now(),
+            data={},
+        )
+        await log(house, instance_id, 1)
+        await house.clock.advance(7)
+        assert await lag() == 7
+        assert await read_on(house, "/api/events") == []
+        slow.rollback()
+    engine.dispose()
+    assert await lag() == 0
 
 
 async def read_on(house: House, path: str) -> list[str]:

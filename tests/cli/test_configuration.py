@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from novitai.cli.main import app
+from novitai.cli.main import app, main
 
 Show = Callable[..., str]
 
@@ -62,6 +62,11 @@ def test_an_empty_variable_is_none(show: Show) -> None:
         ("NOVITAI_DATABASE_URL", "sqlite:////a/b.db", "sqlite:////a/b.db"),
         ("NOVITAI_REDIS_URL", "redis://:canary@h:6379/0", "redis://:***@h:6379/0"),
         ("NOVITAI_UPSTREAM_URL", "http://u:canary@h:1", "http://u:***@h:1"),
+        ("NOVITAI_DATABASE_URL", "postgresql://u:can/ary@h/d", "postgresql://u:***@h/d"),
+        ("NOVITAI_DATABASE_URL", "postgresql://u:x?canary#y@h/d", "postgresql://u:***@h/d"),
+        ("NOVITAI_DATABASE_DIRECT_URL", "postgresql://u:a/canary@h", "postgresql://u:***@h"),
+        ("NOVITAI_REDIS_URL", "redis://:a/canary#b@h:6379/0", "redis://:***@h:6379/0"),
+        ("NOVITAI_UPSTREAM_PROXY", "http://u:a/canary@h:1", "http://u:***@h:1"),
     ],
 )
 def test_secrets_are_masked(show: Show, name: str, value: str, shown: str) -> None:
@@ -69,6 +74,39 @@ def test_secrets_are_masked(show: Show, name: str, value: str, shown: str) -> No
     said = show(**{name: value})
     assert f"{name}={shown}  # environment\n" in said
     assert "canary" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NOVITAI_REDIS_URL", "redis://:canary/x#y"),
+        ("NOVITAI_REDIS_URL", "redis://:a@canary/b@h:1/0"),
+        ("NOVITAI_DATABASE_URL", "postgresql://u:12/canary@h/d"),
+        ("NOVITAI_DATABASE_URL", "postgresql://u:12?canary=1@h/d"),
+        ("NOVITAI_DATABASE_URL", "postgresql://u:canary@h:x/d"),
+        ("NOVITAI_DATABASE_DIRECT_URL", "redis://u:canary@h/d"),
+        ("NOVITAI_UPSTREAM_URL", "http://u:canary@h:x"),
+        ("NOVITAI_UPSTREAM_PROXY", "ftp://u:canary@h:1"),
+        ("NOVITAI_PUBLIC_URL", "u:canary@h"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_not_quoted(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    value: str,
+) -> None:
+    """Exit code 2 and the setting's name; no traceback, and no piece of the URL."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["novitai", "config"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.err.startswith(f"novitai: {name}: ")
+    assert "canary" not in said.out + said.err
 
 
 def test_the_same_as_json(show: Show) -> None:

@@ -341,6 +341,18 @@ async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
     assert postgresql.engine.metrics.snapshot()["slow"].cancelled == 0
 
 
+async def test_the_queue_connects_wherever_the_store_does(
+    postgresql: Rig, postgresql_engine: EngineFactory, proxy: Proxy
+) -> None:
+    """Parameters that asyncpg would send to the server as settings do not keep it from working."""
+    url = f"{proxy.url}&connect_timeout=10&channel_binding=prefer&keepalives_idle=5"
+    postgresql.replace(postgresql_engine(postgresql.database, url, NEVER))
+    postgresql.register("x")
+    await postgresql.start()
+    await postgresql.nudge("x", "op_1")
+    await postgresql.until(lambda: len(postgresql.runs) == 1)
+
+
 async def test_a_server_that_was_away_is_found_again(
     postgresql: Rig,
     postgresql_engine: EngineFactory,

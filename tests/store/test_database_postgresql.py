@@ -255,6 +255,50 @@ async def test_server_away(
     assert await shared.read(names) == ["b"]
 
 
+async def test_read_only_and_back(
+    shared: Database,
+    postgresql_server: PostgresqlServer,
+    postgresql_database_url: str,
+    break_connections: Callable[[], None],
+) -> None:
+    """A database that was made read-only is respected, and written to as soon as it is not."""
+    name = sql.Identifier(urlsplit(postgresql_database_url).path[1:])
+    await shared.write(put("a"))
+    with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
+        change = sql.SQL("ALTER DATABASE {} {} default_transaction_read_only{}")
+        admin.execute(change.format(name, sql.SQL("SET"), sql.SQL(" = on")))
+        break_connections()
+        for _ in range(2 * postgresql.THREADS):
+            with pytest.raises(StoreUnavailable, match="takes no writes for now"):
+                await shared.write(put("b"))
+        assert await shared.read(names) == ["a"]
+        admin.execute(change.format(name, sql.SQL("RESET"), sql.SQL("")))
+    await asyncio.gather(*(shared.write(put(f"c{number}")) for number in range(10)))
+
+
+async def test_turned_read_only(shared: Database, clock: ManualClock) -> None:
+    """Connections that take no writes any more, as after a failover, are replaced, all of them.
+
+    Those that read too: they lead to the same server, which is behind the new primary by now.
+    """
+
+    def turn(connection: Connection) -> None:
+        connection.exec_driver_sql("SET default_transaction_read_only = on")
+
+    def process(connection: Connection) -> int:
+        return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+    before = {await shared.read(process) for _ in range(20)}
+    for round_number in range(2):
+        await asyncio.gather(*(shared.write(turn) for _ in range(20)))
+        await asyncio.gather(*(shared.write(put(f"{round_number}.{n}")) for n in range(20)))
+        after = {await shared.read(process) for _ in range(20)}
+        assert not before & after
+        before = after
+        await clock.advance(postgresql.RENEW_SECONDS)
+    assert len(await shared.read(names)) == 40
+
+
 async def test_settings(shared: Database) -> None:
     """Writes are read committed; reads cannot write; a dead process holds its locks a minute."""
 

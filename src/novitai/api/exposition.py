@@ -37,6 +37,8 @@ class Snapshot:
     `fenced_writes` counts results that came too late, as somebody else had taken the work over.
     `deliveries` counts tries by outcome, `oldest_delivery` is the age in seconds of the oldest
     message to a webhook that still waits; None where that is not known.
+    `feed_lag` is the age in seconds of the first event that is stored and that `GET /api/events`
+    does not list yet; None where that is not known.
     `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
     """
 
@@ -51,6 +53,7 @@ class Snapshot:
     limiter_fallbacks: int = 0
     deliveries: Mapping[Outcome, int] = field(default_factory=dict)
     oldest_delivery: float | None = None
+    feed_lag: float | None = None
 
 
 def as_text(snapshot: Snapshot) -> tuple[bytes, str]:
@@ -92,6 +95,12 @@ class _Numbers(Collector):
             value=self._snapshot.limiter_fallbacks,
         )
         yield from _of_webhooks(self._snapshot)
+        if self._snapshot.feed_lag is not None:
+            yield GaugeMetricFamily(
+                "novitai_event_feed_lag_seconds",
+                "Age of the first stored event that GET /api/events holds back; 0 if none.",
+                value=self._snapshot.feed_lag,
+            )
         yield from _of_process(self._snapshot)
 
     def describe(self) -> list[Metric]:

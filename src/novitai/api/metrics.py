@@ -86,6 +86,7 @@ class MetricsRoutes:
             uptime=services.process.uptime,
             deliveries=services.webhooks.metrics.snapshot() if services.webhooks else {},
             oldest_delivery=await self._oldest_delivery(),
+            feed_lag=await self._feed_lag(),
             limiter_fallbacks=services.shared_buckets.fallbacks if services.shared_buckets else 0,
         )
 
@@ -96,6 +97,15 @@ class MetricsRoutes:
             return await self._services.webhooks.deliveries.oldest_waiting_seconds()
         except StoreError as error:  # as above
             _log.warning("oldest_delivery_unknown", error=type(error).__name__)
+            return None
+
+    async def _feed_lag(self) -> float | None:
+        if self._services.history is None:
+            return None
+        try:
+            return await self._services.history.feed_lag_seconds()
+        except StoreError as error:  # as above
+            _log.warning("feed_lag_unknown", error=type(error).__name__)
             return None
 
     def _as_json(self, snapshot: Snapshot) -> dict[str, object]:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import urlsplit
 
 import typer
 
 from novitai.cli.output import say
+from novitai.urls import masked
 
 if TYPE_CHECKING:
     from novitai.settings import Settings
 
-_MASK: Final = "***"
 _DOTENV: Final = Path(".env")
 
 
@@ -80,29 +79,17 @@ def _shown(settings: Settings, field: str) -> str:
 
     value = getattr(settings, field)
     if field == "database_url":
-        return _masked_url(settings.database)
+        return masked(settings.database)
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()
-        return _masked_url(secret) if "://" in secret else _MASK
+        return masked(secret)
     if value is None:
         return ""
     if isinstance(value, tuple):
         return ",".join(str(one) for one in value)
     if isinstance(value, bool):
         return str(value).lower()
-    return _masked_url(value) if isinstance(value, str) and "://" in value else str(value)
-
-
-def _masked_url(url: str) -> str:
-    """Hide what a URL may hold of secrets: the password, and the options behind the `?`."""
-    parts = urlsplit(url)
-    place = parts.netloc
-    if "@" in place:
-        user, _, host = place.rpartition("@")
-        name, colon, _ = user.partition(":")
-        place = f"{name}{colon}{_MASK if colon else ''}@{host}"
-    # Written by hand: `urlunsplit` drops slashes of `sqlite:////path`.
-    return f"{parts.scheme}://{place}{parts.path}{f'?{_MASK}' if parts.query else ''}"
+    return masked(value) if isinstance(value, str) and "://" in value else str(value)
 
 
 def _has(values: Mapping[str, str], name: str) -> bool:

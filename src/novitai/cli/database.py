@@ -13,12 +13,16 @@ def migrate() -> None:
     from novitai.store import migrate as migration
 
     url = load().database
-    if migration.check(url) is migration.Version.CURRENT:
-        say(f"novitai: {_where(url)}: up to date ({_revision(url)})")
-        return
     before = _revision(url)
-    migration.upgrade(url, SystemClock())
-    say(f"novitai: {_where(url)}: brought from {before or 'nothing'} to {_revision(url)}")
+    # A file that is up to date is left alone, for a server may hold it. A server's database is
+    # looked at all the same: whether novitai can use it is what the reader wants to know.
+    if not url.startswith("sqlite") or migration.check(url) is not migration.Version.CURRENT:
+        migration.upgrade(url, SystemClock())
+    after = _revision(url)
+    if after == before:
+        say(f"novitai: {_where(url)}: up to date ({after})")
+    else:
+        say(f"novitai: {_where(url)}: brought from {before or 'nothing'} to {after}")
 
 
 def _where(url: str) -> str:
@@ -28,7 +32,7 @@ def _where(url: str) -> str:
 
     if url.startswith("sqlite"):
         return str(path_of(url))
-    return postgresqlserver.describe(postgresqlserver.engine_url(url))
+    return postgresqlserver.describe(url)
 
 
 def _revision(url: str) -> str | None:
@@ -40,10 +44,9 @@ def _revision(url: str) -> str | None:
     from novitai.store.sqlitefile import path_of
 
     if not url.startswith("sqlite"):
-        connection = postgresqlserver.connect(url)
-    elif path_of(url).exists():
-        connection = sqlite.make_engine(path_of(url), reading=True).connect()
-    else:
+        with closing(postgresqlserver.connect(url)) as connection, postgresqlserver.explained(url):
+            return max(migration.recorded(connection), default=None)
+    if not path_of(url).exists():
         return None
-    with closing(connection):
+    with closing(sqlite.make_engine(path_of(url), reading=True).connect()) as connection:
         return max(migration.recorded(connection), default=None)

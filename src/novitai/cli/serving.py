@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -19,6 +18,7 @@ from novitai.ids import Ids
 from novitai.lifecycle import clockcheck
 from novitai.settings import Environment, Settings
 from novitai.telemetry import logs
+from novitai.urls import secrets_of
 
 _log: Final = structlog.get_logger("novitai")
 
@@ -108,11 +108,11 @@ def _warn(settings: Settings, *, beyond_loopback: bool) -> None:
 
 
 def _secrets(settings: Settings) -> list[str]:
-    """List every secret of the settings, and the passwords within URLs by themselves."""
+    """List every secret of the settings, and what is secret within URLs by itself."""
     found = [
         value.get_secret_value()
         for name in Settings.model_fields
         if isinstance(value := getattr(settings, name), SecretStr)
     ]
-    passwords = [urlsplit(value).password for value in found if "://" in value]
-    return found + [form for one in passwords if one for form in (one, unquote(one))]
+    within = [secret for value in found for secret in secrets_of(value)]
+    return found + within

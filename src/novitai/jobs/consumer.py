@@ -33,11 +33,12 @@ from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs.dispatcher import Dispatcher
 from novitai.jobs.waiting import cancel
+from novitai.postgresqlurl import resolve
 
 BATCH: Final = 25
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=1)
 _HEARTBEAT_TIMEOUT: Final = timedelta(seconds=5)
-_CONNECT_SECONDS: Final = 5.0
+_APPLICATION: Final = "novitai worker"
 _CLOSE_SECONDS: Final = 2.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -95,8 +96,11 @@ class Consumer:
             clock: The time between two attempts to connect.
             ids: The randomness of that time.
             command_timeout: After how many seconds without an answer a connection is given up.
+
+        Raises:
+            UrlError: the URL cannot be used.
         """
-        self._url = url
+        self._where = resolve(url).for_asyncpg(_APPLICATION)
         self._command_timeout = command_timeout
         self._dispatcher = dispatcher
         self._clock = clock
@@ -160,12 +164,7 @@ class Consumer:
         Raises:
             Exception: the connection could not be made or was lost; whatever said so.
         """
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=_CONNECT_SECONDS,
-            command_timeout=self._command_timeout,
-            server_settings={"application_name": "novitai worker"},
-        )
+        connection = await asyncpg.connect(**self._where, command_timeout=self._command_timeout)
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         self._driver = AsyncpgDriver(connection)

@@ -96,6 +96,15 @@ class History:
 
         return await self._database.read(load)
 
+    async def feed_lag_seconds(self) -> float:
+        """Return the age of the first event that is stored and that `since` does not list yet.
+
+        0 if it lists all there are. A transaction that may still write an earlier event holds it
+        back.
+        """
+        held_back = await self._database.read(events.held_back_since)
+        return 0.0 if held_back is None else max(0.0, (self._clock.now() - held_back) / 1000)
+
     async def operation(self, operation_id: str) -> Operation:
         """Read an operation, running or over.
 

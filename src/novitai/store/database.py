@@ -12,13 +12,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
 from novitai.store.work import Callback, Crew, Job, Mode, job_of
 
 T = TypeVar("T")
+
+SNAPSHOT_ISOLATION: Final = "REPEATABLE READ"
+"""The isolation level on PostgreSQL of a read that sees one moment."""
 
 
 class Dialect(StrEnum):

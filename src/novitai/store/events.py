@@ -4,14 +4,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import orjson
 from sqlalchemy import Connection, select, text
 from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.event import Event, EventType
+from novitai.store.database import SNAPSHOT_ISOLATION
 from novitai.store.tables import events as table
 from novitai.store.tables import instances
+
+# The subquery refers to the number drawn, so that it is run after the number was read.
+_SETTLED: Final = text("""
+    WITH drawn AS MATERIALIZED (
+        SELECT coalesce(pg_sequence_last_value('events_sequence_seq'::regclass), 0) AS number
+    )
+    SELECT least(drawn.number, (
+        SELECT min(((lock.classid::bigint & 65535) << 32) | lock.objid::bigint)
+        FROM pg_locks AS lock
+        WHERE lock.locktype = 'advisory' AND lock.objsubid = 1
+          AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND lock.classid::bigint >> 16 = 25974  -- 0x6576, see migration 0010
+          AND drawn.number IS NOT NULL
+    ))
+    FROM drawn
+""")
 
 
 def append(
@@ -49,14 +67,27 @@ def of_instance(
 def since(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Event]:
     """List the events of all instances after a sequence number, oldest first.
 
-    On PostgreSQL a transaction may commit after one that got a higher number. So only events are
-    given before which nothing can still appear: those of transactions older than every running
-    one. A reader that goes on from the last number it saw misses nothing.
+    On PostgreSQL a transaction may commit after one that drew a higher number. So only events are
+    given below which none can still appear, see `_settled`. A reader that goes on from the last
+    number it saw misses nothing and sees nothing twice.
+
+    Raises:
+        RuntimeError: on PostgreSQL, the connection shows all statements one moment. This one needs
+            a later moment for its second statement than for its first.
     """
-    if connection.dialect.name == "postgresql":
-        oldest_running = text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-        return _list(connection, after, limit, table.c.transaction_id < oldest_running)
-    return _list(connection, after, limit)
+    return _list(connection, after, limit, *_up_to(_settled(connection)))
+
+
+def held_back_since(connection: Connection) -> int | None:
+    """Return when the first event happened that is stored and that `since` does not give yet.
+
+    In Unix milliseconds; None if it gives all there are. Raises what `since` raises.
+    """
+    settled = _settled(connection)
+    if settled is None:
+        return None
+    held_back = select(table.c.at).where(table.c.sequence > settled)
+    return connection.execute(held_back.order_by(table.c.sequence).limit(1)).scalar_one_or_none()
 
 
 def instances_since(
@@ -97,6 +128,26 @@ def sequence_of(connection: Connection, event_id: str) -> int | None:
 
 def _of_types(since: int, types: Sequence[EventType]) -> tuple[ColumnElement[bool], ...]:
     return table.c.at >= since, table.c.type.in_([one.value for one in types])
+
+
+def _settled(connection: Connection) -> int | None:
+    """Return the number up to which every event is visible to the next statement, or will never be.
+
+    None where every number is: SQLite has one writer. On PostgreSQL a transaction that writes
+    events holds a shared advisory lock from before it draws its first number until after it has
+    become visible. The lock's key is a number below all of its own (migration 0010), and only this
+    database's locks are looked at. The order matters: first the last number drawn, then the
+    locks, then, in a statement of its own, the events.
+    """
+    if connection.dialect.name != "postgresql":
+        return None
+    if connection.get_execution_options().get("isolation_level") == SNAPSHOT_ISOLATION:
+        raise RuntimeError("the feed cannot be read in a snapshot")
+    return int(connection.execute(_SETTLED).scalar_one())
+
+
+def _up_to(settled: int | None) -> tuple[ColumnElement[bool], ...]:
+    return () if settled is None else (table.c.sequence <= settled,)
 
 
 def _list(

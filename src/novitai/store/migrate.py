@@ -84,7 +84,10 @@ def check(url: str) -> Version:
         StartupError: the database cannot be read.
     """
     if not url.startswith("sqlite"):
-        with closing(postgresqlserver.connect(url)) as connection:
+        with (
+            closing(postgresqlserver.connect(url)) as connection,
+            postgresqlserver.explained(url),
+        ):
             return _version(connection)
     path = path_of(url)
     if not path.exists():
@@ -128,13 +131,15 @@ def config(connection: Connection) -> Config:
 
 
 def _upgrade_server(url: str) -> None:
-    where = postgresqlserver.describe(postgresqlserver.engine_url(url))
-    with closing(postgresqlserver.connect(url)) as connection:
+    from novitai.store import postgresqlcheck
+
+    postgresqlcheck.insist_on_database(url)
+    with closing(postgresqlserver.connect(url)) as connection, postgresqlserver.explained(url):
         key = {"key": ADVISORY_LOCK}
         # Of the session, not of a transaction: every migration has a transaction of its own.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
         connection.commit()
-        _upgrade(connection, where)
+        _upgrade(connection, postgresqlserver.describe(url))
 
 
 def _upgrade(connection: Connection, where: str) -> None:

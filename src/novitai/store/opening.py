@@ -42,15 +42,19 @@ def _open_sqlite(url: str, clock: Clock) -> Database:
 
 
 def _open_postgresql(url: str, clock: Clock) -> Database:
+    # Its driver takes long to load, and a process on the embedded file never needs it.
+    from novitai.store import postgresqlcheck
+
+    postgresqlcheck.insist_on_server(url)
     version = migrate.check(url)
-    where = postgresqlserver.describe(postgresqlserver.engine_url(url))
+    where = postgresqlserver.describe(url)
     migrate.refuse_newer(version, where)
     if version is migrate.Version.OLDER:
         raise StartupError(
             f"{where}: made for an older version of novitai, or empty. Run `novitai migrate`.",
             exit_code=_CONFIG,
         )
-    # Its driver takes long to load, and a process on the embedded file never needs it.
+    postgresqlcheck.insist_on_rights(url)
     from novitai.store.postgresql import PostgresqlDatabase
 
     return PostgresqlDatabase(url, clock)

@@ -3,22 +3,28 @@
 
 Reads are single statements in autocommit on connections that cannot write. A write whose COMMIT
 was not sent yet is begun again when the connection breaks or the server asks for it.
+
+A connection may outlive what it was made for: after a failover it leads to a server that takes no
+writes any more, and a database's default may have been made read-only and writable again. So a
+write that is refused as read-only ends every connection there is, and new ones are made.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Final, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from novitai.clock import Clock
 from novitai.store import postgresqlserver
-from novitai.store.database import Database, Dialect
+from novitai.store.database import SNAPSHOT_ISOLATION, Database, Dialect
 from novitai.store.errors import (
     CommitUnknown,
     StorageFull,
@@ -33,10 +39,14 @@ THREADS: Final = 4
 TRIES: Final = 3
 """How often a write is begun, as long as its COMMIT was not sent."""
 LOCK_TIMEOUT_MS: Final = 10_000
+RENEW_SECONDS: Final = 1.0
+"""How often, at most, all connections are given up because a write was refused as read-only."""
 _IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRY_AGAIN: Final = {"40001", "40P01"}  # serialization failure, deadlock
+_READ_ONLY: Final = "25006"
+_GENERATION: Final = "novitai.generation"
 
 
 class PostgresqlDatabase(Database):
@@ -45,12 +55,13 @@ class PostgresqlDatabase(Database):
     dialect = Dialect.POSTGRESQL
 
     def __init__(self, url: str, clock: Clock) -> None:
-        """Start the threads. Nothing is connected yet; see `postgresqlserver.reach`."""
+        """Start the threads. Nothing is connected yet; see `postgresqlcheck.insist`."""
         self._clock = clock
-        self._write_engine = _make_engine(url)
-        self._read_engine = _make_engine(url, reading=True)
+        generation = Generation(clock)
+        self._write_engine = _make_engine(url, generation)
+        self._read_engine = _make_engine(url, generation, reading=True)
         self._snapshot_engine = self._read_engine.execution_options(
-            isolation_level="REPEATABLE READ"
+            isolation_level=SNAPSHOT_ISOLATION
         )
         guard_transactions(self._write_engine)
         guard_transactions(self._read_engine)
@@ -118,29 +129,70 @@ class PostgresqlDatabase(Database):
                 ) from error
 
 
-def _make_engine(url: str, *, reading: bool = False) -> Engine:
-    engine = create_engine(
-        postgresqlserver.engine_url(url),
+class Generation:
+    """Which connections are still good: those made since the last write that was refused."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._number = 0
+        self._ended_at: float | None = None
+
+    def end(self) -> None:
+        """Give up every connection made so far; at most once in `RENEW_SECONDS`."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if self._ended_at is None or now - self._ended_at >= RENEW_SECONDS:
+                self._ended_at = now
+                self._number += 1
+
+    def watch(self, engine: Engine) -> None:
+        """Replace the connections of `engine` that were given up, when they are next asked for."""
+
+        def made(_connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+            entry.info[_GENERATION] = self._number
+
+        def taken(
+            _connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+        ) -> None:
+            if entry.info[_GENERATION] != self._number:
+                raise DisconnectionError("this connection was given up")
+
+        event.listen(engine, "connect", made)
+        event.listen(engine, "checkout", taken)
+
+
+def _make_engine(url: str, generation: Generation, *, reading: bool = False) -> Engine:
+    engine = postgresqlserver.make_engine(
+        url,
         pool_size=THREADS,
         max_overflow=0,
         pool_pre_ping=True,  # else one read in twenty fails after a restart of the server
         isolation_level="AUTOCOMMIT" if reading else "READ COMMITTED",
-        hide_parameters=True,
     )
-    timeouts = f"""
-        SET lock_timeout = {LOCK_TIMEOUT_MS};
-        SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS};
-        SET default_transaction_read_only = {"on" if reading else "off"}
-    """
+    settings = [
+        f"SET lock_timeout = {LOCK_TIMEOUT_MS}",
+        f"SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS}",
+    ]
+    # For writing nothing is set: what the server, the database or the role say is respected.
+    settings += ["SET default_transaction_read_only = on"] if reading else []
 
     def set_up(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         driver = cast("psycopg.Connection", connection)
         before = driver.autocommit
         driver.autocommit = True
-        driver.execute(timeouts)
+        driver.execute("; ".join(settings))
         driver.autocommit = before
 
+    def fail(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            generation.end()
+            context.is_disconnect = True
+
     event.listen(engine, "connect", set_up)
+    generation.watch(engine)
+    if not reading:
+        event.listen(engine, "handle_error", fail)
     return engine
 
 
@@ -178,7 +230,7 @@ def _trouble(error: DBAPIError, mode: Mode) -> StoreError | None:
         return StorageFull("No space is left for the database: nothing was stored.", retry_after=30)
     if state == "55P03" or state in _TRY_AGAIN:  # lock not available
         return StoreBusy("The database is busy: nothing was stored.", retry_after=1)
-    if state == "25006" and mode is Mode.WRITE:  # read-only transaction
+    if state == _READ_ONLY and mode is Mode.WRITE:
         return StoreUnavailable("The database server takes no writes for now.", retry_after=5)
     # 53: insufficient resources, 57P: shutdown, 08: connection; no state: not even an answer.
     unreachable = isinstance(error.orig, psycopg.OperationalError) and not state

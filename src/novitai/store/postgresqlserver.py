@@ -1,96 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reaching a PostgreSQL server: its URL, and what is wrong when it cannot be reached.
+"""Reaching a PostgreSQL server, and what is wrong when it cannot be reached or says no.
 
 No message holds the password.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
-from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy.exc import DBAPIError
 
+from novitai import postgresqlurl, urls
 from novitai.errors import SettingsError, StartupError
+from novitai.postgresqlurl import Target
 
-_TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits(3)
-_CONFIG: Final = 78  # EX_CONFIG
+TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits(3)
+CONFIG: Final = 78  # EX_CONFIG
 
-# libpq's own names. A server that vanished without a word is noticed after half a minute.
-_DEFAULTS: Final = {
-    "connect_timeout": "10",
-    "fallback_application_name": "novitai",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "4",
-    "tcp_user_timeout": "30000",
-}
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_NOT_ALLOWED: Final = "42501"  # insufficient privilege
+_NO_SCHEMA: Final = "3F000"
+_READ_ONLY: Final = "25006"
+_DISK_FULL: Final = "53100"
+_WRONG_LOGIN: Final = ("password authentication failed", "no password supplied")
+_NOT_LET_IN: Final = ("role", "no pg_hba.conf entry", "permission denied", "certificate")
 
 
-def engine_url(url: str) -> URL:
-    """Return the URL for SQLAlchemy and psycopg; what it says itself wins over our defaults.
+def target(url: str) -> Target:
+    """Read the URL; see `postgresqlurl.resolve`.
 
     Raises:
-        SettingsError: it cannot be understood.
+        SettingsError: it cannot be used.
     """
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # their messages would quote the URL, password and all
-        raise SettingsError(
-            "NOVITAI_DATABASE_URL: cannot be understood; write "
-            "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the "
-            "password percent-encoded"
-        ) from None
-    defaults = {name: value for name, value in _DEFAULTS.items() if name not in parsed.query}
-    return parsed.set(drivername="postgresql+psycopg").update_query_dict(defaults)
+        return postgresqlurl.resolve(url)
+    except urls.UrlError as error:
+        raise SettingsError(f"NOVITAI_DATABASE_URL: {error}") from None
 
 
-def describe(url: URL) -> str:
-    """Name the database in words that may be shown."""
-    user = f" as {url.username}" if url.username else ""
-    host = url.host or url.query.get("host") or "the local socket"
-    return f"PostgreSQL at {host}:{url.port or 5432}, database {url.database or url.username}{user}"
+def describe(url: str) -> str:
+    """Name the database in words that may be shown.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+    """
+    return target(url).describe()
+
+
+def make_engine(url: str, **options: Any) -> Engine:
+    """Make an engine of SQLAlchemy on psycopg, of which no message shows parameters.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+    """
+    return create_engine(
+        "postgresql+psycopg://",
+        connect_args=target(url).for_psycopg(),
+        hide_parameters=True,
+        **options,
+    )
 
 
 def connect(url: str) -> Connection:
     """Open one connection outside of any pool; the caller closes it.
 
     Raises:
-        SettingsError: the URL cannot be understood.
+        SettingsError: the URL cannot be used.
         StartupError: the server is not there, or it does not let us in.
     """
-    target = engine_url(url)
-    engine = create_engine(target, poolclass=NullPool, hide_parameters=True)
+    engine = make_engine(url, poolclass=NullPool)
     try:
         return engine.connect()
     except DBAPIError as error:
-        raise _startup_error(target, str(error.orig)) from None
+        raise unreachable(target(url), str(error.orig)) from None
 
 
-def _startup_error(url: URL, reason: str) -> StartupError:
-    where = describe(url)
-    if "password authentication failed" in reason or "no password supplied" in reason:
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn what the server answers to a statement within the block into words.
+
+    Raises:
+        StartupError: it said no, or the connection broke.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        raise refused(target(url), error.orig) from None
+
+
+def unreachable(where: Target, reason: str) -> StartupError:
+    """Say why no connection could be made, from the driver's words."""
+    said = _without_secrets(where, reason)
+    name = where.describe()
+    if any(words in reason for words in _WRONG_LOGIN):
         return StartupError(
-            f"{where}: the user or the password is wrong. Correct NOVITAI_DATABASE_URL.",
-            exit_code=_CONFIG,
+            f"{name}: the user or the password is wrong. Correct NOVITAI_DATABASE_URL.",
+            exit_code=CONFIG,
         )
-    if "database" in reason and "does not exist" in reason:
+    if f'database "{where.database}" does not exist' in reason:
         return StartupError(
-            f"{where}: there is no such database. Make it (createdb {url.database}) and run "
+            f"{name}: there is no such database. Make it (createdb {where.database}) and run "
             "`novitai migrate`, or correct NOVITAI_DATABASE_URL.",
-            exit_code=_CONFIG,
+            exit_code=CONFIG,
+        )
+    if "statement pooling mode" in reason:  # PgBouncer takes no BEGIN there
+        return pooled(where)
+    if any(f"FATAL:  {words}" in reason for words in _NOT_LET_IN):
+        return StartupError(
+            f"{name}: cannot connect: {said}. Correct NOVITAI_DATABASE_URL, or the server's rules.",
+            exit_code=CONFIG,
         )
     return StartupError(
-        f"{where}: cannot connect: {_without_secrets(url, reason)}. "
-        "Start the server, or correct NOVITAI_DATABASE_URL.",
-        exit_code=_TEMPORARY,
+        f"{name}: cannot connect: {said}. Start the server, or correct NOVITAI_DATABASE_URL.",
+        exit_code=TEMPORARY,
     )
 
 
-def _without_secrets(url: URL, reason: str) -> str:
+def refused(where: Target, error: BaseException | None) -> StartupError:
+    """Say what the server answered to a statement, from the driver's exception."""
+    diagnosis = getattr(error, "diag", None)
+    said = getattr(diagnosis, "message_primary", None) or str(error)
+    said = _without_secrets(where, said)
+    state = getattr(error, "sqlstate", None) or ""
+    name = where.describe()
+    if state in {_NOT_ALLOWED, _NO_SCHEMA}:
+        return StartupError(
+            f"{name}: the role lacks rights: {said}. Make it the owner of the database and of its "
+            f'tables, or as a superuser: GRANT CREATE ON SCHEMA public TO "{where.user}".',
+            exit_code=CONFIG,
+        )
+    if state == _READ_ONLY:
+        return StartupError(f"{name}: takes no writes for now: {said}.", exit_code=TEMPORARY)
+    if state == _DISK_FULL:
+        return StartupError(f"{name}: no space is left on its disk: {said}.", exit_code=TEMPORARY)
+    if not state or state.startswith(("08", "57P")):
+        return StartupError(f"{name}: the connection broke: {said}.", exit_code=TEMPORARY)
+    return StartupError(f"{name}: the server refused: {said} (SQLSTATE {state}).", exit_code=CONFIG)
+
+
+def pooled(where: Target) -> StartupError:
+    """Refuse a pooler that shares sessions."""
+    return StartupError(
+        f"{where.describe()}: this is a connection pooler in transaction or statement mode, such "
+        "as PgBouncer, which hands each transaction to another session: prepared statements, "
+        "settings and notifications of several clients get mixed up. Connect to PostgreSQL "
+        "itself, or to a pool with pool_mode=session.",
+        exit_code=CONFIG,
+    )
+
+
+def _without_secrets(where: Target, reason: str) -> str:
     text = " ".join(reason.split())
-    secrets = [url.password, url.query.get("password"), url.query.get("sslpassword")]
-    for secret in secrets:
-        if isinstance(secret, str) and secret:
-            text = text.replace(secret, "***")
-    return text.rstrip(".")
+    for secret in where.secrets():
+        text = text.replace(secret, urls.MASK)
+    return urls.mask_within(text).rstrip(".")

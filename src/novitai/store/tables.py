@@ -222,7 +222,6 @@ events: Final = Table(
     Column("type", String(64), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("data", Text, nullable=False),
-    Column("transaction_id", BigInteger),
 )
 """What happened; without an instance where it is about the account as a whole."""
 Index("ix_events_instance_id_sequence", events.c.instance_id, events.c.sequence)

@@ -18,7 +18,8 @@ from typing import Any, Final, TextIO
 import orjson
 import structlog
 
-MASK: Final = "***"
+from novitai.urls import MASK, mask_within
+
 _MAX_MESSAGE: Final = 500
 _MAX_FRAMES: Final = 30
 
@@ -103,7 +104,7 @@ class Masker:
 
     def text(self, text: str) -> str:
         """Mask what looks like a secret within a text."""
-        return self._pattern.sub(MASK, text)
+        return self._pattern.sub(MASK, mask_within(text))
 
     def _mask(self, name: str, value: object) -> object:
         if _SECRET_NAMES.search(name):

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a PostgreSQL server must be able to do, checked before a process begins to rely on it.
+
+The check leaves nothing behind: behind a pooler that shares sessions, a setting or a prepared
+statement would reach somebody else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from novitai.errors import StartupError
+from novitai.postgresqlurl import Target
+from novitai.store import postgresqlserver
+from novitai.store.postgresqlserver import CONFIG, TEMPORARY
+from novitai.store.tables import metadata
+
+OLDEST_VERSION: Final = 14
+NOTIFICATION_SECONDS: Final = 10.0
+"""How long a notification may take to arrive."""
+_ROUNDS: Final = 3
+_QUEUE_TABLES: Final = ("pgqueuer", "pgqueuer_log", "pgqueuer_schedules")
+
+_RIGHTS: Final[LiteralString] = """
+    WITH ours AS (
+        SELECT to_regclass(name) AS id FROM unnest(CAST(%s AS text[])) AS name
+    ), forbidden AS (
+        SELECT id FROM ours WHERE NOT (
+            has_table_privilege(id, 'SELECT') AND has_table_privilege(id, 'INSERT')
+            AND has_table_privilege(id, 'UPDATE') AND has_table_privilege(id, 'DELETE')
+        )
+        UNION ALL
+        SELECT sequence.oid
+        FROM ours
+        JOIN pg_depend AS part ON part.refobjid = ours.id AND part.classid = 'pg_class'::regclass
+        JOIN pg_class AS sequence ON sequence.oid = part.objid
+        WHERE CASE sequence.relkind
+            WHEN 'S' THEN NOT has_sequence_privilege(sequence.oid, 'USAGE') ELSE false
+        END
+    )
+    SELECT id::regclass::text FROM forbidden ORDER BY 1
+"""
+
+Session = psycopg.Connection[tuple[object, ...]]
+
+
+def insist_on_database(url: str) -> None:
+    """Make sure that the sessions are our own, the version is known, the text UTF-8, and writable.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+        StartupError: it is otherwise, or the server cannot be reached.
+    """
+    with _sessions(url) as (where, one, other):
+        _insist_on_database(where, one, other)
+
+
+def insist_on_server(url: str) -> None:
+    """Make sure of `insist_on_database`, and that a notification reaches who listens.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+        StartupError: it is otherwise, or the server cannot be reached.
+    """
+    with _sessions(url) as (where, one, other):
+        _insist_on_database(where, one, other)
+        _insist_on_notifications(where, one, other)
+
+
+def insist_on_rights(url: str) -> None:
+    """Make sure that the role may use every table and sequence of ours.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+        StartupError: it may not, or the server cannot be reached.
+    """
+    with _sessions(url) as (where, one, _):
+        names = sorted([*metadata.tables, *_QUEUE_TABLES])
+        row = one.execute(_RIGHTS, (names,)).fetchone()
+    if row is not None:
+        raise StartupError(
+            f"{where.describe()}: the role {where.user} may not use {row[0]}. "
+            "Connect as the role that ran `novitai migrate`, or give it these rights: GRANT "
+            f'SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{where.user}"; '
+            f'GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO "{where.user}".',
+            exit_code=CONFIG,
+        )
+
+
+@contextmanager
+def _sessions(url: str) -> Iterator[tuple[Target, Session, Session]]:
+    """Open two sessions; what goes wrong within the block is said in words."""
+    where = postgresqlserver.target(url)
+    try:
+        with _open(where) as one, _open(where) as other:
+            yield where, one, other
+    except psycopg.Error as error:
+        raise postgresqlserver.refused(where, error) from None
+
+
+@contextmanager
+def _open(where: Target) -> Iterator[Session]:
+    try:
+        session = psycopg.connect(**where.for_psycopg(), autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]  # it takes libpq's names as text
+    except psycopg.Error as error:
+        raise postgresqlserver.unreachable(where, str(error)) from None
+    with session:
+        yield session
+
+
+def _insist_on_database(where: Target, one: Session, other: Session) -> None:
+    if _shared(one, other):
+        raise postgresqlserver.pooled(where)
+    if one.info.server_version < OLDEST_VERSION * 10_000:
+        raise StartupError(
+            f"{where.describe()}: PostgreSQL {one.info.server_version // 10_000} is too old. "
+            f"Use {OLDEST_VERSION} or newer.",
+            exit_code=CONFIG,
+        )
+    encoding = _value(one, "SHOW server_encoding")
+    if encoding != "UTF8":
+        raise StartupError(
+            f"{where.describe()}: its encoding is {encoding}, which cannot hold every text. Make a "
+            "database with UTF8: createdb --encoding=UTF8 --template=template0 "
+            f"{where.database}",
+            exit_code=CONFIG,
+        )
+    if _value(one, "SELECT pg_is_in_recovery()"):
+        raise StartupError(
+            f"{where.describe()}: takes no writes, as it is a standby. Connect to the primary; "
+            "where several hosts are named, with target_session_attrs=read-write.",
+            exit_code=TEMPORARY,
+        )
+    if _value(one, "SHOW transaction_read_only") != "off":
+        raise StartupError(
+            f"{where.describe()}: takes no writes: default_transaction_read_only is on for the "
+            "database, the role or the server. Some hosts turn it on when the disk is full.",
+            exit_code=TEMPORARY,
+        )
+
+
+def _insist_on_notifications(where: Target, one: Session, other: Session) -> None:
+    """Send from one session to the other: only a session of its own hears what it asked for."""
+    channel = sql.Identifier(f"novitai_check_{secrets.token_hex(8)}")
+    one.execute(sql.SQL("LISTEN {}").format(channel))
+    other.execute(sql.SQL("NOTIFY {}").format(channel))
+    arrived = list(one.notifies(timeout=NOTIFICATION_SECONDS, stop_after=1))
+    if not arrived:
+        if _behind_pooler(one):
+            raise postgresqlserver.pooled(where)
+        raise StartupError(
+            f"{where.describe()}: a notification (NOTIFY) did not reach the connection that "
+            f"listens within {NOTIFICATION_SECONDS:.0f} s. Connect to PostgreSQL itself.",
+            exit_code=TEMPORARY,
+        )
+    one.execute(sql.SQL("UNLISTEN {}").format(channel))
+
+
+def _shared(one: Session, other: Session) -> bool:
+    """Whether two sessions of ours are served by one of the server's, or by changing ones."""
+    if not _behind_pooler(one):
+        return False
+    before = _value(one, "SELECT pg_backend_pid()")
+    return any(
+        _value(other, "SELECT pg_backend_pid()") == before
+        or _value(one, "SELECT pg_backend_pid()") != before
+        for _ in range(_ROUNDS)
+    )
+
+
+def _behind_pooler(session: Session) -> bool:
+    """Whether the process that answers is not the one that greeted: a pooler greets by itself."""
+    return _value(session, "SELECT pg_backend_pid()") != session.info.backend_pid
+
+
+def _value(session: Session, statement: LiteralString) -> object:
+    row = session.execute(statement).fetchone()
+    return None if row is None else row[0]

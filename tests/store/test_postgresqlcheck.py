@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A PostgreSQL server that cannot be relied upon is refused at start, in one clear sentence."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from novitai.clock import ManualClock
+from novitai.errors import StartupError
+from novitai.store import migrate, postgresqlcheck
+from novitai.store.opening import open_database
+from tests.conftest import PostgresqlServer, unavailable
+from tests.store.conftest import names, put
+
+pytestmark = pytest.mark.postgresql
+
+CLOCK = ManualClock()
+
+
+async def refusal(url: str) -> str:
+    """Open the database, which must fail, and return the message."""
+    with pytest.raises(StartupError) as caught:
+        await open_database(url, CLOCK)
+    assert caught.value.exit_code in {75, 78}
+    return str(caught.value)
+
+
+def at(url: str, **parts: str) -> str:
+    """Change parts of a URL."""
+    return urlsplit(url)._replace(**parts).geturl()
+
+
+@contextmanager
+def pgbouncer(url: str, mode: str) -> Iterator[str]:
+    """Run PgBouncer before the server; yield the database's URL through it."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        unavailable("pgbouncer is not on the PATH (Debian's package: pgbouncer)")
+    parts = urlsplit(url)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # The user is forced, so that it asks for no passwords: these servers trust the loopback.
+    settings = f"""
+        [databases]
+        * = host={parts.hostname} port={parts.port or 5432} user={parts.username}
+        [pgbouncer]
+        listen_addr = 127.0.0.1
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = any
+        pool_mode = {mode}
+    """
+    with (
+        memory_file(settings) as file,
+        subprocess.Popen(
+            [program, "-q", *(["-u", "nobody"] if os.geteuid() == 0 else []), file],
+            stderr=subprocess.DEVNULL,
+            pass_fds=[int(file.rpartition("/")[2])],
+        ) as process,
+    ):
+        try:
+            await_port(port, process)
+            yield at(url, netloc=f"{parts.username}@127.0.0.1:{port}")
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def memory_file(text: str) -> Iterator[str]:
+    """Make a file that another user can read too, unlike one in a folder of this test's."""
+    descriptor = os.memfd_create("pgbouncer.ini")
+    try:
+        os.write(descriptor, "\n".join(line.strip() for line in text.splitlines()).encode())
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process accepts connections."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "it ended"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return
+    raise TimeoutError("it does not accept connections")
+
+
+@pytest.fixture
+def role(postgresql_server: PostgresqlServer) -> Iterator[str]:
+    """A role without rights."""
+    name = f"novitai_test_{secrets.token_hex(8)}"
+    with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+        yield name
+        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def as_role(url: str, role: str) -> str:
+    """Name another user in a URL."""
+    parts = urlsplit(url)
+    return at(url, netloc=f"{role}@{parts.netloc.rpartition('@')[2]}")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+async def test_a_pooler_that_shares_sessions(postgresql_database_url: str, mode: str) -> None:
+    """PgBouncer is refused by name where it hands each transaction to another session."""
+    with pgbouncer(postgresql_database_url, mode) as url:
+        message = await refusal(url)
+        assert "a connection pooler in transaction or statement mode, such as PgBouncer" in message
+        with pytest.raises(StartupError, match="such as PgBouncer"):
+            migrate.upgrade(url, CLOCK)
+
+
+async def test_a_pooler_with_sessions_of_their_own(postgresql_database_url: str) -> None:
+    """PgBouncer is no trouble where each client keeps its session."""
+    with pgbouncer(postgresql_database_url, "session") as url:
+        database = await open_database(url, CLOCK)
+        await database.write(put("a"))
+        assert await database.read(names) == ["a"]
+        await database.close()
+
+
+async def test_a_notification_that_does_not_arrive(
+    postgresql_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that loses notifications is refused: without them jobs would wait."""
+    monkeypatch.setattr(postgresqlcheck, "NOTIFICATION_SECONDS", 0.01)
+    monkeypatch.setattr(psycopg.Connection, "notifies", lambda *_, **__: iter(()))
+    message = await refusal(postgresql_database_url)
+    assert "a notification (NOTIFY) did not reach the connection that listens" in message
+
+
+async def test_another_encoding(postgresql_server: PostgresqlServer) -> None:
+    """A database that cannot hold every text is refused, by `migrate` too."""
+    name = f"novitai_test_{secrets.token_hex(8)}"
+    with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
+        identifier = sql.Identifier(name)
+        make = "CREATE DATABASE {} TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'"
+        admin.execute(sql.SQL(make).format(identifier))
+        try:
+            url = at(postgresql_server.url, path=f"/{name}")
+            assert "its encoding is LATIN1" in await refusal(url)
+            with pytest.raises(StartupError, match="its encoding is LATIN1"):
+                migrate.upgrade(url, CLOCK)
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+async def test_a_database_that_takes_no_writes(postgresql_database_url: str) -> None:
+    """It is refused, by `migrate` too, with where to look."""
+    with psycopg.connect(postgresql_database_url, autocommit=True) as admin:
+        name = sql.Identifier(urlsplit(postgresql_database_url).path[1:])
+        turn = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on")
+        admin.execute(turn.format(name))
+    assert "default_transaction_read_only is on" in await refusal(postgresql_database_url)
+    with pytest.raises(StartupError, match="default_transaction_read_only is on"):
+        migrate.upgrade(postgresql_database_url, CLOCK)
+
+
+def test_a_role_that_may_make_no_tables(postgresql_url: str, role: str) -> None:
+    """`migrate` says which right is missing, and how to give it."""
+    with psycopg.connect(postgresql_url) as admin:
+        admin.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    with pytest.raises(StartupError) as caught:
+        migrate.upgrade(as_role(postgresql_url, role), CLOCK)
+    assert "permission denied for schema public" in str(caught.value)
+    assert f'GRANT CREATE ON SCHEMA public TO "{role}"' in str(caught.value)
+    assert "SELECT" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("granted", "missing"),
+    [
+        ((), "alembic_version"),
+        (("SELECT ON ALL TABLES",), "may not use api_keys"),
+        (("ALL ON ALL TABLES",), "may not use events_sequence_seq"),
+    ],
+)
+async def test_a_role_that_may_not_use_the_tables(
+    postgresql_database_url: str, role: str, granted: tuple[str, ...], missing: str
+) -> None:
+    """A process whose role lacks a right on a table or sequence is refused and names it."""
+    identifier = sql.Identifier(role)
+    with psycopg.connect(postgresql_database_url) as admin:
+        for right in granted:
+            admin.execute(
+                sql.SQL("GRANT {} IN SCHEMA public TO {}").format(sql.SQL(right), identifier)
+            )
+    try:
+        assert missing in await refusal(as_role(postgresql_database_url, role))
+    finally:
+        with psycopg.connect(postgresql_database_url) as admin:
+            admin.execute(sql.SQL("DROP OWNED BY {}").format(identifier))
+
+
+async def test_a_role_with_the_rights_it_needs(postgresql_database_url: str, role: str) -> None:
+    """Nothing but the tables and sequences is needed: no superuser, no owner."""
+    identifier = sql.Identifier(role)
+    with psycopg.connect(postgresql_database_url) as admin:
+        for right in ("SELECT, INSERT, UPDATE, DELETE ON ALL TABLES", "USAGE ON ALL SEQUENCES"):
+            admin.execute(
+                sql.SQL("GRANT {} IN SCHEMA public TO {}").format(sql.SQL(right), identifier)
+            )
+    database = await open_database(as_role(postgresql_database_url, role), CLOCK)
+    try:
+        await database.write(put("a"))
+    finally:
+        await database.close()
+        with psycopg.connect(postgresql_database_url) as admin:
+            admin.execute(sql.SQL("DROP OWNED BY {}").format(identifier))
+
+
+def test_nothing_is_left_behind(postgresql_database_url: str, tmp_path: Path) -> None:
+    """The check leaves no channel, no setting and no prepared statement in a session."""
+    with pgbouncer(postgresql_database_url, "session") as url:
+        postgresqlcheck.insist_on_server(url)
+        with psycopg.connect(url, autocommit=True) as after:
+            assert after.execute("SELECT pg_listening_channels()").fetchall() == []
+            assert after.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
