@@ -197,7 +197,7 @@ async def test_the_embedded_store_holds_nothing_back(sqlite_database: Database) 
 def test_events_from_before_the_lock_are_kept(postgresql_url: str) -> None:
     """A database of the version before keeps its events, and goes on from their numbers."""
     script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
-    before = script.get_revision("0010").down_revision
+    before = script.get_revision("0005").down_revision
     migrate.upgrade(postgresql_url, ManualClock())
     with closing(postgresqlserver.connect(postgresql_url)) as connection:
         with connection.begin():

@@ -25,7 +25,7 @@ _SETTLED: Final = text("""
         FROM pg_locks AS lock
         WHERE lock.locktype = 'advisory' AND lock.objsubid = 1
           AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND lock.classid::bigint >> 16 = 25974  -- 0x6576, see migration 0010
+          AND lock.classid::bigint >> 16 = 25974  -- 0x6576, see migration 0005
           AND drawn.number IS NOT NULL
     ))
     FROM drawn
@@ -135,7 +135,7 @@ def _settled(connection: Connection) -> int | None:
 
     None where every number is: SQLite has one writer. On PostgreSQL a transaction that writes
     events holds a shared advisory lock from before it draws its first number until after it has
-    become visible. The lock's key is a number below all of its own (migration 0010), and only this
+    become visible. The lock's key is a number below all of its own (migration 0005), and only this
     database's locks are looked at. The order matters: first the last number drawn, then the
     locks, then, in a statement of its own, the events.
     """
