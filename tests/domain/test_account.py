@@ -148,6 +148,13 @@ def test_what_we_delete_ourselves_is_not_missed(
     assert counts is (seen and not deleting and not going and not ending)
 
 
+def test_a_delete_that_waits_explains_no_absence_in_a_doubtful_account() -> None:
+    """It has not been accepted by the account in which the instance was seen."""
+    ending, facts = InstanceStatus.TERMINATING, {"seen": True, "delete_accepted": False}
+    assert counts_as_live(ending, "running", **facts, doubtful=True)
+    assert not counts_as_live(ending, "running", **facts)
+
+
 def test_the_absence_of_few_takes_longer_to_be_believed() -> None:
     """Of one or two live records no mass can be told: ten minutes in place of one."""
     assert [gone_after(live) for live in (0, 1, 2, 3, 10)] == [

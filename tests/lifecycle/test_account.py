@@ -114,6 +114,28 @@ async def test_the_key_of_another_account_ends_nothing(world: World) -> None:
     assert len(await alive(world)) == 3
 
 
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_delete_never_goes_to_another_account(world: World, *, before: bool) -> None:
+    """The only record is deleted while the key is wrong: the call waits for the right one."""
+    await world.emulator.call("PATCH", "settings", json={"accountPerKey": True})
+    [instance_id] = await run_some(world, 1)
+    if before:
+        await fault(world, kind="call", path="/gpu/instance/delete", status=503)
+        await ask(world, OperationKind.DELETE, instance_id)
+        await world.pass_time(5)
+        await heal(world)
+    await world.reopen(novita_api_key=SecretStr("sk-of-another-account"))
+    await world.pass_time(60)
+    if not before:
+        await ask(world, OperationKind.DELETE, instance_id)
+    await world.pass_time(1500, step=5)
+    assert await world.status(instance_id) == "terminating"
+    assert len(await alive(world)) == 1
+    await world.reopen(novita_api_key=SecretStr("sk-of-the-tests"))
+    await world.until_status(instance_id, TERMINATED, within=600)
+    assert not await alive(world)
+
+
 async def test_a_rotated_key_of_the_same_account_is_taken_over(world: World) -> None:
     """Nothing is told: the instances are seen with it."""
     ids = await run_some(world, 2)
@@ -375,6 +397,22 @@ async def test_a_deadline_is_judged_on_what_was_seen_after_it(world: World) -> N
     await world.open()
     await world.until_status(instance_id, RUNNING, within=60)
     assert "instance.failed" not in await world.events(instance_id)
+
+
+async def test_a_list_that_is_away_keeps_no_user_from_deleting(world: World) -> None:
+    """After a restart the account cannot be listed: what bills is ended all the same."""
+    ids = await run_some(world, 1)
+    await fault(world, kind="call", path="/gpu/instances", status=503)
+    await world.reopen()
+    await ask(world, OperationKind.DELETE, ids[0])
+    waiting = await world.create(replace(REQUEST, name="waits"))
+    await world.pass_time(240, step=5)
+    assert not await alive(world)
+    assert await operation_error(world, waiting) == "UPSTREAM_UNAVAILABLE"
+    assert await world.emulator.creates() == 1
+    await heal(world)
+    await world.until_status(ids[0], TERMINATED, within=300)
+    await world.until_status(waiting, RUNNING, within=600)
 
 
 @pytest.mark.parametrize("restart", [True, False])

@@ -109,14 +109,21 @@ def missing_digest(instance_ids: Iterable[str]) -> str:
 
 
 def counts_as_live(
-    status: InstanceStatus, last_word: str | None, *, seen: bool, delete_accepted: bool
+    status: InstanceStatus,
+    last_word: str | None,
+    *,
+    seen: bool,
+    delete_accepted: bool,
+    doubtful: bool = False,
 ) -> bool:
     """Whether the absence of a record with an upstream id would be news.
 
     A record that we are deleting, or that upstream was last seen removing, is expected to vanish.
-    One that no listing has held yet cannot have disappeared from it.
+    One that no listing has held yet cannot have disappeared from it. Where it is `doubtful` that
+    the listing is of the right account, a delete that upstream has not accepted explains nothing.
     """
-    going = status.ended or status is InstanceStatus.TERMINATING or delete_accepted
+    ending = status is InstanceStatus.TERMINATING and not doubtful
+    going = status.ended or ending or delete_accepted
     return seen and not going and read_word(last_word) not in _GOING
 
 

@@ -389,6 +389,9 @@ def _preferred(attempt: Attempt, rows: Sequence[UpstreamInstance]) -> UpstreamIn
 
 
 def _census(listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance]) -> Census:
+    account = known.account
+    other_key = bool(account.keys) and listing.key_digest not in account.keys
+    held = account.hold.missing if account.hold else ()
     live = {
         ours.id: ours.upstream_id
         for ours in known.tracked
@@ -397,6 +400,7 @@ def _census(listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance
             ours.obs_status,
             seen=ours.obs_at is not None,
             delete_accepted=ours.id in known.deleting,
+            doubtful=other_key or ours.id in held,
         )
         and listing.began_at > max(ours.obs_at or 0, ours.acted_at or 0)
     }

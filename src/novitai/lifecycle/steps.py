@@ -50,6 +50,10 @@ IDENTITY_UNCONFIRMED: Final = "IDENTITY_UNCONFIRMED"
 ACCOUNT_HELD: Final = "ACCOUNT_HELD"
 """The error of an operation that waits because the account is not as it was remembered."""
 _LOOK_FIRST: Final = 250
+_LOOK_FIRST_WITHIN: Final = 60_000
+"""Milliseconds after which a stop or a delete is no longer held up by a list that is away."""
+_ENDS_BILLING: Final = frozenset({OperationKind.STOP, OperationKind.DELETE})
+_NOT_LISTED: Final = ("UPSTREAM_UNAVAILABLE", "Novita has not listed the account yet")
 _LOOK_WHILE_HELD: Final = 10_000
 _RENEW_AFTER: Final = LEASE_SECONDS / 3
 _RENEW_AGAIN_AFTER: Final = 1.0
@@ -288,12 +292,13 @@ class Runner:
         """
         operation, now = claimed.operation, self._clock.now()
         if (claimed.looked.whole_at or 0) < self._look_since:
-            return Again(
-                operation.phase,
-                now + _LOOK_FIRST,
-                memory=operation.memory,
-                error=_error_of(claimed),
-            )
+            waited = now - self._look_since
+            # A list that stays away must not keep a user from ending what bills.
+            if operation.kind not in _ENDS_BILLING or waited < _LOOK_FIRST_WITHIN:
+                error = _error_of(claimed) if waited < _LOOK_FIRST_WITHIN else _NOT_LISTED
+                return Again(
+                    operation.phase, now + _LOOK_FIRST, memory=operation.memory, error=error
+                )
         if claimed.account.blocked and operation.memory.get("confirmed") is not True:
             message = "The account is not as it was remembered: see GET /api/account"
             return Again(

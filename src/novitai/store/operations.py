@@ -258,18 +258,27 @@ def was_deleted(connection: Connection, instance_id: str) -> bool:
 
 
 def deleting(connection: Connection) -> set[str]:
-    """List the instances whose deletion has been asked of upstream by an unfinished operation.
+    """List the instances of which upstream has been asked to end the billing by a deletion.
 
-    Deletions that a user asked for show in the status; this finds those that end what failed.
+    A deletion that a user asked for counts once upstream has accepted it; one that ends what has
+    failed counts once it was asked.
     """
     rows = connection.execute(
-        select(table.c.instance_id, table.c.memory).where(
-            table.c.kind == OperationKind.REAP.value,
-            table.c.phase == "delete",
+        select(table.c.instance_id, table.c.kind, table.c.phase, table.c.memory).where(
+            table.c.kind.in_([OperationKind.REAP.value, OperationKind.DELETE.value]),
             ~table.c.done,
         )
     )
-    return {row[0] for row in rows if orjson.loads(row[1]).get("asked_at") is not None}
+    found: set[str] = set()
+    for instance_id, kind, phase, text in rows:
+        memory = orjson.loads(text)
+        if kind == OperationKind.DELETE.value:
+            is_deleting = memory.get("accepted") is True
+        else:
+            is_deleting = phase == "delete" and memory.get("asked_at") is not None
+        if is_deleting:
+            found.add(instance_id)
+    return found
 
 
 def last_succeeded(connection: Connection, instance_id: str) -> OperationKind | None:
