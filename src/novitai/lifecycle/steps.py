@@ -296,9 +296,8 @@ class Runner:
             # A list that stays away must not keep a user from ending what bills.
             if operation.kind not in _ENDS_BILLING or waited < _LOOK_FIRST_WITHIN:
                 error = _error_of(claimed) if waited < _LOOK_FIRST_WITHIN else _NOT_LISTED
-                return Again(
-                    operation.phase, now + _LOOK_FIRST, memory=operation.memory, error=error
-                )
+                pause = min(_LOOK_WHILE_HELD, _LOOK_FIRST + max(0, waited) // 4)
+                return Again(operation.phase, now + pause, memory=operation.memory, error=error)
         if claimed.account.blocked and operation.memory.get("confirmed") is not True:
             message = "The account is not as it was remembered: see GET /api/account"
             return Again(
