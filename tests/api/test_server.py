@@ -134,7 +134,7 @@ async def test_what_is_no_http_is_told_so(api: Api, sending: bytes) -> None:
 
 async def test_what_was_understood_of_no_http_counts(api: Api) -> None:
     """A request id that came before what is wrong is kept, and so is the wanted form."""
-    head = b"POST / HTTP/1.1\r\nX-Request-ID: mine\r\nAccept: application/problem+json\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\nAccept: application/problem+json\r\n"
     async with served(api) as client:
         [told] = await sent(client, head + b"Content-Length: -1\r\n\r\n")
     assert (told.status, told.headers["x-request-id"]) == (400, "mine")
@@ -149,7 +149,7 @@ async def test_a_method_that_nobody_knows_is_a_wrong_method(api: Api, method: st
         known, health = await sent(
             client,
             f"{method} /v1/api/instances?x {head}Content-Length: 2\r\n\r\n{{}}".encode(),
-            b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n",
+            b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         )
         [unknown] = await sent(
             client, f"{method} /nowhere {head}Connection: close\r\n\r\n".encode()
@@ -166,10 +166,10 @@ async def test_a_body_that_is_no_http_is_told_so(api: Api) -> None:
     """400, and nothing was done of what it belonged to."""
     bearer = api.bearer()["Authorization"]
     head = (
-        f"POST /api/instances HTTP/1.1\r\nAuthorization: {bearer}\r\n"
+        f"POST /api/instances HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n"
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     ).encode()
-    health = b"GET /health/live HTTP/1.1\r\n\r\n"
+    health = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     async with served(api) as client:
         for before, chunks in (
             ([], [head + b"zz\r\n"]),
@@ -186,7 +186,7 @@ async def test_what_was_answered_before_its_body_went_wrong_has_one_answer(api: 
     """A second answer would be taken for that to the next request; we only hang up."""
     async with served(api) as client:
         [told] = await sent(
-            client, b"POST /nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n"
+            client, b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n"
         )
     assert told.status == 404
 
@@ -195,7 +195,7 @@ async def test_what_came_before_no_http_is_answered_first(api: Api) -> None:
     """Each request on a connection gets its own answer, in turn."""
     body = orjson.dumps(CREATE)
     create = (
-        f"POST /api/instances HTTP/1.1\r\nAuthorization: {api.bearer()['Authorization']}\r\n"
+        f"POST /api/instances HTTP/1.1\r\nHost: x\r\nAuthorization: {api.bearer()['Authorization']}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
     async with served(api) as client:
