@@ -40,6 +40,7 @@ class Limits:
             than the minute for which load balancers keep idle connections, so that none is closed
             at the moment in which a request is sent over it.
         answer: To take an answer that does not fit into the buffers.
+        linger: To take a refusal, after which the connection is closed.
         drain: For requests in hand to finish when the process ends.
         cut: For what is being committed when `drain` is over.
         connections: How many connections there may be; as the limit of open files has it, if None.
@@ -49,6 +50,7 @@ class Limits:
     body: float = 60.0
     idle: float = 75.0
     answer: float = 60.0
+    linger: float = 2.0
     drain: float = 3.0
     cut: float = 1.5
     connections: int | None = None

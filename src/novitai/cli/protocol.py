@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -62,6 +62,23 @@ class _At(Enum):
 
 class _UnacceptableError(Exception):
     """The head can be read as HTTP, and is refused."""
+
+
+class _Lingering:
+    """A transport that ends our side alone, so that a client that still sends sees the answer.
+
+    Closing with bytes unread resets the connection, which may reach the client before the answer
+    does (RFC 9112, section 9.6).
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+
+    def close(self) -> None:
+        """Say that nothing more will come; what the client still sends is dropped for a while."""
+        self._transport.write_eof()
 
 
 class AnsweringProtocol(HttpToolsProtocol):
@@ -210,7 +227,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         if self._paused_since is not None:
             return self._end_if(now - self._paused_since > limits.answer)
         if self._over:
-            return False
+            return self._end_if(not self.in_hand and now - self._since > limits.linger)
         if self._at is _At.BODY:
             return self._refuse_if(now - self._since > limits.body, _SLOW_BODY)
         if self._heard:
@@ -320,6 +337,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         # Its task has not begun yet.
         self.headers[:] = understood
         self.scope[REFUSAL] = error  # type: ignore[typeddict-unknown-key]  # a key of our own
+        self.cycle.transport = cast("asyncio.Transport", _Lingering(self.transport))
 
     def _withdraw(self) -> bool:
         """Take back the request whose body is being read; False if its answer has begun."""
