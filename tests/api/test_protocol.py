@@ -7,11 +7,12 @@ import asyncio
 
 import orjson
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from novitai.api.middleware import Rules
 from novitai.cli.connections import Limits
 from novitai.cli.protocol import MAX_EXCESS, MAX_HEAD, MAX_PIPELINED
-from novitai.domain.api_key import Scope
+from novitai.domain import api_key
 from novitai.settings import Settings
 from tests.api.conftest import CREATE, Api, ApiFactory
 from tests.api.wire import Wire, sent, served, serving
@@ -229,6 +230,29 @@ async def flood(wire: Wire) -> None:
         await wire.writer.drain()
 
 
+async def test_a_client_that_has_gone_is_noticed_whatever_it_sent_ahead(api: Api) -> None:
+    """The request in hand learns of it, and those behind it are not begun."""
+    begun, gone = asyncio.Event(), asyncio.Event()
+    count = 0
+
+    async def waiting(_scope: Scope, receive: Receive, _send: Send) -> None:
+        nonlocal count
+        count += 1
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    async with serving(waiting) as server:
+        wire = await server.connect()
+        await wire.send(LIVE * 3)
+        await begun.wait()
+        wire.close()
+        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.sleep(0.1)
+    assert count == 1
+
+
 async def test_requests_sent_ahead_do_not_count_as_one_head(api: Api) -> None:
     """Only what is not complete counts against the bound of a head."""
     burst = LONG * (3 * MAX_HEAD // len(LONG))
@@ -252,5 +276,5 @@ async def test_a_head_is_bounded_wherever_it_begins(api: Api) -> None:
 async def test_a_path_with_a_control_character_is_unknown(api: Api, path: str) -> None:
     """A line feed at the end is part of the path, and no path has one."""
     for method in ("GET", "POST"):
-        told = await api.call(method, path, scope=Scope.ADMIN)
+        told = await api.call(method, path, scope=api_key.Scope.ADMIN)
         assert (told.status_code, told.json()["error"]["code"]) == (404, "NOT_FOUND")

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from novitai.api.context import CLOSING, REFUSAL
 from novitai.errors import ApiError, RequestTimeout, ValidationFailed
@@ -108,6 +108,8 @@ class AnsweringProtocol(HttpToolsProtocol):
     """Loop time since which the client has taken too little of an answer."""
     _leaving_since: float | None = None
     """Loop time since which the connection is being closed."""
+    _running: RequestResponseCycle | None = None
+    """The request whose answer is under way, or was last."""
     answered = False
     """Whether a request of this connection has been answered."""
 
@@ -130,6 +132,14 @@ class AnsweringProtocol(HttpToolsProtocol):
         refusal = self._crowd.admit(self)
         if refusal is not None:
             self._refuse(refusal)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request in hand, which need not be the last that was read, and drop the rest."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read on; after what cannot be read, nothing more."""
@@ -243,6 +253,10 @@ class AnsweringProtocol(HttpToolsProtocol):
         if overdue:
             self._refuse(RequestTimeout(reason))
         return overdue
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _read_on(self) -> None:
         """Parse what has arrived, as long as few requests wait for their turn."""
