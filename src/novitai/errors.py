@@ -15,7 +15,7 @@
     │   ├── IdempotencyKeyReused     422
     │   ├── RateLimited              429
     │   ├── InternalError            500
-    │   ├── Overloaded               503
+    │   ├── Overloaded, ShuttingDown 503
     │   └── UpstreamUnavailable      502, 503, 504: what the API says of an UpstreamError
     ├── SettingsError                a setting is wrong: the command ends with exit code 2
     └── StartupError                 the process cannot start: message and exit code, no traceback
@@ -29,6 +29,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+RESTART_SECONDS: Final = 5
+"""How long a process takes to end and to be started again, about."""
 
 
 class Category(StrEnum):
@@ -211,6 +215,14 @@ class Overloaded(ApiError):
 
     status = 503
     code = "OVERLOADED"
+    category = Category.SERVER
+
+
+class ShuttingDown(ApiError):
+    """This process is ending and could not finish the request; another one, or the next, will."""
+
+    status = 503
+    code = "SHUTTING_DOWN"
     category = Category.SERVER
 
 

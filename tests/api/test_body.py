@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator
 
 import pytest
@@ -99,6 +100,21 @@ async def test_what_is_not_declared_as_json_is_415(api: Api, declared: str) -> N
     )
     assert answer.status_code == 415
     assert answer.json()["error"]["code"] == "UNSUPPORTED_MEDIA_TYPE"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x"])
+async def test_a_body_that_is_compressed_is_415(echoing: Api, coding: str) -> None:
+    """What would have to be unpacked is refused, whatever it looks like; `identity` is nothing."""
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    for raw in (gzip.compress(b'{"a": 1}'), b'{"a": 1}'):
+        answer = await echoing.call("POST", "/api/echo", content=raw, headers=headers)
+        assert answer.status_code == 415
+        assert answer.json()["error"]["code"] == "UNSUPPORTED_MEDIA_TYPE"
+        assert answer.headers["Accept-Encoding"] == "identity"
+    absent = await echoing.call("POST", "/api/echo", headers=headers)
+    plain = {**headers, "Content-Encoding": "Identity"}
+    read = await echoing.call("POST", "/api/echo", content=b'{"a": 1}', headers=plain)
+    assert (absent.status_code, read.status_code) == (200, 200)
 
 
 @pytest.mark.parametrize(

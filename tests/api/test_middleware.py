@@ -47,6 +47,13 @@ async def test_every_path_answers_with_the_version_in_front(api: Api, path: str)
     assert plain.headers["Content-Type"] == versioned.headers["Content-Type"]
 
 
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/api/instances", "/docs", "/metrics"])
+async def test_no_answer_is_sniffed(api: Api, path: str) -> None:
+    """A browser takes an answer for what its type says, on success and on errors alike."""
+    told = await api.call("GET", path)
+    assert told.headers["X-Content-Type-Options"] == "nosniff"
+
+
 async def test_head_is_get_without_the_body(api: Api) -> None:
     """Also on routes that the framework would not have it for."""
     for path in ("/health", "/api/instances", "/api/keys"):

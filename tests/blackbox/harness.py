@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -50,13 +50,20 @@ def until(condition: Callable[[], bool], within: float, what: str, *, every: flo
 class Process:
     """One `novitai` command."""
 
-    def __init__(self, folder: Path, number: int, arguments: list[str], env: Mapping[str, str]):
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        arguments: list[str],
+        env: Mapping[str, str],
+        before: Sequence[str] = (),
+    ):
         self.arguments = arguments
         self._out = folder / f"{number}-{arguments[0]}.out"
         self._err = folder / f"{number}-{arguments[0]}.err"
         with self._out.open("w") as out, self._err.open("w") as err:
             self._popen = subprocess.Popen(
-                [NOVITAI, *arguments],
+                [*before, NOVITAI, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -209,10 +216,13 @@ class House:
             "NOVITAI_RATE_LIMIT_PER_MINUTE": "100000",
         }
 
-    def run(self, *arguments: str, **settings: str) -> Process:
-        """Start a command; `settings` are added to the environment, an empty one is unset."""
+    def run(self, *arguments: str, before: Sequence[str] = (), **settings: str) -> Process:
+        """Start a command; `settings` are added to the environment, an empty one is unset.
+
+        `before` is a command that starts what follows it.
+        """
         env = {**self.env, **settings}
-        process = Process(self.folder, len(self.processes), list(arguments), env)
+        process = Process(self.folder, len(self.processes), list(arguments), env, before)
         self.processes.append(process)
         return process
 

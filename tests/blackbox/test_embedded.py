@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.blackbox.harness import ENV_VALUE, STOP_WITHIN, House, until
+from tests.blackbox.harness import ENV_VALUE, REQUEST, STOP_WITHIN, House, until
 
 
 def test_a_request_becomes_a_running_instance(house: House) -> None:
@@ -69,6 +72,56 @@ def test_a_server_that_is_asked_to_end_does_and_the_next_goes_on(
     again = house.server()
     again.until_running(ids, 60)
     assert emulator.instances() == (10, 10)
+
+
+def test_requests_in_hand_are_answered_before_the_end(house: House) -> None:
+    """At SIGHUP a long poll gets the instance; what waits for Novita is told to come again."""
+    emulator = house.emulator()
+    patient = {"NOVITAI_UPSTREAM_TIMEOUT_SECONDS": "30"}
+    server = house.ready(house.run("serve", "--port", "0", **patient))
+    emulator.fault(kind="call", path="/gpu/instance/create", latencySeconds=30)
+    instance_id = server.create()
+    emulator.fault(kind="call", path="/template", latencySeconds=30)
+    other = {**REQUEST, "templateId": "107745"}
+    with ThreadPoolExecutor(2) as pool:
+        polled = pool.submit(server.http.get, f"/api/instances/{instance_id}/wait?timeout=60")
+        made = pool.submit(server.http.post, "/api/instances", json=other)
+        time.sleep(1)
+        assert not polled.done()
+        assert not made.done()
+        began = time.monotonic()
+        server.process.send(signal.SIGHUP)
+        assert polled.result().status_code == 202
+        assert polled.result().json()["id"] == instance_id
+        assert time.monotonic() - began < 1.5
+        told = made.result()
+    assert told.status_code == 503, told.text
+    assert told.json()["error"]["code"] == "SHUTTING_DOWN"
+    assert told.json()["error"]["requestId"] == told.headers["X-Request-ID"]
+    assert int(told.headers["Retry-After"]) >= 1
+    assert server.process.wait(STOP_WITHIN) == 0, server.process.err
+    assert list(house.server().statuses()) == [instance_id]
+
+
+def test_few_files_do_not_keep_others_out(house: House) -> None:
+    """With a limit of 256 files and 600 clients that send nothing more, others are served."""
+    limits = ["sh", "-c", 'ulimit -n 256; exec "$0" "$@"']
+    server = house.ready(house.run("serve", "--port", "0", before=limits))
+    host, port = server.url.removeprefix("http://").split(":")
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+    halves = [b"", b"GET / HTTP/1.1\r\nX: ", post]
+    with contextlib.ExitStack() as stack:
+        for number in range(600):
+            taken = stack.enter_context(socket.create_connection((host, int(port)), 10))
+            taken.sendall(halves[number % 3])
+        began = time.monotonic()
+        assert server.http.get("/health/ready").status_code == 200
+        assert server.statuses() == {}
+        assert time.monotonic() - began < 5
+    assert server.process.err.count("connections_full") == 1
+    assert server.process.err.count("file_limit_low") == 1
+    server.process.send(signal.SIGTERM)
+    assert server.process.wait(STOP_WITHIN) == 0
 
 
 def test_a_second_signal_ends_at_once(house: House) -> None:

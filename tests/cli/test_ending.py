@@ -11,11 +11,35 @@ import time
 import pytest
 
 WAITS = "await ending.asked.wait(); print('clean', flush=True)"
+SLOW = "await ending.asked.wait(); await asyncio.sleep(1); print('clean', flush=True)"
 HANGS = "await ending.asked.wait(); await asyncio.sleep(60)"
 BLOCKS = "await ending.asked.wait(); time.sleep(60)"
 
 
-def started(body: str, *, within: float = 30, before: str = "pass") -> subprocess.Popen[str]:
+ORPHANS = """
+    import ctypes, os, subprocess
+    # As process 1 does, it inherits the orphans among its descendants (PR_SET_CHILD_SUBREAPER).
+    assert ctypes.CDLL(None).prctl(36, 1) == 0
+    said = subprocess.run(["sh", "-c", "sleep 0.1 & echo $!"], stdout=subprocess.PIPE).stdout
+    deadline, left = time.monotonic() + 5, True
+    while left and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+        try:
+            os.kill(int(said), 0)
+        except ProcessLookupError:
+            left = False
+    print("zombie" if left else "reaped", flush=True)
+"""
+
+
+def started(
+    body: str,
+    *,
+    within: float = 30,
+    before: str = "pass",
+    reap: bool | None = None,
+    ignored: bool = False,
+) -> subprocess.Popen[str]:
     """Start a process that catches signals."""
     code = f"""
 import asyncio, time
@@ -23,12 +47,12 @@ from novitai.cli.ending import Ending, run_until_asked
 async def process(ending):
     print('ready', flush=True)
     {body}
-with Ending({within}) as ending:
+with Ending({within}, reap={reap}) as ending:
     {before}
     run_until_asked(ending, process(ending))
 """
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [*(["nohup"] if ignored else []), sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -48,7 +72,7 @@ def ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "ready\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_once_it_cleans_up(number: signal.Signals) -> None:
     """The event is set, what follows it runs, and the code is 0."""
     process = started(WAITS)
@@ -66,6 +90,36 @@ def test_asked_twice_it_is_gone(body: str) -> None:
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     assert ended(process) == (128 + signal.SIGTERM, "")
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+def test_a_hangup_is_never_the_second_signal(first: signal.Signals) -> None:
+    """It may follow SIGTERM or another of its kind by itself: the process still cleans up."""
+    process = started(SLOW)
+    ready(process)
+    process.send_signal(first)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGHUP)
+    assert ended(process) == (0, "clean\n")
+
+
+def test_a_hangup_that_was_ignored_stays_ignored() -> None:
+    """Under nohup a process outlives its terminal."""
+    process = started(WAITS, ignored=True)
+    ready(process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == (0, "clean\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+def test_orphans_leave_no_zombies() -> None:
+    """Where the process inherits what others left behind, nothing stays of it."""
+    process = started(ORPHANS, reap=True)
+    ready(process)
+    assert ended(process) == (0, "reaped\n")
 
 
 @pytest.mark.parametrize("body", [HANGS, BLOCKS])

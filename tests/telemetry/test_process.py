@@ -75,6 +75,27 @@ def test_the_real_machine_gives_numbers_that_can_be() -> None:
     assert len(metrics.cpu().load_average) == 3
 
 
+def test_a_machine_without_proc_gives_numbers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `/proc` is not mounted, what is known without it is told."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    metrics = ProcessMetrics(SystemClock())
+    memory = metrics.memory()
+    assert 0 < memory.private <= memory.rss <= memory.total
+    assert metrics.cpu().usage >= 0
+
+
+def test_a_proc_that_goes_away_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The numbers come from elsewhere then."""
+    metrics = ProcessMetrics(SystemClock())
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    assert metrics.memory().rss > 0
+    assert memory_limit(tmp_path / "membership", tmp_path / "cgroup") > 0
+
+
 @pytest.mark.parametrize(
     ("membership", "files", "limit"),
     [

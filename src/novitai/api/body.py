@@ -50,7 +50,7 @@ async def read_body(request: Request, *, optional: bool, seconds: float) -> Json
 
     Raises:
         PayloadTooLarge: it is over 1 MiB.
-        UnsupportedMediaType: it is not declared as JSON.
+        UnsupportedMediaType: it is not declared as JSON, or is compressed.
         ValidationFailed: it is not JSON (`INVALID_JSON`), or not an object.
         RequestTimeout: it did not come in time.
     """
@@ -61,6 +61,11 @@ async def read_body(request: Request, *, optional: bool, seconds: float) -> Json
             return JsonBody({})
         if not declared:
             raise ValidationFailed("The request needs a JSON body", code="INVALID_JSON")
+    if not _is_plain(request.headers.getlist("content-encoding")):
+        raise UnsupportedMediaType(
+            "The request body must be sent without a Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
     if not _is_json(declared):
         raise UnsupportedMediaType("The request body must be sent as application/json")
     value = parse(raw)
@@ -132,6 +137,12 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> None:
 
 def _invalid(reason: str) -> ValidationFailed:
     return ValidationFailed(f"The request body is not valid JSON: {reason}", code="INVALID_JSON")
+
+
+def _is_plain(codings: list[str]) -> bool:
+    """Tell whether a body is what it looks like (RFC 9110, sections 8.4 and 15.5.16)."""
+    named = ",".join(codings).split(",")
+    return all(coding.strip().lower() in {"", "identity"} for coding in named)
 
 
 def _is_json(declared: str) -> bool:

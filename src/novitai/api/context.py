@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -10,6 +11,23 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope as AsgiScope
 
 _KEY: Final = "novitai.context"
+REFUSAL: Final = "novitai.refusal"
+"""In the scope of what the server itself refuses, such as malformed HTTP: the error to answer."""
+CLOSING: Final = "novitai.closing"
+"""In the scope of every request that comes over a server: how far its end has come."""
+
+
+@dataclass(slots=True)
+class Closing:
+    """The end of a server.
+
+    Attributes:
+        asked: Set when the server has been asked to end: long polls answer now.
+        over: Whether the time for requests in hand is over: what has not begun is refused.
+    """
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False
 
 
 @dataclass(slots=True)
@@ -21,6 +39,7 @@ class RequestContext:
         headers: Headers that the answer gets whatever it is.
         route: The template of the route that answers; None where none does.
         key_id: Whose key it was, once that is known; for the log.
+        closing: The end of the server; never asked for where there is no server.
     """
 
     request_id: str
@@ -32,6 +51,7 @@ class RequestContext:
     headers: list[tuple[str, str]] = field(default_factory=list)
     route: str | None = None
     key_id: str | None = None
+    closing: Closing = field(default_factory=Closing)
 
 
 def attach(scope: AsgiScope, context: RequestContext) -> None:

@@ -18,12 +18,14 @@ from novitai.api.accept import JSON, PROBLEM, wants_problem
 from novitai.api.context import RequestContext, context_of
 from novitai.clock import Clock, iso
 from novitai.errors import (
+    RESTART_SECONDS,
     ApiError,
     Details,
     FieldError,
     InternalError,
     MethodNotAllowed,
     NotFound,
+    ShuttingDown,
 )
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -72,7 +74,7 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.NOT_FOUND:
-        return NotFound("Route not found")
+        return not_found()
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = allowed_methods(request)
         return MethodNotAllowed(
@@ -85,6 +87,19 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
 def internal_error() -> InternalError:
     """Make the error that says nothing of what went wrong; the log has it under the same id."""
     return InternalError("An unexpected error occurred; it is logged under this request id")
+
+
+def not_found() -> NotFound:
+    """Make the error for a path that no route has."""
+    return NotFound("Route not found")
+
+
+def shutting_down() -> ShuttingDown:
+    """Make the error for a request that was not finished before the process ended."""
+    return ShuttingDown(
+        "The server is shutting down and could not finish the request; try again",
+        retry_after=RESTART_SECONDS,
+    )
 
 
 def allowed_methods(request: Request) -> list[str]:

@@ -190,7 +190,8 @@ class HistoryRoutes:
     async def wait(self, call: Call) -> Response:
         """Hold the request until the instance has a status.
 
-        200 with the instance when it has; 202 with the instance when time is up; 409 when it is
+        200 with the instance when it has; 202 with the instance when time is up, or at once when
+        the server is shutting down; 409 when it is
         `terminated` or `failed`, which nothing but a new request changes: then the instance is in
         `error.details.instance`.
         """
@@ -201,8 +202,12 @@ class HistoryRoutes:
         instance_id = call.request.path_params["instanceId"]
         with self._seat():
             waited = await _while_there(
-                call.request, self._history.wait(instance_id, InstanceStatus(wanted), seconds)
+                call.request,
+                self._history.wait(instance_id, InstanceStatus(wanted), seconds),
+                call.context.closing.asked,
             )
+        if waited is None:
+            waited = await self._history.wait(instance_id, InstanceStatus(wanted), 0)
         shown = whole_view(waited.shown)
         if waited.out_of_reach:
             raise Conflict(
@@ -271,23 +276,28 @@ class HistoryRoutes:
             self._waiting -= 1
 
 
-async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do something for a client for as long as it is there.
+async def _while_there(
+    request: Request, work: Coroutine[Any, Any, T], until: asyncio.Event
+) -> T | None:
+    """Do something for a client for as long as it is there; None if `until` was set first.
 
     Raises:
         ClientDisconnect: it has gone; the work was broken off.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(request))
+    ending = asyncio.ensure_future(until.wait())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait({working, leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        if leaving.done():
             raise ClientDisconnect
-        return working.result()
+        return None
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        for task in (working, leaving, ending):
+            task.cancel()
+        await asyncio.gather(working, leaving, ending, return_exceptions=True)
 
 
 async def _gone(request: Request) -> None:

@@ -7,6 +7,7 @@ too. Plain ASGI: each further layer of `BaseHTTPMiddleware` would cost more than
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,24 +20,23 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from novitai.api.body import MAX_BODY, MAX_DRAINED, too_large
-from novitai.api.context import RequestContext, attach
-from novitai.api.errors import internal_error, render
+from novitai.api.context import CLOSING, REFUSAL, Closing, RequestContext, attach
+from novitai.api.errors import internal_error, not_found, render, shutting_down
 from novitai.api.proxies import Peer, find_peer
 from novitai.api.versioning import without_version
 from novitai.clock import Clock
-from novitai.errors import ApiError, HttpsRequired, ValidationFailed
+from novitai.errors import ApiError, HttpsRequired
 from novitai.ids import Ids
 from novitai.settings import IpNetwork
 from novitai.telemetry.logs import bind
 from novitai.telemetry.requests import UNMATCHED, RequestMetrics
 
 REQUEST_SECONDS: Final = 30.0
-UNREADABLE: Final = "novitai.unreadable"
-"""In the scope of what the server could not read as a request: why not."""
 _CLIENT_GONE: Final = 499
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CORRELATION_ID: Final = re.compile(r"[!-~]{1,256}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 _log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ class Gateway:
             return
         headers = Headers(scope=scope)
         peer = find_peer(scope, headers, self._rules.trusted_proxies)
-        context = self._context(headers, peer)
+        context = self._context(headers, peer, scope.get(CLOSING))
         exchange = _Exchange(scope, receive, send, context)
         attach(exchange.scope, context)
         with bind(request_id=context.request_id):
@@ -77,7 +77,7 @@ class Gateway:
             finally:
                 self._account(exchange)
 
-    def _context(self, headers: Headers, peer: Peer) -> RequestContext:
+    def _context(self, headers: Headers, peer: Peer, closing: Closing | None) -> RequestContext:
         now = self._clock.now()
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
@@ -90,11 +90,12 @@ class Gateway:
             accept=headers.get("accept", ""),
             deadline=now + int(REQUEST_SECONDS * 1000),
             began=self._clock.monotonic(),
+            closing=closing or Closing(),
         )
 
     async def _answer(self, exchange: _Exchange, headers: Headers, peer: Peer) -> None:
         try:
-            refusal = self._refuse(exchange.scope, headers, peer)
+            refusal = self._refuse(exchange, headers, peer)
             if refusal is not None:
                 await exchange.drain(headers)
                 await self._tell(exchange, refusal)
@@ -102,15 +103,25 @@ class Gateway:
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = _CLIENT_GONE
-        except Exception:  # whatever gets here is a defect of ours: say so, and log it
-            _log.exception("unhandled_error")
-            if exchange.status:
+        except asyncio.CancelledError:
+            if exchange.context.closing.over:
+                # The server cancels what it cannot finish before the process ends.
+                await self._tell_unless_told(exchange, shutting_down())
                 return
-            await self._tell(exchange, internal_error())
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            await self._fail(exchange)  # something else was cancelled, and waited for all the same
+        except Exception:
+            await self._fail(exchange)
 
-    def _refuse(self, scope: AsgiScope, headers: Headers, peer: Peer) -> ApiError | None:
-        if UNREADABLE in scope:
-            return ValidationFailed(scope[UNREADABLE])
+    def _refuse(self, exchange: _Exchange, headers: Headers, peer: Peer) -> ApiError | None:
+        scope = exchange.scope
+        if REFUSAL in scope:
+            refusal: ApiError = scope[REFUSAL]
+            return refusal
+        if exchange.context.closing.over:
+            return shutting_down()
         health = scope["path"] == "/health" or scope["path"].startswith("/health/")
         exempt = peer.secure or peer.loopback or health
         if self._rules.insist_on_https and not exempt:
@@ -118,7 +129,19 @@ class Gateway:
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > MAX_BODY:
             return too_large()
+        if _CONTROL.search(scope["path"]):
+            # The `$` of a route's pattern also matches in front of a line feed at the end.
+            return not_found()
         return None
+
+    async def _fail(self, exchange: _Exchange) -> None:
+        """Log a defect of ours, within its handler, and say that there was one."""
+        _log.exception("unhandled_error")
+        await self._tell_unless_told(exchange, internal_error())
+
+    async def _tell_unless_told(self, exchange: _Exchange, error: ApiError) -> None:
+        if not exchange.status:
+            await self._tell(exchange, error)
 
     async def _tell(self, exchange: _Exchange, error: ApiError) -> None:
         response = render(error, exchange.context, self._clock.now())
@@ -165,6 +188,7 @@ class _Exchange:
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.context.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
             if self.context.correlation_id is not None:
                 headers["X-Correlation-ID"] = self.context.correlation_id
             for name, value in self.context.headers:

@@ -24,6 +24,7 @@ from novitai.api.auth import Guard
 from novitai.api.body import JsonBody, read_body
 from novitai.api.context import RequestContext, context_of
 from novitai.api.documentation import Parameter, describe, document_answers
+from novitai.api.errors import shutting_down
 from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.refusals import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
 from novitai.api.versioning import Deprecation
@@ -210,4 +211,5 @@ def _common(operation: Operation) -> list[ApiError]:
         RateLimited("Rate limit exceeded", retry_after=1),
         RequestTimeout("The request took too long; nothing was done"),
         StoreUnavailable("The database does not answer"),
+        shutting_down(),
     ]

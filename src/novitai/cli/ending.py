@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a long-running process ends: asked once it cleans up, asked twice it is gone.
 
+SIGINT, SIGTERM and SIGHUP ask. SIGHUP never counts as the second: a terminal that closes sends it
+twice, and systemd can send it right after SIGTERM. Where it was ignored from the start, as under
+nohup(1), it stays ignored.
+
 Whatever hangs, the process has ended `END_WITHIN` seconds after it was asked: what it leaves undone
 is in its rows, and the next start goes on from there.
 """
@@ -17,14 +21,23 @@ from types import FrameType, TracebackType
 from typing import Final
 
 END_WITHIN: Final = 13.0
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_INIT: Final = 1
+"""The process id of the first process of a container, which inherits all orphans in it."""
 
 
 class Ending:
-    """Catches SIGINT and SIGTERM while entered; `asked` is set by the first of them."""
+    """Catches the signals that ask for the end; `asked` is set by the first of them.
 
-    def __init__(self, within: float = END_WITHIN) -> None:
+    Args:
+        within: Seconds after which the process has ended, whatever hangs.
+        reap: Whether to have the kernel forget children that have ended; as process 1, if None.
+            We start none: they are what others in the container left behind.
+    """
+
+    def __init__(self, within: float = END_WITHIN, *, reap: bool | None = None) -> None:
         self.asked = asyncio.Event()
+        self._reap = os.getpid() == _INIT if reap is None else reap
         self._within = within
         self._loop: asyncio.AbstractEventLoop | None = None
         self._was_asked = False
@@ -32,7 +45,10 @@ class Ending:
 
     def __enter__(self) -> Ending:
         for number in _SIGNALS:
-            signal.signal(number, self._handle)
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+        if self._reap:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         # Begun here, not when a signal comes: a handler must not start threads.
         threading.Thread(target=self._watch, name="ending", daemon=True).start()
         return self
@@ -54,7 +70,9 @@ class Ending:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._was_asked:
-            os._exit(128 + number)
+            if number != signal.SIGHUP:
+                os._exit(128 + number)
+            return
         self._was_asked = True
         self._begun.set()
         if self._loop is not None:

@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
-import resource
 import socket
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
+from novitai.cli.connections import Connections, Limits, raise_file_limit, reserve, room
 from novitai.cli.protocol import AnsweringProtocol
 from novitai.errors import StartupError
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 BACKLOG: Final = 1024
-DRAIN_SECONDS: Final = 3
-"""How long requests in hand may take to finish when the process ends."""
-# Longer than the minute for which load balancers keep idle connections, so that none is closed
-# at the moment in which a request is sent over it.
-_KEEP_ALIVE_SECONDS: Final = 75
+DEFAULT_LIMITS: Final = Limits()
+_LOOK_EVERY: Final = 0.05
+_TAKE_WITHIN: Final = 0.5
+"""Seconds that clients get to take their answers before the process ends."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -70,7 +70,12 @@ def is_loopback(listening: socket.socket) -> bool:
 
 
 async def answer(
-    app: ASGIApp, listening: socket.socket, until: asyncio.Event, *, ready: Callable[[], None]
+    app: ASGIApp,
+    listening: socket.socket,
+    until: asyncio.Event,
+    *,
+    ready: Callable[[], None],
+    limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Answer requests until asked to stop; then finish those in hand, for a few seconds.
 
@@ -79,14 +84,16 @@ async def answer(
         listening: Where; closed afterwards.
         until: Set when it is time to stop.
         ready: Called once requests are taken.
+        limits: What clients may take.
     """
-    server = _Server(app, ready)
+    server = _Server(app, ready, limits)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     asked = asyncio.create_task(until.wait())
     try:
         await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         asked.cancel()
+        server.connections.closing.asked.set()
         server.should_exit = True
         await serving
 
@@ -94,11 +101,13 @@ async def answer(
 class _Server(uvicorn.Server):
     """A server that leaves signals to its owner and says when it is ready."""
 
-    def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, ready: Callable[[], None], limits: Limits) -> None:
+        files = raise_file_limit()
+        most = limits.connections or room(files)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=AnsweringProtocol,
+                http=cast("type[AnsweringProtocol]", self._protocol),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -106,29 +115,63 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
+                # What is accepted at one go has to fit into the reserve.
+                backlog=min(BACKLOG, reserve(files) // 2),
+                timeout_keep_alive=cast("int", limits.idle),
             )
         )
         self._ready = ready
+        self._enforce_at = 0.0
+        opened = cast("set[AnsweringProtocol]", self.server_state.connections)
+        self.connections = Connections(opened, limits, most)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        _raise_socket_limit()
         await super().startup(sockets)
         self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        now = time.monotonic()
+        if now >= self._enforce_at:
+            await self.connections.enforce()
+            self._enforce_at = now + self.connections.limits.look_every
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more, finish what is in hand, and break off what takes too long.
+
+        A request that is broken off answers for itself: it was cancelled before it did anything, or
+        waits for what it has begun to commit. Cancelled a second time, it waits no more.
+        """
+        limits, closing = self.connections.limits, self.connections.closing
+        for server in self.servers:
+            server.close()
+        for one in sockets or []:
+            one.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._until_empty(limits.drain, self.server_state.connections)
+        closing.over = True
+        for seconds in (limits.cut, _TAKE_WITHIN):
+            tasks = list(self.server_state.tasks)
+            await asyncio.sleep(0)  # so that each has begun: else it could not answer
+            for task in tasks:
+                task.cancel()
+            await self._until_empty(seconds, self.server_state.tasks)
+        await self._until_empty(_TAKE_WITHIN, self.server_state.connections)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def _protocol(self, **arguments: Any) -> AnsweringProtocol:
+        return AnsweringProtocol(**arguments, crowd=self.connections)
 
-def _raise_socket_limit() -> None:
-    """Let as many clients connect as the machine allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    async def _until_empty(self, seconds: float, what: Collection[object]) -> None:
+        deadline = time.monotonic() + seconds
+        while what and time.monotonic() < deadline:  # noqa: ASYNC110 - uvicorn has no event
+            await asyncio.sleep(_LOOK_EVERY)
 
 
 def _unusable(host: str, port: int, error: OSError) -> StartupError:

@@ -1,29 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP/1.1 on one connection, where what cannot be read gets an answer of the application too.
+"""HTTP/1.1 on one connection: what may be asked of it, how much, and for how long.
 
-The server would write a text of its own. Here it goes the way of every request instead: it gets its
-turn after those that were read before it, a request id, a line in the log, and the error envelope.
+Malformed HTTP is answered by the application too, not by the server with a text of its own: the
+answer gets its turn after those to earlier requests, a request id, a line in the log, and the error
+envelope.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from novitai.api.middleware import UNREADABLE
+from novitai.api.context import CLOSING, REFUSAL
+from novitai.errors import ApiError, RequestTimeout, ValidationFailed
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from novitai.cli.connections import Connections
 
 MAX_HEAD: Final = 65_536
 """Bytes that a request line and its headers may come to; the parser itself knows no bound."""
+MAX_EXCESS: Final = 16_384
+"""Bytes of chunk extensions and trailers that a body may come to. Each chunk adds 16 bytes to this
+allowance, and twice its size, so that any honest framing fits (as in Go's `net/http`)."""
+MAX_PIPELINED: Final = 16
+"""How many requests of one connection may wait for their turn before reading pauses."""
+_PIECE: Final = 16_384
+"""Bytes that are parsed before the bounds are looked at."""
 
 _NO_HTTP: Final = "The request is not valid HTTP/1.1"
 _TOO_LONG: Final = f"The request line and the headers are longer than {MAX_HEAD} bytes"
+_EXCESS: Final = f"The chunk extensions and trailers are longer than {MAX_EXCESS} bytes"
+_WRONG_VERSION: Final = "Only HTTP/1.1 and HTTP/1.0 are supported"
+_WRONG_HOST: Final = "The request needs exactly one valid Host header"
+_WRONG_CODING: Final = "The only transfer coding that is supported is chunked, in HTTP/1.1"
+_SLOW_HEAD: Final = "The request line and the headers did not arrive in time"
+_SLOW_BODY: Final = "The request body did not arrive in time"
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) [!-~]+ HTTP/1\.[01]\r?\n")
+_HOST: Final = re.compile(
+    rb"(\[[0-9A-Fa-f:.%A-Za-z_~-]+\]|[0-9A-Za-z._~%!$&'()*+,;=-]*)(:[0-9]{0,5})?"
+)
+"""The form of `Host` (RFC 9110, section 7.2): `uri-host [ ":" port ]`; it may be empty."""
 _STAND_IN: Final = b"TRACE"
 """A method that the parser knows and no route has."""
 _NO_METHOD: Final = b"-"
@@ -37,69 +60,298 @@ class _At(Enum):
     BODY = auto()
 
 
+class _UnacceptableError(Exception):
+    """The head can be read as HTTP, and is refused."""
+
+
+class _Lingering:
+    """A transport that ends our side alone, so that a client that still sends sees the answer.
+
+    Closing with bytes unread resets the connection, which may reach the client before the answer
+    does (RFC 9112, section 9.6).
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+
+    def close(self) -> None:
+        """Say that nothing more will come; what the client still sends is dropped for a while."""
+        self._transport.write_eof()
+
+
 class AnsweringProtocol(HttpToolsProtocol):
     """Reads requests, and has the application answer what cannot be read as one."""
 
     _at = _At.START
+    _heard = False
+    """Whether a message has begun; blank lines before one are not heard (RFC 9112, 2.2)."""
+    _since = 0.0
+    """Loop time at which the present message, or the wait for one, began."""
     _head = 0
     """Bytes of a head that is not complete."""
+    _payload = 0
+    """Bytes of body in the piece that is being parsed."""
+    _allowance = 0
+    """How many more bytes of chunk extensions and trailers may come."""
+    _turned = False
+    """Whether a head or a message ended within the piece that is being parsed."""
     _first = b""
     """What came last, if a request began with it whose head is not read yet."""
     _method: bytes | None = None
     """What the application is to see as the method of the request that is being read."""
+    _unread = b""
+    """What has arrived and waits to be parsed."""
     _over = False
+    _paused_since: float | None = None
+    """Loop time since which the client has taken too little of an answer."""
+    _leaving_since: float | None = None
+    """Loop time since which the connection is being closed."""
+    _running: RequestResponseCycle | None = None
+    """The request whose answer is under way, or was last."""
+    answered = False
+    """Whether a request of this connection has been answered."""
+
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        crowd: Connections,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._crowd = crowd
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection; of too many, another makes room or this one is refused."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        refusal = self._crowd.admit(self)
+        if refusal is not None:
+            self._refuse(refusal)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request in hand, which need not be the last that was read, and drop the rest."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read on; after what cannot be read, nothing more."""
+        self._unset_keepalive_if_required()
         if self._over:
             return
-        self._first = data if self._at is _At.START else b""
-        super().data_received(data)
-        if self._at is _At.HEAD and not self._over:
-            self._head += len(data)
-            if self._head > MAX_HEAD:
-                self._refuse(_TOO_LONG)
+        self._unread += data
+        self._read_on()
+
+    def pause_writing(self) -> None:
+        """Note since when the client has not taken an answer."""
+        super().pause_writing()
+        self._paused_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Forget since when."""
+        super().resume_writing()
+        self._paused_since = None
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
         self._at = _At.HEAD
+        if not self._heard:
+            self._heard, self._since = True, self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what stands in the trailer of a body is none (RFC 9110, section 6.5.1)."""
+        if self._at is _At.HEAD:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Have the request answered, in its turn."""
+        self._turned = True
+        method = self._method or self.parser.get_method()
+        if self.parser.should_upgrade():
+            return  # It is read again, as if no upgrade had been asked for.
+        if not self._over:
+            self._check_head()
         super().on_headers_complete()
-        if self._method is not None:
-            self.scope["method"] = self._method.decode()
+        self.scope["method"] = method.decode()
+        self.scope[CLOSING] = self._crowd.closing  # type: ignore[typeddict-unknown-key]  # our own
+        if method == b"CONNECT":
+            self.cycle.keep_alive = False
         self._at, self._head, self._first, self._method = _At.BODY, 0, b"", None
+        self._since, self._allowance = self.loop.time(), MAX_EXCESS
+
+    def on_chunk_header(self) -> None:
+        """Allow for the framing of a chunk."""
+        self._allowance = min(MAX_EXCESS, self._allowance + 16)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._payload += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request."""
-        super().on_message_complete()
-        self._at = _At.START
-
-    def send_400_response(self, msg: str) -> None:
-        """Go on where the parser only does not know the method; else refuse."""
-        known = _REQUEST_LINE.match(self._first)
-        unknown_method = isinstance(sys.exc_info()[1], httptools.HttpParserInvalidMethodError)
-        if known is None or not unknown_method:
-            self._refuse(_NO_HTTP)
+        self._turned = True
+        if self.parser.should_upgrade():
             return
-        # Which methods there are on a path, the application knows.
+        super().on_message_complete()
+        self._at, self._heard, self._since = _At.START, False, self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Go on with what waited for this answer."""
+        self.answered = True
+        if not self._heard:
+            self._since = self.loop.time()
+        super().on_response_complete()
+        if self._unread:
+            self.loop.call_soon(self._read_on)
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether an answer is under way."""
+        # uvicorn has None there before the first request, and does not say so.
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Loop time since which all that is missing is the client's; None while we are to act."""
+        if self._at is _At.BODY:
+            return None if self.pipeline else self._since
+        return None if self.in_hand else self._since
+
+    def enforce(self, now: float) -> bool:
+        """End what has taken too long, and tell whether anything had; `now` is loop time."""
+        limits = self._crowd.limits
+        if self.flow.read_paused:
+            self._since = now  # The client cannot send while we do not read.
+        if self.transport.is_closing():
+            self._leaving_since = self._leaving_since or now
+            return self._end_if(now - self._leaving_since > limits.answer)
+        if self._paused_since is not None:
+            return self._end_if(now - self._paused_since > limits.answer)
+        if self._over:
+            return self._end_if(not self.in_hand and now - self._since > limits.linger)
+        if self._at is _At.BODY:
+            return self._refuse_if(now - self._since > limits.body, _SLOW_BODY)
+        if self._heard:
+            return self._refuse_if(now - self._since > limits.head, _SLOW_HEAD)
+        return self._end_if(not self.in_hand and now - self._since > limits.idle)
+
+    def _end_if(self, overdue: bool) -> bool:
+        if overdue:
+            self.transport.abort()
+        return overdue
+
+    def _refuse_if(self, overdue: bool, reason: str) -> bool:
+        if overdue:
+            self._refuse(RequestTimeout(reason))
+        return overdue
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _read_on(self) -> None:
+        """Parse what has arrived, as long as few requests wait for their turn."""
+        while self._unread and not self._over and not self.transport.is_closing():
+            if len(self.pipeline) >= MAX_PIPELINED:
+                self.flow.pause_reading()
+                return
+            piece, self._unread = self._unread[:_PIECE], self._unread[_PIECE:]
+            self._parse(piece)
+        self._unread = b""
+
+    def _parse(self, piece: bytes) -> None:
+        self._first = piece if self._at is _At.START else b""
+        self._payload, self._turned = 0, False
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse_without_upgrade(piece[upgrade.args[0] :])
+        except httptools.HttpParserInvalidMethodError:
+            self._parse_with_stand_in()
+        except httptools.HttpParserCallbackError as error:
+            refused = isinstance(error.__context__, _UnacceptableError)
+            self._refuse(ValidationFailed(str(error.__context__) if refused else _NO_HTTP))
+        except httptools.HttpParserError:
+            self._refuse(ValidationFailed(_NO_HTTP))
+        else:
+            self._check_bounds(len(piece))
+
+    def _check_bounds(self, size: int) -> None:
+        """Refuse what goes on for too long; `size` is that of the piece that was parsed."""
+        if self._turned or self._over:
+            return  # At most this one piece goes uncounted.
+        if self._at is _At.BODY:
+            self._allowance -= size - 3 * self._payload
+            self._allowance = min(MAX_EXCESS, self._allowance)
+            if self._allowance < 0:
+                self._refuse(ValidationFailed(_EXCESS))
+            return
+        self._head += size
+        if self._head > MAX_HEAD:
+            self._refuse(ValidationFailed(_TOO_LONG))
+
+    def _check_head(self) -> None:
+        """Refuse what could be read in two ways.
+
+        Raises:
+            _UnacceptableError: a wrong version, `Host` or transfer coding.
+        """
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            raise _UnacceptableError(_WRONG_VERSION)
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            raise _UnacceptableError(_WRONG_HOST)
+        if hosts and not _HOST.fullmatch(hosts[0]):
+            raise _UnacceptableError(_WRONG_HOST)
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (version == "1.0" or [one.lower() for one in codings] != [b"chunked"]):
+            raise _UnacceptableError(_WRONG_CODING)
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Read the request again without what asks for another protocol (RFC 9110, section 7.8).
+
+        The parser takes such a request to have no body, and its body for the next request.
+        """
+        method = self._method or self.parser.get_method()
+        version = self.parser.get_http_version().encode()
+        kept = [(name, value) for name, value in self.headers if name != b"upgrade"]
+        lines = [name + b": " + value + b"\r\n" for name, value in kept]
+        head = _STAND_IN + b" " + self.url + b" HTTP/" + version + b"\r\n" + b"".join(lines)
+        self._method = method
+        self._parse_anew(head + b"\r\n" + rest)
+
+    def _parse_with_stand_in(self) -> None:
+        """Go on where the parser only does not know the method: the application knows which."""
+        known = _REQUEST_LINE.match(self._first)
+        if known is None:
+            self._refuse(ValidationFailed(_NO_HTTP))
+            return
         rest = self._first[known.end(1) :]
         self._first, self._method = b"", known[1]
         self._parse_anew(_STAND_IN + rest)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Have the application say why, after the answers to what was read before; then hang up."""
         understood = [] if self._at is _At.START else [*self.headers]
         if self._at is _At.BODY and not self._withdraw():
             self.transport.close()
             return
-        self._over, self._method = True, _NO_METHOD
+        self._over, self._unread, self._method = True, b"", _NO_METHOD
         self._parse_anew(_STAND_IN + b" / HTTP/1.1\r\nConnection: close\r\n\r\n")
         # Its task has not begun yet.
         self.headers[:] = understood
-        self.scope[UNREADABLE] = reason  # type: ignore[typeddict-unknown-key]  # a key of our own
+        self.scope[REFUSAL] = error  # type: ignore[typeddict-unknown-key]  # a key of our own
+        self.cycle.transport = cast("asyncio.Transport", _Lingering(self.transport))
 
     def _withdraw(self) -> bool:
         """Take back the request whose body is being read; False if its answer has begun."""
@@ -118,4 +370,4 @@ class AnsweringProtocol(HttpToolsProtocol):
         # As the server has it: what comes after the last request of a connection is no error.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._at = _At.START
-        super().data_received(data)
+        self._parse(data)

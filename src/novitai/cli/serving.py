@@ -16,9 +16,13 @@ from novitai.cli.output import note, say
 from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.lifecycle import clockcheck
-from novitai.settings import Environment, Settings
+from novitai.settings import Environment, IpNetwork, Settings
 from novitai.telemetry import logs
 from novitai.urls import secrets_of
+
+_LARGEST_V4: Final = 8
+_LARGEST_V6: Final = 16
+"""Prefix lengths of the largest networks that registries have given to one operator."""
 
 _log: Final = structlog.get_logger("novitai")
 
@@ -105,6 +109,18 @@ def _warn(settings: Settings, *, beyond_loopback: bool) -> None:
             "other machines can connect, over plain HTTP; NOVITAI_ENVIRONMENT=production insists "
             "on HTTPS"
         )
+
+    if any(_is_boundless(network) for network in settings.trusted_proxies):
+        _log.warning(
+            "NOVITAI_TRUSTED_PROXIES holds a large part of the internet: anybody there can claim "
+            "any address and HTTPS with X-Forwarded-* headers; name the proxies' own networks"
+        )
+
+
+def _is_boundless(network: IpNetwork) -> bool:
+    """Tell whether no operator can own all of a network: it is public, and larger than any is."""
+    most = _LARGEST_V4 if network.version == 4 else _LARGEST_V6
+    return network.prefixlen < most and not network.is_private
 
 
 def _secrets(settings: Settings) -> list[str]:

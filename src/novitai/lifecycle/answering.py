@@ -3,19 +3,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import Connection
 
-from novitai.errors import Conflict
+from novitai.errors import RESTART_SECONDS, Conflict, ShuttingDown
 from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
 from novitai.store.database import Database
 
 T = TypeVar("T")
+
+
+async def outcome(writing: Coroutine[Any, Any, T]) -> T:
+    """Wait for a write whose client has to be told how it ended, cancelled or not.
+
+    A request is cancelled when the process ends. What was queued to be written is committed a
+    moment later all the same, so the first cancellation is passed over; the second ends the wait.
+
+    Raises:
+        ShuttingDown: there was a second one; whether it was committed is not known.
+    """
+    task = asyncio.ensure_future(writing)
+    for _ in range(2):
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    task.cancel()
+    raise ShuttingDown(
+        "The server is shutting down, and the database has not said whether the request was "
+        "carried out; try again with the same Idempotency-Key, or look",
+        retry_after=RESTART_SECONDS,
+    )
 
 
 async def answer_once(
@@ -73,7 +98,7 @@ async def prepare_once(
             return answer
 
         try:
-            return await database.write(write, deadline=deadline)
+            return await outcome(database.write(write, deadline=deadline))
         except AlreadyAnswered:
             rival = await idempotency.answered(key)
             if rival is None:
@@ -107,8 +132,8 @@ class Once:
                 return answered
             answer = act()
             with contextlib.suppress(AlreadyAnswered):
-                await self._database.write(
-                    partial(self._idempotency.remember, key=key, reply=answer)
+                await outcome(
+                    self._database.write(partial(self._idempotency.remember, key=key, reply=answer))
                 )
             return answer
 
@@ -136,7 +161,7 @@ async def reveal_once(
     async with idempotency.at_work(key):
         _refuse_replay(await idempotency.answered(key))
         try:
-            return await database.write(write, deadline=deadline)
+            return await outcome(database.write(write, deadline=deadline))
         except AlreadyAnswered:
             _refuse_replay(await idempotency.answered(key))
             raise

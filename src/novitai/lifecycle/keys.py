@@ -24,7 +24,7 @@ from novitai.domain.api_key import (
 )
 from novitai.errors import NotFound, NovitaiError
 from novitai.ids import Ids
-from novitai.lifecycle.answering import answer_once, reveal_once
+from novitai.lifecycle.answering import answer_once, outcome, reveal_once
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.store import api_keys
@@ -161,7 +161,7 @@ class KeyRing:
         Raises:
             NotFound: there is no key of that id in the database.
         """
-        return await self._database.write(functools.partial(self._revoke, key_id=key_id))
+        return await outcome(self._database.write(functools.partial(self._revoke, key_id=key_id)))
 
     async def revoke_once(
         self,

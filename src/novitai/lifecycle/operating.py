@@ -20,7 +20,7 @@ from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.answering import answer_once
+from novitai.lifecycle.answering import answer_once, outcome
 from novitai.lifecycle.asking import as_before, is_unsure, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
@@ -221,7 +221,7 @@ class Operating:
             used_at = self._clock.now() if at is None else at
             instances.update_columns(connection, instance.id, {"last_used_at": used_at})
 
-        await self._database.write(write, deadline=deadline)
+        await outcome(self._database.write(write, deadline=deadline))
 
     async def credentials(self, instance_id: str) -> Mapping[str, str]:
         """Read the passwords of an instance, as they were last observed.

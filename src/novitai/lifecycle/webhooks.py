@@ -23,7 +23,7 @@ from novitai.domain.webhook import (
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
-from novitai.lifecycle.answering import answer_once, prepare_once, reveal_once
+from novitai.lifecycle.answering import answer_once, outcome, prepare_once, reveal_once
 from novitai.lifecycle.deliveries import standing, switched_off
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
@@ -179,7 +179,7 @@ class Webhooks:
                 webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=now)
             return before, standing(connection, webhook_id)
 
-        before, after = await self._database.write(write, deadline=deadline)
+        before, after = await outcome(self._database.write(write, deadline=deadline))
         if after.url != before.url:
             await self._database.write(
                 partial(webhook_lines.move, webhook_id=webhook_id, host=host_of(after.url))
@@ -342,4 +342,4 @@ class Webhooks:
                     count += 1
             return _Told(count, ids[-1] if len(ids) == _REPLAY_INSTANCES else None)
 
-        return await self._database.write(tell, deadline=deadline)
+        return await outcome(self._database.write(tell, deadline=deadline))

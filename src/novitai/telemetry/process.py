@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 # What cgroup v1 says where there is no limit is a huge number rather than a word.
 _UNLIMITED: Final = 1 << 60
+_RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+"""Bytes in the unit of `ru_maxrss` (getrusage(2))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,13 @@ class Probe(Protocol):
 
 
 class SystemProbe:
-    """Asks the machine."""
+    """Asks the machine. Where `/proc` is not mounted, it says the little that is known without."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
+        try:
+            self._process: psutil.Process | None = psutil.Process()
+        except (psutil.Error, OSError):
+            self._process = None
 
     def cpu_seconds(self) -> float:
         """Processor time this process has used, all threads together."""
@@ -65,8 +72,17 @@ class SystemProbe:
         return times.user + times.system
 
     def memory(self) -> tuple[int, int, int]:
-        """Resident, shared and mapped data bytes; only resident where the platform has no more."""
-        info = self._process.memory_info()
+        """Resident, shared and mapped data bytes; only resident where the platform has no more.
+
+        Without `/proc`, it is the most that was ever resident.
+        """
+        try:
+            info = self._process.memory_info() if self._process else None
+        except (psutil.Error, OSError):
+            info = None
+        if info is None:
+            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+            return most, 0, most
         shared = int(getattr(info, "shared", 0))
         return int(info.rss), shared, int(getattr(info, "data", info.rss - shared))
 
@@ -105,19 +121,32 @@ class ProcessMetrics:
             self._usage = min(1.0, max(0.0, share))
         if now - self._samples[-1][0] >= _MIN_SPAN_SECONDS:
             self._samples.append((now, used))
-        return Cpu(self._usage, os.getloadavg())
+        return Cpu(self._usage, _load_average())
 
 
 def memory_limit(membership: Path = _MEMBERSHIP, root: Path = _CGROUP) -> int:
     """Return how many bytes this process may use: its cgroup's limit, or the machine's memory."""
-    machine = int(psutil.virtual_memory().total)
-    limits = [machine]
+    limits = [_machine_memory()]
     for folder, name in _limit_files(membership, root):
         for parent in (folder, *folder.parents):
             limits += _read_limit(parent / name)
             if parent == root:
                 break
     return min(limits)
+
+
+def _load_average() -> tuple[float, float, float]:
+    try:
+        return os.getloadavg()
+    except OSError:  # glibc reads it from /proc
+        return (0.0, 0.0, 0.0)
+
+
+def _machine_memory() -> int:
+    try:
+        return int(psutil.virtual_memory().total)
+    except (OSError, ValueError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _limit_files(membership: Path, root: Path) -> list[tuple[Path, str]]:

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of requests in hand when the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import Connection, text
+from starlette.responses import Response
+from structlog.testing import capture_logs
+
+from novitai.api.answers import json_answer
+from novitai.api.routes import Call, Operation
+from novitai.cli.connections import Limits
+from novitai.domain.api_key import Scope
+from novitai.lifecycle.answering import outcome
+from novitai.store.database import Database
+from tests.api.conftest import Api, ApiFactory
+from tests.api.test_protocol import BODY, LIVE, create
+from tests.api.wire import Answer, serving
+
+T = TypeVar("T")
+
+QUICK = Limits(drain=0.2, cut=0.2)
+
+
+def route(handler: Callable[[Call], object], method: str = "POST") -> Operation:
+    """Declare a route that a test watches."""
+    return Operation(
+        method=method,
+        path="/api/slow",
+        handler=handler,  # type: ignore[arg-type]
+        scope=Scope.READ,
+        tag="Health",
+        summary="Take long",
+        answers={200: None},
+    )
+
+
+def request(api: Api, target: str = "POST /api/slow") -> bytes:
+    """Write a request without a body."""
+    bearer = api.bearer()["Authorization"]
+    return f"{target} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n".encode()
+
+
+def assert_shutting_down(told: Answer) -> None:
+    """503 in the envelope, with a request id, and when to come again."""
+    assert (told.status, told.error["code"]) == (503, "SHUTTING_DOWN")
+    assert (told.error["category"], told.error["retryable"]) == ("SERVER_ERROR", True)
+    assert int(told.headers["retry-after"]) >= 1
+    assert told.headers["connection"] == "close"
+
+
+async def test_a_long_poll_is_answered_at_once(api: Api) -> None:
+    """202 with the instance as it is, long before anything is broken off."""
+    api.instances.views["inst_1"] = {"id": "inst_1", "status": "creating"}
+    async with serving(api.gateway, Limits(drain=60)) as server:
+        wire = await server.connect()
+        await wire.send(request(api, "GET /api/instances/inst_1/wait?timeout=300"))
+        server.end.set()
+        told = await wire.answer()
+        await asyncio.wait_for(server.ended, 10)
+    assert (told.status, told.body) == (202, b'{"id":"inst_1","status":"creating"}')
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_cannot_be_finished_is_told_so(factory: ApiFactory, method: str) -> None:
+    """503 `SHUTTING_DOWN`, counted and logged; the work is broken off."""
+    begun, broken = asyncio.Event(), asyncio.Event()
+
+    async def slow(_call: Call) -> Response:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            broken.set()
+        return json_answer({})
+
+    api = await factory.make(extra=(route(slow, method),))
+    async with serving(api.gateway, QUICK) as server:
+        wire = await server.connect()
+        await wire.send(request(api, f"{method} /api/slow"))
+        await begun.wait()
+        with capture_logs() as logs:
+            server.end.set()
+            [told] = await wire.answers()
+            await server.ended
+    assert_shutting_down(told)
+    assert broken.is_set()
+    [line] = [line for line in logs if line["event"] == "request"]
+    assert (line["status"], line["route"]) == (503, "/api/slow")
+    assert api.services.requests.routes[method, "/api/slow"].statuses == {503: 1}
+
+
+async def test_half_a_body_is_told_so(api: Api) -> None:
+    """A request whose body has not come cannot be finished either."""
+    async with serving(api.gateway, QUICK) as server:
+        wire = await server.connect()
+        await wire.send(create(api, f"Content-Length: {len(BODY)}"), BODY[:10])
+        server.end.set()
+        [told] = await wire.answers()
+    assert_shutting_down(told)
+    assert api.instances.requests == []
+
+
+async def test_what_waits_for_its_turn_is_told_so(factory: ApiFactory) -> None:
+    """Each request of a connection has its own answer, in turn."""
+    begun = asyncio.Event()
+
+    async def slow(_call: Call) -> Response:
+        begun.set()
+        await asyncio.sleep(60)
+        return json_answer({})
+
+    api = await factory.make(extra=(route(slow),))
+    async with serving(api.gateway, QUICK) as server:
+        wire = await server.connect()
+        await wire.send(request(api) + create(api, f"Content-Length: {len(BODY)}") + BODY)
+        await begun.wait()
+        server.end.set()
+        answers = await wire.answers()
+    assert len(answers) == 2
+    for told in answers:
+        assert (told.status, told.error["code"]) == (503, "SHUTTING_DOWN")
+    assert api.instances.requests == []
+
+
+async def test_what_was_committed_is_answered_as_it_is(
+    factory: ApiFactory, sqlite_database: Database
+) -> None:
+    """A commit that takes longer than requests may is waited for."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    def write(connection: Connection) -> int:
+        connection.execute(text("create table told (at integer)"))
+        writing.set()
+        assert go_on.wait(10)
+        return 7
+
+    async def slow(_call: Call) -> Response:
+        return json_answer({"made": await outcome(sqlite_database.write(write))})
+
+    api = await factory.make(extra=(route(slow),))
+    async with serving(api.gateway, Limits(drain=0.1, cut=10)) as server:
+        wire = await server.connect()
+        await wire.send(request(api))
+        await asyncio.to_thread(writing.wait, 10)
+        server.end.set()
+        await asyncio.sleep(0.5)  # past the time after which requests are broken off
+        go_on.set()
+        [told] = await wire.answers()
+    assert (told.status, told.body) == (200, b'{"made":7}')
+
+
+async def test_a_database_that_is_stuck_does_not_hold_the_end(
+    factory: ApiFactory, sqlite_database: Database
+) -> None:
+    """503 that says that nobody knows, and how to find out."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    def write(_connection: Connection) -> int:
+        writing.set()
+        assert go_on.wait(10)
+        return 7
+
+    async def slow(_call: Call) -> Response:
+        return json_answer({"made": await outcome(sqlite_database.write(write))})
+
+    api = await factory.make(extra=(route(slow),))
+    async with serving(api.gateway, QUICK) as server:
+        wire = await server.connect()
+        await wire.send(request(api))
+        await asyncio.to_thread(writing.wait, 10)
+        server.end.set()
+        [told] = await wire.answers()
+        await asyncio.wait_for(server.ended, 10)
+        go_on.set()
+    assert_shutting_down(told)
+    assert "Idempotency-Key" in told.error["message"]
+
+
+async def test_a_client_that_does_not_read_does_not_hold_the_end(api: Api) -> None:
+    """Whatever is not taken in time is dropped with the connection."""
+
+    async def app(scope: object, receive: object, send: Callable[[object], object]) -> None:
+        size = 32 << 20
+        headers = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[misc]
+        await send({"type": "http.response.body", "body": bytes(size)})  # type: ignore[misc]
+
+    async with serving(app, QUICK) as server:  # type: ignore[arg-type]
+        wire = await server.connect()
+        await wire.send(LIVE)
+        server.end.set()
+        await asyncio.wait_for(server.ended, 5)
+
+
+async def test_requests_are_answered_until_the_end(api: Api) -> None:
+    """A create whose body comes while the server ends is carried out."""
+    async with serving(api.gateway, Limits(drain=10)) as server:
+        wire = await server.connect()
+        await wire.send(create(api, f"Content-Length: {len(BODY)}"), BODY[:10])
+        server.end.set()
+        await wire.send(BODY[10:])
+        [told] = await wire.answers()
+    assert told.status == 201
+    assert len(api.instances.requests) == 1
+
+
+async def test_something_that_was_cancelled_within_is_a_defect(factory: ApiFactory) -> None:
+    """A request that waits for what another has cancelled gets the envelope as well."""
+
+    async def waits(_call: Call) -> Response:
+        gone: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        return await gone
+
+    api = await factory.make(extra=(route(waits),))
+    told = await api.call("POST", "/api/slow")
+    assert (told.status_code, told.json()["error"]["code"]) == (500, "INTERNAL_SERVER_ERROR")
