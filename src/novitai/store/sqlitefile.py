@@ -7,6 +7,7 @@ Each trouble becomes a `StartupError` that says what is wrong and what to do.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +19,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from novitai.clock import Clock
 from novitai.errors import SettingsError, StartupError
+from novitai.store import filelock
 from novitai.store.filelock import FileLock, refused_by_system
+from novitai.store.filewatch import FileWatch
 
 PROBE_SECONDS: Final = 2.0
 """How long the look at the file may take; a large one is looked at in part."""
@@ -30,10 +33,12 @@ _TEMPORARY: Final = 75  # EX_TEMPFAIL
 class DatabaseFile:
     """A database file that this process has for itself."""
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path, lock: FileLock, descriptor: int) -> None:
         """Use `claim` instead."""
         self.path = path
+        self.watch = FileWatch(path, descriptor)
         self._lock = lock
+        self._descriptor: int | None = descriptor
 
     @classmethod
     def claim(cls, path: Path, clock: Clock) -> DatabaseFile:
@@ -45,13 +50,18 @@ class DatabaseFile:
         make_folder(path.parent)
         lock = FileLock(path.with_name(path.name + ".lock"), clock)
         lock.acquire()
+        descriptor = None
         try:
-            _make_file(path)
+            descriptor = _open(path)
+            # A lock file can be deleted, and then it keeps nobody out.
+            filelock.lock_database(descriptor, path)
             _probe(path, clock)
-        except BaseException:  # the lock is given back, then it is raised on
+        except BaseException:  # the locks are given back, then it is raised on
+            if descriptor is not None:
+                os.close(descriptor)
             lock.release()
             raise
-        return cls(path, lock)
+        return cls(path, lock, descriptor)
 
     def turn_on_wal(self) -> None:
         """Give the file a write-ahead log; it remembers that itself.
@@ -68,8 +78,37 @@ class DatabaseFile:
                 exit_code=_IO,
             )
 
+    def mark(self) -> None:
+        """Mark the file as the one that is open now, so that a copy put over it is noticed.
+
+        The mark is SQLite's `user_version`, which lies in the file's header. It is written through
+        to the file, as is everything that an earlier process left in the log.
+
+        Raises:
+            StartupError: it cannot be written.
+        """
+        with explained(self.path), closing(sqlite3.connect(self.path)) as connection:
+            connection.execute(f"PRAGMA user_version = {secrets.randbelow(2**31)}").close()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+
+    def restore_lock(self) -> None:
+        """Make the lock file again if somebody has deleted it."""
+        self._lock.restore()
+
+    def keep_log(self) -> None:
+        """Keep SQLite from removing the log when the last connection of this process closes."""
+        if self._descriptor is not None:
+            filelock.keep_open(self._descriptor)
+
     def release(self) -> None:
-        """Let another process have it."""
+        """Let another process have it. Twice is harmless.
+
+        Every SQLite connection to it must have been closed: see `filewatch`.
+        """
+        self.watch.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
         self._lock.release()
 
 
@@ -92,6 +131,11 @@ def path_of(url: str) -> Path:
             "sqlite:////absolute/path"
         )
     return Path(database).expanduser().resolve()
+
+
+def quoted(path: Path | str) -> str:
+    """Write a path as it stands in a `file:` URI of SQLite."""
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def make_folder(folder: Path) -> None:
@@ -119,9 +163,9 @@ def explained(path: Path) -> Iterator[None]:
         raise _startup_error(path, error.orig) from None
 
 
-def _make_file(path: Path) -> None:
+def _open(path: Path) -> int:
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise refused_by_system(path, "cannot be opened for writing", error) from None
 
