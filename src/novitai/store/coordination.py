@@ -78,6 +78,13 @@ def kept_value(connection: Connection, name: str, fresh: str) -> str:
     return value
 
 
+def value_of(connection: Connection, name: str) -> str | None:
+    """Return a kept value; None if there is none of that name."""
+    return connection.execute(
+        select(installation.c.value).where(installation.c.name == name)
+    ).scalar_one_or_none()
+
+
 def note_write(connection: Connection, *, now: int) -> None:
     """Write one row, to see that it can be done."""
     connection.execute(
