@@ -77,9 +77,11 @@ class LocalServer:
             raise NovitaiError(answer["error"])
         return answer["result"]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up."""
         self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +105,7 @@ async def open_store_or_server(
             if settings.embedded:
                 server = await LocalServer.connect(socket_path(path_of(settings.database)))
                 if server is not None:
-                    stack.callback(server.close)
+                    stack.push_async_callback(server.close)
                     yield server
                     return
             try:

@@ -113,7 +113,8 @@ class _Answering:
                         writer.write(await self._answer(line, unshown) + b"\n")
                         await writer.drain()
         except (OSError, TimeoutError, ValueError, asyncio.CancelledError):
-            pass  # gone, too slow, a line without an end, or the server ends
+            # Gone, too slow, a line without an end, or the server ends: no answer is owed.
+            writer.transport.abort()
         finally:
             writer.close()
             for key_id in unshown:

@@ -114,11 +114,12 @@ class SqliteDatabase(Database):
         return again
 
     def _judge(self, error: BaseException, mode: Mode) -> BaseException:
-        """Explain an error; one that means damage, or comes of lost files, ends the store."""
+        """Explain an error by the files and the disk; one that means damage ends the store."""
         explained = _explain(error, mode)
         if isinstance(explained, StoreUnavailable):
             try:
                 self._keeper.insist()
+                self._keeper.insist_on_room()
             except StoreError as trouble:
                 explained = trouble
         if isinstance(explained, StoreCorrupt):

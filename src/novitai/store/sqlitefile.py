@@ -26,6 +26,8 @@ from novitai.store.filewatch import FileWatch
 PROBE_SECONDS: Final = 2.0
 """How long the look at the file may take; a large one is looked at in part."""
 _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK: Final = 10_000
+ROOM_BYTES: Final = 256 * 1024
+"""Less free space than this counts as a full disk: one group of writes may take as much."""
 _IO: Final = 74  # EX_IOERR of sysexits(3)
 _TEMPORARY: Final = 75  # EX_TEMPFAIL
 
@@ -138,6 +140,15 @@ def quoted(path: Path | str) -> str:
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
+def is_disk_full(path: Path) -> bool:
+    """Tell whether the disk of a file has too little room to go on; False if nobody knows."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < ROOM_BYTES
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder, for this user alone, unless it is there.
 
@@ -199,6 +210,8 @@ def _quick_check(connection: sqlite3.Connection, clock: Clock) -> str:
 
 def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_IOERR if is_disk_full(path):  # of the log's index, for one
+            return _full(path)
         case sqlite3.SQLITE_NOTADB:
             return StartupError(
                 f"{path}: this is not an SQLite database, or its beginning is damaged. "
@@ -214,9 +227,7 @@ def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
                 exit_code=_TEMPORARY,
             )
         case sqlite3.SQLITE_FULL:
-            return StartupError(
-                f"{path}: no space is left on the disk. Free some and try again.", exit_code=_IO
-            )
+            return _full(path)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return StartupError(
                 f"{path}: the file or its folder cannot be written ({error}). "
@@ -224,6 +235,12 @@ def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
                 exit_code=_IO,
             )
     return StartupError(f"{path}: cannot be used: {error}.", exit_code=_IO)
+
+
+def _full(path: Path) -> StartupError:
+    return StartupError(
+        f"{path}: no space is left on the disk. Free some and try again.", exit_code=_IO
+    )
 
 
 def _damaged(path: Path, finding: str) -> StartupError:

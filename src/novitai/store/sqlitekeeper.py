@@ -2,14 +2,12 @@
 """Looks after the files of the embedded database while it is open.
 
 A thread with a connection of its own compares the files with their paths each second, and writes
-the log into the database file when nothing else is written. Once the files are damaged or gone the
+the log into the database file when little is written. Once the files are damaged or gone the
 store is lost: nothing is read or stored any more until a person has restored it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
 import threading
 from typing import Final
@@ -18,12 +16,12 @@ import structlog
 
 from novitai.store.errors import CommitUnknown, StorageFull, StoreCorrupt, StoreUnavailable
 from novitai.store.filelock import refused_by_system
-from novitai.store.sqlitefile import DatabaseFile, quoted
+from novitai.store.sqlitefile import DatabaseFile, is_disk_full, quoted
 
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at files that are not written to."""
-ROOM_BYTES: Final = 256 * 1024
-"""Less free space than this counts as a full disk: one group of writes may take as much."""
+QUIET_COMMITS: Final = 10
+"""So many commits between two looks, or fewer, are a quiet time: the log is written back."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +41,7 @@ class Keeper:
         self._lost: str | None = None
         self._commits = 0
         self._seen_commits = 0
-        self._checkpointed_commits = 0
+        self._written_back = 0
         self._closing = threading.Event()
         # Opened here, used by the thread, closed by whoever closes the store.
         self._connection = sqlite3.connect(
@@ -122,10 +120,8 @@ class Keeper:
         Raises:
             StorageFull: it has not.
         """
-        with contextlib.suppress(OSError):
-            disk = os.statvfs(self._file.path.parent)
-            if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
-                raise StorageFull("No space is left for the database.", retry_after=30)
+        if is_disk_full(self._file.path):
+            raise StorageFull("No space is left for the database.", retry_after=30)
 
     def lose(self, finding: str) -> None:
         """Give the store up, for good: what was found is logged once, with what to do."""
@@ -146,7 +142,7 @@ class Keeper:
         )
 
     def look(self) -> None:
-        """Compare the files with their paths; when nothing was written since, write the log back.
+        """Compare the files with their paths; when little was written since, write the log back.
 
         Never raises: what is found is logged, and refuses the work that comes.
         """
@@ -155,10 +151,11 @@ class Keeper:
         except (StoreCorrupt, StoreUnavailable):
             return
         self._file.restore_lock()
-        commits = self._commits
-        if commits == self._seen_commits != self._checkpointed_commits and self._checkpoint():
-            self._checkpointed_commits = commits
+        commits, seen = self._commits, self._seen_commits
         self._seen_commits = commits
+        quiet = commits - seen <= QUIET_COMMITS
+        if quiet and commits != self._written_back and self._write_back():
+            self._written_back = commits
 
     def close(self) -> None:
         """End the thread and close the connection. Twice is harmless."""
@@ -171,7 +168,7 @@ class Keeper:
         while not self._closing.wait(LOOK_EVERY):
             self.look()
 
-    def _checkpoint(self) -> bool:
+    def _write_back(self) -> bool:
         """Move the log into the database file and empty it; False if it has to be tried again."""
         try:
             # The first one lets others write meanwhile, the second has little left to do.
