@@ -59,7 +59,7 @@ def test_what_was_acknowledged_is_there_and_what_was_not_is_told(
     assert (ready.status_code, ready.json()["reason"]) == (503, "STORE_CORRUPT")
     assert server.http.get("/health").status_code == 503
     assert process.err.count("store_lost") == 1
-    assert "restore the database file" in process.err
+    assert "Nothing is read or stored any more" in process.err
     process.kill()
     saved.replace(path)
     log.unlink(missing_ok=True)

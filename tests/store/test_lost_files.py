@@ -139,8 +139,9 @@ async def test_a_write_is_refused_as_soon_as_the_files_are_lost(
     """No write is acknowledged afterwards, nothing is read; one log line says what to do."""
     with capture_logs() as logged:
         way(path)
-        for name in ("a", "b"):
-            with pytest.raises(StoreCorrupt):
+        # The first one was committed, to files that are not there any more.
+        for name, expected in (("a", (CommitUnknown, StoreCorrupt)), ("b", (StoreCorrupt,))):
+            with pytest.raises(expected):
                 await database.write(put(name))
         with pytest.raises(StoreCorrupt):
             await database.read(names)
@@ -148,7 +149,9 @@ async def test_a_write_is_refused_as_soon_as_the_files_are_lost(
             await database.ping()
     lines = [line for line in logged if line["event"] == "store_lost"]
     assert [line["log_level"] for line in lines] == ["critical"]
-    assert "restore the database file" in lines[0]["action"]
+    rescued = way in {delete_log, delete_index, replace_log}
+    told = "All that was acknowledged has been written" if rescued else "restore the database file"
+    assert told in lines[0]["action"]
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way is not cut_log])
@@ -187,19 +190,36 @@ async def test_damage_met_by_a_reader_ends_writing_too(
         await database.write(lambda _: None)
 
 
-async def test_a_lost_store_leaves_alone_what_was_put_in_its_place(
-    database: SqliteDatabase, path: Path
+@pytest.mark.parametrize("way", [delete_log, delete_index, replace_log])
+async def test_what_was_acknowledged_is_saved_from_a_lost_log(
+    database: SqliteDatabase, path: Path, tmp_path: Path, way: Callable[[Path], None]
 ) -> None:
-    """Closing removes neither the restored file nor the log that belongs to it."""
-    restored, log = b"a restored database", b"and its log"
-    path.unlink()
+    """The database file has it as soon as the loss is noticed, with nothing closed."""
+    for number in range(200):
+        await database.write(put(f"{number}"))
+    way(path)
     with pytest.raises(StoreCorrupt):
         await database.ping()
-    path.write_bytes(restored)
-    log_of(path).unlink()
-    log_of(path).write_bytes(log)
+    copy = tmp_path / "copy.db"
+    shutil.copyfile(path, copy)
+    with other_program(copy) as other:
+        assert other.execute("SELECT count(*) FROM installation").fetchall() == [(201,)]
+
+
+@pytest.mark.parametrize("way", [delete, delete_log, copy_older_over])
+async def test_a_lost_store_leaves_alone_what_was_put_in_its_place(
+    database: SqliteDatabase, path: Path, way: Callable[[Path], None]
+) -> None:
+    """Closing removes neither the restored file nor the log that belongs to it."""
+    way(path)
+    with pytest.raises(StoreCorrupt):
+        await database.ping()
+    database_before = path.read_bytes() if path.exists() else b"a restored database"
+    path.write_bytes(database_before)
+    log_of(path).unlink(missing_ok=True)
+    log_of(path).write_bytes(b"and its log")
     await database.close()
-    assert (path.read_bytes(), log_of(path).read_bytes()) == (restored, log)
+    assert (path.read_bytes(), log_of(path).read_bytes()) == (database_before, b"and its log")
 
 
 async def test_what_others_may_do_to_a_database_does_not_end_it(
@@ -360,7 +380,7 @@ asyncio.run(main())
 
 
 def test_what_was_acknowledged_before_the_log_was_deleted_is_there(tmp_path: Path) -> None:
-    """Idle, the log is deleted, one more write, kill -9: the refused one is all that is missing."""
+    """The log is deleted, one more write is refused, kill -9: what was acknowledged is there."""
     path = tmp_path / "novitai.db"
     script = tmp_path / "writer.py"
     script.write_text(KILLED.replace("number += 1", "number += 1\n        input()"))
@@ -380,7 +400,7 @@ def test_what_was_acknowledged_before_the_log_was_deleted_is_there(tmp_path: Pat
         child.stdin.write("\n")
         child.stdin.flush()
         answers = (line for line in child.stdout if line.startswith("{"))  # the rest is the log
-        assert json.loads(next(answers)) == {"refused": "StoreCorrupt"}
+        assert json.loads(next(answers)) == {"refused": "CommitUnknown"}
         child.kill()
     with contextlib.closing(sqlite3.connect(path)) as after:
-        assert after.execute("SELECT name FROM installation").fetchall() == [("000000",)]
+        assert ("000000",) in after.execute("SELECT name FROM installation").fetchall()

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
+from pathlib import Path
 
 import pytest
 
 from novitai.clock import ManualClock
+from novitai.store import sqlite
 from novitai.store.database import Database
-from novitai.store.errors import StorageFull, StoreUnavailable
+from novitai.store.errors import StorageFull, StoreBusy, StoreUnavailable
+from novitai.store.opening import open_database
 from novitai.store.writecheck import TRUST_SECONDS, WriteCheck
 
 
@@ -74,6 +79,20 @@ async def test_a_failed_write_is_told_at_once_and_never_trusted(writes: Writes) 
             await writes.check.insist()
     writes.trouble = None
     await writes.check.insist()
+
+
+async def test_a_ping_fails_where_nothing_can_be_written(
+    sqlite_database_url: str, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though everything can be read: another program holds the lock on writing."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 1)
+    database = await open_database(sqlite_database_url, clock)
+    with contextlib.closing(sqlite3.connect(tmp_path / "novitai.db")) as other:
+        other.execute("BEGIN IMMEDIATE").close()
+        with pytest.raises(StoreBusy):
+            await database.ping()
+    await database.ping()
+    await database.close()
 
 
 async def test_a_ping_writes_on_every_store(database: Database) -> None:

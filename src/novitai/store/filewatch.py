@@ -8,6 +8,7 @@ locks that the process holds on it, and those are SQLite's (https://www.sqlite.o
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,18 @@ _LOG_HEADER_BYTES: Final = 32
 _LOG_MAGIC: Final = {b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"}
 
 _Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What has become of the files.
+
+    `whole` tells whether all that was stored can still be read through the open files, and belongs
+    into the database file that lies at the path.
+    """
+
+    text: str
+    whole: bool = False
 
 
 class FileWatch:
@@ -48,7 +61,7 @@ class FileWatch:
         self._index = _identity(self._index_path.stat())
         self._mark = _mark(os.pread(self._descriptor, _HEADER_BYTES, 0))
 
-    def finding(self) -> str | None:
+    def finding(self) -> Finding | None:
         """Say what has become of the files; None if they are as they should be.
 
         Takes six system calls, whatever the size of the database.
@@ -56,7 +69,11 @@ class FileWatch:
         Raises:
             OSError: the files cannot be looked at, which says nothing about them.
         """
-        return self._of_database() or self._of_log() or self._of_index()
+        text = self._of_database() or self._of_log()
+        if text is not None:
+            return Finding(text)
+        text = self._of_names_beside()
+        return None if text is None else Finding(text, whole=True)
 
     def close(self) -> None:
         """Close the log's descriptor; the database's belongs to the caller. Twice is harmless."""
@@ -82,17 +99,17 @@ class FileWatch:
     def _of_log(self) -> str | None:
         if self._log is None:
             return None
-        status = os.fstat(self._log)
-        moved = _moved(self._log_path, _identity(status))
-        if moved is not None:
-            return moved
         # Empty is what a checkpoint leaves behind; without its header it is of no use to a reader.
-        if status.st_size > _LOG_HEADER_BYTES and os.pread(self._log, 4, 0) not in _LOG_MAGIC:
+        size = os.fstat(self._log).st_size
+        if size > _LOG_HEADER_BYTES and os.pread(self._log, 4, 0) not in _LOG_MAGIC:
             return f"{self._log_path} was truncated or overwritten"
         return None
 
-    def _of_index(self) -> str | None:
-        return None if self._index is None else _moved(self._index_path, self._index)
+    def _of_names_beside(self) -> str | None:
+        if self._log is None or self._index is None:
+            return None
+        log = _identity(os.fstat(self._log))
+        return _moved(self._log_path, log) or _moved(self._index_path, self._index)
 
 
 def _identity(status: os.stat_result) -> _Identity:

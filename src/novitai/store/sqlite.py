@@ -26,6 +26,7 @@ from novitai.store.errors import (
     StoreError,
     StoreUnavailable,
 )
+from novitai.store.filewatch import Finding
 from novitai.store.sqlitefile import DatabaseFile, quoted
 from novitai.store.sqlitekeeper import Keeper, is_damage
 from novitai.store.work import AnyJob, Crew, Mode, guard_transactions, late, settle
@@ -247,11 +248,11 @@ def _refuse_damage(jobs: list[AnyJob]) -> None:
             raise job.error
 
 
-def _finding(error: StoreCorrupt, path: Path) -> str:
+def _finding(error: StoreCorrupt, path: Path) -> Finding:
     """Say for the log what SQLite found."""
     cause = error.__cause__
     reason = cause.orig if isinstance(cause, DBAPIError) else error
-    return f"{path} is damaged ({reason})"
+    return Finding(f"{path} is damaged ({reason})")
 
 
 def _explain(error: BaseException, mode: Mode) -> BaseException:

@@ -14,8 +14,15 @@ from typing import Final
 
 import structlog
 
-from novitai.store.errors import CommitUnknown, StorageFull, StoreCorrupt, StoreUnavailable
+from novitai.store.errors import (
+    CommitUnknown,
+    StorageFull,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
 from novitai.store.filelock import refused_by_system
+from novitai.store.filewatch import Finding
 from novitai.store.sqlitefile import DatabaseFile, is_disk_full, quoted
 
 LOOK_EVERY: Final = 1.0
@@ -38,7 +45,7 @@ class Keeper:
         """
         self._file = file
         self._lock = threading.Lock()
-        self._lost: str | None = None
+        self._lost: Finding | None = None
         self._commits = 0
         self._seen_commits = 0
         self._written_back = 0
@@ -72,16 +79,15 @@ class Keeper:
         """Make sure that what was just committed lies in the files of the database.
 
         Raises:
-            StoreCorrupt: it does not; it must not be acknowledged.
-            CommitUnknown: the files cannot be looked at.
+            CommitUnknown: it does not, or nobody knows; it must not be acknowledged.
         """
         self._commits += 1
         try:
             self.insist()
-        except StoreUnavailable as error:
+        except StoreError as error:
             raise CommitUnknown(
-                "The database file cannot be looked at, so that it is unknown whether the change "
-                "was stored. Look whether it was before you send it again."
+                "The database file was damaged, gone or out of reach when the change was stored. "
+                "Look whether it was stored before you send it again."
             ) from error
 
     def insist(self) -> None:
@@ -123,22 +129,30 @@ class Keeper:
         if is_disk_full(self._file.path):
             raise StorageFull("No space is left for the database.", retry_after=30)
 
-    def lose(self, finding: str) -> None:
+    def lose(self, finding: Finding) -> None:
         """Give the store up, for good: what was found is logged once, with what to do."""
         with self._lock:
             if self._lost is not None:
                 return
             self._lost = finding
+        file = self._file.path
+        if finding.whole and self._write_back():
+            action = (
+                "All that was acknowledged has been written to the database file. Stop this "
+                f"process, remove {file}-wal and {file}-shm if they are there, and start again."
+            )
+        else:
+            action = (
+                "Stop this process, restore the database file together with its -wal file from a "
+                "backup, and start again."
+            )
         # Else the last connection would remove the log of whatever lies at the path by then.
         self._file.keep_log()
         _log.critical(
             "store_lost",
-            finding=finding,
-            file=str(self._file.path),
-            action=(
-                "Nothing is read or stored any more. Stop this process, restore the database file "
-                "together with its -wal file from a backup, and start again."
-            ),
+            finding=finding.text,
+            file=str(file),
+            action=f"Nothing is read or stored any more. {action}",
         )
 
     def look(self) -> None:
@@ -176,7 +190,7 @@ class Keeper:
             busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             if is_damage(error):
-                self.lose(f"{self._file.path} is damaged ({error})")
+                self.lose(Finding(f"{self._file.path} is damaged ({error})"))
             else:
                 _log.warning("checkpoint_failed", error=str(error))
             return False
