@@ -68,10 +68,11 @@ async def test_results_that_came_too_late_are_told(app: Application) -> None:
     app.runner.fenced_writes = 2
     app.deliverer.metrics.fenced = 1
     key = await app.keys.ensure_first_key()
+    assert key is not None
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app.api()), base_url="https://novitai"
     ) as http:
-        headers = {"Accept": "text/plain", "Authorization": f"Bearer {key}"}
+        headers = {"Accept": "text/plain", "Authorization": f"Bearer {key.text}"}
         answer = await http.get("/metrics", headers=headers)
     assert "\nnovitai_fenced_writes_total 3.0\n" in answer.text
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from novitai import settings
 from novitai.errors import SettingsError
 
 DOCUMENTED = re.compile(r"^\| `(NOVITA\w+)` \|", re.MULTILINE)
+
+
+def secret(length: int) -> str:
+    """Write a signing secret of so many bytes."""
+    return "whsec_" + base64.b64encode(bytes(range(length))).decode()
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +56,7 @@ def test_every_setting_is_documented() -> None:
     [
         ("NOVITAI_DATABSE_URL", "NOVITAI_DATABASE_URL"),
         ("NOVITAI_SYNC_INTERVAL", "NOVITAI_SYNC_INTERVAL_SECONDS"),
-        ("NOVITAI_API_KEY", "NOVITA_API_KEY"),
+        ("NOVITAI_ENV_URL", "NOVITAI_REDIS_URL"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(
@@ -63,10 +69,24 @@ def test_an_unknown_name_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize(
-    "name", ["NOVITAI_PORT", "NOVITAI_PORT_8080_TCP", "NOVITAI_SERVICE_HOST", "OTHER"]
+    "name",
+    [
+        "NOVITAI_PORT",
+        "NOVITAI_PORT_8080_TCP",
+        "NOVITAI_SERVICE_HOST",
+        "NOVITAI_API_PORT",
+        "NOVITAI_API_PORT_8080_TCP_ADDR",
+        "NOVITAI_API_SERVICE_PORT_HTTP",
+        "NOVITAI_WORKER_SERVICE_HOST",
+        "NOVITAI_EU_WEST_1_API_SERVICE_HOST",
+        "NOVITAI_URL",
+        "NOVITAI_API_KEY",
+        "NOVITAI_PROFILE",
+        "OTHER",
+    ],
 )
-def test_what_platforms_inject_is_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A container platform names variables after its services."""
+def test_what_is_meant_for_others_is_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A container platform names variables after its services; clients have names of their own."""
     monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
     settings.load()
 
@@ -92,6 +112,13 @@ def test_what_platforms_inject_is_ignored(monkeypatch: pytest.MonkeyPatch, name:
         ("NOVITAI_FAILED_INSTANCE_POLICY", "panic"),
         ("NOVITAI_ENVIRONMENT", "prod"),
         ("NOVITAI_WEBHOOK_SECRET", "abc"),
+        ("NOVITAI_WEBHOOK_SECRET", "whsec_"),
+        ("NOVITAI_WEBHOOK_SECRET", "whsec_QQ=="),
+        ("NOVITAI_WEBHOOK_SECRET", secret(23)),
+        ("NOVITAI_WEBHOOK_SECRET", secret(65)),
+        ("NOVITAI_WEBHOOK_SECRET", f"{secret(32)} whsec_QQ=="),
+        ("NOVITAI_WEBHOOK_SECRET", f"{secret(32)}!"),
+        ("NOVITAI_WEBHOOK_SECRET", secret(32).removeprefix("whsec_")),
         ("NOVITAI_WEBHOOK_ALLOW_PRIVATE", "perhaps"),
         ("NOVITAI_REDIS_URL", "http://x"),
         ("NOVITAI_TRUSTED_PROXIES", "10.0.0.300"),
@@ -104,8 +131,48 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as refusal:
         settings.load()
-    if name.endswith(("KEY", "SECRET")):
+    if name.endswith(("KEY", "SECRET")) and value != "whsec_":
         assert value not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "value", [secret(24), secret(64), secret(32).rstrip("="), f"{secret(32)}  {secret(33)}"]
+)
+def test_a_signing_secret_has_24_to_64_bytes(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """As Standard Webhooks has it; the padding of base64 may be missing."""
+    monkeypatch.setenv("NOVITAI_WEBHOOK_SECRET", value)
+    loaded = settings.load().webhook_secret
+    assert loaded is not None
+    assert loaded.get_secret_value() == value
+
+
+def test_white_space_around_a_value_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, bare: Path
+) -> None:
+    """What a file with a line end leaves behind; a value of nothing else counts as not set."""
+    values = {
+        "NOVITA_API_KEY": "key\n",
+        "NOVITAI_DATA_DIR": " /data ",
+        "NOVITAI_RATE_LIMIT_BURST": " 7\t",
+        "NOVITAI_WEBHOOK_ALLOW_PRIVATE": " true ",
+        "NOVITAI_ENVIRONMENT": "production\r\n",
+        "NOVITAI_UPSTREAM_URL": " https://x/ ",
+        "NOVITAI_REDIS_URL": "  ",
+        "NOVITAI_SYNC_INTERVAL_SECONDS": "\n",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    (bare / ".env").write_text('NOVITAI_ADMIN_API_KEY="  an-admin-key-of-enough-characters "\n')
+    loaded = settings.load()
+    assert loaded.novita_api_key is not None
+    assert loaded.novita_api_key.get_secret_value() == "key"
+    assert loaded.admin_api_key is not None
+    assert loaded.admin_api_key.get_secret_value() == "an-admin-key-of-enough-characters"
+    assert (loaded.data_dir, loaded.rate_limit_burst) == (Path("/data"), 7)
+    assert loaded.webhook_allow_private
+    assert loaded.environment is settings.Environment.PRODUCTION
+    assert (loaded.upstream_url, loaded.redis_url) == ("https://x", None)
+    assert loaded.sync_interval_seconds == 5
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +208,7 @@ def test_secrets_stay_out_of_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         "NOVITAI_SECRET_KEY": "canary-two-canary-two-canary-two",
         "NOVITAI_ADMIN_API_KEY": "canary-three-canary-three",
         "NOVITAI_DATABASE_URL": "postgresql://u:canary-four@h/d",
-        "NOVITAI_WEBHOOK_SECRET": "whsec_canary-five",
+        "NOVITAI_WEBHOOK_SECRET": "whsec_canary5canary5canary5canary5canary5",
         "NOVITAI_REDIS_URL": "redis://:canary-six@h",
     }
     for name, value in secrets.items():

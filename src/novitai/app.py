@@ -57,7 +57,7 @@ from novitai.settings import Environment, Settings
 from novitai.store import coordination, operations, webhook_lines
 from novitai.store.database import Database
 from novitai.store.opening import open_database
-from novitai.store.vault import Vault, load_or_make_secret
+from novitai.store.vault import Vault, load_or_make_secret, load_secret
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
@@ -136,6 +136,7 @@ class Application:
         self.ids = ids
         self.database = database
         self.installation_id = installation_id
+        self.signing_secrets = tuple(signing_secrets)
         # One for all that go out: making it reads the certificates of this machine.
         tls = httpx2.create_ssl_context(trust_env=False)
         key = settings.novita_api_key
@@ -151,7 +152,7 @@ class Application:
             tls=tls,
         )
         self.jobs = engine(settings, database, clock, ids)
-        self.keys = _make_key_ring(settings, database, vault, clock, ids)
+        self.keys = make_key_ring(settings, Store(database, vault), clock, ids)
         self.catalogue = Catalogue(self.client, clock)
         outbox = Outbox(clock, ids, self.jobs)
         self.recorder = recorder = Recorder(clock, ids, outbox)
@@ -463,17 +464,17 @@ async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
         await store.database.close()
 
 
-@contextlib.asynccontextmanager
-async def open_keys(settings: Settings, clock: Clock, ids: Ids) -> AsyncIterator[KeyRing]:
-    """Open the API keys alone; raises what `open_store` raises."""
-    async with open_store(settings, clock) as store:
-        yield _make_key_ring(settings, store.database, store.vault, clock, ids)
-
-
 async def _open_store(settings: Settings, clock: Clock) -> Store:
-    vault = Vault(_secret_key(settings))
+    if settings.secret_key is None and not settings.embedded:
+        raise SettingsError(
+            "NOVITAI_SECRET_KEY: required with PostgreSQL, the same in every process; "
+            "make one with: openssl rand -hex 32"
+        )
     database = await open_database(settings.database, clock)
     try:
+        known = await database.read(partial(coordination.value_of, name=_CHECK))
+        # What the database holds was made with some key: another one in its place would be useless.
+        vault = Vault(_secret_key(settings, may_make=known is None))
         fresh = vault.seal(_CHECK, b"").hex()
         sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
         # Another secret key would make API keys and stored secrets that nobody can ever use.
@@ -484,25 +485,20 @@ async def _open_store(settings: Settings, clock: Clock) -> Store:
     return Store(database, vault)
 
 
-def _make_key_ring(
-    settings: Settings, database: Database, vault: Vault, clock: Clock, ids: Ids
-) -> KeyRing:
+def make_key_ring(settings: Settings, store: Store, clock: Clock, ids: Ids) -> KeyRing:
+    """Build the API keys on an open store."""
     admin_key = settings.admin_api_key
     return KeyRing(
-        database=database,
-        vault=vault,
+        database=store.database,
+        vault=store.vault,
         clock=clock,
         ids=ids,
         admin_api_key=admin_key.get_secret_value() if admin_key else None,
     )
 
 
-def _secret_key(settings: Settings) -> bytes:
+def _secret_key(settings: Settings, *, may_make: bool) -> bytes:
     if settings.secret_key is not None:
         return settings.secret_key.get_secret_value().encode()
-    if settings.embedded:
-        return load_or_make_secret(settings.data_dir.expanduser())
-    raise SettingsError(
-        "NOVITAI_SECRET_KEY: required with PostgreSQL, the same in every process; "
-        "make one with: openssl rand -hex 32"
-    )
+    folder = settings.data_dir.expanduser()
+    return load_or_make_secret(folder) if may_make else load_secret(folder)

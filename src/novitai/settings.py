@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +24,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -28,8 +32,13 @@ from novitai import postgresqlurl, urls
 from novitai.errors import SettingsError
 
 PREFIX: Final = "NOVITAI_"
-# What container platforms inject for a service that is called novitai; not ours to judge.
-_INJECTED: Final = ("NOVITAI_PORT", "NOVITAI_SERVICE_")
+# What container platforms inject for services called novitai, novitai-api, novitai-worker, and what
+# clients of ours read: none of it is for the server.
+_INJECTED: Final = re.compile(r"NOVITAI_(\w+_)?(PORT|SERVICE_)")
+_OF_CLIENTS: Final = {"NOVITAI_URL", "NOVITAI_API_KEY", "NOVITAI_PROFILE"}
+_SIGNING_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
+_SIGNING_BYTES: Final = range(24, 65)
+"""Lengths that Standard Webhooks 1.0 allows."""
 _HTTP: Final = frozenset({"http", "https"})
 _PROXY: Final = frozenset({"http", "https", "socks5", "socks5h"})
 
@@ -183,6 +192,16 @@ class Settings(BaseSettings):
         description="Addresses or networks, comma-separated, whose X-Forwarded-* is believed.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _stripped(cls, values: dict[str, object]) -> dict[str, object]:
+        """Strip every value; one that is white space alone counts as not set."""
+        stripped = {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in stripped.items() if value != ""}
+
     @field_validator("upstream_url")
     @classmethod
     def _an_http_url(cls, value: str) -> str:
@@ -245,8 +264,15 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _a_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith("whsec_"):
-            raise ValueError("must begin with whsec_")
+        if value is None:
+            return None
+        secrets = value.get_secret_value().split()
+        if not all(_signs(secret) for secret in secrets):
+            raise ValueError(
+                "must be whsec_ and the base64 of 24 to 64 bytes, or two of them with a space "
+                "between while the second is being replaced; make one with: "
+                'echo "whsec_$(openssl rand -base64 32)"'
+            )
         return value
 
     @field_validator("redis_url")
@@ -305,12 +331,28 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 def _refuse_unknown(values: Mapping[str, str], dotenv: Path) -> None:
     known = known_names()
     for name in sorted(values):
-        if not name.startswith(PREFIX) or name in known or name.startswith(_INJECTED):
+        if (
+            not name.startswith(PREFIX)
+            or name in known
+            or name in _OF_CLIENTS
+            or _INJECTED.match(name)
+        ):
             continue
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
         raise SettingsError(
             f"{name}: there is no such setting (environment, {dotenv}); the nearest is {nearest[0]}"
         )
+
+
+def _signs(secret: str) -> bool:
+    """Tell whether a text is a signing secret; base64 may lack its padding."""
+    if not secret.startswith(_SIGNING_SECRET):
+        return False
+    text = secret.removeprefix(_SIGNING_SECRET).rstrip("=")
+    try:
+        return len(base64.b64decode(text + "=" * (-len(text) % 4), validate=True)) in _SIGNING_BYTES
+    except (binascii.Error, ValueError):
+        return False
 
 
 def _explain(error: ValidationError) -> str:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from novitai.api import schemas
+from novitai.store.errors import StorageFull
 from tests.api.conftest import CREATE, Api
 
 
@@ -90,3 +91,13 @@ async def test_live_and_ready_are_apart(api: Api) -> None:
     ready = await api.call("GET", "/health/ready", scope=None)
     assert (live.status_code, live.json()["status"]) == (200, "ok")
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+    assert ready.json()["reason"] == "UNAVAILABLE"
+
+
+async def test_readiness_says_why(api: Api) -> None:
+    """The code of the error that a client would be answered; nothing where all is well."""
+    assert "reason" not in (await api.call("GET", "/health/ready", scope=None)).json()
+    api.dependencies.database = StorageFull("No space is left for the database.")
+    ready = await api.call("GET", "/health/ready", scope=None)
+    TypeAdapter(schemas.ProbeResponse).validate_python(ready.json())
+    assert (ready.status_code, ready.json()["reason"]) == (503, "STORAGE_FULL")

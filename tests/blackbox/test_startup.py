@@ -18,15 +18,16 @@ from tests.blackbox.harness import House
 
 
 def test_a_second_process_on_one_file_is_refused(house: House) -> None:
-    """It learns who has the file; `keys` also names the way that works meanwhile."""
+    """It learns who has the file."""
     server = house.ready(house.run("serve", "--port", "0"))
     second = house.ended("serve", "--port", "0")
     assert second.code == 75
     assert re.search(r"in use by another process \(pid \d+, novitai serve", second.err)
     assert second.out == ""
-    keys = house.ended("keys", "list")
-    assert keys.code == 75
-    assert "GET /api/keys" in keys.err
+    (house.data / "novitai.db.lock").unlink()
+    third = house.ended("serve", "--port", "0")
+    assert third.code == 75
+    assert "in use by another process (pid " in third.err
     assert server.http.get("/health/live").status_code == 200
 
 
@@ -117,3 +118,57 @@ def test_the_first_key_is_shown_once_and_works(house: House) -> None:
     again = house.run("serve", "--port", "0", NOVITAI_ADMIN_API_KEY="")
     house.ready(again)
     assert "nvt_" not in again.err
+
+
+def test_a_lost_secret_key_is_not_replaced(house: House) -> None:
+    """A new one would make every key and secret of the database useless; nothing is written."""
+    house.env["NOVITAI_SECRET_KEY"] = ""
+    key = house.ended("keys", "create", "--name", "before", "--scope", "read").out.strip()
+    secret = house.data / "secret.key"
+    kept = secret.read_bytes()
+    secret.unlink()
+    for command in (["serve", "--port", "0"], ["keys", "list"], ["webhooks", "secret"]):
+        process = house.ended(*command)
+        assert process.code == 78, process.err
+        assert f"{secret}: the secret key is missing" in process.err
+        assert not secret.exists()
+    secret.write_bytes(kept)
+    server = house.ready(house.run("serve", "--port", "0"))
+    answer = server.http.get("/api/instances", headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 200
+
+
+def test_a_refused_start_leaves_no_secret_key(house: House) -> None:
+    """A database that cannot be used may belong to a key that is restored later."""
+    house.data.mkdir()
+    (house.data / "novitai.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    process = house.ended("serve", "--port", "0", NOVITAI_SECRET_KEY="")
+    assert process.code == 74, process.err
+    assert not (house.data / "secret.key").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://novita.example", True),
+        ("http://127.0.0.2:9", False),
+        ("https://novita.example", False),
+    ],
+)
+def test_a_key_that_travels_in_the_clear_is_warned_of(house: House, url: str, warned: bool) -> None:
+    """Plain HTTP to another machine is allowed and said; to this one it is nothing to say."""
+    process = house.run("serve", "--port", "0", NOVITAI_UPSTREAM_URL=url)
+    house.ready(process)
+    assert ("NOVITAI_UPSTREAM_URL is plain HTTP" in process.err) is warned
+
+
+def test_what_kubernetes_injects_is_no_obstacle(house: House) -> None:
+    """For services that are named after us, and with a client's settings beside."""
+    process = house.ended(
+        "config",
+        NOVITAI_API_PORT_8080_TCP="tcp://10.0.0.1:8080",
+        NOVITAI_WORKER_SERVICE_HOST="10.0.0.2",
+        NOVITAI_API_KEY="a client's",
+        NOVITAI_URL="http://novitai",
+    )
+    assert process.code == 0, process.err

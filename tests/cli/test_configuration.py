@@ -56,7 +56,7 @@ def test_an_empty_variable_is_none(show: Show) -> None:
         ("NOVITA_API_KEY", "sk-canary", "***"),
         ("NOVITAI_SECRET_KEY", "canary" * 8, "***"),
         ("NOVITAI_ADMIN_API_KEY", "canary" * 8, "***"),
-        ("NOVITAI_WEBHOOK_SECRET", "whsec_canary", "***"),
+        ("NOVITAI_WEBHOOK_SECRET", "whsec_canarycanarycanarycanarycanaryca", "***"),
         ("NOVITAI_DATABASE_URL", "postgresql://u:canary@h/d", "postgresql://u:***@h/d"),
         ("NOVITAI_DATABASE_URL", "postgresql://h/d?password=canary", "postgresql://h/d?***"),
         ("NOVITAI_DATABASE_URL", "sqlite:////a/b.db", "sqlite:////a/b.db"),

@@ -59,3 +59,14 @@ def test_a_terminal_gets_a_table_that_grows() -> None:
     plain.print(live.renderable)
     rows = [line.split() for line in drawn.getvalue().splitlines()[1:]]
     assert rows == [["0.0", "s", "creating"], ["2.0", "s", "running", "running"]]
+
+
+def test_a_terminal_without_unicode_gets_plain_characters() -> None:
+    """A spinner of Braille would end the demonstration there."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    console = Console(file=stream, force_terminal=True, width=80)
+    with Live(console=console, refresh_per_second=10) as live:
+        Board(live).show("creating", "pulling", 0.1)
+    stream.flush()
+    assert b"pulling" in raw.getvalue()

@@ -221,14 +221,24 @@ async def test_the_key_of_the_settings_is_an_admin(watched: Watched, clock: Manu
 
 async def test_the_first_key_is_made_once(ring: KeyRing) -> None:
     """A server without any key makes an admin key, and only then."""
-    text = await ring.ensure_first_key()
-    assert text is not None
-    assert well_formed(text)
-    caller = await ring.authenticate(text)
+    made = await ring.ensure_first_key()
+    assert made is not None
+    assert well_formed(made.text)
+    caller = await ring.authenticate(made.text)
     assert caller is not None
     assert caller.scopes == {Scope.ADMIN}
     assert await ring.ensure_first_key() is None
     await ring.settle()
+
+
+async def test_processes_that_start_at_once_make_one_first_key(
+    database: Database, clock: ManualClock
+) -> None:
+    """Each of them looks before any has made one."""
+    rings = [ring_over(database, clock) for _ in range(8)]
+    made = await asyncio.gather(*(ring.ensure_first_key() for ring in rings))
+    assert len([key for key in made if key is not None]) == 1
+    assert len((await rings[0].page()).keys) == 1
 
 
 async def test_no_first_key_where_the_settings_have_one(

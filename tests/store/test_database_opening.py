@@ -272,8 +272,11 @@ class TestFile:
         fill(small_disk)
         with pytest.raises(StorageFull):
             await database.write(put("large", "x" * 1_000_000))
+        with pytest.raises(StorageFull):
+            await database.ping()
         assert await database.read(names) == ["a"]
         (small_disk / "filler").unlink()
+        await database.ping()
         await database.write(put("b"))
         assert await database.read(names) == ["a", "b"]
         await database.close()

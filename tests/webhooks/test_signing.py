@@ -12,7 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from novitai.ids import Ids
 from novitai.lifecycle.webhook_secret import fresh_secret
-from novitai.webhooks.signing import NoSecret, headers, is_secret, secret_of
+from novitai.webhooks.signing import NoSecret, headers, secret_of
 
 OLD, NEW = fresh_secret(Ids()), fresh_secret(Ids())
 
@@ -70,10 +70,7 @@ def test_nothing_is_signed_with_nothing() -> None:
 
 
 def test_secrets() -> None:
-    """Ours are `whsec_` and base64 that every decoder takes; what cannot sign is told apart."""
-    assert is_secret(NEW)
+    """Ours are `whsec_` and base64 that every decoder takes."""
     assert len(NEW) == len("whsec_") + 44
-    for wrong in ("", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_A"):
-        assert not is_secret(wrong)
     with pytest.raises(ValueError, match="44"):
         secret_of("short")

@@ -16,10 +16,13 @@ from novitai.api.schemas import HealthCheckResponse, ProbeResponse
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.view import present
+from novitai.errors import ApiError
 
 WORKER_UNSEEN_MS: Final = 30_000
 _ANSWER_WITHIN: Final = 2.0
 _MB: Final = 1024 * 1024
+_DOWN: Final = "UNAVAILABLE"
+"""The reason where no error of ours says more, such as an answer that did not come in time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +64,7 @@ class HealthRoutes:
                 handler=self.ready,
                 scope=None,
                 tag="Health",
-                summary="Whether the database answers",
+                summary="Whether the database answers and takes writes",
                 answers={200: ProbeResponse, 503: ProbeResponse},
             ),
         ]
@@ -69,16 +72,16 @@ class HealthRoutes:
     async def health(self, _call: Call) -> Response:
         """Tell how everything is: 200 when all is well, 503 when anything is not."""
         queue, database, account = await asyncio.gather(
-            _works("jobQueue", self._queue_seen),
-            _works("database", self._ping),
-            _works("account", self._account_is_right),
+            _trouble("jobQueue", self._queue_seen),
+            _trouble("database", self._ping),
+            _trouble("account", self._account_is_right),
         )
         services = {
-            "novitaApi": account and not self._sources.upstream_down(),
-            "jobQueue": queue,
-            "cache": await _works("cache", self._cache_works),
+            "novitaApi": account is None and not self._sources.upstream_down(),
+            "jobQueue": queue is None,
+            "cache": await _trouble("cache", self._cache_works) is None,
         }
-        healthy = database and all(services.values())
+        healthy = database is None and all(services.values())
         body = {
             "status": "healthy" if healthy else "unhealthy",
             "timestamp": iso(self._clock.now()),
@@ -93,15 +96,17 @@ class HealthRoutes:
 
     async def live(self, _call: Call) -> Response:
         """Tell that the process answers."""
-        return self._probe(True)
+        return self._probe(None)
 
     async def ready(self, _call: Call) -> Response:
-        """Tell whether the database answers, so that requests can be served."""
-        return self._probe(await _works("database", self._ping))
+        """Tell whether the database answers and takes writes, so that requests can be served."""
+        return self._probe(await _trouble("database", self._ping))
 
-    def _probe(self, well: bool) -> Response:
-        body = {"status": "ok" if well else "unavailable", "timestamp": iso(self._clock.now())}
-        return json_answer(body, 200 if well else 503, {"Cache-Control": "no-store"})
+    def _probe(self, trouble: str | None) -> Response:
+        body = {"status": "unavailable" if trouble else "ok", "timestamp": iso(self._clock.now())}
+        if trouble:
+            body["reason"] = trouble
+        return json_answer(body, 503 if trouble else 200, {"Cache-Control": "no-store"})
 
     async def _queue_seen(self) -> bool:
         return self._clock.now() - await self._sources.queue_seen() <= WORKER_UNSEEN_MS
@@ -143,10 +148,12 @@ class HealthRoutes:
         }
 
 
-async def _works(name: str, check: Callable[[], Awaitable[bool]]) -> bool:
+async def _trouble(name: str, check: Callable[[], Awaitable[bool]]) -> str | None:
+    """Return the code of what does not work; None where it works."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN):
-            return await check()
+            return None if await check() else _DOWN
     except Exception as error:  # whatever it is, what was asked for does not work
-        _log.warning("health_check_failed", part=name, error=type(error).__name__)
-        return False
+        code, reason = (error.code, error.message) if isinstance(error, ApiError) else (_DOWN, None)
+        _log.warning("health_check_failed", part=name, error=type(error).__name__, reason=reason)
+        return code

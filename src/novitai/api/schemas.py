@@ -289,10 +289,11 @@ class HealthCheckResponse(Wire):
 
 
 class ProbeResponse(Wire):
-    """The answer to a probe."""
+    """The answer to a probe; `reason` is the error code of what is wrong with the database."""
 
     status: Literal["ok", "unavailable"]
     timestamp: datetime
+    reason: str = absent()
 
 
 class ProductView(Wire):

@@ -93,8 +93,8 @@ def _shown(settings: Settings, field: str) -> str:
 
 
 def _has(values: Mapping[str, str], name: str) -> bool:
-    """Whether a name is set, in whatever case, and not empty: pydantic-settings reads it so."""
-    return any(key.upper() == name and value for key, value in values.items())
+    """Whether a name is set, in any case, and not blank: the settings are read so."""
+    return any(key.upper() == name and value.strip() for key, value in values.items())
 
 
 def _read(dotenv: Path) -> dict[str, str]:

@@ -3,16 +3,42 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from novitai.cli.output import say
+
+if TYPE_CHECKING:
+    from novitai.settings import Settings
 
 
 def migrate() -> None:
-    """Bring the database up to date; where it is, do nothing."""
-    from novitai.clock import SystemClock
+    """Bring the database up to date; on PostgreSQL, make the first API key too."""
+    import asyncio
+
     from novitai.settings import load
+
+    settings = load()
+    _migrate(settings.database)
+    # The embedded file's first key is made by `novitai serve`, which is about to have the file.
+    if not settings.embedded and settings.secret_key is not None:
+        asyncio.run(_show_first_key(settings))
+
+
+async def _show_first_key(settings: Settings) -> None:
+    from novitai.app import make_key_ring, open_store
+    from novitai.cli.first_key import show_first_key
+    from novitai.clock import SystemClock
+    from novitai.ids import Ids
+
+    clock = SystemClock()
+    async with open_store(settings, clock) as store:
+        await show_first_key(make_key_ring(settings, store, clock, Ids()))
+
+
+def _migrate(url: str) -> None:
+    from novitai.clock import SystemClock
     from novitai.store import migrate as migration
 
-    url = load().database
     before = _revision(url)
     # A file that is up to date is left alone, for a server may hold it. A server's database is
     # looked at all the same: whether novitai can use it is what the reader wants to know.

@@ -183,7 +183,7 @@ async def _server(folder: Path, upstream: str) -> AsyncIterator[_Server]:
         serving = asyncio.create_task(answer(app.api(), listening, over, ready=ready.set))
         try:
             await ready.wait()
-            yield _Server(url_of(HOST, listening), key or "")
+            yield _Server(url_of(HOST, listening), key.text if key else "")
         finally:
             over.set()
             await serving

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai keys`: make, list and revoke API keys without a running server."""
+"""`novitai keys`: make, list and revoke API keys, whether a server runs or not."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from novitai.cli.output import TEMPORARY, note, say
+from novitai.cli.output import OutputFailed, note, say
 from novitai.domain.api_key import ApiKey, Scope, in_order
 
 if TYPE_CHECKING:
-    from novitai.lifecycle.keys import KeyRing
+    from novitai.cli.key_access import Keys
 
 _COLUMNS: Final = ("id", "name", "scopes", "created", "expires", "revoked", "last used")
 
@@ -65,57 +66,60 @@ async def _create(name: str, scopes: list[Scope], expires_at: str | None) -> Non
     from novitai.clock import SystemClock
     from novitai.domain.validation import parse_key_request
 
-    fields: dict[str, object] = {"name": name, "scopes": [scope.value for scope in scopes]}
+    fields: dict[str, object] = {"name": _as_utf8(name), "scopes": [one.value for one in scopes]}
     if expires_at is not None:
         fields["expiresAt"] = expires_at
-    request = parse_key_request(fields, now=SystemClock().now())
-    async with _key_ring("POST /api/keys") as ring:
-        made = await ring.create(request)
-    note(
-        f"novitai: made {made.key.id} ({made.key.name}), scopes: "
-        f"{', '.join(in_order(made.key.scopes))}. It is shown this once:"
-    )
-    say(made.text)
+    parse_key_request(fields, now=SystemClock().now())
+    async with _open_keys() as keys:
+        made = await keys.create(fields)
+        with contextlib.suppress(OutputFailed):  # the key itself is what matters
+            note(
+                f"novitai: made {made.key.id} ({made.key.name}), scopes: "
+                f"{', '.join(in_order(made.key.scopes))}. It is shown this once:"
+            )
+        try:
+            say(made.text)
+        except OutputFailed as error:
+            await keys.revoke(made.key.id)
+            raise OutputFailed(
+                f"{error}: the key could not be shown, so it was revoked ({made.key.id})",
+                exit_code=error.exit_code,
+            ) from None
+        await keys.shown()
 
 
 async def _list() -> list[ApiKey]:
-    keys: list[ApiKey] = []
-    async with _key_ring("GET /api/keys") as ring:
-        cursor: str | None = None
-        while True:
-            page = await ring.page(cursor=cursor)
-            keys += page.keys
-            cursor = page.next_cursor
-            if cursor is None:
-                return keys
+    async with _open_keys() as keys:
+        return await keys.all()
 
 
 async def _revoke(key_id: str) -> ApiKey:
-    async with _key_ring("DELETE /api/keys/{keyId}") as ring:
-        return await ring.revoke(key_id)
+    async with _open_keys() as keys:
+        return await keys.revoke(key_id)
 
 
 @contextlib.asynccontextmanager
-async def _key_ring(over_http: str) -> AsyncIterator[KeyRing]:
-    """Open the keys, or say how to do the same through the server that has the database."""
-    from novitai.app import open_keys
+async def _open_keys() -> AsyncIterator[Keys]:
+    """Open the keys: in the database, or through the server that has it."""
+    from novitai.app import make_key_ring
+    from novitai.cli.key_access import KeysHere, KeysOfServer
+    from novitai.cli.local_client import LocalServer, open_store_or_server
     from novitai.clock import SystemClock
-    from novitai.errors import StartupError
     from novitai.ids import Ids
     from novitai.settings import load
 
-    settings = load()
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            ring = await stack.enter_async_context(open_keys(settings, SystemClock(), Ids()))
-        except StartupError as error:
-            if not settings.embedded or error.exit_code != TEMPORARY:
-                raise
-            raise StartupError(
-                f"{error}\nWhile the server runs, use it instead: {over_http} with an admin key.",
-                exit_code=error.exit_code,
-            ) from None
-        yield ring
+    settings, clock = load(), SystemClock()
+    otherwise = "It does not answer on its socket; with an admin key, /api/keys does the same."
+    async with open_store_or_server(settings, clock, otherwise=otherwise) as found:
+        if isinstance(found, LocalServer):
+            yield KeysOfServer(found)
+        else:
+            yield KeysHere(make_key_ring(settings, found, clock, Ids()), clock)
+
+
+def _as_utf8(argument: str) -> str:
+    """Read an argument as UTF-8, which a locale such as C does not do."""
+    return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
 def _print_table(keys: list[ApiKey]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from novitai.cli import configuration, database, demo, emulation, keys, running, webhooks
+from novitai.cli import configuration, database, demo, emulation, keys, output, running, webhooks
 from novitai.cli.output import complain, say
 from novitai.errors import ApiError, FieldError, NovitaiError, SettingsError, StartupError
 
@@ -54,6 +54,7 @@ def _options(
 
 def main() -> None:
     """Run the command that the arguments name; an error of ours is a message, never a traceback."""
+    output.prepare()
     try:
         app()
     except NovitaiError as error:

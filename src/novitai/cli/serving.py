@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import logging
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -12,7 +15,8 @@ from pydantic import SecretStr
 from novitai.app import Application
 from novitai.cli import starting
 from novitai.cli.ending import Ending
-from novitai.cli.output import note, say
+from novitai.cli.first_key import show_first_key
+from novitai.cli.output import OutputFailed, say
 from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.lifecycle import clockcheck
@@ -46,6 +50,7 @@ async def serve_http(
     """
     # A worker answers nobody and never loads the HTTP server.
     from novitai.cli.listening import answer, bind, is_loopback, url_of
+    from novitai.cli.local_server import answer_commands
 
     listening = bind(host, port)
     url = url_of(host, listening)
@@ -57,15 +62,15 @@ async def serve_http(
     try:
         await clockcheck.insist(app.database, app.clock)
         _warn(settings, beyond_loopback=not is_loopback(listening))
-        if work:
-            await _show_first_key(app)
+        await show_first_key(app.keys)
         await app.start(work=work)
-        await answer(
-            app.api(),
-            listening,
-            ending.asked,
-            ready=lambda: _started(f"novitai: listening on {url}"),
-        )
+        async with answer_commands(app):
+            await answer(
+                app.api(),
+                listening,
+                ending.asked,
+                ready=lambda: _started(f"novitai: listening on {url}"),
+            )
     finally:
         await app.stop()
 
@@ -89,21 +94,18 @@ async def work(settings: Settings, ending: Ending) -> None:
 
 def _started(line: str) -> None:
     starting.done()
-    say(line)
-
-
-async def _show_first_key(app: Application) -> None:
-    key = await app.keys.ensure_first_key()
-    if key is not None:
-        note(
-            "novitai: there was no API key yet, so here is one with every scope. "
-            f"It is shown this once:\n{key}"
-        )
+    with contextlib.suppress(OutputFailed):  # a server that nobody listens to does its work
+        say(line)
 
 
 def _warn(settings: Settings, *, beyond_loopback: bool) -> None:
     if settings.novita_api_key is None:
         _log.warning("NOVITA_API_KEY is not set: Novita will refuse every call")
+    if _travels_in_the_clear(settings.upstream_url):
+        _log.warning(
+            "NOVITAI_UPSTREAM_URL is plain HTTP to another machine: NOVITA_API_KEY can be read on "
+            "the way; use https://"
+        )
     if beyond_loopback and settings.environment is Environment.DEVELOPMENT:
         _log.warning(
             "other machines can connect, over plain HTTP; NOVITAI_ENVIRONMENT=production insists "
@@ -121,6 +123,17 @@ def _is_boundless(network: IpNetwork) -> bool:
     """Tell whether no operator can own all of a network: it is public, and larger than any is."""
     most = _LARGEST_V4 if network.version == 4 else _LARGEST_V6
     return network.prefixlen < most and not network.is_private
+
+
+def _travels_in_the_clear(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "http" or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def _secrets(settings: Settings) -> list[str]:

@@ -65,7 +65,8 @@ class Board:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._states: list[State] = []
-        self._spinner = Spinner("dots")
+        # The dots are Braille, which only Unicode has.
+        self._spinner = Spinner("dots" if live.console.encoding.startswith("utf") else "line")
 
     def show(self, status: str, upstream: str, elapsed: float) -> None:
         """Draw the table anew."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from novitai.cli.output import TEMPORARY, say
-from novitai.errors import StartupError
+from novitai.cli.output import say
 
 if TYPE_CHECKING:
     from novitai.settings import Settings
@@ -28,23 +27,14 @@ def secret() -> None:
     """Print the secret that signs webhooks; where no setting names one, it is made once."""
     from novitai.settings import load
 
-    settings = load()
-    try:
-        secrets = asyncio.run(_secrets(settings))
-    except StartupError as error:
-        if not settings.embedded or error.exit_code != TEMPORARY:
-            raise
-        raise StartupError(
-            f"{error}\nTo know the secret beforehand, set NOVITAI_WEBHOOK_SECRET.",
-            exit_code=error.exit_code,
-        ) from None
+    secrets = asyncio.run(_secrets(load()))
     for one in secrets:
         say(one)
 
 
 async def _secrets(settings: Settings) -> Sequence[str]:
     """Return the secret, or both of them while one replaces the other."""
-    from novitai.app import open_store
+    from novitai.cli.local_client import LocalServer, open_store_or_server
     from novitai.clock import SystemClock
     from novitai.ids import Ids
     from novitai.lifecycle.webhook_secret import signing_secrets
@@ -52,5 +42,9 @@ async def _secrets(settings: Settings) -> Sequence[str]:
     configured = settings.webhook_secret
     if configured is not None:
         return configured.get_secret_value().split()
-    async with open_store(settings, SystemClock()) as store:
-        return await signing_secrets(None, store.database, store.vault, Ids())
+    otherwise = "To know the secret beforehand, set NOVITAI_WEBHOOK_SECRET."
+    async with open_store_or_server(settings, SystemClock(), otherwise=otherwise) as found:
+        if isinstance(found, LocalServer):
+            secrets: list[str] = await found.call("signing_secrets")
+            return secrets
+        return await signing_secrets(None, found.database, found.vault, Ids())

@@ -194,24 +194,27 @@ class KeyRing:
             deadline,
         )
 
-    async def ensure_first_key(self) -> str | None:
-        """Make an admin key if there is no usable one at all, and return its text.
+    async def ensure_first_key(self) -> NewKey | None:
+        """Make an admin key if there is no usable one at all, and return it.
 
-        It is to be shown once, to whoever started the server.
+        It is to be shown once, to whoever started the server. Of several processes that do this
+        at the same time, one makes a key.
         """
-        if self._admin_digest is not None:
+        now = self._clock.now()
+        usable = functools.partial(api_keys.any_usable, now=now)
+        if self._admin_digest is not None or await self._database.read(usable):
             return None
         made = self._new(KeyRequest("first key", frozenset({Scope.ADMIN})))
         digest = self._vault.digest(made.text)
-        now = self._clock.now()
 
         def insert_if_none(connection: Connection) -> bool:
-            if api_keys.any_usable(connection, now):
+            api_keys.lock(connection)
+            if usable(connection):
                 return False
             api_keys.insert(connection, made.key, digest)
             return True
 
-        return made.text if await self._database.write(insert_if_none) else None
+        return made if await self._database.write(insert_if_none) else None
 
     async def settle(self) -> None:
         """Wait until what was noted of the keys' use has been written; before closing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, Row, exists, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, exists, or_, select, text, tuple_, update
 
 from novitai.domain.api_key import ApiKey, Scope, in_order
 from novitai.store.tables import api_keys as table
@@ -33,6 +33,15 @@ def insert(connection: Connection, key: ApiKey, digest: str) -> None:
             expires_at=key.expires_at,
         )
     )
+
+
+def lock(connection: Connection) -> None:
+    """Keep other processes from adding keys until the transaction ends.
+
+    On SQLite a transaction that writes has the database to itself anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def by_digest(connection: Connection, digest: str) -> ApiKey | None:

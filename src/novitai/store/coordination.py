@@ -17,6 +17,7 @@ from novitai.store.tables import (
 )
 
 _LAST: Final = "last"
+_WRITTEN: Final = "written"
 _FORGOTTEN_AFTER: Final = 3_600_000
 _SERVER_TIME: Final = text("SELECT extract(epoch FROM clock_timestamp()) * 1000")
 
@@ -75,6 +76,22 @@ def kept_value(connection: Connection, name: str, fresh: str) -> str:
         select(installation.c.value).where(installation.c.name == name)
     ).scalar_one()
     return value
+
+
+def value_of(connection: Connection, name: str) -> str | None:
+    """Return a kept value; None if there is none of that name."""
+    return connection.execute(
+        select(installation.c.value).where(installation.c.name == name)
+    ).scalar_one_or_none()
+
+
+def note_write(connection: Connection, *, now: int) -> None:
+    """Write one row, to see that it can be done."""
+    connection.execute(
+        upsert.insert(installation, connection.dialect.name)
+        .values(name=_WRITTEN, value=str(now))
+        .on_conflict_do_update(index_elements=[installation.c.name], set_={"value": str(now)})
+    )
 
 
 def server_time(connection: Connection) -> int | None:

@@ -16,7 +16,11 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
+from novitai.clock import Clock
+from novitai.store import coordination
+from novitai.store.errors import StoreError
 from novitai.store.work import Callback, Crew, Job, Mode, job_of
+from novitai.store.writecheck import WriteCheck
 
 T = TypeVar("T")
 
@@ -35,10 +39,13 @@ class Database(ABC):
     """Reads and writes, each in one transaction on a thread of its own kind."""
 
     dialect: Dialect
+    _clock: Clock
 
     def __init__(self, readers: Crew, writers: Crew) -> None:
+        """Take over the threads; a subclass has set `_clock` before."""
         self._readers = readers
         self._writers = writers
+        self._write_check = WriteCheck(self._clock, self._write_one_row)
 
     async def read(self, fn: Callable[[Connection], T], *, snapshot: bool = False) -> T:
         """Run `fn(connection)` where nothing can be written, and return its answer.
@@ -73,7 +80,13 @@ class Database(ABC):
         """
         job = Job(fn, Mode.WRITE, deadline)
         self._writers.put(job)
-        return await job.future
+        try:
+            result = await job.future
+        except StoreError as trouble:
+            self._write_check.failed(trouble)
+            raise
+        self._write_check.succeeded()
+        return result
 
     @staticmethod
     def after_commit(connection: Connection, callback: Callback) -> None:
@@ -88,12 +101,15 @@ class Database(ABC):
         job_of(connection).after_commit(callback)
 
     async def ping(self) -> None:
-        """Make sure that the database answers.
+        """Make sure that the database answers and takes writes, at the same cost for any size.
+
+        Where nothing was written for two seconds, this writes one row.
 
         Raises:
             StoreError: it does not.
         """
         await self.read(self._probe)
+        await self._write_check.insist()
 
     async def close(self) -> None:
         """Refuse new work, finish what is queued, let go of the database. Twice is harmless."""
@@ -104,9 +120,12 @@ class Database(ABC):
         self._readers.close()
         self._release()
 
-    @staticmethod
+    async def _write_one_row(self) -> None:
+        now = self._clock.now()
+        await self.write(lambda connection: coordination.note_write(connection, now=now))
+
     @abstractmethod
-    def _probe(connection: Connection) -> None:
+    def _probe(self, connection: Connection) -> None:
         """Ask for something that the database itself must answer."""
 
     @abstractmethod

@@ -1,19 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lock file: one process at a time, and whoever comes second learns who was first."""
+"""Locks that keep a second process out: a lock file that says who has it, and the database itself.
+
+The locks on the database are those of an open file description, which only Linux has: they bind one
+descriptor, not the process, so that closing another descriptor of the file does not drop them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import struct
 import sys
 from pathlib import Path
+from typing import Final
+
+import structlog
 
 from novitai.clock import Clock, iso
 from novitai.errors import StartupError
 
-_TEMPORARY = 75  # EX_TEMPFAIL of sysexits(3)
-_IO = 74  # EX_IOERR
+_TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits(3)
+_IO: Final = 74  # EX_IOERR
+# Bytes that SQLite locks, from os_unix.c and sqlite3.h, and one of ours that it leaves alone.
+_SQLITE_PENDING: Final = 0x4000_0000
+_SQLITE_SHARED: Final = (_SQLITE_PENDING + 2, 510)
+_OURS: Final = (_SQLITE_PENDING + 1024, 1)
+
+_log = structlog.get_logger(__name__)
 
 
 class FileLock:
@@ -44,22 +59,96 @@ class FileLock:
         except BlockingIOError:
             holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            raise StartupError(
-                f"{self._path.with_suffix('')}: in use by another process"
-                f" ({holder or 'which has not said its name'}). Stop that one first, or give"
-                " each its own NOVITAI_DATA_DIR; several processes share a database on PostgreSQL.",
-                exit_code=_TEMPORARY,
-            ) from None
+            raise _in_use(self._path.with_suffix(""), holder) from None
         except OSError as error:
             os.close(descriptor)
             raise refused_by_system(self._path, "cannot be written", error) from None
         self._descriptor = descriptor
+
+    def restore(self) -> None:
+        """Make the file again if it was deleted, so that a second process learns who has it.
+
+        Trouble is logged: another process may be about to find out that it has to end.
+        """
+        if self._descriptor is None or _same(self._path, self._descriptor):
+            return
+        deleted, self._descriptor = self._descriptor, None
+        try:
+            self.acquire()
+        except StartupError as error:
+            self._descriptor = deleted
+            _log.warning("lock_file_lost", file=str(self._path), error=str(error))
+            return
+        os.close(deleted)
+        _log.warning("lock_file_made_again", file=str(self._path))
 
     def release(self) -> None:
         """Give the lock back. Twice is harmless."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def lock_database(descriptor: int, path: Path) -> None:
+    """Lock an open database file against other processes of ours, until the descriptor is closed.
+
+    Raises:
+        StartupError: another process has it.
+    """
+    try:
+        _lock(descriptor, fcntl.F_WRLCK, _OURS)
+    except BlockingIOError:
+        holder = _holder(descriptor)
+        raise _in_use(
+            path, f"{f'pid {holder}' if holder else 'unknown'}, whose lock file was deleted"
+        ) from None
+
+
+def keep_open(descriptor: int) -> None:
+    """Hold the database file open for SQLite: a closing connection is then never the last one."""
+    with contextlib.suppress(BlockingIOError):
+        _lock(descriptor, fcntl.F_RDLCK, _SQLITE_SHARED)
+
+
+def _lock(descriptor: int, kind: int, span: tuple[int, int]) -> None:
+    if sys.platform != "linux":
+        return
+    # struct flock of <fcntl.h>: type, whence, start, length, pid (0 for this kind of lock).
+    request = struct.pack("hhqqi0q", kind, os.SEEK_SET, *span, 0)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+    except OSError as error:
+        if error.errno in {errno.EAGAIN, errno.EACCES}:
+            raise BlockingIOError(error.errno, error.strerror) from None
+        # A file system without such locks; the lock file is there.
+
+
+def _same(path: Path, descriptor: int) -> bool:
+    status = os.fstat(descriptor)
+    try:
+        return os.path.samestat(path.stat(), status)
+    except OSError:
+        return False
+
+
+def _holder(descriptor: int) -> str | None:
+    """Find the process of this user that has the file open; such locks do not name it."""
+    status = os.fstat(descriptor)
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        pid = link.parts[2]
+        with contextlib.suppress(OSError):
+            if pid != str(os.getpid()) and os.path.samestat(link.stat(), status):
+                return pid
+    return None
+
+
+def _in_use(path: Path, holder: str) -> StartupError:
+    return StartupError(
+        f"{path}: in use by another process ({holder or 'which has not said its name'}). Stop that"
+        " one first, or give each its own NOVITAI_DATA_DIR; several processes share a database on"
+        " PostgreSQL.",
+        exit_code=_TEMPORARY,
+    )
 
 
 def refused_by_system(path: Path, what: str, error: OSError) -> StartupError:

@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, event, inspect,
 from novitai.clock import Clock
 from novitai.errors import StartupError
 from novitai.store import postgresqlserver
-from novitai.store.sqlitefile import DatabaseFile, explained, path_of
+from novitai.store.sqlitefile import DatabaseFile, explained, path_of, quoted
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -164,7 +164,7 @@ def _version(connection: Connection) -> Version:
 def _embedded(path: str, mode: str = "rw") -> Iterator[Connection]:
     """Connect to a file for migrating: foreign keys are off while tables are copied."""
     uri = URL.create(
-        "sqlite+pysqlite", database=f"file:{_quoted(path)}", query={"mode": mode, "uri": "true"}
+        "sqlite+pysqlite", database=f"file:{quoted(path)}", query={"mode": mode, "uri": "true"}
     )
     engine = create_engine(
         uri, poolclass=NullPool, hide_parameters=True, connect_args={"isolation_level": None}
@@ -173,7 +173,3 @@ def _embedded(path: str, mode: str = "rw") -> Iterator[Connection]:
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     with engine.connect() as connection:
         yield connection
-
-
-def _quoted(path: str) -> str:
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

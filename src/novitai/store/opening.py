@@ -10,7 +10,7 @@ from novitai.errors import StartupError
 from novitai.store import migrate, postgresqlserver
 from novitai.store.database import Database
 from novitai.store.sqlite import SqliteDatabase
-from novitai.store.sqlitefile import DatabaseFile, path_of
+from novitai.store.sqlitefile import DatabaseFile, explained, path_of
 
 _CONFIG = 78  # EX_CONFIG of sysexits(3)
 
@@ -35,10 +35,12 @@ def _open_sqlite(url: str, clock: Clock) -> Database:
     try:
         migrate.upgrade_file(file)
         file.turn_on_wal()
+        file.mark()
+        with explained(file.path):
+            return SqliteDatabase(file, clock)
     except BaseException:  # the file is let go, then it is raised on
         file.release()
         raise
-    return SqliteDatabase(file, clock)
 
 
 def _open_postgresql(url: str, clock: Clock) -> Database:

@@ -70,8 +70,7 @@ class PostgresqlDatabase(Database):
             writers=Crew("novitai-write", THREADS, self._write_jobs),
         )
 
-    @staticmethod
-    def _probe(connection: Connection) -> None:
+    def _probe(self, connection: Connection) -> None:
         connection.exec_driver_sql("SELECT 1").scalar_one()
 
     def _release(self) -> None:

@@ -26,7 +26,9 @@ from novitai.store.errors import (
     StoreError,
     StoreUnavailable,
 )
-from novitai.store.sqlitefile import DatabaseFile
+from novitai.store.filewatch import Finding
+from novitai.store.sqlitefile import DatabaseFile, quoted
+from novitai.store.sqlitekeeper import Keeper, is_damage
 from novitai.store.work import AnyJob, Crew, Mode, guard_transactions, late, settle
 
 READERS: Final = 2
@@ -45,6 +47,7 @@ class SqliteDatabase(Database):
         """Start the threads on a file that was claimed; `close` gives the claim back."""
         self._file = file
         self._clock = clock
+        self._keeper = Keeper(file)
         self._write_engine = make_engine(file.path)
         self._read_engine = make_engine(file.path, reading=True)
         guard_transactions(self._write_engine)
@@ -53,40 +56,43 @@ class SqliteDatabase(Database):
             readers=Crew("novitai-read", READERS, self._read_jobs),
             writers=Crew("novitai-write", 1, self._write_jobs),
         )
+        self._keeper.start()
 
-    @staticmethod
-    def _probe(connection: Connection) -> None:
+    def _probe(self, connection: Connection) -> None:
         # `SELECT 1` would not touch the file.
         connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+        self._keeper.insist()
+        self._keeper.insist_on_room()
 
     def _release(self) -> None:
         self._read_engine.dispose()
         self._write_engine.dispose()
+        self._keeper.close()
         self._file.release()
 
     def _read_jobs(self, crew: Crew) -> None:
-        line = _Line(self._read_engine)
+        line = _Line(self._read_engine, self._keeper)
         while jobs := crew.take():
             for job in jobs:
                 self._read_one(line, job)
             settle(jobs)
         line.drop()
 
-    @staticmethod
-    def _read_one(line: _Line, job: AnyJob) -> None:
+    def _read_one(self, line: _Line, job: AnyJob) -> None:
         try:
+            self._keeper.refuse_if_lost()
             transaction = line.connection().begin()
             try:
                 job.run(transaction.connection)
             finally:
                 transaction.rollback()
         except BaseException as error:  # whatever it is, the caller waits and the thread lives on
-            job.error = _explain(error, job.mode)
+            job.error = self._judge(error, job.mode)
             if isinstance(error, DBAPIError):
                 line.drop()
 
     def _write_jobs(self, crew: Crew) -> None:
-        line = _Line(self._write_engine)
+        line = _Line(self._write_engine, self._keeper)
         while jobs := crew.take(GROUP):
             while jobs:
                 jobs = self._write_group(line, jobs)
@@ -95,25 +101,45 @@ class SqliteDatabase(Database):
     def _write_group(self, line: _Line, jobs: list[AnyJob]) -> list[AnyJob]:
         """Run and commit the jobs together; return those that have to be run once more."""
         try:
+            self._keeper.refuse_if_lost()
             again = _Group(line, jobs, self._clock).commit()
-        except BaseException as error:  # BEGIN or COMMIT failed: for all, whatever the reason
+            _refuse_damage(jobs)
+            self._keeper.committed()
+        except BaseException as error:  # nothing may be acknowledged, whatever the reason
             line.drop()
+            trouble = self._judge(error, Mode.WRITE)
             for job in jobs:
-                job.error = job.error or _explain(error, Mode.WRITE)
+                job.error = job.error or trouble
             again = []
         settle(job for job in jobs if job not in again)
         return again
+
+    def _judge(self, error: BaseException, mode: Mode) -> BaseException:
+        """Explain an error by the files and the disk; one that means damage ends the store."""
+        explained = _explain(error, mode)
+        if isinstance(explained, StoreUnavailable):
+            try:
+                self._keeper.insist()
+                self._keeper.insist_on_room()
+            except StoreError as trouble:
+                explained = trouble
+        if isinstance(explained, StoreCorrupt):
+            self._keeper.lose(_finding(explained, self._file.path))
+        return explained
 
 
 class _Line:
     """A thread's own connection, made when needed and made anew after trouble."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keeper: Keeper) -> None:
         self._engine = engine
+        self._keeper = keeper
         self._connection: Connection | None = None
 
     def connection(self) -> Connection:
         if self._connection is None:
+            # SQLite would remove the log of another file that lies at the path by now.
+            self._keeper.insist()
             self._connection = self._engine.connect()
         return self._connection
 
@@ -186,7 +212,10 @@ def make_engine(path: Path, *, reading: bool = False) -> Engine:
     timeout; so writers begin with BEGIN IMMEDIATE, and readers cannot write.
     """
     engine = create_engine(
-        URL.create("sqlite+pysqlite", database=str(path)),
+        # Never made here: a file that is gone must not come back empty.
+        URL.create(
+            "sqlite+pysqlite", database=f"file:{quoted(path)}", query={"mode": "rw", "uri": "true"}
+        ),
         pool_size=READERS,
         max_overflow=1,
         hide_parameters=True,
@@ -212,6 +241,20 @@ def make_engine(path: Path, *, reading: bool = False) -> Engine:
     return engine
 
 
+def _refuse_damage(jobs: list[AnyJob]) -> None:
+    """Raise if one of the jobs found the file damaged."""
+    for job in jobs:
+        if isinstance(job.error, StoreCorrupt):
+            raise job.error
+
+
+def _finding(error: StoreCorrupt, path: Path) -> Finding:
+    """Say for the log what SQLite found."""
+    cause = error.__cause__
+    reason = cause.orig if isinstance(cause, DBAPIError) else error
+    return Finding(f"{path} is damaged ({reason})")
+
+
 def _explain(error: BaseException, mode: Mode) -> BaseException:
     """Turn the database's own troubles into ours; leave everything else as it is."""
     if not isinstance(error, DBAPIError) or not isinstance(error.orig, sqlite3.Error):
@@ -224,6 +267,8 @@ def _explain(error: BaseException, mode: Mode) -> BaseException:
 
 
 def _trouble(error: sqlite3.Error, mode: Mode) -> StoreError | None:
+    if is_damage(error):
+        return StoreCorrupt("The database file is damaged.")
     # The low byte is the primary result code: https://www.sqlite.org/rescode.html
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_FULL:
@@ -234,8 +279,6 @@ def _trouble(error: sqlite3.Error, mode: Mode) -> StoreError | None:
             return StoreBusy(
                 "The database is held by another program: nothing was stored.", retry_after=1
             )
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return StoreCorrupt("The database file is damaged.")
         case sqlite3.SQLITE_READONLY if mode is not Mode.WRITE:
             return None  # a read that writes: a defect of ours, not a trouble of the disk
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:

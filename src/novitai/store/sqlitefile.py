@@ -7,6 +7,7 @@ Each trouble becomes a `StartupError` that says what is wrong and what to do.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,11 +19,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from novitai.clock import Clock
 from novitai.errors import SettingsError, StartupError
+from novitai.store import filelock
 from novitai.store.filelock import FileLock, refused_by_system
+from novitai.store.filewatch import FileWatch
 
 PROBE_SECONDS: Final = 2.0
 """How long the look at the file may take; a large one is looked at in part."""
 _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK: Final = 10_000
+ROOM_BYTES: Final = 256 * 1024
+"""Less free space than this counts as a full disk: one group of writes may take as much."""
 _IO: Final = 74  # EX_IOERR of sysexits(3)
 _TEMPORARY: Final = 75  # EX_TEMPFAIL
 
@@ -30,10 +35,12 @@ _TEMPORARY: Final = 75  # EX_TEMPFAIL
 class DatabaseFile:
     """A database file that this process has for itself."""
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path, lock: FileLock, descriptor: int) -> None:
         """Use `claim` instead."""
         self.path = path
+        self.watch = FileWatch(path, descriptor)
         self._lock = lock
+        self._descriptor: int | None = descriptor
 
     @classmethod
     def claim(cls, path: Path, clock: Clock) -> DatabaseFile:
@@ -45,13 +52,18 @@ class DatabaseFile:
         make_folder(path.parent)
         lock = FileLock(path.with_name(path.name + ".lock"), clock)
         lock.acquire()
+        descriptor = None
         try:
-            _make_file(path)
+            descriptor = _open(path)
+            # A lock file can be deleted, and then it keeps nobody out.
+            filelock.lock_database(descriptor, path)
             _probe(path, clock)
-        except BaseException:  # the lock is given back, then it is raised on
+        except BaseException:  # the locks are given back, then it is raised on
+            if descriptor is not None:
+                os.close(descriptor)
             lock.release()
             raise
-        return cls(path, lock)
+        return cls(path, lock, descriptor)
 
     def turn_on_wal(self) -> None:
         """Give the file a write-ahead log; it remembers that itself.
@@ -68,8 +80,37 @@ class DatabaseFile:
                 exit_code=_IO,
             )
 
+    def mark(self) -> None:
+        """Mark the file as the one that is open now, so that a copy put over it is noticed.
+
+        The mark is SQLite's `user_version`, which lies in the file's header. It is written through
+        to the file, as is everything that an earlier process left in the log.
+
+        Raises:
+            StartupError: it cannot be written.
+        """
+        with explained(self.path), closing(sqlite3.connect(self.path)) as connection:
+            connection.execute(f"PRAGMA user_version = {secrets.randbelow(2**31)}").close()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+
+    def restore_lock(self) -> None:
+        """Make the lock file again if somebody has deleted it."""
+        self._lock.restore()
+
+    def keep_log(self) -> None:
+        """Keep SQLite from removing the log when the last connection of this process closes."""
+        if self._descriptor is not None:
+            filelock.keep_open(self._descriptor)
+
     def release(self) -> None:
-        """Let another process have it."""
+        """Let another process have it. Twice is harmless.
+
+        Every SQLite connection to it must have been closed: see `filewatch`.
+        """
+        self.watch.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
         self._lock.release()
 
 
@@ -92,6 +133,20 @@ def path_of(url: str) -> Path:
             "sqlite:////absolute/path"
         )
     return Path(database).expanduser().resolve()
+
+
+def quoted(path: Path | str) -> str:
+    """Write a path as it stands in a `file:` URI of SQLite."""
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def is_disk_full(path: Path) -> bool:
+    """Tell whether the disk of a file has too little room to go on; False if nobody knows."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < ROOM_BYTES
 
 
 def make_folder(folder: Path) -> None:
@@ -119,9 +174,9 @@ def explained(path: Path) -> Iterator[None]:
         raise _startup_error(path, error.orig) from None
 
 
-def _make_file(path: Path) -> None:
+def _open(path: Path) -> int:
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise refused_by_system(path, "cannot be opened for writing", error) from None
 
@@ -155,6 +210,8 @@ def _quick_check(connection: sqlite3.Connection, clock: Clock) -> str:
 
 def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_IOERR if is_disk_full(path):  # of the log's index, for one
+            return _full(path)
         case sqlite3.SQLITE_NOTADB:
             return StartupError(
                 f"{path}: this is not an SQLite database, or its beginning is damaged. "
@@ -170,9 +227,7 @@ def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
                 exit_code=_TEMPORARY,
             )
         case sqlite3.SQLITE_FULL:
-            return StartupError(
-                f"{path}: no space is left on the disk. Free some and try again.", exit_code=_IO
-            )
+            return _full(path)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return StartupError(
                 f"{path}: the file or its folder cannot be written ({error}). "
@@ -180,6 +235,12 @@ def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
                 exit_code=_IO,
             )
     return StartupError(f"{path}: cannot be used: {error}.", exit_code=_IO)
+
+
+def _full(path: Path) -> StartupError:
+    return StartupError(
+        f"{path}: no space is left on the disk. Free some and try again.", exit_code=_IO
+    )
 
 
 def _damaged(path: Path, finding: str) -> StartupError:

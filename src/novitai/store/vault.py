@@ -97,20 +97,44 @@ def load_or_make_secret(data_dir: Path) -> bytes:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _make(path)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    return load_secret(data_dir)
+
+
+def load_secret(data_dir: Path) -> bytes:
+    """Read the embedded secret key that the database was made with.
+
+    Raises:
+        StartupError: the file is missing, cannot be read, or is not a secret key.
+    """
+    path = data_dir / SECRET_FILE
+    try:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         secret = path.read_bytes().strip()
-    except OSError as error:
+    except FileNotFoundError:
         raise StartupError(
-            f"{path}: the secret key cannot be kept: {error.strerror}", exit_code=_EX_IOERR
+            f"{path}: the secret key is missing, and the database holds API keys and secrets that "
+            "were made with it. Restore the file from a backup, or set NOVITAI_SECRET_KEY to its "
+            "text. If it is lost, so are they: move the database away to begin with an empty one.",
+            exit_code=_EX_CONFIG,
         ) from None
+    except OSError as error:
+        raise _unusable(path, error) from None
     if len(secret) < _MIN_SECRET:
         raise StartupError(
             f"{path}: not a secret key (under {_MIN_SECRET} bytes). Without the true one, stored"
-            " API keys and secrets are lost; remove the file to make a new one",
+            " API keys and secrets are lost. Restore it from a backup.",
             exit_code=_EX_CONFIG,
         )
     return secret
+
+
+def _unusable(path: Path, error: OSError) -> StartupError:
+    return StartupError(
+        f"{path}: the secret key cannot be kept: {error.strerror}", exit_code=_EX_IOERR
+    )
 
 
 def _make(path: Path) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -20,16 +18,6 @@ _CHARACTERS: Final = 44
 
 class NoSecret(NovitaiError):
     """A message must not go out unsigned: nobody could tell that it is from us."""
-
-
-def is_secret(text: str) -> bool:
-    """Tell whether a text can sign: `whsec_` and base64 of at least one byte."""
-    if not text.startswith(PREFIX):
-        return False
-    try:
-        return bool(base64.b64decode(text.removeprefix(PREFIX) + "=="))
-    except binascii.Error:
-        return False
 
 
 def secret_of(characters: str) -> str:

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first API key of an installation, shown once to whoever started it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from novitai.cli.output import OutputFailed, note
+from novitai.lifecycle.keys import KeyRing
+
+_log: Final = structlog.get_logger("novitai")
+
+
+async def show_first_key(keys: KeyRing) -> None:
+    """Make a key if there is no usable one, and print it to standard error; else do nothing.
+
+    A key that could not be shown is revoked.
+    """
+    made = await keys.ensure_first_key()
+    if made is None:
+        return
+    try:
+        note(
+            "novitai: there was no API key yet, so here is one with every scope. "
+            f"It is shown this once:\n{made.text}"
+        )
+    except OutputFailed as error:
+        await keys.revoke(made.key.id)
+        _log.warning("first key could not be shown and was revoked", error=str(error))

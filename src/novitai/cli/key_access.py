@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""API keys as `novitai keys` reaches them: in the database, or through the server that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from novitai.cli.local_client import LocalServer
+from novitai.clock import Clock
+from novitai.domain.api_key import ApiKey, Scope
+from novitai.domain.validation import parse_key_request
+from novitai.lifecycle.keys import KeyRing, NewKey
+
+
+class Keys(Protocol):
+    """The keys, wherever they are."""
+
+    async def create(self, fields: Mapping[str, object]) -> NewKey:
+        """Make a key from the fields of a request; it counts once `shown` was called."""
+        ...
+
+    async def shown(self) -> None:
+        """Say that the reader has the new key."""
+        ...
+
+    async def all(self) -> list[ApiKey]:
+        """List every key, newest first."""
+        ...
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Revoke a key; raises `NovitaiError` if there is none of that id."""
+        ...
+
+
+class KeysHere:
+    """Keys in a database that this process has open."""
+
+    def __init__(self, ring: KeyRing, clock: Clock) -> None:
+        self._ring = ring
+        self._clock = clock
+
+    async def create(self, fields: Mapping[str, object]) -> NewKey:
+        """Make a key."""
+        return await self._ring.create(parse_key_request(fields, now=self._clock.now()))
+
+    async def shown(self) -> None:
+        """Leave the key as it is: it was valid from the start."""
+
+    async def all(self) -> list[ApiKey]:
+        """List every key, newest first."""
+        keys: list[ApiKey] = []
+        cursor: str | None = None
+        while True:
+            page = await self._ring.page(cursor=cursor)
+            keys += page.keys
+            cursor = page.next_cursor
+            if cursor is None:
+                return keys
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Revoke a key."""
+        return await self._ring.revoke(key_id)
+
+
+class KeysOfServer:
+    """Keys of a running server, which revokes a new one if this process ends before `shown`."""
+
+    def __init__(self, server: LocalServer) -> None:
+        self._server = server
+
+    async def create(self, fields: Mapping[str, object]) -> NewKey:
+        """Make a key."""
+        made = await self._server.call("create_key", fields=fields)
+        return NewKey(_key(made["key"]), made["text"])
+
+    async def shown(self) -> None:
+        """Have the server keep the key."""
+        await self._server.call("key_shown")
+
+    async def all(self) -> list[ApiKey]:
+        """List every key, newest first."""
+        keys: list[ApiKey] = []
+        cursor: str | None = None
+        while True:
+            page = await self._server.call("list_keys", cursor=cursor)
+            keys += [_key(key) for key in page["keys"]]
+            cursor = page["next"]
+            if cursor is None:
+                return keys
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Revoke a key."""
+        return _key(await self._server.call("revoke_key", id=key_id))
+
+
+def _key(fields: Mapping[str, Any]) -> ApiKey:
+    return ApiKey(**{**fields, "scopes": frozenset(Scope(word) for word in fields["scopes"])})

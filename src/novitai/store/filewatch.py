@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares the database files that this process has open with what lies at their paths.
+
+It never opens the database or its index by path: closing any descriptor of a file drops all POSIX
+locks that the process holds on it, and those are SQLite's (https://www.sqlite.org/howtocorrupt.html).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# https://www.sqlite.org/fileformat.html, "The Database Header" and "The Write-Ahead Log".
+_HEADER_BYTES: Final = 100
+_MAGIC: Final = b"SQLite format 3\0"
+_LARGEST_PAGE: Final = 65_536
+_LOG_HEADER_BYTES: Final = 32
+_LOG_MAGIC: Final = {b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"}
+
+_Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What has become of the files.
+
+    `whole` tells whether all that was stored can still be read through the open files, and belongs
+    into the database file that lies at the path.
+    """
+
+    text: str
+    whole: bool = False
+
+
+class FileWatch:
+    """The files of one open database: the file itself, its write-ahead log, and the log's index."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Watch the file at `path`, open as `descriptor`; see `begin`."""
+        self._path = path
+        self._descriptor = descriptor
+        self._log_path = path.with_name(path.name + "-wal")
+        self._index_path = path.with_name(path.name + "-shm")
+        self._log: int | None = None
+        self._index: _Identity | None = None
+        self._mark: bytes | None = None
+        self._size = 0
+
+    def begin(self) -> None:
+        """Remember the files as they are now.
+
+        Some connection must have the log open, and keep it open as long as the files are watched:
+        SQLite removes the log when the last connection closes.
+
+        Raises:
+            OSError: the log or its index cannot be looked at.
+        """
+        self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+        self._index = _identity(self._index_path.stat())
+        self._mark = _mark(os.pread(self._descriptor, _HEADER_BYTES, 0))
+
+    def finding(self) -> Finding | None:
+        """Say what has become of the files; None if they are as they should be.
+
+        Takes six system calls, whatever the size of the database.
+
+        Raises:
+            OSError: the files cannot be looked at, which says nothing about them.
+        """
+        text = self._of_database() or self._of_log()
+        if text is not None:
+            return Finding(text)
+        text = self._of_names_beside()
+        return None if text is None else Finding(text, whole=True)
+
+    def close(self) -> None:
+        """Close the log's descriptor; the database's belongs to the caller. Twice is harmless."""
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+
+    def _of_database(self) -> str | None:
+        status = os.fstat(self._descriptor)
+        moved = _moved(self._path, _identity(status))
+        if moved is not None:
+            return moved
+        header = os.pread(self._descriptor, _HEADER_BYTES, 0)
+        # A file may shrink by VACUUM, and may be smaller than its header says while the disk is
+        # full: only both together are a truncation.
+        if status.st_size < self._size and status.st_size < _size_in(header):
+            return f"{self._path} was truncated"
+        self._size = status.st_size
+        if self._mark is not None and _mark(header) != self._mark:
+            return f"{self._path} was overwritten"
+        return None
+
+    def _of_log(self) -> str | None:
+        if self._log is None:
+            return None
+        # Empty is what a checkpoint leaves behind; without its header it is of no use to a reader.
+        size = os.fstat(self._log).st_size
+        if size > _LOG_HEADER_BYTES and os.pread(self._log, 4, 0) not in _LOG_MAGIC:
+            return f"{self._log_path} was truncated or overwritten"
+        return None
+
+    def _of_names_beside(self) -> str | None:
+        if self._log is None or self._index is None:
+            return None
+        log = _identity(os.fstat(self._log))
+        return _moved(self._log_path, log) or _moved(self._index_path, self._index)
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
+
+
+def _moved(path: Path, identity: _Identity) -> str | None:
+    try:
+        found = _identity(path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path} was removed"
+    return None if found == identity else f"another file lies at {path}"
+
+
+def _size_in(header: bytes) -> int:
+    """Return the size that a header promises; one that is none promises any."""
+    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
+        return 1 << 62
+    page = int.from_bytes(header[16:18], "big")
+    pages = int.from_bytes(header[28:32], "big")
+    return pages * (_LARGEST_PAGE if page == 1 else page)
+
+
+def _mark(header: bytes) -> bytes:
+    """Return what says which file this is: the magic and `PRAGMA user_version`."""
+    return header[: len(_MAGIC)] + header[60:64]

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks after the files of the embedded database while it is open.
+
+A thread with a connection of its own compares the files with their paths each second, and writes
+the log into the database file when little is written. Once the files are damaged or gone the
+store is lost: nothing is read or stored any more until a person has restored it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import Final
+
+import structlog
+
+from novitai.store.errors import (
+    CommitUnknown,
+    StorageFull,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
+from novitai.store.filelock import refused_by_system
+from novitai.store.filewatch import Finding
+from novitai.store.sqlitefile import DatabaseFile, is_disk_full, quoted
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at files that are not written to."""
+QUIET_COMMITS: Final = 10
+"""So many commits between two looks, or fewer, are a quiet time: the log is written back."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Keeper:
+    """The watch over one open database; safe to use from any thread."""
+
+    def __init__(self, file: DatabaseFile) -> None:
+        """Open the connection and remember the files; `start` begins to look at them.
+
+        Raises:
+            sqlite3.Error: the file cannot be opened.
+            StartupError: the log beside it cannot be opened.
+        """
+        self._file = file
+        self._lock = threading.Lock()
+        self._lost: Finding | None = None
+        self._commits = 0
+        self._seen_commits = 0
+        self._written_back = 0
+        self._closing = threading.Event()
+        # Opened here, used by the thread, closed by whoever closes the store.
+        self._connection = sqlite3.connect(
+            f"file:{quoted(file.path)}?mode=rw",
+            uri=True,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            # A connection opens the log when it first reads.
+            self._connection.execute("PRAGMA synchronous = FULL").close()
+            self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            file.watch.begin()
+        except OSError as error:
+            self._connection.close()
+            raise refused_by_system(file.path, "its log cannot be read", error) from None
+        except BaseException:  # the connection is closed, then it is raised on
+            self._connection.close()
+            raise
+        self._thread = threading.Thread(target=self._run, name="novitai-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look at the files each second."""
+        self._thread.start()
+
+    def committed(self) -> None:
+        """Make sure that what was just committed lies in the files of the database.
+
+        Raises:
+            CommitUnknown: it does not, or nobody knows; it must not be acknowledged.
+        """
+        self._commits += 1
+        try:
+            self.insist()
+        except StoreError as error:
+            raise CommitUnknown(
+                "The database file was damaged, gone or out of reach when the change was stored. "
+                "Look whether it was stored before you send it again."
+            ) from error
+
+    def insist(self) -> None:
+        """Make sure that the files are those that were opened.
+
+        Raises:
+            StoreCorrupt: the store is lost.
+            StoreUnavailable: the files cannot be looked at.
+        """
+        self.refuse_if_lost()
+        try:
+            finding = self._file.watch.finding()
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The database file cannot be looked at: {error.strerror}.", retry_after=5
+            ) from error
+        if finding is not None:
+            self.lose(finding)
+            self.refuse_if_lost()
+
+    def refuse_if_lost(self) -> None:
+        """Refuse work on a lost store.
+
+        Raises:
+            StoreCorrupt: the store is lost.
+        """
+        if self._lost is not None:
+            raise StoreCorrupt(
+                "The database file is damaged or gone: nothing is read or stored until it has been "
+                "restored and the server has been restarted."
+            )
+
+    def insist_on_room(self) -> None:
+        """Make sure that the disk has room for what may be written next.
+
+        Raises:
+            StorageFull: it has not.
+        """
+        if is_disk_full(self._file.path):
+            raise StorageFull("No space is left for the database.", retry_after=30)
+
+    def lose(self, finding: Finding) -> None:
+        """Give the store up, for good: what was found is logged once, with what to do."""
+        with self._lock:
+            if self._lost is not None:
+                return
+            self._lost = finding
+        file = self._file.path
+        if finding.whole and self._write_back():
+            action = (
+                "All that was acknowledged has been written to the database file. Stop this "
+                f"process, remove {file}-wal and {file}-shm if they are there, and start again."
+            )
+        else:
+            action = (
+                "Stop this process, restore the database file together with its -wal file from a "
+                "backup, and start again."
+            )
+        # Else the last connection would remove the log of whatever lies at the path by then.
+        self._file.keep_log()
+        _log.critical(
+            "store_lost",
+            finding=finding.text,
+            file=str(file),
+            action=f"Nothing is read or stored any more. {action}",
+        )
+
+    def look(self) -> None:
+        """Compare the files with their paths; when little was written since, write the log back.
+
+        Never raises: what is found is logged, and refuses the work that comes.
+        """
+        try:
+            self.insist()
+        except (StoreCorrupt, StoreUnavailable):
+            return
+        self._file.restore_lock()
+        commits, seen = self._commits, self._seen_commits
+        self._seen_commits = commits
+        quiet = commits - seen <= QUIET_COMMITS
+        if quiet and commits != self._written_back and self._write_back():
+            self._written_back = commits
+
+    def close(self) -> None:
+        """End the thread and close the connection. Twice is harmless."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while not self._closing.wait(LOOK_EVERY):
+            self.look()
+
+    def _write_back(self) -> bool:
+        """Move the log into the database file and empty it; False if it has to be tried again."""
+        try:
+            # The first one lets others write meanwhile, the second has little left to do.
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self.lose(Finding(f"{self._file.path} is damaged ({error})"))
+            else:
+                _log.warning("checkpoint_failed", error=str(error))
+            return False
+        return not busy
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether an error means that the files are damaged, not that the disk has trouble."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return (
+        # The low byte is the primary result code: https://www.sqlite.org/rescode.html
+        code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+        or code == sqlite3.SQLITE_IOERR_SHORT_READ
+    )

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ping tells whether the database takes writes, at a cost that does not depend on how often."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from novitai.clock import ManualClock
+from novitai.store import sqlite
+from novitai.store.database import Database
+from novitai.store.errors import StorageFull, StoreBusy, StoreUnavailable
+from novitai.store.opening import open_database
+from novitai.store.writecheck import TRUST_SECONDS, WriteCheck
+
+
+class Writes:
+    """A database that takes writes or does not, and counts them."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.check = WriteCheck(clock, self.write)
+        self.trouble: StorageFull | None = None
+        self.count = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def write(self) -> None:
+        """Write one row."""
+        self.count += 1
+        await self.gate.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        self.check.succeeded()
+
+
+@pytest.fixture
+def writes(clock: ManualClock) -> Writes:
+    """Nothing was written yet."""
+    return Writes(clock)
+
+
+async def test_a_write_that_succeeded_is_trusted_for_a_moment(
+    writes: Writes, clock: ManualClock
+) -> None:
+    """A thousand questions within two seconds write one row."""
+    for _ in range(1000):
+        await writes.check.insist()
+    assert writes.count == 1
+    await clock.advance(TRUST_SECONDS)
+    await writes.check.insist()
+    assert writes.count == 2
+
+
+async def test_questions_at_once_share_one_write(writes: Writes) -> None:
+    """And one that gives up does not take the answer from the others."""
+    writes.gate.clear()
+    questions = [asyncio.create_task(writes.check.insist()) for _ in range(50)]
+    await asyncio.sleep(0)
+    questions[0].cancel()
+    await asyncio.sleep(0)
+    writes.gate.set()
+    outcomes = await asyncio.gather(*questions, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert outcomes[1:] == [None] * 49
+    assert writes.count == 1
+
+
+async def test_a_failed_write_is_told_at_once_and_never_trusted(writes: Writes) -> None:
+    """The next question asks again: good news must not wait."""
+    await writes.check.insist()
+    writes.check.failed(StoreUnavailable("a write of somebody else"))
+    writes.trouble = StorageFull("no space")
+    for _ in range(2):
+        with pytest.raises(StorageFull):
+            await writes.check.insist()
+    writes.trouble = None
+    await writes.check.insist()
+
+
+async def test_a_ping_fails_where_nothing_can_be_written(
+    sqlite_database_url: str, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though everything can be read: another program holds the lock on writing."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 1)
+    database = await open_database(sqlite_database_url, clock)
+    with contextlib.closing(sqlite3.connect(tmp_path / "novitai.db")) as other:
+        other.execute("BEGIN IMMEDIATE").close()
+        with pytest.raises(StoreBusy):
+            await database.ping()
+    await database.ping()
+    await database.close()
+
+
+async def test_a_ping_writes_on_every_store(database: Database) -> None:
+    """It passes where writes do, twice in a row too."""
+    await database.ping()
+    await database.ping()
