@@ -13,7 +13,8 @@ from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
 from novitai.domain.fields import Wrong
 from novitai.domain.validation import webhook_url
-from novitai.webhooks.guard import Guard, Refused, system_resolver
+from novitai.webhooks.guard import Guard, Refused
+from novitai.webhooks.resolving import system_resolver
 from novitai.webhooks.sending import Message, Sender
 from novitai.webhooks.signing import secret_of
 from tests.webhooks.receivers import answer, listening
