@@ -142,7 +142,7 @@ class Application:
         self.installation_id = installation_id
         # One for all that go out: making it reads the certificates of this machine.
         tls = httpx2.create_ssl_context(trust_env=False)
-        key = settings.novita_api_key
+        key, proxy = settings.novita_api_key, settings.upstream_proxy
         self.client = NovitaClient.build(
             base_url=settings.upstream_url,
             api_key=key.get_secret_value() if key else "",
@@ -153,6 +153,7 @@ class Application:
             observer=observer,
             transport=outside.upstream,
             tls=tls,
+            proxy=proxy.get_secret_value() if proxy else None,
         )
         self.jobs = engine(settings, database, clock, ids)
         self.keys = _make_key_ring(settings, database, vault, clock, ids)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +30,8 @@ from novitai.errors import SettingsError
 PREFIX: Final = "NOVITAI_"
 # What container platforms inject for a service that is called novitai; not ours to judge.
 _INJECTED: Final = ("NOVITAI_PORT", "NOVITAI_SERVICE_")
+
+_PROXY_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -195,6 +198,16 @@ class Settings(BaseSettings):
             )
         return value.rstrip("/")
 
+    @field_validator("upstream_proxy")
+    @classmethod
+    def _a_proxy_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_proxy_url(value.get_secret_value()):
+            raise ValueError(
+                "must be http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, with "
+                "user:password@ before the host if need be, and nothing behind the port"
+            )
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _a_database_url(cls, value: SecretStr | None) -> SecretStr | None:
@@ -257,6 +270,25 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the store is the embedded SQLite file."""
         return self.database.startswith("sqlite")
+
+
+def _is_proxy_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in {"http", "https", "socks5", "socks5h"}
+            and _PROXY_HOST.fullmatch(parts.hostname or "") is not None
+            and parts.port != 0
+            and (parts.port is not None or parts.scheme in {"http", "https"})
+            and parts.path in {"", "/"}
+            and not parts.query
+            and not parts.fragment
+            and url.isascii()
+            and url.isprintable()
+            and not any(character in ' \\<>"^`{|}' for character in url)
+        )
+    except ValueError:
+        return False
 
 
 def environment_name(field: str) -> str:

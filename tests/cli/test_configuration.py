@@ -62,6 +62,8 @@ def test_an_empty_variable_is_none(show: Show) -> None:
         ("NOVITAI_DATABASE_URL", "sqlite:////a/b.db", "sqlite:////a/b.db"),
         ("NOVITAI_REDIS_URL", "redis://:canary@h:6379/0", "redis://:***@h:6379/0"),
         ("NOVITAI_UPSTREAM_URL", "http://u:canary@h:1", "http://u:***@h:1"),
+        ("NOVITAI_UPSTREAM_PROXY", "http://u:canary@h:1", "http://u:***@h:1"),
+        ("NOVITAI_UPSTREAM_PROXY", "socks5://u:canary@h:1", "socks5://u:***@h:1"),
     ],
 )
 def test_secrets_are_masked(show: Show, name: str, value: str, shown: str) -> None:

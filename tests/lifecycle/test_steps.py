@@ -167,10 +167,11 @@ async def test_a_step_that_never_ends_is_ended_at_its_deadline(idle: World) -> N
     """Whatever it waits for: its lease is given back, and it is taken again a little later."""
     instance_id = await idle.create(replace(REQUEST, name="unending"))
     operation = await operation_of(idle, instance_id)
-    cancelled = False
+    cancelled, begun = False, asyncio.Event()
 
     async def unending(_claimed: Claimed) -> Step:
         nonlocal cancelled
+        begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -181,8 +182,8 @@ async def test_a_step_that_never_ends_is_ended_at_its_deadline(idle: World) -> N
     # Beside a minute of waiting, as long as ten calls to Novita may take.
     deadline = 60 + 10 * idle.settings.upstream_timeout_seconds
     step = asyncio.create_task(idle.app.runner.run(Scripted(unending), operation.id))
-    while not (claimed := await operation_of(idle, instance_id)).lease_until:
-        await asyncio.sleep(0)
+    await begun.wait()
+    claimed = await operation_of(idle, instance_id)
     await idle.pass_time(deadline - 1, step=2)
     assert not step.done()
     assert (await operation_of(idle, instance_id)).lease_until > claimed.lease_until
