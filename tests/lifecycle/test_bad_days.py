@@ -21,6 +21,7 @@ from novitai.lifecycle.readiness import Round, Silence
 from novitai.store import attempts, operations
 from novitai.store.errors import StoreUnavailable
 from novitai.upstream.errors import ServerError
+from novitai.upstream.models import Listing
 from tests.lifecycle.conftest import REQUEST, World
 from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
 
@@ -428,3 +429,24 @@ async def test_a_storm_of_news_keeps_no_deadline_from_being_met(
     await fault(world, kind="list", omit="my-instance*")
     await world.pass_time(700)
     assert (await world.view(stopped))["error"]["code"] == "READINESS_TIMEOUT"
+
+
+async def test_a_listing_that_never_ends_is_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sync is the only poll there is: after half an hour the next pass begins."""
+    begun: list[float] = []
+    list_instances = world.app.client.list_instances
+
+    async def unending() -> Listing:
+        begun.append(world.clock.monotonic())
+        if len(begun) == 1:
+            await asyncio.Event().wait()
+        return await list_instances()
+
+    monkeypatch.setattr(world.app.client, "list_instances", unending)
+    await world.pass_time(1_790, step=10)
+    assert len(begun) <= 1
+    await world.pass_time(120, step=10)
+    assert len(begun) >= 2
+    assert begun[1] - begun[0] >= 1_800
