@@ -20,6 +20,7 @@ from novitai.upstream.models import CreateInstance
 from novitai.upstream.transport import Call
 from tests.upstream.conftest import Maker, RawServer
 from tests.webhooks.test_sending import certificate_for
+from tests.windows import window_until
 
 REQUEST = CreateInstance("n", "p", 1, 10, "i")
 _A_CALL = Call("GET", "/clusters")
@@ -172,13 +173,13 @@ async def test_the_last_say_before_a_create_comes_after_the_tunnel(
         )
         permit = await client.permit_create()
         sending = asyncio.create_task(
-            client.create(REQUEST, permit=permit, send_by=clock.now() + 1000)
+            client.create(REQUEST, permit=permit, window=window_until(clock.now() + 1000))
         )
         await proxy.asked.wait()
         await clock.advance(2)
         with pytest.raises(NotSent) as caught:
             await sending
-        assert caught.value.reason == "SEND_BY_PASSED"
+        assert caught.value.reason == "CLAIM_ENDED"
         assert not raw.received
         await make.aclose()
 
@@ -204,7 +205,7 @@ async def test_what_a_proxy_refused_was_certainly_not_sent(
         )
         permit = await client.permit_create()
         with pytest.raises(NotSent) as caught:
-            await client.create(REQUEST, permit=permit, send_by=clock.now() + 1000)
+            await client.create(REQUEST, permit=permit, window=window_until(clock.now() + 1000))
         assert "cret" not in str(caught.value)
         await make.aclose()
 
@@ -218,7 +219,7 @@ async def test_a_proxy_that_wants_credentials_for_plain_http(
         client = make.at("http://api.novita.example", proxy=f"http://127.0.0.1:{proxy.port}")
         permit = await client.permit_create()
         with pytest.raises(NotSent, match="credentials"):
-            await client.create(REQUEST, permit=permit, send_by=clock.now() + 1000)
+            await client.create(REQUEST, permit=permit, window=window_until(clock.now() + 1000))
         await make.aclose()
 
 
@@ -233,7 +234,7 @@ async def test_a_connection_that_breaks_behind_the_tunnel_says_nothing(
         )
         permit = await client.permit_create()
         with pytest.raises(Ambiguous):
-            await client.create(REQUEST, permit=permit, send_by=clock.now() + 1000)
+            await client.create(REQUEST, permit=permit, window=window_until(clock.now() + 1000))
         await make.aclose()
 
 
