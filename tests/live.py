@@ -27,7 +27,7 @@ from novitai.clock import SystemClock
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.ids import Ids
 from novitai.settings import Settings
-from tests.lifecycle.conftest import Emulator, settings_for
+from tests.lifecycle.conftest import Emulator, at_home, settings_for
 
 T = TypeVar("T")
 
@@ -107,7 +107,9 @@ class LiveServer:
                 self._settings,
                 SystemClock(),
                 Ids(),
-                outside=Outside(upstream=transport, probes=nowhere, webhooks=nowhere),
+                outside=Outside(
+                    upstream=transport, probes=nowhere, webhooks=nowhere, resolve=at_home
+                ),
             )
             try:
                 await self.app.start(work=True)

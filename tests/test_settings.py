@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import base64
 import re
+import ssl
 from pathlib import Path
 
 import pytest
 
 from novitai import settings
 from novitai.errors import SettingsError
+from novitai.upstream.transport import Transport
 
+TLS = ssl.create_default_context()
 DOCUMENTED = re.compile(r"^\| `(NOVITA\w+)` \|", re.MULTILINE)
 
 
@@ -122,6 +125,26 @@ def test_what_is_meant_for_others_is_ignored(monkeypatch: pytest.MonkeyPatch, na
         ("NOVITAI_WEBHOOK_ALLOW_PRIVATE", "perhaps"),
         ("NOVITAI_REDIS_URL", "http://x"),
         ("NOVITAI_TRUSTED_PROXIES", "10.0.0.300"),
+        *(
+            ("NOVITAI_UPSTREAM_PROXY", value)
+            for value in (
+                "proxy:3128",
+                "ftp://proxy:3128",
+                "http://",
+                "http://:3128",
+                "http://proxy:0",
+                "http://proxy:99999",
+                "http://proxy:3128/path",
+                "http://proxy:3128?a=b",
+                "http://u:a/b@proxy:3128",
+                "http://u:a#b@proxy:3128",
+                "http://pro xy:3128",
+                "http://próxy:3128",
+                "http://[::1",
+                "socks4://proxy:1080",
+                "socks5://proxy",
+            )
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_and_never_shown(
@@ -131,8 +154,27 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as refusal:
         settings.load()
-    if name.endswith(("KEY", "SECRET")) and value != "whsec_":
-        assert value not in str(refusal.value)
+    if name.endswith(("KEY", "SECRET", "PROXY")) and value != "whsec_":
+        assert value not in str(refusal.value).split()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://proxy:3128",
+        "http://proxy",
+        "https://proxy.example.com:443/",
+        "socks5://127.0.0.1:1080",
+        "socks5h://[::1]:1080",
+        "http://me:s%40cret@a_b.internal:3128",
+    ],
+)
+def test_a_proxy_that_is_accepted_can_be_used(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """No start fails over a proxy that the settings let through."""
+    monkeypatch.setenv("NOVITAI_UPSTREAM_PROXY", value)
+    proxy = settings.load().upstream_proxy
+    assert proxy is not None
+    Transport("https://api.novita.ai", "key", timeout=1, proxy=proxy.get_secret_value(), tls=TLS)
 
 
 @pytest.mark.parametrize(

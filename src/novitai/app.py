@@ -62,8 +62,10 @@ from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.gateway import CallObserver, ignore
-from novitai.webhooks.guard import Guard
+from novitai.webhooks.guard import EndpointGuard, Guard, UpstreamReach
+from novitai.webhooks.resolving import Resolver, system_resolver
 from novitai.webhooks.sending import Sender
+from novitai.webhooks.wire import Wire
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -104,6 +106,8 @@ class Outside:
     upstream: httpx2.AsyncBaseTransport | None = None
     probes: httpx2.AsyncBaseTransport | None = None
     webhooks: httpx2.AsyncBaseTransport | None = None
+    resolve: Resolver | None = None
+    """Resolves upstream's name and those of the endpoints that are probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class Application:
         self.signing_secrets = tuple(signing_secrets)
         # One for all that go out: making it reads the certificates of this machine.
         tls = httpx2.create_ssl_context(trust_env=False)
-        key = settings.novita_api_key
+        key, proxy = settings.novita_api_key, settings.upstream_proxy
         self.client = NovitaClient.build(
             base_url=settings.upstream_url,
             api_key=key.get_secret_value() if key else "",
@@ -150,6 +154,7 @@ class Application:
             observer=observer,
             transport=outside.upstream,
             tls=tls,
+            proxy=proxy.get_secret_value() if proxy else None,
         )
         self.jobs = engine(settings, database, clock, ids)
         self.keys = make_key_ring(settings, Store(database, vault), clock, ids)
@@ -189,8 +194,10 @@ class Application:
         )
         self.deliveries = Deliveries(database, clock, self.jobs, idempotency)
         self.history = History(database, clock, self.instances)
-        self.prober = Prober(outside.probes, tls=tls)
-        rising = Rising(database, self.prober, vault, clock)
+        resolve = outside.resolve or system_resolver
+        reach = UpstreamReach(settings.upstream_url, clock, resolve)
+        self.prober = Prober(EndpointGuard(reach, resolve), Wire(tls, outside.probes))
+        rising = Rising(database, self.prober, vault, clock, self.jobs)
         late_calls = LateCalls(clock, ids, self.jobs, recorder)
         self.account = Account(clock, self.jobs, recorder, settings.orphans)
         self.ownership = Ownership(
@@ -205,7 +212,16 @@ class Application:
             self.account,
             installation_id=installation_id,
         )
-        self.runner = Runner(database, clock, ids, self.jobs, recorder, follower, late_calls)
+        self.runner = Runner(
+            database,
+            clock,
+            ids,
+            self.jobs,
+            recorder,
+            follower,
+            late_calls,
+            call_timeout=settings.upstream_timeout_seconds,
+        )
         failing = Failing(clock, ids, settings.failed_instance_policy)
         create = CreateVerb(
             database,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
@@ -41,6 +41,8 @@ _SIGNING_BYTES: Final = range(24, 65)
 """Lengths that Standard Webhooks 1.0 allows."""
 _HTTP: Final = frozenset({"http", "https"})
 _PROXY: Final = frozenset({"http", "https", "socks5", "socks5h"})
+
+_PROXY_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -222,7 +224,13 @@ class Settings(BaseSettings):
         if value is None:
             return None
         text = value.get_secret_value()
-        return SecretStr(urls.read_http(text, schemes=_PROXY, example="http://proxy:3128"))
+        read = urls.read_http(text, schemes=_PROXY, example="http://proxy:3128")
+        if not _is_proxy_url(read):
+            raise ValueError(
+                "must be http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, with "
+                "user:password@ before the host if need be, and nothing behind the port"
+            )
+        return SecretStr(read)
 
     @field_validator("database_url")
     @classmethod
@@ -294,6 +302,25 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the store is the embedded SQLite file."""
         return self.database.startswith("sqlite")
+
+
+def _is_proxy_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in {"http", "https", "socks5", "socks5h"}
+            and _PROXY_HOST.fullmatch(parts.hostname or "") is not None
+            and parts.port != 0
+            and (parts.port is not None or parts.scheme in {"http", "https"})
+            and parts.path in {"", "/"}
+            and not parts.query
+            and not parts.fragment
+            and url.isascii()
+            and url.isprintable()
+            and not any(character in ' \\<>"^`{|}' for character in url)
+        )
+    except ValueError:
+        return False
 
 
 def environment_name(field: str) -> str:

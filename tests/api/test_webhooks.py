@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -73,6 +74,24 @@ async def test_a_webhook_is_made_and_shows_its_secret_once(house: House) -> None
         assert made["secret"] not in answer.text
     assert error_of(await house.call("GET", path)) == (404, "WEBHOOK_NOT_FOUND")
     assert (await house.call("GET", "/api/webhooks")).json() == {"webhooks": []}
+
+
+async def test_there_is_a_most_of_standing_webhooks(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every event is written for each of them; those that come with instances do not count."""
+    monkeypatch.setattr("novitai.lifecycle.webhooks.MAX_STANDING", 3)
+    await house.have(webhook_url="https://own.example.com/x")
+    made = [await make(house, enabled=number > 0) for number in range(3)]
+    answer = await house.call("POST", "/api/webhooks", body={"url": URL})
+    assert error_of(answer) == (409, "TOO_MANY_WEBHOOKS")
+    assert answer.json()["error"]["details"] == {"limit": 3}
+    assert "3 standing webhooks" in answer.json()["error"]["message"]
+    await house.call("DELETE", f"/api/webhooks/{made[1]['id']}")
+    both = await asyncio.gather(
+        *(house.call("POST", "/api/webhooks", body={"url": URL}) for _ in range(4))
+    )
+    assert sorted(one.status_code for one in both) == [201, 409, 409, 409]
 
 
 async def test_a_secret_is_rotated(house: House) -> None:
@@ -225,7 +244,7 @@ async def test_everything_is_told_again(house: House) -> None:
 
 async def test_a_test_message_tells_what_came_of_it(house: House) -> None:
     """200, whatever the receiver did; a name that does not resolve is told as such."""
-    made = await make(house, url="https://no-such-name.invalid/")
+    made = await make(house, url="https://no-such-name.example/")
     path = f"/api/webhooks/{made['id']}/test"
     key = {"Idempotency-Key": "once"}
     answer = await house.call("POST", path, headers=key)

@@ -67,6 +67,8 @@ def test_an_empty_variable_is_none(show: Show) -> None:
         ("NOVITAI_DATABASE_DIRECT_URL", "postgresql://u:a/canary@h", "postgresql://u:***@h"),
         ("NOVITAI_REDIS_URL", "redis://:a/canary#b@h:6379/0", "redis://:***@h:6379/0"),
         ("NOVITAI_UPSTREAM_PROXY", "http://u:a/canary@h:1", "http://u:***@h:1"),
+        ("NOVITAI_UPSTREAM_PROXY", "http://u:canary@h:1", "http://u:***@h:1"),
+        ("NOVITAI_UPSTREAM_PROXY", "socks5://u:canary@h:1", "socks5://u:***@h:1"),
     ],
 )
 def test_secrets_are_masked(show: Show, name: str, value: str, shown: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.applications import Starlette
 
 from novitai.app import Application, Outside
 from novitai.clock import ManualClock
+from novitai.domain.addresses import Address
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Attempt
 from novitai.domain.requests import CreateRequest
@@ -40,6 +42,11 @@ REQUEST = CreateRequest(
     rootfs_size=80,
     region="US-WEST-01",
 )
+
+
+async def at_home(_name: str, _port: int) -> Sequence[Address]:
+    """Resolve every name to this machine: the emulator's, and those of what it makes."""
+    return [ip_address("127.0.0.1")]
 
 
 def answer(created: Created) -> Reply:
@@ -147,7 +154,7 @@ class World:
             self.settings,
             self.clock,
             Ids(random.Random(self.seed)),
-            outside=Outside(upstream=transport, probes=transport),
+            outside=Outside(upstream=transport, probes=transport, resolve=at_home),
             # The shared engine's queue lives in real time; its own tests show what it promises.
             engine=lambda _settings, database, clock, ids: EmbeddedEngine(
                 database, clock, ids, sweep_interval=self.sweep_interval

@@ -11,15 +11,17 @@ import orjson
 import pytest
 
 from novitai.clock import ManualClock
-from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec, Port
+from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, OperationKind
 from novitai.errors import Conflict
 from novitai.lifecycle.caching import Cache
 from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.readiness import Round, Silence
 from novitai.store import attempts, operations
 from novitai.store.errors import StoreUnavailable
 from novitai.upstream.errors import ServerError
+from novitai.upstream.models import Listing
 from tests.lifecycle.conftest import REQUEST, World
 from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
 
@@ -261,7 +263,7 @@ async def test_an_exit_during_the_last_probe_is_a_failure(
     """What a result rests on changed while the step ran: it is looked at again."""
     instance_id = await world.create()
 
-    async def exits_meanwhile(instance: Instance, _spec: LaunchSpec) -> tuple[Port, ...]:
+    async def exits_meanwhile(instance: Instance, _spec: LaunchSpec) -> Round:
         change = {"status": "exited"}
         await world.emulator.call("PATCH", f"instances/{instance.upstream_id}", json=change)
         await world.clock.advance(0.05)
@@ -412,11 +414,12 @@ async def test_a_storm_of_news_keeps_no_deadline_from_being_met(
     """Each listing wakes the operation during its probe; ten minutes later it has failed."""
     await world.reopen(sync_interval_seconds=2.0)
 
-    async def silent(_instance: Instance, spec: LaunchSpec) -> tuple[Port, ...]:
+    async def silent(_instance: Instance, spec: LaunchSpec) -> Round:
         await world.clock.sleep(3)
-        return spec.watched_ports()
+        return tuple(Silence(port, "no answer") for port in spec.watched_ports())
 
     monkeypatch.setattr(world.app.prober, "not_ready", silent)
+    monkeypatch.setattr(world.app.prober, "_quick", 0.0)
     await ask(world, START, stopped)
 
     async def up() -> bool:
@@ -426,3 +429,24 @@ async def test_a_storm_of_news_keeps_no_deadline_from_being_met(
     await fault(world, kind="list", omit="my-instance*")
     await world.pass_time(700)
     assert (await world.view(stopped))["error"]["code"] == "READINESS_TIMEOUT"
+
+
+async def test_a_listing_that_never_ends_is_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sync is the only poll there is: after half an hour the next pass begins."""
+    begun: list[float] = []
+    list_instances = world.app.client.list_instances
+
+    async def unending() -> Listing:
+        begun.append(world.clock.monotonic())
+        if len(begun) == 1:
+            await asyncio.Event().wait()
+        return await list_instances()
+
+    monkeypatch.setattr(world.app.client, "list_instances", unending)
+    await world.pass_time(1_790, step=10)
+    assert len(begun) <= 1
+    await world.pass_time(120, step=10)
+    assert len(begun) >= 2
+    assert begun[1] - begun[0] >= 1_800

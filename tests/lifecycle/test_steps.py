@@ -161,3 +161,36 @@ async def test_a_stop_is_never_lost_on_the_way(idle: World) -> None:
         await asyncio.wait([task])
         assert task.cancelled() or was_over
         await idle.quiet()
+
+
+async def test_a_step_that_never_ends_is_ended_at_its_deadline(idle: World) -> None:
+    """Whatever it waits for: its lease is given back, and it is taken again a little later."""
+    instance_id = await idle.create(replace(REQUEST, name="unending"))
+    operation = await operation_of(idle, instance_id)
+    cancelled, begun = False, asyncio.Event()
+
+    async def unending(_claimed: Claimed) -> Step:
+        nonlocal cancelled
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        raise AssertionError
+
+    # Beside a minute of waiting, as long as ten calls to Novita may take.
+    deadline = 60 + 10 * idle.settings.upstream_timeout_seconds
+    step = asyncio.create_task(idle.app.runner.run(Scripted(unending), operation.id))
+    await begun.wait()
+    claimed = await operation_of(idle, instance_id)
+    await idle.pass_time(deadline - 1, step=2)
+    assert not step.done()
+    assert (await operation_of(idle, instance_id)).lease_until > claimed.lease_until
+    await idle.pass_time(2)
+    due = await asyncio.wait_for(step, 10)
+    assert cancelled
+    assert due is not None
+    assert 0 < due - idle.clock.now() < 8_000
+    left = await operation_of(idle, instance_id)
+    assert (left.lease_until, left.next_step_at, left.phase) == (None, due, operation.phase)

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 import httpx2
@@ -207,6 +208,8 @@ class Maker:
         api_key: str = KEY,
         clock: Clock | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
+        tls: SSLContext | None = None,
+        proxy: str | None = None,
     ) -> NovitaClient:
         """Make a client of the upstream at `url`."""
         made = NovitaClient.build(
@@ -218,6 +221,8 @@ class Maker:
             ids=self._ids,
             observer=observer,
             transport=transport,
+            tls=tls,
+            proxy=proxy,
         )
         self._made.append(made)
         return made

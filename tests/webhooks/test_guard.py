@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -13,7 +15,8 @@ from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
 from novitai.domain.fields import Wrong
 from novitai.domain.validation import webhook_url
-from novitai.webhooks.guard import Guard, Refused, system_resolver
+from novitai.webhooks.guard import Guard, Refused
+from novitai.webhooks.resolving import SystemResolver, system_resolver
 from novitai.webhooks.sending import Message, Sender
 from novitai.webhooks.signing import secret_of
 from tests.webhooks.receivers import answer, listening
@@ -54,6 +57,13 @@ LITERALS = (
     # names that say it
     "localhost", "LOCALHOST", "localhost.", "a.localhost", "printer.local", "db.internal",
     "metadata.google.internal", "ｌocalhost", "loc\u00adalhost",
+    # names that public DNS cannot resolve, or that mean another host on each network
+    "metadata", "metadata.", "instance-data", "intranet", "kubernetes", "novitai-api", "HOST",
+    "api.svc", "api.ns.svc", "api.ns.svc.cluster.local", "kubernetes.default", "x.localdomain",
+    "printer.lan", "nas.home", "nas.home.arpa", "1.0.0.127.in-addr.arpa", "dc.corp", "mx.mail",
+    "wiki.intranet", "db.private", "pc.workgroup", "x.localnet", "router.belkin", "a.test",
+    "a.invalid", "facebookcorewwwi.onion", "x.alt", "redis.service.consul", "host.docker", "x.i2p",
+    "A.SVC.", "a.ｌan", "host.docker.internal",
 )  # fmt: skip
 
 PUBLIC = (
@@ -106,12 +116,15 @@ def test_the_corpus_is_large_enough() -> None:
 
 @pytest.mark.parametrize("host", LITERALS)
 async def test_private_places_are_refused_at_registration_and_at_delivery(host: str) -> None:
-    """In every spelling, with and without a port, user or TLS; and no name is resolved."""
+    """In every spelling, with and without a port, user or TLS; and no name is resolved.
+
+    The refusal names the setting that lifts it.
+    """
     guard, asked = resolving()
     for url in (f"http://{host}/", f"https://{host}:8443/x", f"http://a:b@{host}/"):
-        with pytest.raises(Wrong):
+        with pytest.raises(Wrong, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             webhook_url(url, allow_private=False)
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             await guard.target(url)
     assert not asked
 
@@ -131,7 +144,7 @@ async def test_a_name_with_one_address_that_is_not_public_is_refused(
 ) -> None:
     """Every address is checked, not the first alone."""
     guard, _ = resolving(addresses)
-    with pytest.raises(Refused, match="not public") as caught:
+    with pytest.raises(Refused, match=r"not public.*NOVITAI_WEBHOOK_ALLOW_PRIVATE") as caught:
         await guard.target("https://hooks.example.com/")
     assert not any(address in str(caught.value) for address in addresses)
 
@@ -179,6 +192,52 @@ async def test_this_machine_may_be_allowed() -> None:
     target = await guard.target("http://localhost:80/")
     assert target.host == "localhost"
     assert target.addresses
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "example.com",
+        "hooks.example",
+        "a.b.co.uk",
+        "localhost.example.com",
+        "svc.example.com",
+        "test.com",
+        "local.net",
+        "xn--bcher-kva.de",
+        "lan.party.games",
+        "metadata.example.org",
+    ],
+)
+def test_a_name_that_may_be_public_is_taken(name: str) -> None:
+    """Only the end of a name says where it belongs."""
+    assert webhook_url(f"https://{name}/", allow_private=False)
+
+
+async def test_look_ups_that_hang_hold_up_no_other_name() -> None:
+    """Callers of one name share a look-up; those of one domain, and all, are bounded."""
+    release = threading.Event()
+    asked: list[str] = []
+
+    def look_up(name: str) -> Sequence[Address]:
+        asked.append(name)
+        if "slow" in name:
+            release.wait(20)
+        return [ip_address("93.184.215.14")]
+
+    resolve = SystemResolver(look_up, most=4, most_of_domain=2)
+    waiting = [
+        asyncio.create_task(resolve(name, 80))
+        for name in ("1.slow.com", "1.slow.com", "2.slow.com", "3.slow.com")
+    ]
+    await asyncio.wait(waiting, timeout=0.1)
+    assert sorted(asked) == ["1.slow.com", "2.slow.com"]
+    assert isinstance(waiting[3].exception(), OSError)
+    assert await resolve("quick.com", 80) == [ip_address("93.184.215.14")]
+    waiting[0].cancel()
+    release.set()
+    assert await waiting[1] == [ip_address("93.184.215.14")]
+    assert await resolve("4.slow.com", 80) == [ip_address("93.184.215.14")]
 
 
 async def test_a_name_that_does_not_resolve() -> None:

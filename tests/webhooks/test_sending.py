@@ -374,8 +374,8 @@ async def test_the_certificate_is_checked_against_the_name(
     async def resolve(_name: str, _port: int) -> Sequence[Address]:
         return [ip_address("127.0.0.1")]
 
-    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock())
-    made._tls = ssl.create_default_context(cafile=str(authority))
+    trusted = ssl.create_default_context(cafile=str(authority))
+    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock(), tls=trusted)
     async with listening(answer(200), tls=server_side) as receiver:
         result = await made.send(message(f"https://{name}:{receiver.port}/"))
     assert result.delivered is delivered

@@ -27,12 +27,13 @@ from novitai.api.webhook_schemas import (
 )
 from novitai.clock import Clock, iso
 from novitai.domain.api_key import Scope
+from novitai.domain.validation import PRIVATE_WEBHOOK, PRIVATE_WEBHOOKS_HINT
 from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Webhook
 from novitai.domain.webhook_requests import parse_replay, parse_webhook, parse_webhook_change
 from novitai.errors import Conflict, FieldError, ValidationFailed
 from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.webhooks import Revealed, Tested, Webhooks
+from novitai.lifecycle.webhooks import Revealed, Tested, Webhooks, too_many_webhooks
 
 _PATH: Final = "/api/webhooks/{webhookId:id}"
 _BAD_URL: Final = ValidationFailed(
@@ -41,7 +42,7 @@ _BAD_URL: Final = ValidationFailed(
     details=[
         FieldError(
             "url",
-            "Webhook URL must not point to a private or loopback address",
+            f"{PRIVATE_WEBHOOK}{PRIVATE_WEBHOOKS_HINT}",
             has_value=False,
         )
     ],
@@ -80,7 +81,7 @@ class WebhookRoutes:
                 summary="Make a standing webhook",
                 answers={201: RevealedWebhook},
                 body=CreateWebhookRequest,
-                errors=[_BAD_URL, _SHOWN_ALREADY],
+                errors=[_BAD_URL, too_many_webhooks(), _SHOWN_ALREADY],
             ),
             Operation(
                 method="GET",

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which hosts and addresses the public may be sent to. Pure: no name is ever resolved here."""
+"""Which hosts and addresses a request may be sent to. Pure: no name is ever resolved here."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -54,7 +55,36 @@ _IPV6_SPECIAL: Final = tuple(
         "3fff::/20",
     )
 )
-_PRIVATE_NAMES: Final = ("localhost", "local", "internal")
+# What is private by intent: the owner of a private network gives these addresses out. Metadata
+# services (link-local), multicast and reserved addresses are not among them.
+_PRIVATE_USE: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "198.18.0.0/15",  # benchmarks; also what proxies that answer DNS themselves give out
+        "::1/128",
+        "fc00::/7",
+    )
+)
+# AWS answers for instance metadata at an address of the unique local range.
+_METADATA: Final = frozenset({ipaddress.ip_address("fd00:ec2::254")})
+# Ends of names that public DNS cannot resolve: reserved for other uses, or never given out.
+_PRIVATE_SUFFIXES: Final = frozenset(
+    {
+        # RFC 6761, 6762, 7686, 8375, 9476; ICANN's reservation of `internal`. `example` stays
+        # allowed: documentation uses it, and it leads nowhere.
+        "localhost", "local", "invalid", "test", "onion", "alt", "arpa", "internal",
+        # RFC 6762, appendix G; names that ICANN has set aside because local networks use them.
+        "localdomain", "localnet", "lan", "home", "corp", "mail", "intranet", "private",
+        "workgroup", "belkin",
+        # Kubernetes (`a.svc`, `kubernetes.default`), Docker, Consul, I2P.
+        "svc", "default", "docker", "consul", "i2p",
+    }
+)  # fmt: skip
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
@@ -66,6 +96,39 @@ def is_public(address: Address) -> bool:
     if address.scope_id is not None or address not in _IPV6_GIVEN_OUT:
         return False
     return not any(address in network for network in _IPV6_SPECIAL)
+
+
+def is_private_use(address: Address) -> bool:
+    """Tell whether an address belongs to a private network, the loopback included."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None or address in _METADATA:
+            return False
+        if address.ipv4_mapped is not None:
+            return is_private_use(address.ipv4_mapped)
+    return any(address.version == one.version and address in one for one in _PRIVATE_USE)
+
+
+class Reach(Enum):
+    """How far a request may go that somebody outside chose the address of."""
+
+    PUBLIC = "public"
+    """To the public internet alone."""
+    PRIVATE = "private"
+    """To private networks and the loopback as well; to no metadata service and no multicast."""
+    ANYWHERE = "anywhere"
+    """Wherever it leads: the operator has said so."""
+
+    def covers(self, address: Address) -> bool:
+        """Tell whether an address is within reach."""
+        if self is Reach.ANYWHERE or is_public(address):
+            return True
+        return self is Reach.PRIVATE and is_private_use(address)
+
+    def may_cover(self, host: Host) -> bool:
+        """Tell whether a host may be within reach, as far as that shows without resolving it."""
+        if host.address is not None:
+            return self.covers(host.address)
+        return self is not Reach.PUBLIC or not host.private
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +143,9 @@ class Host:
         """Whether it can be seen, without resolving it, to be no host of the public internet."""
         if self.address is not None:
             return not is_public(self.address)
-        return self.name.rpartition(".")[2] in _PRIVATE_NAMES
+        # No top-level domain has an address of its own: one label is a name of a local network.
+        _, dot, last = self.name.rpartition(".")
+        return not dot or last in _PRIVATE_SUFFIXES
 
 
 def read_host(text: str) -> Host:

@@ -32,6 +32,12 @@ MAX_ENV_NAME: Final = 511
 MAX_ENV_VALUE: Final = 4095
 MAX_HOURLY_PRICE: Final = 1_000_000.0
 
+PRIVATE_WEBHOOK: Final = "Webhook URL must not point to a private or loopback address"
+PRIVATE_WEBHOOKS_HINT: Final = (
+    "; to allow private receivers, set NOVITAI_WEBHOOK_ALLOW_PRIVATE=true on the server"
+)
+"""Names the setting that lifts a refusal."""
+
 _END_OF_TIME: Final = 253_402_300_800_000
 """The year 10000, in Unix milliseconds: what cannot be written as ISO-8601 any more."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -127,7 +133,7 @@ def webhook_url(value: object, *, allow_private: bool) -> str:
     except ValueError:
         raise Wrong("Webhook URL must be a valid HTTP or HTTPS URL") from None
     if host.private and not allow_private:
-        raise Wrong("Webhook URL must not point to a private or loopback address")
+        raise Wrong(f"{PRIVATE_WEBHOOK}{PRIVATE_WEBHOOKS_HINT}")
     return url
 
 

@@ -37,6 +37,9 @@ TOLD: Final = (
 Those about the account go to standing webhooks only.
 """
 
+MAX_STANDING: Final = 100
+"""Standing webhooks that may exist at the same time: every event is written for each of them."""
+
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 PAUSES: Final = (

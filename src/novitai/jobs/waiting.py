@@ -46,6 +46,23 @@ async def keeping(
         await cancel(task)
 
 
+@contextlib.asynccontextmanager
+async def within(seconds: float, clock: Clock) -> AsyncIterator[None]:
+    """Cancel the block after `seconds` on the injected clock.
+
+    Raises:
+        TimeoutError: the block was cancelled for that.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def expire() -> None:
+        await clock.sleep(seconds)
+        scope.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as scope, keeping(expire()):
+        yield
+
+
 async def _all_done(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 

@@ -1,81 +1,272 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readiness: whether what an instance was asked to serve is really served."""
+"""Readiness: whether what an instance was asked to serve is really served.
+
+Probes run beside the steps, so that no peer holds a step: a step waits for a quick answer alone
+and is woken when a slow one has come. Each probe is ended at its deadline, whatever the peer does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from ssl import SSLContext
-from typing import Final
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
+import anyio
 import httpx2
+import structlog
 
 from novitai.domain.instance import Instance, LaunchSpec, Port, PortMapping, PortType
+from novitai.webhooks.guard import EndpointGuard, Refused
+from novitai.webhooks.wire import Wire
+
+K = TypeVar("K")
 
 PROBE_SECONDS: Final = 3.0
+"""For one probe: resolving, connecting, sending, and reading the head of the answer."""
+AT_A_TIME: Final = 4
+"""Probes of one instance at the same time."""
+PLACES: Final = 256
+"""Probes of this process at the same time."""
+SLOW_PLACES: Final = 192
+"""Of those, for instances whose last probes timed out: the others always find room."""
+QUICK: Final = 0.5
+"""Seconds for which a step waits for its probes."""
+_KEPT: Final = 10.0
+"""Seconds for which the result of a round waits for the step that asked for it."""
+_REMEMBERED: Final = 10_000
 _NOT_ALIVE: Final = frozenset({502, 503, 504})
 """What Novita's gateway answers while the service inside is not up (docs/upstream.md §5)."""
+_BROKEN: Final = (
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    OSError,
+    ValueError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+)
+
+_log = structlog.get_logger("novitai.lifecycle")
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A port that was asked for and does not answer, and why not, in a few words."""
+
+    port: Port
+    why: str
+
+
+Round = tuple[Silence, ...]
+"""What came of probing every port once; empty means ready."""
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A round that has begun; `wake` is called at its end once a step has left it alone."""
+
+    of: object
+    task: asyncio.Task[Round]
+    wake: Callable[[], None] | None = field(default=None, repr=False)
+
+
+class Places:
+    """Limits the probes of this process; within each limit, first come, first served."""
+
+    def __init__(self, total: int = PLACES, slow: int = SLOW_PLACES) -> None:
+        self._all = asyncio.Semaphore(total)
+        self._slow = asyncio.Semaphore(slow)
+
+    @contextlib.asynccontextmanager
+    async def take(self, *, slow: bool) -> AsyncIterator[None]:
+        """Wait for a place and hold it; `slow` ones share a part of them."""
+        async with contextlib.AsyncExitStack() as stack:
+            if slow:
+                await stack.enter_async_context(self._slow)
+            await stack.enter_async_context(self._all)
+            yield
 
 
 class Prober:
-    """Asks the published ports of instances whether somebody is there."""
+    """Asks the published ports of instances whether a service answers."""
 
     def __init__(
         self,
-        transport: httpx2.AsyncBaseTransport | None = None,
+        guard: EndpointGuard,
+        wire: Wire,
         *,
-        tls: SSLContext | None = None,
+        deadline: float = PROBE_SECONDS,
+        quick: float = QUICK,
+        places: Places | None = None,
     ) -> None:
-        self._client = httpx2.AsyncClient(
-            verify=tls or True,
-            timeout=PROBE_SECONDS,
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport,
-            limits=httpx2.Limits(max_connections=50, max_keepalive_connections=0),
-        )
+        """Put it together.
+
+        Args:
+            guard: Decides where probes may go.
+            wire: Makes the exchanges.
+            deadline: Seconds for one probe.
+            quick: Seconds for which `poll` waits for a round.
+            places: Limits the probes of this process.
+        """
+        self._guard = guard
+        self._wire = wire
+        self._deadline = deadline
+        self._quick = quick
+        self._places = places or Places()
+        self._under_way: dict[str, _UnderWay] = {}
+        self._slow: OrderedDict[str, None] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        """End every probe."""
+        rounds = list(self._under_way.values())
+        self._under_way.clear()
+        for one in rounds:
+            one.wake = None
+            one.task.cancel()
+        await asyncio.gather(*(one.task for one in rounds), return_exceptions=True)
 
-    async def not_ready(self, instance: Instance, spec: LaunchSpec) -> tuple[Port, ...]:
-        """List the ports that were asked for and do not answer yet; empty means ready.
+    async def poll(
+        self, name: str, instance: Instance, spec: LaunchSpec, *, wake: Callable[[], None]
+    ) -> Round | None:
+        """Give the result of a round of probes, or begin one; never waits for a slow peer.
+
+        Args:
+            name: Who asks, such as an operation's id: one round at a time for each.
+            instance: With the endpoints to probe; other endpoints make another round.
+            spec: What was asked for.
+            wake: Called when a round ends that this call did not wait for.
+
+        Returns:
+            The ports that do not answer, and None while the round goes on.
+        """
+        of = (instance.observed.port_mappings, instance.acted_at)
+        round_ = self._under_way.get(name)
+        if round_ is not None and round_.of != of:
+            self._forget(name, round_)
+            round_.task.cancel()
+            round_ = None
+        if round_ is None:
+            round_ = self._begin(name, of, self.not_ready(instance, spec))
+            # One that was slow last time would use up the wait for nothing.
+            if instance.id not in self._slow:
+                await asyncio.wait({round_.task}, timeout=self._quick)
+        if not round_.task.done():
+            round_.wake = wake
+            return None
+        self._forget(name, round_)
+        return round_.task.result()
+
+    async def not_ready(self, instance: Instance, spec: LaunchSpec) -> Round:
+        """Probe each port that was asked for once, and list those that do not answer.
 
         A port that is not mapped yet is not ready. Where no port was asked for, nothing has to
-        answer.
+        answer. The round takes at most the deadline for every four ports, beside the wait for
+        places.
         """
         published = {mapping.port: mapping for mapping in instance.observed.port_mappings}
-        ports = spec.watched_ports()
-        answers = await asyncio.gather(*(self._answers(published.get(p.port)) for p in ports))
-        return tuple(port for port, alive in zip(ports, answers, strict=True) if not alive)
+        ports = tuple(dict.fromkeys(spec.watched_ports()))
+        own = asyncio.Semaphore(AT_A_TIME)
+        slow = instance.id in self._slow
+        late: list[Port] = []
 
-    async def _answers(self, mapping: PortMapping | None) -> bool:
-        if mapping is None or not mapping.endpoint:
-            return False
-        if mapping.type == PortType.HTTP.value or "://" in mapping.endpoint:
-            return await self._answers_http(mapping.endpoint)
-        return await self._answers_tcp(mapping.endpoint)
+        async def probe(port: Port) -> str | None:
+            mapping = published.get(port.port)
+            if mapping is None or not mapping.endpoint:
+                return "not mapped yet"
+            async with own, self._places.take(slow=slow):
+                try:
+                    async with asyncio.timeout(self._deadline):
+                        return await self._ask(mapping)
+                except (TimeoutError, httpx2.TimeoutException):
+                    late.append(port)
+                    return f"no answer within {self._deadline:g} s"
+                except Refused as refusal:
+                    self._tell(instance, mapping, refusal)
+                    return f"not probed: {refusal}"
+                except _BROKEN:
+                    return "no connection"
 
-    async def _answers_http(self, endpoint: str) -> bool:
-        url = endpoint if "://" in endpoint else f"https://{endpoint}"
-        try:
-            async with self._client.stream("GET", url) as response:
-                return response.status_code not in _NOT_ALIVE
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
-            return False
+        answers = await asyncio.gather(*(probe(port) for port in ports))
+        self._slow.pop(instance.id, None)
+        if late:
+            _remember(self._slow, instance.id)
+        return tuple(
+            Silence(port, why) for port, why in zip(ports, answers, strict=True) if why is not None
+        )
 
-    @staticmethod
-    async def _answers_tcp(endpoint: str) -> bool:
-        host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            return False
-        try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except (OSError, ValueError):
-            return False
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        return True
+    def _begin(self, name: str, of: object, round_: Coroutine[None, None, Round]) -> _UnderWay:
+        one = _UnderWay(of, asyncio.create_task(round_))
+        self._under_way[name] = one
+
+        def ended(_: asyncio.Task[Round]) -> None:
+            if one.wake is not None:
+                one.wake()
+            # Another process may have taken the operation on.
+            asyncio.get_running_loop().call_later(_KEPT, self._forget, name, one)
+
+        one.task.add_done_callback(ended)
+        return one
+
+    def _forget(self, name: str, round_: _UnderWay) -> None:
+        if self._under_way.get(name) is round_:
+            del self._under_way[name]
+        round_.wake = None
+
+    async def _ask(self, mapping: PortMapping) -> str | None:
+        endpoint = mapping.endpoint
+        if mapping.type == PortType.HTTP.value or "://" in endpoint.removeprefix("tcp://"):
+            return await self._ask_http(endpoint if "://" in endpoint else f"https://{endpoint}")
+        return await self._ask_tcp(endpoint.removeprefix("tcp://"))
+
+    async def _ask_http(self, url: str) -> str | None:
+        target = await self._guard.http(url)
+        share = self._deadline / len(target.addresses)
+        for address in target.addresses:
+            try:
+                async with self._wire.exchange(
+                    "GET",
+                    url,
+                    target,
+                    address,
+                    headers={"Accept": "*/*"},
+                    waits=httpx2.Timeout(self._deadline, connect=share),
+                ) as response:
+                    status = response.status_code
+                    return f"HTTP {status}" if status in _NOT_ALIVE else None
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                if address == target.addresses[-1]:
+                    raise
+        return "no connection"
+
+    async def _ask_tcp(self, place: str) -> str | None:
+        target = await self._guard.tcp(place)
+        for address in target.addresses:
+            try:
+                async with asyncio.timeout(self._deadline / len(target.addresses)):
+                    _, writer = await asyncio.open_connection(str(address), target.port)
+            except OSError:
+                if address == target.addresses[-1]:
+                    raise
+            else:
+                writer.transport.abort()
+                return None
+        return "no connection"
+
+    def _tell(self, instance: Instance, mapping: PortMapping, refusal: Refused) -> None:
+        """Log a refusal once for each endpoint; the endpoint itself may hold a secret."""
+        key = instance.id, mapping.endpoint
+        if key not in self._refused:
+            _remember(self._refused, key)
+            _log.warning(
+                "probe_refused", instance=instance.id, port=mapping.port, reason=str(refusal)
+            )
+
+
+def _remember(known: OrderedDict[K, None], key: K) -> None:
+    known[key] = None
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)

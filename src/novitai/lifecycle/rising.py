@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from novitai.clock import Clock
 from novitai.domain.operation import Operation, Outcome
 from novitai.domain.status import Observation, read_word
+from novitai.jobs.port import JobEngine
 from novitai.lifecycle import launch
 from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
 from novitai.lifecycle.readiness import Prober
@@ -23,7 +25,11 @@ PROBE: Final = "probe"
 READINESS_DEADLINE: Final = 600_000
 """Milliseconds from the purchase, or from the call, until an instance must be ready."""
 _PROBE_PAUSE: Final = 1_000
-
+_ROUND_PAUSE: Final = 4_000
+"""Milliseconds after which a round of probes is looked at though its end has not woken the step."""
+_ROUND_GRACE: Final = 60_000
+"""Milliseconds beyond the deadline that a round which has begun gets to end. Endpoints that change
+with every listing begin it again each time, and must not put the verdict off for ever."""
 
 MIGRATION_DEADLINE: Final = 3_600_000
 """Milliseconds in which a migration must have ended."""
@@ -64,8 +70,11 @@ def last_detour(operation: Operation) -> int:
 class Rising:
     """Looks at an instance on its way up."""
 
-    def __init__(self, database: Database, prober: Prober, vault: Vault, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, prober: Prober, vault: Vault, clock: Clock, jobs: JobEngine
+    ) -> None:
         self._database = database
+        self._jobs = jobs
         self._prober = prober
         self._vault = vault
         self._clock = clock
@@ -92,12 +101,24 @@ class Rising:
         sealed = await self._database.read(
             lambda connection: instances.load_launch(connection, instance.id)
         )
-        silent = await self._prober.not_ready(instance, launch.unseal(self._vault, sealed))
+        operation = claimed.operation
+        silent = await self._prober.poll(
+            operation.id,
+            instance,
+            launch.unseal(self._vault, sealed),
+            wake=partial(self._jobs.offer, operation.kind.job, operation.id),
+        )
         now = self._clock.now()
+        if silent is None:
+            if claimed.is_late(give_up_at + _ROUND_GRACE, now):
+                return _too_late("its ports kept the probes waiting")
+            return Again(PROBE, now + _ROUND_PAUSE, changes={"ever_ran": True}, memory=memory)
         if not silent:
             return Done(Outcome.SUCCEEDED, changes={"ready_at": now, "ever_ran": True})
         if claimed.is_late(give_up_at, now):
-            ports = ", ".join(f"{port.port}/{port.type.value}" for port in silent)
+            ports = ", ".join(
+                f"{one.port.port}/{one.port.type.value} ({one.why})" for one in silent
+            )
             return _too_late(f"no answer from port {ports}")
         return Again(PROBE, now + _PROBE_PAUSE, changes={"ever_ran": True}, memory=memory)
 

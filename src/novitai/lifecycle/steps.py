@@ -25,7 +25,7 @@ from novitai.domain.operation import Attempt, AttemptState, Operation, Operation
 from novitai.errors import NovitaiError
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.jobs.waiting import keeping
+from novitai.jobs.waiting import keeping, within
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
@@ -55,6 +55,12 @@ _LOOK_FIRST_WITHIN: Final = 60_000
 _ENDS_BILLING: Final = frozenset({OperationKind.STOP, OperationKind.DELETE})
 _NOT_LISTED: Final = ("UPSTREAM_UNAVAILABLE", "Novita has not listed the account yet")
 _LOOK_WHILE_HELD: Final = 10_000
+_CALLS_OF_A_STEP: Final = 10
+"""Calls that the longest step makes one after the other: a placement reads clusters and products,
+each with three tries, then buys."""
+_WAITING_SECONDS: Final = 60.0
+"""What a step may wait beside that, such as for the limiter."""
+_OVERDUE_PAUSE: Final = 5.0
 _RENEW_AFTER: Final = LEASE_SECONDS / 3
 _RENEW_AGAIN_AFTER: Final = 1.0
 _KEY_REFUSED_PAUSE: Final = 30.0
@@ -202,7 +208,11 @@ class Runner:
         recorder: Recorder,
         follower: Follower,
         late_calls: LateCalls,
+        *,
+        call_timeout: float = 15.0,
     ) -> None:
+        # A step is ended then and taken again later, whatever it waits for.
+        self._step_seconds = _WAITING_SECONDS + _CALLS_OF_A_STEP * call_timeout
         self._late_calls = late_calls
         self._database = database
         self._clock = clock
@@ -244,7 +254,11 @@ class Runner:
             return None
         try:
             async with keeping(self._renew(claimed)):
-                step = self._held(claimed) or await self._step(verb, claimed)
+                try:
+                    async with within(self._step_seconds, self._clock):
+                        step = self._held(claimed) or await self._step(verb, claimed)
+                except TimeoutError:
+                    return await self._end_overdue(claimed.operation)
             return await self._database.write(
                 lambda connection: self._apply(connection, claimed, step)
             )
@@ -461,11 +475,23 @@ class Runner:
         attempts.doubt(connection, claimed.instance.id, upstream_id)
         return True
 
-    async def _release(self, operation: Operation, pause: float) -> None:
+    async def _end_overdue(self, operation: Operation) -> int:
+        """Give back the lease of a step that was ended at its deadline, as if it were cancelled."""
+        _log.error(
+            "step overdue",
+            operation=operation.id,
+            kind=operation.kind.value,
+            phase=operation.phase,
+            seconds=self._step_seconds,
+        )
+        return await self._release(operation, self._ids.jitter(_OVERDUE_PAUSE))
+
+    async def _release(self, operation: Operation, pause: float) -> int:
         at = self._clock.now() + int(pause * 1000)
         await self._database.write(
             lambda connection: operations.release(connection, operation, next_step_at=at)
         )
+        return at
 
     async def _renew(self, claimed: Claimed) -> None:
         """Keep the lease while a step takes long, and its window for calls open."""

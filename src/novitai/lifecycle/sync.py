@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.domain.account import AccountState, gone_after
 from novitai.domain.marker import MARKER_LENGTH
-from novitai.jobs.waiting import cancel, keeping
+from novitai.jobs.waiting import cancel, keeping, within
 from novitai.lifecycle import observing
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.applying import Applier, Return, Standing
@@ -50,6 +50,9 @@ LEASE: Final = "sync"
 LEASE_MS: Final = 8_000
 """After so many milliseconds without a sign of life another process takes over."""
 RENEW_SECONDS: Final = 2.5
+PASS_SECONDS: Final = 1_800.0
+"""A pass that takes longer is ended: pages that never end must not keep it, and its lease, for
+ever. It leaves room for a slow limiter."""
 SLOWER: Final = 10
 SLOWEST: Final = 60.0
 """Seconds between two listings while nothing moves, at most."""
@@ -149,7 +152,8 @@ class Sync:
         began = self._began_at = self._clock.monotonic()
         succeeded = False
         try:
-            await self.once()
+            async with within(PASS_SECONDS, self._clock):
+                await self.once()
             succeeded = True
         finally:
             self._measured(self._clock.monotonic() - began, succeeded)

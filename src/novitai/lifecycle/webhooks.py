@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock, iso
 from novitai.domain.webhook import (
+    MAX_STANDING,
     SECRET_OVERLAP,
     TOLD,
     OffReason,
@@ -75,6 +76,15 @@ class _Told:
     last: str | None
 
 
+def too_many_webhooks() -> Conflict:
+    """Say that there is no room for another standing webhook."""
+    return Conflict(
+        f"There are {MAX_STANDING} standing webhooks, which is the most; delete one first",
+        code="TOO_MANY_WEBHOOKS",
+        details={"limit": MAX_STANDING},
+    )
+
+
 class Webhooks:
     """Keeps standing webhooks, tests them, and tells them everything again."""
 
@@ -108,7 +118,7 @@ class Webhooks:
         """Make a standing webhook with a secret of its own.
 
         Raises:
-            Conflict: `IDEMPOTENCY_NOT_REPLAYABLE`, or the same key is at work.
+            Conflict: `TOO_MANY_WEBHOOKS`, `IDEMPOTENCY_NOT_REPLAYABLE`, or the same key is at work.
             IdempotencyKeyReused: the key was used with another body.
             RequestTimeout: the deadline passed; nothing was done.
         """
@@ -127,7 +137,12 @@ class Webhooks:
         )
         secret = fresh_secret(self._ids)
         sealed = self._vault.seal(SECRET_PURPOSE, secret.encode())
-        act = partial(webhooks.insert, webhook=webhook, sealed=sealed)
+
+        def act(connection: Connection) -> None:
+            if webhooks.count_standing(connection) >= MAX_STANDING:
+                raise too_many_webhooks()
+            webhooks.insert(connection, webhook, sealed)
+
         await reveal_once(self._database, self._idempotency, act, webhook.id, idempotency, deadline)
         return Revealed(webhook, secret)
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
-from sqlalchemy import Connection, bindparam, case, or_, select, true, tuple_, union_all, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
 
 from novitai.domain.event import EventType
 from novitai.domain.webhook import OffReason, Webhook
@@ -67,6 +78,19 @@ def insert(connection: Connection, webhook: Webhook, sealed: bytes | None) -> No
         )
         .on_conflict_do_nothing()
     )
+
+
+def count_standing(connection: Connection) -> int:
+    """Count the standing webhooks; nobody else counts them before this transaction has ended."""
+    if connection.dialect.name == "postgresql":
+        # Writers of SQLite take turns anyway.
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("novitai.webhooks"))))
+    found = connection.execute(
+        select(func.count())
+        .select_from(table)
+        .where(table.c.standing, table.c.deleted_at.is_(None))
+    ).scalar_one()
+    return int(found)
 
 
 def load(connection: Connection, webhook_id: str) -> Webhook | None:

@@ -75,6 +75,7 @@ class NovitaClient:
         observer: CallObserver = ignore,
         transport: httpx2.AsyncBaseTransport | None = None,
         tls: SSLContext | None = None,
+        proxy: str | None = None,
     ) -> NovitaClient:
         """Make a client with its own limiter and breakers: one for the whole process.
 
@@ -88,13 +89,16 @@ class NovitaClient:
             observer: Told of every exchange.
             transport: Another way to send, for tests.
             tls: Whom to trust; by default, whom this machine does.
+            proxy: The URL of a proxy to connect through.
 
         Raises:
             ValueError: the key cannot travel in a header.
         """
         source = ids or Ids()
         gateway = Gateway(
-            Transport(base_url, api_key, timeout=timeout, transport=transport, tls=tls),
+            Transport(
+                base_url, api_key, timeout=timeout, transport=transport, tls=tls, proxy=proxy
+            ),
             clock=clock,
             ids=source,
             limiter=Limiter(calls_per_minute, clock=clock, ids=source),

@@ -9,16 +9,19 @@ begun to leave is learnt from the pool's own trace, not guessed from the kind of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from ssl import SSLContext
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import httpx2
 import orjson
+from socksio import ProtocolError
 
 from novitai.upstream.errors import ConnectionFailed, Nonsense, NotSent, Timeout
 from novitai.upstream.wire import Object
@@ -31,6 +34,8 @@ MAX_UNREAD_BODY: Final = 256 * 1024
 # is about to close is not used for a request that may be sent only once.
 _KEEPALIVE: Final = 4.0
 _MAX_CONNECTIONS: Final = 100
+_CONNECT_SHARE: Final = 0.5
+_CONNECTED: Final = "connect_tcp.complete"
 _REQUEST_BEGINS: Final = "send_request_headers.started"
 _BEFORE_SENDING: Final = (
     httpx2.ConnectError,
@@ -71,16 +76,31 @@ class Call:
 
 
 class _Trace:
-    """Listens to the connection pool; holds the last say before a request begins to leave."""
+    """Listens to the connection pool; holds the last say before a request begins to leave.
+
+    It also keeps the connection that this exchange is making, until its request begins: the pool
+    leaves it to the collector when the deadline strikes during a handshake.
+    """
 
     def __init__(self, may_begin: Callable[[], NotSent | None] | None) -> None:
         self.has_begun = False
         self._may_begin = may_begin
+        self._half_open: list[Any] = []
 
-    async def __call__(self, event: str, _: object) -> None:
-        if event.endswith(_REQUEST_BEGINS) and not self.has_begun:
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith(_CONNECTED):
+            self._half_open.append(info["return_value"])
+        elif event.endswith(_REQUEST_BEGINS) and not self.has_begun and not _is_tunnel(info):
             self.ask()
             self.has_begun = True
+            self._half_open.clear()
+
+    async def aclose(self) -> None:
+        """Close what was connected and never used; does not wait for the peer."""
+        for stream in self._half_open:
+            with contextlib.suppress(Exception):
+                await stream.aclose()
+        self._half_open.clear()
 
     def ask(self) -> None:
         """Raise if the request must not begin now.
@@ -104,6 +124,7 @@ class Transport:
         transport: httpx2.AsyncBaseTransport | None = None,
         tls: SSLContext | None = None,
         max_body: int = MAX_BODY,
+        proxy: str | None = None,
     ) -> None:
         """Make the pool; connects to nothing yet.
 
@@ -114,6 +135,8 @@ class Transport:
             transport: Another way to send, for tests.
             tls: Whom to trust; by default, whom this machine does.
             max_body: The largest answer that is read, in bytes after decompression.
+            proxy: An `http://`, `https://`, `socks5://` or `socks5h://` URL to connect through;
+                what the environment says of proxies is never used.
 
         Raises:
             ValueError: the key cannot travel in a header. The message does not show it.
@@ -128,8 +151,14 @@ class Transport:
             keepalive_expiry=_KEEPALIVE,
         )
         sender = transport or httpx2.AsyncHTTPTransport(
-            verify=tls or True, retries=0, http2=False, trust_env=False, limits=limits
+            verify=tls or True,
+            retries=0,
+            http2=False,
+            trust_env=False,
+            limits=limits,
+            proxy=proxy,
         )
+        self._is_proxied = proxy is not None
         # Only the real pool reports its steps; for any other the kind of exception has to do.
         self._is_traced = isinstance(sender, httpx2.AsyncHTTPTransport)
         headers = {"Accept": "application/json", "User-Agent": f"novitai/{version('novitai')}"}
@@ -138,9 +167,8 @@ class Transport:
         self._client = httpx2.AsyncClient(
             base_url=base_url.rstrip("/") + BASE_PATH,
             headers=headers,
-            # Half for the TCP connection and half for the TLS handshake: the deadline of the whole
-            # must not strike between them, where the pool would leave the socket to the collector.
-            timeout=httpx2.Timeout(timeout, connect=timeout / 2),
+            # Half for the TCP connection and half for the TLS handshake.
+            timeout=httpx2.Timeout(timeout, connect=timeout * _CONNECT_SHARE),
             follow_redirects=False,
             trust_env=False,
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
@@ -167,7 +195,10 @@ class Transport:
         head: httpx2.Response | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                head = await self._client.send(request, stream=True)
+                try:
+                    head = await self._client.send(request, stream=True)
+                finally:
+                    await trace.aclose()
                 try:
                     body = await self._read(call, head)
                 finally:
@@ -192,9 +223,17 @@ class Transport:
             if head is not None and not _needs_body(call, head.status_code):
                 return Answer(head.status_code, head.headers, b"")
             raise ConnectionFailed(
-                f"the connection failed ({type(error).__name__})",
+                f"{self._blame(error)} ({type(error).__name__})",
                 sent=self._may_have_left(trace, error),
             ) from error
+        except (AssertionError, LookupError, ProtocolError) as error:
+            # How httpx2 and socksio say that a SOCKS proxy spoke another protocol or broke off.
+            if not self._is_proxied or trace.has_begun:
+                raise
+            raise ConnectionFailed("the proxy speaks no SOCKS5", sent=False) from error
+        if self._is_proxied and head.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            # Only a proxy asks for that, and it has passed nothing on.
+            raise ConnectionFailed("the proxy asks for credentials", sent=False)
         return Answer(head.status_code, head.headers, body)
 
     def _request(self, call: Call, trace: _Trace) -> httpx2.Request:
@@ -225,6 +264,13 @@ class Transport:
                 return b""
         return bytes(body)
 
+    def _blame(self, error: BaseException) -> str:
+        if isinstance(error, httpx2.ProxyError):
+            return "the proxy refused the connection"
+        if self._is_proxied and isinstance(error, httpx2.ConnectError):
+            return "no connection through the proxy"
+        return "the connection failed"
+
     def _may_have_left(self, trace: _Trace, error: BaseException) -> bool:
         if self._is_traced:
             return trace.has_begun
@@ -234,6 +280,12 @@ class Transport:
 def _needs_body(call: Call, status: int) -> bool:
     """Whether there is no answer without a body: of a success that is read."""
     return call.reads_body and 200 <= status < 300
+
+
+def _is_tunnel(info: Mapping[str, Any]) -> bool:
+    """Whether a request is the one that asks a proxy for a tunnel, before ours."""
+    request = info.get("request")
+    return getattr(request, "method", None) == b"CONNECT"
 
 
 def _code(head: httpx2.Response | None) -> int | None:

@@ -1,28 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a message may go: a name is resolved once, and every address it has must be public."""
+"""The one guard in front of every address that somebody outside chose: webhooks and probes.
+
+A name is resolved once, every address it has must be within reach, and the caller connects to the
+addresses that were checked, never to the name.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ipaddress
-import socket
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
-from novitai.domain.addresses import PORTS, Address, is_public, read_place
+import httpx2
+
+from novitai.clock import Clock
+from novitai.domain.addresses import PORTS, Address, Host, Reach, is_public, read_host, read_place
 from novitai.domain.fields import Wrong
-from novitai.domain.validation import webhook_url
+from novitai.domain.validation import PRIVATE_WEBHOOKS_HINT, webhook_url
 from novitai.errors import NovitaiError
+from novitai.webhooks.resolving import Resolver, system_resolver
 
-Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
-"""`(name, port)`: every address of a name; raises `OSError` where there is none."""
+MAX_ADDRESSES: Final = 3
+"""How many addresses of one name are tried."""
+_MAX_ENDPOINT: Final = 2048
+_REMEMBERED: Final = 60.0
+"""Seconds for which it is remembered whether upstream's own address is private."""
 
 
 class Refused(NovitaiError):
-    """The message must not go there; the text says why and names no address."""
+    """The request must not go there; the text says why and names no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +39,19 @@ class Target:
 
     Attributes:
         addresses: The addresses that were checked, in the order in which to try them.
+        port: The port of the URL, or the usual one of its scheme.
         host: What goes into the `Host` header.
         tls_name: What the certificate must be for; None where the URL names an address.
     """
 
     addresses: Sequence[Address]
+    port: int
     host: str
     tls_name: str | None
 
 
 class Guard:
-    """Decides where messages may go."""
+    """Decides where webhook messages may go."""
 
     def __init__(self, *, allow_private: bool, resolve: Resolver | None = None) -> None:
         self._allow_private = allow_private
@@ -51,7 +61,7 @@ class Guard:
         """Find and check the addresses of a URL's host.
 
         Raises:
-            Refused: the URL is none of HTTP, or leads to what is not public.
+            Refused: the URL is not an HTTP URL, or leads to an address that is not public.
             OSError: the name does not resolve.
         """
         try:
@@ -59,47 +69,131 @@ class Guard:
             host, port = read_place(url)
         except (Wrong, ValueError) as error:
             raise Refused(str(error)) from None
-        shown = host.name if port == PORTS[urlsplit(url).scheme] else f"{host.name}:{port}"
-        if host.address is not None:
-            # `webhook_url` has judged it.
-            return Target([host.address], shown, None)
-        addresses = list(await self._resolve(host.name, port))
-        if not addresses:
-            raise OSError("the name has no address")
-        if not self._allow_private and not all(is_public(address) for address in addresses):
-            raise Refused("The host resolves to an address that is not public")
-        return Target(addresses, shown, host.name)
-
-
-async def system_resolver(name: str, port: int) -> Sequence[Address]:
-    """Ask the system, on a thread of its own: a name server that is slow holds up nobody else.
-
-    Raises:
-        OSError: the name has no address.
-    """
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Sequence[Address]] = loop.create_future()
-
-    def settle(found: Sequence[Address] | OSError) -> None:
-        if answered.done():
-            return
-        if isinstance(found, OSError):
-            answered.set_exception(found)
-        else:
-            answered.set_result(found)
-
-    def ask() -> None:
-        found: Sequence[Address] | OSError
+        reach = Reach.ANYWHERE if self._allow_private else Reach.PUBLIC
         try:
-            rows = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(ipaddress.ip_address(row[4][0]) for row in rows))
-        except OSError as error:
-            found = error
-        except (UnicodeError, ValueError):
-            found = OSError("the name cannot be resolved")
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-            loop.call_soon_threadsafe(settle, found)
+            addresses = await _addresses(host, port, reach, self._resolve)
+        except Refused as refusal:
+            raise Refused(f"{refusal}{PRIVATE_WEBHOOKS_HINT}") from None
+        return _target(url, host, port, addresses)
 
-    # A daemon, so that no look-up that takes its time keeps the process from ending.
-    threading.Thread(target=ask, name="novitai-resolve", daemon=True).start()
-    return await answered
+
+class EndpointGuard:
+    """Decides where readiness probes may go: the endpoints that upstream names.
+
+    Private addresses are within reach only where upstream's own address is private, as with the
+    emulator (contract of readiness). An address in an unusual spelling is refused: Novita writes
+    none, and readers of addresses differ over them.
+    """
+
+    def __init__(self, reach: Callable[[], Awaitable[Reach]], resolve: Resolver) -> None:
+        self._reach = reach
+        self._resolve = resolve
+
+    async def http(self, url: str) -> Target:
+        """Find and check the addresses of an HTTP endpoint.
+
+        Raises:
+            Refused: no probe may go there.
+            OSError: the name does not resolve.
+        """
+        if len(url) > _MAX_ENDPOINT or not url.isascii() or any(not _plain(one) for one in url):
+            raise Refused("the endpoint is not a plain URL")
+        try:
+            parts = urlsplit(url)
+            if "@" in parts.netloc:
+                raise Refused("the endpoint holds user information")
+            host, port = read_place(url)
+        except ValueError:
+            raise Refused("the endpoint is not an HTTP URL") from None
+        _refuse_spelling(parts.hostname or "", host)
+        return _target(url, host, port, await self._check(host, port))
+
+    async def tcp(self, place: str) -> Target:
+        """Find and check the addresses of a TCP endpoint, `host:port`.
+
+        Raises:
+            Refused: no probe may go there.
+            OSError: the name does not resolve.
+        """
+        name, _, number = place.rpartition(":")
+        if not (number.isascii() and number.isdecimal() and 0 < int(number[:6]) < 65_536):
+            raise Refused("the endpoint names no port")
+        try:
+            host = read_host(name)
+        except ValueError:
+            raise Refused("the endpoint names no host") from None
+        _refuse_spelling(name.strip("[]"), host)
+        port = int(number)
+        return Target(await self._check(host, port), port, host.name, None)
+
+    async def _check(self, host: Host, port: int) -> Sequence[Address]:
+        return await _addresses(host, port, await self._reach(), self._resolve)
+
+
+class UpstreamReach:
+    """Tells whether upstream's own address is private, which decides how far probes may go."""
+
+    def __init__(self, base_url: str, clock: Clock, resolve: Resolver) -> None:
+        self._place: tuple[Host, int] | None = None
+        with contextlib.suppress(ValueError):  # what leads nowhere is not private
+            self._place = read_place(base_url)
+        self._clock = clock
+        self._resolve = resolve
+        self._known: tuple[Reach, float] | None = None
+
+    async def __call__(self) -> Reach:
+        """Return how far probes may go; to the public internet alone while it is not known."""
+        if self._place is None:
+            return Reach.PUBLIC
+        host, port = self._place
+        if host.address is not None:
+            return _reach_of([host.address])
+        now = self._clock.monotonic()
+        if self._known is None or now >= self._known[1]:
+            try:
+                addresses = await self._resolve(host.name, port)
+            except OSError:
+                return Reach.PUBLIC
+            self._known = _reach_of(addresses), now + _REMEMBERED
+        return self._known[0]
+
+
+def url_at(address: Address, url: str) -> httpx2.URL:
+    """Put a checked address in the place of the name, which the client could read differently."""
+    parts = urlsplit(url)
+    host = f"[{address}]" if address.version == 6 else str(address)
+    netloc = host if parts.port is None else f"{host}:{parts.port}"
+    return httpx2.URL(urlunsplit((parts.scheme, netloc, parts.path, parts.query, "")))
+
+
+def _reach_of(addresses: Sequence[Address]) -> Reach:
+    private = bool(addresses) and not any(is_public(address) for address in addresses)
+    return Reach.PRIVATE if private else Reach.PUBLIC
+
+
+async def _addresses(host: Host, port: int, reach: Reach, resolve: Resolver) -> Sequence[Address]:
+    if not reach.may_cover(host):
+        raise Refused("The address is not public")
+    if host.address is not None:
+        return [host.address]
+    addresses = list(await resolve(host.name, port))
+    if not addresses:
+        raise OSError("the name has no address")
+    if not all(reach.covers(address) for address in addresses):
+        raise Refused("The host resolves to an address that is not public")
+    return addresses[:MAX_ADDRESSES]
+
+
+def _target(url: str, host: Host, port: int, addresses: Sequence[Address]) -> Target:
+    shown = host.name if port == PORTS[urlsplit(url).scheme] else f"{host.name}:{port}"
+    return Target(addresses, port, shown, None if host.address is not None else host.name)
+
+
+def _refuse_spelling(name: str, host: Host) -> None:
+    """Refuse an IPv4 address that is not written as four decimal numbers, such as `0x7f.1`."""
+    if host.address is not None and host.address.version == 4 and name != str(host.address):
+        raise Refused("the endpoint spells its address in an unusual way")
+
+
+def _plain(character: str) -> bool:
+    return character.isprintable() and character not in ' \\<>"^`{|}'

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
 from ssl import SSLContext
 from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import httpx2
@@ -21,8 +20,9 @@ import structlog
 from novitai.clock import Clock
 from novitai.domain.addresses import Address
 from novitai.webhooks import signing
-from novitai.webhooks.guard import Guard, Refused, Target
+from novitai.webhooks.guard import MAX_ADDRESSES, Guard, Refused, Target
 from novitai.webhooks.signing import NoSecret
+from novitai.webhooks.wire import Wire
 
 DEADLINE: Final = 15.0
 """Seconds for one try: resolving, connecting, sending and reading.
@@ -31,7 +31,6 @@ An address has a third of it for the connection, and as much again for TLS.
 """
 MAX_READ: Final = 64 * 1024
 KEPT: Final = 2 * 1024
-_MOST_ADDRESSES: Final = 3
 _GONE: Final = 410
 _BROKEN: Final = (
     httpx2.HTTPError,
@@ -85,10 +84,7 @@ class Answer:
 
 
 class Sender:
-    """Sends messages, each over a connection of its own.
-
-    A shared pool would use one host's TLS connection for another host on the same address.
-    """
+    """Sends messages, each over a connection of its own."""
 
     def __init__(
         self,
@@ -111,9 +107,7 @@ class Sender:
         self._guard = guard
         self._clock = clock
         self._deadline = deadline
-        self._transport = transport
-        # One for all: making it reads the certificates of this machine.
-        self._tls = tls or httpx2.create_ssl_context(trust_env=False)
+        self._wire = Wire(tls, transport)
 
     async def send(self, message: Message) -> Answer:
         """Try once; whatever goes wrong is in the answer."""
@@ -152,13 +146,12 @@ class Sender:
         )
 
     async def _post(self, message: Message, target: Target, exchange: _Exchange, at: int) -> None:
-        addresses = target.addresses[:_MOST_ADDRESSES]
-        for address in addresses:
+        for address in target.addresses:
             try:
                 await self._post_to(address, message, target, exchange, at)
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 # Nothing was sent, so another of the checked addresses may be tried.
-                if address == addresses[-1]:
+                if address == target.addresses[-1]:
                     raise
             else:
                 return
@@ -166,47 +159,25 @@ class Sender:
     async def _post_to(
         self, address: Address, message: Message, target: Target, exchange: _Exchange, at: int
     ) -> None:
-        transport = self._transport or httpx2.AsyncHTTPTransport(
-            verify=self._tls, trust_env=False, http2=False, retries=0
-        )
-        request = self._request(address, message, target, at)
-        try:
-            response = await transport.handle_async_request(request)
-            exchange.status = response.status_code
-            try:
-                exchange.retry_after = _retry_after(response.headers, at)
-                await exchange.read(response)
-            finally:
-                await response.aclose()
-        finally:
-            if self._transport is None:
-                await transport.aclose()
-
-    def _request(
-        self, address: Address, message: Message, target: Target, at: int
-    ) -> httpx2.Request:
-        share = self._deadline / _MOST_ADDRESSES
-        timeout = httpx2.Timeout(self._deadline, connect=share).as_dict()
-        extensions: dict[str, object] = {"timeout": timeout}
-        if target.tls_name is not None:
-            extensions["sni_hostname"] = target.tls_name
         headers = {
-            "Host": target.host,
-            "User-Agent": f"novitai/{version('novitai')}",
             "Content-Type": "application/json",
             "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            "Connection": "close",
             **_authorization(message.url),
             **signing.headers(message.id, message.body, at, message.secrets),
         }
-        return httpx2.Request(
+        share = self._deadline / MAX_ADDRESSES
+        async with self._wire.exchange(
             "POST",
-            _url_at(address, message.url),
+            message.url,
+            target,
+            address,
             headers=headers,
             content=message.body,
-            extensions=extensions,
-        )
+            waits=httpx2.Timeout(self._deadline, connect=share),
+        ) as response:
+            exchange.status = response.status_code
+            exchange.retry_after = _retry_after(response.headers, at)
+            await exchange.read(response)
 
 
 class _Exchange:
@@ -225,14 +196,6 @@ class _Exchange:
             self.body += chunk[: KEPT - len(self.body)]
             if count >= MAX_READ:
                 return
-
-
-def _url_at(address: Address, url: str) -> httpx2.URL:
-    """Put a checked address in the place of the name, of which the client may think otherwise."""
-    parts = urlsplit(url)
-    host = f"[{address}]" if address.version == 6 else str(address)
-    netloc = host if parts.port is None else f"{host}:{parts.port}"
-    return httpx2.URL(urlunsplit((parts.scheme, netloc, parts.path, parts.query, "")))
 
 
 def _authorization(url: str) -> dict[str, str]:
