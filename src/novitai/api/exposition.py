@@ -38,6 +38,7 @@ class Snapshot:
     `deliveries` counts tries by outcome, `oldest_delivery` is the age in seconds of the oldest
     message to a webhook that still waits; None where that is not known.
     `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
+    `dropped_lines` counts what was logged while nothing read the process's output.
     """
 
     requests: RequestMetrics
@@ -49,6 +50,7 @@ class Snapshot:
     uptime: float
     fenced_writes: int = 0
     limiter_fallbacks: int = 0
+    dropped_lines: int = 0
     deliveries: Mapping[Outcome, int] = field(default_factory=dict)
     oldest_delivery: float | None = None
 
@@ -90,6 +92,11 @@ class _Numbers(Collector):
             "novitai_rate_limit_fallbacks",
             "Calls limited by this process alone, as Redis was away.",
             value=self._snapshot.limiter_fallbacks,
+        )
+        yield CounterMetricFamily(
+            "novitai_log_lines_dropped",
+            "Log lines that no reader took in time.",
+            value=self._snapshot.dropped_lines,
         )
         yield from _of_webhooks(self._snapshot)
         yield from _of_process(self._snapshot)

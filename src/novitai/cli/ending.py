@@ -2,7 +2,7 @@
 """How a long-running process ends: asked once it cleans up, asked twice it is gone.
 
 Whatever hangs, the process has ended `END_WITHIN` seconds after it was asked: what it leaves undone
-is in its rows, and the next start goes on from there.
+is in its rows, and the next start goes on from there. What it writes waits for no reader.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from collections.abc import Coroutine
 from types import FrameType, TracebackType
 from typing import Final
 
+from novitai.cli.output import complain
+from novitai.telemetry import streams
+
 END_WITHIN: Final = 13.0
+_LAST_WORDS: Final = 0.5
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -31,6 +35,7 @@ class Ending:
         self._begun = threading.Event()
 
     def __enter__(self) -> Ending:
+        streams.detach()
         for number in _SIGNALS:
             signal.signal(number, self._handle)
         # Begun here, not when a signal comes: a handler must not start threads.
@@ -63,7 +68,8 @@ class Ending:
     def _watch(self) -> None:
         self._begun.wait()
         time.sleep(self._within)
-        os.write(2, b"novitai: something hangs; leaving without it\n")
+        complain("something hangs; leaving without it")
+        streams.flush(_LAST_WORDS)
         os._exit(0)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,9 @@ from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.lifecycle import clockcheck
 from novitai.settings import Environment, Settings
-from novitai.telemetry import logs
+from novitai.telemetry import logs, streams
+
+_SHOW_WITHIN: Final = 1.0
 
 _log: Final = structlog.get_logger("novitai")
 
@@ -95,6 +98,8 @@ async def _show_first_key(app: Application) -> None:
             "novitai: there was no API key yet, so here is one with every scope. "
             f"It is shown this once:\n{key}"
         )
+        # Seen before it is said that requests are taken.
+        await asyncio.to_thread(streams.flush, _SHOW_WITHIN)
 
 
 def _warn(settings: Settings, *, beyond_loopback: bool) -> None:
