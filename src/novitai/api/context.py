@@ -21,6 +21,8 @@ class RequestContext:
         headers: Headers that the answer gets whatever it is.
         route: The template of the route that answers; None where none does.
         key_id: Whose key it was, once that is known; for the log.
+        held: Whether the route holds requests open on purpose, so that how long one took says
+            nothing about how fast we are.
     """
 
     request_id: str
@@ -32,6 +34,7 @@ class RequestContext:
     headers: list[tuple[str, str]] = field(default_factory=list)
     route: str | None = None
     key_id: str | None = None
+    held: bool = False
 
 
 def attach(scope: AsgiScope, context: RequestContext) -> None:

@@ -114,13 +114,15 @@ def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:
     )
     took = HistogramMetricFamily(
         "novitai_http_request_duration_seconds",
-        "How long requests took.",
+        "How long requests took; those held open on purpose are not timed.",
         labels=["method", "route"],
     )
     bounds = [*map(str, BUCKETS), "+Inf"]
     for (method, route), counted in requests.routes.items():
         for status, count in counted.statuses.items():
             answered.add_metric([method, route, str(status)], count)
+        if not counted.durations.timed:
+            continue
         took.add_metric(
             [method, route],
             list(zip(bounds, accumulate(counted.buckets), strict=True)),
