@@ -22,7 +22,6 @@ from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind, Outcome
-from novitai.lifecycle.instances import Shown
 from novitai.lifecycle.waiting import LOOK_EVERY
 from novitai.store import account, events, operations
 from novitai.store.account import Unmanaged
@@ -112,20 +111,14 @@ async def test_why_it_cannot_come_is_told_at_once(house: House) -> None:
     assert "READINESS_TIMEOUT: Port 8080 never answered" in error["message"]
 
 
-async def test_a_released_instance_is_not_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_released_instance_is_not_waited_for(house: House) -> None:
     """It is nothing that this server watches any more: 409 at once."""
     there = await house.have()
-    show = house.app.instances.get
-
-    async def released(instance_id: str) -> Shown:
-        shown = await show(instance_id)
-        return Shown({**shown.view, "status": "released"}, shown.observed_at)
-
-    monkeypatch.setattr(house.app.instances, "get", released)
+    await house.turn(there, S.RELEASED)
     answer = await house.call("GET", f"/api/instances/{there}/wait")
     assert (answer.status_code, code_of(answer)) == (409, "INVALID_STATE")
+    reached = await house.call("GET", f"/api/instances/{there}/wait?status=released")
+    assert (reached.status_code, reached.json()["status"]) == (200, "released")
 
 
 async def test_a_long_poll_is_no_slow_answer(house: House) -> None:

@@ -131,8 +131,8 @@ class InstanceRoutes:
                     Parameter("name", "Only this name", visible(100)),
                     Parameter(
                         "includeTerminated",
-                        "Whether to list terminated ones too. Where `status` is given, it "
-                        "alone decides.",
+                        "Whether to list terminated and released ones too. Where `status` is "
+                        "given, it alone decides.",
                         {"type": "boolean", "default": False},
                     ),
                 ],

@@ -33,17 +33,20 @@ def _where(url: str) -> str:
 
 def _revision(url: str) -> str | None:
     """Return the migration that a database stands at; None for an empty one."""
-    from contextlib import closing
+    from contextlib import ExitStack, closing
 
     from novitai.store import migrate as migration
     from novitai.store import postgresqlserver, sqlite
     from novitai.store.sqlitefile import path_of
 
-    if not url.startswith("sqlite"):
-        connection = postgresqlserver.connect(url)
-    elif path_of(url).exists():
-        connection = sqlite.make_engine(path_of(url), reading=True).connect()
-    else:
-        return None
-    with closing(connection):
+    with ExitStack() as stack:
+        if not url.startswith("sqlite"):
+            connection = stack.enter_context(closing(postgresqlserver.connect(url)))
+        elif path_of(url).exists():
+            engine = sqlite.make_engine(path_of(url), reading=True)
+            # A connection that is closed goes back to the pool, which keeps it open.
+            stack.callback(engine.dispose)
+            connection = stack.enter_context(closing(engine.connect()))
+        else:
+            return None
         return max(migration.recorded(connection), default=None)
