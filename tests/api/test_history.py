@@ -160,8 +160,7 @@ async def test_however_many_wait_one_looks(house: House, monkeypatch: pytest.Mon
         asyncio.ensure_future(house.call("GET", f"/api/instances/{ids[number % 10]}/wait"))
         for number in range(40)
     ]
-    for _ in range(100):
-        await asyncio.sleep(0.002)
+    await house.at_work.rest()
     reads = 0
     read = house.app.database.read
 

@@ -63,7 +63,7 @@ async def sent(client: httpx2.AsyncClient, *parts: bytes) -> list[Answer]:
         writer.write(part)
         await writer.drain()
         await asyncio.sleep(0.02)  # so that they arrive one by one
-    came = await asyncio.wait_for(reader.read(), 10)
+    came = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     answers = []
     while came:

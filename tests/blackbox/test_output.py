@@ -13,7 +13,7 @@ import time
 import httpx2
 import pytest
 
-from tests.blackbox.harness import ADMIN_KEY, NOVITAI, START_WITHIN, STOP_WITHIN, House
+from tests.blackbox.harness import ADMIN_KEY, NOVITAI, PATIENCE, START_WITHIN, STOP_WITHIN, House
 
 pytestmark = pytest.mark.blackbox
 
@@ -33,7 +33,9 @@ def test_a_pipe_that_is_not_read_delays_no_request(house: House) -> None:
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     try:
         url = address(reading)
-        with httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=20) as http:
+        with httpx2.Client(
+            base_url=url, headers=headers, trust_env=False, timeout=20 * PATIENCE
+        ) as http:
             # 65,536 bytes fill the pipe: 300 lines, no more.
             for _ in range(800):
                 assert http.get("/api/instances").status_code == 200
@@ -48,7 +50,7 @@ def test_a_pipe_that_is_not_read_delays_no_request(house: House) -> None:
 def address(reading: int) -> str:
     """Read the URL from what the server says at its start; nothing is read after that."""
     said = ""
-    deadline = time.monotonic() + START_WITHIN
+    deadline = time.monotonic() + START_WITHIN * PATIENCE
     while not (found := re.search(r"listening on (http://\S+)\n", said)):
         assert select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0], said
         said += os.read(reading, 4096).decode()

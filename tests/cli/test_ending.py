@@ -38,7 +38,7 @@ with Ending({within}) as ending:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait for the end; return the exit code and what was said."""
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=120)
     return process.returncode, said
 
 
@@ -83,7 +83,7 @@ def test_what_hangs_is_left_behind_though_its_output_is_not_read() -> None:
     ready(process)
     process.send_signal(signal.SIGTERM)
     try:
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.communicate()

@@ -45,7 +45,7 @@ def loaded(url: str, folder: Path, *arguments: str, redis_url: str | None = None
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         cwd=folder,
         env={
             **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},

@@ -264,7 +264,7 @@ async def test_closing_ends_where_the_last_use_has_just_been_written(ring: KeyRi
     while not task.done():  # noqa: ASYNC110 - an event would be set later
         await asyncio.sleep(0)
     assert task in ring._touching
-    await asyncio.wait_for(ring.settle(), 5)
+    await asyncio.wait_for(ring.settle(), 60)
     assert not ring._touching
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from novitai.telemetry.streams import Sink
 
-WITHIN = 10.0
+WITHIN = 60.0
 
 
 class Reader:
@@ -134,7 +134,7 @@ def test_a_pipe_that_is_not_read_stops_nothing(name: str) -> None:
     pipe = subprocess.PIPE
     with run(code, stdout=pipe) if name == "stdout" else run(code, stderr=pipe) as process:
         try:
-            assert process.wait(20) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
 
@@ -152,7 +152,7 @@ def test_all_that_was_written_is_read() -> None:
         [sys.executable, "-c", before + begin + code],
         check=True,
         capture_output=True,
-        timeout=20,
+        timeout=120,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert done.stdout.decode() == "".join(f"line {n}\n" for n in range(3000)) + "half"
@@ -173,7 +173,7 @@ def test_a_descriptor_that_somebody_else_made_non_blocking_is_waited_for() -> No
         with os.fdopen(reading, "rb") as pipe:
             within(lambda: waiting_bytes(reading) > 32_768)
             assert len(pipe.read().splitlines()) == 5000
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
 
 
 def test_closed_standard_streams_are_no_error() -> None:
@@ -181,7 +181,7 @@ def test_closed_standard_streams_are_no_error() -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$0" -c "$1" 1>&- 2>&-', sys.executable, CLOSED],
         check=False,
-        timeout=20,
+        timeout=120,
     )
     assert done.returncode == 7
 
