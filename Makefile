@@ -21,7 +21,7 @@ $(READY): uv.lock pyproject.toml setup-requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python3 cannot make a virtual environment: on Debian, apt install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r setup-requirements.txt
-	@VIRTUAL_ENV= $(BIN)/uv sync --quiet --locked --python $(BIN)/python
+	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(abspath $(VENV)) $(BIN)/uv sync --quiet --locked --python $(BIN)/python
 	@touch $@
 
 demo: setup ## one instance from request to running, before your eyes (DEMO_FLAGS=--once exits afterwards)

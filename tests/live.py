@@ -75,7 +75,7 @@ class LiveServer:
             base_url=self.url,
             headers={"Authorization": f"Bearer {ADMIN_KEY}"},
             trust_env=False,
-            timeout=60,
+            timeout=240,
         )
 
     def close(self) -> None:

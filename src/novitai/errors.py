@@ -57,6 +57,9 @@ _RETRYABLE = {
     Category.CIRCUIT_BREAKER,
 }
 
+_RETRYABLE_CODES = {"NO_CAPACITY"}
+"""Codes that retrying can cure, whatever their category says: stock comes back."""
+
 Details = Sequence["FieldError"] | Sequence[Mapping[str, object]] | Mapping[str, object]
 
 
@@ -89,6 +92,7 @@ class ApiError(NovitaiError):
         details: Details | None = None,
         retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
+        retryable: bool | None = None,
     ) -> None:
         """Describe the error.
 
@@ -98,6 +102,8 @@ class ApiError(NovitaiError):
             details: Wrong fields, reasons per candidate, or named facts.
             retry_after: Whole seconds after which trying again makes sense.
             headers: Further response headers (`Allow`, `WWW-Authenticate`).
+            retryable: Whether the same request may succeed later, where that differs from what
+                category and code say.
         """
         super().__init__(message)
         self.message = message
@@ -105,11 +111,16 @@ class ApiError(NovitaiError):
         self.details = details
         self.retry_after = retry_after
         self.headers = dict(headers or {})
+        self._retryable = retryable
 
     @property
     def retryable(self) -> bool:
-        """Appendix C, and true wherever `Retry-After` is sent."""
-        return self.retry_after is not None or self.category in _RETRYABLE
+        """As in Appendix C unless said otherwise, and true wherever `Retry-After` is sent."""
+        if self.retry_after is not None:
+            return True
+        if self._retryable is not None:
+            return self._retryable
+        return self.category in _RETRYABLE or self.code in _RETRYABLE_CODES
 
 
 class ValidationFailed(ApiError):

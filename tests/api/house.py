@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import httpx2
@@ -19,6 +19,7 @@ from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.store import instances, operations
+from tests.lifecycle.conftest import AtWork
 
 T = TypeVar("T")
 
@@ -87,12 +88,15 @@ class House(Http):
 
     clock: ManualClock
     count: int = 0
+    at_work: AtWork = field(default_factory=AtWork)
 
     @classmethod
     async def over(cls, app: Application, clock: ManualClock) -> House:
         """Make keys and a client."""
         http = await Http.open(app)
-        return cls(http.app, http.client, http.keys, http.gateway, clock)
+        house = cls(http.app, http.client, http.keys, http.gateway, clock)
+        house.at_work.watch(app.database)
+        return house
 
     async def have(
         self, status: InstanceStatus = InstanceStatus.RUNNING, *, bought: bool = True, **more: Any
@@ -158,5 +162,5 @@ class House(Http):
         while not task.done():
             assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
             await self.clock.advance(0.05)
-            await asyncio.sleep(0.001)  # threads of the database live in real time
+            await self.at_work.rest()  # threads of the database live in real time
         return await task

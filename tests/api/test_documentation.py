@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from novitai.api.links import LINKS
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
+from novitai.domain.validation import parse_create
+from novitai.domain.webhook_requests import parse_webhook
 from tests.api.conftest import CREATE, Api
 from tests.api.house import House
 
@@ -168,7 +171,7 @@ def test_the_request_is_described_with_its_bounds(document: dict[str, Any]) -> N
     fields = schema["properties"]
     assert (fields["gpuNum"]["minimum"], fields["gpuNum"]["maximum"]) == (1, 8)
     assert (fields["rootfsSize"]["default"], fields["rootfsSize"]["maximum"]) == (60, 1000)
-    assert fields["region"]["default"] == "CN-HK-01"
+    assert "default" not in fields["region"]
     for field in fields.values():
         assert "null" not in str(field)
     operation = document["paths"]["/api/instances"]["post"]
@@ -197,6 +200,65 @@ def test_an_independent_validator_finds_nothing(document: dict[str, Any]) -> Non
     """It is OpenAPI 3.1 as the specification has it."""
     assert document["openapi"].startswith("3.1")
     validate(document, cls=OpenAPIV31SpecValidator)
+
+
+def requests(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Find the schemas of all that is sent in a body, by name."""
+    every = document["components"]["schemas"]
+    found = {
+        reference.rpartition("/")[2]
+        for _, _, operation in operations(document)
+        for reference in references(operation.get("requestBody", {}))
+    }
+    seen: set[str] = set()
+    while found:
+        name = found.pop()
+        seen.add(name)
+        yield name, every[name]
+        found |= {one.rpartition("/")[2] for one in references(every[name])} - seen
+
+
+PARSED: dict[str, Callable[[dict[str, object]], object]] = {
+    "CreateInstanceRequest": lambda sent: parse_create({**CREATE, **sent}, allow_private=False),
+    "CreateWebhookRequest": lambda sent: parse_webhook(
+        {"url": "https://example.com/hook", **sent}, allow_private=False
+    ),
+}
+"""How a body is read in whose schema a field has a default."""
+
+
+def test_a_default_is_what_is_meant_by_leaving_the_field_out(document: dict[str, Any]) -> None:
+    """Generated clients send the defaults of a schema: that must make no difference.
+
+    `region` has none. Left out, CN-HK-01 is tried first; sent, no other region is tried.
+    """
+    for name, schema in requests(document):
+        for field, about in schema.get("properties", {}).items():
+            if "default" in about:
+                assert field not in schema.get("required", [])
+                assert PARSED[name]({field: about["default"]}) == PARSED[name]({}), field
+    region = document["components"]["schemas"]["CreateInstanceRequest"]["properties"]["region"]
+    assert "Default: CN-HK-01" in region["description"]
+
+
+async def test_a_parameter_s_default_is_what_is_meant_by_leaving_it_out(house: House) -> None:
+    """Whatever else is asked for."""
+    document = (await house.call("GET", "/openapi.json", scope=None)).json()
+    there = await house.have()
+    await house.have(InstanceStatus.TERMINATED)
+    queries = {"/api/instances": ("", "status=terminated")}
+    for path, method, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            if "default" not in parameter["schema"]:
+                continue
+            assert method == "get"
+            assert parameter["required"] is False
+            default = json.dumps(parameter["schema"]["default"]).strip('"')
+            for query in queries.get(path, ("",)):
+                url = f"{path.format(instanceId=there)}?{query}"
+                plain = await house.call("GET", url)
+                given = await house.call("GET", f"{url}&{parameter['name']}={default}")
+                assert (given.status_code, given.content) == (plain.status_code, plain.content)
 
 
 def test_every_link_leads_to_an_operation_and_its_parameter(document: dict[str, Any]) -> None:

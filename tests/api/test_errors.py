@@ -24,6 +24,8 @@ from novitai.errors import (
     ValidationFailed,
     WrongSecretKey,
 )
+from novitai.lifecycle.blame import to_client
+from novitai.upstream.errors import KeyRefused
 from tests.api.conftest import CREATE, Api, ApiFactory
 from tests.api.house import House
 
@@ -64,9 +66,17 @@ async def broken(factory: ApiFactory) -> Api:
 ERRORS: list[tuple[ApiError, int, str, str, bool]] = [
     (ValidationFailed("x"), 400, "VALIDATION_ERROR", "VALIDATION_ERROR", False),
     (RequestTimeout("x"), 408, "REQUEST_TIMEOUT", "TIMEOUT_ERROR", True),
-    (Conflict("x", code="NO_CAPACITY"), 409, "NO_CAPACITY", "CLIENT_ERROR", False),
+    (Conflict("x"), 409, "INVALID_STATE", "CLIENT_ERROR", False),
+    (Conflict("x", code="NO_CAPACITY"), 409, "NO_CAPACITY", "CLIENT_ERROR", True),
     (Conflict("x", code="Y", retry_after=1), 409, "Y", "CLIENT_ERROR", True),
     (UpstreamUnavailable("x"), 502, "EXTERNAL_API_ERROR", "EXTERNAL_API_ERROR", True),
+    (
+        to_client(KeyRefused("x", http_status=401)),
+        502,
+        "EXTERNAL_API_ERROR",
+        "EXTERNAL_API_ERROR",
+        False,
+    ),
     (
         CircuitBreakerOpen("x", retry_after=7),
         503,

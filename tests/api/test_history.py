@@ -89,11 +89,58 @@ async def test_what_cannot_come_is_not_waited_for(house: House) -> None:
         assert (answer.status_code, code_of(answer)) == (409, "INVALID_STATE")
         shown = answer.json()["error"]["details"]["instance"]
         assert (shown["id"], shown["status"]) == (there, status)
+        assert "code" not in answer.json()["error"]["details"]
         TypeAdapter(InstanceDetails).validate_python(shown)
         moving = await house.have(S.STARTING)
         waiting = asyncio.ensure_future(house.call("GET", f"/api/instances/{moving}/wait"))
         await house.turn(moving, status)
         assert (await house.through(waiting, within=2)).status_code == 409
+
+
+async def test_why_it_cannot_come_is_told_at_once(house: House) -> None:
+    """The instance's error and its code stand at the top of `details`, and in the message."""
+    there = await house.have(
+        S.FAILED,
+        error_code="READINESS_TIMEOUT",
+        error_message="Port 8080 never answered",
+        error_at=1_697_843_200_000,
+    )
+    error = (await house.call("GET", f"/api/instances/{there}/wait")).json()["error"]
+    assert error["details"]["code"] == "READINESS_TIMEOUT"
+    assert error["details"]["error"] == error["details"]["instance"]["error"]
+    assert error["details"]["error"]["message"] == "Port 8080 never answered"
+    assert "READINESS_TIMEOUT: Port 8080 never answered" in error["message"]
+
+
+async def test_a_released_instance_is_not_waited_for(house: House) -> None:
+    """It is nothing that this server watches any more: 409 at once."""
+    there = await house.have()
+    await house.turn(there, S.RELEASED)
+    answer = await house.call("GET", f"/api/instances/{there}/wait")
+    assert (answer.status_code, code_of(answer)) == (409, "INVALID_STATE")
+    reached = await house.call("GET", f"/api/instances/{there}/wait?status=released")
+    assert (reached.status_code, reached.json()["status"]) == (200, "released")
+
+
+async def test_a_long_poll_is_no_slow_answer(house: House) -> None:
+    """A request that waits is counted, and moves no latency figure of health or metrics."""
+    there = await house.have(S.STARTING)
+    path = f"/api/instances/{there}/wait?timeout=20"
+    answer = await house.through(house.call("GET", path), within=25)
+    assert answer.status_code == 202
+    health = (await house.call("GET", "/health", scope=None)).json()["performance"]
+    assert health["requestsPerMinute"] == 1
+    assert health["averageResponseTime"] < 10_000
+    metrics = (await house.call("GET", "/metrics")).json()["data"]["requests"]
+    assert metrics["total"]["count"] == 2
+    assert metrics["total"]["maxDuration"] < 10_000
+    assert metrics["byMethod"]["GET"]["totalDuration"] < 10_000
+    waited = metrics["byEndpoint"]["GET /api/instances/{instanceId}/wait"]
+    assert (waited["count"], waited["averageDuration"]) == (1, 0)
+    text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+    route = 'method="GET",route="/api/instances/{instanceId}/wait"'
+    assert f'novitai_http_requests_total{{{route},status="202"}} 1.0' in text
+    assert f"novitai_http_request_duration_seconds_count{{{route}}}" not in text
 
 
 async def test_a_wrong_wait_is_refused(house: House) -> None:
@@ -114,8 +161,7 @@ async def test_however_many_wait_one_looks(house: House, monkeypatch: pytest.Mon
         asyncio.ensure_future(house.call("GET", f"/api/instances/{ids[number % 10]}/wait"))
         for number in range(40)
     ]
-    for _ in range(100):
-        await asyncio.sleep(0.002)
+    await house.at_work.rest()
     reads = 0
     read = house.app.database.read
 

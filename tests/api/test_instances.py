@@ -183,19 +183,22 @@ async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
     ("query", "listed"),
     [
         ("", ["running"]),
-        ("?status=terminated", []),
-        ("?includeTerminated=false&status=terminated", []),
+        ("?status=terminated", ["terminated"]),
+        ("?includeTerminated=false&status=terminated", ["terminated"]),
         ("?includeTerminated=true&status=terminated", ["terminated"]),
+        ("?status=running", ["running"]),
         ("?includeTerminated=true&status=running", ["running"]),
-        ("?includeTerminated=true", ["running", "terminated"]),
+        ("?includeTerminated=true", ["released", "running", "terminated"]),
+        ("?status=released", ["released"]),
     ],
 )
 async def test_terminated_ones_are_listed_where_that_is_said(
     house: House, query: str, listed: list[str]
 ) -> None:
-    """Only with `includeTerminated=true`, whatever else is asked for; `total` counts the same."""
+    """With `includeTerminated=true`, or by their status; `total` counts the same."""
     await house.have(InstanceStatus.RUNNING)
     await house.have(InstanceStatus.TERMINATED)
+    await house.turn(await house.have(), InstanceStatus.RELEASED)
     answer = (await house.call("GET", f"/api/instances{query}")).json()
     assert sorted(one["status"] for one in answer["instances"]) == listed
     assert answer["total"] == len(listed)

@@ -252,7 +252,7 @@ def expected_category(status: int, code: str) -> tuple[str, bool]:
         503: Category.CIRCUIT_BREAKER,
         504: Category.TIMEOUT,
     }
-    retryable = status in {408, 429, 500, 502, 503, 504}
+    retryable = status in {408, 429, 500, 502, 503, 504} or code == "NO_CAPACITY"
     return by_status.get(status, Category.CLIENT).value, retryable
 
 

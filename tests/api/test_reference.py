@@ -205,6 +205,7 @@ def test_the_error_of_the_reference_is_told_word_for_word(server: LiveServer) ->
 
 def test_units_are_those_of_the_examples(server: LiveServer) -> None:
     """Percent and megabytes in `/health`, fractions and bytes in `/metrics`; milliseconds."""
+    server.http.get("/health")  # counted once it was answered
     health = server.http.get("/health").json()
     metrics = server.http.get("/metrics").json()["data"]
     rss = health["system"]["memory"]["rss"]
@@ -215,7 +216,7 @@ def test_units_are_those_of_the_examples(server: LiveServer) -> None:
     total = metrics["requests"]["total"]
     assert total["minDuration"] <= total["averageDuration"] <= total["maxDuration"]
     assert 0.05 < total["averageDuration"] < 10_000
-    assert 0 <= metrics["system"]["uptime"] < 600
+    assert 0 <= metrics["system"]["uptime"] < 3600
     assert health["performance"]["requestsPerMinute"] >= 1
 
 

@@ -226,8 +226,9 @@ async def test_a_redis_that_does_not_answer_costs_one_call_a_moment(
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert (await limiter.take("k")).allowed
-        assert loop.time() - began < 5
-        async with asyncio.timeout(0.25):
+        assert loop.time() - began < 30
+        # Each of them would wait as long as the first.
+        async with asyncio.timeout(5):
             for _ in range(50):
                 assert (await limiter.take("k")).allowed
     server.close()

@@ -22,6 +22,8 @@ import httpx2
 
 NOVITAI: Final = Path(sys.executable).with_name("novitai")
 START_WITHIN: Final = 40.0
+PATIENCE: Final = 4
+"""So many times longer is waited where nothing is promised: the machine may be busy."""
 STOP_WITHIN: Final = 15.0
 """What is promised: seconds from SIGTERM to the end."""
 ADMIN_KEY: Final = "canary-admin-key-5f3a9c"
@@ -41,9 +43,9 @@ REQUEST: Final[dict[str, object]] = {
 
 def until(condition: Callable[[], bool], within: float, what: str, *, every: float = 0.1) -> None:
     """Wait until a condition holds; fail with `what` if it does not in time."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + within * PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within * PATIENCE:g} s: {what}"
         time.sleep(every)
 
 
@@ -90,7 +92,7 @@ class Process:
 
     def says(self, pattern: str, within: float = START_WITHIN) -> re.Match[str]:
         """Wait for a line of its standard output."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + within * PATIENCE
         while (found := re.search(pattern, self.out)) is None:
             assert self.code is None, f"{self.arguments} ended with {self.code}: {self.err}"
             assert time.monotonic() < deadline, f"{self.arguments} never said {pattern}: {self.err}"
@@ -117,7 +119,9 @@ class Emulator:
     def __init__(self, process: Process, url: str) -> None:
         self.process = process
         self.url = url
-        self._http = httpx2.Client(base_url=f"{url}/_emulator", trust_env=False, timeout=30)
+        self._http = httpx2.Client(
+            base_url=f"{url}/_emulator", trust_env=False, timeout=30 * PATIENCE
+        )
 
     def call(
         self, method: str, path: str, body: Mapping[str, object] | None = None
@@ -157,7 +161,7 @@ class Server:
             base_url=url,
             headers={"Authorization": f"Bearer {ADMIN_KEY}"},
             trust_env=False,
-            timeout=35,
+            timeout=35 * PATIENCE,
             limits=httpx2.Limits(max_connections=60),
         )
 
@@ -229,7 +233,7 @@ class House:
     def ended(self, *arguments: str, **settings: str) -> Process:
         """Run a command to its end."""
         process = self.run(*arguments, **settings)
-        process.wait(START_WITHIN)
+        process.wait(START_WITHIN * PATIENCE)
         return process
 
     def emulator(self, *, speed: float = 60) -> Emulator:

@@ -42,7 +42,7 @@ def started(
 ) -> subprocess.Popen[str]:
     """Start a process that catches signals."""
     code = f"""
-import asyncio, time
+import asyncio, sys, time
 from novitai.cli.ending import Ending, run_until_asked
 async def process(ending):
     print('ready', flush=True)
@@ -62,7 +62,7 @@ with Ending({within}, reap={reap}) as ending:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait for the end; return the exit code and what was said."""
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=120)
     return process.returncode, said
 
 
@@ -129,6 +129,18 @@ def test_what_hangs_is_left_behind(body: str) -> None:
     ready(process)
     process.send_signal(signal.SIGTERM)
     assert ended(process) == (0, "")
+
+
+def test_what_hangs_is_left_behind_though_its_output_is_not_read() -> None:
+    """The last words wait for no reader either."""
+    process = started("time.sleep(60)", within=0.3, before="sys.stderr.write('x' * 200_000)")
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_signal_that_comes_early_counts() -> None:

@@ -68,7 +68,7 @@ def test_help_loads_neither_the_server_nor_the_store() -> None:
         f"print([name for name in '{heavy}'.split() if name in sys.modules])"
     )
     loaded = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=240
     )
     assert loaded.stdout == "[]\n"
 
@@ -80,7 +80,7 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     names = "serve api worker emulator demo keys config migrate webhooks --version"
     for name in names.split():

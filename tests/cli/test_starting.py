@@ -21,6 +21,7 @@ _NOBODYS = {"alembic", "novitai.emulator"}
 
 _CODE = """
 import atexit, gc, json, os, signal, sys
+before = gc.get_freeze_count()  # not 0 in every version
 from novitai.cli import main, starting
 
 done = starting.done
@@ -31,7 +32,7 @@ def end_when_started():
 
 starting.done = end_when_started
 atexit.register(lambda: sys.stderr.write(
-    "\\n" + json.dumps([list(sys.modules), gc.isenabled(), gc.get_freeze_count()])
+    "\\n" + json.dumps([list(sys.modules), gc.isenabled(), gc.get_freeze_count() - before])
 ))
 main.main()
 """
@@ -44,7 +45,7 @@ def loaded(url: str, folder: Path, *arguments: str, redis_url: str | None = None
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         cwd=folder,
         env={
             **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},

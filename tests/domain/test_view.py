@@ -33,6 +33,7 @@ ALL = an_instance(
         ssh="ssh://root@gpu.example:2222",
         jupyter="https://gpu.example:8888",
         web_terminal="https://gpu.example:7681",
+        spot_reclaim_at=AT + 9,
     ),
 )
 OPERATION = Operation(
@@ -66,6 +67,7 @@ def test_everything_that_is_known_is_shown() -> None:
         "startedAt": "2025-10-09T08:53:20.002Z",
         "stoppedAt": "2025-10-09T08:53:20.003Z",
         "lastUsedAt": "2025-10-09T08:53:20.005Z",
+        "spotReclaimAt": "2025-10-09T08:53:20.009Z",
         "upstreamId": "up-1",
         "upstreamStatus": "running",
         "operation": {"id": "op_1", "kind": "start", "phase": "ask"},

@@ -87,7 +87,7 @@ def exchange(base_url: str, body: Json) -> bytes:
         f"POST {GPU}/gpu/instance/create HTTP/1.1\r\nHost: {host}\r\n"
         f"Authorization: Bearer k\r\nContent-Length: {len(content)}\r\n\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(head.encode() + content)
         try:
             return connection.recv(65_536)
@@ -156,7 +156,7 @@ async def test_an_open_tcp_connection_ends_with_the_instance(http: httpx2.AsyncC
     [instance_id] = cast("list[str]", (await ask(http, "POST", "/_emulator/seed", seed))["ids"])
     reader, writer = await asyncio.open_connection(*address(await instance(http, instance_id)))
     await ask(http, "POST", f"/_emulator/instances/{instance_id}/stop", {})
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()
     await writer.wait_closed()
 
@@ -238,7 +238,7 @@ def test_the_process_says_where_it_listens_and_leaves_cleanly(number: signal.Sig
         url = line.split()[4]
         assert httpx2.get(f"{url}/_emulator/clock").json()["speed"] == 60
         running.send_signal(number)
-        out, err = running.communicate(timeout=10)
+        out, err = running.communicate(timeout=60)
         assert (running.returncode, out, err) == (0, "", "")
 
 
@@ -248,7 +248,7 @@ def test_a_busy_port_is_said_clearly() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with process("--port", str(port)) as running:
-            _, err = running.communicate(timeout=10)
+            _, err = running.communicate(timeout=60)
         assert running.returncode == 1
         assert f"127.0.0.1:{port}" in err
         assert "Traceback" not in err

@@ -179,7 +179,7 @@ class Rig:
 
     async def until(self, predicate: Callable[[], bool | Awaitable[bool]]) -> None:
         """Let the engine work until the predicate holds: virtual time, or real with a deadline."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while True:
             holds = predicate()
             if not isinstance(holds, bool):

@@ -62,7 +62,7 @@ async def committed_nudges_alone_run(engine: JobEngine, database: Database) -> N
         with pytest.raises(ArithmeticError):
             await database.write(failing(engine, "op_1"))
         await database.write(nudging(engine, "op_2"))
-        assert await asyncio.wait_for(ran.get(), 10) == "op_2"
+        assert await asyncio.wait_for(ran.get(), 60) == "op_2"
         assert ran.empty()
     finally:
         await engine.stop(1)

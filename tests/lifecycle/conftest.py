@@ -107,6 +107,13 @@ class AtWork:
         """Have the process write nothing more, as if it had been killed at this moment."""
         self._crashed[0] = True
 
+    async def rest(self) -> None:
+        """Let the threads of the database and the tasks of the loop come to rest."""
+        calm = 0
+        while calm < 8:
+            await asyncio.sleep(0 if self.count == 0 else 0.0005)
+            calm = calm + 1 if self.count == 0 else 0
+
     def _counted(
         self, act: Callable[..., Awaitable[Any]], crashed: list[bool]
     ) -> Callable[..., Awaitable[Any]]:
@@ -215,10 +222,7 @@ class World:
 
     async def quiet(self) -> None:
         """Let the threads of the database and the tasks of the loop come to rest."""
-        calm = 0
-        while calm < 8:
-            await asyncio.sleep(0 if self.at_work.count == 0 else 0.0005)
-            calm = calm + 1 if self.at_work.count == 0 else 0
+        await self.at_work.rest()
 
 
 def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:

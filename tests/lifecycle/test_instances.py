@@ -12,6 +12,7 @@ import pytest
 from novitai.domain.instance import BillingMode, InstanceStatus
 from novitai.errors import (
     Conflict,
+    FieldError,
     IdempotencyKeyReused,
     NotFound,
     RequestTimeout,
@@ -44,6 +45,28 @@ async def test_an_unknown_template_is_refused(world: World) -> None:
     with pytest.raises(ValidationFailed) as refusal:
         await world.create(replace(REQUEST, template_id="nope"))
     assert refusal.value.code == "INVALID_TEMPLATE_ID"
+
+
+@pytest.mark.parametrize("wrong", ["tmpl-1234", "Tmpl-12345x", "my-templ"])
+async def test_a_wrong_template_names_the_nearest_ones(world: World, wrong: str) -> None:
+    """By id or by name, in the message and at the field, as a wrong product does."""
+    with pytest.raises(ValidationFailed) as refusal:
+        await world.create(replace(REQUEST, template_id=wrong))
+    assert "; the nearest are " in refusal.value.message
+    [detail] = refusal.value.details or ()
+    assert isinstance(detail, FieldError)
+    nearest = next(one for one in await world.app.catalogue.templates() if one.id == "tmpl-12345")
+    assert f"{nearest.id} ({nearest.name})" in detail.message
+
+
+async def test_a_refusal_does_not_need_its_suggestion(world: World) -> None:
+    """Where Novita does not tell the names, the refusal comes without them."""
+    given = {"kind": "call", "path": "/templates", "status": 500}
+    await world.emulator.call("POST", "faults", json=given)
+    with pytest.raises(ValidationFailed) as refusal:
+        await world.create(replace(REQUEST, template_id="tmpl-1234"))
+    assert refusal.value.code == "INVALID_TEMPLATE_ID"
+    assert "nearest" not in refusal.value.message
 
 
 async def test_everything_wrong_in_the_catalogue_is_told_at_once(world: World) -> None:

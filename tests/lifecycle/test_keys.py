@@ -266,6 +266,18 @@ async def test_keys_are_listed_a_page_at_a_time(ring: KeyRing, clock: ManualCloc
     assert listed == made[::-1]
 
 
+async def test_closing_ends_where_the_last_use_has_just_been_written(ring: KeyRing) -> None:
+    """Though the loop has not come to the callback yet that forgets the task."""
+    task = asyncio.ensure_future(asyncio.sleep(0, None))
+    ring._touching.add(task)
+    task.add_done_callback(ring._touching.discard)
+    while not task.done():  # noqa: ASYNC110 - an event would be set later
+        await asyncio.sleep(0)
+    assert task in ring._touching
+    await asyncio.wait_for(ring.settle(), 60)
+    assert not ring._touching
+
+
 async def test_what_is_no_cursor_is_refused(ring: KeyRing) -> None:
     """What this list cannot have given is the client's mistake."""
     with pytest.raises(ValidationFailed):

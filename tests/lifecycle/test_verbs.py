@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from novitai.clock import iso
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
@@ -322,6 +323,10 @@ async def test_a_spot_notice_is_told(world: World) -> None:
     await world.emulator.call("POST", f"instances/{wanted}/notice", json={})
     await world.pass_time(70)
     assert "instance.spot_reclaim_scheduled" in await world.events(instance_id)
+    listed = await world.app.client.list_instances()
+    [row] = [one for one in listed.instances if one.id == wanted]
+    assert row.spot_reclaim_at is not None
+    assert (await world.view(instance_id))["spotReclaimAt"] == iso(row.spot_reclaim_at)
 
 
 async def test_a_migration_that_never_ends_has_failed(world: World, running: str) -> None:

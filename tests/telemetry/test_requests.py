@@ -35,6 +35,21 @@ def test_durations_are_counted_in_total_and_apart(metrics: RequestMetrics) -> No
     assert metrics.statuses() == {200: 1, 201: 1, 503: 1}
 
 
+def test_a_request_that_is_held_open_is_counted_and_not_timed(metrics: RequestMetrics) -> None:
+    """A long poll moves no latency figure: neither its route's, nor the total, nor the minute's."""
+    metrics.observe("GET", "/wait", 202, None)
+    assert metrics.last_minute() == LastMinute(1, 0, 0)
+    assert metrics.total().average == 0
+    metrics.observe("GET", "/health", 200, 0.2)
+    metrics.observe("GET", "/wait", 503, None)
+    total = metrics.total()
+    assert (total.count, total.total, total.least, total.most) == (3, 0.2, 0.2, 0.2)
+    assert total.average == metrics.by_method()["GET"].average == 0.2
+    assert metrics.routes["GET", "/wait"].durations.count == 2
+    assert metrics.statuses() == {200: 1, 202: 1, 503: 1}
+    assert metrics.last_minute() == LastMinute(3, 0.2, 1 / 3)
+
+
 def test_unknown_methods_are_one(metrics: RequestMetrics) -> None:
     """Nobody fills the memory with methods or paths of their own."""
     for number in range(100):

@@ -202,7 +202,7 @@ class Maker:
         self,
         url: str,
         *,
-        timeout: float = 5.0,
+        timeout: float = 60.0,
         calls_per_minute: int = 100_000,
         observer: CallObserver = ignore,
         api_key: str = KEY,

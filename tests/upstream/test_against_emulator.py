@@ -51,7 +51,7 @@ async def buy(client: NovitaClient, name: str = "trainer-nv") -> str:
 
 async def seen(client: NovitaClient, instance_id: str, status: str) -> UpstreamInstance:
     """Look until the instance has this status."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (found := await client.instance(instance_id)).status != status:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.005)
         return found

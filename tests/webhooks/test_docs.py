@@ -64,7 +64,7 @@ def receive(language: str, *cases: Case) -> list[object]:
         env={"WEBHOOK_SECRET": SECRET},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

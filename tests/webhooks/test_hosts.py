@@ -108,18 +108,24 @@ def test_memory_is_bounded() -> None:
     )
 )
 def test_nobody_who_waits_is_forgotten(moves: list[tuple[str, str, bool | None, bool]]) -> None:
-    """Whatever the order: who waits is called by one who is at work, or there is no room."""
+    """Whatever the order: who waits is called by one who is at work, or there is no room.
+
+    Whoever is called comes; one who does not is missed until somebody else comes.
+    """
     hosts = Hosts(places=3, trial=2)
     at_work: list[tuple[str, str]] = []
+    receivers: dict[str, str] = {}
     for number, (host, receiver, works, comes) in enumerate(moves):
         whose = f"{host}{receiver}"
         if comes:
+            receivers[str(number)] = whose
             if hosts.enter(host, whose, str(number)):
                 at_work.append((host, whose))
         elif (host, whose) in at_work:
             at_work.remove((host, whose))
             for line in hosts.leave(host, whose, works=works):
-                assert line
+                assert hosts.enter(host, receivers[line], line)
+                at_work.append((host, receivers[line]))
         for name in "ab":
             assert sum(one == name for one, _ in at_work) <= 3
             if not any(one == name for one, _ in at_work):

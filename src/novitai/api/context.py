@@ -40,6 +40,8 @@ class RequestContext:
         route: The template of the route that answers; None where none does.
         key_id: Whose key it was, once that is known; for the log.
         closing: The end of the server; never asked for where there is no server.
+        held: Whether the route holds requests open on purpose, so that how long one took says
+            nothing about how fast we are.
     """
 
     request_id: str
@@ -52,6 +54,7 @@ class RequestContext:
     route: str | None = None
     key_id: str | None = None
     closing: Closing = field(default_factory=Closing)
+    held: bool = False
 
 
 def attach(scope: AsgiScope, context: RequestContext) -> None:

@@ -40,6 +40,7 @@ class Snapshot:
     `feed_lag` is the age in seconds of the first event that is stored and that `GET /api/events`
     does not list yet; None where that is not known.
     `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
+    `dropped_lines` counts what was logged while nothing read the process's output.
     """
 
     requests: RequestMetrics
@@ -51,6 +52,7 @@ class Snapshot:
     uptime: float
     fenced_writes: int = 0
     limiter_fallbacks: int = 0
+    dropped_lines: int = 0
     deliveries: Mapping[Outcome, int] = field(default_factory=dict)
     oldest_delivery: float | None = None
     feed_lag: float | None = None
@@ -94,6 +96,11 @@ class _Numbers(Collector):
             "Calls limited by this process alone, as Redis was away.",
             value=self._snapshot.limiter_fallbacks,
         )
+        yield CounterMetricFamily(
+            "novitai_log_lines_dropped",
+            "Log lines that no reader took in time.",
+            value=self._snapshot.dropped_lines,
+        )
         yield from _of_webhooks(self._snapshot)
         if self._snapshot.feed_lag is not None:
             yield GaugeMetricFamily(
@@ -116,13 +123,15 @@ def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:
     )
     took = HistogramMetricFamily(
         "novitai_http_request_duration_seconds",
-        "How long requests took.",
+        "How long requests took; those held open on purpose are not timed.",
         labels=["method", "route"],
     )
     bounds = [*map(str, BUCKETS), "+Inf"]
     for (method, route), counted in requests.routes.items():
         for status, count in counted.statuses.items():
             answered.add_metric([method, route, str(status)], count)
+        if not counted.durations.timed:
+            continue
         took.add_metric(
             [method, route],
             list(zip(bounds, accumulate(counted.buckets), strict=True)),

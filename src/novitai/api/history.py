@@ -43,7 +43,7 @@ from novitai.domain.event import Event
 from novitai.domain.fields import Wrong
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation as Verb
-from novitai.domain.view import present
+from novitai.domain.view import View, present
 from novitai.errors import Conflict, FieldError, NotFound, Overloaded, ValidationFailed
 from novitai.lifecycle.history import EventPage, History
 from novitai.lifecycle.idempotency import Reply
@@ -76,8 +76,17 @@ _BAD_TIMEOUT: Final = ValidationFailed(
     details=[FieldError("timeout", "Timeout must be between 1 and 300", "301")],
 )
 _OUT_OF_REACH: Final = Conflict(
-    "Instance 'inst_1697843200_abc123' is failed: it will not be running without a new request",
-    details={"instance": {"id": "inst_1697843200_abc123", "status": "failed"}},
+    "Instance 'inst_1697843200_abc123' is failed (READINESS_TIMEOUT: The instance was not ready "
+    "within 10 minutes): it will not be running without a new request",
+    details={
+        "code": "READINESS_TIMEOUT",
+        "error": {
+            "code": "READINESS_TIMEOUT",
+            "message": "The instance was not ready within 10 minutes",
+            "at": "2023-10-20T10:30:00.000Z",
+        },
+        "instance": {"id": "inst_1697843200_abc123", "status": "failed"},
+    },
 )
 _TOO_MANY: Final = Overloaded("Too many requests are waiting for a status", retry_after=5)
 
@@ -191,9 +200,9 @@ class HistoryRoutes:
         """Hold the request until the instance has a status.
 
         200 with the instance when it has; 202 with the instance when time is up, or at once when
-        the server is shutting down; 409 when it is
-        `terminated` or `failed`, which nothing but a new request changes: then the instance is in
-        `error.details.instance`.
+        the server is shutting down; 409 when it is `terminated`, `released` or `failed`, which
+        nothing but a new request changes: then `error.details` has the `instance`, its `error`
+        and that error's `code`.
         """
         fields = query_fields(call)
         wanted = fields.read("status", one_of("Status", _STATUSES), InstanceStatus.RUNNING.value)
@@ -210,11 +219,7 @@ class HistoryRoutes:
             waited = await self._history.wait(instance_id, InstanceStatus(wanted), 0)
         shown = whole_view(waited.shown)
         if waited.out_of_reach:
-            raise Conflict(
-                f"Instance '{instance_id}' is {shown['status']}: "
-                f"it will not be {wanted} without a new request",
-                details={"instance": shown},
-            )
+            raise _out_of_reach(shown, wanted)
         return json_answer(shown, 200 if waited.reached else 202)
 
     async def of_instance(self, call: Call) -> Response:
@@ -303,6 +308,21 @@ async def _while_there(
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _out_of_reach(shown: View, wanted: str) -> Conflict:
+    """Say why a status cannot come any more; the instance's own reason first."""
+    details: dict[str, object] = {}
+    why = ""
+    error = shown.get("error")
+    if isinstance(error, dict):
+        details = {"code": error["code"], "error": error}
+        why = f" ({error['code']}: {error['message']})"
+    return Conflict(
+        f"Instance '{shown['id']}' is {shown['status']}{why}: "
+        f"it will not be {wanted} without a new request",
+        details={**details, "instance": shown},
+    )
 
 
 def _seconds(value: object) -> int:

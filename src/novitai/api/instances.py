@@ -104,7 +104,8 @@ class InstanceRoutes:
                         code="INVALID_PRODUCT_NAME",
                     ),
                     ValidationFailed(
-                        "Template 'tmpl-0' does not exist", code="INVALID_TEMPLATE_ID"
+                        "Template 'tmpl-0' does not exist; the nearest are tmpl-12345 (PyTorch)",
+                        code="INVALID_TEMPLATE_ID",
                     ),
                     Conflict("No 'gpu-basic' fits this request now", code="NO_CAPACITY"),
                     UpstreamUnavailable("Novita answered with an error"),
@@ -130,8 +131,8 @@ class InstanceRoutes:
                     Parameter("name", "Only this name", visible(100)),
                     Parameter(
                         "includeTerminated",
-                        "Whether to list terminated ones too; without it there are none, "
-                        "whichever `status` is asked for",
+                        "Whether to list terminated and released ones too. Where `status` is "
+                        "given, it alone decides.",
                         {"type": "boolean", "default": False},
                     ),
                 ],
@@ -179,11 +180,13 @@ class InstanceRoutes:
         """List instances, newest first; all of them, up to 1,000, where no limit is given."""
         fields = query_fields(call)
         status = fields.read("status", one_of("Status", _STATUSES), "")
+        with_terminated = fields.read("includeTerminated", flag("includeTerminated"), False)
         query = InstanceQuery(
             status=InstanceStatus(status) if status else None,
             region=fields.read("region", text("Region", longest=64), None),
             name=fields.read("name", text("Name", longest=100), None),
-            include_terminated=fields.read("includeTerminated", flag("includeTerminated"), False),
+            # A status that is asked for is listed, whichever it is.
+            include_terminated=with_terminated or bool(status),
             limit=fields.read("limit", limit, None),
             cursor=fields.read("cursor", cursor, None),
         )

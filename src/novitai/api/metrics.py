@@ -20,6 +20,7 @@ from novitai.domain.api_key import Scope
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.caching import CacheStats
 from novitai.store.errors import StoreError
+from novitai.telemetry import streams
 from novitai.telemetry.requests import Durations
 
 _OFFERED: Final = (JSON, TEXT, OPENMETRICS)
@@ -88,6 +89,7 @@ class MetricsRoutes:
             oldest_delivery=await self._oldest_delivery(),
             feed_lag=await self._feed_lag(),
             limiter_fallbacks=services.shared_buckets.fallbacks if services.shared_buckets else 0,
+            dropped_lines=streams.dropped(),
         )
 
     async def _oldest_delivery(self) -> float | None:

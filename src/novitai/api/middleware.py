@@ -152,7 +152,7 @@ class Gateway:
         seconds = self._clock.monotonic() - context.began
         status = exchange.status or 500
         route = context.route or UNMATCHED
-        self._metrics.observe(exchange.method, route, status, seconds)
+        self._metrics.observe(exchange.method, route, status, None if context.held else seconds)
         _log.info(
             "request",
             method=exchange.method,

@@ -84,7 +84,8 @@ class Operation:
             has, and those that come with a body or an `Idempotency-Key`.
         body: What is sent. An absent or empty body is `{}` where no field of it is required.
         hot: Whether it is answered in front of the framework, which costs more than the answer.
-        patient: Whether it may take longer than every other request.
+        patient: Whether it holds requests open, longer than every other may take; such requests
+            are counted, and not timed.
     """
 
     method: str
@@ -145,6 +146,7 @@ class Router:
         async def answer(request: Request) -> Response:
             context = context_of(request)
             context.route = operation.template
+            context.held = operation.patient
             context.headers += declared
             left = max(0.0, (context.deadline - self._clock.now()) / 1000)
             # What changes something is never broken off: it would not be known whether it was

@@ -73,10 +73,12 @@ class CreateInstanceRequest(Wire):
             min_length=1,
             max_length=64,
             pattern=NOT_BLANK,
-            description="Honoured strictly unless `regionFallback` is true. Where none is named, "
-            "CN-HK-01 is tried first and the others may follow. See GET /api/regions.",
+            # No `default`: a client that sends it would ask for that region alone.
+            description="Default: CN-HK-01 first, then all others, cheapest first. A region that "
+            "is sent is honoured strictly, CN-HK-01 too, unless `regionFallback` is true. "
+            "See GET /api/regions.",
         ),
-    ] = "CN-HK-01"
+    ] = absent()
     webhook_url: Annotated[
         str,
         Field(
@@ -173,6 +175,10 @@ class InstanceDetails(Wire):
     started_at: datetime = absent()
     stopped_at: datetime = absent()
     last_used_at: datetime = absent()
+    spot_reclaim_at: Annotated[
+        datetime,
+        Field(description="When Novita takes this spot instance away, or took it, once announced"),
+    ] = absent()
     upstream_id: str = absent()
     upstream_status: str = absent()
     operation: RunningOperation = absent()
@@ -238,7 +244,10 @@ class ServicesHealth(Wire):
 
 
 class Performance(Wire):
-    """The last minute; `averageResponseTime` in milliseconds, `errorRate` in percent (5xx)."""
+    """The last minute; `averageResponseTime` in milliseconds, `errorRate` in percent (5xx).
+
+    Requests that wait for a status are counted, and not timed.
+    """
 
     requests_per_minute: float
     average_response_time: float
@@ -361,7 +370,10 @@ class ListRegionsResponse(Wire):
 
 
 class RequestDurations(Wire):
-    """How many requests, and how long they took, in milliseconds."""
+    """How many requests, and how long they took, in milliseconds.
+
+    Requests that wait for a status are counted, and not timed.
+    """
 
     count: int
     total_duration: float

@@ -63,16 +63,21 @@ def _where(url: str) -> str:
 
 def _revision(url: str) -> str | None:
     """Return the migration that a database stands at; None for an empty one."""
-    from contextlib import closing
+    from contextlib import ExitStack, closing
 
     from novitai.store import migrate as migration
     from novitai.store import postgresqlserver, sqlite
     from novitai.store.sqlitefile import path_of
 
-    if not url.startswith("sqlite"):
-        with closing(postgresqlserver.connect(url)) as connection, postgresqlserver.explained(url):
-            return max(migration.recorded(connection), default=None)
-    if not path_of(url).exists():
-        return None
-    with closing(sqlite.make_engine(path_of(url), reading=True).connect()) as connection:
+    with ExitStack() as stack:
+        if not url.startswith("sqlite"):
+            connection = stack.enter_context(closing(postgresqlserver.connect(url)))
+            stack.enter_context(postgresqlserver.explained(url))
+        elif path_of(url).exists():
+            engine = sqlite.make_engine(path_of(url), reading=True)
+            # A connection that is closed goes back to the pool, which keeps it open.
+            stack.callback(engine.dispose)
+            connection = stack.enter_context(closing(engine.connect()))
+        else:
+            return None
         return max(migration.recorded(connection), default=None)

@@ -32,5 +32,7 @@ def emulator(
 ) -> None:
     """Run a stand-in for Novita's API, in which GPUs cost nothing and do nothing."""
     from novitai.emulator import EmulatorConfig, run
+    from novitai.telemetry import streams
 
+    streams.detach()
     run(EmulatorConfig(host=host, port=port, speed=speed, api_key=api_key, seed=seed))

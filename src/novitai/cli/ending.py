@@ -6,7 +6,7 @@ twice, and systemd can send it right after SIGTERM. Where it was ignored from th
 nohup(1), it stays ignored.
 
 Whatever hangs, the process has ended `END_WITHIN` seconds after it was asked: what it leaves undone
-is in its rows, and the next start goes on from there.
+is in its rows, and the next start goes on from there. What it writes waits for no reader.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from collections.abc import Coroutine
 from types import FrameType, TracebackType
 from typing import Final
 
+from novitai.cli.output import complain
+from novitai.telemetry import streams
+
 END_WITHIN: Final = 13.0
+_LAST_WORDS: Final = 0.5
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INIT: Final = 1
 """The process id of the first process of a container, which inherits all orphans in it."""
@@ -44,6 +48,7 @@ class Ending:
         self._begun = threading.Event()
 
     def __enter__(self) -> Ending:
+        streams.detach()
         for number in _SIGNALS:
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
@@ -81,7 +86,8 @@ class Ending:
     def _watch(self) -> None:
         self._begun.wait()
         time.sleep(self._within)
-        os.write(2, b"novitai: something hangs; leaving without it\n")
+        complain("something hangs; leaving without it")
+        streams.flush(_LAST_WORDS)
         os._exit(0)
 
 

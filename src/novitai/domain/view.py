@@ -48,6 +48,7 @@ def view(instance: Instance, operation: Operation | None, observed_at: int | Non
             "startedAt": iso_or_none(instance.started_at),
             "stoppedAt": iso_or_none(instance.stopped_at),
             "lastUsedAt": iso_or_none(instance.last_used_at),
+            "spotReclaimAt": iso_or_none(instance.observed.spot_reclaim_at),
             "upstreamId": instance.upstream_id,
             "upstreamStatus": None if instance.status.ended else instance.observed.status,
             "origin": instance.origin.value if instance.origin is Origin.ADOPTED else None,

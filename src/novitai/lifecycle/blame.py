@@ -22,7 +22,10 @@ def to_client(error: upstream.UpstreamError) -> UpstreamUnavailable:
     if isinstance(error, upstream.Timeout):
         return UpstreamTimeout("Novita did not answer in time")
     if isinstance(error, upstream.KeyRefused):
-        return UpstreamUnavailable("Novita does not accept the key that this server uses")
+        # Every try fails until somebody changes the setting.
+        return UpstreamUnavailable(
+            "Novita does not accept the key that this server uses", retryable=False
+        )
     if isinstance(error, upstream.RateLimited):
         return UpstreamUnavailable(
             "Novita asks for fewer calls", retry_after=max(1, math.ceil(error.retry_after or 1))

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final, Protocol, TypeVar
 
 from novitai.clock import Clock
 from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType, Tool
@@ -26,9 +26,13 @@ PRODUCTS_TTL: Final = 30.0
 TEMPLATES_TTL: Final = 60.0
 CLUSTERS_TTL: Final = 300.0
 STALE_FOR: Final = 24 * 3600.0
+_SUGGESTION_SECONDS: Final = 3.0
+"""How long Novita may take to tell names for a suggestion; the refusal does not depend on it."""
 _ALL: Final = "all"
 _EVERY_TEMPLATE: Final = ""
 """The list's key among those of single templates: no template's id is blank."""
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -153,9 +157,9 @@ class Catalogue:
         return await self._offers(await self.clusters(), billing_mode, gpu_num)
 
     async def product_names(self) -> tuple[str, ...]:
-        """List the names of all products that the cache holds a copy of, for suggestions."""
-        offers = await self.offers(BillingMode.ON_DEMAND, 1)
-        return _distinct(offer.product_name for offer in offers)
+        """List the names of all products, for suggestions; none while Novita does not tell."""
+        offers = await _for_suggestion(self.offers(BillingMode.ON_DEMAND, 1))
+        return _distinct(offer.product_name for offer in offers or ())
 
     async def templates(self) -> tuple[Template, ...]:
         """List the templates: Novita's own and those of the account.
@@ -177,12 +181,23 @@ class Catalogue:
                 template_id, lambda: self._load_template(template_id)
             )
         except (upstream.Gone, upstream.Refused):
+            nearest = await self._nearest_templates(template_id)
+            hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
             raise ValidationFailed(
-                f"Template '{template_id}' does not exist",
+                f"Template '{template_id}' does not exist{hint}",
                 code="INVALID_TEMPLATE_ID",
-                details=[FieldError("templateId", "Template does not exist", template_id)],
+                details=[FieldError("templateId", f"Template does not exist{hint}", template_id)],
             ) from None
         return found[0]
+
+    async def _nearest_templates(self, wanted: str) -> list[str]:
+        """Find the templates whose id or name is most like the wanted id: `id (name)`."""
+        labels: dict[str, str] = {}
+        for one in await _for_suggestion(self.templates()) or ():
+            label = f"{one.id} ({one.name})" if one.name else one.id
+            labels.setdefault(one.name, label)
+            labels[one.id] = label
+        return list(dict.fromkeys(labels[name] for name in nearest_names(wanted, labels)))
 
     async def _offers(
         self,
@@ -225,6 +240,15 @@ class Catalogue:
 
     async def _load_templates(self) -> tuple[Template, ...]:
         return tuple(_template(found) for found in await self._source.templates())
+
+
+async def _for_suggestion(names: Awaitable[T]) -> T | None:
+    """Read what a suggestion is made of; None where Novita does not tell it soon."""
+    try:
+        async with asyncio.timeout(_SUGGESTION_SECONDS):
+            return await names
+    except (upstream.UpstreamError, TimeoutError):
+        return None
 
 
 def nearest_names(wanted: str, names: Iterable[str], limit: int = 3) -> list[str]:

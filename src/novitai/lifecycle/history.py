@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
@@ -20,6 +20,15 @@ from novitai.lifecycle.paging import MAX_PAGE
 from novitai.lifecycle.waiting import StatusWatch
 from novitai.store import events, instances, operations
 from novitai.store.database import Database
+
+_ENDS: Final = frozenset(
+    {
+        InstanceStatus.FAILED.value,
+        InstanceStatus.TERMINATED.value,
+        InstanceStatus.RELEASED.value,
+    }
+)
+"""The statuses that nothing but a new request changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +130,19 @@ class History:
     async def wait(self, instance_id: str, status: InstanceStatus, seconds: float) -> Waited:
         """Wait until an instance has a status, can no longer get it, or time is up.
 
-        It is out of reach once the instance is terminated or has failed, which nothing but a new
-        request changes. Time is up by at most one look too late.
+        It is out of reach once the instance is terminated, released or has failed, which nothing
+        but a new request changes. Time is up by at most one look too late.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
         """
         end = self._clock.monotonic() + seconds
-        ends = {
-            InstanceStatus.FAILED.value,
-            InstanceStatus.TERMINATED.value,
-            InstanceStatus.RELEASED.value,
-        }
         while True:
             shown = await self._instances.get(instance_id)
             now = shown.view["status"]
             if now == status.value:
                 return Waited(shown, reached=True, out_of_reach=False)
-            if now in ends:
+            if now in _ENDS:
                 return Waited(shown, reached=False, out_of_reach=True)
             if self._clock.monotonic() >= end:
                 return Waited(shown, reached=False, out_of_reach=False)

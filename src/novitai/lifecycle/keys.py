@@ -219,7 +219,9 @@ class KeyRing:
     async def settle(self) -> None:
         """Wait until what was noted of the keys' use has been written; before closing."""
         while self._touching:
-            await asyncio.gather(*self._touching)
+            # Not `gather`: from Python 3.12 on it returns at once where all are done, and the loop
+            # would never get to the callbacks that take them out of the set.
+            await asyncio.wait(self._touching)
 
     def _revoke(self, connection: Connection, key_id: str) -> ApiKey:
         key = api_keys.revoke(connection, key_id=key_id, now=self._clock.now())

@@ -231,7 +231,11 @@ def make_engine(path: Path, *, reading: bool = False) -> Engine:
             f"journal_size_limit = {_WAL_KEPT_BYTES}",
             f"query_only = {'ON' if reading else 'OFF'}",
         ):
-            driver.execute(f"PRAGMA {pragma}").close()
+            try:
+                driver.execute(f"PRAGMA {pragma}").close()
+            except BaseException:  # the pool forgets a connection that is not set up, open as it is
+                driver.close()
+                raise
 
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

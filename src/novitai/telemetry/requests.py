@@ -2,7 +2,8 @@
 """Counts and durations of requests, in memory that does not grow with their number.
 
 Keys are route templates (`GET /api/instances/{instanceId}`), never paths, so they are few.
-Durations are seconds here; whoever shows them converts.
+Durations are seconds here; the API converts them. A request that is held open on purpose, such as a
+long poll, is counted and has no duration.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ OTHER_METHOD: Final = "OTHER"
 
 @dataclass(slots=True)
 class Durations:
-    """How many requests there were, and how long they took."""
+    """How many requests there were, and how long those took that are timed."""
 
     count: int = 0
+    timed: int = 0
     total: float = 0.0
     least: float = 0.0
     most: float = 0.0
@@ -52,13 +54,16 @@ class Durations:
     @property
     def average(self) -> float:
         """The mean duration; 0 where there was none."""
-        return self.total / self.count if self.count else 0.0
+        return self.total / self.timed if self.timed else 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one."""
-        self.least = min(self.least, seconds) if self.count else seconds
-        self.most = max(self.most, seconds)
+    def add(self, seconds: float | None) -> None:
+        """Count one; None for one that is not timed."""
         self.count += 1
+        if seconds is None:
+            return
+        self.least = min(self.least, seconds) if self.timed else seconds
+        self.most = max(self.most, seconds)
+        self.timed += 1
         self.total += seconds
 
 
@@ -73,7 +78,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class LastMinute:
-    """The last 60 seconds. `error_rate` is the share of 5xx, between 0 and 1."""
+    """The last 60 seconds. `error_rate` is the share of 5xx, between 0 and 1.
+
+    `average` is the mean duration of the requests that are timed.
+    """
 
     count: int
     average: float
@@ -84,6 +92,7 @@ class LastMinute:
 class _Second:
     at: int
     count: int = 0
+    timed: int = 0
     errors: int = 0
     total: float = 0.0
 
@@ -96,22 +105,32 @@ class RequestMetrics:
         self._routes: dict[tuple[str, str], Route] = {}
         self._seconds = [_Second(-1) for _ in range(WINDOW_SECONDS)]
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request; `route` is its template, or `UNMATCHED`."""
+    def observe(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """Count one answered request.
+
+        Args:
+            method: Its method.
+            route: The route's template, or `UNMATCHED`.
+            status: What it was answered with.
+            seconds: How long it took; None where it was held open on purpose.
+        """
         key = (method if method in _METHODS else OTHER_METHOD, route)
         counted = self._routes.get(key)
         if counted is None:
             counted = self._routes[key] = Route()
         counted.durations.add(seconds)
-        counted.buckets[bisect_left(BUCKETS, seconds)] += 1
+        if seconds is not None:
+            counted.buckets[bisect_left(BUCKETS, seconds)] += 1
         counted.statuses[status] = counted.statuses.get(status, 0) + 1
         at = int(self._clock.monotonic())
         slot = self._seconds[at % WINDOW_SECONDS]
         if slot.at != at:
-            slot.at, slot.count, slot.errors, slot.total = at, 0, 0, 0.0
+            self._seconds[at % WINDOW_SECONDS] = slot = _Second(at)
         slot.count += 1
         slot.errors += status >= 500
-        slot.total += seconds
+        if seconds is not None:
+            slot.timed += 1
+            slot.total += seconds
 
     @property
     def routes(self) -> Mapping[tuple[str, str], Route]:
@@ -144,20 +163,20 @@ class RequestMetrics:
         count = sum(second.count for second in recent)
         if not count:
             return LastMinute(0, 0.0, 0.0)
+        timed = sum(second.timed for second in recent)
         return LastMinute(
             count,
-            sum(second.total for second in recent) / count,
+            sum(second.total for second in recent) / timed if timed else 0.0,
             sum(second.errors for second in recent) / count,
         )
 
 
 def _sum(parts: list[Durations]) -> Durations:
-    counted = [part for part in parts if part.count]
-    if not counted:
-        return Durations()
+    timed = [part for part in parts if part.timed]
     return Durations(
-        sum(part.count for part in counted),
-        sum(part.total for part in counted),
-        min(part.least for part in counted),
-        max(part.most for part in counted),
+        count=sum(part.count for part in parts),
+        timed=sum(part.timed for part in timed),
+        total=sum(part.total for part in timed),
+        least=min((part.least for part in timed), default=0.0),
+        most=max((part.most for part in timed), default=0.0),
     )
