@@ -17,7 +17,7 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.placement import Wish, spelling
-from novitai.domain.product import DEFAULT_REGION
+from novitai.domain.product import ANY_REGION, DEFAULT_REGION, is_any_region
 from novitai.domain.requests import CreateRequest
 from novitai.domain.view import View, view
 from novitai.errors import (
@@ -229,9 +229,9 @@ class Instances:
         """Make sure that something fits now; return the request with names spelt as Novita does."""
         # Other regions may follow when asked for, or when no region was named at all.
         falls_back = request.region_fallback or request.region is None
-        regions = await self._catalogue.allowed_regions(
-            request.region or DEFAULT_REGION, fallback=falls_back
-        )
+        wanted = request.region or DEFAULT_REGION
+        anywhere = is_any_region(wanted)
+        regions = await self._catalogue.allowed_regions(wanted, fallback=falls_back)
         wish = Wish(
             product_name=request.product_name,
             billing_mode=request.billing_mode,
@@ -239,6 +239,7 @@ class Instances:
             rootfs_size=request.rootfs_size,
             regions=regions,
             max_hourly_price=request.max_hourly_price,
+            any_region=anywhere,
         )
         placement = await self._catalogue.placement(wish)
         if not placement.product_exists:
@@ -258,7 +259,8 @@ class Instances:
                 details=[rejection.details() for rejection in placement.rejections],
             )
         spelt = spelling(placement.candidates[0].offer, request.product_name)
-        return replace(request, region=regions[0], product_name=spelt, region_fallback=falls_back)
+        region = ANY_REGION if anywhere else regions[0]
+        return replace(request, region=region, product_name=spelt, region_fallback=falls_back)
 
     def _make(self, request: CreateRequest) -> tuple[Instance, Operation]:
         now = self._clock.now()
