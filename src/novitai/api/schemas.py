@@ -73,10 +73,11 @@ class CreateInstanceRequest(Wire):
             min_length=1,
             max_length=64,
             pattern=NOT_BLANK,
-            description="Honoured strictly unless `regionFallback` is true. Where none is named, "
-            "CN-HK-01 is tried first and the others may follow. See GET /api/regions.",
+            description="A region of GET /api/regions, honoured strictly unless `regionFallback` "
+            "is true; or `any`: the cheapest of all regions. Where none is named, CN-HK-01 is "
+            "tried first, then all others, the cheapest first.",
         ),
-    ] = "CN-HK-01"
+    ] = absent()
     webhook_url: Annotated[
         str,
         Field(
@@ -168,7 +169,13 @@ class InstanceDetails(Wire):
     template_id: str
     rootfs_size: int
     billing_mode: BillingMode
-    hourly_price: Annotated[float, Field(description="USD for the whole instance")] = absent()
+    hourly_price: Annotated[
+        float,
+        Field(
+            description="USD for the whole instance: what Novita charges for it now; where it does "
+            "not say, the price at which it was bought"
+        ),
+    ] = absent()
     webhook_url: str = absent()
     started_at: datetime = absent()
     stopped_at: datetime = absent()

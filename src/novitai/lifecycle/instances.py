@@ -48,6 +48,8 @@ ESTIMATE_FROM: Final = 20
 ESTIMATE_UNKNOWN: Final = 240_000
 """Milliseconds that a creation is expected to take where nothing is known."""
 _CATALOGUE_SECONDS: Final = 25.0
+_REFERENCE_ORDER: Final = ("productName", "templateId", "region")
+"""The fields that the catalogue judges, in the order of the API reference's table."""
 _ANSWER_WITHIN: Final = 2_000
 """Milliseconds of a request's time that are kept for the commit and the answer."""
 
@@ -231,7 +233,12 @@ class Instances:
         falls_back = request.region_fallback or request.region is None
         wanted = request.region or DEFAULT_REGION
         anywhere = is_any_region(wanted)
-        regions = await self._catalogue.allowed_regions(wanted, fallback=falls_back)
+        wrong: list[ApiError] = []
+        try:
+            regions = await self._catalogue.allowed_regions(wanted, fallback=falls_back)
+        except ValidationFailed as refusal:
+            wrong.append(refusal)
+            regions = await self._catalogue.regions()
         wish = Wish(
             product_name=request.product_name,
             billing_mode=request.billing_mode,
@@ -243,15 +250,10 @@ class Instances:
         )
         placement = await self._catalogue.placement(wish)
         if not placement.product_exists:
-            nearest = nearest_names(request.product_name, await self._catalogue.product_names())
-            hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-            raise ValidationFailed(
-                f"Product '{request.product_name}' does not exist{hint}",
-                code="INVALID_PRODUCT_NAME",
-                details=[
-                    FieldError("productName", f"Product does not exist{hint}", request.product_name)
-                ],
-            )
+            names = await self._catalogue.product_names()
+            wrong.append(_unknown_product(request.product_name, names))
+        if wrong:
+            raise _joined(wrong)
         if not placement.candidates:
             raise Conflict(
                 f"No '{request.product_name}' fits this request now",
@@ -308,6 +310,17 @@ def _estimate(connection: Connection, instance: Instance) -> int:
     return int(statistics.median(durations)) if durations else ESTIMATE_UNKNOWN
 
 
+def _unknown_product(name: str, names: Sequence[str]) -> ValidationFailed:
+    """Say that there is no such product, and which come nearest."""
+    nearest = nearest_names(name, names)
+    hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+    return ValidationFailed(
+        f"Product '{name}' does not exist{hint}",
+        code="INVALID_PRODUCT_NAME",
+        details=[FieldError("productName", f"Product does not exist{hint}", name)],
+    )
+
+
 def _joined(refusals: Sequence[ApiError]) -> ApiError:
     """Make one refusal of several, as validation does: one wrong field keeps its own code."""
     wrong = [one for one in refusals if isinstance(one, ValidationFailed)]
@@ -315,4 +328,5 @@ def _joined(refusals: Sequence[ApiError]) -> ApiError:
         return (wrong or refusals)[0]
     details = [one for refusal in wrong for one in refusal.details or ()]
     fields = [one for one in details if isinstance(one, FieldError)]
+    fields.sort(key=lambda one: _REFERENCE_ORDER.index(one.field))
     return ValidationFailed("Validation failed", details=fields)
