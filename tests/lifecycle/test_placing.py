@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import AttemptState
-from novitai.store import events
+from novitai.store import events, tables
 from tests.lifecycle.conftest import REQUEST, World, on_both_stores
 from tests.lifecycle.test_create import CREATE, fault, heal, runs_having_bought_one
 
@@ -187,6 +188,18 @@ async def test_a_refusal_of_before_the_end_of_the_wait_is_asked_for_again(world:
     instance_id = await world.create()
     await world.until_status(instance_id, RUNNING, within=500)
     assert (await bought(world, instance_id))[0] == CHEAPEST
+
+
+async def test_a_clock_that_was_ahead_does_not_prolong_the_wait(world: World) -> None:
+    """The wait that began at a time which is now to come counts from now."""
+    await fault(world, **NO_STOCK)
+    instance_id = await world.create()
+    await world.pass_time(60)
+    ahead = update(tables.operations).values(
+        memory=f'{{"rounds": 5, "short_since": {world.clock.now() + 86_400_000}}}'
+    )
+    await world.app.database.write(lambda connection: connection.execute(ahead).rowcount)
+    assert (await failed(world, instance_id, within=800))[0] == "NO_CAPACITY"
 
 
 async def test_after_a_downtime_the_account_is_listed_before_giving_up(world: World) -> None:

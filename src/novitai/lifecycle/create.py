@@ -194,17 +194,11 @@ class CreateVerb:
 
     def _list_age(self, claimed: Claimed) -> float:
         """Tell how old, in seconds, the lists may be: none is of before the end of the wait."""
-        now, ends_at = self._clock.now(), self._wait_ends_at(claimed)
-        if ends_at is None:
+        now, since = self._clock.now(), _number(claimed.operation.memory, "short_since")
+        if not since:
             return _LIST_AGE
-        if now < ends_at:
-            return _WAITING_LIST_AGE
-        return min(_WAITING_LIST_AGE, (now - ends_at) / 1000)
-
-    def _wait_ends_at(self, claimed: Claimed) -> int | None:
-        """Tell until when a lack of stock is waited for; None while there has been none."""
-        since = _number(claimed.operation.memory, "short_since")
-        return since + self._capacity_wait if since else None
+        over_for = now - min(since, now) - self._capacity_wait
+        return _WAITING_LIST_AGE if over_for < 0 else min(_WAITING_LIST_AGE, over_for / 1000)
 
     async def _wish(self, instance: Instance) -> Wish | None:
         try:
@@ -378,7 +372,8 @@ class CreateVerb:
         if not _may_pass(placement, claimed):
             return self._not_bought(claimed, ("UPSTREAM_REFUSED", lack[1]))
         round_began_at = min((attempt.created_at for attempt in refusals), default=now)
-        short_since = _number(memory, "short_since") or round_began_at
+        # A clock that was ahead must not make the wait longer.
+        short_since = min(_number(memory, "short_since") or round_began_at, now)
         ends_at = short_since + self._capacity_wait
         if round_began_at >= ends_at:
             return self._not_bought(claimed, lack)
