@@ -241,7 +241,7 @@ async def test_what_neither_candidate_nor_time_can_cure_fails_at_once(
     """One call, and the reason reaches the user."""
     await fault(world, **CREATE, status=400, reason=reason, message="because of you")
     instance_id = await world.create(replace(REQUEST, region="any"))
-    code, message = await failed(world, instance_id, within=3)
+    code, message = await failed(world, instance_id, within=10)
     assert code == "UPSTREAM_REFUSED"
     assert f"because of you ({reason})" in message
     assert await world.emulator.creates() == 1
@@ -266,7 +266,7 @@ async def test_no_candidate_that_will_ever_do_is_a_failure_at_once(world: World)
     """Each is tried once; there is nothing to wait for."""
     await fault(world, **CREATE, status=400, reason="UNSUPPORTED_BILLING_MODE", message="not so")
     instance_id = await world.create()
-    code, message = await failed(world, instance_id, within=3)
+    code, message = await failed(world, instance_id, within=10)
     assert (code, "UNSUPPORTED_BILLING_MODE" in message) == ("UPSTREAM_REFUSED", True)
     assert await world.emulator.creates() == 2
 
