@@ -233,6 +233,7 @@ class Application:
             ids,
             failing,
             installation_id=installation_id,
+            capacity_wait=settings.capacity_wait_seconds,
         )
         self.runner.register(create, concurrency=CREATE_CONCURRENCY)
         for verb in (

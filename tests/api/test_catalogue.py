@@ -112,6 +112,7 @@ async def test_what_is_offered_only_as_spot_is_not_the_cheapest(
     ("query", "products", "asked"),
     [
         ("region=us-west-01", ["a"], (BillingMode.ON_DEMAND, 1)),
+        ("region=Any", ["a", "b"], (BillingMode.ON_DEMAND, 1)),
         ("billingMode=spot", ["a"], (BillingMode.SPOT, 1)),
         ("gpuNum=8", ["a", "b"], (BillingMode.ON_DEMAND, 8)),
         ("region=EU-WEST-01", [], (BillingMode.ON_DEMAND, 1)),

@@ -171,6 +171,7 @@ def test_the_request_is_described_with_its_bounds(document: dict[str, Any]) -> N
     fields = schema["properties"]
     assert (fields["gpuNum"]["minimum"], fields["gpuNum"]["maximum"]) == (1, 8)
     assert (fields["rootfsSize"]["default"], fields["rootfsSize"]["maximum"]) == (60, 1000)
+    # Generated clients send defaults, and a region that is sent is honoured strictly.
     assert "default" not in fields["region"]
     for field in fields.values():
         assert "null" not in str(field)

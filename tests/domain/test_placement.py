@@ -54,6 +54,25 @@ def test_the_order_in_which_candidates_are_tried() -> None:
     assert order(*ranked) == order(*reversed(ranked)) == ids
 
 
+def test_with_any_region_the_cheapest_of_all_comes_first() -> None:
+    """No region is wanted more than the others; ties fall as they do within one region."""
+    east = an_offer("1", EAST, on_demand_price=55000)
+    west = [an_offer("2"), an_offer("3", on_demand_price=55000, memory_per_gpu=64)]
+    assert order(east, *west) == ["2", "3", "1"]
+    assert order(east, *west, wish=replace(WISH, any_region=True)) == ["2", "3", "1"]
+    dear = replace(west[0], on_demand_price=58000)
+    assert order(east, dear, west[1], wish=replace(WISH, any_region=True)) == ["3", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "region"),
+    [("US-CA-06 (California)", "US-CA-06"), ("US-02", "US-02"), ("", "us-2"), ("(x)", "us-2")],
+)
+def test_the_region_of_a_cluster(name: str, region: str) -> None:
+    """The code before the bracket; the id, where the name has none."""
+    assert Cluster("us-2", name).region == region
+
+
 def test_the_price_compared_is_that_of_the_wanted_mode() -> None:
     """Cheapest on demand is not cheapest as spot."""
     one = an_offer("one", on_demand_price=10, spot_price=9)

@@ -151,17 +151,6 @@ async def test_a_capacity_refusal_leads_to_the_next_candidate(world: World) -> N
     assert "instance.attempt_refused" in await world.events(instance_id)
 
 
-async def test_no_capacity_anywhere_ends_in_failure(world: World) -> None:
-    """At most five attempts, then the instance has failed, with the reason, and costs nothing."""
-    await fault(world, **CREATE, status=400, reason="INSUFFICIENT_RESOURCE", message="none left")
-    instance_id = await world.create()
-    await world.until_status(instance_id, InstanceStatus.FAILED, within=300)
-    view = await world.view(instance_id)
-    assert view["error"]["code"] == "NO_CAPACITY"
-    assert await world.emulator.creates() == 5
-    assert await world.emulator.ever() == []
-
-
 async def test_a_refusal_for_another_reason_is_told(world: World) -> None:
     """An empty account is not a lack of capacity; upstream's reason reaches the user."""
     await fault(world, **CREATE, status=400, reason="BALANCE_NOT_ENOUGH", message="no money")

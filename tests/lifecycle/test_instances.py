@@ -70,11 +70,19 @@ async def test_a_refusal_does_not_need_its_suggestion(world: World) -> None:
 
 
 async def test_everything_wrong_in_the_catalogue_is_told_at_once(world: World) -> None:
-    """An unknown product and an unknown template make one refusal with two details."""
-    with pytest.raises(ValidationFailed) as refusal:
-        await world.create(replace(REQUEST, product_name="nope", template_id="nope"))
-    assert refusal.value.code == "VALIDATION_ERROR"
-    assert len(refusal.value.details or ()) == 2
+    """Product, template and region make one refusal, in the order of the reference's table."""
+    wrong = replace(REQUEST, product_name="nope", template_id="nope", region="nowhere")
+    for request, fields in (
+        (wrong, ["productName", "templateId", "region"]),
+        (replace(wrong, region=REQUEST.region), ["productName", "templateId"]),
+        (replace(wrong, template_id=REQUEST.template_id), ["productName", "region"]),
+        (replace(wrong, product_name=REQUEST.product_name), ["templateId", "region"]),
+    ):
+        with pytest.raises(ValidationFailed) as refusal:
+            await world.create(request)
+        assert refusal.value.code == "VALIDATION_ERROR"
+        details = refusal.value.details or ()
+        assert [one.field for one in details if isinstance(one, FieldError)] == fields
 
 
 async def test_a_wrong_template_is_told_before_missing_stock(world: World) -> None:

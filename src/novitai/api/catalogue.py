@@ -20,7 +20,7 @@ from novitai.api.services import CataloguePort
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, text
 from novitai.domain.instance import BillingMode
-from novitai.domain.product import DEFAULT_REGION, Offer, Template, usd
+from novitai.domain.product import DEFAULT_REGION, Offer, Template, is_any_region, usd
 from novitai.domain.view import present
 from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
 from novitai.lifecycle.blame import to_client
@@ -57,7 +57,7 @@ class CatalogueRoutes:
                 summary="List products",
                 answers={200: ListProductsResponse},
                 parameters=[
-                    Parameter("region", "Only what this region offers", visible(64)),
+                    Parameter("region", "Only what this region offers; `any` for all", visible(64)),
                     Parameter(
                         "billingMode",
                         "Only what is offered in this billing mode",
@@ -109,11 +109,12 @@ class CatalogueRoutes:
         gpu_num = fields.read("gpuNum", one_of("GPU number", _GPU_NUMS), "1")
         page = _page(fields)
         fields.finish()
+        anywhere = not region or is_any_region(region)
         billing_mode = BillingMode(mode) if mode else BillingMode.ON_DEMAND
         offers = await _told(call, self._catalogue.offers(billing_mode, int(gpu_num)))
         by_product: dict[str, list[Offer]] = {}
         for offer in offers:
-            here = not region or offer.cluster.region.casefold() == region.casefold()
+            here = anywhere or offer.cluster.region.casefold() == region.casefold()
             if here and (not mode or offer.price(billing_mode) is not None):
                 by_product.setdefault(offer.product_id, []).append(offer)
         found = sorted(

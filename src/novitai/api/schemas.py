@@ -74,9 +74,9 @@ class CreateInstanceRequest(Wire):
             max_length=64,
             pattern=NOT_BLANK,
             # No `default`: a client that sends it would ask for that region alone.
-            description="Default: CN-HK-01 first, then all others, cheapest first. A region that "
-            "is sent is honoured strictly, CN-HK-01 too, unless `regionFallback` is true. "
-            "See GET /api/regions.",
+            description="A region of GET /api/regions, honoured strictly unless `regionFallback` "
+            "is true; or `any`: the cheapest of all regions. Where none is named, CN-HK-01 is "
+            "tried first, then all others, the cheapest first.",
         ),
     ] = absent()
     webhook_url: Annotated[
@@ -170,7 +170,13 @@ class InstanceDetails(Wire):
     template_id: str
     rootfs_size: int
     billing_mode: BillingMode
-    hourly_price: Annotated[float, Field(description="USD for the whole instance")] = absent()
+    hourly_price: Annotated[
+        float,
+        Field(
+            description="USD for the whole instance: what Novita charges for it now; where it does "
+            "not say, the price at which it was bought"
+        ),
+    ] = absent()
     webhook_url: str = absent()
     started_at: datetime = absent()
     stopped_at: datetime = absent()

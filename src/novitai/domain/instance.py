@@ -139,7 +139,8 @@ class Observed:
     `at` is when the listing that brought the news began; `missing_since` and `missing_count` tell
     for how long, and in how many complete listings, the row has been absent; `unlisted_since`
     and `unlisted_count` the same of listings that were read whole, complete or not; `gone` that
-    the absence has been proven by complete listings and a look-up.
+    the absence has been proven by complete listings and a look-up. `hourly_price` is what Novita
+    charges for the whole instance, in USD an hour; None where it does not say.
     """
 
     status: str | None = None
@@ -151,6 +152,7 @@ class Observed:
     web_terminal: str | None = None
     spot_status: str | None = None
     spot_reclaim_at: int | None = None
+    hourly_price: float | None = None
     missing_since: int | None = None
     missing_count: int = 0
     unlisted_since: int | None = None
@@ -168,6 +170,7 @@ class Instance:
 
     `confirmed_at` is when it was established that the upstream id is really this record's: until
     then nothing but a look leaves for it. `upstream_created_at` is on upstream's clock.
+    `hourly_price` is the price at which it was bought, for the whole instance.
     """
 
     id: str
@@ -213,3 +216,9 @@ class Instance:
         """Whether it was terminated by absence alone, so that a sighting brings it back."""
         ended = self.status is InstanceStatus.TERMINATED
         return ended and self.error is not None and self.error.code == GONE
+
+    @property
+    def current_hourly_price(self) -> float | None:
+        """What Novita charges by its own account, else the price at which it was bought."""
+        observed = self.observed.hourly_price
+        return self.hourly_price if observed is None else observed

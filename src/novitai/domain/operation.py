@@ -63,6 +63,11 @@ class AttemptState(StrEnum):
         """Whether it is known if something was bought."""
         return self not in {AttemptState.SENT, AttemptState.UNKNOWN}
 
+    @property
+    def may_have_bought(self) -> bool:
+        """Whether the call may have bought something, as far as its own end tells."""
+        return self not in {AttemptState.REFUSED, AttemptState.NOT_SENT}
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -97,7 +102,7 @@ class Attempt:
 
     `price` is Novita's unit, 1/100000 USD per GPU-hour. `ended_at` is when the request ended; not
     known after a crash. `unseen_count` counts the complete listings without it since then, the
-    first of which began at `unseen_since`. Why it was refused is on record and steers nothing.
+    first of which began at `unseen_since`. `reason` and `message` are Novita's own, of a refusal.
     `key_digest` tells the upstream key it was sent with; `clock_offset` how many milliseconds
     upstream's clock was ahead of ours then, None where that was not known.
     """
@@ -115,6 +120,8 @@ class Attempt:
     send_by: int
     ended_at: int | None = None
     upstream_id: str | None = None
+    reason: str | None = None
+    message: str | None = None
     unseen_count: int = 0
     unseen_since: int | None = None
     image: str = ""

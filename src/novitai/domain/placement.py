@@ -20,12 +20,18 @@ class RejectionReason(StrEnum):
     ROOTFS_SIZE_OUT_OF_RANGE = "ROOTFS_SIZE_OUT_OF_RANGE"
     PRICE_ABOVE_MAX = "PRICE_ABOVE_MAX"
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether time may make a candidate of the offer: stock and prices change."""
+        return self in {RejectionReason.NOT_AVAILABLE, RejectionReason.PRICE_ABOVE_MAX}
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What placement has to satisfy. `regions`: the allowed codes, the wanted one first.
 
-    `max_hourly_price` is in USD for the whole instance.
+    With `any_region` none of them is wanted more than the others. `max_hourly_price` is in USD for
+    the whole instance.
     """
 
     product_name: str
@@ -34,6 +40,7 @@ class Wish:
     rootfs_size: int
     regions: tuple[str, ...]
     max_hourly_price: float | None = None
+    any_region: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,11 @@ class Candidate:
 
     offer: Offer
     price: int
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a create call names of it: the product and the cluster."""
+        return self.offer.product_id, self.offer.cluster.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +102,8 @@ def spelling(offer: Offer, product_name: str) -> str:
 def place(offers: Sequence[Offer], wish: Wish) -> Placement:
     """Find the offers that fit.
 
-    The wanted region comes first, then the cheapest, then more memory per GPU, then more CPU per
-    GPU, then the id.
+    The wanted region comes first, if there is one; then the cheapest, then more memory per GPU,
+    then more CPU per GPU, then the id.
     """
     candidates: list[Candidate] = []
     rejections: list[Rejection] = []
@@ -106,7 +118,7 @@ def place(offers: Sequence[Offer], wish: Wish) -> Placement:
     wanted_region = wish.regions[0].casefold()
     candidates.sort(
         key=lambda candidate: (
-            candidate.offer.cluster.region.casefold() != wanted_region,
+            not wish.any_region and candidate.offer.cluster.region.casefold() != wanted_region,
             candidate.price,
             -candidate.offer.memory_per_gpu,
             -candidate.offer.cpu_per_gpu,

@@ -13,6 +13,13 @@ PRICE_UNITS_PER_USD: Final = 100_000
 
 REFERENCE_REGIONS: Final = ("CN-HK-01", "US-WEST-01", "EU-WEST-01")
 DEFAULT_REGION: Final = "CN-HK-01"
+ANY_REGION: Final = "any"
+"""Asked for as a region, in any case: all of them, and none comes before the others."""
+
+
+def is_any_region(region: str) -> bool:
+    """Tell whether a region that was asked for means all of them."""
+    return region.casefold() == ANY_REGION
 
 
 def usd(price: int) -> float:
@@ -30,7 +37,7 @@ class Cluster:
     @property
     def region(self) -> str:
         """The code before the bracket: `US-CA-06 (California)` is `US-CA-06`."""
-        return self.name.split("(", 1)[0].strip()
+        return self.name.split("(", 1)[0].strip() or self.id
 
 
 @dataclass(frozen=True, slots=True)

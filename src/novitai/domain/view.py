@@ -43,7 +43,7 @@ def view(instance: Instance, operation: Operation | None, observed_at: int | Non
             "templateId": instance.template_id or None,
             "rootfsSize": instance.rootfs_size or None,
             "billingMode": instance.billing_mode.value,
-            "hourlyPrice": instance.hourly_price,
+            "hourlyPrice": instance.current_hourly_price,
             "webhookUrl": masked_url(instance.webhook_url) if instance.webhook_url else None,
             "startedAt": iso_or_none(instance.started_at),
             "stoppedAt": iso_or_none(instance.stopped_at),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 from novitai.clock import Clock
@@ -16,6 +17,7 @@ from novitai.domain.product import (
     Cluster,
     Offer,
     Template,
+    is_any_region,
 )
 from novitai.errors import FieldError, ValidationFailed
 from novitai.lifecycle.caching import Cache
@@ -102,13 +104,15 @@ class Catalogue:
         """List the regions a placement may use, the wanted one first.
 
         Args:
-            region: The wanted one, in any case.
+            region: The wanted one, or `any`, in any case.
             fallback: Whether the others may follow.
 
         Raises:
             ValidationFailed: there is no such region; names the nearest.
         """
         known = await self.regions()
+        if is_any_region(region):
+            return known
         exact = next((code for code in known if code.casefold() == region.casefold()), None)
         if exact is None:
             nearest = nearest_names(region, known)
@@ -128,7 +132,8 @@ class Catalogue:
         """Find where a wish can be met.
 
         Only the clusters of allowed regions are asked. Where none of them knows the product, the
-        others are asked as well, so that a wrong name is told from a wrong region.
+        others are asked as well, so that a wrong name is told from a wrong region, and then for
+        one GPU on demand, so that it is told from a mode or a number that is not offered.
 
         Args:
             wish: What is wanted.
@@ -146,7 +151,19 @@ class Catalogue:
         if found.product_exists:
             return found
         outside = [cluster for cluster in clusters if cluster.region.casefold() not in allowed]
-        return place(await self._offers(outside, wish.billing_mode, wish.gpu_num), wish)
+        found = place(await self._offers(outside, wish.billing_mode, wish.gpu_num), wish)
+        if found.product_exists:
+            return found
+        listed = await self.offers(BillingMode.ON_DEMAND, 1)
+        return place([replace(offer, available=False) for offer in listed], wish)
+
+    async def reread(self, cluster: Cluster, billing_mode: BillingMode, gpu_num: int) -> None:
+        """Read again what a cluster offers, so that the next placement goes by it.
+
+        Raises:
+            UpstreamError: Novita does not tell.
+        """
+        await self._offers_of(cluster, billing_mode, gpu_num, 0.0)
 
     async def offers(self, billing_mode: BillingMode, gpu_num: int) -> list[Offer]:
         """List what every cluster offers for so many GPUs in a billing mode.

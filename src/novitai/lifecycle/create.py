@@ -13,7 +13,7 @@ call leaves, the call is sent once, and a call whose end says nothing is settled
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -27,6 +27,7 @@ from novitai.domain.instance import Instance, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name, upstream_stem, without_marker
 from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
 from novitai.domain.placement import Candidate, Placement, Wish
+from novitai.domain.product import is_any_region
 from novitai.domain.status import Observation, read_word
 from novitai.errors import ValidationFailed
 from novitai.ids import Ids
@@ -58,12 +59,20 @@ from novitai.store.errors import StoreError
 from novitai.store.vault import Vault
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
+from novitai.upstream.refusals import Remedy, remedy
 from novitai.upstream.window import SendWindow
 
 MAX_ATTEMPTS: Final = 5
+"""Attempts that may have bought something; what was refused or never sent does not count."""
 SEND_WITHIN: Final = 10_000
 """Milliseconds from committing an attempt until its call may no longer be begun."""
 _LONGEST_ROUND_PAUSE: Final = 60_000
+_LIST_AGE: Final = 1.0
+"""Seconds: how old the lists may be by which candidates are ranked. The price of the one that is
+bought is always read again."""
+_WAITING_LIST_AGE: Final = 10.0
+"""The same while there is no stock: hundreds that wait share their lists."""
+_LONGEST_EXPLANATION: Final = 1_000
 _RECORD_AGAIN_AFTER: Final = (0.1, 0.5, 2.0)
 """Seconds of waiting before what was learnt is written once more."""
 
@@ -94,7 +103,9 @@ class CreateVerb:
         failing: Failing,
         *,
         installation_id: str,
+        capacity_wait: float,
     ) -> None:
+        """Put it together; `capacity_wait` is how many seconds a lack of stock is waited for."""
         self._database = database
         self._client = client
         self._catalogue = catalogue
@@ -104,6 +115,7 @@ class CreateVerb:
         self._ids = ids
         self._failing = failing
         self._installation_id = installation_id
+        self._capacity_wait = int(capacity_wait * 1000)
 
     async def step(self, claimed: Claimed) -> Step:
         """Take the step of the phase that the operation is in."""
@@ -132,6 +144,9 @@ class CreateVerb:
                 return self._adopt(claimed, attempt)
         if any(not attempt.state.settled for attempt in claimed.attempts):
             return _settling(claimed, now)
+        hopeless = next((a for a in _refused(claimed) if remedy(a.reason) is Remedy.NOTHING), None)
+        if hopeless is not None:
+            return self._not_bought(claimed, ("UPSTREAM_REFUSED", _explained(hopeless)))
         deadline = claimed.operation.deadline_at
         if deadline is not None and now >= deadline:
             if not claimed.is_late(deadline, now):
@@ -149,33 +164,58 @@ class CreateVerb:
                 memory=claimed.operation.memory,
                 error=("ORPHAN_FOUND", message),
             )
-        counted = [a for a in claimed.attempts if a.state is not AttemptState.NOT_SENT]
-        if len(counted) >= MAX_ATTEMPTS:
+        if sum(attempt.state.may_have_bought for attempt in claimed.attempts) >= MAX_ATTEMPTS:
             return self._not_bought(claimed)
-        placement = await self._find(claimed.instance)
-        candidate = _next_candidate(placement, claimed)
+        placement, candidate = await self._find(claimed)
         if candidate is None:
             return self._next_round(claimed, placement)
         return await self._buy(claimed, candidate)
 
-    async def _find(self, instance: Instance) -> Placement:
+    async def _find(self, claimed: Claimed) -> tuple[Placement, Candidate | None]:
+        """Pick the next candidate by what its cluster offers at this moment.
+
+        The lists are those of about now; the one that holds the candidate is read again, and if
+        that makes another the best, so is its. Every cluster is read again at most once.
+        """
+        wish = await self._wish(claimed.instance)
+        if wish is None:
+            return Placement((), ()), None
+        began, age = self._clock.monotonic(), self._list_age(claimed)
+        read_again: set[str] = set()
+        while True:
+            max_age = age + self._clock.monotonic() - began
+            placement = await self._catalogue.placement(wish, max_age=max_age)
+            candidate = _next_candidate(placement, claimed)
+            if candidate is None or candidate.offer.cluster.id in read_again:
+                return placement, candidate
+            cluster = candidate.offer.cluster
+            await self._catalogue.reread(cluster, wish.billing_mode, wish.gpu_num)
+            read_again.add(cluster.id)
+
+    def _list_age(self, claimed: Claimed) -> float:
+        """Tell how old, in seconds, the lists may be: none is of before the end of the wait."""
+        now, since = self._clock.now(), _number(claimed.operation.memory, "short_since")
+        if not since:
+            return _LIST_AGE
+        over_for = now - min(since, now) - self._capacity_wait
+        return _WAITING_LIST_AGE if over_for < 0 else min(_WAITING_LIST_AGE, over_for / 1000)
+
+    async def _wish(self, instance: Instance) -> Wish | None:
         try:
             regions = await self._catalogue.allowed_regions(
                 instance.region, fallback=instance.region_fallback
             )
         except ValidationFailed:
-            return Placement((), ())  # the region has been closed since
-        wish = Wish(
+            return None  # the region has been closed since
+        return Wish(
             product_name=instance.product_name,
             billing_mode=instance.billing_mode,
             gpu_num=instance.gpu_num,
             rootfs_size=instance.rootfs_size,
             regions=regions,
             max_hourly_price=instance.max_hourly_price,
+            any_region=is_any_region(instance.region),
         )
-        # A price limit is a promise: it is kept against today's price, not a cached one.
-        max_age = None if instance.max_hourly_price is None else 0.0
-        return await self._catalogue.placement(wish, max_age=max_age)
 
     async def _buy(self, claimed: Claimed, candidate: Candidate) -> Step:
         sealed = await self._database.read(
@@ -321,26 +361,42 @@ class CreateVerb:
         return Again(CreatePhase.WATCH, now + LOOK_ANYWAY, changes=changes, adopts=attempt.id)
 
     def _next_round(self, claimed: Claimed, placement: Placement) -> Step:
-        """Wait for stock: nothing fits now, or whatever fits has refused us in this round."""
-        now = self._clock.now()
-        memory = claimed.operation.memory
+        """Wait for stock: nothing fits now, or whatever fits has refused us in this round.
+
+        The wait is over after a round that began when its time was up, so that candidates are
+        looked at once more after a downtime.
+        """
+        now, memory = self._clock.now(), claimed.operation.memory
+        refusals = _refused_in_round(claimed)
+        lack = _lack(placement, refusals)
+        if not _may_pass(placement, claimed):
+            return self._not_bought(claimed, ("UPSTREAM_REFUSED", lack[1]))
+        round_began_at = min((attempt.created_at for attempt in refusals), default=now)
+        # A clock that was ahead must not make the wait longer.
+        short_since = min(_number(memory, "short_since") or round_began_at, now)
+        ends_at = short_since + self._capacity_wait
+        if round_began_at >= ends_at:
+            return self._not_bought(claimed, lack)
         rounds = _number(memory, "rounds") + 1
         pause = min(_LONGEST_ROUND_PAUSE, 1_000 * 2 ** min(rounds, 10))
-        error = _last_error(claimed.operation)
-        if error is None or not placement.candidates:
-            said = "; ".join(rejection.message for rejection in placement.rejections)
-            error = ("NO_CAPACITY", said or "No product fits")
+        at = now + min(_LONGEST_ROUND_PAUSE, int(self._ids.jitter(pause)))
         return Again(
             CreatePhase.PLACE,
-            now + int(self._ids.jitter(pause)),
-            memory={**memory, "rounds": rounds, "round_since": now},
-            error=error,
+            max(now, min(at, ends_at)),
+            memory={
+                **memory,
+                "rounds": rounds,
+                "short_since": short_since,
+                "tried_before": len(claimed.attempts),
+            },
+            error=lack,
         )
 
-    def _not_bought(self, claimed: Claimed) -> Done:
-        code, said = _last_error(claimed.operation) or (
-            "UPSTREAM_UNAVAILABLE",
-            "Novita did not answer",
+    def _not_bought(self, claimed: Claimed, error: tuple[str, str] | None = None) -> Done:
+        code, said = (
+            error
+            or _last_error(claimed.operation)
+            or ("UPSTREAM_UNAVAILABLE", "Novita did not answer")
         )
         return self._failing.end(claimed.instance, code, f"Nothing was bought: {said}")
 
@@ -397,17 +453,58 @@ def _looking_first(claimed: Claimed, now: int) -> Again:
 
 
 def _next_candidate(placement: Placement, claimed: Claimed) -> Candidate | None:
-    """Pick the first candidate that has not refused us in this round."""
-    since = _number(claimed.operation.memory, "round_since")
-    refused = {
-        (attempt.product_id, attempt.cluster_id)
-        for attempt in claimed.attempts
-        if attempt.state is AttemptState.REFUSED and attempt.created_at >= since
+    """Pick the first candidate that has not refused us in this round, nor for good."""
+    refused = {_key(attempt) for attempt in _refused_in_round(claimed)} | _ruled_out(claimed)
+    return next((one for one in placement.candidates if one.key not in refused), None)
+
+
+def _refused(claimed: Claimed) -> list[Attempt]:
+    return [attempt for attempt in claimed.attempts if attempt.state is AttemptState.REFUSED]
+
+
+def _refused_in_round(claimed: Claimed) -> list[Attempt]:
+    """List what was refused since every candidate was last tried."""
+    before = _number(claimed.operation.memory, "tried_before")
+    return [
+        attempt for attempt in claimed.attempts[before:] if attempt.state is AttemptState.REFUSED
+    ]
+
+
+def _ruled_out(claimed: Claimed) -> set[tuple[str, str]]:
+    """Find the candidates that were refused for something that time does not change."""
+    return {
+        _key(attempt)
+        for attempt in _refused(claimed)
+        if remedy(attempt.reason) is Remedy.OTHER_CANDIDATE
     }
-    for candidate in placement.candidates:
-        if (candidate.offer.product_id, candidate.offer.cluster.id) not in refused:
-            return candidate
-    return None
+
+
+def _key(attempt: Attempt) -> tuple[str, str]:
+    return attempt.product_id, attempt.cluster_id
+
+
+def _may_pass(placement: Placement, claimed: Claimed) -> bool:
+    """Whether time may help: not where every offer that could be had is ruled out for good."""
+    ruled_out = _ruled_out(claimed)
+    return (
+        not ruled_out
+        or any(candidate.key not in ruled_out for candidate in placement.candidates)
+        or any(rejection.reason.may_pass for rejection in placement.rejections)
+    )
+
+
+def _lack(placement: Placement, refusals: Sequence[Attempt]) -> tuple[str, str]:
+    """Say why nothing can be bought now: each refusal and each offer that does not fit."""
+    said = [_explained(attempt) for attempt in refusals]
+    said += [f"{one.message} ({one.reason.value})" for one in placement.rejections]
+    # The same is often said of many offers.
+    told = "; ".join(dict.fromkeys(said))[:_LONGEST_EXPLANATION]
+    return "NO_CAPACITY", told or "No product fits"
+
+
+def _explained(attempt: Attempt) -> str:
+    said = attempt.message or "Novita refused it"
+    return f"{said} ({attempt.reason})" if attempt.reason else said
 
 
 def _trouble_observed(instance: Instance) -> tuple[str, str] | None:
@@ -440,10 +537,9 @@ def _last_error(operation: Operation) -> tuple[str, str] | None:
 
 
 def _shown(error: upstream.UpstreamError) -> tuple[str, str]:
-    if isinstance(error, upstream.InsufficientResource):
-        return "NO_CAPACITY", str(error)
     if isinstance(error, upstream.Refused | upstream.Gone):
-        return "UPSTREAM_REFUSED", str(error)
+        hopeless = remedy(error.reason) is Remedy.NOTHING
+        return "UPSTREAM_REFUSED" if hopeless else "NO_CAPACITY", str(error)
     return "UPSTREAM_UNAVAILABLE", str(error)
 
 

@@ -17,7 +17,7 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.placement import Wish, spelling
-from novitai.domain.product import DEFAULT_REGION
+from novitai.domain.product import ANY_REGION, DEFAULT_REGION, is_any_region
 from novitai.domain.requests import CreateRequest
 from novitai.domain.view import View, view
 from novitai.errors import (
@@ -48,6 +48,8 @@ ESTIMATE_FROM: Final = 20
 ESTIMATE_UNKNOWN: Final = 240_000
 """Milliseconds that a creation is expected to take where nothing is known."""
 _CATALOGUE_SECONDS: Final = 25.0
+_REFERENCE_ORDER: Final = ("productName", "templateId", "region")
+"""The fields that the catalogue judges, in the order of the API reference's table."""
 _ANSWER_WITHIN: Final = 2_000
 """Milliseconds of a request's time that are kept for the commit and the answer."""
 
@@ -229,9 +231,14 @@ class Instances:
         """Make sure that something fits now; return the request with names spelt as Novita does."""
         # Other regions may follow when asked for, or when no region was named at all.
         falls_back = request.region_fallback or request.region is None
-        regions = await self._catalogue.allowed_regions(
-            request.region or DEFAULT_REGION, fallback=falls_back
-        )
+        wanted = request.region or DEFAULT_REGION
+        anywhere = is_any_region(wanted)
+        wrong: list[ApiError] = []
+        try:
+            regions = await self._catalogue.allowed_regions(wanted, fallback=falls_back)
+        except ValidationFailed as refusal:
+            wrong.append(refusal)
+            regions = await self._catalogue.regions()
         wish = Wish(
             product_name=request.product_name,
             billing_mode=request.billing_mode,
@@ -239,18 +246,14 @@ class Instances:
             rootfs_size=request.rootfs_size,
             regions=regions,
             max_hourly_price=request.max_hourly_price,
+            any_region=anywhere,
         )
         placement = await self._catalogue.placement(wish)
         if not placement.product_exists:
-            nearest = nearest_names(request.product_name, await self._catalogue.product_names())
-            hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-            raise ValidationFailed(
-                f"Product '{request.product_name}' does not exist{hint}",
-                code="INVALID_PRODUCT_NAME",
-                details=[
-                    FieldError("productName", f"Product does not exist{hint}", request.product_name)
-                ],
-            )
+            names = await self._catalogue.product_names()
+            wrong.append(_unknown_product(request.product_name, names))
+        if wrong:
+            raise _joined(wrong)
         if not placement.candidates:
             raise Conflict(
                 f"No '{request.product_name}' fits this request now",
@@ -258,7 +261,8 @@ class Instances:
                 details=[rejection.details() for rejection in placement.rejections],
             )
         spelt = spelling(placement.candidates[0].offer, request.product_name)
-        return replace(request, region=regions[0], product_name=spelt, region_fallback=falls_back)
+        region = ANY_REGION if anywhere else regions[0]
+        return replace(request, region=region, product_name=spelt, region_fallback=falls_back)
 
     def _make(self, request: CreateRequest) -> tuple[Instance, Operation]:
         now = self._clock.now()
@@ -306,6 +310,17 @@ def _estimate(connection: Connection, instance: Instance) -> int:
     return int(statistics.median(durations)) if durations else ESTIMATE_UNKNOWN
 
 
+def _unknown_product(name: str, names: Sequence[str]) -> ValidationFailed:
+    """Say that there is no such product, and which come nearest."""
+    nearest = nearest_names(name, names)
+    hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+    return ValidationFailed(
+        f"Product '{name}' does not exist{hint}",
+        code="INVALID_PRODUCT_NAME",
+        details=[FieldError("productName", f"Product does not exist{hint}", name)],
+    )
+
+
 def _joined(refusals: Sequence[ApiError]) -> ApiError:
     """Make one refusal of several, as validation does: one wrong field keeps its own code."""
     wrong = [one for one in refusals if isinstance(one, ValidationFailed)]
@@ -313,4 +328,5 @@ def _joined(refusals: Sequence[ApiError]) -> ApiError:
         return (wrong or refusals)[0]
     details = [one for refusal in wrong for one in refusal.details or ()]
     fields = [one for one in details if isinstance(one, FieldError)]
+    fields.sort(key=lambda one: _REFERENCE_ORDER.index(one.field))
     return ValidationFailed("Validation failed", details=fields)

@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 
 from novitai.domain.instance import Observed, PortMapping
+from novitai.domain.product import usd
 from novitai.store.instances import dump_mappings
 from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
@@ -44,6 +45,7 @@ def digest(row: UpstreamInstance) -> str:
         row.web_terminal_password,
         row.spot_status,
         row.spot_reclaim_at,
+        row.instance_price,
     )
     return hashlib.blake2b(orjson.dumps(kept), digest_size=16).hexdigest()
 
@@ -61,6 +63,7 @@ def observed(row: UpstreamInstance, began_at: int) -> Observed:
         web_terminal=row.web_terminal_address or None,
         spot_status=row.spot_status[:64] or None,
         spot_reclaim_at=row.spot_reclaim_at,
+        hourly_price=None if row.instance_price is None else usd(row.instance_price),
     )
 
 
@@ -79,6 +82,7 @@ def columns(
         "obs_credentials_sealed": _credentials(row, vault),
         "obs_spot_status": seen.spot_status,
         "obs_spot_reclaim_at": seen.spot_reclaim_at,
+        "obs_hourly_price": row.instance_price,
         "obs_digest": row_digest,
         "obs_missing_since": seen.missing_since,
         "obs_missing_count": seen.missing_count,

@@ -13,8 +13,7 @@ from novitai.domain.operation import Attempt, AttemptState
 from novitai.store.tables import Record
 from novitai.store.tables import attempts as table
 
-# The reason and the message of a refusal are for whoever reads the database.
-_COLUMNS: Final = tuple(column for column in table.c if column.name not in {"reason", "message"})
+_COLUMNS: Final = tuple(table.c)
 _STATE: Final = [column.name for column in _COLUMNS].index("state")
 _UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.settled)
 

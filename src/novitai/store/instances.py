@@ -422,6 +422,7 @@ def _observed(row: Record) -> Observed:
         web_terminal=row[_AT["obs_web_terminal"]],
         spot_status=row[_AT["obs_spot_status"]],
         spot_reclaim_at=row[_AT["obs_spot_reclaim_at"]],
+        hourly_price=_in_usd(row[_AT["obs_hourly_price"]]),
         missing_since=row[_AT["obs_missing_since"]],
         missing_count=row[_AT["obs_missing_count"]],
         unlisted_since=row[_AT["obs_unlisted_since"]],

@@ -107,6 +107,7 @@ instances: Final = Table(
     Column("obs_credentials_sealed", LargeBinary),
     Column("obs_spot_status", String(64)),
     Column("obs_spot_reclaim_at", BigInteger),
+    Column("obs_hourly_price", BigInteger),
     Column("obs_digest", String(32)),
     Column("obs_missing_since", BigInteger),
     Column("obs_missing_count", Integer, nullable=False, server_default=text("0")),
