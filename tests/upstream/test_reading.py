@@ -156,7 +156,7 @@ def test_ssh_may_be_nested_or_flat(fields: Object) -> None:
 def test_an_ssh_command_is_taken_apart(command: str, expected: tuple[str, int, str] | None) -> None:
     """In whatever order it is written; what cannot be read is absent."""
     found = reading.ssh_access(command)
-    wanted = None if expected is None else SshAccess(command, *expected)
+    wanted = None if expected is None else SshAccess(*expected)
     assert found == wanted
 
 
