@@ -55,7 +55,7 @@ def decode(body: bytes) -> Json:
     with contextlib.suppress(orjson.JSONDecodeError):
         found: Json = orjson.loads(body)
         return found
-    with contextlib.suppress(json.JSONDecodeError):
+    with contextlib.suppress(ValueError):
         mended = _mend(body.decode("utf-8", "replace").removeprefix("\ufeff"))
         lenient: Json = json.loads(mended, strict=False)
         return lenient
@@ -68,6 +68,8 @@ def _mend(document: str) -> str:
     def mend(token: re.Match[str]) -> str:
         nonlocal depth
         kind, text = token.lastgroup, token[0]
+        if kind == "broken":
+            raise ValueError("a string without an end")
         if kind == "open":
             depth += 1
             if depth <= MAX_DEPTH:
