@@ -103,10 +103,9 @@ def test_what_is_not_json_is_refused_and_never_worse(body: bytes) -> None:
     """One kind of error, and no surrogates in what is read."""
     try:
         found = decode(body)
-    except ValueError as error:
-        assert error.__context__ is None
-    else:
-        repr(found).encode()
+    except ValueError:
+        return
+    repr(found).encode()
 
 
 def test_of_equal_keys_the_last_one_counts() -> None:
