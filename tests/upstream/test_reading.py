@@ -420,6 +420,12 @@ def test_any_json_in_a_catalogue_row_is_read(row: dict[str, Json]) -> None:
     reading.cluster(row)
 
 
+def test_a_catalogue_is_bounded() -> None:
+    """Each cluster costs calls of its own."""
+    body: Object = {"data": [{"id": number} for number in range(5_000)]}
+    assert len(payloads.rows("data", reading.cluster)(body, 0)) == payloads.MAX_ROWS
+
+
 def test_ten_thousand_rows_cost_well_under_a_second() -> None:
     """The whole account is read every few seconds, on the loop that serves requests."""
     rows = [{**ROW, "id": f"{number:016x}"} for number in range(1000)]
