@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from typing import Final
-from urllib.parse import urlsplit
 
-from novitai.domain.addresses import PORTS, read_host
+from novitai.domain.addresses import MAX_HOST, read_host
 
 MAX_ADDRESS: Final = 2_048
 """The longest address that is read, user info and query included."""
@@ -37,7 +36,16 @@ _TOKEN: Final = re.compile(
     r"[^\s&#;]+"
 )
 _HIDDEN: Final = "***"
-_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?")
+# Scheme, user info, host, port, and the rest: a path (RFC 3986 §3.3), a query, a fragment.
+_URL: Final = re.compile(
+    r"(https?)://([^/?#\\]*@)?([^/?#@:\\\[\]]+|\[[^/?#@\\\[\]]+\])(?::([0-9]{0,5}))?"
+    r"((?:/[a-z0-9._~!$&'()*+,;=:@%/-]*)?(?:[?#][^\\]*)?)",
+    re.IGNORECASE | re.ASCII,
+)
+# A name that needs no other spelling and is no number: most are.
+_NAME: Final = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,8}[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
 _DIGITS: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
@@ -81,21 +89,13 @@ def read_address(text: str) -> str:
 def read_url(text: str) -> str:
     """Read an `http(s)` URL; `""` for anything else."""
     url = text.strip()
-    if not _is_visible(url):
+    if not _is_visible(url) or (parts := _URL.fullmatch(url)) is None:
         return ""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        host = _host(parts.hostname or "")
-    except ValueError:
+    scheme, user, name, digits, rest = parts.groups(default="")
+    host = read_host_name(name)
+    if not host or (digits and read_port(digits) is None):
         return ""
-    if parts.scheme not in PORTS or not host or port == 0:
-        return ""
-    if "\\" in url or not _PATH.fullmatch(parts.path):
-        return ""
-    user, at, _ = parts.netloc.rpartition("@")
-    rest = url.partition("://")[2][len(parts.netloc) :]
-    return f"{parts.scheme}://{user}{at}{host}{'' if port is None else f':{port}'}{rest}"
+    return f"{scheme.lower()}://{user}{host}{digits and ':' + digits}{rest}"
 
 
 def without_secrets(address: str) -> str:
@@ -140,6 +140,8 @@ def _read_host_and_port(text: str) -> str:
 
 
 def _host(name: str) -> str:
+    if len(name) <= MAX_HOST and _NAME.fullmatch(name):
+        return name
     return read_host(f"[{name}]" if ":" in name else name).name
 
 
