@@ -159,7 +159,7 @@ def instance(row: Object) -> UpstreamInstance | None:
         cluster_id=identifier(get("clusterId")),
         cluster_name=text(get("clusterName")),
         product_name=text(get("productName")),
-        rootfs_size=positive(get("rootfsSize")),
+        rootfs_size=positive(get("rootfsSize"), _MAX_GB),
     )
 
 
