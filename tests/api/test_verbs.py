@@ -388,7 +388,15 @@ async def test_passwords_are_shown_in_one_place(house: House) -> None:
     path = f"/api/instances/{instance_id}/credentials"
     empty = await house.call("GET", path)
     assert empty.json() == {"instanceId": instance_id}
-    passwords = {"sshPassword": "hunter2", "webTerminalUsername": "", "webTerminalPassword": "x"}
+    endpoints = [{"port": 80, "endpoint": "https://u:pw@e.test/"}]
+    passwords = {
+        "sshPassword": "hunter2",
+        "webTerminalUsername": "",
+        "webTerminalPassword": "x",
+        "jupyter": "https://j.test/lab?token=t",
+        "webTerminal": "",
+        "endpoints": endpoints,
+    }
     vault = house.app.operating._vault
 
     def write(connection: Connection) -> None:
@@ -402,6 +410,8 @@ async def test_passwords_are_shown_in_one_place(house: House) -> None:
         "instanceId": instance_id,
         "sshPassword": "hunter2",
         "webTerminalPassword": "x",
+        "jupyter": "https://j.test/lab?token=t",
+        "endpoints": endpoints,
     }
     assert answer.headers["Cache-Control"] == "no-store"
     missing = await house.call("GET", "/api/instances/inst_1_nope/credentials")

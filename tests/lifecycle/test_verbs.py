@@ -424,7 +424,7 @@ async def test_a_creation_that_has_bought_cannot_be_cancelled(world: World) -> N
 async def test_passwords_are_in_the_credentials_alone(world: World, running: str) -> None:
     """The credentials have the SSH password; neither view nor events do."""
     found = await world.app.operating.credentials(running)
-    password = found["sshPassword"]
+    password = str(found["sshPassword"])
     assert password
     assert password not in str(await world.view(running))
     page = await world.app.history.of_instance(running)

@@ -111,11 +111,38 @@ def test_what_was_sent_in_confidence_is_not_shown_back() -> None:
     assert "hunter" not in repr(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"message": "half \\ud83d an emoji"}', "half \ufffd an emoji"),
+        (b'{"message": "caf\xe9\nis closed"}', "caf\ufffd is closed"),
+        (b'{"message": "\\u001b[31mred\\u202e"}', "[31mred"),
+        (b'{"message": "pull of https://bob:pw@hub.test/"}', "pull of https://***@hub.test/"),
+        (b'{"message": "get https://j.test/?token=t0k"}', "get https://j.test/?token=***"),
+        (b'{"message": "' + b"x" * 1_000_000 + b'"}', "x" * 500),
+    ],
+)
+def test_a_refusals_message_is_one_short_line_without_secrets(body: bytes, message: str) -> None:
+    """It is shown, logged and stored."""
+    error = judge(Operation.CREATE, Answer(400, {}, body))
+    assert error is not None
+    assert error.message == message
+
+
+def test_a_secret_is_hidden_before_a_message_is_cut() -> None:
+    """No half of it is left at the end."""
+    given_answer = answer(400, "VALIDATOR_PARAM", "x" * 495 + "hunter22")
+    error = failure(Operation.CREATE, given_answer, now=NOW, secrets=("hunter22",))
+    assert error is not None
+    assert error.message == "x" * 495 + "***"
+
+
 def test_a_word_that_is_no_reason_is_not_taken_for_one() -> None:
     """The reason is shown and compared: only upstream's own kind of word will do."""
-    error = judge(Operation.CREATE, answer(400, "<script>", "m"))
-    assert error is not None
-    assert error.reason == ""
+    for word in ("<script>", "A" * 65, "A\n"):
+        error = judge(Operation.CREATE, answer(400, word, "m"))
+        assert error is not None
+        assert error.reason == ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from novitai.lifecycle import observing
 from novitai.upstream import payloads, reading
 from novitai.upstream.models import Port, SshAccess, UpstreamInstance
 from novitai.upstream.wire import Json, Object
@@ -147,7 +148,21 @@ def test_ssh_may_be_nested_or_flat(fields: Object) -> None:
         ("ssh -o StrictHostKeyChecking=no -p 38597 me@h.test", ("h.test", 38597, "me")),
         ("ssh -i ~/.ssh/id h.test", ("h.test", 22, "root")),
         ("ssh://me@h.test:2200", ("h.test", 2200, "me")),
+        ("ssh://h.test", ("h.test", 22, "root")),
+        ("ssh -p 22 root@[2001:db8::1]", ("[2001:db8::1]", 22, "root")),
+        ("ssh://root@[2001:db8::1]:2200/", ("[2001:db8::1]", 2200, "root")),
         ("ssh -p x root@h.test", None),
+        ("ssh -p 0 root@h.test", None),
+        ("ssh -p 65536 root@h.test", None),
+        ("ssh -oProxyCommand=id -p 22 root@h.test", ("h.test", 22, "root")),
+        ("ssh -p 22 root@-oProxyCommand=id", None),
+        ("ssh -p 22 -oProxyCommand=id@h.test", None),
+        ("ssh://-oProxyCommand=id@h.test:22", None),
+        ("ssh -p 22 ro;ot@h.test", None),
+        ("ssh -p 22 root@h.test;id", None),
+        ("ssh -p 22 root@h.te\x1bst", None),
+        ("ssh -p 22 root@h.test\r\nProxyCommand id", ("h.test", 22, "root")),
+        ("ssh root@" + "h" * 1_000_000, None),
         ("ssh -p", None),
         ("ssh://[", None),
         ("", None),
@@ -156,8 +171,90 @@ def test_ssh_may_be_nested_or_flat(fields: Object) -> None:
 def test_an_ssh_command_is_taken_apart(command: str, expected: tuple[str, int, str] | None) -> None:
     """In whatever order it is written; what cannot be read is absent."""
     found = reading.ssh_access(command)
-    wanted = None if expected is None else SshAccess(command, *expected)
+    wanted = None if expected is None else SshAccess(*expected)
     assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "command", ["ssh -p 22 root:pw@h.test", "ssh://root:pw@h.test:22", "ssh root:pw@h.test -p 22"]
+)
+def test_a_password_in_an_ssh_command_is_a_password(command: str) -> None:
+    """It is no part of the user's name, and one that stands by itself wins."""
+    found = read({"id": "x", "sshCommand": command})
+    assert found.ssh is not None
+    assert (found.ssh.host, found.ssh.port, found.ssh.user) == ("h.test", 22, "root")
+    assert found.ssh_password == "pw"
+    assert "pw" not in repr(found)
+    assert read({"id": "x", "sshCommand": command, "sshPassword": "own"}).ssh_password == "own"
+
+
+@pytest.mark.parametrize(
+    ("said", "endpoint", "kind"),
+    [
+        ({"endpoint": "https://x.test", "type": "HTTP"}, "https://x.test", "http"),
+        ({"endpoint": "https://x.test", "type": "https"}, "https://x.test", "http"),
+        ({"endpoint": "x.test:22", "type": " Tcp "}, "x.test:22", "tcp"),
+        ({"endpoint": "x.test:22", "type": "udp"}, "x.test:22", "udp"),
+        ({"endpoint": "x.test:22", "type": ""}, "x.test:22", "tcp"),
+        ({"endpoint": "https://x.test"}, "https://x.test", "http"),
+        ({"endpoint": "", "type": "grpc"}, "", "other"),
+        ({"endpoint": "javascript:alert(1)", "type": "http"}, "", "http"),
+        ({"endpoint": "-oProxyCommand=id:22", "type": "tcp"}, "", "tcp"),
+        ({"endpoint": "x.test 22", "type": "tcp"}, "", "tcp"),
+        ({"endpoint": ["x"], "type": {"a": 1}}, "", "other"),
+    ],
+)
+def test_a_mapping_is_an_address_and_one_of_four_words(
+    said: Object, endpoint: str, kind: str
+) -> None:
+    """What is no address is absent; what is no known word is another kind."""
+    (found,) = read({"id": "x", "portMappings": [{"port": 80, **said}]}).port_mappings
+    assert (found.port, found.endpoint, found.type) == (80, endpoint, kind)
+
+
+def test_a_row_is_bounded_whatever_upstream_sends() -> None:
+    """A million characters in every field and ten thousand ports make a few kilobytes."""
+    huge = "x" * 1_000_000
+    row: Object = {
+        **ROW,
+        **dict.fromkeys(("name", "status", "imageUrl", "billingMode", "spotStatus"), huge),
+        "clusterName": huge,
+        "statusError": {"state": huge, "message": huge},
+        "portMappings": [
+            {"port": port, "endpoint": f"https://h.test/{huge[:250]}", "type": huge}
+            for port in range(1, 10_001)
+        ],
+        "connectComponentSSH": {"sshCommand": f"ssh root@{huge}", "password": huge},
+        "connectComponentJupyter": {"address": f"https://h.test/{huge}"},
+        "connectComponentWebTerminal": dict.fromkeys(("address", "username", "password"), huge),
+    }
+    found = read(row)
+    assert found.name == huge
+    assert found.shown_name == "x" * 255
+    kept = [getattr(found, name) for name in found.__dataclass_fields__ if name != "name"]
+    kept += [(mapping.port, mapping.endpoint) for mapping in found.port_mappings]
+    assert len(repr(kept)) < 32_000
+    assert len(found.port_mappings) == 32
+
+
+def test_a_port_that_is_mapped_twice_is_one_mapping() -> None:
+    """The one with an endpoint, wherever it stands."""
+    rows: list[Json] = [
+        {"port": 80, "endpoint": "", "type": "http"},
+        {"port": 80, "endpoint": "https://x.test", "type": "http"},
+        {"port": "80", "endpoint": "https://y.test", "type": "HTTP"},
+    ]
+    (found,) = read({"id": "x", "portMappings": rows}).port_mappings
+    assert found.endpoint == "https://x.test"
+
+
+def test_an_error_of_upstreams_is_one_short_line_without_secrets() -> None:
+    """It is shown to everyone who may read, and in webhooks."""
+    said = "\x1b[31mpull of https://bob:pw@hub.test\r\nfailed\u202e"
+    found = read({"id": "x", "statusError": {"state": "Pull\nFailed", "message": said}})
+    assert found.status_error.state == "Pull Failed"
+    assert found.status_error.message == "[31mpull of https://***@hub.test  failed"
+    assert read({"id": "x", "statusError": said}).status_error.message
 
 
 def test_a_row_of_nothing_but_an_id_is_a_row() -> None:
@@ -202,6 +299,101 @@ def test_a_template_has_its_ports_flattened() -> None:
     assert found.tools[0].port == 8888
 
 
+@pytest.mark.parametrize(
+    ("group", "ports"),
+    [
+        ({"type": "TCP", "ports": [22]}, [(22, "tcp")]),
+        ({"type": "Https", "ports": [443]}, [(443, "http")]),
+        ({"type": "udp", "ports": [53]}, []),
+        ({"type": "", "ports": [80]}, []),
+        ({"type": None, "ports": [80]}, []),
+        ({"type": 7, "ports": [80]}, []),
+        ({"type": ["http"], "ports": [80]}, []),
+        ({"ports": [80]}, []),
+        ({"type": "http", "port": "80"}, [(80, "http")]),
+        ({"type": "http", "ports": [80, 80, "80", True, None, -1, 70000]}, [(80, "http")]),
+        ({"type": "http", "ports": {"a": 1}}, []),
+        ({"type": "http"}, []),
+    ],
+)
+def test_a_port_that_cannot_be_published_is_left_out(
+    group: Object, ports: list[tuple[int, str]]
+) -> None:
+    """Words in any case; each port once; what is neither http nor tcp nowhere."""
+    found = reading.template({"Id": "1", "ports": [group, group], "tools": [group]})
+    assert found is not None
+    assert [(port.port, port.type) for port in found.ports] == ports
+
+
+def test_a_tool_is_read_as_a_port_is() -> None:
+    """Each once, and only where upstream can publish it."""
+    rows: list[Json] = [
+        {"name": "Jupyter", "port": "8888", "type": "HTTP"},
+        {"name": "Jupyter", "port": 8888, "type": "http"},
+        {"name": "Odd", "port": 9999, "type": "udp"},
+        {"name": "Odd", "port": 9999},
+    ]
+    found = reading.template({"Id": "1", "tools": rows})
+    assert found is not None
+    assert [(tool.name, tool.port, tool.type) for tool in found.tools] == [
+        ("Jupyter", 8888, "http")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("envs", "read_as"),
+    [
+        ([{"key": "A", "value": True}, {"key": "B", "value": False}], {"A": "true", "B": "false"}),
+        ([{"key": "A", "value": 1}, {"key": "B", "value": 1.5}], {"A": "1", "B": "1.5"}),
+        ([{"key": "A", "value": None}, {"key": "B"}], {"A": "", "B": ""}),
+        ([{"key": "A", "value": "two\nlines\t\x1b"}], {"A": "two\nlines\t\x1b"}),
+        ([{"key": "A", "value": {"b": 1}}, {"key": "B", "value": ["c"]}], {}),
+        ([{"key": "", "value": "x"}, {"value": "x"}, {"key": None, "value": "x"}], {}),
+        ({"key": "A", "value": "x"}, {"A": "x"}),
+        ({"A": "x", "B": True}, {"A": "x", "B": "true"}),
+        (["A=x", "B=c=d", "C", "=x"], {"A": "x", "B": "c=d", "C": ""}),
+        ([None, 7, [], "A=x"], {"A": "x"}),
+        (7, {}),
+        ("A=x", {"A": "x"}),
+        (None, {}),
+    ],
+)
+def test_variables_are_read_in_every_shape(envs: Json, read_as: dict[str, str]) -> None:
+    """A truth value or a number is its text, as a shell would have it."""
+    found = reading.template({"Id": "1", "envs": envs})
+    assert found is not None
+    assert dict(found.envs) == read_as
+
+
+def test_a_launch_is_read_as_it_was_written() -> None:
+    """A command may have several lines; one that is too long is still too long for Novita."""
+    found = reading.template(
+        {
+            "Id": "1",
+            "name": "a\nb",
+            "startCommand": "bash -c '\n\techo\n'",
+            "entrypoint": "x" * 1_000_000,
+            "image": "y" * 1_000_000,
+            "envs": [{"key": "A", "value": "z" * 1_000_000}] * 10_000,
+        }
+    )
+    assert found is not None
+    assert (found.name, found.start_command) == ("a b", "bash -c '\n\techo\n'")
+    assert 2_047 < len(found.entrypoint) < 10_000
+    assert 500 < len(found.image) < 2_000
+    assert 100 < len(found.envs) < 1_000
+    assert 4_095 < len(found.envs[0][1]) < 10_000
+
+
+def test_prices_and_sizes_beyond_reason_are_not_known() -> None:
+    """No sum made of them overflows a column."""
+    row: Object = {"id": "x", "price": 9 * 10**18, "spotPrice": "35000", "maxRootFS": 9 * 10**18}
+    found = reading.product(row)
+    assert found is not None
+    assert (found.price, found.spot_price, found.max_rootfs) == (None, 35_000, None)
+    assert read({"id": "x", "instancePrice": 9 * 10**18, "gpuNum": 2**40}).gpu_num is None
+
+
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=8))
 def test_any_json_in_any_field_is_read(fields: dict[str, Json]) -> None:
     """A row never raises: it is read, or it has no id."""
@@ -209,6 +401,10 @@ def test_any_json_in_any_field_is_read(fields: dict[str, Json]) -> None:
     found = reading.instance(row)
     assert found is None or found.id
     assert (found is None) == (not reading.identifier(row["id"]))
+    if found is not None:
+        assert found.status.isprintable()
+        assert len(found.shown_name) <= 255
+        assert len(observing.digest(found)) == 32
 
 
 @given(
@@ -222,6 +418,12 @@ def test_any_json_in_a_catalogue_row_is_read(row: dict[str, Json]) -> None:
     reading.product(row)
     reading.template(row)
     reading.cluster(row)
+
+
+def test_a_catalogue_is_bounded() -> None:
+    """Each cluster costs calls of its own."""
+    body: Object = {"data": [{"id": number} for number in range(5_000)]}
+    assert len(payloads.rows("data", reading.cluster)(body, 0)) == payloads.MAX_ROWS
 
 
 def test_ten_thousand_rows_cost_well_under_a_second() -> None:

@@ -99,13 +99,27 @@ class SyncResponse(Wire):
     operation_id: str
 
 
+class SecretEndpoint(Wire):
+    """A published port whose endpoint, as Novita tells it, holds user info or a query."""
+
+    port: int
+    endpoint: str
+
+
 class CredentialsResponse(Wire):
-    """The passwords of an instance, as Novita last told them; what it did not tell is absent."""
+    """The passwords of an instance, as Novita last told them; what it did not tell is absent.
+
+    `jupyter`, `webTerminal` and `endpoints` are the whole addresses where they hold user info or a
+    query, such as `?token=`: the view has them without.
+    """
 
     instance_id: str
     ssh_password: str = absent()
     web_terminal_username: str = absent()
     web_terminal_password: str = absent()
+    jupyter: str = absent()
+    web_terminal: str = absent()
+    endpoints: list[SecretEndpoint] = absent()
 
 
 class UnmanagedInstance(Wire):

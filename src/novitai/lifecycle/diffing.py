@@ -311,27 +311,22 @@ def unmanaged_row(
     """Show a row that is no record's own."""
     return Unmanaged(
         upstream_id=row.id,
-        name=_shown(row.name, 255),
-        status=_shown(row.status, 64),
+        name=row.shown_name,
+        status=row.status,
         marker=f"{marker.installation_id}{marker.attempt_id}" if marker else "",
         attempt_known=attempt_known,
         orphan=orphan,
         hourly_price=row.instance_price,
         created_at=row.created_at,
-        region=_shown(Cluster(row.cluster_id, row.cluster_name).region, 255),
-        product_id=_shown(row.product_id, 255),
-        product_name=_shown(row.product_name, 255),
+        region=Cluster(row.cluster_id, row.cluster_name).region,
+        product_id=row.product_id,
+        product_name=row.product_name,
         gpu_num=row.gpu_num,
         rootfs_size=row.rootfs_size,
-        billing_mode=_shown(row.billing_mode, 16),
-        cluster_id=_shown(row.cluster_id, 255),
-        image=_shown(row.image, 500),
+        billing_mode=row.billing_mode[:16],
+        cluster_id=row.cluster_id,
+        image=row.image[:500],
     )
-
-
-def _shown(text: str, longest: int) -> str:
-    """Bound a text of upstream's, and make it one that every database takes."""
-    return text[:longest].encode("utf-8", "replace").decode().replace("\0", " ")
 
 
 def _sort_out(

@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 
 from novitai.domain.instance import Observed, PortMapping
+from novitai.domain.outside import without_secrets
 from novitai.domain.product import usd
 from novitai.store.instances import dump_mappings
 from novitai.store.vault import Vault
@@ -37,7 +38,7 @@ def digest(row: UpstreamInstance) -> str:
         row.status_error.state,
         row.status_error.message,
         [(mapping.port, mapping.endpoint, mapping.type) for mapping in row.port_mappings],
-        row.ssh.command if row.ssh else "",
+        (row.ssh.user, row.ssh.host, row.ssh.port) if row.ssh else None,
         row.ssh_password,
         row.jupyter_address,
         row.web_terminal_address,
@@ -47,21 +48,24 @@ def digest(row: UpstreamInstance) -> str:
         row.spot_reclaim_at,
         row.instance_price,
     )
-    return hashlib.blake2b(orjson.dumps(kept), digest_size=16).hexdigest()
+    # What `repr` writes can be encoded whatever the text holds.
+    return hashlib.blake2b(repr(kept).encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def observed(row: UpstreamInstance, began_at: int) -> Observed:
-    """Say what a row tells; a sighting ends any absence."""
+    """Say what a row tells to anybody who may read; a sighting ends any absence."""
     error = row.status_error
     return Observed(
-        status=row.status[:64],
+        status=row.status,
         at=began_at,
         error=": ".join(part for part in (error.state, error.message) if part) or None,
-        port_mappings=tuple(PortMapping(m.port, m.endpoint, m.type) for m in row.port_mappings),
+        port_mappings=tuple(
+            PortMapping(m.port, without_secrets(m.endpoint), m.type) for m in row.port_mappings
+        ),
         ssh=f"ssh://{row.ssh.user}@{row.ssh.host}:{row.ssh.port}" if row.ssh else None,
-        jupyter=row.jupyter_address or None,
-        web_terminal=row.web_terminal_address or None,
-        spot_status=row.spot_status[:64] or None,
+        jupyter=without_secrets(row.jupyter_address) or None,
+        web_terminal=without_secrets(row.web_terminal_address) or None,
+        spot_status=row.spot_status or None,
         spot_reclaim_at=row.spot_reclaim_at,
         hourly_price=None if row.instance_price is None else usd(row.instance_price),
     )
@@ -92,11 +96,23 @@ def columns(
 
 
 def _credentials(row: UpstreamInstance, vault: Vault) -> bytes | None:
+    """Seal the passwords, and every address of which not all may be shown."""
     found = {
         "sshPassword": row.ssh_password,
         "webTerminalUsername": row.web_terminal_username,
         "webTerminalPassword": row.web_terminal_password,
+        "jupyter": _secret_address(row.jupyter_address),
+        "webTerminal": _secret_address(row.web_terminal_address),
+        "endpoints": [
+            {"port": mapping.port, "endpoint": mapping.endpoint}
+            for mapping in row.port_mappings
+            if _secret_address(mapping.endpoint)
+        ],
     }
     if not any(found.values()):
         return None
     return vault.seal(_PURPOSE, orjson.dumps(found))
+
+
+def _secret_address(address: str) -> str:
+    return "" if without_secrets(address) == address else address

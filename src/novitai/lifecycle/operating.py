@@ -223,8 +223,8 @@ class Operating:
 
         await outcome(self._database.write(write, deadline=deadline))
 
-    async def credentials(self, instance_id: str) -> Mapping[str, str]:
-        """Read the passwords of an instance, as they were last observed.
+    async def credentials(self, instance_id: str) -> Mapping[str, object]:
+        """Read the passwords and secret addresses of an instance, as they were last observed.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -238,7 +238,7 @@ class Operating:
         sealed = await self._database.read(load)
         if sealed is None:
             return {}
-        found: dict[str, str] = orjson.loads(self._vault.unseal("credentials", sealed))
+        found: dict[str, object] = orjson.loads(self._vault.unseal("credentials", sealed))
         return {name: value for name, value in found.items() if value}
 
     def _accept(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-import orjson
-
+from novitai.domain import outside
+from novitai.upstream.decoding import decode
 from novitai.upstream.errors import (
     Gone,
     InsufficientResource,
@@ -26,11 +27,13 @@ from novitai.upstream.errors import (
 )
 from novitai.upstream.operations import Operation
 from novitai.upstream.transport import Answer
-from novitai.upstream.wire import Json, Object, text
+from novitai.upstream.wire import Json, Object, verbatim
 
 _MAX_MESSAGE: Final = 500
+# Secrets are looked for in so much of a message, before it is cut.
+_MAX_READ: Final = 65_536
 _MIN_SECRET: Final = 4
-_REASON: Final = re.compile(r"[A-Z0-9_]{1,100}\Z")
+_REASON: Final = re.compile(r"[A-Z0-9_]{1,64}\Z")
 _NO_STOCK: Final = frozenset({"INSUFFICIENT_RESOURCE", "MIGRATE_INSUFFICIENT_RESOURCE"})
 _WRONG_STATE: Final = "invalid state change"
 _NOT_FOUND: Final = "not found"
@@ -125,8 +128,9 @@ def _explanation(answer: Answer, secrets: Iterable[str]) -> tuple[str, str]:
     # A gateway's own errors have other shapes: {"error": {...}}, {"error": "..."}, {"title"}.
     nested = body.get("error")
     source: Object = nested if type(nested) is dict else body
-    reason = text(source.get("reason"))
-    message = text(source.get("message")) or text(source.get("error")) or text(source.get("title"))
+    reason = verbatim(source.get("reason"))
+    said = (verbatim(source.get(key), _MAX_READ) for key in ("message", "error", "title"))
+    message = next((text for text in said if text), "")
     return (reason if _REASON.match(reason) else ""), _safe(message, secrets) or fallback
 
 
@@ -135,14 +139,10 @@ def _safe(message: str, secrets: Iterable[str]) -> str:
         # Hiding every "1" would make a message unreadable and protect nothing.
         if len(secret) >= _MIN_SECRET:
             message = message.replace(secret, _HIDDEN)
-    shown = "".join(letter if letter.isprintable() else " " for letter in message[:_MAX_MESSAGE])
-    return shown.strip()
+    return outside.message(message, _MAX_MESSAGE)
 
 
 def _json(body: bytes) -> Json:
-    # The exception of the decoder holds the whole document, passwords and all: it is not raised on.
-    try:
-        found: Json = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return found
+    with contextlib.suppress(ValueError):
+        return decode(body)
+    return None

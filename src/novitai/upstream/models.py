@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from novitai.domain import outside
+from novitai.upstream.wire import MAX_TEXT
+
 Envs = tuple[tuple[str, str], ...]
 
 ON_DEMAND: Final = "onDemand"
@@ -48,7 +51,7 @@ class ProductOffer:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port asked for: its number, and `http` or `tcp`."""
+    """A port that upstream is to publish: its number, and `http` or `tcp`."""
 
     port: int
     type: str
@@ -83,21 +86,27 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:
-    """Where a port of an instance can be reached; `endpoint` is empty until it is mapped."""
+    """Where a port of an instance can be reached.
+
+    Attributes:
+        endpoint: An http(s) URL or `host:port`, which may hold user info or a token; empty until
+            the port is mapped.
+        type: `http`, `tcp`, `udp` or `other`.
+    """
 
     port: int
-    endpoint: str
+    endpoint: str = field(repr=False)
     type: str
 
 
 @dataclass(frozen=True, slots=True)
 class SshAccess:
-    """How to log in, read out of upstream's command line."""
+    """How to log in, read out of upstream's command line; no other part of it is kept."""
 
-    command: str
     host: str
     port: int
     user: str
+    password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,9 @@ class UpstreamInstance:
     """An instance as upstream shows it (docs/upstream.md §5.1).
 
     Attributes:
+        name: As upstream sent it, at any length: a marker is read from it. See `shown_name`.
         status: Upstream's own word, known to us or not (§7).
+        jupyter_address: An http(s) URL, which may hold a token; likewise of the web terminal.
         spot_reclaim_at: When a spot instance will be taken away; None if not announced.
         name_readable: False where upstream sent no name, or one that is not text.
         created_at: When upstream made it, on upstream's clock; None where it does not say.
@@ -148,6 +159,11 @@ class UpstreamInstance:
     cluster_name: str = ""
     product_name: str = ""
     rootfs_size: int | None = None
+
+    @property
+    def shown_name(self) -> str:
+        """The name as it may be shown and stored."""
+        return outside.plain(self.name, MAX_TEXT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ upstream's place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from itertools import islice
+from typing import Final, Protocol, TypeVar
 
 from novitai.upstream import reading
 from novitai.upstream.errors import Nonsense
@@ -26,6 +27,8 @@ class Identified(Protocol):
         """The id."""
         ...
 
+
+MAX_ROWS: Final = 1_000
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Identified)
@@ -65,11 +68,14 @@ def template(template_id: str) -> Reader[Template]:
 
 
 def rows(key: str, read_row: RowReader[T]) -> Reader[list[T]]:
-    """Make a reader of a whole list, leaving out rows that cannot be told apart."""
+    """Make a reader of a whole list, leaving out rows that cannot be told apart.
+
+    Of more than `MAX_ROWS` the first ones are read: each cluster costs calls of its own.
+    """
 
     def read(body: Object, _: int) -> list[T]:
         found = (read_row(row) for row in _items(body, key) if type(row) is dict)
-        return [row for row in found if row is not None]
+        return list(islice((row for row in found if row is not None), MAX_ROWS))
 
     return read
 

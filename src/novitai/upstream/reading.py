@@ -7,8 +7,11 @@ A row that cannot be told apart (no id) is None; nothing else is ever an error h
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
+from collections.abc import Iterator
+from itertools import islice
 
+from novitai.domain import outside
 from novitai.upstream.models import (
     Cluster,
     Envs,
@@ -30,20 +33,51 @@ from novitai.upstream.wire import (
     moment,
     objects,
     positive,
+    secret,
     text,
+    verbatim,
 )
 
 _MAX_ID = 255
+_MAX_WORD = 64
+_MAX_STATE = 100
+_MAX_MESSAGE = 500
 _MAX_PORT = 65_535
+_MAX_GPUS = 10_000
+# In 1/100000 USD an hour: 100,000 USD. A price beyond is no price, and no sum of ours overflows.
+_MAX_PRICE = 10_000_000_000
+_MAX_GB = 1_000_000
+# What a launch says is not shown, so it is cut where Novita would refuse it anyway (§4): it takes
+# 2,047 characters of a command, 500 of an image, 511 and 4,095 of a variable, 100 variables and
+# 15 ports. A shorter text would be launched, and be another one.
+_MAX_LAUNCH_TEXT = 8_192
+_MAX_IMAGE = 1_000
+_MAX_ENVS = 200
+_MAX_PORTS = 32
 _NO_ERROR = StatusError()
 _SSH_PORT = 22
 _SSH_OPTIONS_WITH_VALUE = frozenset("-" + letter for letter in "BbcDEeFIiJLlmOoQRSWw")
+_SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
+_MAX_SSH_COMMAND = 2_048
+_OTHER = "other"
+# Words for how a port is reached, in any case. Of a port that is asked for only `http` and `tcp`
+# can be published (§4); the gateway in front of an http port speaks HTTPS by itself.
+_PUBLISHED = {"http": "http", "https": "http", "tcp": "tcp"}
+_MAPPED = {**_PUBLISHED, "udp": "udp"}
 
 
 def identifier(value: Json) -> str:
-    """Read an id; `""` where there is none that could be used."""
-    found = text(value).strip()
-    return found if len(found) <= _MAX_ID else ""
+    """Read an id; `""` where there is none that could be used.
+
+    An id that would have to be changed to be readable might be taken for another one, so it is
+    not read at all; likewise a number that its decoder has rounded.
+    """
+    if type(value) is not str and type(value) is not int:
+        return ""
+    found = str(value).strip()
+    if len(found) > _MAX_ID or not found.isprintable() or "\ufffd" in found:
+        return ""
+    return found
 
 
 def cluster(row: Object) -> Cluster | None:
@@ -63,12 +97,12 @@ def product(row: Object) -> ProductOffer | None:
     return ProductOffer(
         id=product_id,
         name=text(row.get("name")),
-        price=positive(row.get("price")),
-        spot_price=positive(row.get("spotPrice")),
-        cpu_per_gpu=integer(row.get("cpuPerGpu")),
-        memory_per_gpu=integer(row.get("memoryPerGpu")),
-        min_rootfs=integer(row.get("minRootFS")),
-        max_rootfs=integer(row.get("maxRootFS")),
+        price=positive(row.get("price"), _MAX_PRICE),
+        spot_price=positive(row.get("spotPrice"), _MAX_PRICE),
+        cpu_per_gpu=positive(row.get("cpuPerGpu"), _MAX_GB),
+        memory_per_gpu=positive(row.get("memoryPerGpu"), _MAX_GB),
+        min_rootfs=positive(row.get("minRootFS"), _MAX_GB),
+        max_rootfs=positive(row.get("maxRootFS"), _MAX_GB),
         available=flag(row.get("availableDeploy")) or False,
     )
 
@@ -80,16 +114,16 @@ def template(row: Object) -> Template | None:
     return Template(
         id=template_id,
         name=text(row.get("name")),
-        channel=text(row.get("channel")),
-        image=text(row.get("image")),
-        image_auth=text(row.get("imageAuth")),
-        start_command=text(row.get("startCommand")),
-        entrypoint=text(row.get("entrypoint")),
-        rootfs_size=positive(row.get("rootfsSize")),
+        channel=text(row.get("channel"), _MAX_WORD),
+        image=text(row.get("image"), _MAX_IMAGE),
+        image_auth=verbatim(row.get("imageAuth"), _MAX_LAUNCH_TEXT),
+        start_command=verbatim(row.get("startCommand"), _MAX_LAUNCH_TEXT),
+        entrypoint=verbatim(row.get("entrypoint"), _MAX_LAUNCH_TEXT),
+        rootfs_size=positive(row.get("rootfsSize"), _MAX_GB),
         ports=_template_ports(row.get("ports")),
         envs=_envs(row.get("envs")),
         tools=_tools(row.get("tools")),
-        min_cuda_version=text(row.get("minCudaVersion")),
+        min_cuda_version=text(row.get("minCudaVersion"), _MAX_WORD),
     )
 
 
@@ -98,89 +132,96 @@ def instance(row: Object) -> UpstreamInstance | None:
     if not (instance_id := identifier(row.get("id"))):
         return None
     get = row.get
+    name = get("name")
     ssh, ssh_password = _ssh(row)
     terminal = mapping(get("connectComponentWebTerminal"))
     return UpstreamInstance(
         id=instance_id,
-        name=text(get("name")),
-        status=text(get("status")),
+        name=name if type(name) is str else text(name),
+        status=text(get("status"), _MAX_WORD),
         status_error=_status_error(get("statusError")),
         port_mappings=_port_mappings(get("portMappings")),
         ssh=ssh,
         ssh_password=ssh_password,
         jupyter_address=_address(mapping(get("connectComponentJupyter"))),
         web_terminal_address=_address(terminal),
-        web_terminal_username=text(terminal.get("username")),
-        web_terminal_password=text(terminal.get("password")),
-        spot_status=text(get("spotStatus")),
+        web_terminal_username=secret(terminal.get("username")),
+        web_terminal_password=secret(terminal.get("password")),
+        spot_status=text(get("spotStatus"), _MAX_WORD),
         spot_reclaim_at=moment(get("spotReclaimTime")),
-        name_readable=type(get("name")) is str,
+        name_readable=type(name) is str,
         created_at=moment(get("createdAt")),
         product_id=identifier(get("productId")),
-        gpu_num=positive(get("gpuNum")),
-        image=text(get("imageUrl")),
-        instance_price=positive(get("instancePrice")),
-        billing_mode=text(get("billingMode")),
+        gpu_num=positive(get("gpuNum"), _MAX_GPUS),
+        image=text(get("imageUrl"), _MAX_IMAGE),
+        instance_price=positive(get("instancePrice"), _MAX_PRICE),
+        billing_mode=text(get("billingMode"), _MAX_WORD),
         cluster_id=identifier(get("clusterId")),
         cluster_name=text(get("clusterName")),
         product_name=text(get("productName")),
-        rootfs_size=positive(get("rootfsSize")),
+        rootfs_size=positive(get("rootfsSize"), _MAX_GB),
     )
 
 
 def ssh_access(command: str) -> SshAccess | None:
-    """Read `ssh -p PORT USER@HOST`, in any order, or `ssh://USER@HOST:PORT`."""
-    target, port = "", _SSH_PORT
+    """Read `ssh -p PORT USER@HOST`, in any order, or `ssh://USER@HOST:PORT`.
+
+    None where port, user or host is not well formed: a host or user that begins with a hyphen
+    would be read as an option by the client it is handed to.
+    """
+    if len(command) > _MAX_SSH_COMMAND:
+        return None
+    target, port = "", str(_SSH_PORT)
     words = iter(command.split())
     for word in words:
         if word == "ssh":
             continue
         if word.startswith("-p"):
-            port = _port(word[2:] or next(words, "")) or 0
+            port = word[2:] or next(words, "")
         elif word in _SSH_OPTIONS_WITH_VALUE:
             next(words, None)
         elif not word.startswith("-") and not target:
             target = word
     if target.startswith("ssh://"):
-        return _ssh_uri(command, target)
-    user, _, host = target.rpartition("@")
-    if not host or not port:
+        target = target.removeprefix("ssh://").partition("/")[0]
+        place = target.rpartition("@")[2]
+        if re.search(r":[^:\]]*\Z", place) and not place.endswith("]"):
+            target, _, port = target.rpartition(":")
+    login, _, name = target.rpartition("@")
+    user, _, password = login.partition(":")
+    host, number = outside.read_host_name(name), outside.read_port(port)
+    if not host or number is None or not _SSH_USER.fullmatch(user or "root"):
         return None
-    return SshAccess(command=command, host=host, port=port, user=user or "root")
-
-
-def _ssh_uri(command: str, uri: str) -> SshAccess | None:
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port or _SSH_PORT
-    except ValueError:
-        return None
-    if not host:
-        return None
-    return SshAccess(command=command, host=host, port=port, user=parts.username or "root")
+    return SshAccess(host, number, user or "root", secret(password))
 
 
 def _ssh(row: Object) -> tuple[SshAccess | None, str]:
     nested = mapping(row.get("connectComponentSSH"))
-    command = (
-        text(nested.get("sshCommand")) or text(nested.get("command")) or text(row.get("sshCommand"))
-    )
-    password = (
-        text(nested.get("password")) or text(row.get("sshPassword")) or text(row.get("password"))
-    )
-    return (ssh_access(command) if command else None), password
+    commands = (nested.get("sshCommand"), nested.get("command"), row.get("sshCommand"))
+    command = next((said for said in map(verbatim, commands) if said), "")
+    access = ssh_access(command) if command else None
+    passwords = (nested.get("password"), row.get("sshPassword"), row.get("password"))
+    password = next((said for said in map(secret, passwords) if said), "")
+    return access, password or (access.password if access else "")
 
 
 def _address(component: Object) -> str:
-    return text(component.get("address")) or text(component.get("url"))
+    said = verbatim(component.get("address")) or verbatim(component.get("url"))
+    return outside.read_url(said) if said else ""
 
 
 def _status_error(value: Json) -> StatusError:
     if type(value) is str:
-        return StatusError(message=text(value)) if value else _NO_ERROR
+        return StatusError(message=_message(value, _MAX_MESSAGE)) if value else _NO_ERROR
     found = mapping(value)
-    state, message = text(found.get("state")), text(found.get("message"))
-    return StatusError(state, message) if state or message else _NO_ERROR
+    state = _message(found.get("state"), _MAX_STATE)
+    said = _message(found.get("message"), _MAX_MESSAGE)
+    return StatusError(state, said) if state or said else _NO_ERROR
+
+
+def _message(value: Json, limit: int) -> str:
+    said = verbatim(value)
+    return outside.message(said, limit) if said else ""
 
 
 def _port(value: Json) -> int | None:
@@ -189,34 +230,78 @@ def _port(value: Json) -> int | None:
 
 
 def _port_mappings(value: Json) -> tuple[PortMapping, ...]:
-    return tuple(
-        PortMapping(port=port, endpoint=text(row.get("endpoint")), type=text(row.get("type")))
-        for row in objects(value)
-        if (port := _port(row.get("port"))) is not None
-    )
+    found: dict[tuple[int, str], PortMapping] = {}
+    for row in objects(value):
+        if (port := _port(row.get("port"))) is None:
+            continue
+        said = verbatim(row.get("endpoint"))
+        endpoint = outside.read_address(said) if said else ""
+        kind = _MAPPED.get(_word(row.get("type"))) or _kind_of(endpoint)
+        earlier = found.get((port, kind))
+        if earlier is None or (endpoint and not earlier.endpoint):
+            found[port, kind] = PortMapping(port, endpoint, kind)
+        if len(found) == _MAX_PORTS:
+            break
+    return tuple(found.values())
+
+
+def _kind_of(endpoint: str) -> str:
+    """Say how a port is reached of which upstream does not say so in a word we know."""
+    if not endpoint:
+        return _OTHER
+    return "http" if "://" in endpoint else "tcp"
+
+
+def _word(value: Json) -> str:
+    return text(value, _MAX_WORD).strip().lower()
 
 
 def _template_ports(value: Json) -> tuple[Port, ...]:
-    found: list[Port] = []
+    """Read the ports that can be published, each once; the others are left out."""
+    found: dict[int, Port] = {}
     for group in objects(value):
+        if (kind := _PUBLISHED.get(_word(group.get("type")))) is None:
+            continue
         numbers = group.get("ports", group.get("port"))
-        found += [
-            Port(port=number, type=text(group.get("type")))
-            for item in (numbers if type(numbers) is list else [numbers])
-            if (number := _port(item)) is not None
-        ]
-    return tuple(found)
-
-
-def _envs(value: Json) -> Envs:
-    return tuple(
-        (key, text(row.get("value"))) for row in objects(value) if (key := text(row.get("key")))
-    )
+        for item in numbers if type(numbers) is list else [numbers]:
+            if (number := _port(item)) is not None and len(found) < _MAX_PORTS:
+                found.setdefault(number, Port(number, kind))
+    return tuple(found.values())
 
 
 def _tools(value: Json) -> tuple[Tool, ...]:
+    found: dict[tuple[str, int], Tool] = {}
+    for row in objects(value):
+        port, kind = _port(row.get("port")), _PUBLISHED.get(_word(row.get("type")))
+        name = text(row.get("name"))
+        if port is not None and kind is not None and len(found) < _MAX_PORTS:
+            found.setdefault((name, port), Tool(name, port, kind))
+    return tuple(found.values())
+
+
+def _envs(value: Json) -> Envs:
+    """Read variables: objects with `key` and `value`, one object of all, or `NAME=value` texts."""
     return tuple(
-        Tool(name=text(row.get("name")), port=port, type=text(row.get("type")))
-        for row in objects(value)
-        if (port := _port(row.get("port"))) is not None
+        (name, said)
+        for key, given in islice(_pairs(value), _MAX_ENVS)
+        if (name := verbatim(key, _MAX_LAUNCH_TEXT)) and (said := _variable(given)) is not None
     )
+
+
+def _pairs(value: Json) -> Iterator[tuple[Json, Json]]:
+    if type(value) is dict and "key" not in value:
+        yield from value.items()
+        return
+    for item in value if type(value) is list else [value]:
+        if type(item) is dict:
+            yield item.get("key"), item.get("value")
+        elif type(item) is str:
+            name, _, said = item.partition("=")
+            yield name, said
+
+
+def _variable(value: Json) -> str | None:
+    """Read a variable's value; None for a list or an object, which no variable can be."""
+    if type(value) is bool:
+        return "true" if value else "false"
+    return None if isinstance(value, list | dict) else verbatim(value, _MAX_LAUNCH_TEXT)

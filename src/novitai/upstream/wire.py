@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from typing import Final, TypeAlias
 
+from novitai.domain import outside
+
 Json: TypeAlias = (
-    "dict[str, Json] | list[Json] | str | int | float | bool | None"  # what orjson.loads returns
+    "dict[str, Json] | list[Json] | str | int | float | bool | None"  # what decoding returns
 )
 Object: TypeAlias = dict[str, Json]
 
+MAX_TEXT: Final = 255
+MAX_SECRET: Final = 1_024
 _MAX_INTEGER: Final = 2**63 - 1
 _MAX_DIGITS: Final = 19
 # The last second of the year 9999: beyond it no calendar of ours can go.
@@ -21,16 +25,31 @@ _MAX_SECONDS: Final = 253_402_300_799
 _EMPTY: Final[Object] = {}
 
 
-def text(value: Json) -> str:
-    """Read a string; a number becomes its digits, anything else `""`.
+def text(value: Json, limit: int = MAX_TEXT) -> str:
+    """Read a string to be shown; a number becomes its digits, anything else `""`.
+
+    It is cut at `limit` characters; line breaks become spaces, other characters that do not show
+    are dropped.
+    """
+    return outside.plain(verbatim(value), limit)
+
+
+def verbatim(value: Json, limit: int = _MAX_INTEGER) -> str:
+    """Read a string that must stay as it is, such as a command; it is only cut at `limit`.
 
     NUL characters are dropped: PostgreSQL cannot store them.
     """
     if type(value) is str:
-        return value.replace("\x00", "") if "\x00" in value else value
+        return (value.replace("\x00", "") if "\x00" in value else value)[:limit]
     if type(value) is int or type(value) is float:
-        return str(value)
+        return str(value)[:limit]
     return ""
+
+
+def secret(value: Json) -> str:
+    """Read a password; `""` for one that could not be shown, and so not be typed, as it is."""
+    found = verbatim(value)
+    return found if text(value, MAX_SECRET) == found else ""
 
 
 def integer(value: Json) -> int | None:
@@ -62,10 +81,10 @@ def _fraction(digits: str) -> int | None:
     return integer(number)
 
 
-def positive(value: Json) -> int | None:
-    """Read a whole number above zero; None for anything else, zero included."""
+def positive(value: Json, most: int = _MAX_INTEGER) -> int | None:
+    """Read a whole number above zero; None for anything else, zero and beyond `most` included."""
     number = integer(value)
-    return number if number is not None and number > 0 else None
+    return number if number is not None and 0 < number <= most else None
 
 
 def moment(value: Json) -> int | None:
