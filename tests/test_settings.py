@@ -136,8 +136,6 @@ def test_what_is_meant_for_others_is_ignored(monkeypatch: pytest.MonkeyPatch, na
                 "http://proxy:99999",
                 "http://proxy:3128/path",
                 "http://proxy:3128?a=b",
-                "http://u:a/b@proxy:3128",
-                "http://u:a#b@proxy:3128",
                 "http://pro xy:3128",
                 "http://próxy:3128",
                 "http://[::1",

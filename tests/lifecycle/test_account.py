@@ -255,7 +255,6 @@ async def test_an_orphan_that_is_dismissed_holds_up_nothing(world: World) -> Non
     await world.emulator.call("POST", "seed", json={"names": [name]})
     await world.pass_time(60)
     await heal(world)
-    await world.app.ownership.confirm(None, reply=_counted)
     await world.pass_time(60)
     assert await operation_error(world, waiting) == "ORPHAN_FOUND"
     [orphan] = await world.app.ownership.unmanaged()

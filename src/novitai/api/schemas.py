@@ -74,9 +74,9 @@ class CreateInstanceRequest(Wire):
             max_length=64,
             pattern=NOT_BLANK,
             # No `default`: a client that sends it would ask for that region alone.
-            description="A region of GET /api/regions, honoured strictly unless `regionFallback` "
-            "is true; or `any`: the cheapest of all regions. Where none is named, CN-HK-01 is "
-            "tried first, then all others, the cheapest first.",
+            description="Default: CN-HK-01 first, then all others, cheapest first. A region of GET "
+            "/api/regions that is sent is honoured strictly, CN-HK-01 too, unless `regionFallback` "
+            "is true; `any` is the cheapest of all regions.",
         ),
     ] = absent()
     webhook_url: Annotated[

@@ -58,7 +58,7 @@ _BUSY: Final = Conflict(
 _CONFIRM: Final = Parameter(
     "confirm",
     "Whether the call may leave although the account is held",
-    {"type": "boolean", "default": False},
+    {"type": "boolean"},
 )
 _AMBIGUOUS: Final = Conflict(
     "2 live instances are named 'my-instance': use an id",

@@ -39,10 +39,12 @@ def _migrate(url: str) -> None:
     from novitai.clock import SystemClock
     from novitai.store import migrate as migration
 
-    before = _revision(url)
     # A file that is up to date is left alone, for a server may hold it. A server's database is
     # looked at all the same: whether novitai can use it is what the reader wants to know.
-    if not url.startswith("sqlite") or migration.check(url) is not migration.Version.CURRENT:
+    is_file = url.startswith("sqlite")
+    current = is_file and migration.check(url) is migration.Version.CURRENT
+    before = _revision(url)
+    if not current:
         migration.upgrade(url, SystemClock())
     after = _revision(url)
     if after == before:

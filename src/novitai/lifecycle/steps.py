@@ -309,7 +309,9 @@ class Runner:
             waited = now - self._look_since
             # A list that stays away must not keep a user from ending what bills.
             if operation.kind not in _ENDS_BILLING or waited < _LOOK_FIRST_WITHIN:
-                error = _error_of(claimed) if waited < _LOOK_FIRST_WITHIN else _NOT_LISTED
+                error = _error_of(claimed)
+                if waited >= _LOOK_FIRST_WITHIN:
+                    error = error or _NOT_LISTED
                 pause = min(_LOOK_WHILE_HELD, _LOOK_FIRST + max(0, waited) // 4)
                 return Again(operation.phase, now + pause, memory=operation.memory, error=error)
         if claimed.account.blocked and operation.memory.get("confirmed") is not True:
