@@ -111,7 +111,6 @@ def _warn(settings: Settings, *, beyond_loopback: bool) -> None:
             "other machines can connect, over plain HTTP; NOVITAI_ENVIRONMENT=production insists "
             "on HTTPS"
         )
-
     if any(_is_boundless(network) for network in settings.trusted_proxies):
         _log.warning(
             "NOVITAI_TRUSTED_PROXIES holds a large part of the internet: anybody there can claim "
