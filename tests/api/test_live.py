@@ -443,4 +443,5 @@ def test_no_secret_is_ever_told(server: LiveServer, lines: io.StringIO) -> None:
     assert len(requests) >= len(said)
     for line in requests:
         assert line.keys() >= {"request_id", "route", "status", "duration_ms", "key_id", "method"}
+        assert ("instance_id" in line) is ("{instanceId}" in line["route"])
     assert not re.search(r"Traceback|SELECT ", logged)

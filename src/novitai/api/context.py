@@ -38,6 +38,7 @@ class RequestContext:
         client: The address of the caller, looked up behind trusted proxies.
         headers: Headers that the answer gets whatever it is.
         route: The template of the route that answers; None where none does.
+        instance_id: The instance that the path names, for the log; made safe to write.
         key_id: Whose key it was, once that is known; for the log.
         closing: The end of the server; never asked for where there is no server.
         held: Whether the route holds requests open on purpose, so that how long one took says
@@ -52,6 +53,7 @@ class RequestContext:
     began: float
     headers: list[tuple[str, str]] = field(default_factory=list)
     route: str | None = None
+    instance_id: str | None = None
     key_id: str | None = None
     closing: Closing = field(default_factory=Closing)
     held: bool = False

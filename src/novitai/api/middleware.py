@@ -161,6 +161,7 @@ class Gateway:
             duration_ms=round(seconds * 1000, 2),
             client=context.client,
             key_id=context.key_id,
+            **({} if context.instance_id is None else {"instance_id": context.instance_id}),
         )
 
 

@@ -35,6 +35,7 @@ from novitai.errors import ApiError, Forbidden, RateLimited, RequestTimeout, Una
 from novitai.lifecycle.keys import Caller
 from novitai.store.errors import StoreUnavailable
 
+_INSTANCE_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _FORM: Final = re.compile(":[a-z]+}")
 
 NOBODY: Final = Caller("", frozenset())
@@ -118,6 +119,12 @@ class Operation:
         return self.method == "GET"
 
 
+def _instance_of(request: Request) -> str | None:
+    """Return the instance that a path names; None where it names none that could exist."""
+    given = request.path_params.get("instanceId")
+    return given if isinstance(given, str) and _INSTANCE_ID.fullmatch(given) else None
+
+
 class Router:
     """Adds declared operations to an application."""
 
@@ -146,6 +153,7 @@ class Router:
         async def answer(request: Request) -> Response:
             context = context_of(request)
             context.route = operation.template
+            context.instance_id = _instance_of(request)
             context.held = operation.patient
             context.headers += declared
             left = max(0.0, (context.deadline - self._clock.now()) / 1000)
