@@ -480,7 +480,7 @@ def _missing(ours: Tracked, listing: Listing) -> Missing:
 def _unseen(listing: Listing, markers: Markers, known: Known, timeout: float) -> list[Unseen]:
     if not listing.whole:
         return []
-    shown = set(markers.attempt_ids())
+    shown = _shown_attempts(listing, markers, known)
     found: list[Unseen] = []
     for attempt in known.unsettled:
         over_at = attempt.ended_at
@@ -496,6 +496,20 @@ def _unseen(listing: Listing, markers: Markers, known: Known, timeout: float) ->
         since = attempt.unseen_since or over_at
         found.append(Unseen(attempt, since, attempt.unseen_count + 1, listing.complete))
     return found
+
+
+def _shown_attempts(listing: Listing, markers: Markers, known: Known) -> set[str]:
+    """List the attempts whose markers a listing shows, on instances that they may have made."""
+    shown: set[str] = set()
+    for row in listing.instances:
+        attempt_id = markers.attempt_of(row.id)
+        attempt = known.attempts.get(attempt_id or "")
+        first_listed = known.first_listed.get(row.id)
+        if attempt_id is not None and not (
+            attempt is not None and was_there_before(first_listed, attempt.created_at)
+        ):
+            shown.add(attempt_id)
+    return shown
 
 
 def _holds_a_nameless_newcomer(listing: Listing, known: Known, attempt: Attempt) -> bool:
