@@ -266,6 +266,7 @@ class Application:
             interval=settings.sync_interval_seconds,
             absent_after=settings.absent_after_seconds,
             call_timeout=settings.upstream_timeout_seconds,
+            held=self.runner.hold_back,
             measured=self._measure_sync,
         )
         SyncRequests(database, self.sync, clock).register(self.jobs)

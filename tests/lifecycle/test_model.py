@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random verbs, upstream faults, crashes and changes behind our back, against what must hold.
+"""Random verbs, lies of upstream, crashes and changes behind our back, against what must hold.
 
-After every step: allowed transitions only, never two live upstream instances for one record, no
-foreign instance touched, terminal states final. In the end, with upstream well again: every
-acknowledged operation has reached its end, and records and upstream agree.
+After every step: allowed transitions only, never two live upstream instances of our own making for
+one record unless it is told, no write call for what is not ours, none at all while the account is
+held, terminal states final. In the end, with upstream well again, the right key, and a person who
+has confirmed and adopted what the overview shows: every acknowledged operation has reached its end,
+and records and upstream agree.
 
 TEST_MODEL_EXAMPLES and TEST_MODEL_STEPS lengthen the run (`make soak`).
 """
@@ -11,13 +13,15 @@ TEST_MODEL_EXAMPLES and TEST_MODEL_STEPS lengthen the run (`make soak`).
 from __future__ import annotations
 
 import asyncio
+import copy
+import hashlib
 import itertools
 import logging
 import os
 import random
 import shutil
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from functools import partial
@@ -35,97 +39,54 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from pydantic import SecretStr
+from sqlalchemy import func, select
 
 from novitai.clock import ManualClock
-from novitai.domain.event import Event, of_status
-from novitai.domain.instance import TRANSITIONS, BillingMode, Instance, InstanceStatus
-from novitai.domain.marker import read_marker
-from novitai.domain.operation import OperationKind
+from novitai.domain.account import AccountState
+from novitai.domain.account_requests import AdoptRequest
+from novitai.domain.event import Event, EventType, of_status
+from novitai.domain.instance import GONE, TRANSITIONS, BillingMode, Instance, InstanceStatus, Origin
+from novitai.domain.marker import read_marker, upstream_stem, without_marker
+from novitai.domain.operation import Attempt, OperationKind
 from novitai.domain.requests import CreateRequest
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.operating import StopAll
-from novitai.settings import FailedInstancePolicy
-from novitai.store import attempts, events, instances, operations
+from novitai.settings import FailedInstancePolicy, OrphanPolicy
+from novitai.store import account, attempts, events, instances, operations, tables
 from tests.lifecycle.conftest import REQUEST, Emulator, World, settings_for
+from tests.lifecycle.model_rig import (
+    FAULTS,
+    HABITS,
+    MODES,
+    OUTAGES,
+    REGIONS,
+    TEMPLATES,
+    VERBS,
+    WRITES,
+    Files,
+    LateHands,
+    Ledger,
+)
 
 T = TypeVar("T")
 
 EXAMPLES = int(os.environ.get("TEST_MODEL_EXAMPLES", "6"))
 STEPS = int(os.environ.get("TEST_MODEL_STEPS", "25"))
-LONGEST_LAG = 90
-"""Seconds; under the time of absence, beyond which no control plane could tell."""
-
-VERBS = [OperationKind.START, OperationKind.STOP, OperationKind.RESTART, OperationKind.DELETE]
-
-FAULTS: list[dict[str, Any]] = [
-    {"kind": "call", "path": "/gpu/instance/create", "drop": True, "when": "after", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/create", "drop": True, "when": "before", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/create", "status": 500, "when": "after", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/create", "body": "malformed", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/create", "status": 429, "retryAfter": 3, "times": 1},
-    {
-        "kind": "call",
-        "path": "/gpu/instance/create",
-        "status": 400,
-        "reason": "INSUFFICIENT_RESOURCE",
-        "times": 2,
-    },
-    {"kind": "call", "path": "/gpu/instance/stop", "status": 400, "when": "after", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/stop", "drop": True, "when": "after", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/start", "status": 400, "when": "after", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/start", "status": 500, "when": "before", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/delete", "drop": True, "when": "after", "times": 1},
-    {"kind": "call", "path": "/gpu/instance/delete", "status": 404, "when": "before", "times": 1},
-    {"kind": "call", "path": "/gpu/instances", "body": "malformed", "times": 2},
-    {"kind": "call", "path": "/gpu/instances", "status": 503, "times": 3},
-    {"kind": "call", "path": "/gpu/instance", "status": 404, "times": 3},
-    {"kind": "call", "path": "*", "status": 401, "times": 2},
-    {"kind": "list", "lagSeconds": LONGEST_LAG, "times": 10},
-    {"kind": "list", "omit": "*", "times": 2},
-    {"kind": "list", "repeat": "*", "times": 3},
-    {"kind": "list", "totalDelta": 1, "times": 2},
-    {"kind": "outcome", "operation": "create", "result": "statusError", "times": 1},
-    {"kind": "outcome", "operation": "create", "result": "exited", "times": 1},
-    {"kind": "outcome", "operation": "create", "result": "neverBoots", "times": 1},
-    {"kind": "outcome", "operation": "start", "result": "statusError", "times": 1},
-    {"kind": "capacity", "product": "gpu-basic.8c32g", "times": 1},
-]
-
-OUTAGES: list[dict[str, Any]] = [
-    *(
-        {"kind": "call", "path": f"/gpu/instance/{verb}", **how}
-        for verb in ("create", "start", "stop", "restart", "delete")
-        for how in ({"status": 503}, {"drop": True, "when": "after"})
-    ),
-    {"kind": "call", "path": "/gpu/instances", "status": 503},
-    {"kind": "call", "path": "/gpu/instance", "status": 404},
-    {"kind": "call", "path": "/gpu/instance", "status": 503},
-    {"kind": "call", "path": "*", "drop": True},
-    {"kind": "capacity", "operations": ["start"]},
-    {"kind": "list", "omit": "*"},
-]
-"""What goes on until it is healed."""
-
-HABITS: dict[str, list[Any]] = {
-    "deleteNotFoundSeconds": [0, 0, 20, 120],
-    "removedLingerSeconds": [0, 0, 600],
-    "lifecycleReply": ["object", "state", "empty"],
-    "notFoundStatus": [400, 404],
-    "delays": [
-        {"restarting": [10, 40]},
-        {"toRestart": [0.3, 0.3], "restarting": [0.5, 0.5]},
-        {"migrating": [900, 900]},
-        {"toRemove": [0.5, 0.5], "removing": [0.5, 0.5]},
-    ],
-}
-"""How upstream is in one life (`PATCH /_emulator/settings`)."""
-
-TEMPLATES = ["tmpl-12345", "107802"]
-"""One with ports of both kinds, one with none."""
+KEY, OTHER_KEY = "sk-of-the-tests", "sk-of-another-account"
+DONE = Reply(200, {}, b"")
 
 steps_taken = 0
+
+
+def caller(key: str) -> str:
+    """Name a key as the emulator does."""
+    return f"key-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+CALLERS = {caller(KEY), caller(OTHER_KEY)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,9 +112,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="novitai-model-"))
-        self.ids: list[str] = []
-        self.ended: set[str] = set()
-        self.acknowledged: set[str] = set()
+        self.ledger = Ledger()
+        self.copied: Ledger | None = None
+        self.restored = False
+        self.seen_calls = 0
+        self.held: tuple[object, ...] | None = None
+        self.makers: dict[str, str] = {}
+        self.born: dict[str, str] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something on the machine's own loop."""
@@ -168,7 +133,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _begin(self, seed: int) -> None:
         path = self.folder / "novitai.db"
         shutil.copyfile(self.template, path)
-        clock = ManualClock()
+        self.files = Files(path)
+        self.clock = clock = ManualClock()
         app = create_app(
             EmulatorConfig(time_source=clock.monotonic, seed=seed, public_url="http://emulator")
         )
@@ -176,26 +142,44 @@ class LifecycleMachine(RuleBasedStateMachine):
         await self.lifespan.__aenter__()
         habits = {name: self.random.choice(choices) for name, choices in HABITS.items()}
         self.policy = self.random.choice(list(FailedInstancePolicy))
-        chosen = settings_for(f"sqlite:///{path}", self.folder, failed_instance_policy=self.policy)
+        chosen = settings_for(
+            f"sqlite:///{path}",
+            self.folder,
+            failed_instance_policy=self.policy,
+            orphans=self.random.choice(list(OrphanPolicy)),
+        )
         self.world = World(chosen, clock, Emulator(app), seed=seed, sweep_interval=15)
-        await self.world.emulator.call("PATCH", "settings", json=habits)
-        await self.world.emulator.call("POST", "seed", json={"count": 3, "namePrefix": "theirs"})
+        self.stopped = LateHands(clock)
+        await self.world.emulator.call("PATCH", "settings", json={**habits, "accountPerKey": True})
+        await self.world.emulator.call("POST", "accounts", json={"account": "mine", "keys": [KEY]})
+        seeds = {"count": 3, "namePrefix": "theirs", "account": "mine"}
+        await self.world.emulator.call("POST", "seed", json=seeds)
+        self.theirs = {row["id"] for row in await self.world.emulator.ever()}
         self.foreign = await self._foreign()
+        await self._open()
+
+    async def _open(self) -> None:
         await self.world.open()
+        self.stopped.watch(self.world.app)
 
-    async def _foreign(self) -> list[tuple[object, ...]]:
-        rows = [row for row in await self.world.emulator.ever() if "theirs" in row["name"]]
-        return sorted((r["id"], r["name"], r["status"], r["starts"], r["live"]) for r in rows)
+    async def _foreign(self) -> dict[str, tuple[object, ...]]:
+        rows = [row for row in await self.world.emulator.ever() if row["id"] in self.theirs]
+        return {r["id"]: (r["name"], r["status"], r["starts"], r["live"]) for r in rows}
 
-    @rule(template=st.sampled_from(TEMPLATES), mode=st.sampled_from(BillingMode))
-    def create(self, template: str, mode: BillingMode) -> None:
+    @rule(
+        template=st.sampled_from(TEMPLATES),
+        mode=st.sampled_from(MODES),
+        region=st.sampled_from(REGIONS),
+    )
+    def create(self, template: str, mode: BillingMode, region: str) -> None:
         """Ask for an instance; a refusal is an answer."""
         request = replace(
             REQUEST,
-            name=f"box-{len(self.ids)}",
+            name=f"box-{len(self.ledger.ids)}",
             template_id=template,
             billing_mode=mode,
-            region_fallback=True,
+            region=region,
+            region_fallback=region != "any",
         )
         self.run(self._guarded(lambda: self._create(request)))
 
@@ -204,22 +188,28 @@ class LifecycleMachine(RuleBasedStateMachine):
         while not creating.done():
             await self.world.pass_time(1)
         instance_id = await creating
-        self.ids.append(instance_id)
+        self.ledger.ids.append(instance_id)
 
-    @rule(kind=st.sampled_from(VERBS), which=st.integers(0, 20))
-    def ask(self, kind: OperationKind, which: int) -> None:
-        """Ask an instance for a verb."""
-        if self.ids:
-            self.run(self._guarded(lambda: self._ask(kind, self.ids[which % len(self.ids)])))
+    @rule(kind=st.sampled_from(VERBS), which=st.integers(0, 20), confirmed=st.booleans())
+    def ask(self, kind: OperationKind, which: int, *, confirmed: bool) -> None:
+        """Ask an instance for a verb; a delete perhaps in spite of a hold."""
+        if self.ledger.ids:
+            instance_id = self._one_of(self.ledger.ids, which)
+            sure = confirmed and kind is OperationKind.DELETE
+            self.run(self._guarded(lambda: self._ask(kind, instance_id, confirmed=sure)))
 
-    async def _ask(self, kind: OperationKind, instance_id: str) -> None:
+    async def _ask(self, kind: OperationKind, instance_id: str, *, confirmed: bool) -> None:
         def reply(accepted: Any) -> Reply:
             operation = accepted.operation
             return Reply(202, {}, (operation.id if operation else "").encode())
 
-        answer = await self.world.app.operating.ask(kind, instance_id, reply=reply)
+        answer = await self.world.app.operating.ask(
+            kind, instance_id, reply=reply, confirmed=confirmed
+        )
         if answer.body:
-            self.acknowledged.add(answer.body.decode())
+            self.ledger.acknowledged.add(answer.body.decode())
+        if confirmed:
+            self.ledger.confirmed.add(instance_id)
 
     @rule()
     def stop_all(self) -> None:
@@ -232,7 +222,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             return Reply(202, {}, " ".join(begun).encode())
 
         answer = await self.world.app.operating.stop_all(reply=reply)
-        self.acknowledged.update(answer.body.decode().split())
+        self.ledger.acknowledged.update(answer.body.decode().split())
 
     @rule()
     def sync(self) -> None:
@@ -243,19 +233,20 @@ class LifecycleMachine(RuleBasedStateMachine):
         answer = await self.world.app.operating.sync(
             reply=lambda operation_id: Reply(202, {}, operation_id.encode())
         )
-        self.acknowledged.add(answer.body.decode())
+        self.ledger.acknowledged.add(answer.body.decode())
 
     @rule(which=st.integers(0, 20))
     def cancel(self, which: int) -> None:
         """Try to cancel whatever runs on an instance."""
-        if self.ids:
-            self.run(self._guarded(lambda: self._cancel(self.ids[which % len(self.ids)])))
+        if self.ledger.ids:
+            one = self._one_of(self.ledger.ids, which)
+            self.run(self._guarded(lambda: self._cancel(one)))
 
     async def _cancel(self, instance_id: str) -> None:
         view = await self.world.view(instance_id)
         if "operation" in view:
             await self.world.app.operating.cancel(
-                view["operation"]["id"], reply=lambda _operation: Reply(200, {}, b"")
+                view["operation"]["id"], reply=lambda _operation: DONE
             )
 
     @rule(seconds=st.sampled_from([1, 2, 5, 10, 30]))
@@ -268,15 +259,31 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Let much time pass."""
         self.run(self.world.pass_time(seconds, step=5))
 
+    @rule(
+        seconds=st.sampled_from([-86_400, -3600, -30, -5, 5, 30, 3600, 86_400]),
+        suspended=st.booleans(),
+    )
+    def set_clock(self, seconds: int, *, suspended: bool) -> None:
+        """Have the time of day jump, or the machine sleep."""
+        if suspended and seconds > 0:
+            self.clock.suspend(seconds)
+        else:
+            self.clock.jump(seconds)
+        self.run(self.world.pass_time(1))
+
     @rule(given=st.sampled_from(FAULTS))
     def break_upstream(self, given: dict[str, Any]) -> None:
         """Have upstream misbehave soon."""
         self.run(self._break(given))
 
     async def _break(self, given: dict[str, Any]) -> None:
-        if given.get("omit") == "*" or given.get("repeat") == "*":
+        if given.get("omit") == "everything":
+            given = {**given, "omit": "*"}
+        elif given.get("omit") == "*" or given.get("repeat") == "*":
             alive = [row["id"] for row in await self.world.emulator.ever() if row["live"]]
             word = "omit" if "omit" in given else "repeat"
+            if not alive:
+                return
             given = {**given, word: self.random.choice(alive)}
         await self.world.emulator.call("POST", "faults", json=given)
 
@@ -293,7 +300,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _hold(self, which: int, status: str) -> None:
         ours = await self._ours()
         if ours:
-            row = ours[which % len(ours)]
+            row = self._one_of(ours, which)
             held = {"status": status}
             await self.world.emulator.call("POST", f"instances/{row['id']}/hold", json=held)
 
@@ -304,16 +311,17 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     async def _heal(self) -> None:
         await self.world.emulator.call("DELETE", "faults")
-        for row in await self._ours():
-            if row["held"]:
+        for row in await self.world.emulator.ever():
+            if row["held"] and row["live"]:
                 free = {"status": None}
                 await self.world.emulator.call("POST", f"instances/{row['id']}/hold", json=free)
 
     async def _ours(self) -> list[dict[str, Any]]:
+        """List what lives and was made by our own calls, or given to us by a person."""
         return [
             row
             for row in await self.world.emulator.ever()
-            if row["live"] and "theirs" not in row["name"]
+            if row["live"] and (row["createdBy"] in CALLERS or row["id"] in self.ledger.adopted)
         ]
 
     @rule(
@@ -328,11 +336,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         ours = await self._ours()
         if not ours:
             return
-        row = ours[which % len(ours)]
+        row = self._one_of(ours, which)
         if act == "reclaim":
             if row["billingMode"] == "spot" and row["status"] == "running":
                 await self.world.emulator.call("POST", f"instances/{row['id']}/reclaim", json={})
         elif act == "migrate":
+            await self.world.emulator.call(
+                "POST", "accounts", json={"account": row["account"], "keys": ["somebody-else"]}
+            )
             await self.world.emulator.client.post(
                 "/gpu-instance/openapi/v1/gpu/instance/migrate",
                 json={"instanceId": row["id"]},
@@ -344,15 +355,50 @@ class LifecycleMachine(RuleBasedStateMachine):
             await self.world.emulator.call(
                 "PATCH", f"instances/{row['id']}", json={"status": "running"}
             )
+        self.foreign = await self._foreign()
 
     async def _is_stopped(self, upstream_id: str) -> bool:
-        views = [await self.world.view(one) for one in self.ids]
+        views = [await self.world.view(one) for one in self.ledger.ids]
         return any(
             view.get("upstreamId") == upstream_id and view["status"] == "stopped" for view in views
         )
 
+    @rule(act=st.sampled_from(["copy", "rename", "pretend"]), which=st.integers(0, 20))
+    def confuse(self, act: str, which: int) -> None:
+        """Copy one of our instances, rename it, or give its name to somebody else's."""
+        self.run(self._confuse(act, which))
+
+    async def _confuse(self, act: str, which: int) -> None:
+        """Confuse only what a record is known to own: before that, nothing but the name tells."""
+        owned = await self.world.app.database.read(self._established)
+        now = (await self.world.emulator.call("GET", "clock"))["now"]
+        rows = [row for row in await self._ours() if row["id"] in owned]
+        # What came into being together with a purchase cannot be told from it.
+        rows = [row for row in rows if now - float(row["createdAt"]) > 120]
+        if not rows:
+            return
+        row = self._one_of(rows, which)
+        if act == "copy":
+            await self.world.emulator.call("POST", f"instances/{row['id']}/copy", json={})
+        elif act == "rename":
+            name = {"name": f"renamed-{self.random.randrange(1000)}"}
+            await self.world.emulator.call("PATCH", f"instances/{row['id']}", json=name)
+        else:
+            theirs = self.random.choice(sorted(self.theirs))
+            name = {"name": row["name"]}
+            await self.world.emulator.call("PATCH", f"instances/{theirs}", json=name)
+        self.foreign = await self._foreign()
+
+    def _established(self, connection: Any) -> set[str]:
+        found = instances.load_many(connection, self.ledger.ids)
+        return {
+            one.upstream_id or ""
+            for one in found.values()
+            if not one.status.ended and one.confirmed_at is not None
+        }
+
     @rule(crash=st.booleans())
-    def restart(self, crash: bool) -> None:
+    def restart(self, *, crash: bool) -> None:
         """End the process, in order or by a crash, and start another."""
         self.run(self._restart(crash))
 
@@ -360,7 +406,148 @@ class LifecycleMachine(RuleBasedStateMachine):
         if crash:
             self.world.at_work.crash()
         await self.world.end()
-        await self.world.open()
+        await self._open()
+
+    @rule()
+    def stall(self) -> None:
+        """Have the next worker stop between its claim and its call."""
+        self.stopped.arm()
+
+    @rule(slips=st.booleans())
+    def go_on(self, *, slips: bool) -> None:
+        """Let stopped workers go on, once their claims have ended."""
+        if self.stopped.due:
+            self.run(self.stopped.go_on(slips=slips))
+
+    @rule()
+    def change_key(self) -> None:
+        """Use the key of another account, or the right one again."""
+        self.run(self._change_key())
+
+    async def _change_key(self, key: str | None = None) -> None:
+        other = OTHER_KEY if self._key == KEY else KEY
+        await self.world.end()
+        changed = {"novita_api_key": SecretStr(key or other)}
+        self.world.settings = self.world.settings.model_copy(update=changed)
+        await self._open()
+
+    @property
+    def _key(self) -> str:
+        key = self.world.settings.novita_api_key
+        assert key is not None
+        return key.get_secret_value()
+
+    @rule()
+    def back_up(self) -> None:
+        """Copy the database."""
+        self.run(self._back_up())
+
+    async def _back_up(self) -> None:
+        await self.world.end()
+        self.files.copy()
+        self.copied = copy.deepcopy(self.ledger)
+        await self._open()
+
+    @rule()
+    def put_back(self) -> None:
+        """Put the copy of the database in the place of the database."""
+        if self.copied is not None:
+            self.run(self._put_back(self.copied))
+
+    async def _put_back(self, copied: Ledger) -> None:
+        await self._check()
+        await self.world.end()
+        await self._check_calls(None)
+        self.files.put_back()
+        self.ledger = copy.deepcopy(copied)
+        self.restored, self.held = True, None
+        await self._open()
+
+    @rule(
+        act=st.sampled_from(["adopt", "dismiss", "release", "confirm", "care"]),
+        which=st.integers(0, 20),
+    )
+    def decide(self, act: str, which: int) -> None:
+        """Have a person decide about what is whose."""
+        acts: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
+            "adopt": self._adopt_one,
+            "dismiss": self._dismiss_one,
+            "release": self._release_one,
+            "confirm": self._confirm,
+            "care": self._care,
+        }
+        self.run(self._guarded(lambda: acts[act](which)))
+
+    async def _adopt_one(self, which: int) -> None:
+        listed = await self.world.app.ownership.unmanaged()
+        if listed:
+            waiting = [
+                one
+                for one in self.ledger.ids
+                if await self.world.status(one) == "creating" and self.random.random() < 0.3
+            ]
+            given_to = self.random.choice(waiting) if waiting else None
+            await self._adopt(self._one_of(listed, which).row.upstream_id, given_to)
+
+    async def _adopt(self, upstream_id: str, instance_id: str | None) -> None:
+        request = AdoptRequest(upstream_id, instance_id=instance_id)
+        answer = await self.world.app.ownership.adopt(
+            request, reply=lambda adopted, _view: Reply(201, {}, adopted.encode())
+        )
+        adopted = answer.body.decode()
+        if adopted not in self.ledger.ids:
+            self.ledger.ids.append(adopted)
+        self.ledger.adopted.add(upstream_id)
+        self.ledger.released.discard(upstream_id)
+
+    async def _dismiss_one(self, which: int) -> None:
+        listed = await self.world.app.ownership.unmanaged()
+        if listed:
+            upstream_id = self._one_of(listed, which).row.upstream_id
+            await self.world.app.ownership.dismiss(upstream_id, reply=lambda _shown: DONE)
+
+    async def _release_one(self, which: int) -> None:
+        if self.ledger.ids:
+            instance_id = self._one_of(self.ledger.ids, which)
+            upstream_id = (await self.world.view(instance_id)).get("upstreamId")
+            await self.world.app.ownership.release(instance_id, reply=lambda _view: DONE)
+            if upstream_id is not None:
+                self.ledger.released.add(upstream_id)
+                self.ledger.adopted.discard(upstream_id)
+
+    async def _confirm(self, _which: int = 0) -> None:
+        shown = await self.world.app.ownership.overview()
+        if shown.state.blocked:
+            digest = shown.missing_digest if shown.state.hold else None
+            await self.world.app.ownership.confirm(digest, reply=lambda _count: DONE)
+
+    async def _care(self, _which: int = 0) -> None:
+        """Do what the overview and the operations tell a person to do."""
+        for shown in await self.world.app.ownership.unmanaged():
+            if shown.row.orphan and not shown.dismissed:
+                await self._guarded(partial(self._care_for, shown.row))
+        await self._guarded(self._confirm)
+        for instance_id in self.ledger.ids:
+            instance, error = await self.world.app.database.read(
+                partial(_waiting, instance_id=instance_id)
+            )
+            if error == "IDENTITY_UNCONFIRMED" and instance.upstream_id is not None:
+                await self._guarded(partial(self._adopt, instance.upstream_id, instance_id))
+
+    async def _care_for(self, orphan: account.Unmanaged) -> None:
+        """Give an orphan to the record that waits for it, or adopt it, or dismiss it."""
+        for instance_id in self.ledger.ids:
+            instance, error = await self.world.app.database.read(
+                partial(_waiting, instance_id=instance_id)
+            )
+            its_name = upstream_stem(instance.name) == without_marker(orphan.name)
+            if error == "ORPHAN_FOUND" and its_name and not orphan.attempt_known:
+                await self._adopt(orphan.upstream_id, instance_id)
+                return
+        if self.random.random() < 0.5:
+            await self._adopt(orphan.upstream_id, None)
+        else:
+            await self.world.app.ownership.dismiss(orphan.upstream_id, reply=lambda _shown: DONE)
 
     @invariant()
     def what_must_hold(self) -> None:
@@ -372,15 +559,77 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     async def _check(self) -> None:
         rows = await self.world.emulator.ever()
-        marks = [read_marker(row["name"]) for row in rows if row["live"]]
-        wanted = [mark.attempt_id for mark in marks if mark is not None]
-        known = await self.world.app.database.read(lambda c: attempts.by_ids(c, wanted))
-        alive = Counter(known[attempt_id].instance_id for attempt_id in wanted)
-        assert not [one for one, count in alive.items() if count > 1], "two live for one record"
-        assert len(known) == len(set(wanted)), "a live instance of ours without an attempt"
-        assert await self._foreign() == self.foreign, "a foreign instance was touched"
-        for instance_id in self.ids:
+        bought = self._note_births(rows)
+        known, told, state, changes = await self.world.app.database.read(
+            partial(_remembered, wanted=list(bought.values()), listed=list(bought))
+        )
+        for attempt in known.values():
+            self.makers[attempt.id] = attempt.instance_id
+            self.ledger.attempts[attempt.id] = attempt.instance_id
+        await self._check_calls((state.blocked, state, changes))
+        alive: dict[str, list[str]] = defaultdict(list)
+        decided = told | self.ledger.adopted | self.ledger.released
+        for row in rows:
+            attempt_id = bought.get(row["id"])
+            if not row["live"] or attempt_id is None:
+                continue
+            assert self.restored or attempt_id in known, "a live instance of ours, no attempt"
+            if row["id"] not in decided and attempt_id in self.makers:
+                alive[self.makers[attempt_id]].append(row["id"])
+        double = {one: found for one, found in alive.items() if len(found) > 1}
+        assert not double, f"two live for one record: {double}"
+        foreign = await self._foreign()
+        for one, was in self.foreign.items():
+            if one not in self.ledger.adopted:
+                assert foreign[one] == was, f"a foreign instance was touched: {one}"
+        self.foreign = foreign
+        for instance_id in self.ledger.ids:
             await self._check_history(instance_id)
+
+    def _note_births(self, rows: list[dict[str, Any]]) -> dict[str, str]:
+        """Tell which attempt each of our own purchases was first named after."""
+        for row in rows:
+            if row["createdBy"] in CALLERS and row["id"] not in self.born:
+                marker = read_marker(row["name"])
+                assert marker is not None, "we bought something without a marker"
+                self.born[row["id"]] = marker.attempt_id
+        return self.born
+
+    async def _check_calls(self, now: tuple[object, ...] | None) -> None:
+        """Check that our write calls since the last check were all allowed.
+
+        With `now`, the account as it is: if it has been held ever since the last check, none was,
+        but the deletes that a person had confirmed.
+        """
+        query = f"calls?after={self.seen_calls}&limit=20000&method=POST"
+        calls = (await self.world.emulator.call("GET", query))["calls"]
+        was, self.held = self.held, now
+        held = now is not None and now == was and now[0]
+        for call in calls:
+            self.seen_calls = max(self.seen_calls, call["seq"])
+            verb = call["path"].rpartition("/")[2]
+            if call["caller"] not in CALLERS or verb not in {*WRITES, "create"}:
+                continue
+            upstream_id = (call["body"] or {}).get("instanceId", "")
+            if held:
+                sure = verb == "delete" and await self._is_sure(upstream_id)
+                assert sure, f"a call left while the account is held: {call}"
+            if verb in WRITES:
+                assert self._is_ours(upstream_id), f"it is not ours to {verb}: {call}"
+
+    async def _is_sure(self, upstream_id: str) -> bool:
+        if self.makers.get(self.born.get(upstream_id, "")) in self.ledger.confirmed:
+            return True
+        confirmed = await self.world.app.database.read(
+            lambda connection: instances.load_many(connection, list(self.ledger.confirmed))
+        )
+        return any(one.upstream_id == upstream_id for one in confirmed.values())
+
+    def _is_ours(self, upstream_id: str) -> bool:
+        if upstream_id in self.ledger.adopted:
+            return True
+        known = self.born.get(upstream_id) in self.ledger.attempts
+        return known and upstream_id not in self.ledger.released
 
     async def _check_history(self, instance_id: str) -> None:
         def load(connection: Any) -> tuple[list[Event], Instance | None]:
@@ -391,15 +640,19 @@ class LifecycleMachine(RuleBasedStateMachine):
         log, instance = await self.world.app.database.read(load)
         assert instance is not None
         told = {of_status(status): status for status in InstanceStatus}
-        seen = [told[event.type] for event in log if event.type in told]
-        for before, after in itertools.pairwise(seen):
-            assert after in TRANSITIONS[before], f"{before} -> {after}"
+        seen = [event for event in log if event.type in told]
+        for one, other in itertools.pairwise(seen):
+            before, after = told[one.type], told[other.type]
+            # What was ended by absence alone comes back when it is seen, or is deleted.
+            back = before is InstanceStatus.TERMINATED and _error_of(one) == GONE
+            assert back or after in TRANSITIONS[before], f"{before} -> {after}"
         status = instance.status
-        assert seen[-1] is status, "the last event tells another status"
-        if instance_id in self.ended:
-            assert status is InstanceStatus.TERMINATED, "terminated is final"
-        if status is InstanceStatus.TERMINATED:
-            self.ended.add(instance_id)
+        # What was adopted has none before its status moves.
+        assert not seen or told[seen[-1].type] is status, "the last event tells another status"
+        if instance_id in self.ledger.ended:
+            assert status.ended, "what is over is final"
+        if status.ended and not instance.ended_by_absence:
+            self.ledger.ended.add(instance_id)
 
     def teardown(self) -> None:
         """Let upstream be well, and see that everything comes to rest."""
@@ -414,7 +667,20 @@ class LifecycleMachine(RuleBasedStateMachine):
         world = self.world
         try:
             await self._heal()
-            await world.until(self._at_rest, within=7200, step=5)
+            await world.pass_time(20, step=5)
+            await self.stopped.go_on(slips=False)
+            await self._settle_with_other_key()
+            if self._key != KEY:
+                await self._change_key(KEY)
+            await world.pass_time(120, step=5)
+            for _ in range(240):
+                if await self._at_rest():
+                    break
+                await self._check()
+                await self._care()
+                await world.pass_time(60, step=5)
+            else:
+                raise AssertionError(f"no rest: {await self._unfinished()}")
             await self._check()
             await self._agree()
         finally:
@@ -422,32 +688,74 @@ class LifecycleMachine(RuleBasedStateMachine):
             await world.emulator.aclose()
             await self.lifespan.__aexit__(None, None, None)
 
+    async def _settle_with_other_key(self) -> None:
+        """Let attempts that were sent with the other key be settled with it."""
+        for _ in range(60):
+            found = await self.world.app.database.read(attempts.unsettled)
+            sent_with = {one.key_digest for one in found}
+            mine = self.world.app.client.key_digest
+            if self._key == KEY:
+                if sent_with <= {mine}:
+                    return
+                await self._change_key(OTHER_KEY)
+            elif mine not in sent_with:
+                return
+            await self.world.pass_time(60, step=5)
+            await self._guarded(self._confirm)
+
+    async def _unfinished(self) -> list[object]:
+        """Tell what keeps everything from coming to rest."""
+
+        def load(connection: Any) -> list[object]:
+            found = [operations.running(connection, one) for one in self.ledger.ids]
+            return [one for one in found if one is not None]
+
+        held = await self.world.app.ownership.overview()
+        return [held, *await self.world.app.database.read(load)]
+
     async def _at_rest(self) -> bool:
         def unfinished(connection: Any) -> int:
             return operations.count_unfinished(connection) + instances.count_in_transition(
                 connection
             )
 
+        if await self.world.app.ownership.blocked():
+            return False
         return await self.world.app.database.read(unfinished) == 0
 
     async def _agree(self) -> None:
         await self.world.pass_time(400, step=5)
         rows = {row["id"]: row for row in await self.world.emulator.ever()}
+        # What was bought with the key of another account cannot be seen with this one.
+        here = {one: row for one, row in rows.items() if row["live"] and row["account"] == "mine"}
+        orphans = {
+            one.row.upstream_id
+            for one in await self.world.app.ownership.unmanaged()
+            if one.row.orphan
+        }
         owned: set[str] = set()
-        for instance_id in self.ids:
+        for instance_id in self.ledger.ids:
             instance = await self.world.app.database.read(
                 partial(instances.load, instance_id=instance_id)
             )
             assert instance is not None
-            owned.add(instance.upstream_id or "")
-            row = rows.get(instance.upstream_id or "")
-            status = row["status"] if row is not None and row["live"] else None
+            if not instance.status.ended:
+                owned.add(instance.upstream_id or "")
+        for instance_id in self.ledger.ids:
+            instance = await self.world.app.database.read(
+                partial(instances.load, instance_id=instance_id)
+            )
+            assert instance is not None
+            row = here.get(instance.upstream_id or "")
             wanted = self._wanted(instance)
-            fits = wanted is None or status in wanted
-            assert fits, (self.policy, instance, row, await self._story(instance_id))
-        adrift = [row for row in await self._ours() if row["id"] not in owned]
-        assert not adrift, "live, ours, and no record has it"
-        for operation_id in self.acknowledged:
+            fits = wanted is None or (row["status"] if row else None) in wanted
+            told = instance.status.ended and (instance.upstream_id or "") in orphans | owned
+            assert fits or told, (self.policy, instance, row, await self._story(instance_id))
+        for row in here.values():
+            ours = row["createdBy"] in CALLERS and row["id"] not in self.ledger.released
+            if ours or row["id"] in self.ledger.adopted:
+                assert row["id"] in owned | orphans, f"live, ours, and not told: {row}"
+        for operation_id in self.ledger.acknowledged:
             assert (await self.world.app.history.operation(operation_id)).done
 
     async def _story(self, instance_id: str) -> list[tuple[int, str, object, object]]:
@@ -466,18 +774,50 @@ class LifecycleMachine(RuleBasedStateMachine):
             return {"running"}
         if instance.status is InstanceStatus.STOPPED:
             return {"exited"}
+        if instance.status is InstanceStatus.RELEASED:
+            return None
         if instance.status is InstanceStatus.TERMINATED:
-            # What was proven gone and came back is told among the unmanaged, and not touched.
-            return None if instance.observed.gone else {None}
+            return {None}
         assert instance.status is InstanceStatus.FAILED, instance
-        keeps = self.policy is FailedInstancePolicy.KEEP
+        keeps = self.policy is FailedInstancePolicy.KEEP or instance.origin is Origin.ADOPTED
         return None if keeps else {"exited", None}
+
+    def _one_of(self, choices: Any, which: int) -> Any:
+        """Choose one, by a number that Hypothesis has drawn."""
+        return choices[which % len(choices)]
 
     async def _guarded(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await act()
         except ApiError:
             return  # A refusal is an answer; what it must not do is checked above.
+
+
+def _remembered(
+    connection: Any, wanted: list[str], listed: list[str]
+) -> tuple[dict[str, Attempt], set[str], AccountState, int]:
+    """Load, at one moment, what is known of purchases and of the account."""
+    told = account.listed_of(connection, listed).values()
+    changes = select(func.count()).where(tables.events.c.type == EventType.ACCOUNT_CHANGED.value)
+    return (
+        attempts.by_ids(connection, wanted),
+        {one.upstream_id for one in told if one.orphan_at is not None},
+        account.load_state(connection),
+        connection.execute(changes).scalar_one(),
+    )
+
+
+def _waiting(connection: Any, instance_id: str) -> tuple[Instance, str | None]:
+    """Load a record, and the error of what runs on it."""
+    instance = instances.load(connection, instance_id)
+    assert instance is not None
+    running = operations.running(connection, instance_id)
+    return instance, running.error_code if running else None
+
+
+def _error_of(event: Event) -> object:
+    error = event.data.get("error")
+    return error.get("code") if isinstance(error, dict) else None
 
 
 SETTINGS = settings(

@@ -93,14 +93,18 @@ class Census:
     Attributes:
         at: When the listing began, in Unix milliseconds.
         key: The digest of the upstream key it was made with.
-        live: The ids of the records that count as live and have been seen before.
+        live: The ids of the records that count as live and have been seen before, or that are in
+            `strange`.
         missing: Those of them that the listing did not hold.
+        strange: Those of the missing that no listing has held yet, and that were bought with a key
+            which is not known to open this account.
     """
 
     at: int
     key: str
     live: frozenset[str]
     missing: frozenset[str]
+    strange: frozenset[str] = frozenset()
 
 
 def missing_digest(instance_ids: Iterable[str]) -> str:
@@ -142,7 +146,7 @@ def _with_key(state: AccountState, census: Census) -> AccountState:
     """Take a key over once an instance known before has been seen with it, or none is known."""
     if census.key in state.keys:
         return state
-    if not state.keys or not census.live:
+    if (not state.keys and not census.strange) or not census.live:
         return replace(state, keys=(census.key,))
     if census.live - census.missing:
         return replace(state, keys=(*state.keys, census.key))
@@ -152,7 +156,7 @@ def _with_key(state: AccountState, census: Census) -> AccountState:
 def _reason(state: AccountState, census: Census) -> HoldReason | None:
     if not census.missing:
         return None
-    if census.key not in state.keys:
+    if census.key not in state.keys or census.strange:
         return HoldReason.KEY_CHANGED
     if state.restored_at is not None:
         return HoldReason.RESTORED

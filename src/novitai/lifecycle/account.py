@@ -114,34 +114,30 @@ class Account:
         state = account.load_state(connection)
         account.save_state(connection, replace(state, filter_works=True))
 
-    def note_unmanaged(
+    def notice_restored(
         self, connection: Connection, seen: Sequence[Unmanaged], *, clock_offset: int | None
     ) -> None:
-        """Replace the list of what is not ours, tell of new orphans, and notice a restored backup.
+        """Notice that the database was restored or copied, by what a listing holds.
 
         An orphan whose attempt we do not know, and which is younger than our newest attempt, was
-        bought by a later state of this database: this one is a backup or a copy.
+        bought by a later state of this database: this one is a backup or a copy. To be judged
+        before any write call that the listing leads to.
         """
+        newest = attempts.newest_at(connection)
+        strangers = [one for one in _fresh_orphans(connection, seen) if not one.attempt_known]
+        if any(_is_younger(one, newest, clock_offset) for one in strangers):
+            self.mark_restored(connection)
+
+    def note_unmanaged(self, connection: Connection, seen: Sequence[Unmanaged]) -> None:
+        """Replace the list of what is not ours, and tell of new orphans."""
         account.replace_unmanaged(connection, seen)
-        orphans = [one for one in seen if one.orphan]
-        if not orphans:
-            return
-        listed = account.listed_of(connection, [one.upstream_id for one in orphans])
         now = self._clock.now()
-        fresh = [
-            one
-            for one in orphans
-            if one.upstream_id in listed and listed[one.upstream_id].orphan_at is None
-        ]
-        for one in fresh:
+        for one in _fresh_orphans(connection, seen):
             account.mark_listed(connection, one.upstream_id, orphan_at=now)
             if self.policy is not OrphanPolicy.OFF:
                 self._recorder.append_account(
                     connection, EventType.ORPHAN_FOUND, describe_orphan(one)
                 )
-        newest = attempts.newest_at(connection)
-        if any(_is_younger(one, newest, clock_offset) for one in fresh if not one.attempt_known):
-            self.mark_restored(connection)
 
     def mark_restored(self, connection: Connection) -> None:
         """Remember that the database was restored or copied, until a person confirms it."""
@@ -278,6 +274,17 @@ def describe_orphan(orphan: Unmanaged) -> dict[str, object]:
         "upstreamStatus": orphan.status,
         **({} if orphan.created_at is None else {"createdAt": iso(orphan.created_at)}),
     }
+
+
+def _fresh_orphans(connection: Connection, seen: Sequence[Unmanaged]) -> list[Unmanaged]:
+    """Choose the orphans that have not been told yet."""
+    orphans = [one for one in seen if one.orphan]
+    listed = account.listed_of(connection, [one.upstream_id for one in orphans])
+    return [
+        one
+        for one in orphans
+        if one.upstream_id in listed and listed[one.upstream_id].orphan_at is None
+    ]
 
 
 def _missing_records(connection: Connection, hold: Hold | None) -> list[MissingRecord]:

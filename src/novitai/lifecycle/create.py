@@ -233,8 +233,9 @@ class CreateVerb:
             claimed.window.until_boottime = renewed.until_boottime
             call = launch.create_call(claimed.instance, spec, attempt)
             window = SendWindow(
-                min(attempt.send_by, claimed.window.until),
-                min(self._clock.boottime() + SEND_WITHIN / 1000, claimed.window.until_boottime),
+                attempt.send_by,
+                self._clock.boottime() + SEND_WITHIN / 1000,
+                within=claimed.window,
             )
             upstream_id = await self._client.create(call, permit=permit, window=window)
         except upstream.UpstreamError as error:

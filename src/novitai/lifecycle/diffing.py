@@ -29,6 +29,8 @@ SENT_SLACK: Final = 2_000
 """Milliseconds by which upstream's clock, known to the second, may be misjudged."""
 ENDED_SLACK: Final = 5_000
 """Milliseconds after the end of a request in which what it made may still come into being."""
+LISTED_SLACK: Final = 2_000
+"""Milliseconds by which the order of two of our own times may be misjudged after a jump."""
 _GOING: Final = frozenset({Observation.REMOVING, Observation.REMOVED})
 
 
@@ -114,7 +116,8 @@ class Sighting:
         attempt: The attempt.
         row: The instance.
         preferred: Whether it is the only one with that marker, or the one to choose of several.
-        contested: Whether there are several, and nothing tells which to choose.
+        contested: Whether it must not be adopted: there are several and nothing tells which to
+            choose, or it was there before the attempt began and has been renamed since.
     """
 
     attempt: Attempt
@@ -259,16 +262,18 @@ def identify(ours: Tracked, row: UpstreamInstance, markers: Markers, known: Know
     """
     if ours.confirmed_at is not None:
         return Identity.CONFIRMED
+    first_listed = known.first_listed.get(row.id)
     marker = markers.all.get(row.id)
     if marker is not None:
         attempt = known.attempts.get(marker.attempt_id) if markers.is_ours(marker) else None
         mine = attempt is not None and attempt.instance_id == ours.id
-        return Identity.CONFIRMED if mine else Identity.OTHER
+        if attempt is None or not mine or was_there_before(first_listed, attempt.created_at):
+            return Identity.OTHER
+        return Identity.CONFIRMED
     attempt = known.replied.get(ours.id)
     if attempt is None:
         return Identity.OPEN
-    first_listed = known.first_listed.get(row.id)
-    if first_listed is not None and first_listed < attempt.created_at:
+    if was_there_before(first_listed, attempt.created_at):
         return Identity.OTHER
     agrees = (
         row.product_id == attempt.product_id
@@ -281,6 +286,14 @@ def identify(ours: Tracked, row: UpstreamInstance, markers: Markers, known: Know
         if agrees and ours.unmarked_count >= UNMARKED_LISTINGS
         else (Identity.OPEN)
     )
+
+
+def was_there_before(first_listed: int | None, began_at: int) -> bool:
+    """Whether an instance was listed before an attempt began, so that it did not make it.
+
+    Its name may say otherwise: anybody can give an instance the name of another.
+    """
+    return first_listed is not None and first_listed + LISTED_SLACK < began_at
 
 
 def made_by(attempt: Attempt, row: UpstreamInstance, gpu_num: int, timeout: float) -> bool:
@@ -353,8 +366,19 @@ def _sort_out(
     sightings: list[Sighting] = []
     for attempt_id, rows in marked.items():
         attempt = known.attempts[attempt_id]
-        first = _preferred(attempt, rows)
-        sightings += [Sighting(attempt, row, row is first, first is None) for row in rows]
+        known_before = {
+            row.id
+            for row in rows
+            if was_there_before(known.first_listed.get(row.id), attempt.created_at)
+        }
+        possible = [row for row in rows if row.id not in known_before]
+        first = _preferred(attempt, possible) if possible else None
+        sightings += [Sighting(attempt, row, row is first, first is None) for row in possible]
+        sightings += [
+            Sighting(attempt, row, preferred=False, contested=True)
+            for row in rows
+            if row.id in known_before
+        ]
     # The preferred ones first, so that the others find them adopted.
     sightings.sort(key=lambda sighting: not sighting.preferred)
     return sightings, reappeared, unmanaged
@@ -364,8 +388,9 @@ def _is_same(record: Ended, row: UpstreamInstance, attempt: Attempt | None, bega
     """Whether a listed instance is the one that an ended record had, and not a stranger."""
     if began_at - record.ended_at > REAPPEARS_WITHIN:
         return False
-    if record.origin is Origin.CREATED:
-        return attempt is not None and attempt.instance_id == record.id
+    if record.origin is Origin.CREATED and attempt is not None:
+        return attempt.instance_id == record.id
+    # Adopted, or renamed since.
     return record.upstream_created_at is not None and record.upstream_created_at == row.created_at
 
 
@@ -400,7 +425,34 @@ def _census(listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance
         and listing.began_at > max(ours.obs_at or 0, ours.acted_at or 0)
     }
     missing = frozenset(one for one, upstream_id in live.items() if upstream_id not in by_id)
-    return Census(listing.began_at, listing.key_digest, frozenset(live), missing)
+    strange = _strange(listing, known, by_id)
+    return Census(
+        listing.began_at, listing.key_digest, strange.union(live), missing | strange, strange
+    )
+
+
+def _strange(
+    listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance]
+) -> frozenset[str]:
+    """Find the records that may only be missing because another key has bought them.
+
+    What has just been bought may not be listed yet. But with the key of another account it never
+    will be, and its absence must not end it.
+    """
+    return frozenset(
+        ours.id
+        for ours in known.tracked
+        if ours.obs_at is None
+        and ours.upstream_id not in by_id
+        and (attempt := known.replied.get(ours.id)) is not None
+        and not known.account.same_account(attempt.key_digest, listing.key_digest)
+        and counts_as_live(
+            ours.status,
+            ours.obs_status,
+            seen=True,
+            delete_accepted=ours.id in known.deleting,
+        )
+    )
 
 
 def _missing(ours: Tracked, listing: Listing) -> Missing:
@@ -428,7 +480,7 @@ def _missing(ours: Tracked, listing: Listing) -> Missing:
 def _unseen(listing: Listing, markers: Markers, known: Known, timeout: float) -> list[Unseen]:
     if not listing.whole:
         return []
-    shown = set(markers.attempt_ids())
+    shown = _shown_attempts(listing, markers, known)
     found: list[Unseen] = []
     for attempt in known.unsettled:
         over_at = attempt.ended_at
@@ -444,6 +496,20 @@ def _unseen(listing: Listing, markers: Markers, known: Known, timeout: float) ->
         since = attempt.unseen_since or over_at
         found.append(Unseen(attempt, since, attempt.unseen_count + 1, listing.complete))
     return found
+
+
+def _shown_attempts(listing: Listing, markers: Markers, known: Known) -> set[str]:
+    """List the attempts whose markers a listing shows, on instances that they may have made."""
+    shown: set[str] = set()
+    for row in listing.instances:
+        attempt_id = markers.attempt_of(row.id)
+        attempt = known.attempts.get(attempt_id or "")
+        first_listed = known.first_listed.get(row.id)
+        if attempt_id is not None and not (
+            attempt is not None and was_there_before(first_listed, attempt.created_at)
+        ):
+            shown.add(attempt_id)
+    return shown
 
 
 def _holds_a_nameless_newcomer(listing: Listing, known: Known, attempt: Attempt) -> bool:

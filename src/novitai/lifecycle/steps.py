@@ -26,6 +26,7 @@ from novitai.errors import NovitaiError
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping, within
+from novitai.lifecycle.diffing import was_there_before
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
@@ -96,6 +97,11 @@ class Claimed:
         says nothing of what became of it. So the last listing must have begun after it.
         """
         return now >= deadline and (self.looked.whole_at or 0) > deadline
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether a person has said that its calls leave even while the account is held."""
+        return self.operation.memory.get("confirmed") is True
 
     @property
     def seen_since_acted(self) -> bool:
@@ -221,6 +227,7 @@ class Runner:
         self._recorder = recorder
         self._follower = follower
         self._look_since = 0
+        self._claims: dict[str, Claimed] = {}
         self.fenced_writes = 0
 
     def look_again(self) -> None:
@@ -229,6 +236,15 @@ class Runner:
         To be called when the process begins, and when time has jumped.
         """
         self._look_since = self._clock.now()
+
+    def hold_back(self) -> None:
+        """Let no call leave for the steps in hand: the account is held since they were claimed.
+
+        A call that a person has confirmed leaves all the same.
+        """
+        for claimed in self._claims.values():
+            if not claimed.is_confirmed:
+                claimed.window.closed = True
 
     def register(self, verb: Verb, *, concurrency: int) -> None:
         """Have the job engine bring this verb's operations here."""
@@ -252,6 +268,7 @@ class Runner:
         )
         if claimed is None:
             return None
+        self._claims[operation_id] = claimed
         try:
             async with keeping(self._renew(claimed)):
                 try:
@@ -275,6 +292,9 @@ class Runner:
             with contextlib.suppress(StoreError):
                 await self._release(claimed.operation, self._ids.jitter(5))
             raise
+        finally:
+            if self._claims.get(operation_id) is claimed:
+                del self._claims[operation_id]
 
     def _claim(self, connection: Connection, operation_id: str) -> Claimed | None:
         now = self._clock.now()
@@ -314,7 +334,7 @@ class Runner:
                     error = error or _NOT_LISTED
                 pause = min(_LOOK_WHILE_HELD, _LOOK_FIRST + max(0, waited) // 4)
                 return Again(operation.phase, now + pause, memory=operation.memory, error=error)
-        if claimed.account.blocked and operation.memory.get("confirmed") is not True:
+        if claimed.account.blocked and not claimed.is_confirmed:
             message = "The account is not as it was remembered: see GET /api/account"
             return Again(
                 operation.phase,
@@ -464,7 +484,11 @@ class Runner:
         attempt = next((one for one in claimed.attempts if one.id == adopts), None)
         known = account.listed_of(connection, [upstream_id]).get(upstream_id)
         began_at = attempts.began_at(connection, adopts or "")
-        before = known is not None and began_at is not None and known.first_listed_at < began_at
+        before = (
+            known is not None
+            and began_at is not None
+            and was_there_before(known.first_listed_at, began_at)
+        )
         marked = attempt is not None and attempt.state is AttemptState.BOUGHT
         if owner in {None, claimed.instance.id} and (not before or marked):
             return False
@@ -502,11 +526,14 @@ class Runner:
             await self._clock.sleep(pause)
             window = SendWindow.lasting(self._clock, LEASE_MS)
 
-            def extend(connection: Connection, until: int = window.until) -> None:
+            def extend(connection: Connection, until: int = window.until) -> bool:
                 operations.hold(connection, operation, lease_until=until)
+                return account.load_state(connection).blocked
 
             try:
-                await self._database.write(extend)
+                blocked = await self._database.write(extend)
+                if blocked and not claimed.is_confirmed:
+                    claimed.window.closed = True
                 claimed.window.until = window.until
                 claimed.window.until_boottime = window.until_boottime
                 pause = _RENEW_AFTER

@@ -85,6 +85,7 @@ class Sync:
         interval: float,
         absent_after: float,
         call_timeout: float,
+        held: Callable[[], None] = lambda: None,
         measured: Measured = lambda _seconds, _succeeded: None,
     ) -> None:
         """Put sync together.
@@ -100,6 +101,7 @@ class Sync:
             interval: Seconds between listings while something moves.
             absent_after: Seconds an attempt must be unseen to count as absent.
             call_timeout: Seconds that one call to Novita may take.
+            held: Called whenever a listing shows that the account is held.
             measured: Told of every pass.
         """
         self._database = database
@@ -112,6 +114,7 @@ class Sync:
         self._interval = interval
         self._absent_after = absent_after
         self._call_timeout = call_timeout
+        self._held = held
         self._measured = measured
         self._task: asyncio.Task[None] | None = None
         self._began_at: float | None = None
@@ -261,9 +264,12 @@ class Sync:
             unsettled=unsettled,
             replied=attempts.replied_of(connection, open_ids),
             ended=instances.ended_with(connection, strangers),
-            first_listed=account.first_listed(connection, strangers)
-            if open_ids or unsettled
-            else {},
+            first_listed=account.first_listed(
+                connection,
+                strangers
+                if open_ids or unsettled
+                else [one for one in strangers if markers.attempt_of(one) is not None],
+            ),
             deleting=operations.deleting(connection),
             account=account.load_state(connection),
         )
@@ -277,11 +283,16 @@ class Sync:
 
         def write(connection: Connection) -> AccountState:
             account.note_listed(connection, fresh, listing.began_at)
-            if census is None:
-                return account.load_state(connection)
-            return self._account.take_census(connection, census)
+            if census is not None:
+                self._account.take_census(connection, census)
+            self._account.notice_restored(
+                connection, difference.unmanaged, clock_offset=listing.clock_offset
+            )
+            return account.load_state(connection)
 
         state = await self._database.write(write)
+        if state.blocked:
+            self._held()
         self._listed |= fresh
         return state
 
@@ -290,7 +301,7 @@ class Sync:
     ) -> None:
         newest = coordination.last_listing(connection)
         if newest is None or newest.began_at <= listing.began_at:
-            self._account.note_unmanaged(connection, unmanaged, clock_offset=listing.clock_offset)
+            self._account.note_unmanaged(connection, unmanaged)
         coordination.record_listing(
             connection,
             LastListing(

@@ -24,11 +24,15 @@ class SendWindow:
         until: The end, in Unix milliseconds.
         until_boottime: The end, in seconds of `Clock.boottime`.
         sent: Whether a write call has begun to leave within this window.
+        closed: Whether nothing may leave any more, however long it would have lasted.
+        within: Another window that must be open too.
     """
 
     until: int
     until_boottime: float
     sent: bool = False
+    closed: bool = False
+    within: SendWindow | None = None
 
     @classmethod
     def lasting(cls, clock: Clock, milliseconds: int) -> SendWindow:
@@ -41,7 +45,9 @@ class SendWindow:
         self.until_boottime = clock.boottime() + milliseconds / 1000
 
     def is_over(self, clock: Clock) -> bool:
-        """Whether the end has passed on either clock."""
+        """Whether it was closed, or the end has passed on either clock."""
+        if self.closed or (self.within is not None and self.within.is_over(clock)):
+            return True
         return clock.now() > self.until or clock.boottime() > self.until_boottime
 
     def begin(self, clock: Clock) -> NotSent | None:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that stall between the claim of a step and its call, as SIGSTOP makes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from novitai.app import Application
+from novitai.clock import Clock
+from novitai.lifecycle.steps import LEASE_MS
+from novitai.upstream.errors import UpstreamError
+from novitai.upstream.operations import Operation
+from novitai.upstream.window import SendWindow
+
+
+class Stall:
+    """Stops a whole process at its next write call of a kind, until it is told to go on.
+
+    Neither its database nor Novita hears of it meanwhile, so that it renews nothing. `slips` lets
+    the call through when it goes on, as if it had stalled after its window was judged and before
+    its first byte.
+    """
+
+    def __init__(self, app: Application, call: Operation, *, slips: bool = False) -> None:
+        self._clock: Clock = app.clock
+        self._call = call
+        self._slips = slips
+        self._go_on = asyncio.Event()
+        self._go_on.set()
+        self.began = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.error: UpstreamError | None = None
+        self._act = app.client._act
+        setattr(app.client, "_act", self._held_back)  # noqa: B010 - mypy allows no other way
+        for name in ("read", "write"):
+            setattr(app.database, name, self._waiting(getattr(app.database, name)))
+
+    def go_on(self) -> None:
+        """Let the process go on, with what it was about to do."""
+        self._go_on.set()
+
+    def _waiting(self, act: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def waiting(*arguments: Any, **options: Any) -> Any:
+            await self._go_on.wait()
+            return await act(*arguments, **options)
+
+        return waiting
+
+    async def _held_back(self, call: Operation, instance_id: str, window: SendWindow) -> None:
+        if call is not self._call or self.began.is_set():
+            return await self._act(call, instance_id, window)
+        self.began.set()
+        self._go_on.clear()
+        await self._go_on.wait()
+        used = SendWindow.lasting(self._clock, LEASE_MS) if self._slips else window
+        try:
+            await self._act(call, instance_id, used)
+        except UpstreamError as error:
+            self.error = error
+            raise
+        finally:
+            window.sent = used.sent
+            self.ended.set()

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker that stalls past its claim sends nothing, and what slips through is put right."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from novitai.app import Application, Outside
+from novitai.clock import ManualClock
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind
+from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.operating import Accepted
+from novitai.store import events
+from novitai.upstream.errors import NotSent
+from novitai.upstream.operations import Operation
+from tests.lifecycle.conftest import World
+from tests.lifecycle.stalling import Stall
+
+RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
+TERMINATED = InstanceStatus.TERMINATED
+START, STOP = OperationKind.START, OperationKind.STOP
+RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
+CALLS = {
+    START: Operation.START,
+    STOP: Operation.STOP,
+    RESTART: Operation.RESTART,
+    DELETE: Operation.DELETE,
+}
+BEFORE = {START: STOPPED, STOP: RUNNING, RESTART: RUNNING, DELETE: RUNNING}
+AFTER = {START: RUNNING, STOP: STOPPED, RESTART: RUNNING, DELETE: TERMINATED}
+two_processes = pytest.mark.parametrize(
+    "store", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True
+)
+
+
+@pytest.fixture
+async def other(world: World) -> AsyncIterator[Application]:
+    """A second process on the same store."""
+    transport = httpx2.ASGITransport(app=world.emulator.app, raise_app_exceptions=False)
+    app = await Application.open(
+        world.settings,
+        world.clock,
+        Ids(random.Random(99)),
+        outside=Outside(upstream=transport, probes=transport),
+        engine=lambda _settings, database, clock, ids: EmbeddedEngine(database, clock, ids),
+    )
+    world.at_work.watch(app.database)
+    await app.start(work=True)
+    yield app
+    ending = asyncio.create_task(app.stop())
+    while not ending.done():
+        await world.pass_time(1)
+    await ending
+
+
+async def ask(app: Application, kind: OperationKind, instance_id: str) -> None:
+    """Ask a process for a verb."""
+
+    def reply(accepted: Accepted) -> Reply:
+        return Reply(202, {}, orjson.dumps({"id": accepted.instance.id}))
+
+    await app.operating.ask(kind, instance_id, reply=reply)
+
+
+async def status_in(app: Application, instance_id: str) -> str:
+    """Tell an instance's status, as a process sees it."""
+    return str((await app.instances.get(instance_id)).view["status"])
+
+
+async def until_status(
+    world: World, app: Application, instance_id: str, status: InstanceStatus
+) -> None:
+    """Let time pass until an instance has a status."""
+
+    async def reached() -> bool:
+        return await status_in(app, instance_id) == status.value
+
+    await world.until(reached, within=600)
+
+
+async def stands(world: World, kind: OperationKind) -> str:
+    """Have an instance in the status in which a verb can be asked of it."""
+    instance_id = await world.create()
+    await world.until_status(instance_id, RUNNING, within=600)
+    if BEFORE[kind] is STOPPED:
+        await ask(world.app, STOP, instance_id)
+        await world.until_status(instance_id, STOPPED, within=300)
+    # A listing that began before the last call must not be what the next one rests on.
+    await world.pass_time(10)
+    return instance_id
+
+
+async def calls_of(world: World, kind: OperationKind) -> int:
+    """Count the calls of a verb that arrived."""
+    counts: dict[str, int] = (await world.emulator.call("GET", "counts"))["counts"]
+    return counts.get(f"POST /gpu/instance/{CALLS[kind].label}", 0)
+
+
+async def late_drifts(app: Application, instance_id: str) -> list[dict[str, Any]]:
+    """List the events that tell of a late call."""
+    log = await app.database.read(lambda c: events.of_instance(c, instance_id))
+    drifts: list[dict[str, Any]] = [
+        dict(event.data) for event in log if event.type.value == "instance.drift"
+    ]
+    return [data for data in drifts if dict(data["drift"]).get("cause") == "late_call"]
+
+
+async def stalled(world: World, stall: Stall, kind: OperationKind, instance_id: str) -> None:
+    """Ask for a verb, and let time pass until its call is held back."""
+    await ask(world.app, kind, instance_id)
+    for _ in range(60):
+        if stall.began.is_set():
+            return
+        await world.pass_time(1)
+    raise AssertionError("the call was never made")
+
+
+@two_processes
+@pytest.mark.parametrize("kind", [START, STOP, RESTART, DELETE])
+async def test_a_worker_that_stalls_past_its_claim_sends_nothing(
+    world: World, other: Application, kind: OperationKind
+) -> None:
+    """Another process has finished the verb, and the user has asked for its opposite since."""
+    instance_id = await stands(world, kind)
+    before = await calls_of(world, kind)
+    stall = Stall(world.app, CALLS[kind])
+    await stalled(world, stall, kind, instance_id)
+    assert await calls_of(world, kind) == before
+    await world.pass_time(20)
+    await until_status(world, other, instance_id, AFTER[kind])
+    opposite = {START: STOP, STOP: START}.get(kind)
+    if opposite is not None:
+        await ask(other, opposite, instance_id)
+        await until_status(world, other, instance_id, AFTER[opposite])
+    sent = await calls_of(world, kind)
+    stall.go_on()
+    await world.pass_time(120)
+    assert isinstance(stall.error, NotSent)
+    assert await calls_of(world, kind) == sent == before + 1
+    assert await status_in(other, instance_id) == AFTER[opposite or kind].value
+    assert not await late_drifts(other, instance_id)
+
+
+def _jump(clock: ManualClock) -> None:
+    clock.jump(20)
+
+
+def _suspend(clock: ManualClock) -> None:
+    clock.suspend(20)
+
+
+@pytest.mark.parametrize("kind", [START, STOP, RESTART, DELETE])
+@pytest.mark.parametrize("away", [_jump, _suspend])
+async def test_a_call_is_judged_by_the_later_of_two_clocks(
+    world: World, clock: ManualClock, kind: OperationKind, away: Callable[[ManualClock], None]
+) -> None:
+    """The time of day has passed the claim's end; the call is made anew, after a look."""
+    instance_id = await stands(world, kind)
+    before = await calls_of(world, kind)
+    stall = Stall(world.app, CALLS[kind])
+    await stalled(world, stall, kind, instance_id)
+    away(clock)
+    stall.go_on()
+    await world.quiet()
+    assert isinstance(stall.error, NotSent)
+    assert await calls_of(world, kind) == before
+    await world.until_status(instance_id, AFTER[kind], within=900)
+    assert await calls_of(world, kind) == before + 1
+
+
+@pytest.mark.parametrize("kind", [START, STOP, RESTART, DELETE])
+async def test_a_clock_set_back_opens_no_window_again(
+    world: World, clock: ManualClock, kind: OperationKind
+) -> None:
+    """By the time of day the claim has not ended yet; by steady time it has."""
+    instance_id = await stands(world, kind)
+    before = await calls_of(world, kind)
+    stall = Stall(world.app, CALLS[kind])
+    await stalled(world, stall, kind, instance_id)
+    clock.jump(-60)
+    await world.pass_time(20)
+    stall.go_on()
+    await world.quiet()
+    assert isinstance(stall.error, NotSent)
+    assert await calls_of(world, kind) == before
+    await world.until_status(instance_id, AFTER[kind], within=900)
+    assert await calls_of(world, kind) == before + 1
+
+
+@two_processes
+@pytest.mark.parametrize(("kind", "opposite"), [(START, STOP), (STOP, START)])
+async def test_what_slips_through_is_put_right_once_and_told(
+    world: World, other: Application, kind: OperationKind, opposite: OperationKind
+) -> None:
+    """The worker stalled after the last check: its call undoes what the user asked for since."""
+    instance_id = await stands(world, kind)
+    stall = Stall(world.app, CALLS[kind], slips=True)
+    await stalled(world, stall, kind, instance_id)
+    await world.pass_time(20)
+    await until_status(world, other, instance_id, AFTER[kind])
+    await ask(other, opposite, instance_id)
+    await until_status(world, other, instance_id, AFTER[opposite])
+    await world.pass_time(60)
+    late = await calls_of(world, kind)
+    stall.go_on()
+    await world.pass_time(30)
+    assert await calls_of(world, kind) == late + 1
+    await world.until(lambda: _is_told(other, instance_id), within=300)
+    await until_status(world, other, instance_id, AFTER[opposite])
+    await world.pass_time(600, step=5)
+    assert await calls_of(world, kind) == late + 1
+    [told] = await late_drifts(other, instance_id)
+    assert told["correction"] == opposite.value
+    assert await status_in(other, instance_id) == AFTER[opposite].value
+    [row] = await world.emulator.ever()
+    assert row["status"] == {START: "running", STOP: "exited"}[opposite]
+
+
+async def _is_told(app: Application, instance_id: str) -> bool:
+    return bool(await late_drifts(app, instance_id))
+
+
+@two_processes
+@pytest.mark.parametrize("kind", [RESTART, DELETE])
+async def test_what_slips_through_and_changes_nothing_is_let_be(
+    world: World, other: Application, kind: OperationKind
+) -> None:
+    """A second restart ends where it began, and what is deleted stays so."""
+    instance_id = await stands(world, kind)
+    stall = Stall(world.app, CALLS[kind], slips=True)
+    await stalled(world, stall, kind, instance_id)
+    await world.pass_time(20)
+    await until_status(world, other, instance_id, AFTER[kind])
+    await world.pass_time(60)
+    stall.go_on()
+    await world.pass_time(300, step=5)
+    assert stall.ended.is_set()
+    await until_status(world, other, instance_id, AFTER[kind])
+    assert not await late_drifts(other, instance_id)
