@@ -139,6 +139,26 @@ class Account:
                 self._recorder.append_account(
                     connection, EventType.ORPHAN_FOUND, describe_orphan(one)
                 )
+        self._notice_restored(connection, fresh, clock_offset)
+
+    def notice_restored(
+        self, connection: Connection, seen: Sequence[Unmanaged], *, clock_offset: int | None
+    ) -> None:
+        """Notice a restored backup before anything is done about what a listing has shown."""
+        orphans = [one for one in seen if one.orphan and not one.attempt_known]
+        if not orphans:
+            return
+        listed = account.listed_of(connection, [one.upstream_id for one in orphans])
+        fresh = [
+            one
+            for one in orphans
+            if one.upstream_id in listed and listed[one.upstream_id].orphan_at is None
+        ]
+        self._notice_restored(connection, fresh, clock_offset)
+
+    def _notice_restored(
+        self, connection: Connection, fresh: Sequence[Unmanaged], clock_offset: int | None
+    ) -> None:
         newest = attempts.newest_at(connection)
         if any(_is_younger(one, newest, clock_offset) for one in fresh if not one.attempt_known):
             self.mark_restored(connection)

@@ -437,6 +437,9 @@ class Runner:
             return not step.settled_upstream and self._has_news(connection, claimed)
         if step.adopts is None:
             return False
+        instance = instances.load(connection, claimed.instance.id)
+        if instance is not None and instance.upstream_id is not None and not instance.unconfirmed:
+            return True  # a person has given it another instance while the call was under way
         return attempts.winner(connection, claimed.instance.id) != step.adopts
 
     @staticmethod
@@ -502,12 +505,15 @@ class Runner:
             await self._clock.sleep(pause)
             window = SendWindow.lasting(self._clock, LEASE_MS)
 
-            def extend(connection: Connection, until: int = window.until) -> None:
+            def extend(connection: Connection, until: int = window.until) -> bool:
                 operations.hold(connection, operation, lease_until=until)
+                return account.load_state(connection).blocked
 
             try:
-                await self._database.write(extend)
-                claimed.window.until = window.until
+                blocked = await self._database.write(extend)
+                # A hold that has begun while the step waited for its turn closes the window.
+                is_open = not blocked or operation.memory.get("confirmed") is True
+                claimed.window.until = window.until if is_open else 0
                 claimed.window.until_boottime = window.until_boottime
                 pause = _RENEW_AFTER
             except StoreError:

@@ -277,6 +277,9 @@ class Sync:
 
         def write(connection: Connection) -> AccountState:
             account.note_listed(connection, fresh, listing.began_at)
+            self._account.notice_restored(
+                connection, difference.unmanaged, clock_offset=listing.clock_offset
+            )
             if census is None:
                 return account.load_state(connection)
             return self._account.take_census(connection, census)
