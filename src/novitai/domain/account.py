@@ -161,7 +161,9 @@ def _reason(state: AccountState, census: Census) -> HoldReason | None:
     if state.restored_at is not None:
         return HoldReason.RESTORED
     mass = len(census.missing) >= MASS and len(census.missing) > MASS_SHARE * len(census.live)
-    return HoldReason.DISAPPEARED if mass else None
+    # That some of them have come back does not prove the others gone.
+    lasts = state.hold is not None and not census.missing.isdisjoint(state.hold.missing)
+    return HoldReason.DISAPPEARED if mass or lasts else None
 
 
 def gone_after(live: int) -> int:

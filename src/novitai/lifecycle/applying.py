@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock, iso
 from novitai.domain.event import EventType
-from novitai.domain.instance import Instance, InstanceStatus
+from novitai.domain.instance import Instance, InstanceStatus, Origin
 from novitai.domain.operation import Attempt, AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
 from novitai.jobs.port import JobEngine
@@ -86,6 +86,8 @@ class Return(Enum):
     """Its user had it deleted: it is deleted once more."""
     ORPHAN = auto()
     """It was deleted again and again, or ended for another reason: told, not touched."""
+    OWNED = auto()
+    """Another record has it by now."""
 
 
 MAX_DELETED_AGAIN: Final = 3
@@ -156,15 +158,23 @@ class Applier:
 
     async def unmarked(self, found: Sequence[Tracked], *, complete: bool) -> None:
         """Count the complete listings in which a record's row bore no marker."""
-        if not found or not complete:
+        counted = [one for one in found if complete or one.confirmed_at is not None]
+        if not counted:
             return
 
         def write(connection: Connection) -> None:
-            for one in found:
-                columns = {"obs_unmarked_count": one.unmarked_count + 1}
+            for one in counted:
+                columns: dict[str, object] = {"obs_unmarked_count": one.unmarked_count + 1}
+                if one.origin is Origin.ADOPTED and one.confirmed_at is not None:
+                    columns = self._reopen_identity(one)
                 instances.update_columns(connection, one.id, columns)
 
         await self._database.write(write)
+
+    def _reopen_identity(self, one: Tracked) -> dict[str, object]:
+        """Doubt an adopted record's identity: its upstream id shows another creation time."""
+        _log.warning("identity_doubted", instance_id=one.id, upstream_id=one.upstream_id)
+        return {"confirmed_at": None, "bought_at": self._clock.now(), "identity_told_at": None}
 
     async def unconfirmed(self, found: Sequence[Tracked]) -> None:
         """Tell, once each, of records whose identity has stayed open for too long."""
@@ -201,7 +211,7 @@ class Applier:
 
         def judge(connection: Connection) -> bool:
             instance = instances.load(connection, attempt.instance_id)
-            if instance is None:
+            if instance is None or instances.owner_of(connection, row.id) is not None:
                 return False
             other = instance.upstream_id not in {None, row.id} and not instance.unconfirmed
             ended = instance.status is InstanceStatus.TERMINATED and not instance.ended_by_absence
@@ -341,6 +351,9 @@ class Applier:
         instance = instances.lock(connection, attempt.instance_id)
         if instance is None:
             return Standing.ORPHAN
+        owner = instances.owner_of(connection, row.id)
+        if owner not in {None, instance.id}:
+            return Standing.OURS  # adopted by another record since the listing was compared
         if instance.upstream_id == row.id and not instance.status.ended:
             if instance.observed.gone:
                 instances.update_columns(connection, instance.id, observing.NOT_MISSING)
@@ -407,9 +420,9 @@ class Applier:
         instance = instances.lock(connection, record.id)
         if instance is None or instance.status is not InstanceStatus.TERMINATED:
             return Return.ORPHAN
+        if instances.owner_of(connection, row.id) is not None:
+            return Return.OWNED
         if instance.ended_by_absence:
-            if instances.owner_of(connection, row.id) is not None:
-                return Return.ORPHAN
             self._revive(connection, instance, row)
             return Return.REAPPEARED
         if not operations.was_deleted(connection, record.id):

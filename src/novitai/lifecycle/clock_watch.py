@@ -97,6 +97,9 @@ class ClockWatch:
         self._lead = self._measure()
         if moved < 0:
             await self._pull_back(-moved / 1000)
+        else:
+            pass_over = partial(future_times.pass_over, seconds=moved / 1000, now=self._clock.now())
+            await self._database.write(pass_over)
         self._jumped()
 
     async def _run(self) -> None:

@@ -29,7 +29,7 @@ from novitai.domain.operation import Attempt, AttemptState, Operation, Operation
 from novitai.domain.placement import Candidate, Placement, Wish
 from novitai.domain.product import is_any_region
 from novitai.domain.status import Observation, read_word
-from novitai.errors import ValidationFailed
+from novitai.errors import NovitaiError, ValidationFailed
 from novitai.ids import Ids
 from novitai.lifecycle import launch
 from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
@@ -75,6 +75,10 @@ _WAITING_LIST_AGE: Final = 10.0
 _LONGEST_EXPLANATION: Final = 1_000
 _RECORD_AGAIN_AFTER: Final = (0.1, 0.5, 2.0)
 """Seconds of waiting before what was learnt is written once more."""
+
+
+class Outpaced(NovitaiError):
+    """What was read when the operation was claimed no longer holds: nothing may be bought."""
 
 
 class CreatePhase(StrEnum):
@@ -240,6 +244,8 @@ class CreateVerb:
             upstream_id = await self._client.create(call, permit=permit, window=window)
         except upstream.UpstreamError as error:
             return await self._not_accepted(claimed, attempt, error)
+        except Outpaced:
+            return Again(CreatePhase.PLACE, self._clock.now(), memory=claimed.operation.memory)
         except asyncio.CancelledError:
             await asyncio.shield(self._record(attempt, AttemptState.UNKNOWN))
             raise
@@ -273,12 +279,17 @@ class CreateVerb:
     @staticmethod
     def _commit_attempt(connection: Connection, operation: Operation, attempt: Attempt) -> None:
         """Write the attempt before its call may leave, if the operation is still ours."""
+        instance = instances.lock(connection, attempt.instance_id)
         operations.hold(
             connection,
             operation,
             attempts=operation.attempts + 1,
             lease_until=attempt.created_at + LEASE_MS,
         )
+        if instance is None or instance.upstream_id is not None:
+            raise Outpaced  # a person has given it an instance while the step ran
+        if account.load_state(connection).blocked:
+            raise Outpaced  # a hold has begun while the step ran
         attempts.insert(connection, attempt)
 
     async def _not_accepted(

@@ -260,6 +260,12 @@ def identify(ours: Tracked, row: UpstreamInstance, markers: Markers, known: Know
     A reply is one word of upstream. The marker in the row decides; without one, after three
     complete listings, everything else that is known of the attempt has to agree.
     """
+    if ours.origin is Origin.ADOPTED:
+        # It was never made by an attempt: upstream id and creation time are all there is.
+        if ours.upstream_created_at is None or row.created_at is None:
+            return Identity.CONFIRMED if ours.confirmed_at is not None else Identity.OPEN
+        same = ours.upstream_created_at == row.created_at
+        return Identity.CONFIRMED if same else Identity.OPEN
     if ours.confirmed_at is not None:
         return Identity.CONFIRMED
     first_listed = known.first_listed.get(row.id)
@@ -418,7 +424,7 @@ def _census(listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance
         if counts_as_live(
             ours.status,
             ours.obs_status,
-            seen=ours.obs_at is not None,
+            seen=ours.obs_at is not None or _bought_elsewhere(ours, listing, known),
             delete_accepted=ours.id in known.deleting,
             doubtful=other_key or ours.id in held,
         )
@@ -452,6 +458,17 @@ def _strange(
             seen=True,
             delete_accepted=ours.id in known.deleting,
         )
+    )
+
+
+def _bought_elsewhere(ours: Tracked, listing: Listing, known: Known) -> bool:
+    """Whether a record was bought with the key of another account than the one that was listed.
+
+    No listing has shown it yet; that it is in none of this account's says nothing.
+    """
+    attempt = known.replied.get(ours.id)
+    return attempt is not None and not known.account.same_account(
+        attempt.key_digest, listing.key_digest
     )
 
 

@@ -80,6 +80,10 @@ class LateCalls:
             return False
         if opposite is None:
             return False
+        if opposite is OperationKind.START and instance.failed:
+            # It was to be stopped: what has failed is not started without being asked for.
+            instances.update_columns(connection, instance.id, _FORGOTTEN)
+            return False
         if running is not None:
             operations.cancel(connection, running, now=self._clock.now())
         self._begin(connection, instance, opposite)

@@ -229,7 +229,11 @@ class Ownership:
                 code="ALREADY_MANAGED",
                 details={"instanceId": owner},
             )
-        columns = {"confirmed_at": self._clock.now(), "origin": Origin.ADOPTED.value}
+        columns = {
+            "confirmed_at": self._clock.now(),
+            "origin": Origin.ADOPTED.value,
+            "upstream_created_at": None,
+        }
         instances.update_columns(connection, owner, columns)
         return self._tell_adopted(connection, owner)
 

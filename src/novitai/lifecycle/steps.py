@@ -457,6 +457,9 @@ class Runner:
             return not step.settled_upstream and self._has_news(connection, claimed)
         if step.adopts is None:
             return False
+        instance = instances.load(connection, claimed.instance.id)
+        if instance is not None and instance.upstream_id is not None and not instance.unconfirmed:
+            return True  # a person has given it another instance while the call was under way
         return attempts.winner(connection, claimed.instance.id) != step.adopts
 
     @staticmethod

@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection, Table, case, or_, select, update
 
+from novitai.domain.operation import AttemptState
 from novitai.store import tables
 
 TOLERATED: Final = 2_000
@@ -52,6 +53,7 @@ _HAPPENED: Final[Mapping[Table, tuple[str, ...]]] = {
     tables.api_keys: ("last_used_at",),
     tables.idempotency_keys: ("created_at",),
 }
+_UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.settled)
 _REMEMBERED: Final = (
     "asked_at",
     "tried_at",
@@ -89,6 +91,51 @@ def pull_back(connection: Connection, now: int, *, placement_deadline: int) -> i
     for table, longest in _later(placement_deadline).items():
         changed += _limit(connection, table, longest, now, reset=False)
     return changed + _pull_back_memories(connection, now)
+
+
+def pass_over(connection: Connection, seconds: float, *, now: int) -> None:
+    """Have no wait count time that did not pass: the clock was set forward by so much.
+
+    What was missing is counted from now on, and what operations wait for has its time again.
+
+    Args:
+        connection: A write transaction.
+        seconds: By how much the clock went forward.
+        now: Unix milliseconds, by the clock as it is now.
+    """
+    attempts, instances, operations = tables.attempts, tables.instances, tables.operations
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.state.in_(_UNSETTLED))
+        .values(unseen_count=0, unseen_since=now)
+    )
+    missing = or_(instances.c.obs_missing_count > 0, instances.c.obs_unlisted_count > 0)
+    connection.execute(
+        update(instances)
+        .where(missing, ~instances.c.obs_gone)
+        .values(
+            obs_missing_since=None,
+            obs_missing_count=0,
+            obs_unlisted_since=None,
+            obs_unlisted_count=0,
+        )
+    )
+    moved = int(seconds * 1000)
+    for operation_id, text in connection.execute(
+        select(operations.c.id, operations.c.memory).where(~operations.c.done)
+    ).all():
+        memory = orjson.loads(text)
+        times = {
+            name: min(at + moved, now)
+            for name in _REMEMBERED
+            if isinstance(at := memory.get(name), int)
+        }
+        told = orjson.dumps({**memory, **times, "detour_at": now}).decode()
+        connection.execute(
+            update(operations)
+            .where(operations.c.id == operation_id)
+            .values(memory=told, deadline_at=operations.c.deadline_at + moved)
+        )
 
 
 def _later(placement_deadline: int) -> Mapping[Table, Mapping[str, int]]:

@@ -68,6 +68,8 @@ class Tracked:
     bought_at: int | None = None
     identity_told_at: int | None = None
     gpu_num: int = 1
+    origin: Origin = Origin.CREATED
+    upstream_created_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +247,16 @@ def tracked(connection: Connection) -> list[Tracked]:
             table.c.bought_at,
             table.c.identity_told_at,
             table.c.gpu_num,
+            table.c.origin,
+            table.c.upstream_created_at,
         )
         .where(table.c.upstream_id.is_not(None), table.c.status.not_in(_ENDED), ~table.c.obs_gone)
         .order_by(table.c.id)
     )
-    return [Tracked(*row[:10], InstanceStatus(row[10]), *row[11:]) for row in rows]
+    return [
+        Tracked(*row[:10], InstanceStatus(row[10]), *row[11:16], Origin(row[16]), row[17])
+        for row in rows
+    ]
 
 
 def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Ended]:
