@@ -254,7 +254,13 @@ def tracked(connection: Connection) -> list[Tracked]:
         .order_by(table.c.id)
     )
     return [
-        Tracked(*row[:10], InstanceStatus(row[10]), *row[11:16], Origin(row[16]), row[17])
+        Tracked(
+            *row[:10],
+            InstanceStatus(row[10]),
+            *row[11:-2],
+            origin=Origin(row[-2]),
+            upstream_created_at=row[-1],
+        )
         for row in rows
     ]
 
