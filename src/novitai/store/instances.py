@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Any, Final
 
@@ -254,12 +254,10 @@ def tracked(connection: Connection) -> list[Tracked]:
         .order_by(table.c.id)
     )
     return [
-        Tracked(
-            *row[:10],
-            InstanceStatus(row[10]),
-            *row[11:-2],
-            origin=Origin(row[-2]),
-            upstream_created_at=row[-1],
+        replace(
+            Tracked(*row[:10], InstanceStatus(row[10]), *row[11:16]),
+            origin=Origin(row[16]),
+            upstream_created_at=row[17],
         )
         for row in rows
     ]
