@@ -113,6 +113,16 @@ def test_a_hold_ends_when_they_are_seen_again() -> None:
     assert judge(changed, census(5, 0, at=3_000)) == KNOWN
 
 
+def test_a_hold_lasts_for_those_that_stay_missing() -> None:
+    """Fewer than a mass are left, and none of them is proven gone by the others' return."""
+    held = judge(KNOWN, census(5, 5))
+    for missing in (2, 1):
+        held = judge(held, census(5, missing))
+        assert held.hold is not None
+        assert len(held.hold.missing) == missing
+    assert judge(held, census(5, 0)) == KNOWN
+
+
 def test_a_hold_for_a_key_ends_with_the_right_key() -> None:
     """The key of before is still known."""
     held = judge(KNOWN, census(5, 5, OTHER))

@@ -124,13 +124,22 @@ async def test_an_adopted_record_is_its_id_and_its_creation_time(world: World) -
     theirs = await stranger(world)
     adopted = await adopt(world, theirs)
     await world.until_status(adopted, RUNNING, within=120)
-    await fault(world, kind="list", spoil="theirs", field="createdAt", value='"1700000000"')
-    await world.pass_time(90, step=5)
+    shown = await world.app.database.read(instances.tracked)
+    [true_time] = [one.upstream_created_at for one in shown]
+
+    async def remember(at: int | None) -> None:
+        def write(connection: Connection) -> None:
+            instances.update_columns(connection, adopted, {"upstream_created_at": at})
+
+        await world.app.database.write(write)
+
+    await remember(1_700_000_000_000)
+    await world.pass_time(40, step=5)
     await ask(world, OperationKind.DELETE, adopted)
     await world.pass_time(120, step=5)
     assert await alive(world) == [theirs]
     assert await operation_error(world, adopted) == "IDENTITY_UNCONFIRMED"
-    await heal(world)
+    await remember(true_time)
     await world.until_status(adopted, InstanceStatus.TERMINATED, within=300)
 
 
