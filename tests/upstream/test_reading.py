@@ -257,6 +257,25 @@ def test_an_error_of_upstreams_is_one_short_line_without_secrets() -> None:
     assert read({"id": "x", "statusError": said}).status_error.message
 
 
+def test_an_error_of_upstreams_repeats_no_secret_of_its_row() -> None:
+    """A container that logs its variables or passwords on its way down gives none away."""
+    address = "https://bob:pass%2Fw@jupyter.test/lab?token=jupyter-token#fragment"
+    said = "pass/w jupyter-token ssh-word terminal-word env-word port-token 1"
+    found = read(
+        {
+            "id": "x",
+            "statusError": {"state": "env-word", "message": said},
+            "connectComponentJupyter": {"address": address},
+            "connectComponentSSH": {"sshCommand": "ssh root:ssh-word@host.test"},
+            "connectComponentWebTerminal": {"password": "terminal-word"},
+            "portMappings": [{"port": 1, "endpoint": "https://x.test/?t=port-token"}],
+            "envs": [{"key": "HF_TOKEN", "value": "env-word"}, {"key": "N", "value": "1"}],
+        }
+    )
+    assert found.status_error.state == "***"
+    assert found.status_error.message == "*** *** *** *** *** *** 1"
+
+
 def test_a_row_of_nothing_but_an_id_is_a_row() -> None:
     """Every other field is optional."""
     found = read({"id": 42})

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
+from urllib.parse import unquote
 
 from novitai.domain.addresses import MAX_HOST, read_host
 
@@ -36,6 +38,8 @@ _TOKEN: Final = re.compile(
     r"[^\s&#;]+"
 )
 _HIDDEN: Final = "***"
+# Hiding every "1" would make a message unreadable and protect nothing.
+_MIN_SECRET: Final = 4
 # Scheme, user info, host, port, and the rest: a path (RFC 3986 §3.3), a query, a fragment.
 _URL: Final = re.compile(
     r"(https?)://([^/?#\\]*@)?([^/?#@:\\\[\]]+|\[[^/?#@\\\[\]]+\])(?::([0-9]{0,5}))?"
@@ -77,6 +81,14 @@ def message(text: str, limit: int) -> str:
     return shown[:limit].strip()
 
 
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Hide secrets that are known in a text; not those of fewer than four characters."""
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET:
+            text = text.replace(secret, _HIDDEN)
+    return text
+
+
 def read_address(text: str) -> str:
     """Read an `http(s)` URL, or `host:port`; `""` for anything else.
 
@@ -109,6 +121,17 @@ def without_secrets(address: str) -> str:
     authority, slash, path = place.partition("/")
     shown = f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
     return shown if len(shown) <= MAX_SHOWN_ADDRESS else ""
+
+
+def secrets_of(address: str) -> set[str]:
+    """List what `without_secrets` leaves out of an address, piece by piece, raw and decoded."""
+    rest = address.rpartition("://")[2]
+    place, *hidden = re.split(r"[;?#]", rest, maxsplit=1)
+    user = place.partition("/")[0].rpartition("@")[0]
+    found = {user, user.partition(":")[2]}
+    for piece in re.split(r"[;?#&]", hidden[0] if hidden else ""):
+        found.add(piece.partition("=")[2] or piece)
+    return (found | {unquote(piece) for piece in found}) - {""}
 
 
 def read_port(digits: str) -> int | None:

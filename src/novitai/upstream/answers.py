@@ -32,12 +32,10 @@ from novitai.upstream.wire import Json, Object, verbatim
 _MAX_MESSAGE: Final = 500
 # Secrets are looked for in so much of a message, before it is cut.
 _MAX_READ: Final = 65_536
-_MIN_SECRET: Final = 4
 _REASON: Final = re.compile(r"[A-Z0-9_]{1,64}\Z")
 _NO_STOCK: Final = frozenset({"INSUFFICIENT_RESOURCE", "MIGRATE_INSUFFICIENT_RESOURCE"})
 _WRONG_STATE: Final = "invalid state change"
 _NOT_FOUND: Final = "not found"
-_HIDDEN: Final = "***"
 
 
 def failure(
@@ -135,11 +133,7 @@ def _explanation(answer: Answer, secrets: Iterable[str]) -> tuple[str, str]:
 
 
 def _safe(message: str, secrets: Iterable[str]) -> str:
-    for secret in sorted(set(secrets), key=len, reverse=True):
-        # Hiding every "1" would make a message unreadable and protect nothing.
-        if len(secret) >= _MIN_SECRET:
-            message = message.replace(secret, _HIDDEN)
-    return outside.message(message, _MAX_MESSAGE)
+    return outside.message(outside.hide(message, secrets), _MAX_MESSAGE)
 
 
 def _json(body: bytes) -> Json:

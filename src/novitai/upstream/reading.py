@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from novitai.domain import outside
@@ -42,6 +43,8 @@ _MAX_ID = 255
 _MAX_WORD = 64
 _MAX_STATE = 100
 _MAX_MESSAGE = 500
+# Secrets are looked for in so much of a message, before it is cut.
+_MAX_READ = 65_536
 _MAX_PORT = 65_535
 _MAX_GPUS = 10_000
 # In 1/100000 USD an hour: 100,000 USD. A price beyond is no price, and no sum of ours overflows.
@@ -135,11 +138,11 @@ def instance(row: Object) -> UpstreamInstance | None:
     name = get("name")
     ssh, ssh_password = _ssh(row)
     terminal = mapping(get("connectComponentWebTerminal"))
-    return UpstreamInstance(
+    found = UpstreamInstance(
         id=instance_id,
         name=name if type(name) is str else text(name),
         status=text(get("status"), _MAX_WORD),
-        status_error=_status_error(get("statusError")),
+        status_error=_NO_ERROR,
         port_mappings=_port_mappings(get("portMappings")),
         ssh=ssh,
         ssh_password=ssh_password,
@@ -161,6 +164,9 @@ def instance(row: Object) -> UpstreamInstance | None:
         product_name=text(get("productName")),
         rootfs_size=positive(get("rootfsSize"), _MAX_GB),
     )
+    if not (said := get("statusError")):
+        return found
+    return replace(found, status_error=_status_error(said, _secrets(found, get("envs"))))
 
 
 def ssh_access(command: str) -> SshAccess | None:
@@ -210,18 +216,26 @@ def _address(component: Object) -> str:
     return outside.read_url(said) if said else ""
 
 
-def _status_error(value: Json) -> StatusError:
+def _secrets(row: UpstreamInstance, envs: Json) -> set[str]:
+    """List what a message about an instance might repeat, and must not show."""
+    addresses = (row.jupyter_address, row.web_terminal_address)
+    endpoints = (mapping.endpoint for mapping in row.port_mappings)
+    hidden = {row.ssh_password, row.web_terminal_password, *(value for _, value in _envs(envs))}
+    return hidden.union(*map(outside.secrets_of, (*addresses, *endpoints)))
+
+
+def _status_error(value: Json, secrets: set[str]) -> StatusError:
     if type(value) is str:
-        return StatusError(message=_message(value, _MAX_MESSAGE)) if value else _NO_ERROR
+        return StatusError(message=_message(value, _MAX_MESSAGE, secrets)) if value else _NO_ERROR
     found = mapping(value)
-    state = _message(found.get("state"), _MAX_STATE)
-    said = _message(found.get("message"), _MAX_MESSAGE)
+    state = _message(found.get("state"), _MAX_STATE, secrets)
+    said = _message(found.get("message"), _MAX_MESSAGE, secrets)
     return StatusError(state, said) if state or said else _NO_ERROR
 
 
-def _message(value: Json, limit: int) -> str:
-    said = verbatim(value)
-    return outside.message(said, limit) if said else ""
+def _message(value: Json, limit: int, secrets: set[str]) -> str:
+    said = verbatim(value, _MAX_READ)
+    return outside.message(outside.hide(said, secrets), limit) if said else ""
 
 
 def _port(value: Json) -> int | None:
