@@ -259,6 +259,27 @@ async def test_files_that_cannot_be_looked_at_leave_the_commit_unknown(
     assert await database.write(put("b")) == "b"
 
 
+@pytest.mark.parametrize("lose", [delete, lambda path: os.truncate(path, 0)])
+async def test_the_log_of_a_lost_database_is_refused_and_kept(
+    database: SqliteDatabase, path: Path, lose: Callable[[Path], None]
+) -> None:
+    """A start must not begin an empty database on top of what may still be read from the log."""
+    lose(path)
+    await database.close()
+    log = log_of(path)
+    assert log.stat().st_size > 0
+    before = log.read_bytes()
+
+    with pytest.raises(StartupError, match=r"gone or empty, but its log novitai\.db-wal") as caught:
+        await open_database(f"sqlite:///{path}", CLOCK)
+
+    assert caught.value.exit_code == 74
+    assert log.read_bytes() == before
+
+    log.rename(log.with_suffix(".kept"))
+    await (await open_database(f"sqlite:///{path}", CLOCK)).close()
+
+
 async def test_a_quiet_database_is_whole_without_its_log(
     database: SqliteDatabase, path: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ class DatabaseFile:
         lock.acquire()
         descriptor = None
         try:
+            _refuse_log_alone(path)
             descriptor = _open(path)
             # A lock file can be deleted, and then it keeps nobody out.
             filelock.lock_database(descriptor, path)
@@ -172,6 +173,28 @@ def explained(path: Path) -> Iterator[None]:
         if not isinstance(error.orig, sqlite3.Error):
             raise
         raise _startup_error(path, error.orig) from None
+
+
+def _refuse_log_alone(path: Path) -> None:
+    """Refuse a log whose database is gone or empty: SQLite would begin both from nothing.
+
+    The database has a first page before anything is logged, so a crash does not leave this behind.
+    """
+    log = path.with_name(path.name + "-wal")
+    if _size(path) == 0 and _size(log) > 0:
+        raise StartupError(
+            f"{path}: the file is gone or empty, but its log {log.name} is there: somebody has "
+            "removed it. Restore both from a backup, or move the log away to begin with an empty "
+            "database.",
+            exit_code=_IO,
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # missing; what else is wrong is told when it is opened
+        return 0
 
 
 def _open(path: Path) -> int:
