@@ -206,6 +206,10 @@ class LateHands:
         """Have the next write call held back."""
         self._armed = True
 
+    def disarm(self) -> None:
+        """Hold back nothing more."""
+        self._armed = False
+
     async def go_on(self, *, slips: bool) -> None:
         """Let the stopped workers go on; with `slips`, they had passed the last check before.
 

@@ -667,6 +667,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         world = self.world
         try:
             await self._heal()
+            self.stopped.disarm()
             await world.pass_time(20, step=5)
             await self.stopped.go_on(slips=False)
             await self._settle_with_other_key()
