@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -23,7 +23,7 @@ from novitai.lifecycle.operating import Accepted
 from novitai.store import events
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Operation
-from tests.lifecycle.conftest import World
+from tests.lifecycle.conftest import World, at_home
 from tests.lifecycle.stalling import Stall
 
 RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
@@ -51,7 +51,7 @@ async def other(world: World) -> AsyncIterator[Application]:
         world.settings,
         world.clock,
         Ids(random.Random(99)),
-        outside=Outside(upstream=transport, probes=transport),
+        outside=Outside(upstream=transport, probes=transport, resolve=at_home),
         engine=lambda _settings, database, clock, ids: EmbeddedEngine(database, clock, ids),
     )
     world.at_work.watch(app.database)
@@ -61,6 +61,23 @@ async def other(world: World) -> AsyncIterator[Application]:
     while not ending.done():
         await world.pass_time(1)
     await ending
+
+
+MakeStall = Callable[..., Stall]
+
+
+@pytest.fixture
+def make_stall(world: World) -> Iterator[MakeStall]:
+    """Make a process stall; it goes on at the latest when the test ends."""
+    made: list[Stall] = []
+
+    def make(kind: OperationKind, *, slips: bool = False) -> Stall:
+        made.append(Stall(world.app, CALLS[kind], slips=slips))
+        return made[-1]
+
+    yield make
+    for stall in made:
+        stall.go_on()
 
 
 async def ask(app: Application, kind: OperationKind, instance_id: str) -> None:
@@ -128,12 +145,12 @@ async def stalled(world: World, stall: Stall, kind: OperationKind, instance_id: 
 @two_processes
 @pytest.mark.parametrize("kind", [START, STOP, RESTART, DELETE])
 async def test_a_worker_that_stalls_past_its_claim_sends_nothing(
-    world: World, other: Application, kind: OperationKind
+    world: World, other: Application, make_stall: MakeStall, kind: OperationKind
 ) -> None:
     """Another process has finished the verb, and the user has asked for its opposite since."""
     instance_id = await stands(world, kind)
     before = await calls_of(world, kind)
-    stall = Stall(world.app, CALLS[kind])
+    stall = make_stall(kind)
     await stalled(world, stall, kind, instance_id)
     assert await calls_of(world, kind) == before
     await world.pass_time(20)
@@ -162,12 +179,16 @@ def _suspend(clock: ManualClock) -> None:
 @pytest.mark.parametrize("kind", [START, STOP, RESTART, DELETE])
 @pytest.mark.parametrize("away", [_jump, _suspend])
 async def test_a_call_is_judged_by_the_later_of_two_clocks(
-    world: World, clock: ManualClock, kind: OperationKind, away: Callable[[ManualClock], None]
+    world: World,
+    clock: ManualClock,
+    make_stall: MakeStall,
+    kind: OperationKind,
+    away: Callable[[ManualClock], None],
 ) -> None:
     """The time of day has passed the claim's end; the call is made anew, after a look."""
     instance_id = await stands(world, kind)
     before = await calls_of(world, kind)
-    stall = Stall(world.app, CALLS[kind])
+    stall = make_stall(kind)
     await stalled(world, stall, kind, instance_id)
     away(clock)
     stall.go_on()
@@ -180,12 +201,12 @@ async def test_a_call_is_judged_by_the_later_of_two_clocks(
 
 @pytest.mark.parametrize("kind", [START, STOP, RESTART, DELETE])
 async def test_a_clock_set_back_opens_no_window_again(
-    world: World, clock: ManualClock, kind: OperationKind
+    world: World, clock: ManualClock, make_stall: MakeStall, kind: OperationKind
 ) -> None:
     """By the time of day the claim has not ended yet; by steady time it has."""
     instance_id = await stands(world, kind)
     before = await calls_of(world, kind)
-    stall = Stall(world.app, CALLS[kind])
+    stall = make_stall(kind)
     await stalled(world, stall, kind, instance_id)
     clock.jump(-60)
     await world.pass_time(20)
@@ -200,11 +221,15 @@ async def test_a_clock_set_back_opens_no_window_again(
 @two_processes
 @pytest.mark.parametrize(("kind", "opposite"), [(START, STOP), (STOP, START)])
 async def test_what_slips_through_is_put_right_once_and_told(
-    world: World, other: Application, kind: OperationKind, opposite: OperationKind
+    world: World,
+    other: Application,
+    make_stall: MakeStall,
+    kind: OperationKind,
+    opposite: OperationKind,
 ) -> None:
     """The worker stalled after the last check: its call undoes what the user asked for since."""
     instance_id = await stands(world, kind)
-    stall = Stall(world.app, CALLS[kind], slips=True)
+    stall = make_stall(kind, slips=True)
     await stalled(world, stall, kind, instance_id)
     await world.pass_time(20)
     await until_status(world, other, instance_id, AFTER[kind])
@@ -233,11 +258,11 @@ async def _is_told(app: Application, instance_id: str) -> bool:
 @two_processes
 @pytest.mark.parametrize("kind", [RESTART, DELETE])
 async def test_what_slips_through_and_changes_nothing_is_let_be(
-    world: World, other: Application, kind: OperationKind
+    world: World, other: Application, make_stall: MakeStall, kind: OperationKind
 ) -> None:
     """A second restart ends where it began, and what is deleted stays so."""
     instance_id = await stands(world, kind)
-    stall = Stall(world.app, CALLS[kind], slips=True)
+    stall = make_stall(kind, slips=True)
     await stalled(world, stall, kind, instance_id)
     await world.pass_time(20)
     await until_status(world, other, instance_id, AFTER[kind])
