@@ -14,10 +14,16 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 from pydantic import TypeAdapter
+from sqlalchemy import Connection
 
 from novitai.api import schemas
+from novitai.domain.account import AccountState
 from novitai.domain.api_key import Scope
+from novitai.store import account, coordination
+from novitai.store.account import Unmanaged
+from novitai.store.coordination import LastListing
 from tests.api.conftest import CREATE, Api
+from tests.api.house import House
 
 
 @pytest.fixture
@@ -164,3 +170,22 @@ async def test_labels_do_not_grow_with_traffic(busy: Api) -> None:
     assert "inst_" not in text
     assert "nowhere" not in text
     assert len(text) < before + 5000
+
+
+async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
+    """Orphans that were not dismissed, a hold, and listings that prove nothing."""
+    orphan = Unmanaged("up-1", "box-nvabcdefaaaaaaaaaaaaaaaa", "running", orphan=True)
+
+    def write(connection: Connection) -> None:
+        account.replace_unmanaged(connection, [orphan])
+        account.save_state(connection, AccountState(restored_at=1))
+        for began_at in (1, 2):
+            coordination.record_listing(
+                connection, LastListing(began_at, complete=False, instances=1, unmanaged=1)
+            )
+
+    await house.app.database.write(write)
+    text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+    assert "novitai_orphans 1.0" in text
+    assert "novitai_account_held 1.0" in text
+    assert "novitai_incomplete_listings 2.0" in text

@@ -21,6 +21,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.account import Overview
 from novitai.lifecycle.caching import CacheStats
 from novitai.lifecycle.delivery_metrics import Outcome
 from novitai.telemetry.process import Cpu, Memory
@@ -39,6 +40,7 @@ class Snapshot:
     message to a webhook that still waits; None where that is not known.
     `feed_lag` is the age in seconds of the first event that is stored and that `GET /api/events`
     does not list yet; None where that is not known.
+    `account` is what is known of the Novita account; None where that is not known.
     `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
     `dropped_lines` counts what was logged while nothing read the process's output.
     """
@@ -56,6 +58,7 @@ class Snapshot:
     deliveries: Mapping[Outcome, int] = field(default_factory=dict)
     oldest_delivery: float | None = None
     feed_lag: float | None = None
+    account: Overview | None = None
 
 
 def as_text(snapshot: Snapshot) -> tuple[bytes, str]:
@@ -108,11 +111,31 @@ class _Numbers(Collector):
                 "Age of the first stored event that GET /api/events holds back; 0 if none.",
                 value=self._snapshot.feed_lag,
             )
+        if self._snapshot.account is not None:
+            yield from _of_account(self._snapshot.account)
         yield from _of_process(self._snapshot)
 
     def describe(self) -> list[Metric]:
         """Name nothing beforehand."""
         return []
+
+
+def _of_account(account: Overview) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "novitai_orphans",
+        "Instances that bear our marker, are no record's own and were not dismissed.",
+        value=account.orphans,
+    )
+    yield GaugeMetricFamily(
+        "novitai_account_held",
+        "1 while write calls are held, as the account is not as it was remembered.",
+        value=int(account.state.blocked),
+    )
+    yield GaugeMetricFamily(
+        "novitai_incomplete_listings",
+        "Listings of the account in a row that were not complete.",
+        value=account.looked.incomplete_count,
+    )
 
 
 def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:

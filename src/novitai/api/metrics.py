@@ -18,6 +18,7 @@ from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.account import Overview
 from novitai.lifecycle.caching import CacheStats
 from novitai.store.errors import StoreError
 from novitai.telemetry import streams
@@ -88,6 +89,7 @@ class MetricsRoutes:
             deliveries=services.webhooks.metrics.snapshot() if services.webhooks else {},
             oldest_delivery=await self._oldest_delivery(),
             feed_lag=await self._feed_lag(),
+            account=await self._account(),
             limiter_fallbacks=services.shared_buckets.fallbacks if services.shared_buckets else 0,
             dropped_lines=streams.dropped(),
         )
@@ -108,6 +110,15 @@ class MetricsRoutes:
             return await self._services.history.feed_lag_seconds()
         except StoreError as error:  # as above
             _log.warning("feed_lag_unknown", error=type(error).__name__)
+            return None
+
+    async def _account(self) -> Overview | None:
+        if self._services.ownership is None:
+            return None
+        try:
+            return await self._services.ownership.overview()
+        except StoreError as error:  # as above
+            _log.warning("account_unknown", error=type(error).__name__)
             return None
 
     def _as_json(self, snapshot: Snapshot) -> dict[str, object]:
