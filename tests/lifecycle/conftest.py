@@ -203,6 +203,14 @@ class World:
             assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
             await self.pass_time(step, step=min(step, 5.0))
 
+    async def until_creates(self, count: int = 1) -> None:
+        """Let virtual time pass until so many create calls have arrived upstream."""
+
+        async def arrived() -> bool:
+            return await self.emulator.creates() >= count
+
+        await self.until(arrived, within=60)
+
     async def until_status(self, instance_id: str, status: InstanceStatus, within: float) -> None:
         """Let virtual time pass until an instance has a status."""
 

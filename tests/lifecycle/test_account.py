@@ -328,7 +328,7 @@ async def test_an_id_that_no_listing_confirms_is_told(world: World) -> None:
     """The row lost its name: other evidence decides; where that is missing too, a person does."""
     await fault(world, kind="list", spoil="*", field="name", value="absent")
     instance_id = await world.create()
-    await world.pass_time(3)
+    await world.until_creates()
     [bought] = await alive(world)
     change = {"imageUrl": "another:image"}
     await world.emulator.call("PATCH", f"instances/{bought}", json=change)

@@ -107,7 +107,7 @@ async def test_what_no_listing_showed_yet_is_missed_with_another_key(world: Worl
     await world.emulator.call("PATCH", "settings", json={"accountPerKey": True})
     await fault(world, kind="list", omit="*")
     instance_id = await world.create()
-    await world.pass_time(2)
+    await world.until_creates()
     assert len(await alive(world)) == 1
     await heal(world)
     await world.reopen(novita_api_key=SecretStr("sk-of-another-account"))

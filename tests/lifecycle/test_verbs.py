@@ -224,7 +224,7 @@ async def test_delete_wins_over_an_ambiguous_create(world: World) -> None:
     create = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
     await fault(world, **create, drop=True, when="after")
     instance_id = await world.create()
-    await world.pass_time(2)
+    await world.until_creates()
     await ask(world, DELETE, instance_id)
     await world.until_status(instance_id, TERMINATED, within=400)
     await world.pass_time(60)
@@ -238,7 +238,7 @@ async def test_delete_of_what_was_never_bought(world: World) -> None:
     create = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
     await fault(world, **create, drop=True, when="before")
     instance_id = await world.create()
-    await world.pass_time(5)
+    await world.until_creates()
     await ask(world, DELETE, instance_id)
     await world.until_status(instance_id, TERMINATED, within=400)
     assert await world.emulator.creates() == 1
