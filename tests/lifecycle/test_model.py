@@ -418,6 +418,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Let stopped workers go on, once their claims have ended."""
         if self.stopped.due:
             self.run(self.stopped.go_on(slips=slips))
+            if slips:
+                # Such a call was judged before it stalled, so it leaves during a hold too.
+                self.held = None
 
     @rule()
     def change_key(self) -> None:
