@@ -107,6 +107,7 @@ _DEFAULTS: Final = MappingProxyType(
         "tcp_user_timeout": "30000",
     }
 )
+# Where libpq and Debian keep the server's socket; no file is made there.
 _SOCKET_FOLDERS: Final = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108
 _PORT: Final = "5432"
 _APPLICATION: Final = "novitai"

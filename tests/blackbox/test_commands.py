@@ -166,6 +166,7 @@ def test_a_first_key_that_cannot_be_shown_is_revoked(house: House) -> None:
     house.env["NOVITAI_ADMIN_API_KEY"] = ""
     with (
         (house.folder / "out").open("w") as out,
+        # A device, not a path to work with.
         open("/dev/full", "w") as full_disk,  # noqa: PTH123
         subprocess.Popen(
             [NOVITAI, "serve", "--port", "0"],

@@ -125,6 +125,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._crowd = crowd
 
+    # uvicorn narrows the type of the transport in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; of too many, another makes room or this one is refused."""
         super().connection_made(transport)
@@ -217,6 +218,7 @@ class AnsweringProtocol(HttpToolsProtocol):
     def in_hand(self) -> bool:
         """Whether an answer is under way."""
         # uvicorn has None there before the first request, and does not say so.
+        # uvicorn declares `cycle` as never None; before the first request it is.
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
 
     @property
