@@ -23,7 +23,7 @@ from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.settings import FailedInstancePolicy
 from novitai.store import instances
-from novitai.store.opening import open_database
+from novitai.store.engine.opening import open_database
 from novitai.store.vault import Vault
 
 

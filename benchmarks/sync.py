@@ -30,7 +30,7 @@ from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.sync import Sync
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store import instances
-from novitai.store.opening import open_database
+from novitai.store.engine.opening import open_database
 from novitai.store.vault import Vault
 from novitai.upstream import reading
 from novitai.upstream.client import NovitaClient

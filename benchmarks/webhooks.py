@@ -40,8 +40,8 @@ from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.store import coordination, instances, migrate
-from novitai.store.database import Database
-from novitai.store.opening import open_database
+from novitai.store.engine.database import Database
+from novitai.store.engine.opening import open_database
 from novitai.store.vault import Vault
 from novitai.webhooks.guard import Guard
 from novitai.webhooks.sending import Sender

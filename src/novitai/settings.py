@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from novitai import postgresqlurl, urls
+from novitai import postgresql_url, urls
 from novitai.errors import SettingsError
 
 PREFIX: Final = "NOVITAI_"
@@ -238,14 +238,14 @@ class Settings(BaseSettings):
         if value is not None:
             text = value.get_secret_value()
             if urls.database_scheme(text) == "postgresql":
-                postgresqlurl.check(text)
+                postgresql_url.check(text)
         return value
 
     @field_validator("database_direct_url")
     @classmethod
     def _a_postgresql_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            postgresqlurl.check(value.get_secret_value())
+            postgresql_url.check(value.get_secret_value())
         return value
 
     @field_validator("secret_key")

@@ -37,7 +37,7 @@ from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.settings import FailedInstancePolicy, Settings
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from novitai.api import schemas
-from novitai.store.errors import StorageFull
+from novitai.store.engine.errors import StorageFull
 from tests.api.conftest import CREATE, Api
 
 

@@ -23,9 +23,10 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.lifecycle.waiting import LOOK_EVERY
-from novitai.store import account, events, operations, postgresqlserver
+from novitai.store import account, events, operations
 from novitai.store.account import Unmanaged
-from novitai.store.database import Dialect
+from novitai.store.engine import postgresql_server
+from novitai.store.engine.database import Dialect
 from tests.api.house import House
 from tests.lifecycle.conftest import on_both_stores
 
@@ -265,7 +266,7 @@ async def test_the_lag_of_the_feed_is_a_metric(house: House) -> None:
     assert await lag() == 0
     if house.app.database.dialect is not Dialect.POSTGRESQL:
         return
-    engine = postgresqlserver.make_engine(house.app.settings.database)
+    engine = postgresql_server.make_engine(house.app.settings.database)
     with engine.connect() as slow:
         events.append(
             slow,

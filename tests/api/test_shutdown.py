@@ -18,7 +18,7 @@ from novitai.api.routes import Call, Operation
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
 from novitai.lifecycle.answering import outcome
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from tests.api.conftest import Api, ApiFactory
 from tests.api.test_protocol import BODY, LIVE, create
 from tests.api.wire import Answer, serving

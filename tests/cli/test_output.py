@@ -16,7 +16,7 @@ from novitai.cli.output import OutputFailed
 from novitai.clock import ManualClock
 from novitai.ids import Ids
 from novitai.lifecycle.keys import KeyRing
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 
 

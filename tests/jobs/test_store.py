@@ -16,13 +16,13 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
 from novitai.store import coordination
-from novitai.store.opening import open_database
+from novitai.store.engine.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from novitai.jobs.port import JobEngine
-    from novitai.store.database import Database
+    from novitai.store.engine.database import Database
 
 
 def nothing(connection: Connection, now: int, limit: int) -> Sequence[str]:

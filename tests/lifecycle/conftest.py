@@ -30,8 +30,8 @@ from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.instances import Created
 from novitai.settings import Settings
 from novitai.store import attempts, events
-from novitai.store.database import Database
-from novitai.store.errors import StoreUnavailable
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreUnavailable
 from tests.conftest import STORES
 
 REQUEST = CreateRequest(

@@ -33,7 +33,7 @@ from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.store import deliveries, events, instances
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.webhooks.guard import Guard
 from novitai.webhooks.sending import Sender

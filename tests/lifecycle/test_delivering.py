@@ -17,7 +17,7 @@ from novitai.domain.event import EventType
 from novitai.domain.webhook import PAUSES
 from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store import webhook_lines
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from tests.lifecycle.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
 
 DAY = 86_400.0

@@ -19,7 +19,7 @@ from novitai.errors import NotFound
 from novitai.lifecycle.details import DETAILS_TTL, MAX_DETAILS, Details
 from novitai.store import coordination, instances, operations
 from novitai.store.coordination import LastListing
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from tests.domain.making import AT as NOW
 from tests.domain.making import an_instance
 from tests.lifecycle.conftest import World

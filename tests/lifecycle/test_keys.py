@@ -17,8 +17,8 @@ from novitai.errors import NotFound, ValidationFailed
 from novitai.ids import Ids
 from novitai.lifecycle.keys import ADMIN_KEY_ID, KeyRing
 from novitai.store import api_keys
-from novitai.store.database import Database
-from novitai.store.errors import StoreBusy
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreBusy
 from novitai.store.vault import Vault
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from novitai.domain.api_key import ApiKey, Scope
 from novitai.store import api_keys
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.tables import api_keys as table
 
 

@@ -22,9 +22,10 @@ from sqlalchemy import Connection, Engine
 from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
-from novitai.store import events, instances, migrate, postgresqlserver
-from novitai.store.database import Database
-from novitai.store.opening import open_database
+from novitai.store import events, instances, migrate
+from novitai.store.engine import postgresql_server
+from novitai.store.engine.database import Database
+from novitai.store.engine.opening import open_database
 from tests.conftest import PostgresqlServer
 from tests.domain.making import an_instance
 
@@ -72,7 +73,7 @@ def writing_elsewhere(server: PostgresqlServer) -> Iterator[None]:
 @pytest.fixture
 def engine(postgresql_database_url: str) -> Iterator[Engine]:
     """Connections to a migrated database with one instance in it, in any number."""
-    made = postgresqlserver.make_engine(postgresql_database_url, pool_size=2 * WRITERS)
+    made = postgresql_server.make_engine(postgresql_database_url, pool_size=2 * WRITERS)
     with made.begin() as connection:
         instance(connection)
     yield made
@@ -199,14 +200,14 @@ def test_events_from_before_the_lock_are_kept(postgresql_url: str) -> None:
     script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
     before = script.get_revision("0005").down_revision
     migrate.upgrade(postgresql_url, ManualClock())
-    with closing(postgresqlserver.connect(postgresql_url)) as connection:
+    with closing(postgresql_server.connect(postgresql_url)) as connection:
         with connection.begin():
             instance(connection)
         downgrade(migrate.config(connection), str(before))
         with connection.begin():
             append(connection, "evt_1")
     migrate.upgrade(postgresql_url, ManualClock())
-    with closing(postgresqlserver.connect(postgresql_url)) as connection:
+    with closing(postgresql_server.connect(postgresql_url)) as connection:
         with connection.begin():
             append(connection, "evt_2")
         assert given(connection) == ["evt_1", "evt_2"]

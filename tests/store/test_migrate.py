@@ -21,9 +21,10 @@ from sqlalchemy.exc import DBAPIError
 
 from novitai.clock import ManualClock
 from novitai.errors import NovitaiError, StartupError
-from novitai.store import migrate, postgresqlserver
+from novitai.store import migrate
+from novitai.store.engine import postgresql_server
+from novitai.store.engine.sqlite_file import DatabaseFile
 from novitai.store.migrate import Version
-from novitai.store.sqlitefile import DatabaseFile
 from novitai.store.tables import metadata
 
 CLOCK = ManualClock()
@@ -36,7 +37,7 @@ def connected(url: str) -> Iterator[Connection]:
         with migrate._embedded(url.removeprefix("sqlite:///")) as connection:
             yield connection
     else:
-        with closing(postgresqlserver.connect(url)) as connection:
+        with closing(postgresql_server.connect(url)) as connection:
             yield connection
 
 

@@ -55,12 +55,12 @@ def _migrate(url: str) -> None:
 
 def _where(url: str) -> str:
     """Name the database in words that may be shown."""
-    from novitai.store import postgresqlserver
-    from novitai.store.sqlitefile import path_of
+    from novitai.store.engine import postgresql_server
+    from novitai.store.engine.sqlite_file import path_of
 
     if url.startswith("sqlite"):
         return str(path_of(url))
-    return postgresqlserver.describe(url)
+    return postgresql_server.describe(url)
 
 
 def _revision(url: str) -> str | None:
@@ -68,13 +68,13 @@ def _revision(url: str) -> str | None:
     from contextlib import ExitStack, closing
 
     from novitai.store import migrate as migration
-    from novitai.store import postgresqlserver, sqlite
-    from novitai.store.sqlitefile import path_of
+    from novitai.store.engine import postgresql_server, sqlite
+    from novitai.store.engine.sqlite_file import path_of
 
     with ExitStack() as stack:
         if not url.startswith("sqlite"):
-            connection = stack.enter_context(closing(postgresqlserver.connect(url)))
-            stack.enter_context(postgresqlserver.explained(url))
+            connection = stack.enter_context(closing(postgresql_server.connect(url)))
+            stack.enter_context(postgresql_server.explained(url))
         elif path_of(url).exists():
             engine = sqlite.make_engine(path_of(url), reading=True)
             # A connection that is closed goes back to the pool, which keeps it open.

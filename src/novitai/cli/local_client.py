@@ -18,7 +18,7 @@ from novitai.cli.output import TEMPORARY
 from novitai.clock import Clock
 from novitai.errors import NovitaiError, StartupError
 from novitai.settings import Settings
-from novitai.store.sqlitefile import path_of
+from novitai.store.engine.sqlite_file import path_of
 
 ANSWER_SECONDS: Final = 15.0
 """How long the server may take for one answer."""

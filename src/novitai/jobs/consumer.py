@@ -33,7 +33,7 @@ from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs.dispatcher import Dispatcher
 from novitai.jobs.waiting import cancel
-from novitai.postgresqlurl import resolve
+from novitai.postgresql_url import resolve
 
 BATCH: Final = 25
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=1)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from novitai.errors import RESTART_SECONDS, Conflict, ShuttingDown
 from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from novitai.clock import Clock, SystemClock
 from novitai.jobs.waiting import cancel
 from novitai.lifecycle import clockcheck
 from novitai.store import future_times
-from novitai.store.database import Database
-from novitai.store.errors import StoreError
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 
 PAUSE: Final = 1.0
 JUMP: Final = 2_000

@@ -54,8 +54,8 @@ from novitai.lifecycle.steps import (
     Step,
 )
 from novitai.store import account, attempts, instances, operations
-from novitai.store.database import Database
-from novitai.store.errors import StoreError
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 from novitai.store.vault import Vault
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient

@@ -18,7 +18,7 @@ from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.outbox import JOB
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.store import deliveries, instances, webhook_lines, webhooks
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 
 
 @dataclass(frozen=True, slots=True)

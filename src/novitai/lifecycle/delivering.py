@@ -38,9 +38,9 @@ from novitai.lifecycle.messages import as_try, body_of, open_secrets
 from novitai.lifecycle.outbox import JOB
 from novitai.lifecycle.recording import Recorder
 from novitai.store import deliveries, instances, operations, webhook_lines, webhooks
-from novitai.store.database import Database
 from novitai.store.deliveries import Head
-from novitai.store.errors import StoreError
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 from novitai.store.operations import Fenced
 from novitai.store.vault import Vault
 from novitai.store.webhook_lines import Line

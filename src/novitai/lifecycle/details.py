@@ -21,7 +21,7 @@ from novitai.domain.view import View, view
 from novitai.errors import NotFound
 from novitai.lifecycle.caching import Cache
 from novitai.store import snapshots
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.snapshots import Snapshot
 
 DETAILS_TTL: Final = 60.0

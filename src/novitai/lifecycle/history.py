@@ -19,7 +19,7 @@ from novitai.lifecycle.instances import Shown
 from novitai.lifecycle.paging import MAX_PAGE
 from novitai.lifecycle.waiting import StatusWatch
 from novitai.store import events, instances, operations
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 
 _ENDS: Final = frozenset(
     {

@@ -13,8 +13,8 @@ from novitai.jobs.waiting import cancel
 from novitai.lifecycle import clockcheck
 from novitai.lifecycle.idempotency import KEPT_FOR
 from novitai.store import idempotency_keys
-from novitai.store.database import Database
-from novitai.store.errors import StoreError
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 
 PAUSE: Final = 600.0
 _BATCH: Final = 1000

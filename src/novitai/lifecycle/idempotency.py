@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.errors import Conflict, IdempotencyKeyReused, NovitaiError
 from novitai.store import idempotency_keys
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.idempotency_keys import Remembered
 
 KEPT_FOR: Final = 24 * 3600 * 1000

@@ -39,7 +39,7 @@ from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.lifecycle.recording import Recorder
 from novitai.store import coordination, instances, operations, snapshots
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.instances import Filter
 from novitai.store.vault import Vault
 from novitai.upstream.errors import UpstreamError

@@ -28,7 +28,7 @@ from novitai.lifecycle.answering import answer_once, outcome, reveal_once
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.store import api_keys
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 
 ADMIN_KEY_ID: Final = "key_admin"

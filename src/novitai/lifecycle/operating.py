@@ -32,7 +32,7 @@ from novitai.lifecycle.observing import NOT_MISSING
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.start import ASK
 from novitai.store import attempts, coordination, instances, operations
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 
 _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {

@@ -43,7 +43,7 @@ from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.recording import Recorder
 from novitai.store import account, instances, operations
 from novitai.store.account import Listed, Unmanaged
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 
 _MAX_NAME: Final = 100

@@ -24,7 +24,7 @@ from novitai.domain.view import view
 from novitai.ids import Ids
 from novitai.lifecycle.outbox import Outbox
 from novitai.store import events, instances, operations
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 
 _log = structlog.get_logger("novitai.lifecycle")
 

@@ -43,7 +43,7 @@ from novitai.lifecycle.rising import (
 )
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.store import instances, operations
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.upstream import errors as upstream
 
 ASK: Final = "ask"

@@ -32,8 +32,8 @@ from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
 from novitai.store import account, attempts, coordination, instances, operations
 from novitai.store.coordination import Looked
-from novitai.store.database import Database
-from novitai.store.errors import StoreError
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 from novitai.store.operations import Fenced
 from novitai.upstream.errors import (
     BreakerOpen,

@@ -38,8 +38,8 @@ from novitai.lifecycle.diffing import (
 from novitai.store import account, attempts, coordination, instances, operations
 from novitai.store.account import Unmanaged
 from novitai.store.coordination import LastListing
-from novitai.store.database import Database
-from novitai.store.errors import StoreError
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import BreakerOpen, Gone, KeyRefused, RateLimited, UpstreamError
 from novitai.upstream.models import Listing

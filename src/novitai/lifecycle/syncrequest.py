@@ -14,8 +14,8 @@ from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.sync import Sync
 from novitai.store import operations
-from novitai.store.database import Database
-from novitai.store.errors import StoreError
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.window import SendWindow
 

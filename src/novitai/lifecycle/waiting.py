@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.domain.instance import InstanceStatus
 from novitai.store import instances
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 
 LOOK_EVERY: Final = 0.25
 """Seconds between looks. A thousand clients that each looked for themselves would be 4,000 reads a

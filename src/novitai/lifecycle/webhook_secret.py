@@ -10,7 +10,7 @@ from typing import Final
 
 from novitai.ids import Ids
 from novitai.store import coordination
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.webhooks.signing import secret_of
 

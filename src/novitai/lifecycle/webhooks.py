@@ -33,7 +33,7 @@ from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhook_secret import fresh_secret
 from novitai.store import events, instances, webhook_lines, webhooks
-from novitai.store.database import Database
+from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.webhooks.sending import Message, Sender
 

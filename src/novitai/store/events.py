@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.event import Event, EventType
-from novitai.store.database import SNAPSHOT_ISOLATION
+from novitai.store.engine.database import SNAPSHOT_ISOLATION
 from novitai.store.tables import events as table
 from novitai.store.tables import instances
 

@@ -18,8 +18,8 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, event, inspect,
 
 from novitai.clock import Clock
 from novitai.errors import StartupError
-from novitai.store import postgresqlserver
-from novitai.store.sqlitefile import DatabaseFile, explained, path_of, quoted
+from novitai.store.engine import postgresql_server
+from novitai.store.engine.sqlite_file import DatabaseFile, explained, path_of, quoted
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -85,8 +85,8 @@ def check(url: str) -> Version:
     """
     if not url.startswith("sqlite"):
         with (
-            closing(postgresqlserver.connect(url)) as connection,
-            postgresqlserver.explained(url),
+            closing(postgresql_server.connect(url)) as connection,
+            postgresql_server.explained(url),
         ):
             return _version(connection)
     path = path_of(url)
@@ -131,15 +131,15 @@ def config(connection: Connection) -> Config:
 
 
 def _upgrade_server(url: str) -> None:
-    from novitai.store import postgresqlcheck
+    from novitai.store.engine import postgresql_check
 
-    postgresqlcheck.insist_on_database(url)
-    with closing(postgresqlserver.connect(url)) as connection, postgresqlserver.explained(url):
+    postgresql_check.insist_on_database(url)
+    with closing(postgresql_server.connect(url)) as connection, postgresql_server.explained(url):
         key = {"key": ADVISORY_LOCK}
         # Of the session, not of a transaction: every migration has a transaction of its own.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
         connection.commit()
-        _upgrade(connection, postgresqlserver.describe(url))
+        _upgrade(connection, postgresql_server.describe(url))
 
 
 def _upgrade(connection: Connection, where: str) -> None:

@@ -19,9 +19,10 @@ import pytest
 
 from novitai.clock import ManualClock
 from novitai.errors import NovitaiError, SettingsError, StartupError
-from novitai.store import migrate, sqlitefile
-from novitai.store.errors import StorageFull
-from novitai.store.opening import open_database
+from novitai.store import migrate
+from novitai.store.engine import sqlite_file
+from novitai.store.engine.errors import StorageFull
+from novitai.store.engine.opening import open_database
 from tests.store.conftest import names, put
 
 CLOCK = ManualClock()
@@ -116,7 +117,7 @@ class TestFile:
         code = (
             "import asyncio, sys\n"
             "from novitai.clock import SystemClock\n"
-            "from novitai.store.opening import open_database\n"
+            "from novitai.store.engine.opening import open_database\n"
             "async def main():\n"
             "    await open_database(sys.argv[-1], SystemClock())\n"
             "    print('open', flush=True)\n"
@@ -195,8 +196,8 @@ class TestFile:
         self, sqlite_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A file too large to be looked at in the time is opened all the same."""
-        monkeypatch.setattr(sqlitefile, "PROBE_SECONDS", -1.0)
-        monkeypatch.setattr(sqlitefile, "_STEPS_BETWEEN_LOOKS_AT_THE_CLOCK", 1)
+        monkeypatch.setattr(sqlite_file, "PROBE_SECONDS", -1.0)
+        monkeypatch.setattr(sqlite_file, "_STEPS_BETWEEN_LOOKS_AT_THE_CLOCK", 1)
         database = await open_database(sqlite_database_url, CLOCK)
         await database.close()
 
@@ -204,7 +205,7 @@ class TestFile:
         self, sqlite_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A file that another program has locked is named, with what to do."""
-        monkeypatch.setattr(sqlitefile, "PROBE_SECONDS", 0.01)
+        monkeypatch.setattr(sqlite_file, "PROBE_SECONDS", 0.01)
         other = sqlite3.connect(tmp_path / "novitai.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         assert "locked by another program" in await refusal(sqlite_database_url)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from novitai.clock import Clock
-from novitai.store.errors import StoreError
+from novitai.store.engine.errors import StoreError
 
 TRUST_SECONDS: Final = 2.0
 """How long a write that succeeded is taken for the outcome of the next one."""

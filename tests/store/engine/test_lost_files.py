@@ -20,13 +20,13 @@ from structlog.testing import capture_logs
 
 from novitai.clock import ManualClock
 from novitai.errors import StartupError
-from novitai.store import sqlitefile, sqlitekeeper
-from novitai.store.errors import CommitUnknown, StorageFull, StoreCorrupt
-from novitai.store.filelock import FileLock
-from novitai.store.opening import open_database
-from novitai.store.sqlite import SqliteDatabase
+from novitai.store.engine import sqlite_file, sqlite_keeper
+from novitai.store.engine.errors import CommitUnknown, StorageFull, StoreCorrupt
+from novitai.store.engine.file_lock import FileLock
+from novitai.store.engine.opening import open_database
+from novitai.store.engine.sqlite import SqliteDatabase
 from tests.store.conftest import names, put
-from tests.store.test_database_sqlite import other_program
+from tests.store.engine.test_database_sqlite import other_program
 
 CLOCK = ManualClock()
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def database(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteDatabase]:
     """An open database with one row, whose keeper looks only when a test has it look."""
-    monkeypatch.setattr(sqlitekeeper, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(sqlite_keeper, "LOOK_EVERY", 3600.0)
     opened = await open_database(f"sqlite:///{path}", CLOCK)
     assert isinstance(opened, SqliteDatabase)
     await opened.write(put("before", "x" * 50_000))
@@ -295,7 +295,7 @@ async def test_a_quiet_database_is_whole_without_its_log(
 
 async def test_a_busy_database_is_left_in_peace(database: SqliteDatabase, path: Path) -> None:
     """The log is written back in the second in which the writes have become few."""
-    for number in range(sqlitekeeper.QUIET_COMMITS + 1):
+    for number in range(sqlite_keeper.QUIET_COMMITS + 1):
         await database.write(put(str(number)))
     database._keeper.look()
     assert log_of(path).stat().st_size > 0
@@ -322,7 +322,7 @@ async def test_a_nearly_full_disk_is_told_by_a_ping(
     database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before any write fails: less room than a group of writes takes."""
-    monkeypatch.setattr(sqlitefile, "ROOM_BYTES", 1 << 60)
+    monkeypatch.setattr(sqlite_file, "ROOM_BYTES", 1 << 60)
     with pytest.raises(StorageFull):
         await database.ping()
 
@@ -336,7 +336,7 @@ class TestLock:
         code = (
             "import asyncio, sys\n"
             "from novitai.clock import SystemClock\n"
-            "from novitai.store.opening import open_database\n"
+            "from novitai.store.engine.opening import open_database\n"
             "asyncio.run(open_database(sys.argv[1], SystemClock()))\n"
         )
         second = await asyncio.to_thread(
@@ -381,7 +381,7 @@ class TestLock:
 KILLED = """
 import asyncio, json, os, sys
 from novitai.clock import SystemClock
-from novitai.store.opening import open_database
+from novitai.store.engine.opening import open_database
 from tests.store.conftest import put
 
 async def main():

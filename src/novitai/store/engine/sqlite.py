@@ -18,18 +18,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from novitai.clock import Clock
-from novitai.store.database import Database, Dialect
-from novitai.store.errors import (
+from novitai.store.engine.database import Database, Dialect
+from novitai.store.engine.errors import (
     StorageFull,
     StoreBusy,
     StoreCorrupt,
     StoreError,
     StoreUnavailable,
 )
-from novitai.store.filewatch import Finding
-from novitai.store.sqlitefile import DatabaseFile, quoted
-from novitai.store.sqlitekeeper import Keeper, is_damage
-from novitai.store.work import AnyJob, Crew, Mode, guard_transactions, late, settle
+from novitai.store.engine.file_watch import Finding
+from novitai.store.engine.sqlite_file import DatabaseFile, quoted
+from novitai.store.engine.sqlite_keeper import Keeper, is_damage
+from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions, late, settle
 
 READERS: Final = 2
 GROUP: Final = 128

@@ -7,10 +7,11 @@ import asyncio
 
 from novitai.clock import Clock
 from novitai.errors import StartupError
-from novitai.store import migrate, postgresqlserver
-from novitai.store.database import Database
-from novitai.store.sqlite import SqliteDatabase
-from novitai.store.sqlitefile import DatabaseFile, explained, path_of
+from novitai.store import migrate
+from novitai.store.engine import postgresql_server
+from novitai.store.engine.database import Database
+from novitai.store.engine.sqlite import SqliteDatabase
+from novitai.store.engine.sqlite_file import DatabaseFile, explained, path_of
 
 _CONFIG = 78  # EX_CONFIG of sysexits(3)
 
@@ -45,18 +46,18 @@ def _open_sqlite(url: str, clock: Clock) -> Database:
 
 def _open_postgresql(url: str, clock: Clock) -> Database:
     # Its driver takes long to load, and a process on the embedded file never needs it.
-    from novitai.store import postgresqlcheck
+    from novitai.store.engine import postgresql_check
 
-    postgresqlcheck.insist_on_server(url)
+    postgresql_check.insist_on_server(url)
     version = migrate.check(url)
-    where = postgresqlserver.describe(url)
+    where = postgresql_server.describe(url)
     migrate.refuse_newer(version, where)
     if version is migrate.Version.OLDER:
         raise StartupError(
             f"{where}: made for an older version of novitai, or empty. Run `novitai migrate`.",
             exit_code=_CONFIG,
         )
-    postgresqlcheck.insist_on_rights(url)
-    from novitai.store.postgresql import PostgresqlDatabase
+    postgresql_check.insist_on_rights(url)
+    from novitai.store.engine.postgresql import PostgresqlDatabase
 
     return PostgresqlDatabase(url, clock)

@@ -23,16 +23,16 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from novitai.clock import Clock
-from novitai.store import postgresqlserver
-from novitai.store.database import SNAPSHOT_ISOLATION, Database, Dialect
-from novitai.store.errors import (
+from novitai.store.engine import postgresql_server
+from novitai.store.engine.database import SNAPSHOT_ISOLATION, Database, Dialect
+from novitai.store.engine.errors import (
     CommitUnknown,
     StorageFull,
     StoreBusy,
     StoreError,
     StoreUnavailable,
 )
-from novitai.store.work import AnyJob, Crew, Mode, guard_transactions, settle
+from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions, settle
 
 THREADS: Final = 4
 """For each of reading and writing."""
@@ -162,7 +162,7 @@ class Generation:
 
 
 def _make_engine(url: str, generation: Generation, *, reading: bool = False) -> Engine:
-    engine = postgresqlserver.make_engine(
+    engine = postgresql_server.make_engine(
         url,
         pool_size=THREADS,
         max_overflow=0,

@@ -19,9 +19,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from novitai.clock import Clock
 from novitai.errors import SettingsError, StartupError
-from novitai.store import filelock
-from novitai.store.filelock import FileLock, refused_by_system
-from novitai.store.filewatch import FileWatch
+from novitai.store.engine import file_lock
+from novitai.store.engine.file_lock import FileLock, refused_by_system
+from novitai.store.engine.file_watch import FileWatch
 
 PROBE_SECONDS: Final = 2.0
 """How long the look at the file may take; a large one is looked at in part."""
@@ -57,7 +57,7 @@ class DatabaseFile:
             _refuse_log_alone(path)
             descriptor = _open(path)
             # A lock file can be deleted, and then it keeps nobody out.
-            filelock.lock_database(descriptor, path)
+            file_lock.lock_database(descriptor, path)
             _probe(path, clock)
         except BaseException:  # the locks are given back, then it is raised on
             if descriptor is not None:
@@ -101,7 +101,7 @@ class DatabaseFile:
     def keep_log(self) -> None:
         """Keep SQLite from removing the log when the last connection of this process closes."""
         if self._descriptor is not None:
-            filelock.keep_open(self._descriptor)
+            file_lock.keep_open(self._descriptor)
 
     def release(self) -> None:
         """Let another process have it. Twice is harmless.

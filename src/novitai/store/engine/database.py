@@ -18,9 +18,9 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.store import coordination
-from novitai.store.errors import StoreError
-from novitai.store.work import Callback, Crew, Job, Mode, job_of
-from novitai.store.writecheck import WriteCheck
+from novitai.store.engine.errors import StoreError
+from novitai.store.engine.work import Callback, Crew, Job, Mode, job_of
+from novitai.store.engine.write_check import WriteCheck
 
 T = TypeVar("T")
 

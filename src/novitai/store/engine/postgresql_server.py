@@ -13,9 +13,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from novitai import postgresqlurl, urls
+from novitai import postgresql_url, urls
 from novitai.errors import SettingsError, StartupError
-from novitai.postgresqlurl import Target
+from novitai.postgresql_url import Target
 
 TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits(3)
 CONFIG: Final = 78  # EX_CONFIG
@@ -36,7 +36,7 @@ def target(url: str) -> Target:
         SettingsError: it cannot be used.
     """
     try:
-        return postgresqlurl.resolve(url)
+        return postgresql_url.resolve(url)
     except urls.UrlError as error:
         raise SettingsError(f"NOVITAI_DATABASE_URL: {error}") from None
 

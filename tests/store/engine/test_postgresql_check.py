@@ -20,8 +20,9 @@ from psycopg import sql
 
 from novitai.clock import ManualClock
 from novitai.errors import StartupError
-from novitai.store import migrate, postgresqlcheck
-from novitai.store.opening import open_database
+from novitai.store import migrate
+from novitai.store.engine import postgresql_check
+from novitai.store.engine.opening import open_database
 from tests.conftest import PostgresqlServer, unavailable
 from tests.store.conftest import names, put
 
@@ -142,7 +143,7 @@ async def test_a_notification_that_does_not_arrive(
     postgresql_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that loses notifications is refused: without them jobs would wait."""
-    monkeypatch.setattr(postgresqlcheck, "NOTIFICATION_SECONDS", 0.01)
+    monkeypatch.setattr(postgresql_check, "NOTIFICATION_SECONDS", 0.01)
     monkeypatch.setattr(psycopg.Connection, "notifies", lambda *_, **__: iter(()))
     message = await refusal(postgresql_database_url)
     assert "a notification (NOTIFY) did not reach the connection that listens" in message
@@ -231,7 +232,7 @@ async def test_a_role_with_the_rights_it_needs(postgresql_database_url: str, rol
 def test_nothing_is_left_behind(postgresql_database_url: str, tmp_path: Path) -> None:
     """The check leaves no channel, no setting and no prepared statement in a session."""
     with pgbouncer(postgresql_database_url, "session") as url:
-        postgresqlcheck.insist_on_server(url)
+        postgresql_check.insist_on_server(url)
         with psycopg.connect(url, autocommit=True) as after:
             assert after.execute("SELECT pg_listening_channels()").fetchall() == []
             assert after.execute("SELECT name FROM pg_prepared_statements").fetchall() == []

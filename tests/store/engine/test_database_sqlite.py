@@ -16,11 +16,11 @@ from sqlalchemy.exc import IntegrityError
 
 from novitai.clock import ManualClock
 from novitai.errors import RequestTimeout
-from novitai.store import sqlite
-from novitai.store.database import Database
-from novitai.store.errors import StorageFull, StoreBusy, StoreCorrupt, StoreUnavailable
-from novitai.store.opening import open_database
-from novitai.store.sqlite import SqliteDatabase
+from novitai.store.engine import sqlite
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StorageFull, StoreBusy, StoreCorrupt, StoreUnavailable
+from novitai.store.engine.opening import open_database
+from novitai.store.engine.sqlite import SqliteDatabase
 from tests.store.conftest import Gate, names, put, put_and_fail
 
 

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from novitai.clock import ManualClock
-from novitai.store import postgresql
-from novitai.store.database import Database
-from novitai.store.errors import CommitUnknown, StoreBusy, StoreUnavailable
-from novitai.store.opening import open_database
+from novitai.store.engine import postgresql
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import CommitUnknown, StoreBusy, StoreUnavailable
+from novitai.store.engine.opening import open_database
 from novitai.store.tables import installation
 from tests.conftest import PostgresqlServer
 from tests.store.conftest import Gate, names, put

@@ -16,9 +16,9 @@ import psycopg
 from psycopg import sql
 
 from novitai.errors import StartupError
-from novitai.postgresqlurl import Target
-from novitai.store import postgresqlserver
-from novitai.store.postgresqlserver import CONFIG, TEMPORARY
+from novitai.postgresql_url import Target
+from novitai.store.engine import postgresql_server
+from novitai.store.engine.postgresql_server import CONFIG, TEMPORARY
 from novitai.store.tables import metadata
 
 OLDEST_VERSION: Final = 14
@@ -96,12 +96,12 @@ def insist_on_rights(url: str) -> None:
 @contextmanager
 def _sessions(url: str) -> Iterator[tuple[Target, Session, Session]]:
     """Open two sessions; what goes wrong within the block is said in words."""
-    where = postgresqlserver.target(url)
+    where = postgresql_server.target(url)
     try:
         with _open(where) as one, _open(where) as other:
             yield where, one, other
     except psycopg.Error as error:
-        raise postgresqlserver.refused(where, error) from None
+        raise postgresql_server.refused(where, error) from None
 
 
 @contextmanager
@@ -109,14 +109,14 @@ def _open(where: Target) -> Iterator[Session]:
     try:
         session = psycopg.connect(**where.for_psycopg(), autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]  # it takes libpq's names as text
     except psycopg.Error as error:
-        raise postgresqlserver.unreachable(where, str(error)) from None
+        raise postgresql_server.unreachable(where, str(error)) from None
     with session:
         yield session
 
 
 def _insist_on_database(where: Target, one: Session, other: Session) -> None:
     if _shared(one, other):
-        raise postgresqlserver.pooled(where)
+        raise postgresql_server.pooled(where)
     if one.info.server_version < OLDEST_VERSION * 10_000:
         raise StartupError(
             f"{where.describe()}: PostgreSQL {one.info.server_version // 10_000} is too old. "
@@ -153,7 +153,7 @@ def _insist_on_notifications(where: Target, one: Session, other: Session) -> Non
     arrived = list(one.notifies(timeout=NOTIFICATION_SECONDS, stop_after=1))
     if not arrived:
         if _behind_pooler(one):
-            raise postgresqlserver.pooled(where)
+            raise postgresql_server.pooled(where)
         raise StartupError(
             f"{where.describe()}: a notification (NOTIFY) did not reach the connection that "
             f"listens within {NOTIFICATION_SECONDS:.0f} s. Connect to PostgreSQL itself.",

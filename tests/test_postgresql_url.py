@@ -13,8 +13,8 @@ import pytest
 from asyncpg.connect_utils import _parse_connect_arguments  # type: ignore[import-untyped]
 from psycopg.conninfo import make_conninfo
 
-from novitai import postgresqlurl
-from novitai.postgresqlurl import Target, resolve
+from novitai import postgresql_url
+from novitai.postgresql_url import Target, resolve
 from novitai.urls import UrlError
 
 
@@ -79,7 +79,7 @@ def test_what_a_url_says(
 def test_what_cannot_be_honoured_is_refused(url: str, words: str) -> None:
     """By the setting already, before anything is connected, and without quoting a secret."""
     with pytest.raises(UrlError, match=words) as caught:
-        postgresqlurl.check(url)
+        postgresql_url.check(url)
     assert "canary" not in str(caught.value)
 
 

@@ -14,16 +14,16 @@ from typing import Final
 
 import structlog
 
-from novitai.store.errors import (
+from novitai.store.engine.errors import (
     CommitUnknown,
     StorageFull,
     StoreCorrupt,
     StoreError,
     StoreUnavailable,
 )
-from novitai.store.filelock import refused_by_system
-from novitai.store.filewatch import Finding
-from novitai.store.sqlitefile import DatabaseFile, is_disk_full, quoted
+from novitai.store.engine.file_lock import refused_by_system
+from novitai.store.engine.file_watch import Finding
+from novitai.store.engine.sqlite_file import DatabaseFile, is_disk_full, quoted
 
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at files that are not written to."""

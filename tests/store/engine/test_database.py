@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from novitai.clock import ManualClock
 from novitai.errors import RequestTimeout
-from novitai.store.database import Database
-from novitai.store.errors import StoreUnavailable
+from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.tables import installation
 from tests.store.conftest import Gate, names, put, put_and_fail
 

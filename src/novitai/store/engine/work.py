@@ -18,7 +18,7 @@ from sqlalchemy.engine import Result, ScalarResult
 
 from novitai.clock import Clock
 from novitai.errors import RequestTimeout
-from novitai.store.errors import StoreUnavailable
+from novitai.store.engine.errors import StoreUnavailable
 
 T = TypeVar("T")
 Callback = Callable[[], object]
