@@ -34,7 +34,7 @@ from novitai.clock import SystemClock
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.settings import Settings
-from novitai.store import instances
+from novitai.store.queries import instances
 from novitai.telemetry import logs
 
 _KEY: Final = "a-key-of-the-benchmarks"

@@ -22,8 +22,8 @@ from novitai.lifecycle.operating import Operating, StopAll
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.settings import FailedInstancePolicy
-from novitai.store import instances
 from novitai.store.engine.opening import open_database
+from novitai.store.queries import instances
 from novitai.store.vault import Vault
 
 

@@ -29,8 +29,8 @@ from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.sync import Sync
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
-from novitai.store import instances
 from novitai.store.engine.opening import open_database
+from novitai.store.queries import instances
 from novitai.store.vault import Vault
 from novitai.upstream import reading
 from novitai.upstream.client import NovitaClient

@@ -39,9 +39,10 @@ from novitai.jobs.upkeep import Presence
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
-from novitai.store import coordination, instances, migrate
+from novitai.store import migrate
 from novitai.store.engine.database import Database
 from novitai.store.engine.opening import open_database
+from novitai.store.queries import coordination, instances
 from novitai.store.vault import Vault
 from novitai.webhooks.guard import Guard
 from novitai.webhooks.sending import Sender

@@ -54,9 +54,9 @@ from novitai.lifecycle.syncrequest import SyncRequests
 from novitai.lifecycle.webhook_secret import signing_secrets
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.settings import Environment, Settings
-from novitai.store import coordination, operations, webhook_lines
 from novitai.store.engine.database import Database
 from novitai.store.engine.opening import open_database
+from novitai.store.queries import coordination, operations, webhook_lines
 from novitai.store.vault import Vault, load_or_make_secret, load_secret
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics

@@ -18,7 +18,7 @@ from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
-from novitai.store import instances, operations
+from novitai.store.queries import instances, operations
 from tests.lifecycle.conftest import AtWork
 
 T = TypeVar("T")

@@ -23,10 +23,10 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.lifecycle.waiting import LOOK_EVERY
-from novitai.store import account, events, operations
-from novitai.store.account import Unmanaged
 from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Dialect
+from novitai.store.queries import account, events, operations
+from novitai.store.queries.account import Unmanaged
 from tests.api.house import House
 from tests.lifecycle.conftest import on_both_stores
 

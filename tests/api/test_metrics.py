@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 from novitai.api import schemas
 from novitai.domain.account import AccountState
 from novitai.domain.api_key import Scope
-from novitai.store import account, coordination
-from novitai.store.account import Unmanaged
-from novitai.store.coordination import LastListing
+from novitai.store.queries import account, coordination
+from novitai.store.queries.account import Unmanaged
+from novitai.store.queries.coordination import LastListing
 from tests.api.conftest import CREATE, Api
 from tests.api.house import House
 

@@ -23,7 +23,7 @@ from novitai.api.schemas import InstanceDetails
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.store import instances, operations
+from novitai.store.queries import instances, operations
 from tests.api.conftest import CREATE
 from tests.api.house import House, Http
 from tests.lifecycle.conftest import World

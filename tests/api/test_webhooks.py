@@ -22,7 +22,7 @@ from novitai.api.webhook_schemas import (
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
-from novitai.store import instances
+from novitai.store.queries import instances
 from tests.api.house import House
 
 URL = "https://hooks.example.com/notify"

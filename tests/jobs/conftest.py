@@ -20,7 +20,8 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.port import Due, Handler
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
-from novitai.store import coordination, migrate
+from novitai.store import migrate
+from novitai.store.queries import coordination
 
 if TYPE_CHECKING:
     from tests.conftest import PostgresqlServer

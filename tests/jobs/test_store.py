@@ -15,8 +15,8 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
-from novitai.store import coordination
 from novitai.store.engine.opening import open_database
+from novitai.store.queries import coordination
 
 if TYPE_CHECKING:
     from collections.abc import Callable

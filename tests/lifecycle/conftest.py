@@ -29,9 +29,9 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.instances import Created
 from novitai.settings import Settings
-from novitai.store import attempts, events
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
+from novitai.store.queries import attempts, events
 from tests.conftest import STORES
 
 REQUEST = CreateRequest(

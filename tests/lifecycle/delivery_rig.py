@@ -32,8 +32,8 @@ from novitai.lifecycle.idempotency import Idempotency
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.webhooks import Webhooks
-from novitai.store import deliveries, events, instances
 from novitai.store.engine.database import Database
+from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
 from novitai.webhooks.guard import Guard
 from novitai.webhooks.sending import Sender

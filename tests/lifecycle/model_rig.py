@@ -15,7 +15,7 @@ from novitai.clock import Clock
 from novitai.domain.instance import BillingMode
 from novitai.domain.operation import OperationKind
 from novitai.lifecycle.steps import LEASE_SECONDS, Claimed, Step, Verb
-from novitai.store import instances
+from novitai.store.queries import instances
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.models import CreateInstance
 from novitai.upstream.operations import Operation

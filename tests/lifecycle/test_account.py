@@ -19,7 +19,7 @@ from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.operating import Accepted
-from novitai.store import account, events
+from novitai.store.queries import account, events
 from tests.lifecycle.conftest import REQUEST, World
 
 RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED

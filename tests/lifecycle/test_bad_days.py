@@ -18,8 +18,8 @@ from novitai.errors import Conflict
 from novitai.lifecycle.caching import Cache
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.readiness import Round, Silence
-from novitai.store import attempts, operations
 from novitai.store.engine.errors import StoreUnavailable
+from novitai.store.queries import attempts, operations
 from novitai.upstream.errors import ServerError
 from novitai.upstream.models import Listing
 from tests.lifecycle.conftest import REQUEST, World

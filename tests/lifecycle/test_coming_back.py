@@ -12,7 +12,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.lifecycle import sync
 from novitai.settings import FailedInstancePolicy
-from novitai.store import instances
+from novitai.store.queries import instances
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import ServerError
 from novitai.upstream.models import UpstreamInstance

@@ -18,8 +18,8 @@ from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.errors import Conflict, NotFound, RequestTimeout, ValidationFailed
 from novitai.lifecycle import webhooks as lifecycle_webhooks
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
-from novitai.store import deliveries, webhooks
 from novitai.store.engine.database import Database
+from novitai.store.queries import deliveries, webhooks
 from tests.lifecycle.delivery_rig import FIRST, SECOND, Rig, verify
 
 DAY = 86_400.0

@@ -16,8 +16,8 @@ from novitai.clock import ManualClock, iso
 from novitai.domain.event import EventType
 from novitai.domain.webhook import PAUSES
 from novitai.domain.webhook_requests import WebhookRequest
-from novitai.store import webhook_lines
 from novitai.store.engine.database import Database
+from novitai.store.queries import webhook_lines
 from tests.lifecycle.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
 
 DAY = 86_400.0

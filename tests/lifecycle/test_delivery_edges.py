@@ -13,9 +13,9 @@ from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.lifecycle.idempotency import Reply
-from novitai.store import webhook_lines
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
+from novitai.store.queries import webhook_lines
 from tests.lifecycle.delivery_rig import FIRST, SECOND, Rig
 
 HOUR, DAY = 3600.0, 86_400.0

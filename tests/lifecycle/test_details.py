@@ -17,9 +17,9 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.errors import NotFound
 from novitai.lifecycle.details import DETAILS_TTL, MAX_DETAILS, Details
-from novitai.store import coordination, instances, operations
-from novitai.store.coordination import LastListing
 from novitai.store.engine.database import Database
+from novitai.store.queries import coordination, instances, operations
+from novitai.store.queries.coordination import LastListing
 from tests.domain.making import AT as NOW
 from tests.domain.making import an_instance
 from tests.lifecycle.conftest import World

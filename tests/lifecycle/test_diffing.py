@@ -11,7 +11,7 @@ from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState
 from novitai.lifecycle import observing
 from novitai.lifecycle.diffing import Difference, Known, Markers, compare
-from novitai.store.instances import Tracked
+from novitai.store.queries.instances import Tracked
 from novitai.upstream import reading
 from novitai.upstream.models import Listing, UpstreamInstance
 

@@ -16,7 +16,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.lifecycle import observing
 from novitai.lifecycle.idempotency import Reply
-from novitai.store import instances
+from novitai.store.queries import instances
 from novitai.upstream import reading
 
 from .conftest import REQUEST, World

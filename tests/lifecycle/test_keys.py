@@ -16,9 +16,9 @@ from novitai.domain.api_key import ApiKey, KeyRequest, Scope, make_key, well_for
 from novitai.errors import NotFound, ValidationFailed
 from novitai.ids import Ids
 from novitai.lifecycle.keys import ADMIN_KEY_ID, KeyRing
-from novitai.store import api_keys
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreBusy
+from novitai.store.queries import api_keys
 from novitai.store.vault import Vault
 
 T = TypeVar("T")

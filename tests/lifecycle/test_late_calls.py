@@ -20,7 +20,7 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.operating import Accepted
-from novitai.store import events
+from novitai.store.queries import events
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Operation
 from tests.lifecycle.conftest import World, at_home

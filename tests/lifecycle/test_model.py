@@ -55,7 +55,8 @@ from novitai.errors import ApiError
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.operating import StopAll
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
-from novitai.store import account, attempts, events, instances, operations, tables
+from novitai.store import tables
+from novitai.store.queries import account, attempts, events, instances, operations
 from tests.lifecycle.conftest import REQUEST, Emulator, World, settings_for
 from tests.lifecycle.model_rig import (
     FAULTS,

@@ -11,7 +11,8 @@ from sqlalchemy import update
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import AttemptState
-from novitai.store import events, tables
+from novitai.store import tables
+from novitai.store.queries import events
 from tests.lifecycle.conftest import REQUEST, World, on_both_stores
 from tests.lifecycle.test_create import CREATE, fault, heal, runs_having_bought_one
 

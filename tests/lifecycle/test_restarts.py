@@ -9,7 +9,7 @@ import pytest
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.store import operations
+from novitai.store.queries import operations
 from novitai.upstream.errors import Timeout
 from novitai.upstream.gateway import Gateway
 from tests.lifecycle.conftest import World

@@ -12,7 +12,7 @@ import pytest
 
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.lifecycle.steps import Again, Claimed, Done, Step
-from novitai.store import operations
+from novitai.store.queries import operations
 from novitai.upstream.errors import RateLimited, ServerError
 from tests.lifecycle.conftest import REQUEST, World, on_both_stores
 

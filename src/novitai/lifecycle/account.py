@@ -30,9 +30,9 @@ from novitai.jobs.port import JobEngine
 from novitai.lifecycle.failing import error_columns
 from novitai.lifecycle.recording import Recorder
 from novitai.settings import OrphanPolicy
-from novitai.store import account, attempts, coordination, instances, operations
-from novitai.store.account import Unmanaged
-from novitai.store.coordination import Looked
+from novitai.store.queries import account, attempts, coordination, instances, operations
+from novitai.store.queries.account import Unmanaged
+from novitai.store.queries.coordination import Looked
 
 ORPHANS_DELETED_AN_HOUR: Final = 2
 ORPHAN_DELETED_AFTER: Final = 600_000

@@ -32,9 +32,9 @@ from novitai.lifecycle.failing import NO_ERROR, error_columns
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
-from novitai.store import attempts, instances, operations
 from novitai.store.engine.database import Database
-from novitai.store.instances import Tracked
+from novitai.store.queries import attempts, instances, operations
+from novitai.store.queries.instances import Tracked
 from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
 

@@ -19,9 +19,9 @@ import structlog
 from novitai.clock import Clock, SystemClock
 from novitai.jobs.waiting import cancel
 from novitai.lifecycle import clockcheck
-from novitai.store import future_times
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
+from novitai.store.queries import future_times
 
 PAUSE: Final = 1.0
 JUMP: Final = 2_000

@@ -15,8 +15,8 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.errors import StartupError
-from novitai.store import coordination
 from novitai.store.engine.database import Database
+from novitai.store.queries import coordination
 
 TOLERATED: Final = 2_000
 """Milliseconds that two clocks may be apart: far more than NTP leaves, far less than a lease."""

@@ -53,9 +53,9 @@ from novitai.lifecycle.steps import (
     Done,
     Step,
 )
-from novitai.store import account, attempts, instances, operations
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
+from novitai.store.queries import account, attempts, instances, operations
 from novitai.store.vault import Vault
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient

@@ -17,8 +17,8 @@ from novitai.lifecycle.details import unknown
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.outbox import JOB
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
-from novitai.store import deliveries, instances, webhook_lines, webhooks
 from novitai.store.engine.database import Database
+from novitai.store.queries import deliveries, instances, webhook_lines, webhooks
 
 
 @dataclass(frozen=True, slots=True)

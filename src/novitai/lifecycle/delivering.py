@@ -37,13 +37,13 @@ from novitai.lifecycle.delivery_metrics import DeliveryMetrics, Outcome
 from novitai.lifecycle.messages import as_try, body_of, open_secrets
 from novitai.lifecycle.outbox import JOB
 from novitai.lifecycle.recording import Recorder
-from novitai.store import deliveries, instances, operations, webhook_lines, webhooks
-from novitai.store.deliveries import Head
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
-from novitai.store.operations import Fenced
+from novitai.store.queries import deliveries, instances, operations, webhook_lines, webhooks
+from novitai.store.queries.deliveries import Head
+from novitai.store.queries.operations import Fenced
+from novitai.store.queries.webhook_lines import Line
 from novitai.store.vault import Vault
-from novitai.store.webhook_lines import Line
 from novitai.webhooks.hosts import Hosts
 from novitai.webhooks.sending import Answer, Message, Sender
 

@@ -20,9 +20,9 @@ from novitai.domain.instance import Instance
 from novitai.domain.view import View, view
 from novitai.errors import NotFound
 from novitai.lifecycle.caching import Cache
-from novitai.store import snapshots
 from novitai.store.engine.database import Database
-from novitai.store.snapshots import Snapshot
+from novitai.store.queries import snapshots
+from novitai.store.queries.snapshots import Snapshot
 
 DETAILS_TTL: Final = 60.0
 """Seconds after which a copy is made anew although nothing changed; it bounds unused memory."""

@@ -15,8 +15,8 @@ from novitai.domain.operation import Attempt
 from novitai.domain.product import Cluster
 from novitai.domain.status import Observation, read_word
 from novitai.lifecycle import observing
-from novitai.store.account import Unmanaged
-from novitai.store.instances import Ended, Tracked
+from novitai.store.queries.account import Unmanaged
+from novitai.store.queries.instances import Ended, Tracked
 from novitai.upstream.models import Listing, UpstreamInstance
 
 GONE_AFTER_LISTINGS: Final = 3

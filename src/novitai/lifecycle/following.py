@@ -15,7 +15,7 @@ from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.reapplan import plan_reap
 from novitai.settings import FailedInstancePolicy
-from novitai.store import operations
+from novitai.store.queries import operations
 
 FOLLOWED: Final = frozenset(
     {InstanceStatus.STARTING, InstanceStatus.STOPPING, InstanceStatus.MIGRATING}

@@ -18,8 +18,8 @@ from novitai.lifecycle.details import unknown
 from novitai.lifecycle.instances import Shown
 from novitai.lifecycle.paging import MAX_PAGE
 from novitai.lifecycle.waiting import StatusWatch
-from novitai.store import events, instances, operations
 from novitai.store.engine.database import Database
+from novitai.store.queries import events, instances, operations
 
 _ENDS: Final = frozenset(
     {

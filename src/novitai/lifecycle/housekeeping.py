@@ -12,9 +12,9 @@ from novitai.clock import Clock
 from novitai.jobs.waiting import cancel
 from novitai.lifecycle import clockcheck
 from novitai.lifecycle.idempotency import KEPT_FOR
-from novitai.store import idempotency_keys
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
+from novitai.store.queries import idempotency_keys
 
 PAUSE: Final = 600.0
 _BATCH: Final = 1000

@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.errors import Conflict, IdempotencyKeyReused, NovitaiError
-from novitai.store import idempotency_keys
 from novitai.store.engine.database import Database
-from novitai.store.idempotency_keys import Remembered
+from novitai.store.queries import idempotency_keys
+from novitai.store.queries.idempotency_keys import Remembered
 
 KEPT_FOR: Final = 24 * 3600 * 1000
 """How long an answer is remembered, in milliseconds."""

@@ -38,9 +38,9 @@ from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.lifecycle.recording import Recorder
-from novitai.store import coordination, instances, operations, snapshots
 from novitai.store.engine.database import Database
-from novitai.store.instances import Filter
+from novitai.store.queries import coordination, instances, operations, snapshots
+from novitai.store.queries.instances import Filter
 from novitai.store.vault import Vault
 from novitai.upstream.errors import UpstreamError
 

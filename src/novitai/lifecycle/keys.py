@@ -27,8 +27,8 @@ from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, outcome, reveal_once
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
-from novitai.store import api_keys
 from novitai.store.engine.database import Database
+from novitai.store.queries import api_keys
 from novitai.store.vault import Vault
 
 ADMIN_KEY_ID: Final = "key_admin"

@@ -22,7 +22,7 @@ from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.recording import Recorder
-from novitai.store import instances, operations
+from novitai.store.queries import instances, operations
 
 EFFECT_WITHIN: Final = 900_000
 """Milliseconds after a late call in which what is listed may be its effect."""

@@ -9,8 +9,8 @@ import orjson
 
 from novitai.clock import iso
 from novitai.domain.webhook import Try
+from novitai.store.queries.webhooks import Sealed
 from novitai.store.vault import Vault
-from novitai.store.webhooks import Sealed
 from novitai.webhooks.sending import Answer
 
 SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105 - a purpose, no secret

@@ -12,7 +12,7 @@ import orjson
 from novitai.domain.instance import Observed, PortMapping
 from novitai.domain.outside import without_secrets
 from novitai.domain.product import usd
-from novitai.store.instances import dump_mappings
+from novitai.store.queries.instances import dump_mappings
 from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
 

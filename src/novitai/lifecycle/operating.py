@@ -31,8 +31,8 @@ from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.observing import NOT_MISSING
 from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.start import ASK
-from novitai.store import attempts, coordination, instances, operations
 from novitai.store.engine.database import Database
+from novitai.store.queries import attempts, coordination, instances, operations
 from novitai.store.vault import Vault
 
 _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {

@@ -16,7 +16,7 @@ from novitai.domain.instance import Instance
 from novitai.domain.webhook import TOLD, Webhook, host_of, id_of_url
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.store import deliveries, webhook_lines, webhooks
+from novitai.store.queries import deliveries, webhook_lines, webhooks
 
 JOB: Final = "deliver_webhook"
 _TOLD: Final = frozenset(TOLD)

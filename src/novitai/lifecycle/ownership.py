@@ -41,9 +41,9 @@ from novitai.lifecycle.details import unknown
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.recording import Recorder
-from novitai.store import account, instances, operations
-from novitai.store.account import Listed, Unmanaged
 from novitai.store.engine.database import Database
+from novitai.store.queries import account, instances, operations
+from novitai.store.queries.account import Listed, Unmanaged
 from novitai.store.vault import Vault
 
 _MAX_NAME: Final = 100

@@ -23,8 +23,8 @@ from novitai.domain.status import derive
 from novitai.domain.view import view
 from novitai.ids import Ids
 from novitai.lifecycle.outbox import Outbox
-from novitai.store import events, instances, operations
 from novitai.store.engine.database import Database
+from novitai.store.queries import events, instances, operations
 
 _log = structlog.get_logger("novitai.lifecycle")
 

@@ -16,8 +16,8 @@ from novitai.lifecycle import launch
 from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
 from novitai.lifecycle.readiness import Prober
 from novitai.lifecycle.steps import Again, Claimed, Done
-from novitai.store import instances
 from novitai.store.engine.database import Database
+from novitai.store.queries import instances
 from novitai.store.vault import Vault
 
 WATCH: Final = "watch"

@@ -42,8 +42,8 @@ from novitai.lifecycle.rising import (
     noting_detours,
 )
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
-from novitai.store import instances, operations
 from novitai.store.engine.database import Database
+from novitai.store.queries import instances, operations
 from novitai.upstream import errors as upstream
 
 ASK: Final = "ask"

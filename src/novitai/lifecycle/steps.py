@@ -30,11 +30,11 @@ from novitai.lifecycle.diffing import was_there_before
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
-from novitai.store import account, attempts, coordination, instances, operations
-from novitai.store.coordination import Looked
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
-from novitai.store.operations import Fenced
+from novitai.store.queries import account, attempts, coordination, instances, operations
+from novitai.store.queries.coordination import Looked
+from novitai.store.queries.operations import Fenced
 from novitai.upstream.errors import (
     BreakerOpen,
     KeyRefused,

@@ -35,11 +35,11 @@ from novitai.lifecycle.diffing import (
     unmanaged_row,
     was_by_absence,
 )
-from novitai.store import account, attempts, coordination, instances, operations
-from novitai.store.account import Unmanaged
-from novitai.store.coordination import LastListing
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
+from novitai.store.queries import account, attempts, coordination, instances, operations
+from novitai.store.queries.account import Unmanaged
+from novitai.store.queries.coordination import LastListing
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import BreakerOpen, Gone, KeyRefused, RateLimited, UpstreamError
 from novitai.upstream.models import Listing

@@ -13,9 +13,9 @@ from novitai.clock import Clock
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.sync import Sync
-from novitai.store import operations
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
+from novitai.store.queries import operations
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.window import SendWindow
 

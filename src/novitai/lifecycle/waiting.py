@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.domain.instance import InstanceStatus
-from novitai.store import instances
 from novitai.store.engine.database import Database
+from novitai.store.queries import instances
 
 LOOK_EVERY: Final = 0.25
 """Seconds between looks. A thousand clients that each looked for themselves would be 4,000 reads a

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Final
 
 from novitai.ids import Ids
-from novitai.store import coordination
 from novitai.store.engine.database import Database
+from novitai.store.queries import coordination
 from novitai.store.vault import Vault
 from novitai.webhooks.signing import secret_of
 

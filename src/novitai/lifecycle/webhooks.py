@@ -32,8 +32,8 @@ from novitai.lifecycle.messages import SECRET_PURPOSE, as_try, open_secrets
 from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhook_secret import fresh_secret
-from novitai.store import events, instances, webhook_lines, webhooks
 from novitai.store.engine.database import Database
+from novitai.store.queries import events, instances, webhook_lines, webhooks
 from novitai.store.vault import Vault
 from novitai.webhooks.sending import Message, Sender
 

@@ -17,10 +17,10 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
-from novitai.store import coordination
 from novitai.store.engine.errors import StoreError
 from novitai.store.engine.work import Callback, Crew, Job, Mode, job_of
 from novitai.store.engine.write_check import WriteCheck
+from novitai.store.queries import coordination
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# The first 16 bits of the key: "ev". `novitai.store.events` looks for them.
+# The first 16 bits of the key: "ev". `novitai.store.queries.events` looks for them.
 _SPACE = 0x6576 << 48
 _DRAWN = "coalesce(pg_sequence_last_value('events_sequence_seq'::regclass), 0)"
 _NEXT = "nextval('events_sequence_seq'::regclass)"

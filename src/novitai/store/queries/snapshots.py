@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, select
 
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind
-from novitai.store.instances import SHOWN, from_row
+from novitai.store.queries.instances import SHOWN, from_row
 from novitai.store.tables import Record, instances, listings, operations
 
 _WIDTH: Final = len(SHOWN)

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from novitai.domain.api_key import ApiKey, Scope
-from novitai.store import api_keys
 from novitai.store.engine.database import Database
+from novitai.store.queries import api_keys
 from novitai.store.tables import api_keys as table
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, func, or_, select, text
 
-from novitai.store import upsert
+from novitai.store.queries import upsert
 from novitai.store.tables import (
     installation,
     leases,
