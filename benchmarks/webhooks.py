@@ -33,6 +33,9 @@ from benchmarks.report import Result
 from novitai.clock import SystemClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.egress.guard import Guard
+from novitai.egress.sending import Sender
+from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
@@ -44,9 +47,6 @@ from novitai.store.engine.database import Database
 from novitai.store.engine.opening import open_database
 from novitai.store.queries import coordination, instances
 from novitai.store.vault import Vault
-from novitai.webhooks.guard import Guard
-from novitai.webhooks.sending import Sender
-from novitai.webhooks.signing import secret_of
 
 POSTGRESQL_URL: Final = os.environ.get(
     "TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"

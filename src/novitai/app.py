@@ -15,6 +15,10 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.domain.operation import OperationKind
+from novitai.egress.guard import EndpointGuard, Guard, UpstreamReach
+from novitai.egress.resolving import Resolver, system_resolver
+from novitai.egress.sending import Sender
+from novitai.egress.wire import Wire
 from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
@@ -62,10 +66,6 @@ from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.gateway import CallObserver, ignore
-from novitai.webhooks.guard import EndpointGuard, Guard, UpstreamReach
-from novitai.webhooks.resolving import Resolver, system_resolver
-from novitai.webhooks.sending import Sender
-from novitai.webhooks.wire import Wire
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -24,6 +24,9 @@ from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Delivery
+from novitai.egress.guard import Guard
+from novitai.egress.sending import Sender
+from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.jobs.port import Due, Handler
 from novitai.lifecycle.deliveries import Deliveries
@@ -35,9 +38,6 @@ from novitai.lifecycle.webhooks import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
-from novitai.webhooks.guard import Guard
-from novitai.webhooks.sending import Sender
-from novitai.webhooks.signing import secret_of
 from tests.domain.making import an_instance
 
 SECRET = secret_of("installationinstallationinstallation12345678")

@@ -27,10 +27,10 @@ from novitai.domain.instance import (
     PortType,
     Tool,
 )
+from novitai.egress.guard import EndpointGuard, UpstreamReach
+from novitai.egress.resolving import Resolver
+from novitai.egress.wire import Wire
 from novitai.lifecycle.readiness import Places, Prober, Silence
-from novitai.webhooks.guard import EndpointGuard, UpstreamReach
-from novitai.webhooks.resolving import Resolver
-from novitai.webhooks.wire import Wire
 from tests.domain.making import an_instance
 
 HTTP, TCP = PortType.HTTP, PortType.TCP

@@ -30,6 +30,8 @@ from novitai.domain.webhook import (
     host_of,
     pause_after,
 )
+from novitai.egress.hosts import Hosts
+from novitai.egress.sending import Answer, Message, Sender
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping
@@ -44,8 +46,6 @@ from novitai.store.queries.deliveries import Head
 from novitai.store.queries.operations import Fenced
 from novitai.store.queries.webhook_lines import Line
 from novitai.store.vault import Vault
-from novitai.webhooks.hosts import Hosts
-from novitai.webhooks.sending import Answer, Message, Sender
 
 CONCURRENCY: Final = 128
 """Messages under way at the same time in one process; sending is waiting, mostly."""

@@ -9,9 +9,9 @@ import orjson
 
 from novitai.clock import iso
 from novitai.domain.webhook import Try
+from novitai.egress.sending import Answer
 from novitai.store.queries.webhooks import Sealed
 from novitai.store.vault import Vault
-from novitai.webhooks.sending import Answer
 
 SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105 - a purpose, no secret
 

@@ -19,8 +19,8 @@ import httpx2
 import structlog
 
 from novitai.domain.instance import Instance, LaunchSpec, Port, PortMapping, PortType
-from novitai.webhooks.guard import EndpointGuard, Refused
-from novitai.webhooks.wire import Wire
+from novitai.egress.guard import EndpointGuard, Refused
+from novitai.egress.wire import Wire
 
 K = TypeVar("K")
 

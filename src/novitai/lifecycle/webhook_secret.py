@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination
 from novitai.store.vault import Vault
-from novitai.webhooks.signing import secret_of
 
 PURPOSE: Final = "webhook_secret"
 """What the installation's own secret is sealed for, and the name it is kept under."""

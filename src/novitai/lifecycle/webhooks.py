@@ -22,6 +22,7 @@ from novitai.domain.webhook import (
     host_of,
 )
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
+from novitai.egress.sending import Message, Sender
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, outcome, prepare_once, reveal_once
@@ -35,7 +36,6 @@ from novitai.lifecycle.webhook_secret import fresh_secret
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, webhook_lines, webhooks
 from novitai.store.vault import Vault
-from novitai.webhooks.sending import Message, Sender
 
 TEST_TYPE: Final = "webhook.test"
 """The type of a test message, which is no event and no part of any order."""

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from novitai.domain.webhook import FAILURES_APART, PAUSES, TOLD
+from novitai.egress.sending import DEADLINE
+from novitai.egress.signing import headers
 from novitai.ids import Ids
 from novitai.lifecycle.delivery_metrics import Outcome
 from novitai.lifecycle.webhook_secret import fresh_secret
-from novitai.webhooks.sending import DEADLINE
-from novitai.webhooks.signing import headers
 from tests.conftest import unavailable
 
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novitai.webhooks.hosts import Hosts
+from novitai.egress.hosts import Hosts
 
 
 def proven(*receivers: str, places: int = 3, waiting: int = 1000) -> Hosts:

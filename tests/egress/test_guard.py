@@ -15,11 +15,11 @@ from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
 from novitai.domain.fields import Wrong
 from novitai.domain.validation import webhook_url
-from novitai.webhooks.guard import Guard, Refused
-from novitai.webhooks.resolving import SystemResolver, system_resolver
-from novitai.webhooks.sending import Message, Sender
-from novitai.webhooks.signing import secret_of
-from tests.webhooks.receivers import answer, listening
+from novitai.egress.guard import Guard, Refused
+from novitai.egress.resolving import SystemResolver, system_resolver
+from novitai.egress.sending import Message, Sender
+from novitai.egress.signing import secret_of
+from tests.egress.receivers import answer, listening
 
 SECRET = secret_of("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGH")
 

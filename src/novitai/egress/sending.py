@@ -19,10 +19,10 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.domain.addresses import Address
-from novitai.webhooks import signing
-from novitai.webhooks.guard import MAX_ADDRESSES, Guard, Refused, Target
-from novitai.webhooks.signing import NoSecret
-from novitai.webhooks.wire import Wire
+from novitai.egress import signing
+from novitai.egress.guard import MAX_ADDRESSES, Guard, Refused, Target
+from novitai.egress.signing import NoSecret
+from novitai.egress.wire import Wire
 
 DEADLINE: Final = 15.0
 """Seconds for one try: resolving, connecting, sending and reading.

@@ -29,10 +29,10 @@ from novitai.domain.addresses import Address
 from novitai.domain.fields import Wrong
 from novitai.domain.validation import webhook_url
 from novitai.domain.webhook import host_of
-from novitai.webhooks.guard import Guard
-from novitai.webhooks.sending import Answer, Message, Sender
-from novitai.webhooks.signing import secret_of
-from tests.webhooks.receivers import (
+from novitai.egress.guard import Guard
+from novitai.egress.sending import Answer, Message, Sender
+from novitai.egress.signing import secret_of
+from tests.egress.receivers import (
     Script,
     answer,
     drip,

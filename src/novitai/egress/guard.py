@@ -19,8 +19,8 @@ from novitai.clock import Clock
 from novitai.domain.addresses import PORTS, Address, Host, Reach, is_public, read_host, read_place
 from novitai.domain.fields import Wrong
 from novitai.domain.validation import PRIVATE_WEBHOOKS_HINT, webhook_url
+from novitai.egress.resolving import Resolver, system_resolver
 from novitai.errors import NovitaiError
-from novitai.webhooks.resolving import Resolver, system_resolver
 
 MAX_ADDRESSES: Final = 3
 """How many addresses of one name are tried."""

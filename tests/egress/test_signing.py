@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from novitai.egress.signing import NoSecret, headers, secret_of
 from novitai.ids import Ids
 from novitai.lifecycle.webhook_secret import fresh_secret
-from novitai.webhooks.signing import NoSecret, headers, secret_of
 
 OLD, NEW = fresh_secret(Ids()), fresh_secret(Ids())
 

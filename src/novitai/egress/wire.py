@@ -16,7 +16,7 @@ from typing import Any, Final
 import httpx2
 
 from novitai.domain.addresses import Address
-from novitai.webhooks.guard import Target, url_at
+from novitai.egress.guard import Target, url_at
 
 USER_AGENT: Final = f"novitai/{version('novitai')}"
 _CONNECTED: Final = "connect_tcp.complete"
