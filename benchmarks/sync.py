@@ -23,10 +23,10 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.applying import Applier
+from novitai.lifecycle.events.outbox import Outbox
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.late_calls import LateCalls
-from novitai.lifecycle.outbox import Outbox
-from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.sync import Sync
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store.engine.opening import open_database

@@ -33,6 +33,8 @@ from novitai.lifecycle.delete import DeleteVerb
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.details import Details
+from novitai.lifecycle.events.outbox import Outbox
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.failing import Failing
 from novitai.lifecycle.follow import FollowVerb
 from novitai.lifecycle.following import Follower
@@ -43,11 +45,9 @@ from novitai.lifecycle.instances import Instances
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.operating import Operating
-from novitai.lifecycle.outbox import Outbox
 from novitai.lifecycle.ownership import Ownership
 from novitai.lifecycle.readiness import Prober
 from novitai.lifecycle.reap import ReapVerb
-from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.rising import Rising
 from novitai.lifecycle.start import StartVerb
 from novitai.lifecycle.steps import Runner

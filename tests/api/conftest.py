@@ -28,14 +28,14 @@ from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.caching import Cache, Caches
 from novitai.lifecycle.details import Rendered, render
+from novitai.lifecycle.events.outbox import Outbox
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
-from novitai.lifecycle.outbox import Outbox
-from novitai.lifecycle.recording import Recorder
 from novitai.settings import FailedInstancePolicy, Settings
 from novitai.store.engine.database import Database
 from novitai.store.vault import Vault

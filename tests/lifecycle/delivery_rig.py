@@ -31,9 +31,9 @@ from novitai.ids import Ids
 from novitai.jobs.port import Due, Handler
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
+from novitai.lifecycle.events.outbox import Outbox
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.idempotency import Idempotency
-from novitai.lifecycle.outbox import Outbox
-from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances

@@ -27,8 +27,8 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import GONE
 from novitai.errors import Conflict
 from novitai.jobs.port import JobEngine
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.failing import error_columns
-from novitai.lifecycle.recording import Recorder
 from novitai.settings import OrphanPolicy
 from novitai.store.queries import account, attempts, coordination, instances, operations
 from novitai.store.queries.account import Unmanaged

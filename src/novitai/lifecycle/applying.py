@@ -28,10 +28,10 @@ from novitai.lifecycle.diffing import (
     Unseen,
     made_by,
 )
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.failing import NO_ERROR, error_columns
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.late_calls import LateCalls
-from novitai.lifecycle.recording import Recorder
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, instances, operations
 from novitai.store.queries.instances import Tracked

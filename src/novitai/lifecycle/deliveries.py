@@ -14,8 +14,8 @@ from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import answer_once
 from novitai.lifecycle.details import unknown
+from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.outbox import JOB
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, instances, webhook_lines, webhooks

@@ -35,9 +35,9 @@ from novitai.lifecycle.blame import to_client
 from novitai.lifecycle.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
-from novitai.lifecycle.recording import Recorder
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination, instances, operations, snapshots
 from novitai.store.queries.instances import Filter

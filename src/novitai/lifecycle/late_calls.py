@@ -21,7 +21,7 @@ from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.recording import Recorder
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.store.queries import instances, operations
 
 EFFECT_WITHIN: Final = 900_000

@@ -25,11 +25,11 @@ from novitai.lifecycle.asking import as_before, is_unsure, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
 from novitai.lifecycle.details import observed_at, unknown
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.failing import NO_ERROR
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.observing import NOT_MISSING
-from novitai.lifecycle.recording import Recorder
 from novitai.lifecycle.start import ASK
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, coordination, instances, operations

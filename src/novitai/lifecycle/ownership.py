@@ -38,9 +38,9 @@ from novitai.lifecycle import launch
 from novitai.lifecycle.account import Account, Overview
 from novitai.lifecycle.answering import answer_once
 from novitai.lifecycle.details import unknown
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.recording import Recorder
 from novitai.store.engine.database import Database
 from novitai.store.queries import account, instances, operations
 from novitai.store.queries.account import Listed, Unmanaged

@@ -22,7 +22,7 @@ from novitai.domain.operation import Operation
 from novitai.domain.status import derive
 from novitai.domain.view import view
 from novitai.ids import Ids
-from novitai.lifecycle.outbox import Outbox
+from novitai.lifecycle.events.outbox import Outbox
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, operations
 
