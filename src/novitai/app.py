@@ -25,8 +25,8 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.applying import Applier
-from novitai.lifecycle.caching import Cache, Caches
-from novitai.lifecycle.catalogue import Catalogue
+from novitai.lifecycle.catalogue.cache import Cache, Caches
+from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.clock_watch import ClockWatch
 from novitai.lifecycle.create import CreateVerb
 from novitai.lifecycle.delete import DeleteVerb

@@ -26,7 +26,7 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.answering import Once
-from novitai.lifecycle.caching import Cache, Caches
+from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.details import Rendered, render
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder

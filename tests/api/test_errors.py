@@ -24,7 +24,7 @@ from novitai.errors import (
     ValidationFailed,
     WrongSecretKey,
 )
-from novitai.lifecycle.blame import to_client
+from novitai.lifecycle.catalogue.upstream_errors import to_client
 from novitai.upstream.errors import KeyRefused
 from tests.api.conftest import CREATE, Api, ApiFactory
 from tests.api.house import House

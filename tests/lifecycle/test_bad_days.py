@@ -15,7 +15,7 @@ from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, OperationKind
 from novitai.errors import Conflict
-from novitai.lifecycle.caching import Cache
+from novitai.lifecycle.catalogue.cache import Cache
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.readiness import Round, Silence
 from novitai.store.engine.errors import StoreUnavailable

@@ -28,7 +28,7 @@ from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, text
 from novitai.errors import FieldError, NotFound, ValidationFailed
-from novitai.lifecycle.caching import CacheStats
+from novitai.lifecycle.catalogue.cache import CacheStats
 from novitai.lifecycle.idempotency import Reply
 
 _NAME: Final = Parameter("cacheName", "The cache's name", {"type": "string"}, "path")

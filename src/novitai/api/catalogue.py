@@ -23,7 +23,7 @@ from novitai.domain.instance import BillingMode
 from novitai.domain.product import DEFAULT_REGION, Offer, Template, is_any_region, usd
 from novitai.domain.view import present
 from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
-from novitai.lifecycle.blame import to_client
+from novitai.lifecycle.catalogue.upstream_errors import to_client
 from novitai.upstream.errors import UpstreamError
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.account import Overview
-from novitai.lifecycle.caching import CacheStats
+from novitai.lifecycle.catalogue.cache import CacheStats
 from novitai.store.engine.errors import StoreError
 from novitai.telemetry import streams
 from novitai.telemetry.requests import Durations

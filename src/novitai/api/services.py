@@ -16,7 +16,7 @@ from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.answering import Once
-from novitai.lifecycle.caching import Caches
+from novitai.lifecycle.catalogue.cache import Caches
 from novitai.lifecycle.clock_watch import WentBack
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivery_metrics import DeliveryMetrics

@@ -33,7 +33,7 @@ from novitai.errors import NovitaiError, ValidationFailed
 from novitai.ids import Ids
 from novitai.lifecycle import launch
 from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
-from novitai.lifecycle.catalogue import Catalogue
+from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.delete import incomplete_error
 from novitai.lifecycle.failing import Failing
 from novitai.lifecycle.rising import (

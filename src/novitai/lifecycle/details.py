@@ -19,7 +19,7 @@ from novitai.clock import Clock, iso
 from novitai.domain.instance import Instance
 from novitai.domain.view import View, view
 from novitai.errors import NotFound
-from novitai.lifecycle.caching import Cache
+from novitai.lifecycle.catalogue.cache import Cache
 from novitai.store.engine.database import Database
 from novitai.store.queries import snapshots
 from novitai.store.queries.snapshots import Snapshot

@@ -31,8 +31,8 @@ from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import launch
 from novitai.lifecycle.answering import prepare_once
-from novitai.lifecycle.blame import to_client
-from novitai.lifecycle.catalogue import Catalogue, nearest_names
+from novitai.lifecycle.catalogue.catalogue import Catalogue, nearest_names
+from novitai.lifecycle.catalogue.upstream_errors import to_client
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
 from novitai.lifecycle.events.recorder import Recorder

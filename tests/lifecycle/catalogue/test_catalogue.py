@@ -8,7 +8,7 @@ import pytest
 from novitai.clock import ManualClock
 from novitai.domain.instance import BillingMode
 from novitai.domain.placement import RejectionReason, Wish
-from novitai.lifecycle.catalogue import Catalogue
+from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.upstream import models
 
 

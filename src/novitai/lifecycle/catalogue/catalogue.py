@@ -20,7 +20,7 @@ from novitai.domain.product import (
     is_any_region,
 )
 from novitai.errors import FieldError, ValidationFailed
-from novitai.lifecycle.caching import Cache
+from novitai.lifecycle.catalogue.cache import Cache
 from novitai.upstream import errors as upstream
 from novitai.upstream import models
 
