@@ -18,9 +18,9 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, Reply
 from novitai.lifecycle.operating import Operating, StopAll
+from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.settings import FailedInstancePolicy
 from novitai.store.engine.opening import open_database
 from novitai.store.queries import instances

@@ -25,8 +25,8 @@ from novitai.lifecycle.account import Account
 from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.following import Follower
-from novitai.lifecycle.late_calls import LateCalls
+from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.sync import Sync
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store.engine.opening import open_database

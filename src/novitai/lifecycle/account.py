@@ -28,7 +28,7 @@ from novitai.domain.instance import GONE
 from novitai.errors import Conflict
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.failing import error_columns
+from novitai.lifecycle.operations.failure_policy import error_columns
 from novitai.settings import OrphanPolicy
 from novitai.store.queries import account, attempts, coordination, instances, operations
 from novitai.store.queries.account import Unmanaged

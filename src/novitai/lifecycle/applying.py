@@ -29,9 +29,9 @@ from novitai.lifecycle.diffing import (
     made_by,
 )
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.failing import NO_ERROR, error_columns
-from novitai.lifecycle.following import Follower
-from novitai.lifecycle.late_calls import LateCalls
+from novitai.lifecycle.operations.failure_policy import NO_ERROR, error_columns
+from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, instances, operations
 from novitai.store.queries.instances import Tracked

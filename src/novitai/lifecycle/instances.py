@@ -29,14 +29,14 @@ from novitai.errors import (
 )
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle import launch
 from novitai.lifecycle.answering import prepare_once
 from novitai.lifecycle.catalogue.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.catalogue.upstream_errors import to_client
-from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.operations import launch_spec
+from novitai.lifecycle.operations.create import CreatePhase
 from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination, instances, operations, snapshots
@@ -148,7 +148,7 @@ class Instances:
         async def resolve() -> Callable[[Connection], Created]:
             placed, spec = await self._resolve(request, deadline)
             instance, operation = self._make(placed)
-            sealed = launch.seal(self._vault, spec)
+            sealed = launch_spec.seal(self._vault, spec)
             return partial(self._commit, instance=instance, operation=operation, sealed=sealed)
 
         return await prepare_once(
@@ -225,7 +225,7 @@ class Instances:
             raise to_client(error) from error
         if placed is None or template is None:
             raise _joined(refusals)
-        return placed, launch.resolve(template, request)
+        return placed, launch_spec.resolve(template, request)
 
     async def _place(self, request: CreateRequest) -> CreateRequest:
         """Make sure that something fits now; return the request with names spelt as Novita does."""

@@ -34,13 +34,13 @@ from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
 from novitai.ids import INSTALLATION_ID_LENGTH, Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle import launch
 from novitai.lifecycle.account import Account, Overview
 from novitai.lifecycle.answering import answer_once
 from novitai.lifecycle.details import unknown
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.operations import launch_spec
+from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.store.engine.database import Database
 from novitai.store.queries import account, instances, operations
 from novitai.store.queries.account import Listed, Unmanaged
@@ -257,7 +257,7 @@ class Ownership:
             observed=Observed(status=row.status),
         )
         status = derive(instance, None)
-        sealed = launch.seal(self._vault, LaunchSpec(image=row.image))
+        sealed = launch_spec.seal(self._vault, LaunchSpec(image=row.image))
         instances.insert(connection, replace(instance, status=status), sealed)
         instances.update_columns(connection, instance.id, self._owning(row, now))
         return self._tell_adopted(connection, instance.id)

@@ -9,7 +9,16 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
-from novitai.lifecycle.asking import (
+from novitai.lifecycle.operations.failure_policy import error_columns
+from novitai.lifecycle.operations.runner import (
+    Again,
+    Announcement,
+    Claimed,
+    Done,
+    Step,
+    first_tried,
+)
+from novitai.lifecycle.operations.upstream_call import (
     LOOK_ANYWAY,
     LOOK_SOON,
     MAX_ASKS,
@@ -20,8 +29,6 @@ from novitai.lifecycle.asking import (
     asks,
     without_effect,
 )
-from novitai.lifecycle.failing import error_columns
-from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 

@@ -12,10 +12,10 @@ from novitai.clock import Clock
 from novitai.domain.operation import Operation, Outcome
 from novitai.domain.status import Observation, read_word
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle import launch
-from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
-from novitai.lifecycle.readiness import Prober
-from novitai.lifecycle.steps import Again, Claimed, Done
+from novitai.lifecycle.operations import launch_spec
+from novitai.lifecycle.operations.probes import Prober
+from novitai.lifecycle.operations.runner import Again, Claimed, Done
+from novitai.lifecycle.operations.upstream_call import LOOK_ANYWAY, LOOK_SOON
 from novitai.store.engine.database import Database
 from novitai.store.queries import instances
 from novitai.store.vault import Vault
@@ -105,7 +105,7 @@ class Rising:
         silent = await self._prober.poll(
             operation.id,
             instance,
-            launch.unseal(self._vault, sealed),
+            launch_spec.unseal(self._vault, sealed),
             wake=partial(self._jobs.offer, operation.kind.job, operation.id),
         )
         now = self._clock.now()

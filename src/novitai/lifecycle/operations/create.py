@@ -31,20 +31,11 @@ from novitai.domain.product import is_any_region
 from novitai.domain.status import Observation, read_word
 from novitai.errors import NovitaiError, ValidationFailed
 from novitai.ids import Ids
-from novitai.lifecycle import launch
-from novitai.lifecycle.asking import LOOK_ANYWAY, LOOK_SOON
 from novitai.lifecycle.catalogue.catalogue import Catalogue
-from novitai.lifecycle.delete import incomplete_error
-from novitai.lifecycle.failing import Failing
-from novitai.lifecycle.rising import (
-    PROBE,
-    READINESS_DEADLINE,
-    WATCH,
-    Rising,
-    TooLate,
-    last_detour,
-)
-from novitai.lifecycle.steps import (
+from novitai.lifecycle.operations import launch_spec
+from novitai.lifecycle.operations.delete import incomplete_error
+from novitai.lifecycle.operations.failure_policy import Failing
+from novitai.lifecycle.operations.runner import (
     IDENTITY_UNCONFIRMED,
     LEASE_MS,
     Again,
@@ -53,6 +44,15 @@ from novitai.lifecycle.steps import (
     Done,
     Step,
 )
+from novitai.lifecycle.operations.startup import (
+    PROBE,
+    READINESS_DEADLINE,
+    WATCH,
+    Rising,
+    TooLate,
+    last_detour,
+)
+from novitai.lifecycle.operations.upstream_call import LOOK_ANYWAY, LOOK_SOON
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, instances, operations
@@ -225,7 +225,7 @@ class CreateVerb:
         sealed = await self._database.read(
             lambda connection: instances.load_launch(connection, claimed.instance.id)
         )
-        spec = launch.unseal(self._vault, sealed)
+        spec = launch_spec.unseal(self._vault, sealed)
         permit = await self._client.permit_create()
         try:
             attempt = self._attempt(claimed, candidate, spec)
@@ -235,7 +235,7 @@ class CreateVerb:
             )
             claimed.window.until = renewed.until
             claimed.window.until_boottime = renewed.until_boottime
-            call = launch.create_call(claimed.instance, spec, attempt)
+            call = launch_spec.create_call(claimed.instance, spec, attempt)
             window = SendWindow(
                 attempt.send_by,
                 self._clock.boottime() + SEND_WITHIN / 1000,

@@ -15,8 +15,14 @@ from typing import Final
 from novitai.clock import Clock
 from novitai.domain.operation import AttemptState, OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
-from novitai.lifecycle.asking import LOOK_SOON, PATIENCE, ask, asked_at, was_accepted
-from novitai.lifecycle.steps import Again, Claimed, Done, Step
+from novitai.lifecycle.operations.runner import Again, Claimed, Done, Step
+from novitai.lifecycle.operations.upstream_call import (
+    LOOK_SOON,
+    PATIENCE,
+    ask,
+    asked_at,
+    was_accepted,
+)
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 

@@ -10,8 +10,8 @@ from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.ids import Ids
-from novitai.lifecycle.reapplan import plan_reap
-from novitai.lifecycle.steps import Done
+from novitai.lifecycle.operations.cleanup_plan import plan_reap
+from novitai.lifecycle.operations.runner import Done
 from novitai.settings import FailedInstancePolicy
 
 

@@ -12,9 +12,9 @@ from typing import Final
 from novitai.clock import Clock
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
-from novitai.lifecycle.asking import LOOK_ANYWAY
-from novitai.lifecycle.failing import Failing
-from novitai.lifecycle.rising import (
+from novitai.lifecycle.operations.failure_policy import Failing
+from novitai.lifecycle.operations.runner import Again, Claimed, Done, Step
+from novitai.lifecycle.operations.startup import (
     READINESS_DEADLINE,
     WATCH,
     Rising,
@@ -22,7 +22,7 @@ from novitai.lifecycle.rising import (
     last_detour,
     noting_detours,
 )
-from novitai.lifecycle.steps import Again, Claimed, Done, Step
+from novitai.lifecycle.operations.upstream_call import LOOK_ANYWAY
 
 _DETOURS: Final = frozenset({Observation.MIGRATING, Observation.STOPPING})
 

@@ -30,7 +30,7 @@ from novitai.domain.instance import (
 from novitai.egress.guard import EndpointGuard, UpstreamReach
 from novitai.egress.resolving import Resolver
 from novitai.egress.wire import Wire
-from novitai.lifecycle.readiness import Places, Prober, Silence
+from novitai.lifecycle.operations.probes import Places, Prober, Silence
 from tests.domain.making import an_instance
 
 HTTP, TCP = PortType.HTTP, PortType.TCP

@@ -13,8 +13,8 @@ from novitai.store.queries import operations
 from novitai.upstream.errors import Timeout
 from novitai.upstream.gateway import Gateway
 from tests.lifecycle.conftest import World
-from tests.lifecycle.test_bad_days import calls
-from tests.lifecycle.test_verbs import ask, fault, running, upstream
+from tests.lifecycle.operations.test_bad_days import calls
+from tests.lifecycle.operations.test_verbs import ask, fault, running, upstream
 
 __all__ = ["running"]
 

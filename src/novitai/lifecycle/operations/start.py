@@ -18,7 +18,24 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
-from novitai.lifecycle.asking import (
+from novitai.lifecycle.operations.failure_policy import Failing, error_columns
+from novitai.lifecycle.operations.runner import (
+    Again,
+    Announcement,
+    Claimed,
+    Done,
+    Step,
+    first_tried,
+)
+from novitai.lifecycle.operations.startup import (
+    READINESS_DEADLINE,
+    WATCH,
+    Rising,
+    TooLate,
+    last_detour,
+    noting_detours,
+)
+from novitai.lifecycle.operations.upstream_call import (
     LOOK_ANYWAY,
     LOOK_SOON,
     MAX_ASKS,
@@ -32,16 +49,6 @@ from novitai.lifecycle.asking import (
     is_unsure,
     without_effect,
 )
-from novitai.lifecycle.failing import Failing, error_columns
-from novitai.lifecycle.rising import (
-    READINESS_DEADLINE,
-    WATCH,
-    Rising,
-    TooLate,
-    last_detour,
-    noting_detours,
-)
-from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.store.engine.database import Database
 from novitai.store.queries import instances, operations
 from novitai.upstream import errors as upstream

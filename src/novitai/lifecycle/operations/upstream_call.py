@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation
-from novitai.lifecycle.steps import Again, Claimed, IdentityOpen, first_tried
+from novitai.lifecycle.operations.runner import Again, Claimed, IdentityOpen, first_tried
 from novitai.upstream import errors as upstream
 from novitai.upstream.window import SendWindow
 

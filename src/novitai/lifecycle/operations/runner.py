@@ -28,8 +28,8 @@ from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping, within
 from novitai.lifecycle.diffing import was_there_before
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.following import Follower
-from novitai.lifecycle.late_calls import LateCalls
+from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations

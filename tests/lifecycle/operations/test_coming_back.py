@@ -17,8 +17,8 @@ from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import ServerError
 from novitai.upstream.models import UpstreamInstance
 from tests.lifecycle.conftest import REQUEST, World
-from tests.lifecycle.test_bad_days import calls, directly, heal
-from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
+from tests.lifecycle.operations.test_bad_days import calls, directly, heal
+from tests.lifecycle.operations.test_verbs import ask, fault, running, stopped, upstream
 
 __all__ = ["running", "stopped"]
 

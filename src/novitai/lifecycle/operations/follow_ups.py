@@ -13,7 +13,7 @@ from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.reapplan import plan_reap
+from novitai.lifecycle.operations.cleanup_plan import plan_reap
 from novitai.settings import FailedInstancePolicy
 from novitai.store.queries import operations
 

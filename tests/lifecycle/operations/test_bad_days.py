@@ -17,13 +17,13 @@ from novitai.domain.operation import Attempt, AttemptState, OperationKind
 from novitai.errors import Conflict
 from novitai.lifecycle.catalogue.cache import Cache
 from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.readiness import Round, Silence
+from novitai.lifecycle.operations.probes import Round, Silence
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, operations
 from novitai.upstream.errors import ServerError
 from novitai.upstream.models import Listing
 from tests.lifecycle.conftest import REQUEST, World
-from tests.lifecycle.test_verbs import ask, fault, running, stopped, upstream
+from tests.lifecycle.operations.test_verbs import ask, fault, running, stopped, upstream
 
 __all__ = ["running", "stopped"]
 

@@ -11,7 +11,17 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import Observation, is_gone, read_word
-from novitai.lifecycle.asking import (
+from novitai.lifecycle.operations.cleanup_plan import ReapPlan
+from novitai.lifecycle.operations.delete import is_over, look_twice, seems_over
+from novitai.lifecycle.operations.runner import (
+    Again,
+    Announcement,
+    Claimed,
+    Done,
+    Step,
+    first_tried,
+)
+from novitai.lifecycle.operations.upstream_call import (
     LOOK_ANYWAY,
     MAX_ASKS,
     PATIENCE,
@@ -22,9 +32,6 @@ from novitai.lifecycle.asking import (
     was_accepted,
     without_effect,
 )
-from novitai.lifecycle.delete import is_over, look_twice, seems_over
-from novitai.lifecycle.reapplan import ReapPlan
-from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations: the verbs, their steps, and the runner that takes the steps."""
