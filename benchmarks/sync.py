@@ -22,12 +22,12 @@ from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
-from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.operations.late_calls import LateCalls
-from novitai.lifecycle.sync import Sync
+from novitai.lifecycle.reconcile.apply import Applier
+from novitai.lifecycle.reconcile.loop import Sync
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store.engine.opening import open_database
 from novitai.store.queries import instances

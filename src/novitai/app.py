@@ -24,7 +24,6 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.answering import Once
-from novitai.lifecycle.applying import Applier
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.clock_watch import ClockWatch
@@ -52,9 +51,10 @@ from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.startup import Rising
 from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.ownership import Ownership
-from novitai.lifecycle.sync import JOB as SYNC_JOB
-from novitai.lifecycle.sync import Sync
-from novitai.lifecycle.syncrequest import SyncRequests
+from novitai.lifecycle.reconcile.apply import Applier
+from novitai.lifecycle.reconcile.loop import JOB as SYNC_JOB
+from novitai.lifecycle.reconcile.loop import Sync
+from novitai.lifecycle.reconcile.on_demand import SyncRequests
 from novitai.lifecycle.webhook_secret import signing_secrets
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.settings import Environment, Settings

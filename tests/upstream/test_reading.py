@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novitai.lifecycle import observing
+from novitai.lifecycle.reconcile import observed_columns
 from novitai.upstream import payloads, reading
 from novitai.upstream.models import Port, SshAccess, UpstreamInstance
 from novitai.upstream.wire import Json, Object
@@ -423,7 +423,7 @@ def test_any_json_in_any_field_is_read(fields: dict[str, Json]) -> None:
     if found is not None:
         assert found.status.isprintable()
         assert len(found.shown_name) <= 255
-        assert len(observing.digest(found)) == 32
+        assert len(observed_columns.digest(found)) == 32
 
 
 @given(

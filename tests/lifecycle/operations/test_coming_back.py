@@ -10,7 +10,7 @@ import pytest
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle import sync
+from novitai.lifecycle.reconcile import loop
 from novitai.settings import FailedInstancePolicy
 from novitai.store.queries import instances
 from novitai.upstream.client import NovitaClient
@@ -168,7 +168,7 @@ async def test_look_ups_that_fail_do_not_keep_others_from_theirs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row cannot be looked up, which ends a pass; the other is gone, and that is found out."""
-    monkeypatch.setattr(sync, "LOOK_UP_FAULTS", 1)
+    monkeypatch.setattr(loop, "LOOK_UP_FAULTS", 1)
     asked = [world.create(replace(REQUEST, name=f"box-{number}")) for number in range(3)]
     ids = sorted(await asyncio.gather(*asked))
     for one in ids:

@@ -26,10 +26,10 @@ from novitai.errors import NovitaiError
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping, within
-from novitai.lifecycle.diffing import was_there_before
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.operations.late_calls import LateCalls
+from novitai.lifecycle.reconcile.diff import was_there_before
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations

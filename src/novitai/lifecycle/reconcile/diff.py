@@ -14,7 +14,7 @@ from novitai.domain.marker import Marker, read_marker
 from novitai.domain.operation import Attempt
 from novitai.domain.product import Cluster
 from novitai.domain.status import Observation, read_word
-from novitai.lifecycle import observing
+from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.instances import Ended, Tracked
 from novitai.upstream.models import Listing, UpstreamInstance
@@ -231,7 +231,7 @@ def compare(listing: Listing, markers: Markers, known: Known, timeout: float) ->
         if identity is Identity.OPEN:
             unmarked.append(ours)
             continue
-        row_digest = observing.digest(seen)
+        row_digest = observed_columns.digest(seen)
         confirms = ours.confirmed_at is None
         if row_digest != ours.digest or ours.missing_count or ours.unlisted_count or confirms:
             changed.append(Changed(ours.id, seen, row_digest, confirms))

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle import observing
 from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries import instances
 from novitai.upstream import reading
 
@@ -258,4 +258,4 @@ def test_a_row_has_a_digest_whatever_it_holds() -> None:
     row = reading.instance({"id": "1", "status": "running"})
     assert row is not None
     odd = [replace(row, status=word) for word in ("\ud83d", "\ude00", "\x00", "\ufffd")]
-    assert len({observing.digest(one) for one in [row, *odd]}) == 5
+    assert len({observed_columns.digest(one) for one in [row, *odd]}) == 5

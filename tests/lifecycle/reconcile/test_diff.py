@@ -9,8 +9,8 @@ from typing import Any
 from novitai.domain.account import Census
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState
-from novitai.lifecycle import observing
-from novitai.lifecycle.diffing import Difference, Known, Markers, compare
+from novitai.lifecycle.reconcile import observed_columns
+from novitai.lifecycle.reconcile.diff import Difference, Known, Markers, compare
 from novitai.store.queries.instances import Tracked
 from novitai.upstream import reading
 from novitai.upstream.models import Listing, UpstreamInstance
@@ -28,7 +28,7 @@ def row(number: int, name: str = "box", status: str = "running") -> UpstreamInst
 
 def tracked(seen: UpstreamInstance, **changes: Any) -> Tracked:
     """Our record of a row, in which nothing is new."""
-    ours = Tracked(f"inst_{seen.id}", seen.id, observing.digest(seen), 1, 1, None, 0)
+    ours = Tracked(f"inst_{seen.id}", seen.id, observed_columns.digest(seen), 1, 1, None, 0)
     return replace(ours, **changes)
 
 

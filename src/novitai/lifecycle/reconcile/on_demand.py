@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.sync import Sync
+from novitai.lifecycle.reconcile.loop import Sync
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import operations

@@ -20,10 +20,10 @@ from novitai.clock import Clock
 from novitai.domain.account import AccountState, gone_after
 from novitai.domain.marker import MARKER_LENGTH
 from novitai.jobs.waiting import cancel, keeping, within
-from novitai.lifecycle import observing
 from novitai.lifecycle.account import Account
-from novitai.lifecycle.applying import Applier, Return, Standing
-from novitai.lifecycle.diffing import (
+from novitai.lifecycle.reconcile import observed_columns
+from novitai.lifecycle.reconcile.apply import Applier, Return, Standing
+from novitai.lifecycle.reconcile.diff import (
     Changed,
     Difference,
     Known,
@@ -479,5 +479,5 @@ class Sync:
                     return  # the next listing must not wait for the rest
             else:
                 # The list leaves it out; what the look-up says is as good, and ends the absence.
-                found = Changed(one.instance_id, row, observing.digest(row))
+                found = Changed(one.instance_id, row, observed_columns.digest(row))
                 await self._applier.changed([found], began_at)

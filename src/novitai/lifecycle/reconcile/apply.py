@@ -18,9 +18,13 @@ from novitai.domain.instance import Instance, InstanceStatus, Origin
 from novitai.domain.operation import Attempt, AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle import observing
 from novitai.lifecycle.account import write_gone
-from novitai.lifecycle.diffing import (
+from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.operations.failure_policy import NO_ERROR, error_columns
+from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.late_calls import LateCalls
+from novitai.lifecycle.reconcile import observed_columns
+from novitai.lifecycle.reconcile.diff import (
     Changed,
     Missing,
     Reappeared,
@@ -28,10 +32,6 @@ from novitai.lifecycle.diffing import (
     Unseen,
     made_by,
 )
-from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.operations.failure_policy import NO_ERROR, error_columns
-from novitai.lifecycle.operations.follow_ups import Follower
-from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, instances, operations
 from novitai.store.queries.instances import Tracked
@@ -48,7 +48,7 @@ FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
     "bought_at": None,
     "identity_told_at": None,
     "obs_unmarked_count": 0,
-    **observing.NOT_MISSING,
+    **observed_columns.NOT_MISSING,
 }
 """The columns of a record that has no upstream instance any more, as it was never its own."""
 
@@ -229,11 +229,13 @@ class Applier:
             for change in page
             if change.instance_id in before and not _is_older(began_at, before[change.instance_id])
         ]
-        seen = {change.instance_id: observing.observed(change.row, began_at) for change in fresh}
+        seen = {
+            change.instance_id: observed_columns.observed(change.row, began_at) for change in fresh
+        }
         instances.update_observed(
             connection,
             {
-                change.instance_id: observing.columns(
+                change.instance_id: observed_columns.columns(
                     seen[change.instance_id], change.row, change.digest, self._vault
                 )
                 for change in fresh
@@ -356,7 +358,7 @@ class Applier:
             return Standing.OURS  # adopted by another record since the listing was compared
         if instance.upstream_id == row.id and not instance.status.ended:
             if instance.observed.gone:
-                instances.update_columns(connection, instance.id, observing.NOT_MISSING)
+                instances.update_columns(connection, instance.id, observed_columns.NOT_MISSING)
                 self._come_back(connection, instance.id, row)
             return Standing.OURS
         running = operations.running(connection, instance.id)
@@ -444,7 +446,7 @@ class Applier:
             "terminated_at": None,
             "acted_at": None,
             "updated_at": now,
-            **observing.NOT_MISSING,
+            **observed_columns.NOT_MISSING,
             "obs_status": row.status[:64],
             "obs_digest": None,
             **NO_ERROR,
