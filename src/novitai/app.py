@@ -29,10 +29,8 @@ from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.clock_watch import ClockWatch
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
-from novitai.lifecycle.details import Details
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.history import History
 from novitai.lifecycle.housekeeping import Housekeeping
 from novitai.lifecycle.idempotency import Idempotency
 from novitai.lifecycle.instances import Instances
@@ -51,6 +49,8 @@ from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.startup import Rising
 from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.ownership import Ownership
+from novitai.lifecycle.queries.details_cache import Details
+from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.reconcile.apply import Applier
 from novitai.lifecycle.reconcile.loop import JOB as SYNC_JOB
 from novitai.lifecycle.reconcile.loop import Sync

@@ -27,15 +27,15 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.answering import Once
 from novitai.lifecycle.catalogue.cache import Cache, Caches
-from novitai.lifecycle.details import Rendered, render
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.queries.details_cache import Rendered, render
+from novitai.lifecycle.queries.history import History
 from novitai.settings import FailedInstancePolicy, Settings
 from novitai.store.engine.database import Database
 from novitai.store.vault import Vault

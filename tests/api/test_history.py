@@ -22,7 +22,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind, Outcome
-from novitai.lifecycle.waiting import LOOK_EVERY
+from novitai.lifecycle.queries.status_watch import LOOK_EVERY
 from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Dialect
 from novitai.store.queries import account, events, operations

@@ -15,7 +15,7 @@ from novitai.api.documentation import Parameter
 from novitai.api.queries import query_fields
 from novitai.api.routes import Call
 from novitai.domain.fields import Fields, Wrong
-from novitai.lifecycle.paging import PLACE
+from novitai.lifecycle.queries.pagination import PLACE
 
 MAX_LIMIT: Final = 1000
 

@@ -20,13 +20,13 @@ from novitai.lifecycle.catalogue.cache import Caches
 from novitai.lifecycle.clock_watch import WentBack
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivery_metrics import DeliveryMetrics
-from novitai.lifecycle.details import Rendered
-from novitai.lifecycle.history import History
 from novitai.lifecycle.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.ownership import Ownership
+from novitai.lifecycle.queries.details_cache import Rendered
+from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics

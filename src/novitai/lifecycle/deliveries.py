@@ -13,10 +13,10 @@ from novitai.domain.webhook import Delivery, DeliveryStatus, Webhook
 from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import answer_once
-from novitai.lifecycle.details import unknown
 from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
+from novitai.lifecycle.queries.details_cache import unknown
+from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, instances, webhook_lines, webhooks
 

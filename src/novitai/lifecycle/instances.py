@@ -32,12 +32,12 @@ from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import prepare_once
 from novitai.lifecycle.catalogue.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.catalogue.upstream_errors import to_client
-from novitai.lifecycle.details import Details, Rendered, observed_at, unknown
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.create import CreatePhase
-from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
+from novitai.lifecycle.queries.details_cache import Details, Rendered, observed_at, unknown
+from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination, instances, operations, snapshots
 from novitai.store.queries.instances import Filter

@@ -26,7 +26,7 @@ from novitai.errors import NotFound, NovitaiError
 from novitai.ids import Ids
 from novitai.lifecycle.answering import answer_once, outcome, reveal_once
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
+from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
 from novitai.store.queries import api_keys
 from novitai.store.vault import Vault

@@ -21,7 +21,6 @@ from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.answering import answer_once, outcome
-from novitai.lifecycle.details import observed_at, unknown
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.operations.create import CreatePhase
@@ -30,6 +29,7 @@ from novitai.lifecycle.operations.failure_policy import NO_ERROR
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.operations.start import ASK
 from novitai.lifecycle.operations.upstream_call import as_before, is_unsure, remember
+from novitai.lifecycle.queries.details_cache import observed_at, unknown
 from novitai.lifecycle.reconcile.observed_columns import NOT_MISSING
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, coordination, instances, operations

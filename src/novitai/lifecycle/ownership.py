@@ -36,11 +36,11 @@ from novitai.ids import INSTALLATION_ID_LENGTH, Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.account import Account, Overview
 from novitai.lifecycle.answering import answer_once
-from novitai.lifecycle.details import unknown
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.queries.details_cache import unknown
 from novitai.store.engine.database import Database
 from novitai.store.queries import account, instances, operations
 from novitai.store.queries.account import Listed, Unmanaged

@@ -31,7 +31,7 @@ from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.messages import SECRET_PURPOSE, as_try, open_secrets
-from novitai.lifecycle.paging import MAX_PAGE, cut, read_place
+from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhook_secret import fresh_secret
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, webhook_lines, webhooks

@@ -16,7 +16,7 @@ from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.errors import NotFound
-from novitai.lifecycle.details import DETAILS_TTL, MAX_DETAILS, Details
+from novitai.lifecycle.queries.details_cache import DETAILS_TTL, MAX_DETAILS, Details
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination, instances, operations
 from novitai.store.queries.coordination import LastListing

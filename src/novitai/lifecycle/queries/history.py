@@ -14,10 +14,10 @@ from novitai.domain.event import Event
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation
 from novitai.errors import FieldError, NotFound, ValidationFailed
-from novitai.lifecycle.details import unknown
 from novitai.lifecycle.instances import Shown
-from novitai.lifecycle.paging import MAX_PAGE
-from novitai.lifecycle.waiting import StatusWatch
+from novitai.lifecycle.queries.details_cache import unknown
+from novitai.lifecycle.queries.pagination import MAX_PAGE
+from novitai.lifecycle.queries.status_watch import StatusWatch
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, operations
 
