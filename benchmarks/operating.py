@@ -16,10 +16,10 @@ from benchmarks.sync import INSTANCES, fill
 from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.commands.idempotency import Idempotency, Reply
+from novitai.lifecycle.commands.instance_actions import Operating, StopAll
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.idempotency import Idempotency, Reply
-from novitai.lifecycle.operating import Operating, StopAll
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.settings import FailedInstancePolicy
 from novitai.store.engine.opening import open_database

@@ -23,19 +23,20 @@ from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
-from novitai.lifecycle.answering import Once
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.clock_watch import ClockWatch
+from novitai.lifecycle.commands.answering import Once
+from novitai.lifecycle.commands.create_instance import Instances
+from novitai.lifecycle.commands.idempotency import Idempotency
+from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.housekeeping import Housekeeping
-from novitai.lifecycle.idempotency import Idempotency
-from novitai.lifecycle.instances import Instances
 from novitai.lifecycle.keys import KeyRing
-from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.operations.cleanup import ReapVerb
 from novitai.lifecycle.operations.create import CreateVerb
 from novitai.lifecycle.operations.delete import DeleteVerb
@@ -48,7 +49,6 @@ from novitai.lifecycle.operations.runner import Runner
 from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.startup import Rising
 from novitai.lifecycle.operations.stop import StopVerb
-from novitai.lifecycle.ownership import Ownership
 from novitai.lifecycle.queries.details_cache import Details
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.reconcile.apply import Applier

@@ -25,14 +25,14 @@ from novitai.errors import ApiError, NotFound
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
-from novitai.lifecycle.answering import Once
 from novitai.lifecycle.catalogue.cache import Cache, Caches
+from novitai.lifecycle.commands.answering import Once
+from novitai.lifecycle.commands.create_instance import Created, InstancePage, InstanceQuery, Shown
+from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
-from novitai.lifecycle.operating import Operating
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.queries.details_cache import Rendered, render
 from novitai.lifecycle.queries.history import History

@@ -26,8 +26,8 @@ from novitai.domain.requests import CreateRequest
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.instances import Created
+from novitai.lifecycle.commands.create_instance import Created
+from novitai.lifecycle.commands.idempotency import Reply
 from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable

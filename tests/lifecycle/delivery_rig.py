@@ -29,11 +29,11 @@ from novitai.egress.sending import Sender
 from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.jobs.port import Due, Handler
+from novitai.lifecycle.commands.idempotency import Idempotency
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.idempotency import Idempotency
 from novitai.lifecycle.webhooks import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances

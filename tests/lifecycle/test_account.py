@@ -17,8 +17,8 @@ from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.operating import Accepted
+from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import account, events
 from tests.lifecycle.conftest import REQUEST, World
 

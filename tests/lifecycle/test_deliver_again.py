@@ -17,7 +17,7 @@ from novitai.domain.webhook import DeliveryStatus, OffReason
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.errors import Conflict, NotFound, RequestTimeout, ValidationFailed
 from novitai.lifecycle import webhooks as lifecycle_webhooks
-from novitai.lifecycle.idempotency import IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, webhooks
 from tests.lifecycle.delivery_rig import FIRST, SECOND, Rig, verify

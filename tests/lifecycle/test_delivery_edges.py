@@ -12,7 +12,7 @@ import pytest
 from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import webhook_lines

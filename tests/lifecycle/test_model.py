@@ -52,8 +52,8 @@ from novitai.domain.operation import Attempt, OperationKind
 from novitai.domain.requests import CreateRequest
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.operating import StopAll
+from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.instance_actions import StopAll
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store import tables
 from novitai.store.queries import account, attempts, events, instances, operations

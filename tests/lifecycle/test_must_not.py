@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.queries import instances
 from tests.lifecycle.conftest import REQUEST, World

@@ -34,8 +34,8 @@ from novitai.domain.product import usd
 from novitai.domain.view import View, iso_or_none, present
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.account import WHAT_TO_DO, Overview
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.ownership import Ownership, Shown
+from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.ownership import Ownership, Shown
 
 _UPSTREAM_ID: Final = Parameter(
     "upstreamId", "The instance's id at Novita", {"type": "string", "maxLength": 255}, "path"

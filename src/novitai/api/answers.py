@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 
 from novitai.api.accept import JSON
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 
 
 def json_answer(

@@ -29,7 +29,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, text
 from novitai.errors import FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.catalogue.cache import CacheStats
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 
 _NAME: Final = Parameter("cacheName", "The cache's name", {"type": "string"}, "path")
 _KEY: Final = Parameter("key", "A key in the cache", {"type": "string"}, "path")

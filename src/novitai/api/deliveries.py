@@ -24,8 +24,8 @@ from novitai.domain.api_key import Scope
 from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.errors import Conflict, NotFound
+from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.deliveries import Deliveries, DeliveryPage
-from novitai.lifecycle.idempotency import Reply
 
 WEBHOOK_ID: Final = Parameter(
     "webhookId", "The webhook's id", {"type": "string", "maxLength": 64}, "path"

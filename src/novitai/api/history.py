@@ -45,8 +45,8 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation as Verb
 from novitai.domain.view import View, present
 from novitai.errors import Conflict, FieldError, NotFound, Overloaded, ValidationFailed
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.operating import Operating
+from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.queries.history import EventPage, History
 
 T = TypeVar("T")

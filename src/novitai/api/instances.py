@@ -37,8 +37,8 @@ from novitai.errors import (
     UpstreamUnavailable,
     ValidationFailed,
 )
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.instances import Created, InstanceQuery, Shown
+from novitai.lifecycle.commands.create_instance import Created, InstanceQuery, Shown
+from novitai.lifecycle.commands.idempotency import Reply
 
 INSTANCE_ID: Final = Parameter(
     "instanceId", "The instance's id", {"type": "string", "maxLength": 64}, "path"

@@ -22,7 +22,7 @@ from novitai.domain.api_key import ApiKey, Scope, in_order
 from novitai.domain.validation import parse_key_request
 from novitai.domain.view import iso_or_none, present
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 
 _KEY_ID: Final = Parameter("keyId", "The key's id", {"type": "string", "maxLength": 64}, "path")
 

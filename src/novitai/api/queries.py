@@ -13,7 +13,7 @@ from novitai.api.schemas import VISIBLE
 from novitai.api.versioning import without_version
 from novitai.domain.fields import Check, Fields, Wrong
 from novitai.errors import FieldError, ValidationFailed
-from novitai.lifecycle.idempotency import IdempotencyKey
+from novitai.lifecycle.commands.idempotency import IdempotencyKey
 
 _IDEMPOTENCY_KEY: Final = re.compile(IDEMPOTENCY_KEY)
 

@@ -15,16 +15,16 @@ from novitai.domain.product import Offer, Template
 from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
-from novitai.lifecycle.answering import Once
 from novitai.lifecycle.catalogue.cache import Caches
 from novitai.lifecycle.clock_watch import WentBack
+from novitai.lifecycle.commands.answering import Once
+from novitai.lifecycle.commands.create_instance import Created, InstancePage, InstanceQuery, Shown
+from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
+from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.deliveries import Deliveries
 from novitai.lifecycle.delivery_metrics import DeliveryMetrics
-from novitai.lifecycle.idempotency import IdempotencyKey, Reply
-from novitai.lifecycle.instances import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.keys import KeyRing
-from novitai.lifecycle.operating import Operating
-from novitai.lifecycle.ownership import Ownership
 from novitai.lifecycle.queries.details_cache import Rendered
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.webhooks import Webhooks
@@ -39,7 +39,7 @@ FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)
 
 
 class InstancesPort(Protocol):
-    """Instances as clients meet them; `novitai.lifecycle.instances.Instances`."""
+    """Instances as clients meet them; `novitai.lifecycle.commands.create_instance.Instances`."""
 
     async def create(
         self,

@@ -37,8 +37,8 @@ from novitai.domain.fields import Fields, Wrong
 from novitai.domain.operation import OperationKind
 from novitai.domain.validation import parse_instance_name
 from novitai.errors import ApiError, Conflict, FieldError, ValidationFailed
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.operating import Accepted, Operating, StopAll
+from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.instance_actions import Accepted, Operating, StopAll
 
 _ID: Final = "inst_1697843200_abc123"
 _END_OF_TIME: Final = 253_402_300_800_000

@@ -32,7 +32,7 @@ from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Webhook
 from novitai.domain.webhook_requests import parse_replay, parse_webhook, parse_webhook_change
 from novitai.errors import Conflict, FieldError, ValidationFailed
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.webhooks import Revealed, Tested, Webhooks, too_many_webhooks
 
 _PATH: Final = "/api/webhooks/{webhookId:id}"

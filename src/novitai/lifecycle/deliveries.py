@@ -12,9 +12,9 @@ from novitai.clock import Clock
 from novitai.domain.webhook import Delivery, DeliveryStatus, Webhook
 from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.answering import answer_once
+from novitai.lifecycle.commands.answering import answer_once
+from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.events.outbox import JOB
-from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.queries.details_cache import unknown
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database

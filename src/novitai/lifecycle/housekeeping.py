@@ -11,7 +11,7 @@ import structlog
 from novitai.clock import Clock
 from novitai.jobs.waiting import cancel
 from novitai.lifecycle import clockcheck
-from novitai.lifecycle.idempotency import KEPT_FOR
+from novitai.lifecycle.commands.idempotency import KEPT_FOR
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import idempotency_keys

@@ -24,8 +24,8 @@ from novitai.domain.api_key import (
 )
 from novitai.errors import NotFound, NovitaiError
 from novitai.ids import Ids
-from novitai.lifecycle.answering import answer_once, outcome, reveal_once
-from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.answering import answer_once, outcome, reveal_once
+from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
 from novitai.store.queries import api_keys

@@ -25,11 +25,11 @@ from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.egress.sending import Message, Sender
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
-from novitai.lifecycle.answering import answer_once, outcome, prepare_once, reveal_once
+from novitai.lifecycle.commands.answering import answer_once, outcome, prepare_once, reveal_once
+from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.deliveries import standing, switched_off
 from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
-from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.messages import SECRET_PURPOSE, as_try, open_secrets
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhook_secret import fresh_secret

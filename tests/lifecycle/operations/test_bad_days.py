@@ -16,7 +16,7 @@ from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, OperationKind
 from novitai.errors import Conflict
 from novitai.lifecycle.catalogue.cache import Cache
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.probes import Round, Silence
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, operations

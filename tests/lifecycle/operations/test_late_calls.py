@@ -18,8 +18,8 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
-from novitai.lifecycle.idempotency import Reply
-from novitai.lifecycle.operating import Accepted
+from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import events
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Operation

@@ -14,8 +14,8 @@ from novitai.clock import iso
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
-from novitai.lifecycle.idempotency import IdempotencyKey, Reply
-from novitai.lifecycle.operating import Accepted, StopAll
+from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
+from novitai.lifecycle.commands.instance_actions import Accepted, StopAll
 from tests.lifecycle.conftest import REQUEST, World, on_both_stores
 
 START, STOP = OperationKind.START, OperationKind.STOP

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries import instances
 from novitai.upstream import reading

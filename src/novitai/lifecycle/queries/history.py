@@ -14,7 +14,7 @@ from novitai.domain.event import Event
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation
 from novitai.errors import FieldError, NotFound, ValidationFailed
-from novitai.lifecycle.instances import Shown
+from novitai.lifecycle.commands.create_instance import Shown
 from novitai.lifecycle.queries.details_cache import unknown
 from novitai.lifecycle.queries.pagination import MAX_PAGE
 from novitai.lifecycle.queries.status_watch import StatusWatch
@@ -49,7 +49,7 @@ class Waited:
 
 
 class Showing(Protocol):
-    """Shows instances as they are; `novitai.lifecycle.instances.Instances`."""
+    """Shows instances as they are; `novitai.lifecycle.commands.create_instance.Instances`."""
 
     async def get(self, instance_id: str) -> Shown:
         """Show one; raises `NotFound`."""

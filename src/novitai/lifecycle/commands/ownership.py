@@ -35,9 +35,9 @@ from novitai.errors import Conflict, NotFound
 from novitai.ids import INSTALLATION_ID_LENGTH, Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.account import Account, Overview
-from novitai.lifecycle.answering import answer_once
+from novitai.lifecycle.commands.answering import answer_once
+from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.queries.details_cache import unknown

@@ -13,7 +13,12 @@ import orjson
 from sqlalchemy import Connection
 
 from novitai.errors import RESTART_SECONDS, Conflict, ShuttingDown
-from novitai.lifecycle.idempotency import AlreadyAnswered, Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import (
+    AlreadyAnswered,
+    Idempotency,
+    IdempotencyKey,
+    Reply,
+)
 from novitai.store.engine.database import Database
 
 T = TypeVar("T")

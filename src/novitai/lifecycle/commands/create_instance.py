@@ -29,11 +29,11 @@ from novitai.errors import (
 )
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.answering import prepare_once
 from novitai.lifecycle.catalogue.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.catalogue.upstream_errors import to_client
+from novitai.lifecycle.commands.answering import prepare_once
+from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.create import CreatePhase
 from novitai.lifecycle.queries.details_cache import Details, Rendered, observed_at, unknown

@@ -20,9 +20,9 @@ from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.answering import answer_once, outcome
+from novitai.lifecycle.commands.answering import answer_once, outcome
+from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.operations.create import CreatePhase
 from novitai.lifecycle.operations.delete import FIND_OUT
 from novitai.lifecycle.operations.failure_policy import NO_ERROR

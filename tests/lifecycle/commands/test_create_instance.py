@@ -19,8 +19,8 @@ from novitai.errors import (
     UpstreamUnavailable,
     ValidationFailed,
 )
-from novitai.lifecycle.idempotency import IdempotencyKey
-from novitai.lifecycle.instances import InstanceQuery
+from novitai.lifecycle.commands.create_instance import InstanceQuery
+from novitai.lifecycle.commands.idempotency import IdempotencyKey
 from tests.lifecycle.conftest import REQUEST, World, answer, on_both_stores
 
 KEY = IdempotencyKey("key_1", "POST /api/instances", "abc", "digest-1")
