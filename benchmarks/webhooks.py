@@ -39,9 +39,9 @@ from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
-from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.webhooks.delivery_worker import Deliverer
 from novitai.store import migrate
 from novitai.store.engine.database import Database
 from novitai.store.engine.opening import open_database

@@ -31,8 +31,6 @@ from novitai.lifecycle.commands.create_instance import Instances
 from novitai.lifecycle.commands.idempotency import Idempotency
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
-from novitai.lifecycle.deliveries import Deliveries
-from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.housekeeping import Housekeeping
@@ -55,8 +53,10 @@ from novitai.lifecycle.reconcile.apply import Applier
 from novitai.lifecycle.reconcile.loop import JOB as SYNC_JOB
 from novitai.lifecycle.reconcile.loop import Sync
 from novitai.lifecycle.reconcile.on_demand import SyncRequests
-from novitai.lifecycle.webhook_secret import signing_secrets
-from novitai.lifecycle.webhooks import Webhooks
+from novitai.lifecycle.webhooks.deliveries import Deliveries
+from novitai.lifecycle.webhooks.delivery_worker import Deliverer
+from novitai.lifecycle.webhooks.endpoints import Webhooks
+from novitai.lifecycle.webhooks.installation_secret import signing_secrets
 from novitai.settings import Environment, Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.opening import open_database

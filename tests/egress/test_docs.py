@@ -19,8 +19,8 @@ from novitai.domain.webhook import FAILURES_APART, PAUSES, TOLD
 from novitai.egress.sending import DEADLINE
 from novitai.egress.signing import headers
 from novitai.ids import Ids
-from novitai.lifecycle.delivery_metrics import Outcome
-from novitai.lifecycle.webhook_secret import fresh_secret
+from novitai.lifecycle.webhooks.installation_secret import fresh_secret
+from novitai.lifecycle.webhooks.metrics import Outcome
 from tests.conftest import unavailable
 
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"

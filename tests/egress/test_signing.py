@@ -12,7 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from novitai.egress.signing import NoSecret, headers, secret_of
 from novitai.ids import Ids
-from novitai.lifecycle.webhook_secret import fresh_secret
+from novitai.lifecycle.webhooks.installation_secret import fresh_secret
 
 OLD, NEW = fresh_secret(Ids()), fresh_secret(Ids())
 

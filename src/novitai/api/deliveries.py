@@ -25,7 +25,7 @@ from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.deliveries import Deliveries, DeliveryPage
+from novitai.lifecycle.webhooks.deliveries import Deliveries, DeliveryPage
 
 WEBHOOK_ID: Final = Parameter(
     "webhookId", "The webhook's id", {"type": "string", "maxLength": 64}, "path"

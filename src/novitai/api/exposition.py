@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.account import Overview
 from novitai.lifecycle.catalogue.cache import CacheStats
-from novitai.lifecycle.delivery_metrics import Outcome
+from novitai.lifecycle.webhooks.metrics import Outcome
 from novitai.telemetry.process import Cpu, Memory
 from novitai.telemetry.requests import BUCKETS, RequestMetrics
 

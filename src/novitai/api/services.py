@@ -22,12 +22,12 @@ from novitai.lifecycle.commands.create_instance import Created, InstancePage, In
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
-from novitai.lifecycle.deliveries import Deliveries
-from novitai.lifecycle.delivery_metrics import DeliveryMetrics
 from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.queries.details_cache import Rendered
 from novitai.lifecycle.queries.history import History
-from novitai.lifecycle.webhooks import Webhooks
+from novitai.lifecycle.webhooks.deliveries import Deliveries
+from novitai.lifecycle.webhooks.endpoints import Webhooks
+from novitai.lifecycle.webhooks.metrics import DeliveryMetrics
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 

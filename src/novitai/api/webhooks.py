@@ -33,7 +33,7 @@ from novitai.domain.webhook import Webhook
 from novitai.domain.webhook_requests import parse_replay, parse_webhook, parse_webhook_change
 from novitai.errors import Conflict, FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.webhooks import Revealed, Tested, Webhooks, too_many_webhooks
+from novitai.lifecycle.webhooks.endpoints import Revealed, Tested, Webhooks, too_many_webhooks
 
 _PATH: Final = "/api/webhooks/{webhookId:id}"
 _BAD_URL: Final = ValidationFailed(

@@ -37,7 +37,7 @@ async def _secrets(settings: Settings) -> Sequence[str]:
     from novitai.cli.local_client import LocalServer, open_store_or_server
     from novitai.clock import SystemClock
     from novitai.ids import Ids
-    from novitai.lifecycle.webhook_secret import signing_secrets
+    from novitai.lifecycle.webhooks.installation_secret import signing_secrets
 
     configured = settings.webhook_secret
     if configured is not None:

@@ -16,7 +16,7 @@ from novitai.lifecycle.commands.idempotency import Reply
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import webhook_lines
-from tests.lifecycle.delivery_rig import FIRST, SECOND, Rig
+from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig
 
 HOUR, DAY = 3600.0, 86_400.0
 

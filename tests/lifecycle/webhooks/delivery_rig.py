@@ -30,11 +30,11 @@ from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.jobs.port import Due, Handler
 from novitai.lifecycle.commands.idempotency import Idempotency
-from novitai.lifecycle.deliveries import Deliveries
-from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.webhooks import Webhooks
+from novitai.lifecycle.webhooks.deliveries import Deliveries
+from novitai.lifecycle.webhooks.delivery_worker import Deliverer
+from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault

@@ -18,7 +18,7 @@ from novitai.domain.webhook import PAUSES
 from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.queries import webhook_lines
-from tests.lifecycle.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
+from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
 
 DAY = 86_400.0
 

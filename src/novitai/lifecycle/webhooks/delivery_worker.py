@@ -35,10 +35,10 @@ from novitai.egress.sending import Answer, Message, Sender
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping
-from novitai.lifecycle.delivery_metrics import DeliveryMetrics, Outcome
 from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.messages import as_try, body_of, open_secrets
+from novitai.lifecycle.webhooks.metrics import DeliveryMetrics, Outcome
+from novitai.lifecycle.webhooks.payload import as_try, body_of, open_secrets
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import deliveries, instances, operations, webhook_lines, webhooks

@@ -16,11 +16,11 @@ from novitai.domain.event import EventType
 from novitai.domain.webhook import DeliveryStatus, OffReason
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.errors import Conflict, NotFound, RequestTimeout, ValidationFailed
-from novitai.lifecycle import webhooks as lifecycle_webhooks
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
+from novitai.lifecycle.webhooks import endpoints as lifecycle_webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, webhooks
-from tests.lifecycle.delivery_rig import FIRST, SECOND, Rig, verify
+from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig, verify
 
 DAY = 86_400.0
 

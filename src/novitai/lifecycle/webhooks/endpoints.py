@@ -27,12 +27,12 @@ from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
 from novitai.lifecycle.commands.answering import answer_once, outcome, prepare_once, reveal_once
 from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.deliveries import standing, switched_off
-from novitai.lifecycle.delivering import Deliverer
 from novitai.lifecycle.events.outbox import Outbox
-from novitai.lifecycle.messages import SECRET_PURPOSE, as_try, open_secrets
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
-from novitai.lifecycle.webhook_secret import fresh_secret
+from novitai.lifecycle.webhooks.deliveries import standing, switched_off
+from novitai.lifecycle.webhooks.delivery_worker import Deliverer
+from novitai.lifecycle.webhooks.installation_secret import fresh_secret
+from novitai.lifecycle.webhooks.payload import SECRET_PURPOSE, as_try, open_secrets
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, webhook_lines, webhooks
 from novitai.store.vault import Vault

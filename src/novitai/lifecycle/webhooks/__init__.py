@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Webhook endpoints, their messages, and the worker that delivers them."""
