@@ -23,9 +23,9 @@ from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
+from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
-from novitai.lifecycle.clock_watch import ClockWatch
 from novitai.lifecycle.commands.answering import Once
 from novitai.lifecycle.commands.create_instance import Instances
 from novitai.lifecycle.commands.idempotency import Idempotency
@@ -33,8 +33,8 @@ from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.housekeeping import Housekeeping
-from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.maintenance.clock_watch import ClockWatch
+from novitai.lifecycle.maintenance.housekeeping import Housekeeping
 from novitai.lifecycle.operations.cleanup import ReapVerb
 from novitai.lifecycle.operations.create import CreateVerb
 from novitai.lifecycle.operations.delete import DeleteVerb

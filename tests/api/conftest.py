@@ -25,6 +25,7 @@ from novitai.errors import ApiError, NotFound
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
+from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.commands.answering import Once
 from novitai.lifecycle.commands.create_instance import Created, InstancePage, InstanceQuery, Shown
@@ -32,7 +33,6 @@ from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, 
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.keys import KeyRing
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.queries.details_cache import Rendered, render
 from novitai.lifecycle.queries.history import History

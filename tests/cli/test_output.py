@@ -15,7 +15,7 @@ from novitai.cli.first_key import show_first_key
 from novitai.cli.output import OutputFailed
 from novitai.clock import ManualClock
 from novitai.ids import Ids
-from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.api_keys import KeyRing
 from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 

@@ -13,7 +13,7 @@ from novitai.api.limits import Limiter, Taken
 from novitai.api.proxies import neighbourhood
 from novitai.domain.api_key import Scope, allows
 from novitai.errors import Forbidden, RateLimited, Unauthorized
-from novitai.lifecycle.keys import Caller, KeyRing
+from novitai.lifecycle.api_keys import Caller, KeyRing
 
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
 

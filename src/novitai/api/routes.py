@@ -32,7 +32,7 @@ from novitai.clock import Clock
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields
 from novitai.errors import ApiError, Forbidden, RateLimited, RequestTimeout, Unauthorized
-from novitai.lifecycle.keys import Caller
+from novitai.lifecycle.api_keys import Caller
 from novitai.store.engine.errors import StoreUnavailable
 
 _INSTANCE_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")

@@ -15,14 +15,14 @@ from novitai.domain.product import Offer, Template
 from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
+from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Caches
-from novitai.lifecycle.clock_watch import WentBack
 from novitai.lifecycle.commands.answering import Once
 from novitai.lifecycle.commands.create_instance import Created, InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
-from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.maintenance.clock_watch import WentBack
 from novitai.lifecycle.queries.details_cache import Rendered
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.webhooks.deliveries import Deliveries

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from novitai.cli.output import OutputFailed, note
-from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.api_keys import KeyRing
 from novitai.telemetry import streams
 
 _SHOW_WITHIN: Final = 1.0

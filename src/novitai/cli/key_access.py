@@ -10,7 +10,7 @@ from novitai.cli.local_client import LocalServer
 from novitai.clock import Clock
 from novitai.domain.api_key import ApiKey, Scope
 from novitai.domain.validation import parse_key_request
-from novitai.lifecycle.keys import KeyRing, NewKey
+from novitai.lifecycle.api_keys import KeyRing, NewKey
 
 
 class Keys(Protocol):

@@ -22,7 +22,7 @@ from novitai.clock import Clock
 from novitai.domain.api_key import ApiKey, in_order
 from novitai.domain.validation import parse_key_request
 from novitai.errors import NovitaiError
-from novitai.lifecycle.keys import KeyRing
+from novitai.lifecycle.api_keys import KeyRing
 from novitai.store.engine.sqlite_file import path_of
 
 CONVERSATION_SECONDS: Final = 60.0

@@ -19,7 +19,7 @@ from novitai.cli.first_key import show_first_key
 from novitai.cli.output import OutputFailed, say
 from novitai.clock import SystemClock
 from novitai.ids import Ids
-from novitai.lifecycle import clockcheck
+from novitai.lifecycle.maintenance import clock_check
 from novitai.settings import Environment, IpNetwork, Settings
 from novitai.telemetry import logs
 from novitai.urls import secrets_of
@@ -60,7 +60,7 @@ async def serve_http(
         listening.close()
         raise
     try:
-        await clockcheck.insist(app.database, app.clock)
+        await clock_check.insist(app.database, app.clock)
         _warn(settings, beyond_loopback=not is_loopback(listening))
         await show_first_key(app.keys)
         await app.start(work=work)
@@ -83,7 +83,7 @@ async def work(settings: Settings, ending: Ending) -> None:
     """
     app = await Application.open(settings, SystemClock(), Ids())
     try:
-        await clockcheck.insist(app.database, app.clock)
+        await clock_check.insist(app.database, app.clock)
         _warn(settings, beyond_loopback=False)
         await app.start(work=True)
         _started("novitai: working")

@@ -18,7 +18,7 @@ import structlog
 
 from novitai.clock import Clock, SystemClock
 from novitai.jobs.waiting import cancel
-from novitai.lifecycle import clockcheck
+from novitai.lifecycle.maintenance import clock_check
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import future_times
@@ -128,7 +128,7 @@ class ClockWatch:
         """Go by the database's clock, where it has one."""
         if not isinstance(self._clock, SystemClock):
             return
-        ahead = await clockcheck.skew(self._database, self._clock)
+        ahead = await clock_check.skew(self._database, self._clock)
         if abs(ahead) >= _WORTH_AN_OFFSET:
             self._clock.offset -= ahead
             self._lead -= ahead

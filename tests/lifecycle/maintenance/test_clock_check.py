@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from novitai.clock import ManualClock, SystemClock
 from novitai.errors import StartupError
-from novitai.lifecycle import clockcheck
+from novitai.lifecycle.maintenance import clock_check
 from novitai.store.engine.opening import open_database
 
 
@@ -31,10 +31,10 @@ async def test_a_wrong_clock_is_refused(postgresql_database_url: str, by: int, w
     database = await open_database(postgresql_database_url, clock)
     try:
         with pytest.raises(StartupError, match=words) as refusal:
-            await clockcheck.insist(database, clock)
+            await clock_check.insist(database, clock)
         assert "NTP" in str(refusal.value)
         with capture_logs() as lines:
-            await clockcheck.warn(database, clock)
+            await clock_check.warn(database, clock)
         assert [line["log_level"] for line in lines] == ["error"]
     finally:
         await database.close()
@@ -46,9 +46,9 @@ async def test_a_right_clock_is_not(postgresql_database_url: str) -> None:
     clock = OffClock(500)
     database = await open_database(postgresql_database_url, clock)
     try:
-        await clockcheck.insist(database, clock)
+        await clock_check.insist(database, clock)
         with capture_logs() as lines:
-            await clockcheck.warn(database, clock)
+            await clock_check.warn(database, clock)
         assert not lines
     finally:
         await database.close()
@@ -59,6 +59,6 @@ async def test_the_embedded_store_has_no_other_clock(sqlite_database_url: str) -
     clock = ManualClock()
     database = await open_database(sqlite_database_url, clock)
     try:
-        await clockcheck.insist(database, clock)
+        await clock_check.insist(database, clock)
     finally:
         await database.close()

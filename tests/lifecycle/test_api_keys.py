@@ -15,7 +15,7 @@ from novitai.clock import ManualClock
 from novitai.domain.api_key import ApiKey, KeyRequest, Scope, make_key, well_formed
 from novitai.errors import NotFound, ValidationFailed
 from novitai.ids import Ids
-from novitai.lifecycle.keys import ADMIN_KEY_ID, KeyRing
+from novitai.lifecycle.api_keys import ADMIN_KEY_ID, KeyRing
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreBusy
 from novitai.store.queries import api_keys
@@ -126,7 +126,7 @@ async def test_unknown_keys_fill_no_memory(ring: KeyRing) -> None:
 
 async def test_remembered_keys_are_bounded(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many keys there are, only so many are remembered."""
-    monkeypatch.setattr("novitai.lifecycle.keys._MAX_REMEMBERED", 3)
+    monkeypatch.setattr("novitai.lifecycle.api_keys._MAX_REMEMBERED", 3)
     for _ in range(5):
         made = await ring.create(READER)
         assert await ring.authenticate(made.text)

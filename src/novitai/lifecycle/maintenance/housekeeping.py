@@ -10,8 +10,8 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.jobs.waiting import cancel
-from novitai.lifecycle import clockcheck
 from novitai.lifecycle.commands.idempotency import KEPT_FOR
+from novitai.lifecycle.maintenance import clock_check
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import idempotency_keys
@@ -54,7 +54,7 @@ class Housekeeping:
         while True:
             try:
                 await self.once()
-                await clockcheck.warn(self._database, self._clock)
+                await clock_check.warn(self._database, self._clock)
             except StoreError as error:
                 _log.warning("database in trouble", error=str(error))
             await self._clock.sleep(PAUSE)
