@@ -19,7 +19,7 @@ import httpx2
 from pydantic import SecretStr
 
 from novitai.api.app import create_api
-from novitai.api.limits import Quota
+from novitai.api.http.limits import Quota
 from novitai.api.routes import Operation
 from novitai.app import Application, Outside
 from novitai.cli.listening import answer, bind, url_of

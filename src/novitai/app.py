@@ -70,8 +70,8 @@ from novitai.upstream.gateway import CallObserver, ignore
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from novitai.api.http.shared_limits import SharedStore
     from novitai.api.services import Services
-    from novitai.api.shared_limits import SharedStore
     from novitai.jobs.postgresql import PostgresqlEngine
 
 CREATE_CONCURRENCY: Final = 64
@@ -376,8 +376,8 @@ class Application:
 
     def services(self) -> Services:
         """Return what the API's routes need."""
-        from novitai.api.limits import Quota
-        from novitai.api.middleware import Rules
+        from novitai.api.http.limits import Quota
+        from novitai.api.http.middleware import Rules
         from novitai.api.services import HealthSources, JobSources, Services, WebhookSources
 
         settings = self.settings
@@ -424,7 +424,7 @@ class Application:
         """Return what shares the rate limit with other processes; made once."""
         url = self.settings.redis_url
         if self._shared is None and url is not None:
-            from novitai.api.shared_limits import SharedStore
+            from novitai.api.http.shared_limits import SharedStore
 
             self._shared = SharedStore(
                 url.get_secret_value(), f"novitai:{self.installation_id}", self.clock

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from novitai.api.app import create_api
-from novitai.api.middleware import Gateway, Rules
+from novitai.api.http.middleware import Gateway, Rules
 from novitai.api.routes import Operation
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
 from novitai.app import Application, Outside

@@ -11,7 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from novitai.api import history, middleware
+from novitai.api import history
+from novitai.api.http import middleware
 from novitai.api.lifecycle_schemas import (
     ListEventsResponse,
     ListUnmanagedResponse,

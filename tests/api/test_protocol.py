@@ -9,7 +9,7 @@ import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from novitai.api.middleware import Rules
+from novitai.api.http.middleware import Rules
 from novitai.cli.connections import Limits
 from novitai.cli.protocol import MAX_EXCESS, MAX_HEAD, MAX_PIPELINED, AnsweringProtocol
 from novitai.domain import api_key

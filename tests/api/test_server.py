@@ -9,7 +9,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from novitai.api.body import MAX_BODY
+from novitai.api.http.body import MAX_BODY
 from novitai.cli.protocol import MAX_HEAD
 from novitai.telemetry.requests import OTHER_METHOD, UNMATCHED
 from tests.api.conftest import CREATE, Api

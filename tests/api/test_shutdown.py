@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
-from novitai.api.answers import json_answer
+from novitai.api.http.answers import json_answer
 from novitai.api.routes import Call, Operation
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope

@@ -11,6 +11,7 @@ import orjson
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
+from novitai.api.http.paths import RESERVED
 from novitai.api.lifecycle_schemas import (
     CredentialsResponse,
     OperationView,
@@ -18,7 +19,6 @@ from novitai.api.lifecycle_schemas import (
     SyncResponse,
     VerbResponse,
 )
-from novitai.api.paths import RESERVED
 from novitai.api.schemas import InstanceDetails
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus

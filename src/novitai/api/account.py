@@ -8,9 +8,9 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api import paths
-from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
+from novitai.api.http import paths
+from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.instances import INSTANCE_ID
 from novitai.api.lifecycle_schemas import (
     AccountResponse,

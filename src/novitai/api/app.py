@@ -7,20 +7,21 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from novitai.api import docs_page, errors
+from novitai.api import docs_page
 from novitai.api.account import AccountRoutes
-from novitai.api.auth import Guard
 from novitai.api.caches import CacheRoutes
 from novitai.api.catalogue import CatalogueRoutes
 from novitai.api.deliveries import DeliveryRoutes
 from novitai.api.documentation import Documented
 from novitai.api.health import HealthRoutes
 from novitai.api.history import HistoryRoutes
+from novitai.api.http import errors
+from novitai.api.http.auth import Guard
+from novitai.api.http.limits import Limiter, LocalLimiter, Quota
+from novitai.api.http.middleware import Gateway
 from novitai.api.instances import InstanceRoutes
 from novitai.api.keys import KeyRoutes
-from novitai.api.limits import Limiter, LocalLimiter, Quota
 from novitai.api.metrics import MetricsRoutes
-from novitai.api.middleware import Gateway
 from novitai.api.routes import Operation, Router
 from novitai.api.services import Services
 from novitai.api.verbs import VerbRoutes

@@ -9,9 +9,9 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api import paths
-from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
+from novitai.api.http import paths
+from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.metrics import ratio
 from novitai.api.queries import idempotency_key

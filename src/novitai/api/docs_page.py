@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from novitai.api.answers import json_answer
-from novitai.api.context import context_of
+from novitai.api.http.answers import json_answer
+from novitai.api.http.context import context_of
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from starlette.responses import Response
 
-from novitai.api.answers import json_answer
+from novitai.api.http.answers import json_answer
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import HealthCheckResponse, ProbeResponse
 from novitai.api.services import Services

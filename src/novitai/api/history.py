@@ -16,9 +16,9 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from novitai.api import paths
-from novitai.api.answers import from_reply, json_answer
 from novitai.api.documentation import Parameter
+from novitai.api.http import paths
+from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.instances import INSTANCE_ID, whole_view
 from novitai.api.lifecycle_schemas import (
     ListEventsResponse,

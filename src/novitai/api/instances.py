@@ -8,10 +8,10 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api import paths
-from novitai.api.accept import JSON
-from novitai.api.answers import from_reply
 from novitai.api.documentation import Parameter
+from novitai.api.http import paths
+from novitai.api.http.accept import JSON
+from novitai.api.http.answers import from_reply
 from novitai.api.lists import LIMIT, PLACE_CURSOR, cursor, limit, listed
 from novitai.api.queries import flag, idempotency_key, one_of, query_fields, visible
 from novitai.api.refusals import BAD_QUERY, NO_INSTANCE

@@ -9,9 +9,9 @@ from typing import Final
 import structlog
 from starlette.responses import Response
 
-from novitai.api.accept import JSON, preferred
-from novitai.api.answers import json_answer
 from novitai.api.exposition import OPENMETRICS, TEXT, Snapshot, as_openmetrics, as_text
+from novitai.api.http.accept import JSON, preferred
+from novitai.api.http.answers import json_answer
 from novitai.api.routes import Call, Operation
 from novitai.api.schemas import MetricsResponse
 from novitai.api.services import Services

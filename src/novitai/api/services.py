@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from novitai.api.limits import Quota
-from novitai.api.middleware import Rules
+from novitai.api.http.limits import Quota
+from novitai.api.http.middleware import Rules
 from novitai.clock import Clock
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import Offer, Template
@@ -32,7 +32,7 @@ from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 
 if TYPE_CHECKING:  # it brings Redis's client, which few need
-    from novitai.api.shared_limits import SharedStore
+    from novitai.api.http.shared_limits import SharedStore
 
 DEFAULT_QUOTA: Final = Quota(capacity=120, per_minute=100)
 FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)

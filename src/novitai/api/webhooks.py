@@ -8,8 +8,8 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api.answers import from_reply, json_answer
 from novitai.api.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
+from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page
 from novitai.api.queries import idempotency_key

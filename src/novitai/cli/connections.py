@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from novitai.api.context import Closing
+from novitai.api.http.context import Closing
 from novitai.errors import ApiError, Overloaded
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from novitai.api.context import CLOSING, REFUSAL
+from novitai.api.http.context import CLOSING, REFUSAL
 from novitai.errors import ApiError, RequestTimeout, ValidationFailed
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from starlette.responses import Response
 
-from novitai.api.answers import json_answer
+from novitai.api.http.answers import json_answer
+from novitai.api.http.versioning import Deprecation, without_version
 from novitai.api.routes import Call, Operation
-from novitai.api.versioning import Deprecation, without_version
 from novitai.domain.api_key import Scope
 from tests.api.conftest import ApiFactory
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import orjson
 from starlette.responses import Response
 
-from novitai.api.accept import JSON
+from novitai.api.http.accept import JSON
 from novitai.lifecycle.commands.idempotency import Reply
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from novitai.api.accept import preferred, wants_problem
+from novitai.api.http.accept import preferred, wants_problem
 
 OFFERED = ["application/json", "text/plain", "application/openmetrics-text"]
 

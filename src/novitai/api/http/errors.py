@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from novitai.api.accept import JSON, PROBLEM, wants_problem
-from novitai.api.context import RequestContext, context_of
+from novitai.api.http.accept import JSON, PROBLEM, wants_problem
+from novitai.api.http.context import RequestContext, context_of
 from novitai.clock import Clock, iso
 from novitai.errors import (
     RESTART_SECONDS,

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from novitai.api.limits import Buckets, Quota, Taken, allowed, refused
+from novitai.api.http.limits import Buckets, Quota, Taken, allowed, refused
 from novitai.clock import Clock
 
 RETRY_SECONDS: Final = 1.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novitai.api.limits import Buckets, Quota
+from novitai.api.http.limits import Buckets, Quota
 from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
 from tests.api.conftest import Api

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from structlog.testing import capture_logs
 
-from novitai.api.answers import json_answer
+from novitai.api.http.answers import json_answer
 from novitai.api.routes import Call, Operation
 from novitai.domain.api_key import Scope
 from tests.api.conftest import CREATE, Api, ApiFactory
@@ -171,7 +171,7 @@ async def test_a_reading_request_that_takes_too_long_is_408(
     factory: ApiFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is broken off: reading changes nothing."""
-    monkeypatch.setattr("novitai.api.middleware.REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.02)
     route = slow("/api/slow", "GET", asyncio.Event(), asyncio.Event())
     api = await factory.make(extra=(route,))
     answer = await api.call("GET", "/api/slow")
@@ -188,7 +188,7 @@ async def test_a_changing_request_is_never_broken_off(
     factory: ApiFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it may have been done, the real answer is sent, however late."""
-    monkeypatch.setattr("novitai.api.middleware.REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.0)
     started, released = asyncio.Event(), asyncio.Event()
     api = await factory.make(extra=(slow("/api/slow", "POST", started, released),))
     call = asyncio.create_task(api.call("POST", "/api/slow"))
@@ -209,7 +209,7 @@ async def test_a_body_that_does_not_arrive_is_408(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that stops sending holds nothing for ever."""
-    monkeypatch.setattr("novitai.api.middleware.REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.02)
     never = asyncio.Event()
 
     async def stuck() -> bytes:

@@ -13,8 +13,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from novitai.api.limits import Quota
-from novitai.api.shared_limits import RETRY_SECONDS, SharedStore
+from novitai.api.http.limits import Quota
+from novitai.api.http.shared_limits import RETRY_SECONDS, SharedStore
 from novitai.clock import ManualClock
 
 pytestmark = pytest.mark.redis

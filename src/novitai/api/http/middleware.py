@@ -19,11 +19,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from novitai.api.body import MAX_BODY, MAX_DRAINED, too_large
-from novitai.api.context import CLOSING, REFUSAL, Closing, RequestContext, attach
-from novitai.api.errors import internal_error, not_found, render, shutting_down
-from novitai.api.proxies import Peer, find_peer
-from novitai.api.versioning import without_version
+from novitai.api.http.body import MAX_BODY, MAX_DRAINED, too_large
+from novitai.api.http.context import CLOSING, REFUSAL, Closing, RequestContext, attach
+from novitai.api.http.errors import internal_error, not_found, render, shutting_down
+from novitai.api.http.proxies import Peer, find_peer
+from novitai.api.http.versioning import without_version
 from novitai.clock import Clock
 from novitai.errors import ApiError, HttpsRequired
 from novitai.ids import Ids

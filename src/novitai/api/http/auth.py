@@ -8,9 +8,9 @@ from typing import Final
 
 from starlette.requests import Request
 
-from novitai.api.context import RequestContext
-from novitai.api.limits import Limiter, Taken
-from novitai.api.proxies import neighbourhood
+from novitai.api.http.context import RequestContext
+from novitai.api.http.limits import Limiter, Taken
+from novitai.api.http.proxies import neighbourhood
 from novitai.domain.api_key import Scope, allows
 from novitai.errors import Forbidden, RateLimited, Unauthorized
 from novitai.lifecycle.api_keys import Caller, KeyRing

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.responses import Response
 
-from novitai.api.answers import json_answer
-from novitai.api.body import MAX_BODY, JsonBody, parse
+from novitai.api.http.answers import json_answer
+from novitai.api.http.body import MAX_BODY, JsonBody, parse
 from novitai.api.routes import Call, Operation
 from novitai.domain.api_key import Scope
 from novitai.errors import ValidationFailed
