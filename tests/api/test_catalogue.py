@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from novitai.api import catalogue as routes
-from novitai.api import schemas
+from novitai.api.openapi import schemas
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType
 from novitai.domain.product import Cluster, Offer, Template

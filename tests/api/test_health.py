@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api import schemas
+from novitai.api.openapi import schemas
 from novitai.store.engine.errors import StorageFull
 from tests.api.conftest import CREATE, Api
 

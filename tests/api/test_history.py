@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 
 from novitai.api import history
 from novitai.api.http import middleware
-from novitai.api.lifecycle_schemas import (
+from novitai.api.openapi.lifecycle_schemas import (
     ListEventsResponse,
     ListUnmanagedResponse,
     OperationView,
 )
-from novitai.api.schemas import InstanceDetails
+from novitai.api.openapi.schemas import InstanceDetails
 from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus

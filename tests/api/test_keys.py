@@ -8,7 +8,7 @@ import re
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api import schemas
+from novitai.api.openapi import schemas
 from novitai.domain.api_key import Scope
 from tests.api.conftest import Api
 

@@ -23,8 +23,8 @@ import pytest
 import structlog
 from starlette.responses import Response
 
-from novitai.api.documentation import Parameter
 from novitai.api.http import middleware
+from novitai.api.openapi.document import Parameter
 from novitai.api.routes import Call, Operation
 from novitai.domain.api_key import Scope
 from novitai.errors import Category

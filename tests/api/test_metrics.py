@@ -16,7 +16,7 @@ from prometheus_client.samples import Sample
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from novitai.api import schemas
+from novitai.api.openapi import schemas
 from novitai.domain.account import AccountState
 from novitai.domain.api_key import Scope
 from novitai.store.queries import account, coordination

@@ -14,7 +14,7 @@ import orjson
 from pydantic import TypeAdapter
 from starlette.types import ASGIApp
 
-from novitai.api import schemas
+from novitai.api.openapi import schemas
 from novitai.cli.connections import Limits
 from novitai.cli.listening import answer, bind, url_of
 from tests.api.conftest import Api

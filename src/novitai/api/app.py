@@ -7,12 +7,10 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from novitai.api import docs_page
 from novitai.api.account import AccountRoutes
 from novitai.api.caches import CacheRoutes
 from novitai.api.catalogue import CatalogueRoutes
 from novitai.api.deliveries import DeliveryRoutes
-from novitai.api.documentation import Documented
 from novitai.api.health import HealthRoutes
 from novitai.api.history import HistoryRoutes
 from novitai.api.http import errors
@@ -22,6 +20,8 @@ from novitai.api.http.middleware import Gateway
 from novitai.api.instances import InstanceRoutes
 from novitai.api.keys import KeyRoutes
 from novitai.api.metrics import MetricsRoutes
+from novitai.api.openapi import page
+from novitai.api.openapi.document import Documented
 from novitai.api.routes import Operation, Router
 from novitai.api.services import Services
 from novitai.api.verbs import VerbRoutes
@@ -88,7 +88,7 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
         router.add(*DeliveryRoutes(services.webhooks.deliveries).operations())
     router.add(*extra)
     router.finish()
-    docs_page.install(app)
+    page.install(app)
     return app
 
 

@@ -9,20 +9,20 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api.documentation import Parameter
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.metrics import ratio
-from novitai.api.queries import idempotency_key
-from novitai.api.routes import Call, Operation
-from novitai.api.schemas import (
+from novitai.api.openapi.document import Parameter
+from novitai.api.openapi.lifecycle_schemas import NoFields
+from novitai.api.openapi.schemas import (
     CacheChangedResponse,
     CacheDeletedResponse,
     CacheDetails,
     CachesResponse,
     ClearCacheRequest,
 )
+from novitai.api.queries import idempotency_key
+from novitai.api.routes import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope

@@ -16,15 +16,9 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from novitai.api.documentation import Parameter
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.instances import INSTANCE_ID, whole_view
-from novitai.api.lifecycle_schemas import (
-    ListEventsResponse,
-    NoFields,
-    OperationView,
-)
 from novitai.api.lists import (
     CURSOR,
     LIMIT,
@@ -33,10 +27,16 @@ from novitai.api.lists import (
     only_page,
     read_page,
 )
+from novitai.api.openapi.document import Parameter
+from novitai.api.openapi.lifecycle_schemas import (
+    ListEventsResponse,
+    NoFields,
+    OperationView,
+)
+from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.queries import idempotency_key, one_of, query_fields
 from novitai.api.refusals import NO_INSTANCE
 from novitai.api.routes import Call, Operation
-from novitai.api.schemas import InstanceDetails
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.event import Event

@@ -8,20 +8,20 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api.documentation import Parameter
 from novitai.api.http import paths
 from novitai.api.http.accept import JSON
 from novitai.api.http.answers import from_reply
 from novitai.api.lists import LIMIT, PLACE_CURSOR, cursor, limit, listed
-from novitai.api.queries import flag, idempotency_key, one_of, query_fields, visible
-from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
-from novitai.api.routes import Call, Operation
-from novitai.api.schemas import (
+from novitai.api.openapi.document import Parameter
+from novitai.api.openapi.schemas import (
     CreateInstanceRequest,
     CreateInstanceResponse,
     InstanceDetails,
     ListInstancesResponse,
 )
+from novitai.api.queries import flag, idempotency_key, one_of, query_fields, visible
+from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
+from novitai.api.routes import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope

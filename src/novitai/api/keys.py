@@ -8,14 +8,19 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api.documentation import Parameter
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.lifecycle_schemas import NoFields
 from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page
+from novitai.api.openapi.document import Parameter
+from novitai.api.openapi.lifecycle_schemas import NoFields
+from novitai.api.openapi.schemas import (
+    CreateKeyRequest,
+    CreateKeyResponse,
+    KeyView,
+    ListKeysResponse,
+)
 from novitai.api.queries import idempotency_key
 from novitai.api.refusals import BAD_QUERY
 from novitai.api.routes import Call, Operation
-from novitai.api.schemas import CreateKeyRequest, CreateKeyResponse, KeyView, ListKeysResponse
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import ApiKey, Scope, in_order

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from novitai.api.documentation import Parameter
 from novitai.api.http.answers import json_answer
+from novitai.api.openapi.document import Parameter
 from novitai.api.queries import query_fields
 from novitai.api.routes import Call
 from novitai.domain.fields import Fields, Wrong

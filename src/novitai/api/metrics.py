@@ -12,8 +12,8 @@ from starlette.responses import Response
 from novitai.api.exposition import OPENMETRICS, TEXT, Snapshot, as_openmetrics, as_text
 from novitai.api.http.accept import JSON, preferred
 from novitai.api.http.answers import json_answer
+from novitai.api.openapi.schemas import MetricsResponse
 from novitai.api.routes import Call, Operation
-from novitai.api.schemas import MetricsResponse
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope

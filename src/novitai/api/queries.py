@@ -9,8 +9,8 @@ from typing import Final
 
 from novitai.api.http.body import JsonBody
 from novitai.api.http.versioning import without_version
+from novitai.api.openapi.schemas import VISIBLE
 from novitai.api.routes import IDEMPOTENCY_KEY, Call
-from novitai.api.schemas import VISIBLE
 from novitai.domain.fields import Check, Fields, Wrong
 from novitai.errors import FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import IdempotencyKey

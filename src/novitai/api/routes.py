@@ -20,13 +20,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from novitai.api.documentation import Parameter, describe, document_answers
 from novitai.api.http.auth import Guard
 from novitai.api.http.body import JsonBody, read_body
 from novitai.api.http.context import RequestContext, context_of
 from novitai.api.http.errors import shutting_down
 from novitai.api.http.versioning import Deprecation
-from novitai.api.lifecycle_schemas import NoFields
+from novitai.api.openapi.document import Parameter, describe, document_answers
+from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.refusals import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
 from novitai.clock import Clock
 from novitai.domain.api_key import Scope

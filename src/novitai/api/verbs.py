@@ -12,11 +12,11 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api.documentation import Parameter
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.instances import INSTANCE_ID, whole_view
-from novitai.api.lifecycle_schemas import (
+from novitai.api.openapi.document import Parameter
+from novitai.api.openapi.lifecycle_schemas import (
     CredentialsResponse,
     InstanceNameRequest,
     LastUsedRequest,
@@ -25,11 +25,11 @@ from novitai.api.lifecycle_schemas import (
     SyncResponse,
     VerbResponse,
 )
+from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.queries import flag as query_flag
 from novitai.api.queries import idempotency_key, query_fields
 from novitai.api.refusals import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
 from novitai.api.routes import Call, Handler, Operation
-from novitai.api.schemas import InstanceDetails
 from novitai.api.services import InstancesPort
 from novitai.clock import parse_iso
 from novitai.domain.api_key import Scope

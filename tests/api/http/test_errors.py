@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
-from novitai.api import schemas
+from novitai.api.openapi import schemas
 from novitai.api.routes import Call, Operation
 from novitai.domain.api_key import Scope
 from novitai.errors import (

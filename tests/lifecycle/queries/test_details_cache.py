@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from novitai.api.instances import whole_view
-from novitai.api.schemas import InstanceDetails
+from novitai.api.openapi.schemas import InstanceDetails
 from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind

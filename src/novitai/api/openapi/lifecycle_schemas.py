@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from novitai.api.schemas import Wire, absent
+from novitai.api.openapi.schemas import Wire, absent
 from novitai.domain.account import HoldReason
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus

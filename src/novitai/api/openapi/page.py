@@ -50,7 +50,7 @@ def install(app: FastAPI) -> None:
 
 
 def _page() -> tuple[bytes, str]:
-    folder = files("novitai.api") / "static"
+    folder = files("novitai.api.openapi") / "static"
     style = (folder / "docs.css").read_text("utf-8")
     # Relative, so that the page works with `/v1` in front and behind a proxy's prefix.
     script = (folder / "docs.js").read_text("utf-8")

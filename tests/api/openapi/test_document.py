@@ -12,9 +12,9 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from pydantic import BaseModel, TypeAdapter
 
-from novitai.api import schemas
-from novitai.api.examples import EXAMPLES
-from novitai.api.links import LINKS
+from novitai.api.openapi import schemas
+from novitai.api.openapi.examples import EXAMPLES
+from novitai.api.openapi.links import LINKS
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind

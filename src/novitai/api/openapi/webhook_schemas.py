@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from novitai.api.schemas import Wire, absent
+from novitai.api.openapi.schemas import Wire, absent
 from novitai.domain.event import EventType
 from novitai.domain.validation import MAX_URL
 from novitai.domain.webhook import TOLD, DeliveryStatus, OffReason

@@ -14,12 +14,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from novitai import __doc__ as _about
-from novitai.api import lifecycle_schemas, schemas, webhook_schemas
-from novitai.api.examples import add_examples
 from novitai.api.http.accept import JSON, PROBLEM
 from novitai.api.http.context import RequestContext
 from novitai.api.http.errors import envelope, problem
-from novitai.api.links import add_links
+from novitai.api.openapi import lifecycle_schemas, schemas, webhook_schemas
+from novitai.api.openapi.examples import add_examples
+from novitai.api.openapi.links import add_links
 from novitai.domain.api_key import Scope
 from novitai.errors import ApiError, InternalError
 
