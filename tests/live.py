@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from novitai.api.app import create_api
 from novitai.api.http.limits import Quota
-from novitai.api.routes import Operation
+from novitai.api.routing.router import Operation
 from novitai.app import Application, Outside
 from novitai.cli.listening import answer, bind, url_of
 from novitai.clock import SystemClock

@@ -14,7 +14,7 @@ import structlog
 
 from novitai.api.app import create_api
 from novitai.api.http.middleware import Gateway, Rules
-from novitai.api.routes import Operation
+from novitai.api.routing.router import Operation
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
 from novitai.app import Application, Outside
 from novitai.clock import ManualClock

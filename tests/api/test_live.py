@@ -25,7 +25,7 @@ from starlette.responses import Response
 
 from novitai.api.http import middleware
 from novitai.api.openapi.document import Parameter
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
 from novitai.errors import Category
 from novitai.settings import Environment

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from novitai.api.http.answers import json_answer
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
 from novitai.lifecycle.commands.answering import outcome

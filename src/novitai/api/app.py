@@ -22,7 +22,7 @@ from novitai.api.keys import KeyRoutes
 from novitai.api.metrics import MetricsRoutes
 from novitai.api.openapi import page
 from novitai.api.openapi.document import Documented
-from novitai.api.routes import Operation, Router
+from novitai.api.routing.router import Operation, Router
 from novitai.api.services import Services
 from novitai.api.verbs import VerbRoutes
 from novitai.api.webhooks import WebhookRoutes

@@ -21,8 +21,8 @@ from novitai.api.openapi.schemas import (
     CachesResponse,
     ClearCacheRequest,
 )
-from novitai.api.queries import idempotency_key
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.queries import idempotency_key
+from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope

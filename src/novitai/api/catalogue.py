@@ -10,16 +10,16 @@ from typing import Final, TypeVar
 
 from starlette.responses import Response
 
-from novitai.api.lists import LIMIT, MAX_LIMIT, OFFSET_CURSOR, limit, listed, offset
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.schemas import (
     ListProductsResponse,
     ListRegionsResponse,
     ListTemplatesResponse,
 )
-from novitai.api.queries import one_of, query_fields, visible
-from novitai.api.refusals import BAD_QUERY
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.common_errors import BAD_QUERY
+from novitai.api.routing.lists import LIMIT, MAX_LIMIT, OFFSET_CURSOR, limit, listed, offset
+from novitai.api.routing.queries import one_of, query_fields, visible
+from novitai.api.routing.router import Call, Operation
 from novitai.api.services import CataloguePort
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, text

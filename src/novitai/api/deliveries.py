@@ -12,13 +12,13 @@ from starlette.responses import Response
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply
 from novitai.api.instances import INSTANCE_ID
-from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page, read_page
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import DeliveryView, ListDeliveriesResponse
-from novitai.api.queries import idempotency_key, one_of, query_fields
-from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
+from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page, read_page
+from novitai.api.routing.queries import idempotency_key, one_of, query_fields
+from novitai.api.routing.router import Call, Operation
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.view import iso_or_none, masked_url, present

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from novitai.api.http.answers import json_answer
 from novitai.api.openapi.schemas import HealthCheckResponse, ProbeResponse
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.view import present

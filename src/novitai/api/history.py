@@ -19,14 +19,6 @@ from starlette.responses import Response
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.instances import INSTANCE_ID, whole_view
-from novitai.api.lists import (
-    CURSOR,
-    LIMIT,
-    cursor,
-    listed,
-    only_page,
-    read_page,
-)
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     ListEventsResponse,
@@ -34,9 +26,17 @@ from novitai.api.openapi.lifecycle_schemas import (
     OperationView,
 )
 from novitai.api.openapi.schemas import InstanceDetails
-from novitai.api.queries import idempotency_key, one_of, query_fields
-from novitai.api.refusals import NO_INSTANCE
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.common_errors import NO_INSTANCE
+from novitai.api.routing.lists import (
+    CURSOR,
+    LIMIT,
+    cursor,
+    listed,
+    only_page,
+    read_page,
+)
+from novitai.api.routing.queries import idempotency_key, one_of, query_fields
+from novitai.api.routing.router import Call, Operation
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.event import Event

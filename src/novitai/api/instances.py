@@ -11,7 +11,6 @@ from starlette.responses import Response
 from novitai.api.http import paths
 from novitai.api.http.accept import JSON
 from novitai.api.http.answers import from_reply
-from novitai.api.lists import LIMIT, PLACE_CURSOR, cursor, limit, listed
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.schemas import (
     CreateInstanceRequest,
@@ -19,9 +18,10 @@ from novitai.api.openapi.schemas import (
     InstanceDetails,
     ListInstancesResponse,
 )
-from novitai.api.queries import flag, idempotency_key, one_of, query_fields, visible
-from novitai.api.refusals import BAD_QUERY, NO_INSTANCE
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
+from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, cursor, limit, listed
+from novitai.api.routing.queries import flag, idempotency_key, one_of, query_fields, visible
+from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope

@@ -9,7 +9,6 @@ import orjson
 from starlette.responses import Response
 
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.schemas import (
@@ -18,9 +17,10 @@ from novitai.api.openapi.schemas import (
     KeyView,
     ListKeysResponse,
 )
-from novitai.api.queries import idempotency_key
-from novitai.api.refusals import BAD_QUERY
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.common_errors import BAD_QUERY
+from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page
+from novitai.api.routing.queries import idempotency_key
+from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import ApiKey, Scope, in_order

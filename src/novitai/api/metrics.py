@@ -13,7 +13,7 @@ from novitai.api.exposition import OPENMETRICS, TEXT, Snapshot, as_openmetrics, 
 from novitai.api.http.accept import JSON, preferred
 from novitai.api.http.answers import json_answer
 from novitai.api.openapi.schemas import MetricsResponse
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope

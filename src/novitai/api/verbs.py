@@ -26,10 +26,10 @@ from novitai.api.openapi.lifecycle_schemas import (
     VerbResponse,
 )
 from novitai.api.openapi.schemas import InstanceDetails
-from novitai.api.queries import flag as query_flag
-from novitai.api.queries import idempotency_key, query_fields
-from novitai.api.refusals import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
-from novitai.api.routes import Call, Handler, Operation
+from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
+from novitai.api.routing.queries import flag as query_flag
+from novitai.api.routing.queries import idempotency_key, query_fields
+from novitai.api.routing.router import Call, Handler, Operation
 from novitai.api.services import InstancesPort
 from novitai.clock import parse_iso
 from novitai.domain.api_key import Scope

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from novitai.api.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.lists import LIMIT, PLACE_CURSOR, listed, only_page
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import (
     ChangeWebhookRequest,
@@ -22,9 +21,10 @@ from novitai.api.openapi.webhook_schemas import (
     WebhookTestResponse,
     WebhookView,
 )
-from novitai.api.queries import idempotency_key
-from novitai.api.refusals import BAD_QUERY
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.common_errors import BAD_QUERY
+from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page
+from novitai.api.routing.queries import idempotency_key
+from novitai.api.routing.router import Call, Operation
 from novitai.clock import Clock, iso
 from novitai.domain.api_key import Scope
 from novitai.domain.validation import PRIVATE_WEBHOOK, PRIVATE_WEBHOOKS_HINT

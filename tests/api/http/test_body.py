@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from novitai.api.http.answers import json_answer
 from novitai.api.http.body import MAX_BODY, JsonBody, parse
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
 from novitai.errors import ValidationFailed
 from tests.api.conftest import CREATE, Api, ApiFactory

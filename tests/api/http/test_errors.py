@@ -11,7 +11,7 @@ from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from novitai.api.openapi import schemas
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
 from novitai.errors import (
     ApiError,

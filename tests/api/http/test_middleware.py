@@ -12,7 +12,7 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 
 from novitai.api.http.answers import json_answer
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
 from tests.api.conftest import CREATE, Api, ApiFactory
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from novitai.api.http.answers import json_answer
 from novitai.api.http.versioning import Deprecation, without_version
-from novitai.api.routes import Call, Operation
+from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
 from tests.api.conftest import ApiFactory
 

@@ -10,7 +10,7 @@ from typing import Final
 from novitai.api.http.body import JsonBody
 from novitai.api.http.versioning import without_version
 from novitai.api.openapi.schemas import VISIBLE
-from novitai.api.routes import IDEMPOTENCY_KEY, Call
+from novitai.api.routing.router import IDEMPOTENCY_KEY, Call
 from novitai.domain.fields import Check, Fields, Wrong
 from novitai.errors import FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import IdempotencyKey

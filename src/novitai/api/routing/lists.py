@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from novitai.api.http.answers import json_answer
 from novitai.api.openapi.document import Parameter
-from novitai.api.queries import query_fields
-from novitai.api.routes import Call
+from novitai.api.routing.queries import query_fields
+from novitai.api.routing.router import Call
 from novitai.domain.fields import Fields, Wrong
 from novitai.lifecycle.queries.pagination import PLACE
 

@@ -27,7 +27,7 @@ from novitai.api.http.errors import shutting_down
 from novitai.api.http.versioning import Deprecation
 from novitai.api.openapi.document import Parameter, describe, document_answers
 from novitai.api.openapi.lifecycle_schemas import NoFields
-from novitai.api.refusals import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
+from novitai.api.routing.common_errors import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
 from novitai.clock import Clock
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields
