@@ -7,25 +7,25 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from novitai.api.account import AccountRoutes
-from novitai.api.caches import CacheRoutes
-from novitai.api.catalogue import CatalogueRoutes
-from novitai.api.deliveries import DeliveryRoutes
-from novitai.api.health import HealthRoutes
-from novitai.api.history import HistoryRoutes
 from novitai.api.http import errors
 from novitai.api.http.auth import Guard
 from novitai.api.http.limits import Limiter, LocalLimiter, Quota
 from novitai.api.http.middleware import Gateway
-from novitai.api.instances import InstanceRoutes
-from novitai.api.keys import KeyRoutes
-from novitai.api.metrics import MetricsRoutes
 from novitai.api.openapi import page
 from novitai.api.openapi.document import Documented
+from novitai.api.routes.account import AccountRoutes
+from novitai.api.routes.caches import CacheRoutes
+from novitai.api.routes.catalogue import CatalogueRoutes
+from novitai.api.routes.deliveries import DeliveryRoutes
+from novitai.api.routes.health import HealthRoutes
+from novitai.api.routes.history import HistoryRoutes
+from novitai.api.routes.instance_actions import VerbRoutes
+from novitai.api.routes.instances import InstanceRoutes
+from novitai.api.routes.keys import KeyRoutes
+from novitai.api.routes.metrics import MetricsRoutes
+from novitai.api.routes.webhooks import WebhookRoutes
 from novitai.api.routing.router import Operation, Router
 from novitai.api.services import Services
-from novitai.api.verbs import VerbRoutes
-from novitai.api.webhooks import WebhookRoutes
 
 
 def create_api(services: Services, *, extra: tuple[Operation, ...] = ()) -> Gateway:

@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.instances import INSTANCE_ID
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     AccountResponse,
@@ -22,6 +21,7 @@ from novitai.api.openapi.lifecycle_schemas import (
     UnmanagedInstance,
 )
 from novitai.api.openapi.schemas import InstanceDetails
+from novitai.api.routes.instances import INSTANCE_ID
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE, UNKNOWN_FIELD
 from novitai.api.routing.lists import LIMIT, MAX_LIMIT, WRAPPED_CURSOR, limit, listed, wrap, wrapped
 from novitai.api.routing.queries import idempotency_key, query_fields

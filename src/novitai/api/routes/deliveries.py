@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply
-from novitai.api.instances import INSTANCE_ID
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import DeliveryView, ListDeliveriesResponse
+from novitai.api.routes.instances import INSTANCE_ID
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
 from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page, read_page
 from novitai.api.routing.queries import idempotency_key, one_of, query_fields

@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.instances import INSTANCE_ID, whole_view
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     CredentialsResponse,
@@ -26,6 +25,7 @@ from novitai.api.openapi.lifecycle_schemas import (
     VerbResponse,
 )
 from novitai.api.openapi.schemas import InstanceDetails
+from novitai.api.routes.instances import INSTANCE_ID, whole_view
 from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
 from novitai.api.routing.queries import flag as query_flag
 from novitai.api.routing.queries import idempotency_key, query_fields

@@ -18,7 +18,6 @@ from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.instances import INSTANCE_ID, whole_view
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     ListEventsResponse,
@@ -26,6 +25,7 @@ from novitai.api.openapi.lifecycle_schemas import (
     OperationView,
 )
 from novitai.api.openapi.schemas import InstanceDetails
+from novitai.api.routes.instances import INSTANCE_ID, whole_view
 from novitai.api.routing.common_errors import NO_INSTANCE
 from novitai.api.routing.lists import (
     CURSOR,

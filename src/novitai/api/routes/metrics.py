@@ -9,10 +9,10 @@ from typing import Final
 import structlog
 from starlette.responses import Response
 
-from novitai.api.exposition import OPENMETRICS, TEXT, Snapshot, as_openmetrics, as_text
 from novitai.api.http.accept import JSON, preferred
 from novitai.api.http.answers import json_answer
 from novitai.api.openapi.schemas import MetricsResponse
+from novitai.api.routes.prometheus import OPENMETRICS, TEXT, Snapshot, as_openmetrics, as_text
 from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso

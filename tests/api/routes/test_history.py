@@ -11,7 +11,6 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from novitai.api import history
 from novitai.api.http import middleware
 from novitai.api.openapi.lifecycle_schemas import (
     ListEventsResponse,
@@ -19,6 +18,7 @@ from novitai.api.openapi.lifecycle_schemas import (
     OperationView,
 )
 from novitai.api.openapi.schemas import InstanceDetails
+from novitai.api.routes import history
 from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus

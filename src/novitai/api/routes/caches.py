@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.answers import from_reply, json_answer
-from novitai.api.metrics import ratio
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.schemas import (
@@ -21,6 +20,7 @@ from novitai.api.openapi.schemas import (
     CachesResponse,
     ClearCacheRequest,
 )
+from novitai.api.routes.metrics import ratio
 from novitai.api.routing.queries import idempotency_key
 from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services

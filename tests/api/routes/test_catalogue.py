@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api import catalogue as routes
 from novitai.api.openapi import schemas
+from novitai.api.routes import catalogue as routes
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType
 from novitai.domain.product import Cluster, Offer, Template

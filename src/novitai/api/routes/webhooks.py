@@ -8,7 +8,6 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from novitai.api.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
 from novitai.api.http.answers import from_reply, json_answer
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import (
@@ -21,6 +20,7 @@ from novitai.api.openapi.webhook_schemas import (
     WebhookTestResponse,
     WebhookView,
 )
+from novitai.api.routes.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
 from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page
 from novitai.api.routing.queries import idempotency_key
