@@ -22,7 +22,7 @@ import pytest
 
 from tests.live import ADMIN_KEY, LiveServer, live
 
-REFERENCE: Final = Path(__file__).parents[2] / "docs/reference/api-reference.md"
+REFERENCE: Final = Path(__file__).parents[3] / "docs/reference/api-reference.md"
 EXAMPLE_ID: Final = "inst_1697843200_abc123"
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -410,7 +410,7 @@ def test_what_was_acknowledged_before_the_log_was_deleted_is_there(tmp_path: Pat
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None

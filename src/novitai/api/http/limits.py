@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token buckets, one per key, in their GCRA form: exact, one number a bucket.
 
-Here they are in memory; `novitai.api.http.shared_limits` has those that several processes share. A full
-bucket is the same as no bucket, so what has refilled is forgotten, and memory is bounded by those
-who called within the last minute or so.
+These buckets are in memory; those in `novitai.api.http.shared_limits` are shared by several
+processes. A full bucket equals no bucket, so refilled buckets are dropped and memory is bounded by
+the callers of the last minute.
 """
 
 from __future__ import annotations
