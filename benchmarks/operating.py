@@ -22,7 +22,7 @@ from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.settings import FailedInstancePolicy
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.queries import instances
 from novitai.store.vault import Vault
 

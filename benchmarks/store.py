@@ -20,7 +20,7 @@ from sqlalchemy import Connection, insert, select
 
 from benchmarks.report import Result
 from novitai.clock import SystemClock
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.tables import installation
 
 _WRITERS: Final = 32

@@ -29,7 +29,7 @@ from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile.apply import Applier
 from novitai.lifecycle.reconcile.loop import Sync
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.queries import instances
 from novitai.store.vault import Vault
 from novitai.upstream import reading

@@ -44,7 +44,7 @@ from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.webhooks.delivery_worker import Deliverer
 from novitai.store import migrate
 from novitai.store.engine.database import Database
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.queries import coordination, instances
 from novitai.store.vault import Vault
 

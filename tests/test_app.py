@@ -13,10 +13,11 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from novitai.app import Application, open_store
+from novitai.app import Application
 from novitai.clock import ManualClock
 from novitai.errors import StartupError
 from novitai.ids import Ids
+from novitai.opening import open_store
 from novitai.settings import Environment
 from novitai.telemetry import logs
 from tests.lifecycle.conftest import settings_for

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import httpx2
 import structlog
@@ -19,15 +19,13 @@ from novitai.egress.guard import EndpointGuard, Guard, UpstreamReach
 from novitai.egress.resolving import Resolver, system_resolver
 from novitai.egress.sending import Sender
 from novitai.egress.wire import Wire
-from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
-from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.commands.answering import Once
-from novitai.lifecycle.commands.create_instance import Instances
+from novitai.lifecycle.commands.create_instance import CreateInstance
 from novitai.lifecycle.commands.idempotency import Idempotency
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
@@ -49,6 +47,7 @@ from novitai.lifecycle.operations.startup import Rising
 from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.queries.details_cache import Details
 from novitai.lifecycle.queries.history import History
+from novitai.lifecycle.queries.instances import InstanceReader
 from novitai.lifecycle.reconcile.apply import Applier
 from novitai.lifecycle.reconcile.loop import JOB as SYNC_JOB
 from novitai.lifecycle.reconcile.loop import Sync
@@ -57,11 +56,11 @@ from novitai.lifecycle.webhooks.deliveries import Deliveries
 from novitai.lifecycle.webhooks.delivery_worker import Deliverer
 from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.lifecycle.webhooks.installation_secret import signing_secrets
+from novitai.opening import MakeEngine, Store, make_engine, make_key_ring, open_unguarded
 from novitai.settings import Environment, Settings
 from novitai.store.engine.database import Database
-from novitai.store.engine.opening import open_database
 from novitai.store.queries import coordination, operations, webhook_lines
-from novitai.store.vault import Vault, load_or_make_secret, load_secret
+from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
@@ -72,7 +71,6 @@ if TYPE_CHECKING:
 
     from novitai.api.http.shared_limits import SharedStore
     from novitai.api.services import Services
-    from novitai.jobs.postgresql import PostgresqlEngine
 
 CREATE_CONCURRENCY: Final = 64
 VERB_CONCURRENCY: Final = 16
@@ -93,11 +91,6 @@ LOOPS: Final = frozenset(
 
 _log = structlog.get_logger("novitai")
 
-_CHECK: Final = "secret_check"
-
-JobEngines: TypeAlias = "EmbeddedEngine | PostgresqlEngine"
-MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngines]
-
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -108,14 +101,6 @@ class Outside:
     webhooks: httpx2.AsyncBaseTransport | None = None
     resolve: Resolver | None = None
     """Resolves upstream's name and those of the endpoints that are probed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """An open database, and what keeps its secrets."""
-
-    database: Database
-    vault: Vault
 
 
 class Application:
@@ -164,7 +149,8 @@ class Application:
         follower = Follower(clock, ids, self.jobs, settings.failed_instance_policy)
         idempotency = Idempotency(database, clock)
         self.details = Details(database, clock)
-        self.instances = Instances(
+        self.instances = InstanceReader(database, self.details)
+        self.create_instance = CreateInstance(
             database,
             self.catalogue,
             vault,
@@ -173,7 +159,6 @@ class Application:
             self.jobs,
             recorder,
             idempotency,
-            self.details,
             placement_deadline=settings.placement_deadline_seconds,
         )
         self.operating = Operating(
@@ -302,7 +287,7 @@ class Application:
             SettingsError: a setting that the store needs is missing or wrong.
             StartupError: the store cannot be used.
         """
-        store = await _open_store(settings, clock)
+        store = await open_unguarded(settings, clock)
         try:
             installation_id = await store.database.write(
                 partial(coordination.kept_value, name="id", fresh=ids.installation())
@@ -386,6 +371,7 @@ class Application:
             clock=self.clock,
             ids=self.ids,
             keys=self.keys,
+            create_instance=self.create_instance,
             instances=self.instances,
             health=HealthSources(
                 upstream_down=lambda: self.client.health().down,
@@ -453,70 +439,3 @@ class Application:
         if not succeeded:
             report = self.jobs.metrics.failed
         report(SYNC_JOB, seconds)
-
-
-def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) -> JobEngines:
-    """Make the engine that suits the store: embedded, or shared by processes on PostgreSQL."""
-    if settings.embedded:
-        return EmbeddedEngine(database, clock, ids)
-    # Drivers and PgQueuer take long to load, and a process without PostgreSQL never needs them.
-    from novitai.jobs.postgresql import PostgresqlEngine
-    from novitai.jobs.upkeep import Presence
-
-    presence = Presence(coordination.note_worker, coordination.worker_seen_at)
-    return PostgresqlEngine(database, settings.database, clock, ids, presence=presence)
-
-
-@contextlib.asynccontextmanager
-async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
-    """Open the store alone, for a command that changes a row and ends.
-
-    Raises:
-        SettingsError: a setting that the store needs is missing or wrong.
-        StartupError: the store cannot be used.
-    """
-    store = await _open_store(settings, clock)
-    try:
-        yield store
-    finally:
-        await store.database.close()
-
-
-async def _open_store(settings: Settings, clock: Clock) -> Store:
-    if settings.secret_key is None and not settings.embedded:
-        raise SettingsError(
-            "NOVITAI_SECRET_KEY: required with PostgreSQL, the same in every process; "
-            "make one with: openssl rand -hex 32"
-        )
-    database = await open_database(settings.database, clock)
-    try:
-        known = await database.read(partial(coordination.value_of, name=_CHECK))
-        # What the database holds was made with some key: another one in its place would be useless.
-        vault = Vault(_secret_key(settings, may_make=known is None))
-        fresh = vault.seal(_CHECK, b"").hex()
-        sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
-        # Another secret key would make API keys and stored secrets that nobody can ever use.
-        vault.unseal(_CHECK, bytes.fromhex(sealed))
-    except BaseException:  # what was opened is closed, then it is raised on
-        await database.close()
-        raise
-    return Store(database, vault)
-
-
-def make_key_ring(settings: Settings, store: Store, clock: Clock, ids: Ids) -> KeyRing:
-    """Build the API keys on an open store."""
-    admin_key = settings.admin_api_key
-    return KeyRing(
-        database=store.database,
-        vault=store.vault,
-        clock=clock,
-        ids=ids,
-        admin_api_key=admin_key.get_secret_value() if admin_key else None,
-    )
-
-
-def _secret_key(settings: Settings, *, may_make: bool) -> bytes:
-    if settings.secret_key is not None:
-        return settings.secret_key.get_secret_value().encode()
-    folder = settings.data_dir.expanduser()
-    return load_or_make_secret(folder) if may_make else load_secret(folder)

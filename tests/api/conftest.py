@@ -28,7 +28,7 @@ from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.commands.answering import Once
-from novitai.lifecycle.commands.create_instance import Created, InstancePage, InstanceQuery, Shown
+from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.events.outbox import Outbox
@@ -36,6 +36,7 @@ from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.queries.details_cache import Rendered, render
 from novitai.lifecycle.queries.history import History
+from novitai.lifecycle.queries.instances import InstancePage, InstanceQuery, Shown
 from novitai.settings import FailedInstancePolicy, Settings
 from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
@@ -212,6 +213,7 @@ class ApiFactory:
             clock=clock,
             ids=Ids(),
             keys=keys,
+            create_instance=instances,
             instances=instances,
             health=dependencies.sources(),
             jobs=JobSources(jobs.snapshot, queue_sizes),

@@ -15,7 +15,7 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.queries import coordination
 
 if TYPE_CHECKING:

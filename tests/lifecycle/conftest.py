@@ -173,7 +173,7 @@ class World:
 
     async def create(self, request: CreateRequest = REQUEST) -> str:
         """Have a request accepted; return the instance's id."""
-        reply = await self.app.instances.create(request, reply=answer)
+        reply = await self.app.create_instance.create(request, reply=answer)
         instance_id: str = orjson.loads(reply.body)["instanceId"]
         return instance_id
 

@@ -18,13 +18,14 @@ from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Caches
 from novitai.lifecycle.commands.answering import Once
-from novitai.lifecycle.commands.create_instance import Created, InstancePage, InstanceQuery, Shown
+from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.maintenance.clock_watch import WentBack
 from novitai.lifecycle.queries.details_cache import Rendered
 from novitai.lifecycle.queries.history import History
+from novitai.lifecycle.queries.instances import InstancePage, InstanceQuery, Shown
 from novitai.lifecycle.webhooks.deliveries import Deliveries
 from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.lifecycle.webhooks.metrics import DeliveryMetrics
@@ -38,8 +39,8 @@ DEFAULT_QUOTA: Final = Quota(capacity=120, per_minute=100)
 FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)
 
 
-class InstancesPort(Protocol):
-    """Instances as clients meet them; `novitai.lifecycle.commands.create_instance.Instances`."""
+class CreatePort(Protocol):
+    """Accepts requests for instances, as `CreateInstance` does."""
 
     async def create(
         self,
@@ -51,6 +52,10 @@ class InstancesPort(Protocol):
     ) -> Reply:
         """Accept a request."""
         ...
+
+
+class ReadPort(Protocol):
+    """Reads instances, as `InstanceReader` does."""
 
     async def get(self, instance_id: str) -> Shown:
         """Show one instance."""
@@ -141,7 +146,8 @@ class Services:
     clock: Clock
     ids: Ids
     keys: KeyRing
-    instances: InstancesPort
+    create_instance: CreatePort
+    instances: ReadPort
     health: HealthSources
     jobs: JobSources
     requests: RequestMetrics

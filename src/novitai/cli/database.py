@@ -25,10 +25,10 @@ def migrate() -> None:
 
 
 async def _show_first_key(settings: Settings) -> None:
-    from novitai.app import make_key_ring, open_store
     from novitai.cli.first_key import show_first_key
     from novitai.clock import SystemClock
     from novitai.ids import Ids
+    from novitai.opening import make_key_ring, open_store
 
     clock = SystemClock()
     async with open_store(settings, clock) as store:

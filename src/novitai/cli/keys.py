@@ -101,11 +101,11 @@ async def _revoke(key_id: str) -> ApiKey:
 @contextlib.asynccontextmanager
 async def _open_keys() -> AsyncIterator[Keys]:
     """Open the keys: in the database, or through the server that has it."""
-    from novitai.app import make_key_ring
     from novitai.cli.key_access import KeysHere, KeysOfServer
     from novitai.cli.local_client import LocalServer, open_store_or_server
     from novitai.clock import SystemClock
     from novitai.ids import Ids
+    from novitai.opening import make_key_ring
     from novitai.settings import load
 
     settings, clock = load(), SystemClock()

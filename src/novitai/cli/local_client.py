@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import orjson
 
-from novitai.app import Store, open_store
 from novitai.cli.local_socket import MAX_LINE, address, peer_uid, socket_path
 from novitai.cli.output import TEMPORARY
 from novitai.clock import Clock
 from novitai.errors import NovitaiError, StartupError
+from novitai.opening import Store, open_store
 from novitai.settings import Settings
 from novitai.store.engine.sqlite_file import path_of
 

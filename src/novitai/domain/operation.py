@@ -6,6 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+LISTED_SLACK: Final = 2_000
+"""Milliseconds by which the order of two of our own times may be wrong after a clock jump."""
 
 
 class OperationKind(StrEnum):
@@ -127,3 +131,12 @@ class Attempt:
     image: str = ""
     key_digest: str = ""
     clock_offset: int | None = None
+
+
+def was_there_before(first_listed: int | None, began_at: int) -> bool:
+    """Tell whether an instance was listed before an attempt began, so the attempt did not make it.
+
+    Its name proves nothing: anybody can give an instance the name of another. Both times are Unix
+    milliseconds.
+    """
+    return first_listed is not None and first_listed + LISTED_SLACK < began_at

@@ -19,8 +19,8 @@ from novitai.errors import (
     UpstreamUnavailable,
     ValidationFailed,
 )
-from novitai.lifecycle.commands.create_instance import InstanceQuery
 from novitai.lifecycle.commands.idempotency import IdempotencyKey
+from novitai.lifecycle.queries.instances import InstanceQuery
 from tests.lifecycle.conftest import REQUEST, World, answer, on_both_stores
 
 KEY = IdempotencyKey("key_1", "POST /api/instances", "abc", "digest-1")
@@ -182,15 +182,17 @@ async def test_a_stale_catalogue_stands_in_while_upstream_is_away(world: World) 
 async def test_a_passed_deadline_commits_nothing(world: World) -> None:
     """A request that took too long is refused with 408, and nothing was done."""
     with pytest.raises((RequestTimeout, UpstreamUnavailable)):
-        await world.app.instances.create(REQUEST, reply=answer, deadline=world.clock.now() - 1)
+        await world.app.create_instance.create(
+            REQUEST, reply=answer, deadline=world.clock.now() - 1
+        )
     assert await count(world) == 0
 
 
 @on_both_stores
 async def test_an_idempotency_key_gives_the_same_answer(world: World) -> None:
     """The replay is the first answer, byte for byte, and makes nothing."""
-    first = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
-    again = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
     assert again.body == first.body
     assert again.replayed
     assert await count(world) == 1
@@ -199,17 +201,17 @@ async def test_an_idempotency_key_gives_the_same_answer(world: World) -> None:
 @on_both_stores
 async def test_an_idempotency_key_survives_a_restart(world: World) -> None:
     """The answer was committed with its effect, so the next process knows it."""
-    first = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
     await world.reopen()
-    again = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
     assert again.body == first.body
 
 
 async def test_an_idempotency_key_with_another_body_is_refused(world: World) -> None:
     """422: it was bound to the first body."""
-    await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
     with pytest.raises(IdempotencyKeyReused):
-        await world.app.instances.create(
+        await world.app.create_instance.create(
             REQUEST, reply=answer, idempotency=replace(KEY, body_digest="digest-2")
         )
 
@@ -218,9 +220,9 @@ async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None
     """24 hours in virtual time; then the same key makes another."""
     await world.app.jobs.stop(0)
     await world.app.sync.stop()
-    first = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
     await world.clock.advance(24 * 3600 + 1)
-    again = await world.app.instances.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
     assert again.body != first.body
     assert await world.app.housekeeping.once() == 0
 
@@ -229,7 +231,10 @@ async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None
 async def test_rivals_with_one_key_make_one_instance(world: World) -> None:
     """Thirty requests with one key at once: one record, one answer; the rest are told to wait."""
     results = await asyncio.gather(
-        *(world.app.instances.create(REQUEST, reply=answer, idempotency=KEY) for _ in range(30)),
+        *(
+            world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+            for _ in range(30)
+        ),
         return_exceptions=True,
     )
     bodies = {one.body for one in results if not isinstance(one, BaseException)}
@@ -295,12 +300,12 @@ async def test_a_cursor_that_is_not_ours_is_refused(world: World, cursor: str) -
 
 async def test_the_estimate_learns_from_what_was_made(world: World) -> None:
     """Four minutes at first; then the median of what creations of the product took."""
-    reply = await world.app.instances.create(REQUEST, reply=answer)
+    reply = await world.app.create_instance.create(REQUEST, reply=answer)
     body = orjson.loads(reply.body)
     assert body["ready"] - world.clock.now() == 240_000
     await world.until_status(body["instanceId"], InstanceStatus.RUNNING, within=300)
     view = await world.view(body["instanceId"])
-    reply = await world.app.instances.create(replace(REQUEST, name="next"), reply=answer)
+    reply = await world.app.create_instance.create(replace(REQUEST, name="next"), reply=answer)
     estimate = orjson.loads(reply.body)["ready"] - world.clock.now()
     assert estimate != 240_000
     assert estimate > 0

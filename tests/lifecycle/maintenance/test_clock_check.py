@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from novitai.clock import ManualClock, SystemClock
 from novitai.errors import StartupError
 from novitai.lifecycle.maintenance import clock_check
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 
 
 class OffClock(SystemClock):

@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy import Connection, select
 
 from novitai.clock import ManualClock
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.tables import installation, leases
 
 WRITER = """
 import asyncio, os, sys
 from sqlalchemy import insert
 from novitai.clock import SystemClock
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.tables import installation, leases
 
 async def main():

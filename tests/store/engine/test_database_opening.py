@@ -22,7 +22,7 @@ from novitai.errors import NovitaiError, SettingsError, StartupError
 from novitai.store import migrate
 from novitai.store.engine import sqlite_file
 from novitai.store.engine.errors import StorageFull
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from tests.store.conftest import names, put
 
 CLOCK = ManualClock()
@@ -117,7 +117,7 @@ class TestFile:
         code = (
             "import asyncio, sys\n"
             "from novitai.clock import SystemClock\n"
-            "from novitai.store.engine.opening import open_database\n"
+            "from novitai.store.opening import open_database\n"
             "async def main():\n"
             "    await open_database(sys.argv[-1], SystemClock())\n"
             "    print('open', flush=True)\n"

@@ -18,7 +18,7 @@ from novitai.clock import ManualClock
 from novitai.store.engine import postgresql
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import CommitUnknown, StoreBusy, StoreUnavailable
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.tables import installation
 from tests.conftest import PostgresqlServer
 from tests.store.conftest import Gate, names, put

@@ -19,8 +19,8 @@ from novitai.errors import RequestTimeout
 from novitai.store.engine import sqlite
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StorageFull, StoreBusy, StoreCorrupt, StoreUnavailable
-from novitai.store.engine.opening import open_database
 from novitai.store.engine.sqlite import SqliteDatabase
+from novitai.store.opening import open_database
 from tests.store.conftest import Gate, names, put, put_and_fail
 
 

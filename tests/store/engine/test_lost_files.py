@@ -23,8 +23,8 @@ from novitai.errors import StartupError
 from novitai.store.engine import sqlite_file, sqlite_keeper
 from novitai.store.engine.errors import CommitUnknown, StorageFull, StoreCorrupt
 from novitai.store.engine.file_lock import FileLock
-from novitai.store.engine.opening import open_database
 from novitai.store.engine.sqlite import SqliteDatabase
+from novitai.store.opening import open_database
 from tests.store.conftest import names, put
 from tests.store.engine.test_database_sqlite import other_program
 
@@ -336,7 +336,7 @@ class TestLock:
         code = (
             "import asyncio, sys\n"
             "from novitai.clock import SystemClock\n"
-            "from novitai.store.engine.opening import open_database\n"
+            "from novitai.store.opening import open_database\n"
             "asyncio.run(open_database(sys.argv[1], SystemClock()))\n"
         )
         second = await asyncio.to_thread(
@@ -381,7 +381,7 @@ class TestLock:
 KILLED = """
 import asyncio, json, os, sys
 from novitai.clock import SystemClock
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from tests.store.conftest import put
 
 async def main():

@@ -22,7 +22,7 @@ from novitai.clock import ManualClock
 from novitai.errors import StartupError
 from novitai.store import migrate
 from novitai.store.engine import postgresql_check
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from tests.conftest import PostgresqlServer, unavailable
 from tests.store.conftest import names, put
 

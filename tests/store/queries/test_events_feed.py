@@ -25,7 +25,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.store import migrate
 from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Database
-from novitai.store.engine.opening import open_database
+from novitai.store.opening import open_database
 from novitai.store.queries import events, instances
 from tests.conftest import PostgresqlServer
 from tests.domain.making import an_instance

@@ -30,7 +30,7 @@ from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIE
 from novitai.api.routing.queries import flag as query_flag
 from novitai.api.routing.queries import idempotency_key, query_fields
 from novitai.api.routing.router import Call, Handler, Operation
-from novitai.api.services import InstancesPort
+from novitai.api.services import ReadPort
 from novitai.clock import parse_iso
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, Wrong
@@ -85,7 +85,7 @@ _BAD_TIME: Final = ValidationFailed(
 class VerbRoutes:
     """Handlers of the verbs."""
 
-    def __init__(self, operating: Operating, instances: InstancesPort) -> None:
+    def __init__(self, operating: Operating, instances: ReadPort) -> None:
         self._operating = operating
         self._instances = instances
 

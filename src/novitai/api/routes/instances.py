@@ -37,8 +37,9 @@ from novitai.errors import (
     UpstreamUnavailable,
     ValidationFailed,
 )
-from novitai.lifecycle.commands.create_instance import Created, InstanceQuery, Shown
+from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.queries.instances import InstanceQuery, Shown
 
 INSTANCE_ID: Final = Parameter(
     "instanceId", "The instance's id", {"type": "string", "maxLength": 64}, "path"
@@ -75,6 +76,7 @@ class InstanceRoutes:
     """Handlers of the instance routes."""
 
     def __init__(self, services: Services) -> None:
+        self._create_instance = services.create_instance
         self._instances = services.instances
         self._allow_private = services.allow_private_webhooks
 
@@ -168,7 +170,7 @@ class InstanceRoutes:
         """
         body = await call.body()
         request = parse_create(body.fields, allow_private=self._allow_private)
-        reply = await self._instances.create(
+        reply = await self._create_instance.create(
             request,
             reply=_accepted,
             idempotency=idempotency_key(call, body),

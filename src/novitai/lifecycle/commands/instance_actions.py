@@ -30,7 +30,6 @@ from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.operations.start import ASK
 from novitai.lifecycle.operations.upstream_call import as_before, is_unsure, remember
 from novitai.lifecycle.queries.details_cache import observed_at, unknown
-from novitai.lifecycle.reconcile.observed_columns import NOT_MISSING
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, coordination, instances, operations
 from novitai.store.vault import Vault
@@ -292,7 +291,7 @@ class Operating:
         """
         if instances.owner_of(connection, instance.upstream_id or "") is not None:
             return Verdict.ALREADY
-        columns = {"terminated_at": None, **NOT_MISSING}
+        columns = {"terminated_at": None, **instances.NOT_MISSING}
         instances.update_columns(connection, instance.id, columns)
         return Verdict.GO
 

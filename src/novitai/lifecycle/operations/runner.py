@@ -21,7 +21,14 @@ from novitai.clock import Clock
 from novitai.domain.account import AccountState
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
-from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind, Outcome
+from novitai.domain.operation import (
+    Attempt,
+    AttemptState,
+    Operation,
+    OperationKind,
+    Outcome,
+    was_there_before,
+)
 from novitai.errors import NovitaiError
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
@@ -29,7 +36,6 @@ from novitai.jobs.waiting import keeping, within
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import Follower
 from novitai.lifecycle.operations.late_calls import LateCalls
-from novitai.lifecycle.reconcile.diff import was_there_before
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations

@@ -14,8 +14,8 @@ from novitai.domain.event import Event
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation
 from novitai.errors import FieldError, NotFound, ValidationFailed
-from novitai.lifecycle.commands.create_instance import Shown
 from novitai.lifecycle.queries.details_cache import unknown
+from novitai.lifecycle.queries.instances import Shown
 from novitai.lifecycle.queries.pagination import MAX_PAGE
 from novitai.lifecycle.queries.status_watch import StatusWatch
 from novitai.store.engine.database import Database
@@ -48,8 +48,8 @@ class Waited:
     out_of_reach: bool
 
 
-class Showing(Protocol):
-    """Shows instances as they are; `novitai.lifecycle.commands.create_instance.Instances`."""
+class Reader(Protocol):
+    """Reads single instances, such as `novitai.lifecycle.queries.instances.InstanceReader`."""
 
     async def get(self, instance_id: str) -> Shown:
         """Show one; raises `NotFound`."""
@@ -59,10 +59,10 @@ class Showing(Protocol):
 class History:
     """Reads what has happened."""
 
-    def __init__(self, database: Database, clock: Clock, shown: Showing) -> None:
+    def __init__(self, database: Database, clock: Clock, reader: Reader) -> None:
         self._database = database
         self._clock = clock
-        self._instances = shown
+        self._reader = reader
         self._watch = StatusWatch(database, clock)
 
     async def of_instance(
@@ -138,7 +138,7 @@ class History:
         """
         end = self._clock.monotonic() + seconds
         while True:
-            shown = await self._instances.get(instance_id)
+            shown = await self._reader.get(instance_id)
             now = shown.view["status"]
             if now == status.value:
                 return Waited(shown, reached=True, out_of_reach=False)

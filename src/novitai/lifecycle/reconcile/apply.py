@@ -48,7 +48,7 @@ FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
     "bought_at": None,
     "identity_told_at": None,
     "obs_unmarked_count": 0,
-    **observed_columns.NOT_MISSING,
+    **instances.NOT_MISSING,
 }
 """The columns of a record that has no upstream instance any more, as it was never its own."""
 
@@ -358,7 +358,7 @@ class Applier:
             return Standing.OURS  # adopted by another record since the listing was compared
         if instance.upstream_id == row.id and not instance.status.ended:
             if instance.observed.gone:
-                instances.update_columns(connection, instance.id, observed_columns.NOT_MISSING)
+                instances.update_columns(connection, instance.id, instances.NOT_MISSING)
                 self._come_back(connection, instance.id, row)
             return Standing.OURS
         running = operations.running(connection, instance.id)
@@ -446,7 +446,7 @@ class Applier:
             "terminated_at": None,
             "acted_at": None,
             "updated_at": now,
-            **observed_columns.NOT_MISSING,
+            **instances.NOT_MISSING,
             "obs_status": row.status[:64],
             "obs_digest": None,
             **NO_ERROR,

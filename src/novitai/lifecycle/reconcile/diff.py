@@ -11,7 +11,7 @@ from typing import Final
 from novitai.domain.account import AccountState, Census, counts_as_live
 from novitai.domain.instance import GONE, InstanceStatus, Origin
 from novitai.domain.marker import Marker, read_marker
-from novitai.domain.operation import Attempt
+from novitai.domain.operation import Attempt, was_there_before
 from novitai.domain.product import Cluster
 from novitai.domain.status import Observation, read_word
 from novitai.lifecycle.reconcile import observed_columns
@@ -29,8 +29,6 @@ SENT_SLACK: Final = 2_000
 """Milliseconds by which upstream's clock, known to the second, may be misjudged."""
 ENDED_SLACK: Final = 5_000
 """Milliseconds after the end of a request in which what it made may still come into being."""
-LISTED_SLACK: Final = 2_000
-"""Milliseconds by which the order of two of our own times may be misjudged after a jump."""
 _GOING: Final = frozenset({Observation.REMOVING, Observation.REMOVED})
 
 
@@ -292,14 +290,6 @@ def identify(ours: Tracked, row: UpstreamInstance, markers: Markers, known: Know
         if agrees and ours.unmarked_count >= UNMARKED_LISTINGS
         else (Identity.OPEN)
     )
-
-
-def was_there_before(first_listed: int | None, began_at: int) -> bool:
-    """Whether an instance was listed before an attempt began, so that it did not make it.
-
-    Its name may say otherwise: anybody can give an instance the name of another.
-    """
-    return first_listed is not None and first_listed + LISTED_SLACK < began_at
 
 
 def made_by(attempt: Attempt, row: UpstreamInstance, gpu_num: int, timeout: float) -> bool:

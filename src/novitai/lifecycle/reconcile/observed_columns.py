@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Final
 
 import orjson
@@ -15,15 +14,6 @@ from novitai.domain.product import usd
 from novitai.store.queries.instances import dump_mappings
 from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
-
-NOT_MISSING: Final[Mapping[str, object]] = {
-    "obs_gone": False,
-    "obs_missing_since": None,
-    "obs_missing_count": 0,
-    "obs_unlisted_since": None,
-    "obs_unlisted_count": 0,
-}
-"""The columns of a record whose instance is there, or of which that is open again."""
 
 _PURPOSE: Final = "credentials"
 

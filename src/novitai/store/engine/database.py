@@ -19,8 +19,7 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.store.engine.errors import StoreError
 from novitai.store.engine.work import Callback, Crew, Job, Mode, job_of
-from novitai.store.engine.write_check import WriteCheck
-from novitai.store.queries import coordination
+from novitai.store.engine.write_check import WriteCheck, write_one_row
 
 T = TypeVar("T")
 
@@ -122,7 +121,7 @@ class Database(ABC):
 
     async def _write_one_row(self) -> None:
         now = self._clock.now()
-        await self.write(lambda connection: coordination.note_write(connection, now=now))
+        await self.write(lambda connection: write_one_row(connection, now=now))
 
     @abstractmethod
     def _probe(self, connection: Connection) -> None:

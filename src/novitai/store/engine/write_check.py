@@ -12,11 +12,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from sqlalchemy import Connection
+
 from novitai.clock import Clock
+from novitai.store.engine import upsert
 from novitai.store.engine.errors import StoreError
+from novitai.store.tables import installation
 
 TRUST_SECONDS: Final = 2.0
 """How long a write that succeeded is taken for the outcome of the next one."""
+_WRITTEN: Final = "written"
 
 
 class WriteCheck:
@@ -57,3 +62,12 @@ class WriteCheck:
             await self._write()
         except StoreError as trouble:
             self.failed(trouble)
+
+
+def write_one_row(connection: Connection, *, now: int) -> None:
+    """Write one row to prove that the database takes writes. `now` is in Unix milliseconds."""
+    connection.execute(
+        upsert.insert(installation, connection.dialect.name)
+        .values(name=_WRITTEN, value=str(now))
+        .on_conflict_do_update(index_elements=[installation.c.name], set_={"value": str(now)})
+    )

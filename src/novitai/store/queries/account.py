@@ -11,7 +11,8 @@ import orjson
 from sqlalchemy import Connection, delete, func, select, update
 
 from novitai.domain.account import AccountState, Hold, HoldReason
-from novitai.store.queries import coordination, upsert
+from novitai.store.engine import upsert
+from novitai.store.queries import coordination
 from novitai.store.tables import listed_instances as listed
 from novitai.store.tables import unmanaged_instances as table
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, func, or_, select, text
 
-from novitai.store.queries import upsert
+from novitai.store.engine import upsert
 from novitai.store.tables import (
     installation,
     leases,
@@ -17,7 +17,6 @@ from novitai.store.tables import (
 )
 
 _LAST: Final = "last"
-_WRITTEN: Final = "written"
 _FORGOTTEN_AFTER: Final = 3_600_000
 _SERVER_TIME: Final = text("SELECT extract(epoch FROM clock_timestamp()) * 1000")
 
@@ -83,15 +82,6 @@ def value_of(connection: Connection, name: str) -> str | None:
     return connection.execute(
         select(installation.c.value).where(installation.c.name == name)
     ).scalar_one_or_none()
-
-
-def note_write(connection: Connection, *, now: int) -> None:
-    """Write one row, to see that it can be done."""
-    connection.execute(
-        upsert.insert(installation, connection.dialect.name)
-        .values(name=_WRITTEN, value=str(now))
-        .on_conflict_do_update(index_elements=[installation.c.name], set_={"value": str(now)})
-    )
 
 
 def server_time(connection: Connection) -> int | None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from novitai.domain.event import EventType
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
-from novitai.store.queries import upsert
+from novitai.store.engine import upsert
 from novitai.store.tables import Record, delivery_attempts, events, webhooks
 from novitai.store.tables import deliveries as table
 

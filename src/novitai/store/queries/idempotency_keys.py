@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 from sqlalchemy import Connection, delete, select
 
-from novitai.store.queries import upsert
+from novitai.store.engine import upsert
 from novitai.store.tables import idempotency_keys as table
 
 

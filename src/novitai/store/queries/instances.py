@@ -44,6 +44,14 @@ SHOWN: Final = tuple(
 )
 """What is read of an instance: everything but what is sealed, what only sync compares, and what is
 kept for the record and for estimates."""
+NOT_MISSING: Final[Mapping[str, object]] = {
+    "obs_gone": False,
+    "obs_missing_since": None,
+    "obs_missing_count": 0,
+    "obs_unlisted_since": None,
+    "obs_unlisted_count": 0,
+}
+"""The columns of a record whose instance is in the account, or may be again."""
 _ENDED: Final = [status.value for status in InstanceStatus if status.ended]
 _AT: Final = {column.name: index for index, column in enumerate(SHOWN)}
 

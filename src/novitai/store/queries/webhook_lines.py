@@ -15,7 +15,7 @@ from functools import cache
 from sqlalchemy import Connection, Executable, bindparam, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
-from novitai.store.queries import upsert
+from novitai.store.engine import upsert
 from novitai.store.queries.operations import Fenced
 from novitai.store.tables import webhook_lines as table
 

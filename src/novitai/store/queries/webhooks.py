@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from novitai.domain.event import EventType
 from novitai.domain.webhook import OffReason, Webhook
-from novitai.store.queries import upsert
+from novitai.store.engine import upsert
 from novitai.store.tables import Record
 from novitai.store.tables import webhooks as table
 

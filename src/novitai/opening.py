@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open what a process stands on: the database, the vault of secrets, the job engine, the keys."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from novitai.clock import Clock
+from novitai.errors import SettingsError
+from novitai.ids import Ids
+from novitai.jobs.embedded import EmbeddedEngine
+from novitai.lifecycle.api_keys import KeyRing
+from novitai.settings import Settings
+from novitai.store.engine.database import Database
+from novitai.store.opening import open_database
+from novitai.store.queries import coordination
+from novitai.store.vault import Vault, load_or_make_secret, load_secret
+
+if TYPE_CHECKING:
+    from novitai.jobs.postgresql import PostgresqlEngine
+
+_CHECK: Final = "secret_check"
+
+JobEngines: TypeAlias = "EmbeddedEngine | PostgresqlEngine"
+MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngines]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open database, and what keeps its secrets."""
+
+    database: Database
+    vault: Vault
+
+
+def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) -> JobEngines:
+    """Make the engine that suits the store: embedded, or shared by processes on PostgreSQL."""
+    if settings.embedded:
+        return EmbeddedEngine(database, clock, ids)
+    # Drivers and PgQueuer take long to load, and a process without PostgreSQL never needs them.
+    from novitai.jobs.postgresql import PostgresqlEngine
+    from novitai.jobs.upkeep import Presence
+
+    presence = Presence(coordination.note_worker, coordination.worker_seen_at)
+    return PostgresqlEngine(database, settings.database, clock, ids, presence=presence)
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
+    """Open the store alone, for a command that changes a row and ends.
+
+    Raises:
+        SettingsError: a setting that the store needs is missing or wrong.
+        StartupError: the store cannot be used.
+    """
+    store = await open_unguarded(settings, clock)
+    try:
+        yield store
+    finally:
+        await store.database.close()
+
+
+async def open_unguarded(settings: Settings, clock: Clock) -> Store:
+    """Open the store for a process that closes it itself; `open_store` is the context manager.
+
+    Raises:
+        SettingsError: a setting that the store needs is missing or wrong.
+        StartupError: the store cannot be used.
+    """
+    if settings.secret_key is None and not settings.embedded:
+        raise SettingsError(
+            "NOVITAI_SECRET_KEY: required with PostgreSQL, the same in every process; "
+            "make one with: openssl rand -hex 32"
+        )
+    database = await open_database(settings.database, clock)
+    try:
+        known = await database.read(partial(coordination.value_of, name=_CHECK))
+        # What the database holds was made with some key: another one in its place would be useless.
+        vault = Vault(_secret_key(settings, may_make=known is None))
+        fresh = vault.seal(_CHECK, b"").hex()
+        sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
+        # Another secret key would make API keys and stored secrets that nobody can ever use.
+        vault.unseal(_CHECK, bytes.fromhex(sealed))
+    except BaseException:  # what was opened is closed, then it is raised on
+        await database.close()
+        raise
+    return Store(database, vault)
+
+
+def make_key_ring(settings: Settings, store: Store, clock: Clock, ids: Ids) -> KeyRing:
+    """Build the API keys on an open store."""
+    admin_key = settings.admin_api_key
+    return KeyRing(
+        database=store.database,
+        vault=store.vault,
+        clock=clock,
+        ids=ids,
+        admin_api_key=admin_key.get_secret_value() if admin_key else None,
+    )
+
+
+def _secret_key(settings: Settings, *, may_make: bool) -> bytes:
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    folder = settings.data_dir.expanduser()
+    return load_or_make_secret(folder) if may_make else load_secret(folder)
