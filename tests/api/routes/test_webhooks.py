@@ -80,7 +80,7 @@ async def test_there_is_a_most_of_standing_webhooks(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every event is written for each of them; those that come with instances do not count."""
-    monkeypatch.setattr("novitai.lifecycle.webhooks.MAX_STANDING", 3)
+    monkeypatch.setattr("novitai.lifecycle.webhooks.endpoints.MAX_STANDING", 3)
     await house.have(webhook_url="https://own.example.com/x")
     made = [await make(house, enabled=number > 0) for number in range(3)]
     answer = await house.call("POST", "/api/webhooks", body={"url": URL})
