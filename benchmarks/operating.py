@@ -20,7 +20,7 @@ from novitai.lifecycle.commands.idempotency import Idempotency, Reply
 from novitai.lifecycle.commands.instance_actions import Operating, StopAll
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.settings import FailedInstancePolicy
 from novitai.store.opening import open_database
 from novitai.store.queries import instances
@@ -47,7 +47,7 @@ async def _measure(folder: Path) -> tuple[float, float]:
             ids,
             engine,
             Recorder(clock, ids, Outbox(clock, ids, engine)),
-            Follower(clock, ids, engine, FailedInstancePolicy.STOP),
+            FollowUps(clock, ids, engine, FailedInstancePolicy.STOP),
             Idempotency(database, clock),
         )
         began = time.perf_counter()

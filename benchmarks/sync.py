@@ -24,7 +24,7 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile.apply import Applier
 from novitai.lifecycle.reconcile.loop import Sync
@@ -79,7 +79,7 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
         engine = EmbeddedEngine(database, clock, ids)
         vault = Vault(b"a secret for the benchmark alone")
         recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
-        follower = Follower(clock, ids, engine, FailedInstancePolicy.STOP)
+        follower = FollowUps(clock, ids, engine, FailedInstancePolicy.STOP)
         late_calls = LateCalls(clock, ids, engine, recorder)
         sync = Sync(
             database,

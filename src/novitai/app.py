@@ -33,17 +33,17 @@ from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.maintenance.clock_watch import ClockWatch
 from novitai.lifecycle.maintenance.housekeeping import Housekeeping
-from novitai.lifecycle.operations.cleanup import ReapVerb
+from novitai.lifecycle.operations.cleanup import CleanupVerb
 from novitai.lifecycle.operations.create import CreateVerb
 from novitai.lifecycle.operations.delete import DeleteVerb
-from novitai.lifecycle.operations.failure_policy import Failing
+from novitai.lifecycle.operations.failure_policy import FailurePolicy
 from novitai.lifecycle.operations.follow import FollowVerb
-from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.operations.probes import Prober
 from novitai.lifecycle.operations.runner import Runner
 from novitai.lifecycle.operations.start import StartVerb
-from novitai.lifecycle.operations.startup import Rising
+from novitai.lifecycle.operations.startup import StartupWatcher
 from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.queries.details_cache import Details
 from novitai.lifecycle.queries.history import History
@@ -146,7 +146,7 @@ class Application:
         self.catalogue = Catalogue(self.client, clock)
         outbox = Outbox(clock, ids, self.jobs)
         self.recorder = recorder = Recorder(clock, ids, outbox)
-        follower = Follower(clock, ids, self.jobs, settings.failed_instance_policy)
+        follow_ups = FollowUps(clock, ids, self.jobs, settings.failed_instance_policy)
         idempotency = Idempotency(database, clock)
         self.details = Details(database, clock)
         self.instances = InstanceReader(database, self.details)
@@ -162,7 +162,7 @@ class Application:
             placement_deadline=settings.placement_deadline_seconds,
         )
         self.operating = Operating(
-            database, vault, clock, ids, self.jobs, recorder, follower, idempotency
+            database, vault, clock, ids, self.jobs, recorder, follow_ups, idempotency
         )
         sender = Sender(
             Guard(allow_private=settings.webhook_allow_private),
@@ -182,7 +182,7 @@ class Application:
         resolve = outside.resolve or system_resolver
         reach = UpstreamReach(settings.upstream_url, clock, resolve)
         self.prober = Prober(EndpointGuard(reach, resolve), Wire(tls, outside.probes))
-        rising = Rising(database, self.prober, vault, clock, self.jobs)
+        rising = StartupWatcher(database, self.prober, vault, clock, self.jobs)
         late_calls = LateCalls(clock, ids, self.jobs, recorder)
         self.account = Account(clock, self.jobs, recorder, settings.orphans)
         self.ownership = Ownership(
@@ -192,7 +192,7 @@ class Application:
             ids,
             self.jobs,
             recorder,
-            follower,
+            follow_ups,
             idempotency,
             self.account,
             installation_id=installation_id,
@@ -203,11 +203,11 @@ class Application:
             ids,
             self.jobs,
             recorder,
-            follower,
+            follow_ups,
             late_calls,
             call_timeout=settings.upstream_timeout_seconds,
         )
-        failing = Failing(clock, ids, settings.failed_instance_policy)
+        failing = FailurePolicy(clock, ids, settings.failed_instance_policy)
         create = CreateVerb(
             database,
             self.client,
@@ -226,7 +226,7 @@ class Application:
             StartVerb(database, OperationKind.RESTART, self.client.restart, rising, clock, failing),
             StopVerb(self.client, clock),
             DeleteVerb(self.client, clock),
-            ReapVerb(self.client, clock),
+            CleanupVerb(self.client, clock),
             FollowVerb(rising, clock, failing),
         ):
             self.runner.register(verb, concurrency=VERB_CONCURRENCY)
@@ -240,7 +240,7 @@ class Application:
                 self.jobs,
                 recorder,
                 vault,
-                follower,
+                follow_ups,
                 late_calls,
                 call_timeout=settings.upstream_timeout_seconds,
             ),

@@ -33,7 +33,7 @@ from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, 
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.queries.details_cache import Rendered, render
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.queries.instances import InstancePage, InstanceQuery, Shown
@@ -243,7 +243,7 @@ class ApiFactory:
         jobs = EmbeddedEngine(database, clock, ids)
         recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
         idempotency = Idempotency(database, clock)
-        follower = Follower(clock, ids, jobs, FailedInstancePolicy.STOP)
+        follower = FollowUps(clock, ids, jobs, FailedInstancePolicy.STOP)
         return Operating(database, vault, clock, ids, jobs, recorder, follower, idempotency)
 
     async def close(self) -> None:

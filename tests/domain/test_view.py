@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from novitai.domain.instance import BillingMode, InstanceError, Observed, PortMapping
 from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.progress import Progress
 from novitai.domain.view import masked_url, view
 from tests.domain.making import AT, an_instance
 
@@ -37,7 +38,7 @@ ALL = an_instance(
     ),
 )
 OPERATION = Operation(
-    "op_1", OperationKind.START, ALL.id, "ask", AT, AT, memory={"secret": "hunter2"}
+    "op_1", OperationKind.START, ALL.id, "ask", AT, AT, progress=Progress(told_error="hunter2")
 )
 
 

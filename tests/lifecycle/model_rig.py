@@ -14,7 +14,7 @@ from novitai.app import Application
 from novitai.clock import Clock
 from novitai.domain.instance import BillingMode
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.operations.runner import LEASE_SECONDS, Claimed, Step, Verb
+from novitai.lifecycle.operations.steps import LEASE_SECONDS, Claimed, Step, Verb
 from novitai.store.queries import instances
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.models import CreateInstance

@@ -9,7 +9,7 @@ from typing import Any
 
 from novitai.app import Application
 from novitai.clock import Clock
-from novitai.lifecycle.operations.runner import LEASE_MS
+from novitai.lifecycle.operations.steps import LEASE_MS
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.operations import Operation
 from novitai.upstream.window import SendWindow

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+from novitai.domain.progress import Progress
 
 LISTED_SLACK: Final = 2_000
 """Milliseconds by which the order of two of our own times may be wrong after a clock jump."""
@@ -97,7 +98,47 @@ class Operation:
     next_step_at: int | None = None
     error_code: str | None = None
     error_message: str | None = None
-    memory: Mapping[str, object] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def begin(
+        cls,
+        operation_id: str,
+        kind: OperationKind,
+        instance_id: str | None,
+        phase: str,
+        now: int,
+        *,
+        deadline_at: int | None = None,
+        progress: Progress | None = None,
+    ) -> Operation:
+        """Make a new operation that is due at once.
+
+        Args:
+            operation_id: A fresh id.
+            kind: The verb.
+            instance_id: The instance it acts on; None for a listing that somebody asked for.
+            phase: The verb's first phase.
+            now: Unix milliseconds.
+            deadline_at: Unix milliseconds by which it must have ended, if the verb has a deadline.
+            progress: What it remembers from the start.
+        """
+        return cls(
+            id=operation_id,
+            kind=kind,
+            instance_id=instance_id,
+            phase=phase,
+            created_at=now,
+            updated_at=now,
+            deadline_at=deadline_at,
+            next_step_at=now,
+            progress=progress or Progress(),
+        )
+
+    @property
+    def error(self) -> tuple[str, str] | None:
+        """The code and the message of the error it shows; None where it shows none."""
+        return None if self.error_code is None else (self.error_code, self.error_message or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.domain.progress import Call, Progress
 from novitai.lifecycle.queries.status_watch import LOOK_EVERY
 from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Dialect
@@ -402,16 +403,22 @@ async def test_an_operation_is_cancelled(house: House) -> None:
 async def test_what_has_begun_to_act_is_not_cancelled(house: House) -> None:
     """409: a deletion, a step in hand, a call that has left, a listing."""
     now = house.clock.now()
-    wanted: list[tuple[OperationKind, str, dict[str, object]]] = [
-        (OperationKind.DELETE, "find_out", {}),
-        (OperationKind.STOP, "ask", {"asked_at": now}),
-        (OperationKind.CREATE, "launch", {}),
+    wanted: list[tuple[OperationKind, str, Progress]] = [
+        (OperationKind.DELETE, "find_out", Progress()),
+        (OperationKind.STOP, "ask", Progress(Call(asked_at=now))),
+        (OperationKind.CREATE, "launch", Progress()),
     ]
     made = [
         Operation(
-            house.app.ids.prefixed("op"), kind, await house.have(), phase, now, now, memory=memory
+            house.app.ids.prefixed("op"),
+            kind,
+            await house.have(),
+            phase,
+            now,
+            now,
+            progress=progress,
         )
-        for kind, phase, memory in wanted
+        for kind, phase, progress in wanted
     ]
     held = await house.begin(OperationKind.RESTART, await house.have(), "ask")
     listing = (await house.call("POST", "/api/instances/sync")).json()["operationId"]

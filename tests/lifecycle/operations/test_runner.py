@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from novitai.domain.operation import OperationKind, Outcome
-from novitai.lifecycle.operations.runner import Again, Claimed, Done, Step
+from novitai.lifecycle.operations.steps import Again, Claimed, Done, Step
 from novitai.store.queries import operations
 from novitai.upstream.errors import RateLimited, ServerError
 from tests.lifecycle.conftest import REQUEST, World, on_both_stores

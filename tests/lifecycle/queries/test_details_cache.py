@@ -93,7 +93,7 @@ async def test_a_step_of_the_operation_shows_in_the_next_read(
             phase="launch",
             now=NOW + 5,
             next_step_at=NOW,
-            memory={},
+            progress=claimed.progress,
             error=None,
         )
 

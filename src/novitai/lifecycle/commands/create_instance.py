@@ -203,15 +203,13 @@ class CreateInstance:
             max_hourly_price=request.max_hourly_price,
             webhook_url=request.webhook_url,
         )
-        operation = Operation(
-            id=self._ids.prefixed("op"),
-            kind=OperationKind.CREATE,
-            instance_id=instance.id,
-            phase=CreatePhase.PLACE,
-            created_at=now,
-            updated_at=now,
+        operation = Operation.begin(
+            self._ids.prefixed("op"),
+            OperationKind.CREATE,
+            instance.id,
+            CreatePhase.PLACE,
+            now,
             deadline_at=now + int(self._placement_deadline * 1000),
-            next_step_at=now,
         )
         return instance, operation
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -15,6 +15,7 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.progress import Progress
 from novitai.domain.verbs import Verdict, judge
 from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
@@ -24,21 +25,21 @@ from novitai.lifecycle.commands.answering import answer_once, outcome
 from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.create import CreatePhase
-from novitai.lifecycle.operations.delete import FIND_OUT
+from novitai.lifecycle.operations.delete import DeleteVerb
 from novitai.lifecycle.operations.failure_policy import NO_ERROR
-from novitai.lifecycle.operations.follow_ups import Follower
-from novitai.lifecycle.operations.start import ASK
-from novitai.lifecycle.operations.upstream_call import as_before, is_unsure, remember
+from novitai.lifecycle.operations.follow_ups import FollowUps
+from novitai.lifecycle.operations.start import StartVerb
+from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.queries.details_cache import observed_at, unknown
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, coordination, instances, operations
 from novitai.store.vault import Vault
 
 _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
-    OperationKind.START: ASK,
-    OperationKind.RESTART: ASK,
-    OperationKind.STOP: ASK,
-    OperationKind.DELETE: FIND_OUT,
+    OperationKind.START: StartVerb.first_phase,
+    OperationKind.RESTART: StartVerb.first_phase,
+    OperationKind.STOP: StopVerb.first_phase,
+    OperationKind.DELETE: DeleteVerb.first_phase,
 }
 
 
@@ -97,7 +98,7 @@ class Operating:
         ids: Ids,
         jobs: JobEngine,
         recorder: Recorder,
-        follower: Follower,
+        follow_ups: FollowUps,
         idempotency: Idempotency,
     ) -> None:
         self._database = database
@@ -106,7 +107,7 @@ class Operating:
         self._ids = ids
         self._jobs = jobs
         self._recorder = recorder
-        self._follower = follower
+        self._follow_ups = follow_ups
         self._idempotency = idempotency
 
     async def ask(
@@ -179,7 +180,9 @@ class Operating:
             waiting = operations.unfinished_of_kind(connection, OperationKind.SYNC)
             if waiting is not None and waiting.lease_until is None:
                 return waiting.id  # it has not begun: it will see whatever this one would
-            operation = self._make(OperationKind.SYNC, None, "list", {})
+            operation = Operation.begin(
+                self._ids.prefixed("op"), OperationKind.SYNC, None, "list", self._clock.now()
+            )
             operations.insert(connection, operation)
             self._jobs.nudge(connection, operation.kind.job, operation.id)
             return operation.id
@@ -263,7 +266,8 @@ class Operating:
             return Accepted(instance, None, running, seen_at)
         if verdict is Verdict.UNDER_WAY:
             if confirmed and running is not None:
-                operations.remember(connection, running, confirmed=True)
+                progress = replace(running.progress, confirmed=True)
+                operations.write_progress(connection, running.id, progress)
                 operations.wake(connection, [running.id], now=self._clock.now())
                 self._jobs.nudge(connection, running.kind.job, running.id)
             return Accepted(instance, running)
@@ -305,10 +309,15 @@ class Operating:
     ) -> list[Accepted]:
         """Begin an operation of a kind on instances on which none is running."""
         ids = [instance.id for instance in chosen]
-        more = {"confirmed": True} if confirmed else {}
+        now = self._clock.now()
         begun = {
-            instance.id: self._make(
-                kind, instance.id, _FIRST_PHASE[kind], {**remember(instance), **more}
+            instance.id: Operation.begin(
+                self._ids.prefixed("op"),
+                kind,
+                instance.id,
+                _FIRST_PHASE[kind],
+                now,
+                progress=Progress.begun(instance, confirmed=confirmed),
             )
             for instance in chosen
         }
@@ -345,25 +354,6 @@ class Operating:
             also={"cancelled": {"id": running.id, "kind": running.kind.value}},
         )
         return True
-
-    def _make(
-        self,
-        kind: OperationKind,
-        instance_id: str | None,
-        phase: str,
-        memory: Mapping[str, object],
-    ) -> Operation:
-        now = self._clock.now()
-        return Operation(
-            id=self._ids.prefixed("op"),
-            kind=kind,
-            instance_id=instance_id,
-            phase=phase,
-            created_at=now,
-            updated_at=now,
-            next_step_at=now,
-            memory=memory,
-        )
 
     def _accept_stop_all(self, connection: Connection) -> StopAll:
         """Judge every live instance as `_accept` does, and begin all stops at once."""
@@ -405,12 +395,12 @@ class Operating:
                 f"Operation '{operation_id}' cannot be cancelled at this moment",
                 details={"phase": operation.phase, "done": operation.done},
             )
-        changes = as_before(operation)
+        changes = operation.progress.previous_columns()
         if operation.kind is OperationKind.CREATE:
             changes = {"terminated_at": self._clock.now()}
         if changes:
             instances.update_columns(connection, instance.id, changes)
-        self._follower.ensure(connection, self._recorder.settle(connection, instance.id))
+        self._follow_ups.ensure(connection, self._recorder.settle(connection, instance.id))
         return operations.load(connection, operation_id) or operation
 
     def _can_cancel(self, connection: Connection, operation: Operation) -> bool:
@@ -424,7 +414,8 @@ class Operating:
             return operation.phase == CreatePhase.PLACE and all(
                 attempt.state.settled and attempt.upstream_id is None for attempt in known
             )
-        return "asked_at" not in operation.memory and not is_unsure(operation)
+        call = operation.progress.call
+        return call.asked_at is None and not call.unsure
 
 
 def _locked(connection: Connection, instance_id: str) -> Instance:

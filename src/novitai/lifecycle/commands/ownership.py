@@ -39,7 +39,7 @@ from novitai.lifecycle.commands.answering import answer_once
 from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations import launch_spec
-from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.queries.details_cache import unknown
 from novitai.store.engine.database import Database
 from novitai.store.queries import account, instances, operations
@@ -70,7 +70,7 @@ class Ownership:
         ids: Ids,
         jobs: JobEngine,
         recorder: Recorder,
-        follower: Follower,
+        follow_ups: FollowUps,
         idempotency: Idempotency,
         account: Account,
         *,
@@ -82,7 +82,7 @@ class Ownership:
         self._ids = ids
         self._jobs = jobs
         self._recorder = recorder
-        self._follower = follower
+        self._follow_ups = follow_ups
         self._idempotency = idempotency
         self._account = account
         self._installation_id = installation_id
@@ -298,7 +298,7 @@ class Ownership:
         running = operations.running(connection, instance_id)
         self._recorder.append(connection, adopted, running, EventType.ADOPTED)
         if running is None:
-            self._follower.ensure(connection, adopted)
+            self._follow_ups.ensure(connection, adopted)
         else:
             operations.wake(connection, [running.id], now=self._clock.now())
             self._jobs.nudge(connection, running.kind.job, running.id)

@@ -13,7 +13,7 @@ call leaves, the call is sent once, and a call whose end says nothing is settled
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -28,14 +28,23 @@ from novitai.domain.marker import Marker, upstream_name, upstream_stem, without_
 from novitai.domain.operation import Attempt, AttemptState, Operation, OperationKind
 from novitai.domain.placement import Candidate, Placement, Wish
 from novitai.domain.product import is_any_region
+from novitai.domain.progress import Progress
 from novitai.domain.status import Observation, read_word
 from novitai.errors import NovitaiError, ValidationFailed
 from novitai.ids import Ids
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.operations import launch_spec
-from novitai.lifecycle.operations.delete import incomplete_error
-from novitai.lifecycle.operations.failure_policy import Failing
-from novitai.lifecycle.operations.runner import (
+from novitai.lifecycle.operations.failure_policy import FailurePolicy
+from novitai.lifecycle.operations.goals import (
+    LOOK_ANYWAY,
+    LOOK_SOON,
+    READINESS_DEADLINE,
+    GiveUp,
+    incomplete_error,
+    last_detour,
+)
+from novitai.lifecycle.operations.startup import PROBE, WATCH, StartupWatcher
+from novitai.lifecycle.operations.steps import (
     IDENTITY_UNCONFIRMED,
     LEASE_MS,
     Again,
@@ -44,15 +53,6 @@ from novitai.lifecycle.operations.runner import (
     Done,
     Step,
 )
-from novitai.lifecycle.operations.startup import (
-    PROBE,
-    READINESS_DEADLINE,
-    WATCH,
-    Rising,
-    TooLate,
-    last_detour,
-)
-from novitai.lifecycle.operations.upstream_call import LOOK_ANYWAY, LOOK_SOON
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, instances, operations
@@ -100,11 +100,11 @@ class CreateVerb:
         database: Database,
         client: NovitaClient,
         catalogue: Catalogue,
-        rising: Rising,
+        startup: StartupWatcher,
         vault: Vault,
         clock: Clock,
         ids: Ids,
-        failing: Failing,
+        failure: FailurePolicy,
         *,
         installation_id: str,
         capacity_wait: float,
@@ -113,11 +113,11 @@ class CreateVerb:
         self._database = database
         self._client = client
         self._catalogue = catalogue
-        self._rising = rising
+        self._startup = startup
         self._vault = vault
         self._clock = clock
         self._ids = ids
-        self._failing = failing
+        self._failure = failure
         self._installation_id = installation_id
         self._capacity_wait = int(capacity_wait * 1000)
 
@@ -137,9 +137,7 @@ class CreateVerb:
         if now - bought_at >= READINESS_DEADLINE:
             message = "Whether the instance that Novita named is this record's own is not known"
             error = (IDENTITY_UNCONFIRMED, message)
-        return Again(
-            CreatePhase.WATCH, now + LOOK_ANYWAY, memory=claimed.operation.memory, error=error
-        )
+        return Again(CreatePhase.WATCH, now + LOOK_ANYWAY, error=error)
 
     async def _place(self, claimed: Claimed) -> Step:
         now = self._clock.now()
@@ -165,7 +163,6 @@ class CreateVerb:
             return Again(
                 CreatePhase.PLACE,
                 now + LOOK_ANYWAY,
-                memory=claimed.operation.memory,
                 error=("ORPHAN_FOUND", message),
             )
         if sum(attempt.state.may_have_bought for attempt in claimed.attempts) >= MAX_ATTEMPTS:
@@ -198,8 +195,8 @@ class CreateVerb:
 
     def _list_age(self, claimed: Claimed) -> float:
         """Tell how old, in seconds, the lists may be: none is of before the end of the wait."""
-        now, since = self._clock.now(), _number(claimed.operation.memory, "short_since")
-        if not since:
+        now, since = self._clock.now(), claimed.progress.short_since
+        if since is None:
             return _LIST_AGE
         over_for = now - min(since, now) - self._capacity_wait
         return _WAITING_LIST_AGE if over_for < 0 else min(_WAITING_LIST_AGE, over_for / 1000)
@@ -245,7 +242,7 @@ class CreateVerb:
         except upstream.UpstreamError as error:
             return await self._not_accepted(claimed, attempt, error)
         except Outpaced:
-            return Again(CreatePhase.PLACE, self._clock.now(), memory=claimed.operation.memory)
+            return Again(CreatePhase.PLACE, self._clock.now())
         except asyncio.CancelledError:
             await asyncio.shield(self._record(attempt, AttemptState.UNKNOWN))
             raise
@@ -297,10 +294,9 @@ class CreateVerb:
     ) -> Step:
         """Record how an attempt ended that bought nothing, or of which that is not known."""
         now = self._clock.now()
-        memory = claimed.operation.memory
         if isinstance(error, upstream.Ambiguous):
             await self._record(attempt, AttemptState.UNKNOWN, error=error)
-            return Again(CreatePhase.SETTLE, now + LOOK_ANYWAY, memory=memory, error=_shown(error))
+            return Again(CreatePhase.SETTLE, now + LOOK_ANYWAY, error=_shown(error))
         if isinstance(error, upstream.Refused | upstream.Gone):
             await self._record(attempt, AttemptState.REFUSED, error=error)
             refusal = Announcement(
@@ -314,9 +310,7 @@ class CreateVerb:
                     }
                 },
             )
-            return Again(
-                CreatePhase.PLACE, now, memory=memory, error=_shown(error), announcements=(refusal,)
-            )
+            return Again(CreatePhase.PLACE, now, error=_shown(error), announcements=(refusal,))
         # Nothing was made: busy (429), key refused, breaker open, no connection. The candidate
         # stays; the runner makes the pause.
         await self._record(attempt, AttemptState.NOT_SENT, error=error)
@@ -370,7 +364,13 @@ class CreateVerb:
             "acted_at": now,
             "confirmed_at": None,
         }
-        return Again(CreatePhase.WATCH, now + LOOK_ANYWAY, changes=changes, adopts=attempt.id)
+        return Again(
+            CreatePhase.WATCH,
+            now + LOOK_ANYWAY,
+            changes=changes,
+            progress=Progress(),
+            adopts=attempt.id,
+        )
 
     def _next_round(self, claimed: Claimed, placement: Placement) -> Step:
         """Wait for stock: nothing fits now, or whatever fits has refused us in this round.
@@ -378,53 +378,51 @@ class CreateVerb:
         The wait is over after a round that began when its time was up, so that candidates are
         looked at once more after a downtime.
         """
-        now, memory = self._clock.now(), claimed.operation.memory
+        now, progress = self._clock.now(), claimed.progress
         refusals = _refused_in_round(claimed)
         lack = _lack(placement, refusals)
         if not _may_pass(placement, claimed):
             return self._not_bought(claimed, ("UPSTREAM_REFUSED", lack[1]))
         round_began_at = min((attempt.created_at for attempt in refusals), default=now)
         # A clock that was ahead must not make the wait longer.
-        short_since = min(_number(memory, "short_since") or round_began_at, now)
+        short_since = min(progress.short_since or round_began_at, now)
         ends_at = short_since + self._capacity_wait
         if round_began_at >= ends_at:
             return self._not_bought(claimed, lack)
-        rounds = _number(memory, "rounds") + 1
+        rounds = progress.rounds + 1
         pause = min(_LONGEST_ROUND_PAUSE, 1_000 * 2 ** min(rounds, 10))
         at = now + min(_LONGEST_ROUND_PAUSE, int(self._ids.jitter(pause)))
         return Again(
             CreatePhase.PLACE,
             max(now, min(at, ends_at)),
-            memory={
-                **memory,
-                "rounds": rounds,
-                "short_since": short_since,
-                "tried_before": len(claimed.attempts),
-            },
+            progress=replace(
+                progress,
+                rounds=rounds,
+                short_since=short_since,
+                tried_before=len(claimed.attempts),
+            ),
             error=lack,
         )
 
     def _not_bought(self, claimed: Claimed, error: tuple[str, str] | None = None) -> Done:
         code, said = (
-            error
-            or _last_error(claimed.operation)
-            or ("UPSTREAM_UNAVAILABLE", "Novita did not answer")
+            error or claimed.operation.error or ("UPSTREAM_UNAVAILABLE", "Novita did not answer")
         )
-        return self._failing.end(claimed.instance, code, f"Nothing was bought: {said}")
+        return self._failure.end(claimed.instance, code, f"Nothing was bought: {said}")
 
     async def _watch(self, claimed: Claimed) -> Step:
         instance = claimed.instance
         trouble = _trouble_observed(instance)
         if trouble is not None:
-            return self._failing.end(claimed.instance, *trouble)
+            return self._failure.end(claimed.instance, *trouble)
         since = max(
             instance.bought_at or self._clock.now(),
             instance.confirmed_at or 0,
             last_detour(claimed.operation),
         )
-        look = await self._rising.look(claimed, give_up_at=since + READINESS_DEADLINE)
-        if isinstance(look, TooLate):
-            return self._failing.end(claimed.instance, "READINESS_TIMEOUT", look.message)
+        look = await self._startup.look(claimed, give_up_at=since + READINESS_DEADLINE)
+        if isinstance(look, GiveUp):
+            return self._failure.end(claimed.instance, "READINESS_TIMEOUT", look.message)
         if isinstance(look, Done):
             # How long the first readiness took is what later estimates are made of.
             first = {"first_ready_at": look.changes["ready_at"]}
@@ -459,8 +457,7 @@ def _looking_first(claimed: Claimed, now: int) -> Again:
     return Again(
         CreatePhase.PLACE,
         now + LOOK_SOON,
-        memory=claimed.operation.memory,
-        error=_last_error(claimed.operation),
+        error=claimed.operation.error,
     )
 
 
@@ -476,7 +473,7 @@ def _refused(claimed: Claimed) -> list[Attempt]:
 
 def _refused_in_round(claimed: Claimed) -> list[Attempt]:
     """List what was refused since every candidate was last tried."""
-    before = _number(claimed.operation.memory, "tried_before")
+    before = claimed.progress.tried_before
     return [
         attempt for attempt in claimed.attempts[before:] if attempt.state is AttemptState.REFUSED
     ]
@@ -536,16 +533,8 @@ def _settling(claimed: Claimed, now: int) -> Again:
     return Again(
         CreatePhase.SETTLE,
         now + LOOK_ANYWAY,
-        memory=claimed.operation.memory,
-        error=incomplete_error(claimed) or _last_error(claimed.operation),
+        error=incomplete_error(claimed) or claimed.operation.error,
     )
-
-
-def _last_error(operation: Operation) -> tuple[str, str] | None:
-    """Recall what went wrong last, which is what a creation is told to have failed of."""
-    if operation.error_code is None:
-        return None
-    return operation.error_code, operation.error_message or ""
 
 
 def _shown(error: upstream.UpstreamError) -> tuple[str, str]:
@@ -553,8 +542,3 @@ def _shown(error: upstream.UpstreamError) -> tuple[str, str]:
         hopeless = remedy(error.reason) is Remedy.NOTHING
         return "UPSTREAM_REFUSED" if hopeless else "NO_CAPACITY", str(error)
     return "UPSTREAM_UNAVAILABLE", str(error)
-
-
-def _number(memory: Mapping[str, object], name: str) -> int:
-    value = memory.get(name, 0)
-    return value if isinstance(value, int) else 0

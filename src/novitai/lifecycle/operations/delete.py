@@ -1,45 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb *delete*: it wins over everything, and ends when nothing is left that could bill.
+"""The verb *delete*: it wins over every other verb, and ends when nothing is left that could bill.
 
-Over a creation whose attempt is still ambiguous it first finds out what was bought. It is over
-when two complete listings no longer show the instance: an answer of "not found" proves nothing
-right after a create (docs/upstream.md §1.3).
+If a create attempt is still ambiguous, the verb first finds out what was bought. A "not found"
+proves nothing right after a create (docs/upstream.md §1.3), so listings decide when it is over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from novitai.clock import Clock
 from novitai.domain.operation import AttemptState, OperationKind, Outcome
-from novitai.domain.status import Observation, is_gone, read_word
-from novitai.lifecycle.operations.runner import Again, Claimed, Done, Step
-from novitai.lifecycle.operations.upstream_call import (
+from novitai.lifecycle.operations.goals import (
     LOOK_SOON,
     PATIENCE,
-    ask,
-    asked_at,
-    was_accepted,
+    LookUp,
+    Reached,
+    Wait,
+    incomplete_error,
+    removed,
 )
+from novitai.lifecycle.operations.steps import Again, Claimed, Done, Step
+from novitai.lifecycle.operations.upstream_call import ask, look_again_at, prove_removed
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 
 FIND_OUT: Final = "find_out"
 REMOVE: Final = "remove"
-LISTINGS_WITHOUT: Final = 2
-INCOMPLETE_LISTINGS_WITHOUT: Final = 3
-LOOK_UPS_APART: Final = 60_000
-"""Milliseconds between the two look-ups that stand in for complete listings."""
-TOLD_AFTER: Final = 3
-"""So many incomplete listings in a row are shown on the operations that wait for a complete one."""
 
 
 class DeleteVerb:
     """Takes the steps of a deletion."""
 
     kind = OperationKind.DELETE
+    first_phase: ClassVar[str] = FIND_OUT
 
     def __init__(self, client: NovitaClient, clock: Clock) -> None:
         self._client = client
@@ -50,16 +44,8 @@ class DeleteVerb:
         now = self._clock.now()
         if claimed.instance.upstream_id is None:
             return self._find_out(claimed, now)
-        if is_over(claimed):
-            return Done(Outcome.SUCCEEDED, changes={"terminated_at": now})
-        if seems_over(claimed):
-            looked = await look_twice(claimed, self._client, now)
-            if looked.proven:
-                return Done(Outcome.SUCCEEDED, changes={"terminated_at": now})
-            return Again(
-                REMOVE, looked.again_at, memory=looked.memory, error=incomplete_error(claimed)
-            )
-        return await self._remove(claimed, now)
+        step = await remove(claimed, self._client, self._clock, REMOVE)
+        return self._gone() if isinstance(step, Reached) else step
 
     def _find_out(self, claimed: Claimed, now: int) -> Step:
         for attempt in claimed.attempts:
@@ -70,110 +56,44 @@ class DeleteVerb:
                     "bought_at": now,
                     "confirmed_at": None,
                 }
-                return Again(REMOVE, now, changes=changes, memory=claimed.operation.memory)
+                return Again(REMOVE, now, changes=changes)
         if any(not attempt.state.settled for attempt in claimed.attempts):
-            return Again(
-                FIND_OUT,
-                now + LOOK_SOON,
-                memory=claimed.operation.memory,
-                error=incomplete_error(claimed),
-            )
-        return Done(Outcome.SUCCEEDED, changes={"terminated_at": now})
+            return Again(FIND_OUT, now + LOOK_SOON, error=incomplete_error(claimed))
+        return self._gone()
 
-    async def _remove(self, claimed: Claimed, now: int) -> Step:
-        operation = claimed.operation
-        asked = asked_at(operation)
-        removing = read_word(claimed.instance.observed.status) is Observation.REMOVING
-        if asked is not None and (removing or now - asked < PATIENCE):
-            return Again(
-                REMOVE,
-                now + LOOK_SOON,
-                memory=operation.memory,
-                error=incomplete_error(claimed),
-            )
-        try:
-            done = await ask(claimed, self._client.delete, self._clock)
-        except upstream.Refused as error:
-            # Nothing may be left to bill: it is asked for until it is done.
-            return Again(
-                REMOVE,
-                now + PATIENCE,
-                memory=operation.memory,
-                error=("DELETE_REFUSED", str(error)),
-            )
-        return done.then(REMOVE, now + LOOK_SOON)
+    def _gone(self) -> Done:
+        return Done(Outcome.SUCCEEDED, changes={"terminated_at": self._clock.now()})
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What a look-up of an instance that is no longer listed has shown.
+async def remove(
+    claimed: Claimed, client: NovitaClient, clock: Clock, phase: str
+) -> Again | Reached:
+    """Take one step towards the deletion of an instance.
 
-    Attributes:
-        proven: Whether two look-ups, a minute apart, have not found it.
-        memory: What the operation remembers from now on.
-        again_at: When to look again, in Unix milliseconds.
-    """
-
-    proven: bool
-    memory: Mapping[str, object]
-    again_at: int
-
-
-def is_over(claimed: Claimed) -> bool:
-    """Whether nothing is left: proven by sync, or taken and twice not listed since."""
-    if is_gone(claimed.instance):
-        return True
-    observed, asked = claimed.instance.observed, asked_at(claimed.operation)
-    return (
-        was_accepted(claimed.operation)
-        and asked is not None
-        and observed.missing_count >= LISTINGS_WITHOUT
-        and (observed.missing_since or 0) > asked
-    )
-
-
-def seems_over(claimed: Claimed) -> bool:
-    """Whether it was taken, and three listings in a row whose totals do not add up lack it."""
-    observed, asked = claimed.instance.observed, asked_at(claimed.operation)
-    return (
-        was_accepted(claimed.operation)
-        and asked is not None
-        and claimed.looked.incomplete_count > 0
-        and observed.unlisted_count >= INCOMPLETE_LISTINGS_WITHOUT
-        and (observed.unlisted_since or 0) > asked
-    )
-
-
-async def look_twice(claimed: Claimed, client: NovitaClient, now: int) -> Looked:
-    """Ask upstream for an instance that no listing shows any more.
-
-    Listings whose totals do not add up prove less than complete ones. So two look-ups, a minute
-    apart, have to say "not found" as well.
+    Args:
+        claimed: The operation and its instance, which has an upstream id.
+        client: Novita's API.
+        clock: Time.
+        phase: The phase in which the operation goes on.
 
     Raises:
-        UpstreamError: it could not be asked for.
+        UpstreamError: nothing is known to have come of a call; the step is taken again later.
     """
-    memory = dict(claimed.operation.memory)
-    first = memory.get("not_found_at")
-    if isinstance(first, int) and now - first < LOOK_UPS_APART:
-        return Looked(proven=False, memory=memory, again_at=first + LOOK_UPS_APART)
+    now = clock.now()
+    match removed(claimed, now):
+        case Reached():
+            return Reached()
+        case Wait(at):
+            return Again(phase, at, error=incomplete_error(claimed))
+        case LookUp():
+            looked = await prove_removed(claimed, client, now)
+            if isinstance(looked, Reached):
+                return looked
+            at = look_again_at(looked.progress, now)
+            return Again(phase, at, progress=looked.progress, error=incomplete_error(claimed))
     try:
-        await client.instance(claimed.instance.upstream_id or "")
-    except upstream.Gone:
-        if isinstance(first, int):
-            return Looked(proven=True, memory=memory, again_at=now)
-        memory["not_found_at"] = now
-        return Looked(proven=False, memory=memory, again_at=now + LOOK_UPS_APART)
-    memory.pop("not_found_at", None)
-    return Looked(proven=False, memory=memory, again_at=now + PATIENCE)
-
-
-def incomplete_error(claimed: Claimed) -> tuple[str, str] | None:
-    """Say that an operation waits for a complete listing, if that is what keeps it waiting."""
-    count = claimed.looked.incomplete_count
-    if count < TOLD_AFTER:
-        return None
-    return (
-        "LISTING_INCOMPLETE",
-        f"Novita's list of instances did not add up {count} times in a row; it proves nothing",
-    )
+        asked = await ask(claimed, client.delete, clock)
+    except upstream.Refused as error:
+        # Nothing may be left to bill: the deletion is asked for until it has happened.
+        return Again(phase, now + PATIENCE, error=("DELETE_REFUSED", str(error)))
+    return asked.then(phase, clock.now() + LOOK_SOON)

@@ -1,22 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failing: how an operation ends in failure, and what becomes of the instance then."""
+"""The failure policy: how an operation ends in failure, and what happens to the instance then."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 from novitai.clock import Clock
-from novitai.domain.instance import Instance
+from novitai.domain.instance import Instance, Origin
 from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.domain.status import is_gone
 from novitai.ids import Ids
-from novitai.lifecycle.operations.cleanup_plan import plan_reap
-from novitai.lifecycle.operations.runner import Done
+from novitai.lifecycle.operations.steps import Done
 from novitai.settings import FailedInstancePolicy
 
 
-class Failing:
-    """Ends operations in failure, and hands over what there is to be reaped."""
+class Cleanup(StrEnum):
+    """What happens to a failed instance; the event `instance.failed` says which."""
+
+    NONE = "none"
+    KEEP = "keep"
+    STOP = "stop"
+    DELETE = "delete"
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is anything to do."""
+        return self in {Cleanup.STOP, Cleanup.DELETE}
+
+
+def plan_cleanup(instance: Instance, policy: FailedInstancePolicy) -> Cleanup:
+    """Decide what happens to an instance that has failed. An adopted one is always kept."""
+    if instance.upstream_id is None or is_gone(instance):
+        return Cleanup.NONE
+    if policy is FailedInstancePolicy.KEEP or instance.origin is Origin.ADOPTED:
+        return Cleanup.KEEP
+    if policy is FailedInstancePolicy.STOP and instance.ever_ran:
+        return Cleanup.STOP
+    return Cleanup.DELETE
+
+
+class FailurePolicy:
+    """Ends operations in failure, and hands the instance over to a clean-up."""
 
     def __init__(self, clock: Clock, ids: Ids, policy: FailedInstancePolicy) -> None:
         self._clock = clock
@@ -27,33 +53,27 @@ class Failing:
         """End the operation of an instance that has failed.
 
         Args:
-            instance: What has failed.
+            instance: The instance that has failed.
             code: The error's code, shown with the instance.
             message: What happened, in a sentence.
         """
-        plan, now = plan_reap(instance, self._policy), self._clock.now()
-        follow = None
-        if plan.acts:
-            follow = Operation(
-                id=self._ids.prefixed("op"),
-                kind=OperationKind.REAP,
-                instance_id=instance.id,
-                phase=plan.value,
-                created_at=now,
-                updated_at=now,
-                next_step_at=now,
+        cleanup, now = plan_cleanup(instance, self._policy), self._clock.now()
+        next_operation = None
+        if cleanup.acts:
+            next_operation = Operation.begin(
+                self._ids.prefixed("op"), OperationKind.REAP, instance.id, cleanup.value, now
             )
         return Done(
             Outcome.FAILED,
             changes={"failed": True, **error_columns(code, message, now)},
             error=(code, message),
-            also={"cleanup": plan.value},
-            follow=follow,
+            also={"cleanup": cleanup.value},
+            next_operation=next_operation,
         )
 
 
 def error_columns(code: str, message: str, now: int) -> dict[str, object]:
-    """Write an instance's error as columns."""
+    """Write an instance's error as columns; `now` in Unix milliseconds."""
     return {"error_code": code, "error_message": message, "error_at": now}
 
 

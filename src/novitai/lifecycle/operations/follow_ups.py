@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing hangs: whatever must not last, and has no operation, gets one that sees it through."""
+"""Follow-ups: an instance in a passing status always has an operation that sees it through."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.operations.cleanup_plan import plan_reap
+from novitai.lifecycle.operations.failure_policy import plan_cleanup
 from novitai.settings import FailedInstancePolicy
 from novitai.store.queries import operations
 
@@ -23,7 +23,7 @@ FOLLOWED: Final = frozenset(
 """The statuses that must not last."""
 
 
-class Follower:
+class FollowUps:
     """Begins operations of the kinds `follow` and `reap` that no verb has begun."""
 
     def __init__(
@@ -35,36 +35,29 @@ class Follower:
         self._policy = policy
 
     def ensure(self, connection: Connection, instance: Instance) -> None:
-        """Follow an instance that is on its way by itself; the caller holds its lock."""
+        """Follow an instance in a passing status. The caller holds its lock."""
         if instance.status not in FOLLOWED or instance.upstream_id is None:
             return
         self._begin(connection, OperationKind.FOLLOW, instance, "watch")
 
-    def reap(self, connection: Connection, instance: Instance) -> None:
+    def clean_up(self, connection: Connection, instance: Instance) -> None:
         """End what a failed instance costs, if it turns out to live; the caller holds its lock."""
         if not instance.failed:
             return
         word = read_word(instance.observed.status)
         if word in {Observation.EXITED, Observation.REMOVING, Observation.REMOVED}:
             return
-        plan = plan_reap(instance, self._policy)
-        if plan.acts:
-            self._begin(connection, OperationKind.REAP, instance, plan.value)
+        cleanup = plan_cleanup(instance, self._policy)
+        if cleanup.acts:
+            self._begin(connection, OperationKind.REAP, instance, cleanup.value)
 
     def _begin(
         self, connection: Connection, kind: OperationKind, instance: Instance, phase: str
     ) -> None:
         if operations.running(connection, instance.id) is not None:
             return
-        now = self._clock.now()
-        operation = Operation(
-            id=self._ids.prefixed("op"),
-            kind=kind,
-            instance_id=instance.id,
-            phase=phase,
-            created_at=now,
-            updated_at=now,
-            next_step_at=now,
+        operation = Operation.begin(
+            self._ids.prefixed("op"), kind, instance.id, phase, self._clock.now()
         )
         operations.insert(connection, operation)
         self._jobs.nudge(connection, operation.kind.job, operation.id)

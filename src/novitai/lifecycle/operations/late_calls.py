@@ -22,6 +22,8 @@ from novitai.domain.status import Observation, read_word
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.operations.start import StartVerb
+from novitai.lifecycle.operations.stop import StopVerb
 from novitai.store.queries import instances, operations
 
 EFFECT_WITHIN: Final = 900_000
@@ -90,15 +92,9 @@ class LateCalls:
         return True
 
     def _begin(self, connection: Connection, instance: Instance, kind: OperationKind) -> None:
-        now = self._clock.now()
-        operation = Operation(
-            id=self._ids.prefixed("op"),
-            kind=kind,
-            instance_id=instance.id,
-            phase="ask",
-            created_at=now,
-            updated_at=now,
-            next_step_at=now,
+        phase = StopVerb.first_phase if kind is OperationKind.STOP else StartVerb.first_phase
+        operation = Operation.begin(
+            self._ids.prefixed("op"), kind, instance.id, phase, self._clock.now()
         )
         operations.insert(connection, operation)
         instances.update_columns(connection, instance.id, _FORGOTTEN)

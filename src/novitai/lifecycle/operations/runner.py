@@ -9,37 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
-from novitai.domain.account import AccountState
-from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.operation import (
-    Attempt,
     AttemptState,
     Operation,
     OperationKind,
-    Outcome,
     was_there_before,
 )
-from novitai.errors import NovitaiError
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping, within
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
+from novitai.lifecycle.operations.steps import (
+    IDENTITY_UNCONFIRMED,
+    LEASE_MS,
+    LEASE_SECONDS,
+    Again,
+    Claimed,
+    Done,
+    IdentityUnconfirmed,
+    Step,
+    Verb,
+)
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations
-from novitai.store.queries.coordination import Looked
 from novitai.store.queries.operations import Fenced
 from novitai.upstream.errors import (
     BreakerOpen,
@@ -50,10 +54,6 @@ from novitai.upstream.errors import (
 )
 from novitai.upstream.window import SendWindow
 
-LEASE_SECONDS: Final = 15.0
-LEASE_MS: Final = int(LEASE_SECONDS * 1000)
-IDENTITY_UNCONFIRMED: Final = "IDENTITY_UNCONFIRMED"
-"""The error of an operation that waits until the upstream id is known to be the record's own."""
 ACCOUNT_HELD: Final = "ACCOUNT_HELD"
 """The error of an operation that waits because the account is not as it was remembered."""
 _LOOK_FIRST: Final = 250
@@ -76,138 +76,6 @@ _LONGEST_PAUSE: Final = 60.0
 _log = structlog.get_logger("novitai.lifecycle")
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a step works on: rows as they were when the operation was claimed.
-
-    Attributes:
-        operation: The operation, with the token of this claim.
-        instance: Its instance.
-        attempts: The instance's attempts, oldest first.
-        looked: When the account was last listed.
-        account: What is remembered of the account.
-        window: Until when write calls may leave: as long as the claim lasts.
-    """
-
-    operation: Operation
-    instance: Instance
-    attempts: tuple[Attempt, ...]
-    looked: Looked = field(default_factory=Looked)
-    account: AccountState = field(default_factory=AccountState)
-    window: SendWindow = field(default_factory=lambda: SendWindow(0, 0.0))
-
-    def is_late(self, deadline: int, now: int) -> bool:
-        """Whether a deadline has passed, and the account has been looked at since.
-
-        After a downtime, an outage or a jump of the clock, what was observed before the deadline
-        says nothing of what became of it. So the last listing must have begun after it.
-        """
-        return now >= deadline and (self.looked.whole_at or 0) > deadline
-
-    @property
-    def is_confirmed(self) -> bool:
-        """Whether a person has said that its calls leave even while the account is held."""
-        return self.operation.memory.get("confirmed") is True
-
-    @property
-    def seen_since_acted(self) -> bool:
-        """Whether what was observed is of after our last call, and not of before.
-
-        Either the row changed in a listing since then, or a complete one held it as it was.
-        """
-        observed = self.instance.observed
-        seen_at = observed.at or 0
-        if not observed.missing_count:
-            seen_at = max(seen_at, self.looked.complete_at or 0)
-        return seen_at > (self.instance.acted_at or 0)
-
-    @property
-    def changed_since_acted(self) -> bool:
-        """Whether a listing brought news of the row since our last call."""
-        return (self.instance.observed.at or 0) > (self.instance.acted_at or 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """An event to append with the result of a step."""
-
-    type: EventType
-    data: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """The operation goes on: in `phase`, at `at` (Unix milliseconds) or when something wakes it.
-
-    `changes` are columns of the instance that operations own; `memory` replaces the operation's;
-    `attempts` is how often upstream has been asked, where the step asked; `adopts` is the attempt
-    whose purchase the changes adopt, which they do only while it is the one that counts.
-    """
-
-    phase: str
-    at: int
-    changes: Mapping[str, object] = field(default_factory=dict)
-    memory: Mapping[str, object] = field(default_factory=dict)
-    error: tuple[str, str] | None = None
-    announcements: tuple[Announcement, ...] = ()
-    attempts: int | None = None
-    adopts: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The operation has ended; `follow` is the operation that takes over in the same commit.
-
-    `settled_upstream` says that upstream itself gave the result: news cannot make it another.
-    """
-
-    outcome: Outcome
-    changes: Mapping[str, object] = field(default_factory=dict)
-    error: tuple[str, str] | None = None
-    announcements: tuple[Announcement, ...] = ()
-    also: Mapping[str, object] = field(default_factory=dict)
-    follow: Operation | None = None
-    settled_upstream: bool = False
-
-
-Step = Again | Done
-
-
-def first_tried(operation: Operation, now: int) -> int:
-    """Tell when its call was first made, or first could not be, in Unix milliseconds.
-
-    Deadlines count from then: a thousand that wait their turn are not late. `now` if it is first.
-    """
-    at = operation.memory.get("tried_at")
-    return at if isinstance(at, int) else now
-
-
-class IdentityOpen(NovitaiError):
-    """Nothing but a look may leave for an instance whose identity is not established."""
-
-
-def held_back(memory: Mapping[str, object], now: int) -> dict[str, object]:
-    """Move the times from which an operation's deadlines count: it could do nothing until now."""
-    moved: dict[str, object] = {**memory, "detour_at": now}
-    for name in ("tried_at", "asked_at", "migrating_since"):
-        if name in memory:
-            moved[name] = now
-    return moved
-
-
-class Verb(Protocol):
-    """One kind of operation. Adding a verb is one class of this shape and one route."""
-
-    kind: OperationKind
-
-    async def step(self, claimed: Claimed) -> Step:
-        """Take one step: look, call upstream if need be, and say what came of it.
-
-        An `UpstreamError` that is raised means: nothing came of it, try the same step later.
-        """
-        ...
-
-
 class Runner:
     """Takes steps for the job engine; the same for every verb."""
 
@@ -218,7 +86,7 @@ class Runner:
         ids: Ids,
         jobs: JobEngine,
         recorder: Recorder,
-        follower: Follower,
+        follow_ups: FollowUps,
         late_calls: LateCalls,
         *,
         call_timeout: float = 15.0,
@@ -231,7 +99,7 @@ class Runner:
         self._ids = ids
         self._jobs = jobs
         self._recorder = recorder
-        self._follower = follower
+        self._follow_ups = follow_ups
         self._look_since = 0
         self._claims: dict[str, Claimed] = {}
         self.fenced_writes = 0
@@ -335,17 +203,17 @@ class Runner:
             waited = now - self._look_since
             # A list that stays away must not keep a user from ending what bills.
             if operation.kind not in _ENDS_BILLING or waited < _LOOK_FIRST_WITHIN:
-                error = _error_of(claimed)
+                error = operation.error
                 if waited >= _LOOK_FIRST_WITHIN:
                     error = error or _NOT_LISTED
                 pause = min(_LOOK_WHILE_HELD, _LOOK_FIRST + max(0, waited) // 4)
-                return Again(operation.phase, now + pause, memory=operation.memory, error=error)
+                return Again(operation.phase, now + pause, error=error)
         if claimed.account.blocked and not claimed.is_confirmed:
             message = "The account is not as it was remembered: see GET /api/account"
             return Again(
                 operation.phase,
                 now + _LOOK_WHILE_HELD,
-                memory=held_back(operation.memory, now),
+                progress=operation.progress.held_back(now),
                 error=(ACCOUNT_HELD, message),
             )
         return None
@@ -369,7 +237,7 @@ class Runner:
             return await verb.step(claimed)
         except UpstreamError as error:
             return self._stumble(claimed, error)
-        except IdentityOpen:
+        except IdentityUnconfirmed:
             return self._wait_for_identity(claimed)
 
     def _wait_for_identity(self, claimed: Claimed) -> Again:
@@ -379,15 +247,15 @@ class Runner:
         return Again(
             operation.phase,
             now + _LOOK_WHILE_HELD,
-            memory=held_back(operation.memory, now),
+            progress=operation.progress.held_back(now),
             error=(IDENTITY_UNCONFIRMED, message),
         )
 
     def _stumble(self, claimed: Claimed, error: UpstreamError) -> Again:
         """Stay where we are, and try again after a pause that doubles."""
         operation = claimed.operation
-        count = operation.memory.get("stumbles", 0)
-        stumbles = count + 1 if isinstance(count, int) else 1
+        call = operation.progress.call
+        stumbles = call.stumbles + 1
         pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(stumbles, 10))
         if isinstance(error, BreakerOpen | RateLimited) and error.retry_after:
             pause = min(_LONGEST_PAUSE, error.retry_after)
@@ -406,12 +274,15 @@ class Runner:
         return Again(
             phase=operation.phase,
             at=now + int(self._ids.jitter(pause) * 1000),
-            memory={
-                **operation.memory,
-                "stumbles": stumbles,
-                "tried_at": first_tried(operation, now),
-                "unsure": operation.memory.get("unsure") is True or may_have_worked(error),
-            },
+            progress=replace(
+                operation.progress,
+                call=replace(
+                    call,
+                    stumbles=stumbles,
+                    tried_at=call.first_tried(now),
+                    unsure=call.unsure or may_have_worked(error),
+                ),
+            ),
             error=("UPSTREAM_UNAVAILABLE", str(error)),
         )
 
@@ -422,7 +293,7 @@ class Runner:
         if self._is_outdated(connection, claimed, step) or self._claims_another(
             connection, claimed, step
         ):
-            step = Again(operation.phase, now, memory=operation.memory)
+            step = Again(operation.phase, now)
         due: int | None = None
         if isinstance(step, Done):
             operations.finish(
@@ -435,18 +306,18 @@ class Runner:
                 phase=step.phase,
                 now=now,
                 next_step_at=step.at,
-                memory=step.memory,
+                progress=operation.progress if step.progress is None else step.progress,
                 error=step.error,
                 attempts=step.attempts,
             )
         if step.changes:
             instances.update_columns(connection, instance_id, {**step.changes, "updated_at": now})
-        if isinstance(step, Done) and step.follow is not None:
-            operations.insert(connection, step.follow)
-            self._jobs.nudge(connection, step.follow.kind.job, step.follow.id)
+        if isinstance(step, Done) and step.next_operation is not None:
+            operations.insert(connection, step.next_operation)
+            self._jobs.nudge(connection, step.next_operation.kind.job, step.next_operation.id)
         also = step.also if isinstance(step, Done) else {}
         instance = self._recorder.settle(connection, instance_id, also=also)
-        self._follower.ensure(connection, instance)
+        self._follow_ups.ensure(connection, instance)
         for announcement in step.announcements:
             self._recorder.append(
                 connection,
@@ -513,7 +384,7 @@ class Runner:
     async def _end_overdue(self, operation: Operation) -> int:
         """Give back the lease of a step that was ended at its deadline, as if it were cancelled."""
         _log.error(
-            "step overdue",
+            "step_overdue",
             operation=operation.id,
             kind=operation.kind.value,
             phase=operation.phase,
@@ -548,16 +419,6 @@ class Runner:
                 pause = _RENEW_AFTER
             except StoreError:
                 pause = _RENEW_AGAIN_AFTER  # one hiccup must not cost the lease
-
-
-def _error_of(claimed: Claimed) -> tuple[str, str] | None:
-    """Repeat the error that an operation shows."""
-    operation = claimed.operation
-    return (
-        None
-        if operation.error_code is None
-        else (operation.error_code, operation.error_message or "")
-    )
 
 
 def _said(instance: Instance) -> tuple[object, ...]:

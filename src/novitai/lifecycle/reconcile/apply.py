@@ -21,7 +21,7 @@ from novitai.jobs.port import JobEngine
 from novitai.lifecycle.account import write_gone
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.failure_policy import NO_ERROR, error_columns
-from novitai.lifecycle.operations.follow_ups import Follower
+from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.lifecycle.reconcile.diff import (
@@ -103,7 +103,7 @@ class Applier:
         jobs: JobEngine,
         recorder: Recorder,
         vault: Vault,
-        follower: Follower,
+        follow_ups: FollowUps,
         late_calls: LateCalls,
         *,
         call_timeout: float,
@@ -116,7 +116,7 @@ class Applier:
         self._jobs = jobs
         self._recorder = recorder
         self._vault = vault
-        self._follower = follower
+        self._follow_ups = follow_ups
 
     async def changed(self, found: Sequence[Changed], began_at: int) -> None:
         """Write the rows of which the listing said something new."""
@@ -282,7 +282,7 @@ class Applier:
         ours = running is not None and not running.kind.gives_way
         drift = not ours and is_drift(before, row)
         if not ours and read_word(before.observed.status) in _BEFORE_A_RETURN:
-            self._follower.reap(connection, after)
+            self._follow_ups.clean_up(connection, after)
         announced = row.spot_reclaim_at not in {None, before.observed.spot_reclaim_at}
         moves = derive(after, running.kind if running else None) is not after.status
         if not (moves or drift or announced):
@@ -311,7 +311,7 @@ class Applier:
                 EventType.SPOT_RECLAIM_SCHEDULED,
                 also={"previousStatus": told.status.value, "reclaimAt": iso(row.spot_reclaim_at)},
             )
-        self._follower.ensure(connection, told)
+        self._follow_ups.ensure(connection, told)
 
     def _write_missing(
         self, connection: Connection, page: Sequence[Missing], began_at: int
@@ -460,12 +460,12 @@ class Applier:
             EventType.REAPPEARED,
             also={"previousStatus": InstanceStatus.TERMINATED.value},
         )
-        self._follower.ensure(connection, revived)
+        self._follow_ups.ensure(connection, revived)
 
     def _come_back(self, connection: Connection, instance_id: str, row: UpstreamInstance) -> None:
         """Tell that what was proven gone is there again, and see that it does not bill unseen."""
         instance = self._recorder.settle(connection, instance_id)
-        self._follower.reap(connection, instance)
+        self._follow_ups.clean_up(connection, instance)
         self._recorder.append(
             connection,
             instance,

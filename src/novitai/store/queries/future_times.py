@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import orjson
 from sqlalchemy import Connection, Table, case, or_, select, update
 
 from novitai.domain.operation import AttemptState
 from novitai.store import tables
+from novitai.store.queries.operations import dump_progress, load_progress, write_progress
 
 TOLERATED: Final = 2_000
 """Milliseconds that a time may lie ahead: clocks of several machines differ by so much."""
@@ -54,16 +54,6 @@ _HAPPENED: Final[Mapping[Table, tuple[str, ...]]] = {
     tables.idempotency_keys: ("created_at",),
 }
 _UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.settled)
-_REMEMBERED: Final = (
-    "asked_at",
-    "tried_at",
-    "detour_at",
-    "migrating_since",
-    "round_since",
-    "capacity_since",
-    "not_found_at",
-)
-"""The times in what an operation remembers."""
 
 
 def pull_back(connection: Connection, now: int, *, placement_deadline: int) -> int:
@@ -124,17 +114,11 @@ def pass_over(connection: Connection, seconds: float, *, now: int) -> None:
     for operation_id, text in connection.execute(
         select(operations.c.id, operations.c.memory).where(~operations.c.done)
     ).all():
-        memory = orjson.loads(text)
-        times = {
-            name: min(at + moved, now)
-            for name in _REMEMBERED
-            if isinstance(at := memory.get(name), int)
-        }
-        told = orjson.dumps({**memory, **times, "detour_at": now}).decode()
+        postponed = load_progress(text).postponed(moved, now)
         connection.execute(
             update(operations)
             .where(operations.c.id == operation_id)
-            .values(memory=told, deadline_at=operations.c.deadline_at + moved)
+            .values(memory=dump_progress(postponed), deadline_at=operations.c.deadline_at + moved)
         )
 
 
@@ -174,14 +158,9 @@ def _pull_back_memories(connection: Connection, now: int) -> int:
     for operation_id, text in connection.execute(
         select(table.c.id, table.c.memory).where(~table.c.done, table.c.memory != "{}")
     ).all():
-        memory = orjson.loads(text)
-        ahead = [
-            name
-            for name in _REMEMBERED
-            if isinstance(at := memory.get(name), int) and at > now + TOLERATED
-        ]
-        if ahead:
-            told = orjson.dumps({**memory, **dict.fromkeys(ahead, now)}).decode()
-            connection.execute(update(table).where(table.c.id == operation_id).values(memory=told))
+        progress = load_progress(text)
+        pulled_back = progress.pulled_back(now + TOLERATED, now)
+        if pulled_back != progress:
+            write_progress(connection, operation_id, pulled_back)
             changed += 1
     return changed

@@ -7,13 +7,14 @@ that lost its lease changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import orjson
 from sqlalchemy import Connection, case, func, or_, select, update
 
 from novitai.domain.operation import Operation, OperationKind, Outcome
+from novitai.domain.progress import Progress, from_json, to_json
 from novitai.errors import NovitaiError
 from novitai.store.tables import Record
 from novitai.store.tables import operations as table
@@ -40,7 +41,7 @@ def insert(connection: Connection, *fresh: Operation) -> None:
                 "updated_at": operation.updated_at,
                 "deadline_at": operation.deadline_at,
                 "next_step_at": operation.next_step_at,
-                "memory": orjson.dumps(operation.memory).decode(),
+                "memory": dump_progress(operation.progress),
             }
             for operation in fresh
         ],
@@ -108,6 +109,20 @@ def hold(connection: Connection, operation: Operation, **values: object) -> None
         raise Fenced(f"{operation.id} is no longer ours (token {operation.token})")
 
 
+def commit_call(connection: Connection, operation: Operation, progress: Progress) -> None:
+    """Write before a call that it is about to be made.
+
+    Raises:
+        Fenced: the operation is no longer ours; the transaction must be rolled back.
+    """
+    hold(
+        connection,
+        operation,
+        attempts=progress.call.asks,
+        memory=dump_progress(progress),
+    )
+
+
 def apply(
     connection: Connection,
     operation: Operation,
@@ -115,7 +130,7 @@ def apply(
     phase: str,
     now: int,
     next_step_at: int,
-    memory: Mapping[str, object],
+    progress: Progress,
     error: tuple[str, str] | None,
     attempts: int | None = None,
 ) -> int:
@@ -137,7 +152,7 @@ def apply(
             phase=phase,
             updated_at=now,
             lease_until=None,
-            memory=orjson.dumps(memory).decode(),
+            memory=dump_progress(progress),
             error_code=code,
             error_message=message,
             next_step_at=_unless_woken(operation, now, next_step_at),
@@ -271,11 +286,11 @@ def deleting(connection: Connection) -> set[str]:
     )
     found: set[str] = set()
     for instance_id, kind, phase, text in rows:
-        memory = orjson.loads(text)
+        call = load_progress(text).call
         if kind == OperationKind.DELETE.value:
-            is_deleting = memory.get("accepted") is True
+            is_deleting = call.accepted
         else:
-            is_deleting = phase == "delete" and memory.get("asked_at") is not None
+            is_deleting = phase == "delete" and call.asked_at is not None
         if is_deleting:
             found.add(instance_id)
     return found
@@ -310,12 +325,23 @@ def waiting_for(connection: Connection, error_code: str) -> list[Operation]:
     return [from_row(row) for row in rows]
 
 
-def remember(connection: Connection, operation: Operation, **facts: object) -> None:
-    """Add facts to what an unfinished operation remembers."""
-    memory = orjson.dumps({**operation.memory, **facts}).decode()
+def write_progress(connection: Connection, operation_id: str, progress: Progress) -> None:
+    """Replace what an unfinished operation remembers."""
     connection.execute(
-        update(table).where(table.c.id == operation.id, ~table.c.done).values(memory=memory)
+        update(table)
+        .where(table.c.id == operation_id, ~table.c.done)
+        .values(memory=dump_progress(progress))
     )
+
+
+def dump_progress(progress: Progress) -> str:
+    """Write what an operation remembers as the column `memory`."""
+    return orjson.dumps(to_json(progress)).decode()
+
+
+def load_progress(stored: str) -> Progress:
+    """Read the column `memory`."""
+    return from_json(orjson.loads(stored))
 
 
 def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation | None:
@@ -373,5 +399,5 @@ def from_row(row: Record) -> Operation:
         next_step_at=row[_AT["next_step_at"]],
         error_code=row[_AT["error_code"]],
         error_message=row[_AT["error_message"]],
-        memory=orjson.loads(row[_AT["memory"]]),
+        progress=load_progress(row[_AT["memory"]]),
     )

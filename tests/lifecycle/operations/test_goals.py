@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decisions of the verbs as tables: status, what was listed since, calls made, and age."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from novitai.domain.instance import InstanceStatus, Observed
+from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.progress import Call, Progress
+from novitai.lifecycle.operations.goals import (
+    INCOMPLETE_LISTINGS_WITHOUT,
+    LISTINGS_WITHOUT,
+    LOOK_ANYWAY,
+    LOOK_SOON,
+    MAX_ASKS,
+    MIGRATION_DEADLINE,
+    NOT_TAKEN,
+    PATIENCE,
+    READINESS_DEADLINE,
+    STOP_DEADLINE,
+    TOLD_AFTER,
+    Ask,
+    GiveUp,
+    LookUp,
+    Probe,
+    Reached,
+    TurnBack,
+    Wait,
+    incomplete_error,
+    note_detours,
+    note_moved,
+    removed,
+    serving,
+    started,
+    stopped,
+)
+from novitai.lifecycle.operations.steps import Claimed
+from novitai.store.queries.coordination import Looked
+from tests.domain.making import an_instance
+
+NOW: Final = 1_800_000_000_000
+ACTED: Final = NOW - 100_000
+"""When the last call was made, where a test does not say."""
+NEVER: Final = Call()
+DECISION = Reached | Ask | Probe | LookUp | Wait | GiveUp | TurnBack
+
+
+def the_claim(
+    word: str | None,
+    *,
+    call: Call = NEVER,
+    listed_at: int = NOW - 1,
+    looked_at: int | None = None,
+    acted_at: int | None = ACTED,
+    kind: OperationKind = OperationKind.STOP,
+    incomplete: int = 0,
+    missing: tuple[int, int] = (0, 0),
+    unlisted: tuple[int, int] = (0, 0),
+    error: str | None = None,
+    gone: bool = False,
+    **progress: object,
+) -> Claimed:
+    """A claimed operation: the status that was listed, when, and what the operation remembers.
+
+    `listed_at` is when the row last changed in a listing, `looked_at` when the last complete one
+    began (the same unless given). `missing` and `unlisted` are since when, and how often.
+    """
+    observed = Observed(
+        status=word,
+        at=listed_at,
+        error=error,
+        gone=gone,
+        missing_since=missing[0] or None,
+        missing_count=missing[1],
+        unlisted_since=unlisted[0] or None,
+        unlisted_count=unlisted[1],
+    )
+    instance = replace(an_instance(InstanceStatus.RUNNING), observed=observed, acted_at=acted_at)
+    remembered = replace(Progress(call=call), **progress)  # type: ignore[arg-type]  # the fields differ in type
+    operation = Operation.begin("op_1", kind, instance.id, "ask", NOW, progress=remembered)
+    at = listed_at if looked_at is None else looked_at
+    return Claimed(operation, instance, (), Looked(at, at, incomplete))
+
+
+def asked(ago: int = 10_000, asks: int = 1, **more: object) -> Call:
+    """Calls of which the last was made so long ago, in milliseconds."""
+    tried_at = more.pop("tried_at", NOW - ago)
+    made = Call(asked_at=NOW - ago, asks=asks, tried_at=tried_at)  # type: ignore[arg-type]  # see above
+    return replace(made, **more)  # type: ignore[arg-type]  # see above
+
+
+LONG_AGO: Final = PATIENCE + 5_000
+OVERDUE: Final = NOW - STOP_DEADLINE - 10
+STOP_FAILED = GiveUp("STOP_FAILED", "It was asked to stop and kept running")
+STOP_TIMEOUT = GiveUp("STOP_TIMEOUT", "It did not stop in time")
+
+
+@pytest.mark.parametrize(
+    ("claimed", "decision", "cleanup"),
+    [
+        # Never asked.
+        (the_claim("running"), Ask(), Ask()),
+        (the_claim("migrating"), Ask(), Wait(NOW + LOOK_ANYWAY)),
+        (the_claim("exited"), Reached(), Reached()),
+        (the_claim("exited", listed_at=ACTED - 1), Reached(), Ask()),
+        # Asked, and the listing is older than the call: it proves nothing.
+        (
+            the_claim("exited", call=asked(), listed_at=ACTED - 1),
+            Wait(NOW + LOOK_SOON),
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        # Asked a moment ago.
+        (
+            the_claim("running", call=asked()),
+            Wait(NOW + LOOK_ANYWAY),
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        (
+            the_claim("stopping", call=asked()),
+            Wait(NOW + LOOK_ANYWAY),
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        (the_claim("exited", call=asked()), Reached(), Reached()),
+        # Asked long ago, and the listing that is newer shows no effect.
+        (the_claim("running", call=asked(LONG_AGO)), Ask(), Ask()),
+        (the_claim("stopping", call=asked(LONG_AGO)), Wait(NOW + LOOK_ANYWAY), Ask()),
+        (the_claim("freezing", call=asked(LONG_AGO)), Wait(NOW + LOOK_ANYWAY), Ask()),
+        (the_claim("running", call=asked(LONG_AGO, MAX_ASKS)), STOP_FAILED, Ask()),
+        # The time is over, and the listing is newer than the deadline.
+        (
+            the_claim("running", call=asked(LONG_AGO, tried_at=OVERDUE)),
+            STOP_TIMEOUT,
+            Ask(),
+        ),
+        (
+            the_claim("running", call=asked(LONG_AGO, MAX_ASKS, tried_at=OVERDUE)),
+            STOP_TIMEOUT,
+            STOP_FAILED,
+        ),
+        # The time is over, but nothing was listed since: no verdict.
+        (
+            the_claim(
+                "running",
+                call=asked(LONG_AGO, MAX_ASKS, tried_at=OVERDUE),
+                looked_at=OVERDUE + STOP_DEADLINE,
+                listed_at=ACTED + 1,
+            ),
+            STOP_FAILED,
+            Ask(),
+        ),
+    ],
+)
+def test_what_a_stop_does_next(claimed: Claimed, decision: DECISION, cleanup: DECISION) -> None:
+    """A stop gives up where a clean-up insists; neither judges by a listing that is too old."""
+    assert stopped(claimed, NOW) == decision
+    assert stopped(claimed, NOW, insist=True) == cleanup
+
+
+ACCEPTED: Final = asked(accepted=True)
+SINCE: Final = NOW - 5_000
+"""After the call that `asked` makes by default."""
+
+
+@pytest.mark.parametrize(
+    ("claimed", "decision"),
+    [
+        (the_claim("running"), Ask()),
+        (the_claim("removing"), Ask()),
+        (the_claim("removed"), Reached()),
+        (the_claim("running", gone=True), Reached()),
+        # Accepted: two complete listings since then without it are the end, no fewer.
+        (the_claim("running", call=ACCEPTED, missing=(SINCE, LISTINGS_WITHOUT)), Reached()),
+        (
+            the_claim("running", call=ACCEPTED, missing=(SINCE, LISTINGS_WITHOUT - 1)),
+            Wait(NOW + LOOK_SOON),
+        ),
+        # It was missing before the call already, or the call was never accepted: no proof.
+        (
+            the_claim("running", call=ACCEPTED, missing=(NOW - 20_000, LISTINGS_WITHOUT)),
+            Wait(NOW + LOOK_SOON),
+        ),
+        (
+            the_claim("running", call=asked(), missing=(SINCE, LISTINGS_WITHOUT)),
+            Wait(NOW + LOOK_SOON),
+        ),
+        # Listings that do not add up prove less.
+        (
+            the_claim(
+                "running",
+                call=ACCEPTED,
+                incomplete=1,
+                unlisted=(SINCE, INCOMPLETE_LISTINGS_WITHOUT),
+            ),
+            LookUp(),
+        ),
+        (
+            the_claim(
+                "running",
+                call=ACCEPTED,
+                incomplete=1,
+                unlisted=(SINCE, INCOMPLETE_LISTINGS_WITHOUT - 1),
+            ),
+            Wait(NOW + LOOK_SOON),
+        ),
+        # It is asked for again and again, however long that takes, but not while it is removed.
+        (the_claim("running", call=asked(LONG_AGO, 99)), Ask()),
+        (the_claim("removing", call=asked(LONG_AGO, 99)), Wait(NOW + LOOK_SOON)),
+    ],
+)
+def test_what_a_delete_does_next(claimed: Claimed, decision: DECISION) -> None:
+    """A deletion ends by proof alone and never gives up."""
+    assert removed(claimed, NOW) == decision
+
+
+IN_TIME: Final = NOW + 60_000
+TOO_LATE: Final = NOW - 10
+NOT_SEEN = GiveUp("READINESS_TIMEOUT", "It was not seen running in time")
+STAYED = TurnBack("START_FAILED", "It was asked to start and stayed stopped", unchanged=False)
+NOT_READY = GiveUp("READINESS_TIMEOUT", "Not ready within 10 minutes: it was not seen running")
+BROKEN = GiveUp("INSTANCE_FAILED", "Novita reports: broken")
+OLD: Final = ACTED - 1
+
+
+@pytest.mark.parametrize(
+    ("claimed", "give_up_at", "start", "restart"),
+    [
+        (the_claim("exited"), IN_TIME, Ask(), Ask()),
+        (the_claim("exited"), TOO_LATE, NOT_TAKEN, NOT_TAKEN),
+        # Nothing was listed since the call.
+        (
+            the_claim("exited", call=asked(LONG_AGO), listed_at=OLD),
+            IN_TIME,
+            Wait(NOW + LOOK_SOON),
+            Wait(NOW + LOOK_SOON),
+        ),
+        (
+            the_claim("exited", call=asked(LONG_AGO), listed_at=OLD),
+            TOO_LATE,
+            Wait(NOW + LOOK_SOON),
+            Wait(NOW + LOOK_SOON),
+        ),
+        # A new error of Novita's ends it; one that was there before does not.
+        (the_claim("starting", call=asked(), error="broken"), IN_TIME, BROKEN, BROKEN),
+        (
+            the_claim("starting", call=asked(), error="broken", told_error="broken", moved=True),
+            IN_TIME,
+            Wait(NOW + LOOK_ANYWAY),
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        # It stays stopped.
+        (
+            the_claim("exited", call=asked()),
+            IN_TIME,
+            Wait(NOW + LOOK_ANYWAY),
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        (the_claim("exited", call=asked()), TOO_LATE, NOT_SEEN, NOT_SEEN),
+        (the_claim("exited", call=asked(unsure=True)), TOO_LATE, NOT_TAKEN, NOT_TAKEN),
+        (the_claim("exited", call=asked(LONG_AGO)), IN_TIME, Ask(), Ask()),
+        (the_claim("exited", call=asked(LONG_AGO)), TOO_LATE, NOT_TAKEN, NOT_TAKEN),
+        (the_claim("exited", call=asked(LONG_AGO, MAX_ASKS)), IN_TIME, STAYED, STAYED),
+        # It runs: a start probes it, a restart first wants to have seen it move.
+        (
+            the_claim("running", call=asked()),
+            IN_TIME,
+            Probe(),
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        (the_claim("running", call=asked(), moved=True), IN_TIME, Probe(), Probe()),
+        (the_claim("running", call=asked(LONG_AGO)), IN_TIME, Probe(), Probe()),
+        (the_claim("running", call=asked(LONG_AGO, unsure=True)), IN_TIME, Probe(), Ask()),
+        (
+            the_claim("running", call=asked(LONG_AGO, MAX_ASKS, unsure=True)),
+            IN_TIME,
+            Probe(),
+            NOT_TAKEN,
+        ),
+        # It is on its way.
+        (
+            the_claim("starting", call=asked(), moved=True),
+            IN_TIME,
+            Wait(NOW + LOOK_ANYWAY),
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        (the_claim("starting", call=asked(), moved=True), TOO_LATE, NOT_READY, NOT_READY),
+    ],
+)
+def test_what_a_start_does_next(
+    claimed: Claimed, give_up_at: int, start: DECISION, restart: DECISION
+) -> None:
+    """A restart is never made twice on a guess, and neither verb judges by an old listing."""
+    kinds = OperationKind.START, OperationKind.RESTART
+    found = [started(claimed, NOW, kind=kind, give_up_at=give_up_at) for kind in kinds]
+    assert found == [start, restart]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "give_up_at", "decision"),
+    [
+        (the_claim("running"), IN_TIME, Probe()),
+        (the_claim("running"), TOO_LATE, Probe()),
+        (the_claim("pulling"), IN_TIME, Wait(NOW + LOOK_ANYWAY)),
+        (the_claim("pulling"), NOW + 7, Wait(NOW + 7)),
+        (the_claim("pulling"), TOO_LATE, NOT_READY),
+        (the_claim("pulling", listed_at=TOO_LATE), TOO_LATE, Wait(NOW + LOOK_SOON)),
+        # A migration has an hour of its own.
+        (
+            the_claim("migrating", migrating_since=NOW - 10),
+            TOO_LATE,
+            Wait(NOW + LOOK_ANYWAY),
+        ),
+        (
+            the_claim("migrating", migrating_since=NOW - MIGRATION_DEADLINE - 10),
+            IN_TIME,
+            GiveUp("MIGRATION_TIMEOUT", "The migration did not end in an hour"),
+        ),
+    ],
+)
+def test_what_is_done_until_it_serves(
+    claimed: Claimed, give_up_at: int, decision: DECISION
+) -> None:
+    """What runs is probed; what does not is waited for until a listing newer than the deadline."""
+    assert serving(claimed, NOW, give_up_at=give_up_at) == decision
+
+
+def test_a_detour_is_noted_and_its_start_is_kept() -> None:
+    """Migrating since the first time that it was seen so; forgotten when it is over."""
+    first = note_detours(the_claim("migrating"), NOW)
+    assert (first.progress.migrating_since, first.progress.detour_at) == (NOW, NOW)
+    later = note_detours(first, NOW + 50)
+    assert (later.progress.migrating_since, later.progress.detour_at) == (NOW, NOW + 50)
+    over = note_detours(the_claim("running", migrating_since=NOW, detour_at=NOW + 50), NOW + 60)
+    assert (over.progress.migrating_since, over.progress.detour_at) == (None, NOW + 50)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "moved"),
+    [
+        (the_claim("restarting"), True),
+        (the_claim("restarting", listed_at=OLD), False),
+        (the_claim("running"), False),
+        (the_claim("running", call=asked(unsure=True)), True),
+        (the_claim("running", call=asked(unsure=True), listed_at=OLD, looked_at=NOW), False),
+    ],
+)
+def test_when_a_restart_counts_as_seen(claimed: Claimed, moved: bool) -> None:
+    """News of another status; any news at all where nothing is known of the call."""
+    assert note_moved(claimed).progress.moved is moved
+
+
+def test_waiting_for_a_listing_that_adds_up_is_told() -> None:
+    """An operation names what it waits for from the third incomplete listing on."""
+    assert incomplete_error(the_claim("running", incomplete=TOLD_AFTER - 1)) is None
+    told = incomplete_error(the_claim("running", incomplete=TOLD_AFTER))
+    assert told is not None
+    assert told[0] == "LISTING_INCOMPLETE"
+
+
+def test_readiness_is_ten_minutes() -> None:
+    """The figure that the message names is the deadline."""
+    assert READINESS_DEADLINE == 600_000
