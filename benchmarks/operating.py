@@ -18,6 +18,7 @@ from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.idempotency import Idempotency, Reply
 from novitai.lifecycle.commands.instance_actions import Operating, StopAll
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import FollowUps
@@ -40,14 +41,17 @@ async def _measure(folder: Path) -> tuple[float, float]:
     try:
         await database.write(fill)
         engine = EmbeddedEngine(database, clock, ids)
+        vault = Vault(b"a secret for the benchmark alone")
+        recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
+        core = Core(database, vault, clock, ids, engine, recorder)
         operating = Operating(
             database,
-            Vault(b"a secret for the benchmark alone"),
+            vault,
             clock,
             ids,
             engine,
-            Recorder(clock, ids, Outbox(clock, ids, engine)),
-            FollowUps(clock, ids, engine, FailedInstancePolicy.STOP),
+            recorder,
+            FollowUps(core, FailedInstancePolicy.STOP),
             Idempotency(database, clock),
         )
         began = time.perf_counter()

@@ -22,6 +22,7 @@ from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import FollowUps
@@ -79,16 +80,13 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
         engine = EmbeddedEngine(database, clock, ids)
         vault = Vault(b"a secret for the benchmark alone")
         recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
-        follower = FollowUps(clock, ids, engine, FailedInstancePolicy.STOP)
-        late_calls = LateCalls(clock, ids, engine, recorder)
+        core = Core(database, vault, clock, ids, engine, recorder)
+        follow_ups = FollowUps(core, FailedInstancePolicy.STOP)
         sync = Sync(
-            database,
+            core,
             account,
-            Applier(
-                database, clock, engine, recorder, vault, follower, late_calls, call_timeout=15
-            ),
-            Account(clock, engine, recorder, OrphanPolicy.REPORT),
-            clock,
+            Applier(core, follow_ups, LateCalls(core), call_timeout=15),
+            Account(core, OrphanPolicy.REPORT),
             holder="benchmark",
             installation_id="abcdef",
             interval=5,

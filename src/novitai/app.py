@@ -14,7 +14,6 @@ import httpx2
 import structlog
 
 from novitai.clock import Clock
-from novitai.domain.operation import OperationKind
 from novitai.egress.guard import EndpointGuard, Guard, UpstreamReach
 from novitai.egress.resolving import Resolver, system_resolver
 from novitai.egress.sending import Sender
@@ -29,22 +28,15 @@ from novitai.lifecycle.commands.create_instance import CreateInstance
 from novitai.lifecycle.commands.idempotency import Idempotency
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.maintenance.clock_watch import ClockWatch
 from novitai.lifecycle.maintenance.housekeeping import Housekeeping
-from novitai.lifecycle.operations.cleanup import CleanupVerb
-from novitai.lifecycle.operations.create import CreateVerb
-from novitai.lifecycle.operations.delete import DeleteVerb
-from novitai.lifecycle.operations.failure_policy import FailurePolicy
-from novitai.lifecycle.operations.follow import FollowVerb
+from novitai.lifecycle.operations.build import build_runner
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.operations.probes import Prober
-from novitai.lifecycle.operations.runner import Runner
-from novitai.lifecycle.operations.start import StartVerb
-from novitai.lifecycle.operations.startup import StartupWatcher
-from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.queries.details_cache import Details
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.queries.instances import InstanceReader
@@ -72,8 +64,6 @@ if TYPE_CHECKING:
     from novitai.api.http.shared_limits import SharedStore
     from novitai.api.services import Services
 
-CREATE_CONCURRENCY: Final = 64
-VERB_CONCURRENCY: Final = 16
 STOP_GRACE: Final = 6.0
 """Seconds that steps in hand get to finish when the process ends."""
 LOOPS: Final = frozenset(
@@ -146,7 +136,8 @@ class Application:
         self.catalogue = Catalogue(self.client, clock)
         outbox = Outbox(clock, ids, self.jobs)
         self.recorder = recorder = Recorder(clock, ids, outbox)
-        follow_ups = FollowUps(clock, ids, self.jobs, settings.failed_instance_policy)
+        core = Core(database, vault, clock, ids, self.jobs, recorder)
+        follow_ups = FollowUps(core, settings.failed_instance_policy)
         idempotency = Idempotency(database, clock)
         self.details = Details(database, clock)
         self.instances = InstanceReader(database, self.details)
@@ -182,9 +173,8 @@ class Application:
         resolve = outside.resolve or system_resolver
         reach = UpstreamReach(settings.upstream_url, clock, resolve)
         self.prober = Prober(EndpointGuard(reach, resolve), Wire(tls, outside.probes))
-        rising = StartupWatcher(database, self.prober, vault, clock, self.jobs)
-        late_calls = LateCalls(clock, ids, self.jobs, recorder)
-        self.account = Account(clock, self.jobs, recorder, settings.orphans)
+        late_calls = LateCalls(core)
+        self.account = Account(core, settings.orphans)
         self.ownership = Ownership(
             database,
             vault,
@@ -197,60 +187,28 @@ class Application:
             self.account,
             installation_id=installation_id,
         )
-        self.runner = Runner(
-            database,
-            clock,
-            ids,
-            self.jobs,
-            recorder,
-            follow_ups,
-            late_calls,
-            call_timeout=settings.upstream_timeout_seconds,
-        )
-        failing = FailurePolicy(clock, ids, settings.failed_instance_policy)
-        create = CreateVerb(
-            database,
+        self.runner = build_runner(
+            core,
+            settings,
             self.client,
             self.catalogue,
-            rising,
-            vault,
-            clock,
-            ids,
-            failing,
+            self.prober,
+            follow_ups,
+            late_calls,
             installation_id=installation_id,
-            capacity_wait=settings.capacity_wait_seconds,
         )
-        self.runner.register(create, concurrency=CREATE_CONCURRENCY)
-        for verb in (
-            StartVerb(database, OperationKind.START, self.client.start, rising, clock, failing),
-            StartVerb(database, OperationKind.RESTART, self.client.restart, rising, clock, failing),
-            StopVerb(self.client, clock),
-            DeleteVerb(self.client, clock),
-            CleanupVerb(self.client, clock),
-            FollowVerb(rising, clock, failing),
-        ):
-            self.runner.register(verb, concurrency=VERB_CONCURRENCY)
         self.jobs.metrics.register(SYNC_JOB)
+        call_timeout = settings.upstream_timeout_seconds
         self.sync = Sync(
-            database,
+            core,
             self.client,
-            Applier(
-                database,
-                clock,
-                self.jobs,
-                recorder,
-                vault,
-                follow_ups,
-                late_calls,
-                call_timeout=settings.upstream_timeout_seconds,
-            ),
+            Applier(core, follow_ups, late_calls, call_timeout=call_timeout),
             self.account,
-            clock,
             holder=ids.prefixed("proc"),
             installation_id=installation_id,
             interval=settings.sync_interval_seconds,
             absent_after=settings.absent_after_seconds,
-            call_timeout=settings.upstream_timeout_seconds,
+            call_timeout=call_timeout,
             held=self.runner.hold_back,
             measured=self._measure_sync,
         )

@@ -31,6 +31,7 @@ from novitai.lifecycle.commands.answering import Once
 from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import FollowUps
@@ -243,8 +244,9 @@ class ApiFactory:
         jobs = EmbeddedEngine(database, clock, ids)
         recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
         idempotency = Idempotency(database, clock)
-        follower = FollowUps(clock, ids, jobs, FailedInstancePolicy.STOP)
-        return Operating(database, vault, clock, ids, jobs, recorder, follower, idempotency)
+        core = Core(database, vault, clock, ids, jobs, recorder)
+        follow_ups = FollowUps(core, FailedInstancePolicy.STOP)
+        return Operating(database, vault, clock, ids, jobs, recorder, follow_ups, idempotency)
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock, iso
+from novitai.clock import iso
 from novitai.domain.account import (
     AccountState,
     Census,
@@ -26,8 +26,7 @@ from novitai.domain.account import (
 from novitai.domain.event import EventType
 from novitai.domain.instance import GONE
 from novitai.errors import Conflict
-from novitai.jobs.port import JobEngine
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.failure_policy import error_columns
 from novitai.settings import OrphanPolicy
 from novitai.store.queries import account, attempts, coordination, instances, operations
@@ -92,12 +91,10 @@ class Overview:
 class Account:
     """Keeps what is known of the upstream account."""
 
-    def __init__(
-        self, clock: Clock, jobs: JobEngine, recorder: Recorder, policy: OrphanPolicy
-    ) -> None:
-        self._clock = clock
-        self._jobs = jobs
-        self._recorder = recorder
+    def __init__(self, core: Core, policy: OrphanPolicy) -> None:
+        self._clock = core.clock
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self.policy = policy
 
     def take_census(self, connection: Connection, census: Census) -> AccountState:

@@ -34,7 +34,7 @@ from novitai.lifecycle.commands.answering import prepare_once
 from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations import launch_spec
-from novitai.lifecycle.operations.create import CreatePhase
+from novitai.lifecycle.operations.create import CreateVerb
 from novitai.store.engine.database import Database
 from novitai.store.queries import instances, operations
 from novitai.store.vault import Vault
@@ -207,7 +207,7 @@ class CreateInstance:
             self._ids.prefixed("op"),
             OperationKind.CREATE,
             instance.id,
-            CreatePhase.PLACE,
+            CreateVerb.first_phase,
             now,
             deadline_at=now + int(self._placement_deadline * 1000),
         )

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name, upstream_stem, without_marker
@@ -31,8 +30,8 @@ from novitai.domain.product import is_any_region
 from novitai.domain.progress import Progress
 from novitai.domain.status import Observation, read_word
 from novitai.errors import NovitaiError, ValidationFailed
-from novitai.ids import Ids
 from novitai.lifecycle.catalogue.catalogue import Catalogue
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.failure_policy import FailurePolicy
 from novitai.lifecycle.operations.goals import (
@@ -53,10 +52,8 @@ from novitai.lifecycle.operations.steps import (
     Done,
     Step,
 )
-from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, instances, operations
-from novitai.store.vault import Vault
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.refusals import Remedy, remedy
@@ -94,29 +91,27 @@ class CreateVerb:
     """Takes the steps of a creation."""
 
     kind = OperationKind.CREATE
+    first_phase: ClassVar[str] = CreatePhase.PLACE
 
     def __init__(
         self,
-        database: Database,
+        core: Core,
         client: NovitaClient,
         catalogue: Catalogue,
         startup: StartupWatcher,
-        vault: Vault,
-        clock: Clock,
-        ids: Ids,
         failure: FailurePolicy,
         *,
         installation_id: str,
         capacity_wait: float,
     ) -> None:
-        """Put it together; `capacity_wait` is how many seconds a lack of stock is waited for."""
-        self._database = database
+        """Put it together; `capacity_wait` is how many seconds to wait for capacity."""
+        self._database = core.database
         self._client = client
         self._catalogue = catalogue
         self._startup = startup
-        self._vault = vault
-        self._clock = clock
-        self._ids = ids
+        self._vault = core.vault
+        self._clock = core.clock
+        self._ids = core.ids
         self._failure = failure
         self._installation_id = installation_id
         self._capacity_wait = int(capacity_wait * 1000)

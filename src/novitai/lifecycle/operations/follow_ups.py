@@ -7,12 +7,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.instance import Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.status import Observation, read_word
-from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.failure_policy import plan_cleanup
 from novitai.settings import FailedInstancePolicy
 from novitai.store.queries import operations
@@ -26,12 +24,10 @@ FOLLOWED: Final = frozenset(
 class FollowUps:
     """Begins operations of the kinds `follow` and `reap` that no verb has begun."""
 
-    def __init__(
-        self, clock: Clock, ids: Ids, jobs: JobEngine, policy: FailedInstancePolicy
-    ) -> None:
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
+    def __init__(self, core: Core, policy: FailedInstancePolicy) -> None:
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
         self._policy = policy
 
     def ensure(self, connection: Connection, instance: Instance) -> None:

@@ -14,14 +14,11 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.status import Observation, read_word
-from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.stop import StopVerb
 from novitai.store.queries import instances, operations
@@ -38,11 +35,11 @@ _WANT_RUNNING: Final = frozenset({OperationKind.CREATE, OperationKind.START, Ope
 class LateCalls:
     """Remembers late calls and puts their effects right."""
 
-    def __init__(self, clock: Clock, ids: Ids, jobs: JobEngine, recorder: Recorder) -> None:
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
+    def __init__(self, core: Core) -> None:
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
 
     def note(self, connection: Connection, instance_id: str, kind: OperationKind) -> None:
         """Write down that a call of this kind left late, and put right what is seen of it already.

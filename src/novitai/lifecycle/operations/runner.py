@@ -16,7 +16,6 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import (
     AttemptState,
@@ -24,10 +23,8 @@ from novitai.domain.operation import (
     OperationKind,
     was_there_before,
 )
-from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping, within
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.operations.steps import (
@@ -41,7 +38,6 @@ from novitai.lifecycle.operations.steps import (
     Step,
     Verb,
 )
-from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations
 from novitai.store.queries.operations import Fenced
@@ -81,11 +77,7 @@ class Runner:
 
     def __init__(
         self,
-        database: Database,
-        clock: Clock,
-        ids: Ids,
-        jobs: JobEngine,
-        recorder: Recorder,
+        core: Core,
         follow_ups: FollowUps,
         late_calls: LateCalls,
         *,
@@ -94,11 +86,11 @@ class Runner:
         # A step is ended then and taken again later, whatever it waits for.
         self._step_seconds = _WAITING_SECONDS + _CALLS_OF_A_STEP * call_timeout
         self._late_calls = late_calls
-        self._database = database
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
+        self._database = core.database
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self._follow_ups = follow_ups
         self._look_since = 0
         self._claims: dict[str, Claimed] = {}

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import is_gone
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.failure_policy import FailurePolicy, error_columns
 from novitai.lifecycle.operations.goals import (
     LOOK_SOON,
@@ -32,7 +32,6 @@ from novitai.lifecycle.operations.goals import (
 from novitai.lifecycle.operations.startup import WATCH, StartupWatcher
 from novitai.lifecycle.operations.steps import Again, Announcement, Claimed, Done, Step
 from novitai.lifecycle.operations.upstream_call import Asked, WriteCall, ask, intend
-from novitai.store.engine.database import Database
 from novitai.store.queries import instances, operations
 from novitai.upstream import errors as upstream
 
@@ -44,18 +43,17 @@ class StartVerb:
 
     def __init__(
         self,
-        database: Database,
+        core: Core,
         kind: OperationKind,
         call: WriteCall,
         startup: StartupWatcher,
-        clock: Clock,
         failure: FailurePolicy,
     ) -> None:
-        self._database = database
+        self._database = core.database
         self.kind = kind
         self._call = call
         self._startup = startup
-        self._clock = clock
+        self._clock = core.clock
         self._failure = failure
 
     async def step(self, claimed: Claimed) -> Step:

@@ -6,16 +6,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from novitai.clock import Clock
 from novitai.domain.operation import Outcome
-from novitai.jobs.port import JobEngine
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.goals import GiveUp, Wait, not_ready, serving
 from novitai.lifecycle.operations.probes import Prober
 from novitai.lifecycle.operations.steps import Again, Claimed, Done
-from novitai.store.engine.database import Database
 from novitai.store.queries import instances
-from novitai.store.vault import Vault
 
 WATCH: Final = "watch"
 PROBE: Final = "probe"
@@ -31,14 +28,12 @@ with every listing start the round again each time, and must not put the verdict
 class StartupWatcher:
     """Watches an instance from its call until it serves."""
 
-    def __init__(
-        self, database: Database, prober: Prober, vault: Vault, clock: Clock, jobs: JobEngine
-    ) -> None:
-        self._database = database
-        self._jobs = jobs
+    def __init__(self, core: Core, prober: Prober) -> None:
+        self._database = core.database
+        self._jobs = core.jobs
         self._prober = prober
-        self._vault = vault
-        self._clock = clock
+        self._vault = core.vault
+        self._clock = core.clock
 
     async def look(self, claimed: Claimed, *, give_up_at: int) -> Again | Done | GiveUp:
         """Look once: wait for `running`, then probe every port that was asked for.

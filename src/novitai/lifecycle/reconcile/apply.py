@@ -12,14 +12,13 @@ from typing import Final, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from novitai.clock import Clock, iso
+from novitai.clock import iso
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, Origin
 from novitai.domain.operation import Attempt, AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
-from novitai.jobs.port import JobEngine
 from novitai.lifecycle.account import write_gone
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.failure_policy import NO_ERROR, error_columns
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
@@ -35,7 +34,6 @@ from novitai.lifecycle.reconcile.diff import (
 from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, instances, operations
 from novitai.store.queries.instances import Tracked
-from novitai.store.vault import Vault
 from novitai.upstream.models import UpstreamInstance
 
 T = TypeVar("T")
@@ -98,11 +96,7 @@ class Applier:
 
     def __init__(
         self,
-        database: Database,
-        clock: Clock,
-        jobs: JobEngine,
-        recorder: Recorder,
-        vault: Vault,
+        core: Core,
         follow_ups: FollowUps,
         late_calls: LateCalls,
         *,
@@ -111,11 +105,11 @@ class Applier:
         """Put it together; `call_timeout` is the seconds that one call to Novita may take."""
         self._call_timeout = call_timeout
         self._late_calls = late_calls
-        self._database = database
-        self._clock = clock
-        self._jobs = jobs
-        self._recorder = recorder
-        self._vault = vault
+        self._database = core.database
+        self._clock = core.clock
+        self._jobs = core.jobs
+        self._recorder = core.recorder
+        self._vault = core.vault
         self._follow_ups = follow_ups
 
     async def changed(self, found: Sequence[Changed], began_at: int) -> None:

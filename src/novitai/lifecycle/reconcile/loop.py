@@ -16,11 +16,11 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.account import AccountState, gone_after
 from novitai.domain.marker import MARKER_LENGTH
 from novitai.jobs.waiting import cancel, keeping, within
 from novitai.lifecycle.account import Account
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.lifecycle.reconcile.apply import Applier, Return, Standing
 from novitai.lifecycle.reconcile.diff import (
@@ -35,7 +35,6 @@ from novitai.lifecycle.reconcile.diff import (
     unmanaged_row,
     was_by_absence,
 )
-from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations
 from novitai.store.queries.account import Unmanaged
@@ -74,11 +73,10 @@ class Sync:
 
     def __init__(
         self,
-        database: Database,
+        core: Core,
         client: NovitaClient,
         applier: Applier,
         account: Account,
-        clock: Clock,
         *,
         holder: str,
         installation_id: str,
@@ -91,11 +89,10 @@ class Sync:
         """Put sync together.
 
         Args:
-            database: Where the rows are.
+            core: What every part is given.
             client: Novita.
             applier: Writes what changed.
             account: Judges what is missing and what is nobody's.
-            clock: Time and waiting.
             holder: Who takes the lease, so that one process at a time lists.
             installation_id: Whose markers are ours.
             interval: Seconds between listings while something moves.
@@ -104,11 +101,11 @@ class Sync:
             held: Called whenever a listing shows that the account is held.
             measured: Told of every pass.
         """
-        self._database = database
+        self._database = core.database
         self._client = client
         self._applier = applier
         self._account = account
-        self._clock = clock
+        self._clock = core.clock
         self._holder = holder
         self._installation_id = installation_id
         self._interval = interval
