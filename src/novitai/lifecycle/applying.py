@@ -19,7 +19,6 @@ from novitai.domain.operation import Attempt, AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle import observing
-from novitai.lifecycle.account import write_gone
 from novitai.lifecycle.diffing import (
     Changed,
     Missing,
@@ -28,7 +27,7 @@ from novitai.lifecycle.diffing import (
     Unseen,
     made_by,
 )
-from novitai.lifecycle.failing import NO_ERROR, error_columns
+from novitai.lifecycle.error_columns import NO_ERROR, error_columns
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.late_calls import LateCalls
 from novitai.lifecycle.recording import Recorder
@@ -342,7 +341,6 @@ class Applier:
         if instance is None or _is_older(began_at, instance):
             return
         instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": began_at})
-        write_gone(connection, instance_id, self._clock.now())
         self._recorder.settle(connection, instance_id)
         self._wake_of(connection, instance_id)
 

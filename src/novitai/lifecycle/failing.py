@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
 from novitai.clock import Clock
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.ids import Ids
+from novitai.lifecycle.error_columns import error_columns
 from novitai.lifecycle.reapplan import plan_reap
 from novitai.lifecycle.steps import Done
 from novitai.settings import FailedInstancePolicy
@@ -50,16 +48,3 @@ class Failing:
             also={"cleanup": plan.value},
             follow=follow,
         )
-
-
-def error_columns(code: str, message: str, now: int) -> dict[str, object]:
-    """Write an instance's error as columns."""
-    return {"error_code": code, "error_message": message, "error_at": now}
-
-
-NO_ERROR: Final[Mapping[str, object]] = {
-    "error_code": None,
-    "error_message": None,
-    "error_at": None,
-}
-"""The columns of an instance with which nothing is wrong."""

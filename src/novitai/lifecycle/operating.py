@@ -25,7 +25,7 @@ from novitai.lifecycle.asking import as_before, is_unsure, remember
 from novitai.lifecycle.create import CreatePhase
 from novitai.lifecycle.delete import FIND_OUT
 from novitai.lifecycle.details import observed_at, unknown
-from novitai.lifecycle.failing import NO_ERROR
+from novitai.lifecycle.error_columns import NO_ERROR
 from novitai.lifecycle.following import Follower
 from novitai.lifecycle.idempotency import Idempotency, IdempotencyKey, Reply
 from novitai.lifecycle.observing import NOT_MISSING

@@ -32,7 +32,8 @@ from novitai.lifecycle.asking import (
     is_unsure,
     without_effect,
 )
-from novitai.lifecycle.failing import Failing, error_columns
+from novitai.lifecycle.error_columns import error_columns
+from novitai.lifecycle.failing import Failing
 from novitai.lifecycle.rising import (
     READINESS_DEADLINE,
     WATCH,

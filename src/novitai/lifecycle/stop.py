@@ -20,7 +20,7 @@ from novitai.lifecycle.asking import (
     asks,
     without_effect,
 )
-from novitai.lifecycle.failing import error_columns
+from novitai.lifecycle.error_columns import error_columns
 from novitai.lifecycle.steps import Again, Announcement, Claimed, Done, Step, first_tried
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
