@@ -161,6 +161,22 @@ async def test_a_rotated_key_of_the_same_account_is_taken_over(world: World) -> 
     assert not await account_events(world)
 
 
+async def test_a_key_that_opens_a_part_of_the_account_ends_nothing(world: World) -> None:
+    """It shows one of two: the other was last seen with the key of before, and is held."""
+    ids = await run_some(world, 2)
+    lost = (await world.view(ids[1]))["upstreamId"]
+    await fault(world, kind="list", omit=[lost])
+    await fault(world, kind="call", path="/gpu/instance", method="GET", status=404)
+    await world.reopen(novita_api_key=SecretStr("sk-of-a-part"))
+    await world.pass_time(1500, step=5)
+    assert [await world.status(one) for one in ids] == ["running"] * 2
+    assert await world.app.ownership.blocked()
+    assert await account_events(world) == ["account.changed"]
+    await heal(world)
+    await world.pass_time(60, step=5)
+    assert not await world.app.ownership.blocked()
+
+
 async def test_a_mass_disappearance_is_confirmed_by_the_set_that_was_shown(world: World) -> None:
     """Another set is refused; the right one ends the records, as gone."""
     ids = await run_some(world, 3)
