@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import Connection
 
 from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
@@ -19,7 +20,7 @@ from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.idempotency import Reply
 from novitai.lifecycle.operating import Accepted
-from novitai.store import account, events
+from novitai.store import account, events, tables
 from tests.lifecycle.conftest import REQUEST, World
 
 RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED
@@ -350,6 +351,29 @@ async def test_a_restored_backup_buys_nothing(world: World, tmp_path: Path, sett
     assert await adopt(world, own.upstream_id, instance_id=waiting) == waiting
     await world.until_status(waiting, RUNNING, within=300)
     assert await world.emulator.creates() == creates
+
+
+async def test_a_database_that_is_restored_under_a_running_process_is_noticed(
+    world: World,
+) -> None:
+    """It lacks what the process has bought and listed since the backup was made."""
+    [kept] = await run_some(world, 1)
+    lost = await world.create(replace(REQUEST, name="later"))
+    await world.until_status(lost, RUNNING, within=900)
+    upstream_id = (await world.view(lost))["upstreamId"]
+
+    def restore(connection: Connection) -> None:
+        for table in (tables.events, tables.attempts, tables.operations):
+            connection.execute(table.delete().where(table.c.instance_id == lost))
+        connection.execute(tables.instances.delete().where(tables.instances.c.id == lost))
+        listed = tables.listed_instances
+        connection.execute(listed.delete().where(listed.c.upstream_id == upstream_id))
+
+    await world.app.database.write(restore)
+    await world.pass_time(120, step=5)
+    assert await account_events(world) == ["account.changed", "account.orphan_found"]
+    assert await world.app.ownership.blocked()
+    assert await world.status(kept) == "running"
 
 
 async def test_an_orphan_that_is_dismissed_holds_up_nothing(world: World) -> None:
