@@ -72,15 +72,42 @@ def test_with_another_key_one_missing_record_is_enough(live: int) -> None:
     assert state.keys == (OURS,)
 
 
-@pytest.mark.parametrize(("live", "missing"), [(1, 0), (2, 1), (3, 1), (10, 2), (10, 9)])
-def test_a_key_is_taken_over_once_a_known_record_is_seen_with_it(live: int, missing: int) -> None:
-    """A rotated key of the same account is taken over silently."""
+def test_a_key_is_taken_over_once_a_known_record_is_seen_with_it() -> None:
+    """A rotated key of the same account is taken over silently where nothing is missing."""
+    state = judge(KNOWN, census(3, 0, OTHER))
+    assert state == AccountState(keys=(OURS, OTHER))
+    assert judge(state, census(3, 1, OTHER)).hold is None
+
+
+@pytest.mark.parametrize(("live", "missing"), [(2, 1), (3, 1), (10, 2), (10, 9)])
+def test_a_key_that_shows_some_records_explains_none_that_it_lacks(live: int, missing: int) -> None:
+    """They were last seen with another key: held until they are seen, or a person confirms it."""
     state = judge(KNOWN, census(live, missing, OTHER))
-    assert OTHER in state.keys
-    held = SAME_KEY.get((live, missing), missing >= 3)
-    assert (state.hold is not None) is held
-    if state.hold is not None:
-        assert state.hold.reason is HoldReason.DISAPPEARED
+    assert state.keys == (OURS, OTHER)
+    for key in (OTHER, OTHER, OURS, OTHER):
+        assert state.hold is not None
+        assert state.hold.reason is HoldReason.KEY_CHANGED
+        assert state.hold.missing == tuple(sorted(census(live, missing).missing))
+        state = judge(state, census(live, missing, key))
+    assert judge(state, census(live, 0, OTHER)) == AccountState(keys=(OURS, OTHER))
+    assert confirmed(state) == AccountState(keys=(OURS, OTHER))
+
+
+def test_a_key_of_before_explains_nothing_either() -> None:
+    """Both keys open the account, and a record that was last seen with one is missing with it."""
+    both = AccountState(keys=(OURS, OTHER))
+    held = judge(both, census(3, 1, OURS))
+    assert held.hold is not None
+    assert held.hold.reason is HoldReason.KEY_CHANGED
+    assert judge(both, census(3, 1, OTHER)).hold is None
+    assert judge(both, census(3, 0, OURS)) == AccountState(keys=(OTHER, OURS))
+
+
+def test_a_hold_that_is_confirmed_with_a_key_of_before_is_over() -> None:
+    """The key it was about is the last one from then on."""
+    held = judge(AccountState(keys=(OURS, OTHER)), census(3, 3, OURS))
+    assert held.hold is not None
+    assert confirmed(held) == AccountState(keys=(OTHER, OURS))
 
 
 def test_a_key_is_taken_over_where_there_is_nothing_to_lose() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import Connection
 
 from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
@@ -19,6 +20,7 @@ from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.commands.instance_actions import Accepted
+from novitai.store import tables
 from novitai.store.queries import account, events
 from tests.lifecycle.conftest import REQUEST, World
 
@@ -94,6 +96,22 @@ async def operation_error(world: World, instance_id: str) -> str | None:
     return found.error_code
 
 
+async def lose_all(world: World) -> str:
+    """Have nothing listed and nothing found; return the digest of what is held as missing."""
+    await fault(world, kind="list", omit="*")
+    await fault(world, kind="call", path="/gpu/instance", method="GET", status=404)
+    await world.pass_time(100, step=5)
+    return (await world.app.ownership.overview()).missing_digest
+
+
+async def ended_with(world: World, instance_id: str) -> str | None:
+    """Read the error in the last event that told of an instance's end."""
+    log = await world.app.database.read(lambda c: events.of_instance(c, instance_id))
+    last = [one for one in log if one.type.value == "instance.terminated"][-1]
+    error: Any = last.data.get("error")
+    return error["code"] if error else None
+
+
 async def test_the_key_of_another_account_ends_nothing(world: World) -> None:
     """Held, told, health down; verbs wait; with the right key everything is as it was."""
     await world.emulator.call("PATCH", "settings", json={"accountPerKey": True})
@@ -145,6 +163,22 @@ async def test_a_rotated_key_of_the_same_account_is_taken_over(world: World) -> 
     assert not await account_events(world)
 
 
+async def test_a_key_that_opens_a_part_of_the_account_ends_nothing(world: World) -> None:
+    """It shows one of two: the other was last seen with the key of before, and is held."""
+    ids = await run_some(world, 2)
+    lost = (await world.view(ids[1]))["upstreamId"]
+    await fault(world, kind="list", omit=[lost])
+    await fault(world, kind="call", path="/gpu/instance", method="GET", status=404)
+    await world.reopen(novita_api_key=SecretStr("sk-of-a-part"))
+    await world.pass_time(1500, step=5)
+    assert [await world.status(one) for one in ids] == ["running"] * 2
+    assert await world.app.ownership.blocked()
+    assert await account_events(world) == ["account.changed"]
+    await heal(world)
+    await world.pass_time(60, step=5)
+    assert not await world.app.ownership.blocked()
+
+
 async def test_a_mass_disappearance_is_confirmed_by_the_set_that_was_shown(world: World) -> None:
     """Another set is refused; the right one ends the records, as gone."""
     ids = await run_some(world, 3)
@@ -164,6 +198,79 @@ async def test_a_mass_disappearance_is_confirmed_by_the_set_that_was_shown(world
     for one in ids:
         await world.until_status(one, RUNNING, within=300)
         assert "instance.reappeared" in await world.events(one)
+
+
+@pytest.mark.parametrize("kind", [OperationKind.STOP, OperationKind.START, OperationKind.RESTART])
+async def test_what_is_confirmed_as_gone_while_a_verb_waits_comes_back(
+    world: World, kind: OperationKind
+) -> None:
+    """The verb ends with the record, which is marked like any that ended by absence alone."""
+    ids = await run_some(world, 3)
+    if kind is OperationKind.START:
+        await ask(world, OperationKind.STOP, ids[0])
+        await world.until_status(ids[0], STOPPED, within=300)
+    back = STOPPED if kind is OperationKind.START else RUNNING
+    digest = await lose_all(world)
+    await ask(world, kind, ids[0])
+    await world.pass_time(30)
+    assert await operation_error(world, ids[0]) == "ACCOUNT_HELD"
+    await world.app.ownership.confirm(digest, reply=_counted)
+    await world.until_status(ids[0], TERMINATED, within=60)
+    assert await ended_with(world, ids[0]) == "GONE"
+    await heal(world)
+    await world.until_status(ids[0], back, within=300)
+    assert "instance.reappeared" in await world.events(ids[0])
+    assert "error" not in await world.view(ids[0])
+
+
+async def test_what_is_confirmed_as_gone_while_it_migrates_comes_back(world: World) -> None:
+    """It is followed on its way when it disappears: nobody asked for anything."""
+    await world.emulator.call("PATCH", "settings", json={"delays": {"migrating": [900, 900]}})
+    ids = await run_some(world, 3)
+    upstream_id = (await world.view(ids[0]))["upstreamId"]
+    await world.emulator.call("POST", f"instances/{upstream_id}/hold", json={"status": "migrating"})
+    await world.until_status(ids[0], InstanceStatus.MIGRATING, within=100)
+    await world.app.ownership.confirm(await lose_all(world), reply=_counted)
+    await world.until_status(ids[0], TERMINATED, within=60)
+    assert await ended_with(world, ids[0]) == "GONE"
+    await world.emulator.call("POST", f"instances/{upstream_id}/hold", json={"status": None})
+    await heal(world)
+    await world.until_status(ids[0], RUNNING, within=300)
+    assert "instance.reappeared" in await world.events(ids[0])
+
+
+async def test_what_is_confirmed_as_gone_while_it_is_deleted_stays_deleted(world: World) -> None:
+    """Its user wanted it gone: when it is seen again, it is deleted and does not come back."""
+    ids = await run_some(world, 3)
+    digest = await lose_all(world)
+    await ask(world, OperationKind.DELETE, ids[0])
+    await world.app.ownership.confirm(digest, reply=_counted)
+    await world.until_status(ids[0], TERMINATED, within=60)
+    assert await ended_with(world, ids[0]) is None
+    await heal(world)
+    await world.pass_time(300, step=5)
+    assert await world.status(ids[0]) == "terminated"
+    assert len(await alive(world)) == 2
+
+
+async def test_a_delete_of_what_was_ended_by_absence_is_a_delete_like_any_other(
+    world: World,
+) -> None:
+    """It is not found, not listed, and lives: seen again, it is deleted and does not come back."""
+    [instance_id] = await run_some(world, 1)
+    await lose_all(world)
+    await world.until_status(instance_id, TERMINATED, within=1200)
+    assert await ended_with(world, instance_id) == "GONE"
+    deletes = {"path": "/gpu/instance/delete", "method": "POST"}
+    await fault(world, kind="call", **deletes, status=404, when="before")
+    await ask(world, OperationKind.DELETE, instance_id)
+    await world.until_status(instance_id, TERMINATED, within=1200)
+    assert await ended_with(world, instance_id) is None
+    await heal(world)
+    await world.pass_time(300, step=5)
+    assert await world.status(instance_id) == "terminated"
+    assert "instance.reappeared" not in await world.events(instance_id)
+    assert not await alive(world)
 
 
 async def test_our_own_deletes_start_no_hold(world: World) -> None:
@@ -245,6 +352,29 @@ async def test_a_restored_backup_buys_nothing(world: World, tmp_path: Path, sett
     assert await adopt(world, own.upstream_id, instance_id=waiting) == waiting
     await world.until_status(waiting, RUNNING, within=300)
     assert await world.emulator.creates() == creates
+
+
+async def test_a_database_that_is_restored_under_a_running_process_is_noticed(
+    world: World,
+) -> None:
+    """It lacks what the process has bought and listed since the backup was made."""
+    [kept] = await run_some(world, 1)
+    lost = await world.create(replace(REQUEST, name="later"))
+    await world.until_status(lost, RUNNING, within=900)
+    upstream_id = (await world.view(lost))["upstreamId"]
+
+    def restore(connection: Connection) -> None:
+        for table in (tables.events, tables.attempts, tables.operations):
+            connection.execute(table.delete().where(table.c.instance_id == lost))
+        connection.execute(tables.instances.delete().where(tables.instances.c.id == lost))
+        listed = tables.listed_instances
+        connection.execute(listed.delete().where(listed.c.upstream_id == upstream_id))
+
+    await world.app.database.write(restore)
+    await world.pass_time(120, step=5)
+    assert await account_events(world) == ["account.changed", "account.orphan_found"]
+    assert await world.app.ownership.blocked()
+    assert await world.status(kept) == "running"
 
 
 async def test_an_orphan_that_is_dismissed_holds_up_nothing(world: World) -> None:

@@ -13,6 +13,7 @@ TEST_MODEL_EXAMPLES and TEST_MODEL_STEPS lengthen the run (`make soak`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import hashlib
 import itertools
@@ -50,6 +51,7 @@ from novitai.domain.instance import GONE, TRANSITIONS, BillingMode, Instance, In
 from novitai.domain.marker import read_marker, upstream_stem, without_marker
 from novitai.domain.operation import Attempt, OperationKind
 from novitai.domain.requests import CreateRequest
+from novitai.domain.status import Observation, read_word
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
 from novitai.lifecycle.commands.idempotency import Reply
@@ -74,8 +76,10 @@ from tests.lifecycle.model_rig import (
 
 T = TypeVar("T")
 
-EXAMPLES = int(os.environ.get("TEST_MODEL_EXAMPLES", "6"))
-STEPS = int(os.environ.get("TEST_MODEL_STEPS", "25"))
+EXAMPLES = int(os.environ.get("TEST_MODEL_EXAMPLES", "3"))
+STEPS = int(os.environ.get("TEST_MODEL_STEPS", "15"))
+PAUSES = [0, 0, 5, 20, 60]
+"""Seconds that pass after something was asked for."""
 KEY, OTHER_KEY = "sk-of-the-tests", "sk-of-another-account"
 DONE = Reply(200, {}, b"")
 
@@ -127,7 +131,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
-        """Start with a few instances that are not ours."""
+        """Start with a few instances of ours, and a few that are not."""
         self.random = random.Random(seed)
         self.run(self._begin(seed))
 
@@ -158,6 +162,39 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.theirs = {row["id"] for row in await self.world.emulator.ever()}
         self.foreign = await self._foreign()
         await self._open()
+        await self._populate()
+
+    async def _populate(self) -> None:
+        """Have records that run, that are stopped, and that are still being bought."""
+        before = (await self.world.emulator.call("GET", "settings"))["delays"]
+        quick = {"delays": {name: [0.5, 0.5] for name in before}}
+        await self.world.emulator.call("PATCH", "settings", json=quick)
+        for _ in range(self.random.randint(3, 5)):
+            await self._create(self._request(*self._any_offer()))
+        for one in self.ledger.ids:
+            await self.world.until_status(one, InstanceStatus.RUNNING, within=120)
+        stopped = self.ledger.ids[: self.random.randint(0, 2)]
+        for one in stopped:
+            await self._ask(OperationKind.STOP, one, confirmed=False)
+        for one in stopped:
+            await self.world.until_status(one, InstanceStatus.STOPPED, within=120)
+        await self.world.emulator.call("PATCH", "settings", json={"delays": before})
+        for _ in range(self.random.randint(0, 2)):
+            await self._create(self._request(*self._any_offer()))
+
+    def _any_offer(self) -> tuple[str, BillingMode, str]:
+        choose = self.random.choice
+        return choose(TEMPLATES), choose(MODES), choose(REGIONS)
+
+    def _request(self, template: str, mode: BillingMode, region: str) -> CreateRequest:
+        return replace(
+            REQUEST,
+            name=f"box-{len(self.ledger.ids)}",
+            template_id=template,
+            billing_mode=mode,
+            region=region,
+            region_fallback=region != "any",
+        )
 
     async def _open(self) -> None:
         await self.world.open()
@@ -171,18 +208,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         template=st.sampled_from(TEMPLATES),
         mode=st.sampled_from(MODES),
         region=st.sampled_from(REGIONS),
+        then=st.sampled_from(PAUSES),
     )
-    def create(self, template: str, mode: BillingMode, region: str) -> None:
+    def create(self, template: str, mode: BillingMode, region: str, then: int) -> None:
         """Ask for an instance; a refusal is an answer."""
-        request = replace(
-            REQUEST,
-            name=f"box-{len(self.ledger.ids)}",
-            template_id=template,
-            billing_mode=mode,
-            region=region,
-            region_fallback=region != "any",
-        )
-        self.run(self._guarded(lambda: self._create(request)))
+        request = self._request(template, mode, region)
+        self.run(self._guarded(lambda: self._create(request), then))
 
     async def _create(self, request: CreateRequest) -> None:
         creating = asyncio.create_task(self.world.create(request))
@@ -191,13 +222,18 @@ class LifecycleMachine(RuleBasedStateMachine):
         instance_id = await creating
         self.ledger.ids.append(instance_id)
 
-    @rule(kind=st.sampled_from(VERBS), which=st.integers(0, 20), confirmed=st.booleans())
-    def ask(self, kind: OperationKind, which: int, *, confirmed: bool) -> None:
+    @rule(
+        kind=st.sampled_from(VERBS),
+        which=st.integers(0, 20),
+        confirmed=st.booleans(),
+        then=st.sampled_from(PAUSES),
+    )
+    def ask(self, kind: OperationKind, which: int, then: int, *, confirmed: bool) -> None:
         """Ask an instance for a verb; a delete perhaps in spite of a hold."""
         if self.ledger.ids:
             instance_id = self._one_of(self.ledger.ids, which)
             sure = confirmed and kind is OperationKind.DELETE
-            self.run(self._guarded(lambda: self._ask(kind, instance_id, confirmed=sure)))
+            self.run(self._guarded(lambda: self._ask(kind, instance_id, confirmed=sure), then))
 
     async def _ask(self, kind: OperationKind, instance_id: str, *, confirmed: bool) -> None:
         def reply(accepted: Any) -> Reply:
@@ -304,6 +340,36 @@ class LifecycleMachine(RuleBasedStateMachine):
             row = self._one_of(ours, which)
             held = {"status": status}
             await self.world.emulator.call("POST", f"instances/{row['id']}/hold", json=held)
+
+    @rule(
+        kind=st.sampled_from(VERBS),
+        which=st.integers(0, 20),
+        confirms=st.booleans(),
+        seconds=st.sampled_from([20, 120]),
+    )
+    def lose_everything(
+        self, kind: OperationKind, which: int, seconds: int, *, confirms: bool
+    ) -> None:
+        """Have upstream show nothing for a while, in which a verb is asked for."""
+        self.run(self._lose_everything(kind, which, seconds, confirms=confirms))
+
+    async def _lose_everything(
+        self, kind: OperationKind, which: int, seconds: int, *, confirms: bool
+    ) -> None:
+        blind = [
+            {"kind": "list", "omit": "*"},
+            {"kind": "call", "path": "/gpu/instance", "status": 404},
+        ]
+        made = [await self.world.emulator.call("POST", "faults", json=one) for one in blind]
+        await self.world.pass_time(seconds, step=5)
+        if self.ledger.ids:
+            one = self._one_of(self.ledger.ids, which)
+            await self._guarded(lambda: self._ask(kind, one, confirmed=False), then=20)
+        if confirms:
+            await self._guarded(self._confirm, then=20)
+        await self._check()
+        for fault in made:
+            await self.world.emulator.call("DELETE", f"faults/{fault['id']}")
 
     @rule()
     def heal(self) -> None:
@@ -636,12 +702,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         return known and upstream_id not in self.ledger.released
 
     async def _check_history(self, instance_id: str) -> None:
-        def load(connection: Any) -> tuple[list[Event], Instance | None]:
+        def load(connection: Any) -> tuple[list[Event], Instance | None, bool]:
             # At one moment: steps go on between two reads.
             log = events.of_instance(connection, instance_id)
-            return log, instances.load(connection, instance_id)
+            deleted = operations.was_deleted(connection, instance_id)
+            return log, instances.load(connection, instance_id), deleted
 
-        log, instance = await self.world.app.database.read(load)
+        log, instance, deleted = await self.world.app.database.read(load)
         assert instance is not None
         told = {of_status(status): status for status in InstanceStatus}
         seen = [event for event in log if event.type in told]
@@ -655,6 +722,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert not seen or told[seen[-1].type] is status, "the last event tells another status"
         if instance_id in self.ledger.ended:
             assert status.ended, "what is over is final"
+        if status is InstanceStatus.TERMINATED and not instance.ended_by_absence:
+            removed = read_word(instance.observed.status) is Observation.REMOVED
+            assert deleted or removed or instance.upstream_id is None, "ended by nobody, for good"
         if status.ended and not instance.ended_by_absence:
             self.ledger.ended.add(instance_id)
 
@@ -758,6 +828,9 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert fits or told, (self.policy, instance, row, await self._story(instance_id))
         for row in here.values():
             ours = row["createdBy"] in CALLERS and row["id"] not in self.ledger.released
+            if self.restored and read_marker(row["name"]) is None:
+                # Renamed, and bought after the backup was made: nothing tells that it is ours.
+                ours = ours and self.born[row["id"]] in self.ledger.attempts
             if ours or row["id"] in self.ledger.adopted:
                 assert row["id"] in owned | orphans, f"live, ours, and not told: {row}"
         for operation_id in self.ledger.acknowledged:
@@ -791,11 +864,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Choose one, by a number that Hypothesis has drawn."""
         return choices[which % len(choices)]
 
-    async def _guarded(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
+    async def _guarded(self, act: Callable[[], Coroutine[Any, Any, None]], then: int = 0) -> None:
+        """Do something that may be refused, and let `then` seconds pass."""
+        with contextlib.suppress(
+            ApiError
+        ):  # A refusal is an answer; what it must not do is checked.
             await act()
-        except ApiError:
-            return  # A refusal is an answer; what it must not do is checked above.
+        await self.world.pass_time(then, step=5)
 
 
 def _remembered(

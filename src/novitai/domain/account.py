@@ -64,7 +64,8 @@ class AccountState:
     """What is remembered of the upstream account.
 
     Attributes:
-        keys: The digests of the upstream keys that are known to open this account.
+        keys: The digests of the upstream keys that are known to open this account. With the last
+            of them its records were seen last.
         hold: The disappearance that is not believed, if there is one.
         restored_at: When it was found that the database was restored or copied, in Unix
             milliseconds; None once a person has confirmed it.
@@ -133,8 +134,8 @@ def counts_as_live(
 
 def judge(state: AccountState, census: Census) -> AccountState:
     """Judge a complete listing: take a key over, begin a hold, change it, or end it."""
-    state = _with_key(state, census)
     reason = _reason(state, census)
+    state = _with_key(state, census)
     if reason is None:
         return replace(state, hold=None)
     since = state.hold.since if state.hold else census.at
@@ -144,26 +145,39 @@ def judge(state: AccountState, census: Census) -> AccountState:
 
 def _with_key(state: AccountState, census: Census) -> AccountState:
     """Take a key over once an instance known before has been seen with it, or none is known."""
-    if census.key in state.keys:
+    if census.key in state.keys[-1:]:
         return state
-    if (not state.keys and not census.strange) or not census.live:
+    known = census.key in state.keys
+    if (not state.keys and not census.strange) or (not census.live and not known):
         return replace(state, keys=(census.key,))
-    if census.live - census.missing:
-        return replace(state, keys=(*state.keys, census.key))
+    if (known and not census.missing) or census.live - census.missing:
+        return replace(state, keys=_with_last(state.keys, census.key))
     return state
 
 
+def _with_last(keys: tuple[str, ...], key: str) -> tuple[str, ...]:
+    return (*(one for one in keys if one != key), key)
+
+
 def _reason(state: AccountState, census: Census) -> HoldReason | None:
+    """Say why what is missing is not believed; judged by the key of before this listing.
+
+    A key that shows some of the records and lacks others may open a part of what was seen with the
+    one before it: that it is taken over explains none that is missing.
+    """
     if not census.missing:
         return None
-    if census.key not in state.keys or census.strange:
+    another = bool(state.keys) and census.key != state.keys[-1]
+    if another or census.strange:
         return HoldReason.KEY_CHANGED
     if state.restored_at is not None:
         return HoldReason.RESTORED
-    mass = len(census.missing) >= MASS and len(census.missing) > MASS_SHARE * len(census.live)
     # That some of them have come back does not prove the others gone.
-    lasts = state.hold is not None and not census.missing.isdisjoint(state.hold.missing)
-    return HoldReason.DISAPPEARED if mass or lasts else None
+    if state.hold is not None and not census.missing.isdisjoint(state.hold.missing):
+        changed = state.hold.reason is HoldReason.KEY_CHANGED
+        return HoldReason.KEY_CHANGED if changed else HoldReason.DISAPPEARED
+    mass = len(census.missing) >= MASS and len(census.missing) > MASS_SHARE * len(census.live)
+    return HoldReason.DISAPPEARED if mass else None
 
 
 def gone_after(live: int) -> int:
@@ -174,6 +188,7 @@ def gone_after(live: int) -> int:
 def confirmed(state: AccountState) -> AccountState:
     """Take the state as a person has confirmed it: what is missing is gone, the key is ours."""
     keys = state.keys
-    if state.hold is not None and state.hold.key not in keys:
-        keys = (state.hold.key,)
+    if state.hold is not None:
+        key = state.hold.key
+        keys = _with_last(keys, key) if key in keys else (key,)
     return replace(state, keys=keys, hold=None, restored_at=None)

@@ -24,10 +24,8 @@ from novitai.domain.account import (
     missing_digest,
 )
 from novitai.domain.event import EventType
-from novitai.domain.instance import GONE
 from novitai.errors import Conflict
 from novitai.lifecycle.core import Core
-from novitai.lifecycle.operations.failure_policy import error_columns
 from novitai.settings import OrphanPolicy
 from novitai.store.queries import account, attempts, coordination, instances, operations
 from novitai.store.queries.account import Unmanaged
@@ -212,7 +210,6 @@ class Account:
             if instance is None or instance.status.ended:
                 continue
             instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": now})
-            write_gone(connection, instance_id, now)
             self._recorder.settle(connection, instance_id)
             running = operations.running(connection, instance_id)
             if running is not None:
@@ -249,18 +246,6 @@ class Account:
                 "missingDigest": missing_digest(missing),
             }
         self._recorder.append_account(connection, EventType.ACCOUNT_CHANGED, data)
-
-
-def write_gone(connection: Connection, instance_id: str, now: int) -> None:
-    """Write beside a record that it ends by absence alone, unless a person is deleting it."""
-    running = operations.running(connection, instance_id)
-    if running is not None and not running.kind.gives_way:
-        return
-    instance = instances.load(connection, instance_id)
-    if instance is None or instance.failed:
-        return
-    message = "The instance is no longer in the Novita account"
-    instances.update_columns(connection, instance_id, error_columns(GONE, message, now))
 
 
 def describe_orphan(orphan: Unmanaged) -> dict[str, object]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from novitai.domain.account import Census
+from novitai.domain.account import AccountState, Census, Hold, HoldReason
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState
 from novitai.lifecycle.reconcile import observed_columns
@@ -152,3 +152,13 @@ def test_absence_of_an_attempt_needs_five_listings_over_the_whole_time() -> None
     [few] = diff([], [], [replace(four, unseen_count=3)], began_at=181_000).unseen
     assert not few.is_absent(181_000, 180)
     assert not diff([], [], [four], began_at=181_000, complete=False).unseen
+
+
+def test_what_a_hold_is_about_stays_missing_though_it_was_never_listed() -> None:
+    """Bought with the key of before and held for that: the new key is taken over meanwhile."""
+    bought = tracked(row(2), obs_at=None, acted_at=None)
+    hold = Hold(HoldReason.KEY_CHANGED, 1, (bought.id,), "")
+    state = AccountState(keys=("before", ""), hold=hold)
+    census = diff([row(1)], [tracked(row(1)), bought], account=state).census
+    assert census is not None
+    assert census.missing == {bought.id}

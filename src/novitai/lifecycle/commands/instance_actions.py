@@ -26,7 +26,6 @@ from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, 
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.create import CreatePhase
 from novitai.lifecycle.operations.delete import DeleteVerb
-from novitai.lifecycle.operations.failure_policy import NO_ERROR
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.stop import StopVerb
@@ -324,7 +323,7 @@ class Operating:
         operations.insert(connection, *begun.values())
         changes: dict[str, object] = {"updated_at": self._clock.now()}
         if kind is not OperationKind.DELETE:
-            changes |= {"failed": False, **NO_ERROR}
+            changes |= {"failed": False, **instances.NO_ERROR}
         instances.update_columns_of(connection, ids, changes)
         for operation in begun.values():
             self._jobs.nudge(connection, kind.job, operation.id)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.domain.event import EventType, of_status
-from novitai.domain.instance import Instance, InstanceStatus
+from novitai.domain.instance import GONE, Instance, InstanceStatus
 from novitai.domain.operation import Operation
 from novitai.domain.status import derive
 from novitai.domain.view import view
@@ -100,6 +100,8 @@ class Recorder:
         for status, ids in moving.items():
             columns = {"status": status.value, **_times(status, now)}
             instances.update_columns_of(connection, ids, columns)
+            if status is InstanceStatus.TERMINATED:
+                _mark_absent(connection, [found[one] for one in ids], now)
             for instance_id, instance in instances.load_many(connection, ids).items():
                 previous, found[instance_id] = found[instance_id].status, instance
                 self.append(
@@ -181,6 +183,21 @@ class Recorder:
         self._outbox.tell_account(connection, event_id, event_type)
         facts = {_snake(name): value for name, value in data.items()}
         _log_after_commit(connection, event_type, facts)
+
+
+def _mark_absent(connection: Connection, ended: Sequence[Instance], now: int) -> None:
+    """Write beside records that have just ended whether it was by absence alone.
+
+    They come back when their instance is seen again. What a user, or we, brought to its end has
+    `terminated_at` by now, and does not: it loses the mark of an earlier end.
+    """
+    absent = [one.id for one in ended if one.terminated_at is None and one.observed.gone]
+    message = "The instance is no longer in the Novita account"
+    instances.update_columns_of(connection, absent, instances.error_columns(GONE, message, now))
+    marked = [
+        one.id for one in ended if one.id not in absent and one.error and one.error.code == GONE
+    ]
+    instances.update_columns_of(connection, marked, instances.NO_ERROR)
 
 
 def _log_after_commit(

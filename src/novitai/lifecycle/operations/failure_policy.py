@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
 
 from novitai.clock import Clock
 from novitai.domain.instance import Instance, Origin
@@ -14,6 +12,7 @@ from novitai.domain.status import is_gone
 from novitai.ids import Ids
 from novitai.lifecycle.operations.steps import Done
 from novitai.settings import FailedInstancePolicy
+from novitai.store.queries import instances
 
 
 class Cleanup(StrEnum):
@@ -65,21 +64,8 @@ class FailurePolicy:
             )
         return Done(
             Outcome.FAILED,
-            changes={"failed": True, **error_columns(code, message, now)},
+            changes={"failed": True, **instances.error_columns(code, message, now)},
             error=(code, message),
             also={"cleanup": cleanup.value},
             next_operation=next_operation,
         )
-
-
-def error_columns(code: str, message: str, now: int) -> dict[str, object]:
-    """Write an instance's error as columns; `now` in Unix milliseconds."""
-    return {"error_code": code, "error_message": message, "error_at": now}
-
-
-NO_ERROR: Final[Mapping[str, object]] = {
-    "error_code": None,
-    "error_message": None,
-    "error_at": None,
-}
-"""The columns of an instance with which nothing is wrong."""

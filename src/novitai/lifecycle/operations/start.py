@@ -16,7 +16,7 @@ from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import is_gone
 from novitai.lifecycle.core import Core
-from novitai.lifecycle.operations.failure_policy import FailurePolicy, error_columns
+from novitai.lifecycle.operations.failure_policy import FailurePolicy
 from novitai.lifecycle.operations.goals import (
     LOOK_SOON,
     READINESS_DEADLINE,
@@ -99,9 +99,13 @@ class StartVerb:
         previous = claimed.progress.previous
         ready_at = previous.ready_at if previous and refusal.unchanged else None
         code, message = refusal.code, refusal.message
+        error = instances.error_columns(code, message, self._clock.now())
         return Done(
             Outcome.FAILED,
-            changes={"ready_at": ready_at, **error_columns(code, message, self._clock.now())},
+            changes={
+                "ready_at": ready_at,
+                **instances.error_columns(code, message, self._clock.now()),
+            },
             error=(code, message),
             settled_upstream=True,
             announcements=(

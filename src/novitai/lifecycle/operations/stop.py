@@ -9,10 +9,10 @@ from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import is_gone
-from novitai.lifecycle.operations.failure_policy import error_columns
 from novitai.lifecycle.operations.goals import LOOK_SOON, GiveUp, Reached, Wait, stopped
 from novitai.lifecycle.operations.steps import Again, Announcement, Claimed, Done, Step
 from novitai.lifecycle.operations.upstream_call import ask
+from novitai.store.queries import instances
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 
@@ -49,7 +49,7 @@ class StopVerb:
 
     def _refused(self, claimed: Claimed, code: str, message: str) -> Done:
         """Go back to running: the instance never stopped serving."""
-        error = error_columns(code, message, self._clock.now())
+        error = instances.error_columns(code, message, self._clock.now())
         return Done(
             Outcome.FAILED,
             changes=claimed.progress.previous_columns() | error,

@@ -17,9 +17,7 @@ from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, Origin
 from novitai.domain.operation import Attempt, AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
-from novitai.lifecycle.account import write_gone
 from novitai.lifecycle.core import Core
-from novitai.lifecycle.operations.failure_policy import NO_ERROR, error_columns
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile import observed_columns
@@ -287,7 +285,7 @@ class Applier:
             instances.update_columns(
                 connection,
                 after.id,
-                error_columns("SPOT_RECLAIMED", message, self._clock.now()),
+                instances.error_columns("SPOT_RECLAIMED", message, self._clock.now()),
             )
         also: dict[str, object] = {}
         if drift:
@@ -338,7 +336,6 @@ class Applier:
         if instance is None or _is_older(began_at, instance):
             return
         instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": began_at})
-        write_gone(connection, instance_id, self._clock.now())
         self._recorder.settle(connection, instance_id)
         self._wake_of(connection, instance_id)
 
@@ -443,7 +440,7 @@ class Applier:
             **instances.NOT_MISSING,
             "obs_status": row.status[:64],
             "obs_digest": None,
-            **NO_ERROR,
+            **instances.NO_ERROR,
         }
         instances.update_columns(connection, instance.id, columns)
         revived = self._recorder.revive(connection, instance.id)

@@ -414,7 +414,9 @@ def _census(listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance
         if counts_as_live(
             ours.status,
             ours.obs_status,
-            seen=ours.obs_at is not None or _bought_elsewhere(ours, listing, known),
+            seen=ours.obs_at is not None
+            or ours.id in held
+            or _bought_elsewhere(ours, listing, known),
             delete_accepted=ours.id in known.deleting,
             doubtful=other_key or ours.id in held,
         )

@@ -117,7 +117,6 @@ class Sync:
         self._began_at: float | None = None
         self._look_up_next = 0
         self._incomplete = 0
-        self._listed: set[str] | None = None
         self._window = SendWindow(0, 0.0)
 
     def start(self) -> None:
@@ -273,9 +272,9 @@ class Sync:
 
     async def _take_stock(self, listing: Listing, difference: Difference) -> AccountState:
         """Remember the ids that are new, and judge whether what is missing is believed."""
-        if self._listed is None:
-            self._listed = await self._database.read(account.listed_ids)
-        fresh = {row.id for row in listing.instances} - self._listed
+        # Asked anew each time: the database may have been restored since the last listing.
+        ids = {row.id for row in listing.instances}
+        fresh = await self._database.read(partial(account.never_listed, upstream_ids=ids))
         census = difference.census
 
         def write(connection: Connection) -> AccountState:
@@ -290,7 +289,6 @@ class Sync:
         state = await self._database.write(write)
         if state.blocked:
             self._held()
-        self._listed |= fresh
         return state
 
     def _record(

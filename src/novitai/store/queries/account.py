@@ -149,9 +149,15 @@ def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None
         connection.execute(table.insert(), fresh)
 
 
-def listed_ids(connection: Connection) -> set[str]:
-    """List every upstream id that a listing has ever held."""
-    return set(connection.execute(select(listed.c.upstream_id)).scalars())
+def never_listed(connection: Connection, upstream_ids: Collection[str]) -> set[str]:
+    """Choose the upstream ids that no listing has ever held."""
+    never, wanted = set(upstream_ids), sorted(upstream_ids)
+    for start in range(0, len(wanted), _CHUNK):
+        query = select(listed.c.upstream_id).where(
+            listed.c.upstream_id.in_(wanted[start : start + _CHUNK])
+        )
+        never.difference_update(connection.execute(query).scalars())
+    return never
 
 
 def note_listed(connection: Connection, upstream_ids: Collection[str], at: int) -> None:

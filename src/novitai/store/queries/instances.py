@@ -52,8 +52,19 @@ NOT_MISSING: Final[Mapping[str, object]] = {
     "obs_unlisted_count": 0,
 }
 """The columns of a record whose instance is in the account, or may be again."""
+NO_ERROR: Final[Mapping[str, object]] = {
+    "error_code": None,
+    "error_message": None,
+    "error_at": None,
+}
+"""The columns of an instance with which nothing is wrong."""
 _ENDED: Final = [status.value for status in InstanceStatus if status.ended]
 _AT: Final = {column.name: index for index, column in enumerate(SHOWN)}
+
+
+def error_columns(code: str, message: str, now: int) -> dict[str, object]:
+    """Write an instance's error as columns; `now` in Unix milliseconds."""
+    return {"error_code": code, "error_message": message, "error_at": now}
 
 
 @dataclass(frozen=True, slots=True)
