@@ -102,10 +102,7 @@ class StartVerb:
         error = instances.error_columns(code, message, self._clock.now())
         return Done(
             Outcome.FAILED,
-            changes={
-                "ready_at": ready_at,
-                **instances.error_columns(code, message, self._clock.now()),
-            },
+            changes={"ready_at": ready_at, **error},
             error=(code, message),
             settled_upstream=True,
             announcements=(
