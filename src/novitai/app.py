@@ -24,7 +24,7 @@ from novitai.lifecycle.account import Account
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.commands.answering import Once
-from novitai.lifecycle.commands.create_instance import CreateInstance
+from novitai.lifecycle.commands.create_instance import CreateCommand
 from novitai.lifecycle.commands.idempotency import Idempotency
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.commands.ownership import Ownership
@@ -141,7 +141,7 @@ class Application:
         idempotency = Idempotency(database, clock)
         self.details = Details(database, clock)
         self.instances = InstanceReader(database, self.details)
-        self.create_instance = CreateInstance(
+        self.create_instance = CreateCommand(
             database,
             self.catalogue,
             vault,
@@ -300,7 +300,7 @@ class Application:
             stack.push_async_callback(self.prober.aclose)
             if self._shared is not None:
                 stack.push_async_callback(self._shared.aclose)
-            stack.push_async_callback(self.keys.settle)
+            stack.push_async_callback(self.keys.flush)
             stack.push_async_callback(self.jobs.stop, STOP_GRACE)
             stack.push_async_callback(self.clock_watch.stop)
             if self._works:

@@ -252,7 +252,7 @@ class ApiFactory:
         """Let go of everything."""
         for api in self._open:
             await api.client.aclose()
-            await api.services.keys.settle()
+            await api.services.keys.flush()
 
 
 def _drop(_logger: object, _method: str, _line: object) -> Never:

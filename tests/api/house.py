@@ -79,7 +79,7 @@ class Http:
     async def aclose(self) -> None:
         """Hang up."""
         await self.client.aclose()
-        await self.app.keys.settle()
+        await self.app.keys.flush()
 
 
 @dataclass

@@ -88,7 +88,7 @@ async def test_keys_are_made_listed_and_revoked(answering: Application, path: Pa
     caller = await answering.keys.authenticate(made.text)
     assert caller is not None
     assert caller.key_id == made.key.id
-    await answering.keys.settle()
+    await answering.keys.flush()
     assert await keys.all() == list((await answering.keys.page()).keys)
     revoked = await keys.revoke(made.key.id)
     assert revoked.revoked_at is not None

@@ -81,4 +81,4 @@ async def test_a_first_key_that_cannot_be_shown_is_revoked(
     assert len(shown) == 1
     caller = await ring.authenticate(shown[0].splitlines()[-1])
     assert caller is not None
-    await ring.settle()
+    await ring.flush()

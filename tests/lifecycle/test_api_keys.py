@@ -89,7 +89,7 @@ async def test_a_new_key_is_good_and_a_guess_is_not(database: Database, clock: M
     ring = ring_over(database, clock)
     made = await ring.create(READER)
     caller = await ring.authenticate(made.text)
-    await ring.settle()
+    await ring.flush()
     assert caller is not None
     assert (caller.key_id, caller.scopes) == (made.key.id, READER.scopes)
     assert await ring.authenticate(make_key(Ids())) is None
@@ -114,7 +114,7 @@ async def test_a_known_key_is_looked_up_once_in_a_while(
     await clock.advance(2)
     assert await ring.authenticate(made.text)
     assert watched.reads == 2
-    await ring.settle()
+    await ring.flush()
 
 
 async def test_unknown_keys_fill_no_memory(ring: KeyRing) -> None:
@@ -131,7 +131,7 @@ async def test_remembered_keys_are_bounded(ring: KeyRing, monkeypatch: pytest.Mo
         made = await ring.create(READER)
         assert await ring.authenticate(made.text)
     assert len(ring._remembered) == 3
-    await ring.settle()
+    await ring.flush()
 
 
 async def test_revocation_is_effective_at_once_here(ring: KeyRing) -> None:
@@ -142,7 +142,7 @@ async def test_revocation_is_effective_at_once_here(ring: KeyRing) -> None:
     assert revoked.revoked_at is not None
     assert await ring.authenticate(made.text) is None
     assert (await ring.revoke(made.key.id)).revoked_at == revoked.revoked_at
-    await ring.settle()
+    await ring.flush()
 
 
 async def test_a_look_up_on_its_way_does_not_undo_a_revocation(
@@ -157,7 +157,7 @@ async def test_a_look_up_on_its_way_does_not_undo_a_revocation(
     watched.hold.set()
     await early
     assert await ring.authenticate(made.text) is None
-    await ring.settle()
+    await ring.flush()
 
 
 async def test_revocation_reaches_other_processes_within_two_seconds(
@@ -170,7 +170,7 @@ async def test_revocation_reaches_other_processes_within_two_seconds(
     await ring.revoke(made.key.id)
     await clock.advance(2)
     assert await elsewhere.authenticate(made.text) is None
-    await elsewhere.settle()
+    await elsewhere.flush()
 
 
 async def test_a_key_expires_even_while_it_is_remembered(ring: KeyRing, clock: ManualClock) -> None:
@@ -179,7 +179,7 @@ async def test_a_key_expires_even_while_it_is_remembered(ring: KeyRing, clock: M
     assert await ring.authenticate(made.text)
     await clock.advance(1)
     assert await ring.authenticate(made.text) is None
-    await ring.settle()
+    await ring.flush()
 
 
 async def test_use_is_written_at_most_once_a_minute(
@@ -190,13 +190,13 @@ async def test_use_is_written_at_most_once_a_minute(
     began = clock.now()
     for _ in range(59):
         assert await ring.authenticate(made.text)
-        await ring.settle()
+        await ring.flush()
         await clock.advance(1)
     assert (await stored(watched.inner, made.key.id)).last_used_at == began
     assert watched.writes == 2
     await clock.advance(1)
     assert await ring.authenticate(made.text)
-    await ring.settle()
+    await ring.flush()
     assert (await stored(watched.inner, made.key.id)).last_used_at == began + 60_000
 
 
@@ -205,7 +205,7 @@ async def test_a_use_that_cannot_be_written_refuses_nobody(ring: KeyRing, watche
     made = await ring.create(READER)
     watched.refuse_writes = True
     assert await ring.authenticate(made.text)
-    await ring.settle()
+    await ring.flush()
 
 
 async def test_the_key_of_the_settings_is_an_admin(watched: Watched, clock: ManualClock) -> None:
@@ -228,7 +228,7 @@ async def test_the_first_key_is_made_once(ring: KeyRing) -> None:
     assert caller is not None
     assert caller.scopes == {Scope.ADMIN}
     assert await ring.ensure_first_key() is None
-    await ring.settle()
+    await ring.flush()
 
 
 async def test_processes_that_start_at_once_make_one_first_key(
@@ -274,7 +274,7 @@ async def test_closing_ends_where_the_last_use_has_just_been_written(ring: KeyRi
     while not task.done():  # noqa: ASYNC110 - an event would be set later
         await asyncio.sleep(0)
     assert task in ring._touching
-    await asyncio.wait_for(ring.settle(), 60)
+    await asyncio.wait_for(ring.flush(), 60)
     assert not ring._touching
 
 

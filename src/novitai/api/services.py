@@ -40,7 +40,7 @@ FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)
 
 
 class CreatePort(Protocol):
-    """Accepts requests for instances, as `CreateInstance` does."""
+    """Accepts requests for instances, as `CreateCommand` does."""
 
     async def create(
         self,

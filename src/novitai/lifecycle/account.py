@@ -210,7 +210,7 @@ class Account:
             if instance is None or instance.status.ended:
                 continue
             instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": now})
-            self._recorder.settle(connection, instance_id)
+            self._recorder.refresh_status(connection, instance_id)
             running = operations.running(connection, instance_id)
             if running is not None:
                 operations.wake(connection, [running.id], now=now)

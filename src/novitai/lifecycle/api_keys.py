@@ -216,7 +216,7 @@ class KeyRing:
 
         return made if await self._database.write(insert_if_none) else None
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Wait until what was noted of the keys' use has been written; before closing."""
         while self._touching:
             # Not `gather`: from Python 3.12 on it returns at once where all are done, and the loop

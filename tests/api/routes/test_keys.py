@@ -43,7 +43,7 @@ async def test_a_key_is_made_and_shown_once(api: Api) -> None:
 async def test_keys_are_listed_with_their_use(api: Api) -> None:
     """Every key with what is known of it, in pages that lead on."""
     await api.call("GET", "/api/instances", scope=Scope.READ)
-    await api.services.keys.settle()
+    await api.services.keys.flush()
     ids = []
     path = "/v1/api/keys?limit=2"
     for _ in range(2):

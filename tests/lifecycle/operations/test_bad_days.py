@@ -247,7 +247,9 @@ async def test_of_two_purchases_one_stays(world: World) -> None:
 
         def write(connection: Any, attempt: Attempt = attempt, made: Any = made) -> None:
             attempts.insert(connection, attempt)
-            attempts.settle(connection, attempt.id, AttemptState.BOUGHT, upstream_id=made["id"])
+            attempts.record_result(
+                connection, attempt.id, AttemptState.BOUGHT, upstream_id=made["id"]
+            )
 
         await world.app.database.write(write)
     await world.reopen()

@@ -26,7 +26,7 @@ from novitai.lifecycle.operations.goals import (
     Ask,
     GiveUp,
     LookUp,
-    Probe,
+    ProbePorts,
     Reached,
     TurnBack,
     Wait,
@@ -46,7 +46,7 @@ NOW: Final = 1_800_000_000_000
 ACTED: Final = NOW - 100_000
 """When the last call was made, where a test does not say."""
 NEVER: Final = Call()
-DECISION = Reached | Ask | Probe | LookUp | Wait | GiveUp | TurnBack
+DECISION = Reached | Ask | ProbePorts | LookUp | Wait | GiveUp | TurnBack
 
 
 def the_claim(
@@ -267,16 +267,16 @@ OLD: Final = ACTED - 1
         (
             the_claim("running", call=asked()),
             IN_TIME,
-            Probe(),
+            ProbePorts(),
             Wait(NOW + LOOK_ANYWAY),
         ),
-        (the_claim("running", call=asked(), moved=True), IN_TIME, Probe(), Probe()),
-        (the_claim("running", call=asked(LONG_AGO)), IN_TIME, Probe(), Probe()),
-        (the_claim("running", call=asked(LONG_AGO, unsure=True)), IN_TIME, Probe(), Ask()),
+        (the_claim("running", call=asked(), moved=True), IN_TIME, ProbePorts(), ProbePorts()),
+        (the_claim("running", call=asked(LONG_AGO)), IN_TIME, ProbePorts(), ProbePorts()),
+        (the_claim("running", call=asked(LONG_AGO, unsure=True)), IN_TIME, ProbePorts(), Ask()),
         (
             the_claim("running", call=asked(LONG_AGO, MAX_ASKS, unsure=True)),
             IN_TIME,
-            Probe(),
+            ProbePorts(),
             NOT_TAKEN,
         ),
         # It is on its way.
@@ -301,8 +301,8 @@ def test_what_a_start_does_next(
 @pytest.mark.parametrize(
     ("claimed", "give_up_at", "decision"),
     [
-        (the_claim("running"), IN_TIME, Probe()),
-        (the_claim("running"), TOO_LATE, Probe()),
+        (the_claim("running"), IN_TIME, ProbePorts()),
+        (the_claim("running"), TOO_LATE, ProbePorts()),
         (the_claim("pulling"), IN_TIME, Wait(NOW + LOOK_ANYWAY)),
         (the_claim("pulling"), NOW + 7, Wait(NOW + 7)),
         (the_claim("pulling"), TOO_LATE, NOT_READY),

@@ -58,7 +58,7 @@ class Created:
     estimated_ready_at: int
 
 
-class CreateInstance:
+class CreateCommand:
     """Accepts requests for instances."""
 
     def __init__(

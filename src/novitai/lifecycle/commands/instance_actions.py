@@ -330,7 +330,7 @@ class Operating:
         ended = [instance.id for instance in chosen if instance.status.ended]
         for one in ended:
             self._recorder.revive(connection, one)
-        now_so = self._recorder.settle_many(connection, ids)
+        now_so = self._recorder.refresh_statuses(connection, ids)
         return [Accepted(now_so[one], begun[one]) for one in ids]
 
     def _end(
@@ -399,7 +399,7 @@ class Operating:
             changes = {"terminated_at": self._clock.now()}
         if changes:
             instances.update_columns(connection, instance.id, changes)
-        self._follow_ups.ensure(connection, self._recorder.settle(connection, instance.id))
+        self._follow_ups.ensure(connection, self._recorder.refresh_status(connection, instance.id))
         return operations.load(connection, operation_id) or operation
 
     def _can_cancel(self, connection: Connection, operation: Operation) -> bool:

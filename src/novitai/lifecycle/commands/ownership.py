@@ -294,7 +294,7 @@ class Ownership:
         }
 
     def _tell_adopted(self, connection: Connection, instance_id: str) -> Instance:
-        adopted = self._recorder.settle(connection, instance_id)
+        adopted = self._recorder.refresh_status(connection, instance_id)
         running = operations.running(connection, instance_id)
         self._recorder.append(connection, adopted, running, EventType.ADOPTED)
         if running is None:
@@ -326,7 +326,7 @@ class Ownership:
         if running is not None:
             operations.cancel(connection, running, now=now)
         instances.update_columns(connection, instance_id, {"released_at": now, "updated_at": now})
-        return self._recorder.settle(connection, instance_id)
+        return self._recorder.refresh_status(connection, instance_id)
 
     def _wake_waiting(self, connection: Connection) -> None:
         """Have the records that wait for an orphan look again."""

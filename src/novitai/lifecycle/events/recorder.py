@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where a status is written and events are appended.
 
-Whoever changes an instance's columns, an operation or sync, calls `settle` as the last statement
-of its transaction: the status is derived anew, and what changed is told in the same commit.
+An operation or the reconciler that changes an instance calls `refresh_status` as the last statement
+of its transaction. It derives the status and appends the event in the same commit.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Recorder:
         self._ids = ids
         self._outbox = outbox
 
-    def settle(
+    def refresh_status(
         self,
         connection: Connection,
         instance_id: str,
@@ -78,16 +78,16 @@ class Recorder:
             instance_id: Whose status.
             also: Facts to put beside the view into the event, if there is one.
         """
-        return self.settle_many(connection, [instance_id], also=also)[instance_id]
+        return self.refresh_statuses(connection, [instance_id], also=also)[instance_id]
 
-    def settle_many(
+    def refresh_statuses(
         self,
         connection: Connection,
         instance_ids: Sequence[str],
         *,
         also: Mapping[str, object] | None = None,
     ) -> dict[str, Instance]:
-        """Do for many instances what `settle` does for one; return them by id, as they are now."""
+        """Do for many instances what `refresh_status` does for one; return them by id."""
         found = instances.load_many(connection, instance_ids)
         running = operations.running_of(connection, instance_ids)
         moving: dict[InstanceStatus, list[str]] = {}

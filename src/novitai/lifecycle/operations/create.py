@@ -328,7 +328,7 @@ class CreateVerb:
         clock_offset = self._client.clock_offset
 
         def write(connection: Connection) -> None:
-            attempts.settle(
+            attempts.record_result(
                 connection,
                 attempt.id,
                 state,

@@ -48,8 +48,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """Probe the ports that were asked for."""
+class ProbePorts:
+    """ProbePorts the ports that were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def removed(claimed: Claimed, now: int) -> Reached | Ask | LookUp | Wait:
 
 def started(
     claimed: Claimed, now: int, *, kind: OperationKind, give_up_at: int
-) -> Ask | Probe | Wait | GiveUp | TurnBack:
+) -> Ask | ProbePorts | Wait | GiveUp | TurnBack:
     """Decide how to get an instance started or restarted, and serving.
 
     Args:
@@ -167,7 +167,7 @@ def started(
     return serving(claimed, now, give_up_at=give_up_at)
 
 
-def serving(claimed: Claimed, now: int, *, give_up_at: int) -> Probe | Wait | GiveUp:
+def serving(claimed: Claimed, now: int, *, give_up_at: int) -> ProbePorts | Wait | GiveUp:
     """Decide how to get an instance that was asked to run serving: running first, then probed.
 
     Args:
@@ -182,7 +182,7 @@ def serving(claimed: Claimed, now: int, *, give_up_at: int) -> Probe | Wait | Gi
             return GiveUp("MIGRATION_TIMEOUT", "The migration did not end in an hour")
         return Wait(next_look(until, now))
     if read_word(claimed.instance.observed.status) is Observation.RUNNING:
-        return Probe()
+        return ProbePorts()
     if claimed.is_late(give_up_at, now):
         return not_ready("it was not seen running")
     return Wait(next_look(give_up_at, now))

@@ -95,7 +95,7 @@ class LateCalls:
         )
         operations.insert(connection, operation)
         instances.update_columns(connection, instance.id, _FORGOTTEN)
-        told = self._recorder.settle(connection, instance.id)
+        told = self._recorder.refresh_status(connection, instance.id)
         self._recorder.append(
             connection,
             told,

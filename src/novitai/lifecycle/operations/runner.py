@@ -308,7 +308,7 @@ class Runner:
             operations.insert(connection, step.next_operation)
             self._jobs.nudge(connection, step.next_operation.kind.job, step.next_operation.id)
         also = step.also if isinstance(step, Done) else {}
-        instance = self._recorder.settle(connection, instance_id, also=also)
+        instance = self._recorder.refresh_status(connection, instance_id, also=also)
         self._follow_ups.ensure(connection, instance)
         for announcement in step.announcements:
             self._recorder.append(
@@ -323,7 +323,7 @@ class Runner:
     def _is_outdated(self, connection: Connection, claimed: Claimed, step: Step) -> bool:
         """Whether what a result rests on has changed while the step ran: then it is taken anew."""
         if isinstance(step, Done):
-            return not step.settled_upstream and self._has_news(connection, claimed)
+            return not step.decided_upstream and self._has_news(connection, claimed)
         if step.adopts is None:
             return False
         instance = instances.load(connection, claimed.instance.id)

@@ -104,7 +104,7 @@ class StartVerb:
             Outcome.FAILED,
             changes={"ready_at": ready_at, **error},
             error=(code, message),
-            settled_upstream=True,
+            decided_upstream=True,
             announcements=(
                 Announcement(EventType.START_REFUSED, {"reason": code, "message": message}),
             ),

@@ -50,7 +50,7 @@ class StartupWatcher:
         return await self.probe(claimed, give_up_at=give_up_at)
 
     async def probe(self, claimed: Claimed, *, give_up_at: int) -> Again | Done | GiveUp:
-        """Probe every port that was asked for, once, without waiting for a slow peer.
+        """ProbePorts every port that was asked for, once, without waiting for a slow peer.
 
         Args:
             claimed: The operation and its instance, which runs.

@@ -133,7 +133,7 @@ class Done:
         announcements: Events to append.
         also: Facts to put beside the view into the event of a status that changes.
         next_operation: The operation that takes over in the same commit.
-        settled_upstream: Whether upstream itself gave the result. Later news does not change it.
+        decided_upstream: Whether upstream itself gave the result. Later news does not change it.
     """
 
     outcome: Outcome
@@ -142,7 +142,7 @@ class Done:
     announcements: tuple[Announcement, ...] = ()
     also: Mapping[str, object] = field(default_factory=dict)
     next_operation: Operation | None = None
-    settled_upstream: bool = False
+    decided_upstream: bool = False
 
 
 Step = Again | Done

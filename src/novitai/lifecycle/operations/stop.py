@@ -54,7 +54,7 @@ class StopVerb:
             Outcome.FAILED,
             changes=claimed.progress.previous_columns() | error,
             error=(code, message),
-            settled_upstream=True,
+            decided_upstream=True,
             announcements=(
                 Announcement(EventType.STOP_REFUSED, {"reason": code, "message": message}),
             ),

@@ -60,7 +60,7 @@ PAGE: Final = 200
 """Rows in one transaction."""
 
 
-class Standing(Enum):
+class Relation(Enum):
     """How an instance that bears one of our markers stands to its record."""
 
     OURS = auto()
@@ -73,7 +73,7 @@ class Standing(Enum):
     """It cannot be judged before the record's own instance is known."""
 
 
-class Return(Enum):
+class Reappearance(Enum):
     """What becomes of an ended record whose instance is listed again."""
 
     REAPPEARED = auto()
@@ -134,7 +134,7 @@ class Applier:
         def write(connection: Connection) -> None:
             for one in found:
                 if one.is_absent(began_at, absent_after):
-                    attempts.settle(connection, one.attempt.id, AttemptState.ABSENT)
+                    attempts.record_result(connection, one.attempt.id, AttemptState.ABSENT)
                     self._wake_of(connection, one.attempt.instance_id)
                 else:
                     attempts.note_unseen(
@@ -173,11 +173,11 @@ class Applier:
         for one in found:
             await self._database.write(partial(self._tell_unconfirmed, instance_id=one.id))
 
-    async def reappeared(self, one: Reappeared) -> Return:
+    async def reappeared(self, one: Reappeared) -> Reappearance:
         """Write that the instance of an ended record is listed again, and tell what follows."""
         return await self._database.write(partial(self._write_return, one=one))
 
-    async def sighted(self, sighting: Sighting) -> Standing:
+    async def sighted(self, sighting: Sighting) -> Relation:
         """Write what a sighting tells of its attempt, and tell how the instance stands."""
         return await self._database.write(partial(self._write_sighting, sighting=sighting))
 
@@ -290,7 +290,7 @@ class Applier:
         also: dict[str, object] = {}
         if drift:
             also["drift"] = {"from": before.observed.status, "to": row.status}
-        told = self._recorder.settle(connection, after.id, also=also)
+        told = self._recorder.refresh_status(connection, after.id, also=also)
         if drift and self._late_calls.put_right(connection, told):
             return
         if drift:
@@ -336,42 +336,42 @@ class Applier:
         if instance is None or _is_older(began_at, instance):
             return
         instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": began_at})
-        self._recorder.settle(connection, instance_id)
+        self._recorder.refresh_status(connection, instance_id)
         self._wake_of(connection, instance_id)
 
-    def _write_sighting(self, connection: Connection, sighting: Sighting) -> Standing:
+    def _write_sighting(self, connection: Connection, sighting: Sighting) -> Relation:
         attempt, row = sighting.attempt, sighting.row
         instance = instances.lock(connection, attempt.instance_id)
         if instance is None:
-            return Standing.ORPHAN
+            return Relation.ORPHAN
         owner = instances.owner_of(connection, row.id)
         if owner not in {None, instance.id}:
-            return Standing.OURS  # adopted by another record since the listing was compared
+            return Relation.OURS  # adopted by another record since the listing was compared
         if instance.upstream_id == row.id and not instance.status.ended:
             if instance.observed.gone:
                 instances.update_columns(connection, instance.id, instances.NOT_MISSING)
                 self._come_back(connection, instance.id, row)
-            return Standing.OURS
+            return Relation.OURS
         running = operations.running(connection, instance.id)
         has_own = instance.upstream_id is not None and not instance.unconfirmed
         if instance.status.ended or running is None or has_own:
             return self._double(connection, sighting, instance)
         if sighting.contested:
-            return Standing.ORPHAN
+            return Relation.ORPHAN
         of_another = instance.unconfirmed and attempt.upstream_id != instance.upstream_id
         if of_another or not sighting.preferred:
-            return Standing.LATER
+            return Relation.LATER
         # It bears the marker: it is what the attempt bought, whatever id the reply gave.
         attempts.correct(connection, attempt.id, row.id)
         # Decided here, under the instance's lock: the one that stays is never the one deleted.
         if attempts.winner(connection, instance.id) != attempt.id:
-            return Standing.LATER
+            return Relation.LATER
         if instance.unconfirmed:
             instances.update_columns(connection, instance.id, FORGOTTEN_IDENTITY)
         self._wake(connection, [running])
-        return Standing.OURS
+        return Relation.OURS
 
-    def _double(self, connection: Connection, sighting: Sighting, instance: Instance) -> Standing:
+    def _double(self, connection: Connection, sighting: Sighting, instance: Instance) -> Relation:
         """Judge an instance whose record has another one, or has ended.
 
         Only what this attempt's own call made is deleted: a copy or a renamed instance bears the
@@ -380,10 +380,10 @@ class Applier:
         attempt, row = sighting.attempt, sighting.row
         wanted = instance.status is InstanceStatus.RELEASED or instance.ended_by_absence
         if wanted or not made_by(attempt, row, instance.gpu_num, self._call_timeout):
-            return Standing.ORPHAN
+            return Relation.ORPHAN
         if attempt.upstream_id in {None, row.id}:
-            attempts.settle(connection, attempt.id, AttemptState.SURPLUS, upstream_id=row.id)
-        return Standing.SURPLUS
+            attempts.record_result(connection, attempt.id, AttemptState.SURPLUS, upstream_id=row.id)
+        return Relation.SURPLUS
 
     def _write_doubt(self, connection: Connection, one: Tracked) -> None:
         instance = instances.lock(connection, one.id)
@@ -408,27 +408,27 @@ class Applier:
             EventType.IDENTITY_UNCONFIRMED,
         )
 
-    def _write_return(self, connection: Connection, one: Reappeared) -> Return:
+    def _write_return(self, connection: Connection, one: Reappeared) -> Reappearance:
         record, row = one.record, one.row
         instance = instances.lock(connection, record.id)
         if instance is None or instance.status is not InstanceStatus.TERMINATED:
-            return Return.ORPHAN
+            return Reappearance.ORPHAN
         if instances.owner_of(connection, row.id) is not None:
-            return Return.OWNED
+            return Reappearance.OWNED
         if instance.ended_by_absence:
             self._revive(connection, instance, row)
-            return Return.REAPPEARED
+            return Reappearance.REAPPEARED
         if not operations.was_deleted(connection, record.id):
-            return Return.ORPHAN
+            return Reappearance.ORPHAN
         if record.deleted_again < MAX_DELETED_AGAIN:
             count = {"deleted_again": record.deleted_again + 1}
             instances.update_columns(connection, record.id, count)
-            return Return.DELETE
+            return Reappearance.DELETE
         if record.deleted_again == MAX_DELETED_AGAIN:
             told = {"deleted_again": record.deleted_again + 1}
             instances.update_columns(connection, record.id, told)
             self._recorder.append(connection, instance, None, EventType.DELETE_INEFFECTIVE)
-        return Return.ORPHAN
+        return Reappearance.ORPHAN
 
     def _revive(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
         """Make a record live again that was ended by absence alone."""
@@ -455,7 +455,7 @@ class Applier:
 
     def _come_back(self, connection: Connection, instance_id: str, row: UpstreamInstance) -> None:
         """Tell that what was proven gone is there again, and see that it does not bill unseen."""
-        instance = self._recorder.settle(connection, instance_id)
+        instance = self._recorder.refresh_status(connection, instance_id)
         self._follow_ups.clean_up(connection, instance)
         self._recorder.append(
             connection,
@@ -485,12 +485,12 @@ def is_drift(before: Instance, row: UpstreamInstance) -> bool:
     """
     if before.observed.status in {None, row.status}:
         return False
-    settled = read_word(before.observed.status) in {
+    at_rest = read_word(before.observed.status) in {
         Observation.RUNNING,
         Observation.EXITED,
         Observation.UNKNOWN,
     }
-    return settled or read_word(row.status) is Observation.UNKNOWN
+    return at_rest or read_word(row.status) is Observation.UNKNOWN
 
 
 def is_reclaimed(row: UpstreamInstance) -> bool:

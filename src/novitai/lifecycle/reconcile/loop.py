@@ -22,7 +22,7 @@ from novitai.jobs.waiting import cancel, keeping, within
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.reconcile import observed_columns
-from novitai.lifecycle.reconcile.apply import Applier, Return, Standing
+from novitai.lifecycle.reconcile.apply import Applier, Reappearance, Relation
 from novitai.lifecycle.reconcile.diff import (
     Changed,
     Difference,
@@ -215,7 +215,7 @@ class Sync:
         orphans = [
             unmanaged_row(one.row, markers.all[one.row.id], attempt_known=True, orphan=True)
             for one in difference.sightings
-            if await self._settle_sighting(one, state, window)
+            if await self._resolve_sighting(one, state, window)
         ]
         orphans += [
             unmanaged_row(
@@ -225,7 +225,7 @@ class Sync:
                 orphan=markers.attempt_of(one.row.id) is not None,
             )
             for one in difference.reappeared
-            if await self._settle_return(one, state, window)
+            if await self._resolve_return(one, state, window)
         ]
         unmanaged = (*difference.unmanaged, *orphans)
         await self._applier.doubted(difference.doubted)
@@ -339,13 +339,13 @@ class Sync:
         ]
         await self._applier.unconfirmed(late)
 
-    async def _settle_sighting(
+    async def _resolve_sighting(
         self, sighting: Sighting, state: AccountState, window: SendWindow
     ) -> bool:
         """Adopt or delete what bears our marker; tell whether it is an orphan."""
         standing = await self._applier.sighted(sighting)
-        if standing is not Standing.SURPLUS:
-            return standing is Standing.ORPHAN
+        if standing is not Relation.SURPLUS:
+            return standing is Relation.ORPHAN
         if state.blocked:
             return False
         facts = {"upstream_id": sighting.row.id, "instance_id": sighting.attempt.instance_id}
@@ -354,18 +354,18 @@ class Sync:
             await self._applier.surplus_deleted(sighting)
         return False
 
-    async def _settle_return(
+    async def _resolve_return(
         self, one: Reappeared, state: AccountState, window: SendWindow
     ) -> bool:
         """Revive an ended record, or delete its instance again; tell whether it is left alone."""
         if state.blocked and not was_by_absence(one.record):
             return False
         outcome = await self._applier.reappeared(one)
-        if outcome is Return.DELETE:
+        if outcome is Reappearance.DELETE:
             facts = {"upstream_id": one.row.id, "instance_id": one.record.id}
             _log.warning("deleting_again", **facts)
             await self._delete(one.row.id, window, facts)
-        return outcome is Return.ORPHAN
+        return outcome is Reappearance.ORPHAN
 
     async def _delete(
         self, upstream_id: str, window: SendWindow, facts: Mapping[str, object]

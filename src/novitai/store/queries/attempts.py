@@ -40,7 +40,7 @@ def insert(connection: Connection, attempt: Attempt) -> None:
     )
 
 
-def settle(
+def record_result(
     connection: Connection,
     attempt_id: str,
     state: AttemptState,
