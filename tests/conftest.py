@@ -1,82 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every room's tests share: virtual time, real servers, and an empty database on each store.
+"""Fixtures for every folder: virtual time, servers, empty databases, and a whole control plane.
 
 A test that takes `database` runs on SQLite and on PostgreSQL. Where no server answers, its tests
-are skipped, unless TEST_REQUIRE_SERVICES=1 says that they have to run.
+are skipped, unless TEST_REQUIRE_SERVICES=1 makes them mandatory.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Never
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
-from psycopg import sql
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from novitai.clock import ManualClock
+from novitai.emulator import EmulatorConfig, create_app
+from novitai.settings import Settings
 from novitai.store import migrate
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
-
-POSTGRESQL_URL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://root@127.0.0.1:5432/postgres")
-REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379")
+from tests.lifecycle.world import Emulator, World, settings_for
+from tests.services import POSTGRESQL_URL, REDIS_URL, STORES, PostgresqlServer, unavailable
 
 # No test fails because the machine is busy.
-settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("calm")
-
-STORES = (
-    pytest.param("sqlite", id="sqlite"),
-    pytest.param("postgresql", id="postgresql", marks=pytest.mark.postgresql),
+hypothesis_settings.register_profile(
+    "calm", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-
-
-def unavailable(reason: str) -> Never:
-    """Skip the test, or fail it where services are required."""
-    if os.environ.get("TEST_REQUIRE_SERVICES") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+hypothesis_settings.load_profile("calm")
 
 
 @pytest.fixture
 def clock() -> ManualClock:
     """Virtual time."""
     return ManualClock()
-
-
-class PostgresqlServer:
-    """The server of the tests, and databases in it that last as long as they are needed."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._admin = psycopg.connect(url, autocommit=True, connect_timeout=3)
-
-    @contextmanager
-    def database(self, template: str = "template0") -> Iterator[str]:
-        """Make a database, yield its URL, and drop it whoever is still connected."""
-        name = f"novitai_test_{secrets.token_hex(8)}"
-        self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
-        try:
-            yield urlsplit(self.url)._replace(path=f"/{name}").geturl()
-        finally:
-            self._run("DROP DATABASE {} WITH (FORCE)", name)
-
-    def _run(self, statement: str, *names: str) -> None:
-        identifiers = [sql.Identifier(name) for name in names]
-        self._admin.execute(sql.SQL(statement).format(*identifiers))
-
-    def close(self) -> None:
-        """Hang up."""
-        self._admin.close()
 
 
 @pytest.fixture(scope="session")
@@ -184,3 +145,36 @@ def redis_url(_redis_answers: bool) -> str:
     if not _redis_answers:
         unavailable("no Redis server answers at TEST_REDIS_URL or on the loopback")
     return REDIS_URL
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> str:
+    """Which store a test runs on: the embedded one, unless it is marked `on_both_stores`."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, store: str, tmp_path: Path) -> Settings:
+    """Settings on the store of the test."""
+    return settings_for(request.getfixturevalue(f"{store}_database_url"), tmp_path)
+
+
+@pytest.fixture
+async def emulator(clock: ManualClock) -> AsyncIterator[Emulator]:
+    """An emulator that lives in the test's time."""
+    app = create_app(
+        EmulatorConfig(time_source=clock.monotonic, seed=1, public_url="http://emulator")
+    )
+    emulator = Emulator(app)
+    async with app.router.lifespan_context(app):
+        yield emulator
+    await emulator.aclose()
+
+
+@pytest.fixture
+async def world(settings: Settings, clock: ManualClock, emulator: Emulator) -> AsyncIterator[World]:
+    """A running control plane against an emulator, in virtual time."""
+    made = World(settings, clock, emulator)
+    await made.open()
+    yield made
+    await made.end()

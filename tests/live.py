@@ -27,7 +27,7 @@ from novitai.clock import SystemClock
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.ids import Ids
 from novitai.settings import Settings
-from tests.lifecycle.conftest import Emulator, at_home, settings_for
+from tests.lifecycle.world import Emulator, at_home, settings_for
 
 T = TypeVar("T")
 

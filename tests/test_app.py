@@ -20,7 +20,7 @@ from novitai.ids import Ids
 from novitai.opening import open_store
 from novitai.settings import Environment
 from novitai.telemetry import logs
-from tests.lifecycle.conftest import settings_for
+from tests.lifecycle.world import settings_for
 
 
 @pytest.fixture

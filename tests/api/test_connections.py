@@ -12,9 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from novitai.cli.connections import MAX_CONNECTIONS, Limits, reserve, room
-from tests.api.conftest import Api
-from tests.api.test_protocol import BODY, LIVE, create
-from tests.api.wire import Answer, Serving, Wire, serving
+from tests.api.application import Api
+from tests.api.wire import BODY, LIVE, Answer, Serving, Wire, create, serving
 
 SHORT = 0.3
 """A limit in seconds that a test waits for."""

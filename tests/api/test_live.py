@@ -31,9 +31,9 @@ from novitai.errors import Category
 from novitai.settings import Environment
 from novitai.telemetry import logs
 from novitai.upstream.gateway import READ_TRIES
-from tests.api.conftest import CREATE
-from tests.conftest import unavailable
+from tests.api.application import CREATE
 from tests.live import ADMIN_KEY, LiveServer, live
+from tests.services import unavailable
 
 TEMPLATES: Final = "/templates"
 CANARIES: Final = ("canary-of-an-env-77aa", "canary-password-5d2e", "canary-of-a-defect-91c4")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
 
@@ -14,22 +13,11 @@ from novitai.cli.connections import Limits
 from novitai.cli.protocol import MAX_EXCESS, MAX_HEAD, MAX_PIPELINED, AnsweringProtocol
 from novitai.domain import api_key
 from novitai.settings import Settings
-from tests.api.conftest import CREATE, Api, ApiFactory
-from tests.api.wire import sent, served, serving
+from tests.api.application import Api, ApiFactory
+from tests.api.wire import BODY, LIVE, create, sent, served, serving
 
-BODY = orjson.dumps(CREATE)
-LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 LONG = LIVE[:-2] + b"X: " + b"x" * 2000 + b"\r\n\r\n"
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-def create(api: Api, *lines: str) -> bytes:
-    """The head of a request for an instance, with further header lines."""
-    given = "".join(f"{line}\r\n" for line in lines)
-    return (
-        f"POST /api/instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Authorization: {api.bearer()['Authorization']}\r\n{given}\r\n"
-    ).encode()
 
 
 def chunked(body: bytes, size: int, extension: bytes = b"") -> bytes:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from novitai.api.http.body import MAX_BODY
 from novitai.cli.protocol import MAX_HEAD
 from novitai.telemetry.requests import OTHER_METHOD, UNMATCHED
-from tests.api.conftest import CREATE, Api
+from tests.api.application import CREATE, Api
 from tests.api.wire import sent, served
 
 

@@ -19,9 +19,8 @@ from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
 from novitai.lifecycle.commands.answering import outcome
 from novitai.store.engine.database import Database
-from tests.api.conftest import Api, ApiFactory
-from tests.api.test_protocol import BODY, LIVE, create
-from tests.api.wire import Answer, serving
+from tests.api.application import Api, ApiFactory
+from tests.api.wire import BODY, LIVE, Answer, create, serving
 
 T = TypeVar("T")
 

@@ -17,9 +17,11 @@ from starlette.types import ASGIApp
 from novitai.api.openapi import schemas
 from novitai.cli.connections import Limits
 from novitai.cli.listening import answer, bind, url_of
-from tests.api.conftest import Api
+from tests.api.application import CREATE, Api
 
 WITHIN = 10.0
+
+
 """Seconds after which a test gives up waiting."""
 
 
@@ -145,3 +147,18 @@ async def sent(client: httpx2.AsyncClient, *parts: bytes) -> list[Answer]:
     answers = await wire.answers()
     wire.close()
     return answers
+
+
+BODY = orjson.dumps(CREATE)
+
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def create(api: Api, *lines: str) -> bytes:
+    """The head of a request for an instance, with further header lines."""
+    given = "".join(f"{line}\r\n" for line in lines)
+    return (
+        f"POST /api/instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: {api.bearer()['Authorization']}\r\n{given}\r\n"
+    ).encode()

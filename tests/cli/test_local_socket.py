@@ -26,7 +26,7 @@ from novitai.clock import ManualClock
 from novitai.errors import NovitaiError, StartupError
 from novitai.ids import Ids
 from novitai.settings import Settings
-from tests.lifecycle.conftest import settings_for
+from tests.lifecycle.world import settings_for
 
 FIELDS = {"name": "Вася", "scopes": ["write", "read"]}
 

@@ -21,7 +21,7 @@ from novitai.egress.signing import headers
 from novitai.ids import Ids
 from novitai.lifecycle.webhooks.installation_secret import fresh_secret
 from novitai.lifecycle.webhooks.metrics import Outcome
-from tests.conftest import unavailable
+from tests.services import unavailable
 
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 SECRET = fresh_secret(Ids())

@@ -16,10 +16,6 @@ from pathlib import Path
 import httpx2
 import pytest
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook as Verifier
@@ -32,6 +28,7 @@ from novitai.domain.webhook import host_of
 from novitai.egress.guard import Guard
 from novitai.egress.sending import Answer, Message, Sender
 from novitai.egress.signing import secret_of
+from tests.egress.certificates import certificate_for
 from tests.egress.receivers import (
     Script,
     answer,
@@ -382,34 +379,3 @@ async def test_the_certificate_is_checked_against_the_name(
         result = await made.send(message(f"https://{name}:{receiver.port}/"))
     assert result.delivered is delivered
     assert bool(receiver.got) is delivered
-
-
-def certificate_for(name: str, folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """Make a certificate that signs itself, and the server side that shows it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    shown, secret = folder / "certificate.pem", folder / "key.pem"
-    shown.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(shown, secret)
-    return shown, context

@@ -1,119 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An emulator whose time stands still until a test moves it, and a client that speaks to it."""
+"""An emulator whose time stands still until a test moves it, and a client of it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
 
 from novitai.emulator import EmulatorConfig, create_app
-from novitai.emulator.calling import GPU
-from novitai.emulator.state import Emulator
-
-Json = dict[str, object]
-
-KEY = {"Authorization": "Bearer test-key"}
-
-
-@dataclass(slots=True)
-class ManualTime:
-    """Real seconds that pass when a test says so."""
-
-    seconds: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def pass_(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
-@dataclass(slots=True)
-class Client:
-    """Calls to the emulated API and to its control side, with JSON taken apart."""
-
-    http: httpx2.AsyncClient
-    emulator: Emulator
-    time: ManualTime = field(default_factory=ManualTime)
-
-    async def raw(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        base = "" if path.startswith(("/openapi", "/_")) else GPU
-        return await self.http.request(method, base + path, **more)
-
-    async def get(self, path: str, **params: str | int) -> Json:
-        response = await self.raw("GET", path, params=params)
-        assert response.status_code == 200, response.text
-        return cast("Json", response.json())
-
-    async def post(self, path: str, body: Mapping[str, object] | None = None) -> Json:
-        response = await self.raw("POST", path, json=body or {})
-        assert response.status_code == 200, response.text
-        return cast("Json", response.json())
-
-    async def refused(
-        self, path: str, body: Mapping[str, object] | None = None, status: int = 400
-    ) -> Json:
-        """The error body of a POST that must be refused."""
-        response = await self.raw("POST", path, json=body or {})
-        assert response.status_code == status, response.text
-        error = cast("Json", response.json())
-        assert set(error) == {"code", "reason", "message", "metadata"}
-        assert error["code"] == status
-        return error
-
-    async def control(self, method: str, path: str, body: object = None) -> Json:
-        response = await self.http.request(method, f"/_emulator{path}", json=body)
-        assert response.status_code == 200, response.text
-        return cast("Json", response.json())
-
-    async def control_refused(self, method: str, path: str, body: object, status: int) -> Json:
-        """The error of a control call that must be refused."""
-        response = await self.http.request(method, f"/_emulator{path}", json=body)
-        assert response.status_code == status, response.text
-        return cast("Json", response.json())
-
-    async def fault(self, **fault: object) -> Json:
-        return await self.control("POST", "/faults", fault)
-
-    async def advance(self, seconds: float) -> None:
-        """Let virtual time pass."""
-        await self.control("POST", "/clock", {"advance": seconds})
-
-    async def create(self, **more: object) -> str:
-        """The id of a new instance; fields given here replace the usual ones."""
-        body: Json = {
-            "name": "my-instance",
-            "productId": "gpu-basic.8c32g",
-            "gpuNum": 1,
-            "rootfsSize": 60,
-            "imageUrl": "ubuntu:24.04",
-            "kind": "gpu",
-            **more,
-        }
-        return str((await self.post("/gpu/instance/create", body))["id"])
-
-    async def running(self, **more: object) -> str:
-        """The id of an instance that runs and has booted."""
-        instance_id = await self.create(**more)
-        await self.advance(300)
-        assert await self.status(instance_id) == "running"
-        return instance_id
-
-    async def instance(self, instance_id: str) -> Json:
-        return await self.get("/gpu/instance", instanceId=instance_id)
-
-    async def status(self, instance_id: str) -> str:
-        return str((await self.instance(instance_id))["status"])
-
-    async def rows(self, **params: str | int) -> list[Json]:
-        return cast("list[Json]", (await self.get("/gpu/instances", **params))["instances"])
-
-    async def seed(self, **body: object) -> list[str]:
-        return cast("list[str]", (await self.control("POST", "/seed", body))["ids"])
+from tests.emulator.client import KEY, Client, ManualTime
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import httpx2
 import pytest
 
 from novitai.emulator.calls import caller_label
-
-from .conftest import Client, Json
+from tests.emulator.client import Client, Json
 
 
 def keyed(client: Client, key: str) -> Client:

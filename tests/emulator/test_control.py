@@ -9,8 +9,7 @@ from typing import cast
 import pytest
 
 from novitai.emulator.calls import KEPT
-
-from .conftest import KEY, Client, Json
+from tests.emulator.client import KEY, Client, Json
 
 
 async def test_the_index_lists_every_endpoint(client: Client) -> None:

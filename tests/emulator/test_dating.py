@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 import httpx2
 import pytest
 
-from .conftest import Client
+from tests.emulator.client import Client
 
 
 def told(response: httpx2.Response) -> int:

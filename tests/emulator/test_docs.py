@@ -12,8 +12,7 @@ import pytest
 from novitai.emulator.api import PATHS
 from novitai.emulator.control.app import ENDPOINTS
 from novitai.emulator.control.endpoint import PREFIX
-
-from .conftest import Client
+from tests.emulator.client import Client
 
 PAGE = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
 

@@ -10,8 +10,7 @@ import pytest
 
 from novitai.emulator.dropping import ConnectionDropped
 from novitai.emulator.faults import Trigger
-
-from .conftest import Client, Json
+from tests.emulator.client import Client, Json
 
 CREATE: Json = {
     "name": "x",

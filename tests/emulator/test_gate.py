@@ -7,8 +7,7 @@ import httpx2
 import pytest
 
 from novitai.emulator import EmulatorConfig, create_app
-
-from .conftest import Client
+from tests.emulator.client import Client
 
 UNAUTHORIZED = {"code": 401, "reason": "UNAUTHORIZED", "message": "unauthorized", "metadata": {}}
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from .conftest import Client, Json
+from tests.emulator.client import Client, Json
 
 
 @pytest.mark.parametrize(

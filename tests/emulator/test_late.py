@@ -8,8 +8,7 @@ from typing import cast
 import pytest
 
 from novitai.emulator.dropping import ConnectionDropped
-
-from .conftest import Client, Json
+from tests.emulator.client import Client, Json
 
 CREATE: Json = {
     "name": "late",

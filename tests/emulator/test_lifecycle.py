@@ -8,8 +8,7 @@ import random
 import pytest
 
 from novitai.emulator.config import Delays
-
-from .conftest import Client
+from tests.emulator.client import Client
 
 
 async def seen_until(client: Client, instance_id: str, end: str, step: float = 0.5) -> list[str]:

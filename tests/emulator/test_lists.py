@@ -9,7 +9,7 @@ from typing import cast
 import orjson
 import pytest
 
-from .conftest import Client, Json
+from tests.emulator.client import Client, Json
 
 
 async def names(client: Client, **params: str | int) -> list[object]:

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from .conftest import Client, Json
+from tests.emulator.client import Client, Json
 
 
 async def products(client: Client, **params: str | int) -> dict[str, Json]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from .conftest import Client, Json
+from tests.emulator.client import Client, Json
 
 
 async def endpoint(client: Client, instance_id: str) -> str:

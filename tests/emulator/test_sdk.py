@@ -42,8 +42,7 @@ from novita.generated.models import (
 )
 
 from novitai.emulator import EmulatorConfig, serve
-
-from .conftest import Json
+from tests.emulator.client import Json
 
 
 @pytest.fixture

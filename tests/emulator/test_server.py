@@ -21,8 +21,7 @@ import pytest
 
 from novitai.emulator import EmulatorConfig, serve
 from novitai.emulator.calling import GPU
-
-from .conftest import KEY, Json
+from tests.emulator.client import KEY, Json
 
 CREATE: Json = {
     "name": "x",

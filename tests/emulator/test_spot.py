@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .conftest import Client
+from tests.emulator.client import Client
 
 
 async def spot(client: Client) -> str:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from novitai.jobs.port import JobEngine
 
 if TYPE_CHECKING:
-    from tests.jobs.conftest import Rig
+    from tests.jobs.rig import Rig
 
 NEVER = 3600.0
 """A sweep interval that no test lives to see twice."""

@@ -17,7 +17,7 @@ from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import JobType
 
 if TYPE_CHECKING:
-    from tests.jobs.conftest import Rig
+    from tests.jobs.rig import Rig
 
 
 async def test_a_million_nudges_leave_memory_flat(embedded: Rig) -> None:

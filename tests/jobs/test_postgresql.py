@@ -23,7 +23,7 @@ from novitai.store import migrate, migrations
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
 
-    from tests.jobs.conftest import EngineFactory, Rig
+    from tests.jobs.rig import EngineFactory, Rig
 
 pytestmark = pytest.mark.postgresql
 

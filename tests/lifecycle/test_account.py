@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,86 +13,37 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection
 
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store import tables
 from novitai.store.queries import account, events
-from tests.lifecycle.conftest import REQUEST, World
+from tests.lifecycle.actions import (
+    CREATE,
+    account_events,
+    adopt,
+    alive,
+    ask,
+    fault,
+    heal,
+    operation_error,
+    run_some,
+)
+from tests.lifecycle.world import REQUEST, World
 
 RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED
 STOPPED, TERMINATED = InstanceStatus.STOPPED, InstanceStatus.TERMINATED
-CREATE = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
-
-
-async def fault(world: World, **fields: Any) -> str:
-    """Make a fault."""
-    made: str = (await world.emulator.call("POST", "faults", json=fields))["id"]
-    return made
-
-
-async def heal(world: World) -> None:
-    """Remove all faults."""
-    await world.emulator.call("DELETE", "faults")
-
-
-async def run_some(world: World, count: int) -> list[str]:
-    """Have so many instances that run."""
-    asked = [world.create(replace(REQUEST, name=f"box-{number}")) for number in range(count)]
-    ids = list(await asyncio.gather(*asked))
-    for one in ids:
-        await world.until_status(one, RUNNING, within=600)
-    return ids
-
-
-async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> None:
-    """Ask for a verb."""
-    await world.app.operating.ask(kind, instance_id, reply=_accepted, **more)
-
-
-def _accepted(accepted: Accepted) -> Reply:
-    return Reply(202, {}, orjson.dumps({"id": accepted.instance.id}))
 
 
 def _counted(count: int) -> Reply:
     return Reply(200, {}, orjson.dumps({"confirmed": count}))
 
 
-def _adopted(instance_id: str, _view: Any) -> Reply:
-    return Reply(201, {}, instance_id.encode())
-
-
-async def adopt(world: World, upstream_id: str, **more: Any) -> str:
-    """Adopt an instance of the account; return the record's id."""
-    request = AdoptRequest(upstream_id, **more)
-    return (await world.app.ownership.adopt(request, reply=_adopted)).body.decode()
-
-
 def _restore(copies: Path, folder: Path) -> None:
     """Put the files of a copied database back in their place."""
     for file in copies.glob("copy-*"):
         shutil.copyfile(file, folder / file.name.removeprefix("copy-"))
-
-
-async def account_events(world: World) -> list[str]:
-    """List the types of the events about the account."""
-    log = await world.app.database.read(events.since)
-    return [one.type.value for one in log if one.type.value.startswith("account.")]
-
-
-async def alive(world: World) -> list[str]:
-    """List the ids of what lives upstream."""
-    return [row["id"] for row in await world.emulator.ever() if row["live"]]
-
-
-async def operation_error(world: World, instance_id: str) -> str | None:
-    """Read the error of the operation that runs on an instance."""
-    shown = await world.view(instance_id)
-    found = await world.app.history.operation(shown["operation"]["id"])
-    return found.error_code
 
 
 async def lose_all(world: World) -> str:

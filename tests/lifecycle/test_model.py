@@ -59,7 +59,6 @@ from novitai.lifecycle.commands.instance_actions import StopAll
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store import tables
 from novitai.store.queries import account, attempts, events, instances, operations
-from tests.lifecycle.conftest import REQUEST, Emulator, World, settings_for
 from tests.lifecycle.model_rig import (
     FAULTS,
     HABITS,
@@ -73,6 +72,7 @@ from tests.lifecycle.model_rig import (
     LateHands,
     Ledger,
 )
+from tests.lifecycle.world import REQUEST, Emulator, World, settings_for
 
 T = TypeVar("T")
 

@@ -15,8 +15,7 @@ from novitai.domain.operation import OperationKind
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.queries import instances
-from tests.lifecycle.conftest import REQUEST, World
-from tests.lifecycle.test_account import (
+from tests.lifecycle.actions import (
     CREATE,
     adopt,
     alive,
@@ -26,6 +25,7 @@ from tests.lifecycle.test_account import (
     operation_error,
     run_some,
 )
+from tests.lifecycle.world import REQUEST, World
 
 RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
 

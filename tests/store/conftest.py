@@ -1,58 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small transaction functions for the tests of the database, and a way to hold its threads."""
+"""A transaction that holds a thread of the database."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, insert, select
 
-from novitai.store.tables import installation
-
-
-def put(name: str, value: str = "") -> Callable[[Connection], str]:
-    """Write one row and answer its name."""
-
-    def fn(connection: Connection) -> str:
-        connection.execute(insert(installation).values(name=name, value=value))
-        return name
-
-    return fn
-
-
-def put_and_fail(name: str) -> Callable[[Connection], None]:
-    """Write one row and raise."""
-
-    def fn(connection: Connection) -> None:
-        put(name)(connection)
-        raise LookupError(name)
-
-    return fn
-
-
-def names(connection: Connection) -> list[str]:
-    """Read the names of the rows, sorted, without the one that a ping writes."""
-    found = set(connection.execute(select(installation.c.name)).scalars())
-    return sorted(found - {"written"})
-
-
-class Gate:
-    """A transaction function that stands still until it is let go, and tells when it began."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self._open = threading.Event()
-
-    def __call__(self, connection: Connection) -> None:
-        self.entered.set()
-        if not self._open.wait(30):
-            raise TimeoutError("nobody opened the gate")
-
-    def open(self) -> None:
-        """Let it go."""
-        self._open.set()
+from tests.store.transactions import Gate
 
 
 @pytest.fixture

@@ -6,153 +6,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from ssl import SSLContext
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx2
-import orjson
 import pytest
 
-from novitai.clock import Clock, ManualClock
+from novitai.clock import ManualClock
 from novitai.emulator.config import EmulatorConfig
 from novitai.emulator.server import serve
 from novitai.ids import Ids
-from novitai.upstream.client import NovitaClient
-from novitai.upstream.errors import Outcome
-from novitai.upstream.gateway import CallObserver, ignore
 from novitai.upstream.models import CreateInstance
-
-T = TypeVar("T")
-
-KEY = "sk-upstream-key-of-the-tests"
-
-
-@dataclass(slots=True)
-class Received:
-    """A request as the raw server got it."""
-
-    connection: int
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-Step = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class RawServer:
-    """Answers request after request with the next step, the last one for ever."""
-
-    steps: list[Step] = field(default_factory=list)
-    received: list[Received] = field(default_factory=list)
-    connections: int = 0
-    url: str = ""
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
-    _connected: asyncio.Event = field(default_factory=asyncio.Event)
-    _asked: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def posts(self) -> int:
-        """Count the POSTs that began to arrive."""
-        return sum(request.method == "POST" for request in self.received)
-
-    def reply(
-        self, status: int = 200, body: object = None, *, headers: str = "", cut: int = 0
-    ) -> RawServer:
-        """Answer whole, or all but the last `cut` bytes and then hang up."""
-        content = body if isinstance(body, bytes) else orjson.dumps({} if body is None else body)
-        head = (
-            f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}"
-            f"Content-Length: {len(content)}\r\n\r\n"
-        ).encode()
-        whole = head + content
-
-        async def step(writer: asyncio.StreamWriter) -> None:
-            writer.write(whole[: len(whole) - cut])
-            await writer.drain()
-            if cut:
-                writer.close()
-
-        self.steps.append(step)
-        return self
-
-    def raw(self, data: bytes, *, pause: float = 0.0) -> RawServer:
-        """Send these bytes, one at a time with a pause between them if one is given, and stay."""
-
-        async def step(writer: asyncio.StreamWriter) -> None:
-            for piece in [data[i : i + 1] for i in range(len(data))] if pause else [data]:
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(pause)
-
-        self.steps.append(step)
-        return self
-
-    def hang_up(self) -> RawServer:
-        """Close without an answer."""
-
-        async def step(writer: asyncio.StreamWriter) -> None:
-            writer.close()
-
-        self.steps.append(step)
-        return self
-
-    def reset(self) -> RawServer:
-        """Reset the connection without an answer."""
-
-        async def step(writer: asyncio.StreamWriter) -> None:
-            writer.transport.abort()
-
-        self.steps.append(step)
-        return self
-
-    def silence(self) -> RawServer:
-        """Never answer."""
-        return self.raw(b"")
-
-    async def until_connected(self) -> None:
-        """Wait until somebody is connected."""
-        await self._connected.wait()
-
-    async def until_asked(self) -> None:
-        """Wait until a request has arrived."""
-        await self._asked.wait()
-
-    async def drop_idle(self) -> None:
-        """Close every connection from this side and let the other side's kernel learn of it."""
-        for writer in list(self._writers):
-            writer.close()
-        await asyncio.sleep(0.02)
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
-        self.connections += 1
-        number = self.connections
-        self._writers.add(writer)
-        self._connected.set()
-        try:
-            while not writer.is_closing():
-                request = await self._read(reader, number)
-                self.received.append(request)
-                self._asked.set()
-                step = self.steps[min(len(self.received), len(self.steps)) - 1]
-                await step(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.close()
-
-    @staticmethod
-    async def _read(reader: asyncio.StreamReader, number: int) -> Received:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        method, target, _ = head[0].split(" ", 2)
-        pairs = (line.split(": ", 1) for line in head[1:] if line)
-        headers = {name.lower(): value for name, value in pairs}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        return Received(number, method, target, headers, body)
+from tests.upstream.servers import Calls, Maker, RawServer, T
 
 
 @pytest.fixture
@@ -173,79 +36,10 @@ def ids() -> Ids:
     return Ids(random.Random(7))
 
 
-@dataclass(slots=True)
-class Calls:
-    """What the observer was told."""
-
-    seen: list[tuple[str, Outcome]] = field(default_factory=list)
-
-    def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
-        assert seconds >= 0
-        self.seen.append((operation, outcome))
-
-
 @pytest.fixture
 def calls() -> Calls:
     """An observer."""
     return Calls()
-
-
-class Maker:
-    """Makes clients and closes them."""
-
-    def __init__(self, clock: Clock, ids: Ids) -> None:
-        self._clock = clock
-        self._ids = ids
-        self._made: list[NovitaClient] = []
-
-    def at(
-        self,
-        url: str,
-        *,
-        timeout: float = 60.0,
-        calls_per_minute: int = 100_000,
-        observer: CallObserver = ignore,
-        api_key: str = KEY,
-        clock: Clock | None = None,
-        transport: httpx2.AsyncBaseTransport | None = None,
-        tls: SSLContext | None = None,
-        proxy: str | None = None,
-    ) -> NovitaClient:
-        """Make a client of the upstream at `url`."""
-        made = NovitaClient.build(
-            base_url=url,
-            api_key=api_key,
-            calls_per_minute=calls_per_minute,
-            timeout=timeout,
-            clock=clock or self._clock,
-            ids=self._ids,
-            observer=observer,
-            transport=transport,
-            tls=tls,
-            proxy=proxy,
-        )
-        self._made.append(made)
-        return made
-
-    def of(
-        self,
-        answer: Callable[[httpx2.Request], httpx2.Response],
-        *,
-        calls_per_minute: int = 100_000,
-        observer: CallObserver = ignore,
-    ) -> NovitaClient:
-        """Make a client of a stub."""
-        return self.at(
-            "http://upstream.test",
-            transport=httpx2.MockTransport(answer),
-            calls_per_minute=calls_per_minute,
-            observer=observer,
-        )
-
-    async def aclose(self) -> None:
-        """Close all."""
-        for made in self._made:
-            await made.aclose()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from novitai.upstream.models import CreateInstance, Port, UpstreamInstance
 from tests.windows import window_until
 
 if TYPE_CHECKING:
-    from .conftest import Maker
+    from tests.upstream.servers import Maker
 
 
 @pytest.fixture

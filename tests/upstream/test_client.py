@@ -35,12 +35,11 @@ from novitai.upstream.errors import (
     UpstreamError,
 )
 from novitai.upstream.paging import PAGE_SIZES
+from tests.upstream.strategies import ANYTHING
 from tests.windows import window_until
 
-from .test_wire import ANYTHING
-
 if TYPE_CHECKING:
-    from .conftest import Calls, Maker, RawServer
+    from tests.upstream.servers import Calls, Maker, RawServer
 
 Finish = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 Answer = Callable[[httpx2.Request], httpx2.Response]

@@ -29,7 +29,7 @@ from novitai.upstream.writing import create_body
 from tests.windows import window_until
 
 if TYPE_CHECKING:
-    from .conftest import Maker, RawServer
+    from tests.upstream.servers import Maker, RawServer
 
 
 async def create(client: NovitaClient, request: CreateInstance, *, send_by: int = 2**62) -> str:

@@ -17,8 +17,7 @@ from novitai.upstream.models import UpstreamInstance
 from novitai.upstream.paging import Page
 from novitai.upstream.transport import Answer
 from novitai.upstream.wire import Json
-
-from .test_wire import ANYTHING
+from tests.upstream.strategies import ANYTHING
 
 ORDINARY = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 DOCUMENTS: st.SearchStrategy[Json] = st.recursive(

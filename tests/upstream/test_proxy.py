@@ -18,8 +18,8 @@ from novitai.clock import ManualClock
 from novitai.upstream.errors import Ambiguous, ConnectionFailed, NotSent, Timeout
 from novitai.upstream.models import CreateInstance
 from novitai.upstream.transport import Call
-from tests.egress.test_sending import certificate_for
-from tests.upstream.conftest import Maker, RawServer
+from tests.egress.certificates import certificate_for
+from tests.upstream.servers import Maker, RawServer
 from tests.windows import window_until
 
 REQUEST = CreateInstance("n", "p", 1, 10, "i")

@@ -14,8 +14,7 @@ from novitai.lifecycle.reconcile import observed_columns
 from novitai.upstream import payloads, reading
 from novitai.upstream.models import Port, SshAccess, UpstreamInstance
 from novitai.upstream.wire import Json, Object
-
-from .test_wire import ANYTHING
+from tests.upstream.strategies import ANYTHING
 
 ROW: Object = {
     "id": "3560b7fec915bbf9",

@@ -5,16 +5,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from novitai.upstream import wire
 from novitai.upstream.wire import Json
-
-ANYTHING: st.SearchStrategy[Json] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
+from tests.upstream.strategies import ANYTHING
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from novitai.domain.api_key import KeyRequest, Scope, make_key
 from novitai.ids import Ids
-from tests.api.conftest import CREATE, Api, ApiFactory
+from tests.api.application import CREATE, Api, ApiFactory
 
 # One that is the same in every process that collects these tests.
 UNKNOWN = make_key(Ids(random.Random(1)))

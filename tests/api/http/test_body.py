@@ -14,7 +14,7 @@ from novitai.api.http.body import MAX_BODY, JsonBody, parse
 from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
 from novitai.errors import ValidationFailed
-from tests.api.conftest import CREATE, Api, ApiFactory
+from tests.api.application import CREATE, Api, ApiFactory
 
 
 async def echo(call: Call) -> Response:

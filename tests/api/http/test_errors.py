@@ -26,8 +26,8 @@ from novitai.errors import (
 )
 from novitai.lifecycle.catalogue.upstream_errors import to_client
 from novitai.upstream.errors import KeyRefused
-from tests.api.conftest import CREATE, Api, ApiFactory
-from tests.api.house import House
+from tests.api.application import CREATE, Api, ApiFactory
+from tests.api.client import House
 
 SECRET = "hunter2"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from novitai.api.http.limits import Buckets, Quota
 from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
-from tests.api.conftest import Api
+from tests.api.application import Api
 
 QUOTA = Quota(capacity=120, per_minute=100)
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from novitai.api.http.answers import json_answer
 from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
-from tests.api.conftest import CREATE, Api, ApiFactory
+from tests.api.application import CREATE, Api, ApiFactory
 
 
 @pytest.mark.parametrize("given", ["abc", "A-b_c.9", "x" * 128])

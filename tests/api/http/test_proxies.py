@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 
 from novitai.api.http.middleware import Rules
 from novitai.api.http.proxies import Peer, find_peer, neighbourhood
-from tests.api.conftest import ApiFactory
+from tests.api.application import ApiFactory
 
 TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
 

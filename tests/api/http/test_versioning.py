@@ -12,7 +12,7 @@ from novitai.api.http.answers import json_answer
 from novitai.api.http.versioning import Deprecation, without_version
 from novitai.api.routing.router import Call, Operation
 from novitai.domain.api_key import Scope
-from tests.api.conftest import ApiFactory
+from tests.api.application import ApiFactory
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -20,8 +20,8 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.domain.validation import parse_create
 from novitai.domain.webhook_requests import parse_webhook
-from tests.api.conftest import CREATE, Api
-from tests.api.house import House
+from tests.api.application import CREATE, Api
+from tests.api.client import House
 
 BODIES = {
     "/api/instances": CREATE,

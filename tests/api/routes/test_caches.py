@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from novitai.api.openapi import schemas
 from novitai.domain.api_key import Scope
-from tests.api.conftest import Api
+from tests.api.application import Api
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from novitai.domain.api_key import Scope
 from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType
 from novitai.domain.product import Cluster, Offer, Template
 from novitai.upstream.errors import Timeout, UpstreamError
-from tests.api.conftest import Api, ApiFactory
-from tests.api.house import House
-from tests.lifecycle.conftest import Emulator
+from tests.api.application import Api, ApiFactory
+from tests.api.client import House
+from tests.lifecycle.world import Emulator
 
 HONG_KONG = Cluster("cn-hk-1", "CN-HK-01 (Hong Kong)")
 WEST = Cluster("us-west-1", "US-WEST-01")

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from novitai.api.openapi import schemas
 from novitai.store.engine.errors import StorageFull
-from tests.api.conftest import CREATE, Api
+from tests.api.application import CREATE, Api
 
 
 async def test_when_all_is_well_it_is_200(api: Api) -> None:

@@ -29,8 +29,8 @@ from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Dialect
 from novitai.store.queries import account, events, operations
 from novitai.store.queries.account import Unmanaged
-from tests.api.house import House
-from tests.lifecycle.conftest import on_both_stores
+from tests.api.client import House
+from tests.lifecycle.world import on_both_stores
 
 S = InstanceStatus
 

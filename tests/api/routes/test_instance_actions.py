@@ -24,9 +24,9 @@ from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.store.queries import instances, operations
-from tests.api.conftest import CREATE
-from tests.api.house import House, Http
-from tests.lifecycle.conftest import World
+from tests.api.application import CREATE
+from tests.api.client import House, Http
+from tests.lifecycle.world import World
 
 S = InstanceStatus
 

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 from novitai.api.openapi import schemas
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.view import View
-from tests.api.conftest import CREATE, Api, ApiFactory
-from tests.api.house import House
+from tests.api.application import CREATE, Api, ApiFactory
+from tests.api.client import House
 
 VIEW: View = {
     "id": "inst_1",

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from novitai.api.openapi import schemas
 from novitai.domain.api_key import Scope
-from tests.api.conftest import Api
+from tests.api.application import Api
 
 NEW = {"name": "ci", "scopes": ["read"]}
 

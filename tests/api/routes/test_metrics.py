@@ -22,8 +22,8 @@ from novitai.domain.api_key import Scope
 from novitai.store.queries import account, coordination
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
-from tests.api.conftest import CREATE, Api
-from tests.api.house import House
+from tests.api.application import CREATE, Api
+from tests.api.client import House
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
 from novitai.store.queries import instances
-from tests.api.house import House
+from tests.api.client import House
 
 URL = "https://hooks.example.com/notify"
 

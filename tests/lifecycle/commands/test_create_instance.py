@@ -21,7 +21,7 @@ from novitai.errors import (
 )
 from novitai.lifecycle.commands.idempotency import IdempotencyKey
 from novitai.lifecycle.queries.instances import InstanceQuery
-from tests.lifecycle.conftest import REQUEST, World, answer, on_both_stores
+from tests.lifecycle.world import REQUEST, World, answer, on_both_stores
 
 KEY = IdempotencyKey("key_1", "POST /api/instances", "abc", "digest-1")
 

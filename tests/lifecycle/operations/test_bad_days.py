@@ -22,35 +22,12 @@ from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, operations
 from novitai.upstream.errors import ServerError
 from novitai.upstream.models import Listing
-from tests.lifecycle.conftest import REQUEST, World
-from tests.lifecycle.operations.test_verbs import ask, fault, running, stopped, upstream
-
-__all__ = ["running", "stopped"]
+from tests.lifecycle.actions import ask, calls, directly, fault, heal, upstream
+from tests.lifecycle.world import REQUEST, World
 
 START, STOP = OperationKind.START, OperationKind.STOP
 RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
 RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED
-BEARER = {"Authorization": "Bearer somebody-else"}
-PATHS = "/gpu-instance/openapi/v1/gpu/instance"
-
-
-async def heal(world: World) -> None:
-    """Take every fault away."""
-    await world.emulator.call("DELETE", "faults")
-
-
-async def directly(world: World, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Call the emulator as somebody else who has the account's key."""
-    response = await world.emulator.client.post(f"{PATHS}/{path}", json=body, headers=BEARER)
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
-async def calls(world: World, path: str) -> int:
-    """Count the calls of one path."""
-    counts: dict[str, int] = (await world.emulator.call("GET", "counts"))["counts"]
-    return counts.get(f"POST /gpu/instance/{path}", 0)
 
 
 async def test_a_delete_is_not_over_before_the_instance_was_ever_listed(world: World) -> None:

@@ -16,11 +16,8 @@ from novitai.store.queries import instances
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import ServerError
 from novitai.upstream.models import UpstreamInstance
-from tests.lifecycle.conftest import REQUEST, World
-from tests.lifecycle.operations.test_bad_days import calls, directly, heal
-from tests.lifecycle.operations.test_verbs import ask, fault, running, stopped, upstream
-
-__all__ = ["running", "stopped"]
+from tests.lifecycle.actions import ask, calls, directly, fault, heal, upstream
+from tests.lifecycle.world import REQUEST, World
 
 START, DELETE = OperationKind.START, OperationKind.DELETE
 FAILED = InstanceStatus.FAILED

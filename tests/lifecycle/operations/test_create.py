@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -13,28 +12,10 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import AttemptState
 from novitai.settings import FailedInstancePolicy
 from novitai.store import tables
-from tests.lifecycle.conftest import REQUEST, World, on_both_stores
+from tests.lifecycle.actions import CREATE, fault, heal, runs_having_bought_one
+from tests.lifecycle.world import REQUEST, World, on_both_stores
 
-CREATE = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
 ALL = {"kind": "call", "path": "*"}
-
-
-async def fault(world: World, **given: Any) -> None:
-    """Break something at the emulator."""
-    await world.emulator.call("POST", "faults", json=given)
-
-
-async def heal(world: World) -> None:
-    """Take every fault away."""
-    await world.emulator.call("DELETE", "faults")
-
-
-async def runs_having_bought_one(world: World, instance_id: str, within: float = 900) -> None:
-    """Check that an instance comes to run and is the only one that is alive."""
-    await world.until_status(instance_id, InstanceStatus.RUNNING, within=within)
-    await world.pass_time(30)
-    alive = [row for row in await world.emulator.ever() if row["live"]]
-    assert [row["id"] for row in alive] == [(await world.view(instance_id))["upstreamId"]]
 
 
 @on_both_stores

@@ -23,8 +23,8 @@ from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import events
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Operation
-from tests.lifecycle.conftest import World, at_home
 from tests.lifecycle.stalling import Stall
+from tests.lifecycle.world import World, at_home
 
 RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
 TERMINATED = InstanceStatus.TERMINATED

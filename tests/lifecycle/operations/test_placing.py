@@ -13,8 +13,8 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import AttemptState
 from novitai.store import tables
 from novitai.store.queries import events
-from tests.lifecycle.conftest import REQUEST, World, on_both_stores
-from tests.lifecycle.operations.test_create import CREATE, fault, heal, runs_having_bought_one
+from tests.lifecycle.actions import CREATE, fault, heal, runs_having_bought_one
+from tests.lifecycle.world import REQUEST, World, on_both_stores
 
 RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED
 NO_STOCK = {**CREATE, "status": 400, "reason": "INSUFFICIENT_RESOURCE", "message": "none left"}

@@ -12,11 +12,8 @@ from novitai.domain.operation import OperationKind
 from novitai.store.queries import operations
 from novitai.upstream.errors import Timeout
 from novitai.upstream.gateway import Gateway
-from tests.lifecycle.conftest import World
-from tests.lifecycle.operations.test_bad_days import calls
-from tests.lifecycle.operations.test_verbs import ask, fault, running, upstream
-
-__all__ = ["running"]
+from tests.lifecycle.actions import ask, calls, fault, upstream
+from tests.lifecycle.world import World
 
 RESTART, RUNNING = OperationKind.RESTART, InstanceStatus.RUNNING
 PATH = "/gpu/instance/restart"

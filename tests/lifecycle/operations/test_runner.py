@@ -14,7 +14,7 @@ from novitai.domain.operation import OperationKind, Outcome
 from novitai.lifecycle.operations.steps import Again, Claimed, Done, Step
 from novitai.store.queries import operations
 from novitai.upstream.errors import RateLimited, ServerError
-from tests.lifecycle.conftest import REQUEST, World, on_both_stores
+from tests.lifecycle.world import REQUEST, World, on_both_stores
 
 
 class Scripted:

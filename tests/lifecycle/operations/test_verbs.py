@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import orjson
 import pytest
@@ -15,55 +13,14 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
-from novitai.lifecycle.commands.instance_actions import Accepted, StopAll
-from tests.lifecycle.conftest import REQUEST, World, on_both_stores
+from novitai.lifecycle.commands.instance_actions import StopAll
+from tests.lifecycle.actions import ask, fault, told, upstream
+from tests.lifecycle.world import REQUEST, World, on_both_stores
 
 START, STOP = OperationKind.START, OperationKind.STOP
 RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
 RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
 TERMINATED = InstanceStatus.TERMINATED
-
-
-def told(accepted: Accepted) -> Reply:
-    """Render what came of a verb."""
-    operation = accepted.operation
-    body = {"status": accepted.instance.status, "operation": operation.id if operation else None}
-    return Reply(202 if operation else 200, {}, orjson.dumps(body))
-
-
-async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> dict[str, Any]:
-    """Ask for a verb."""
-    reply = await world.app.operating.ask(kind, instance_id, reply=told, **more)
-    answer: dict[str, Any] = orjson.loads(reply.body)
-    return answer
-
-
-async def fault(world: World, **given: Any) -> None:
-    """Break something at the emulator."""
-    await world.emulator.call("POST", "faults", json=given)
-
-
-async def upstream(world: World, instance_id: str) -> Mapping[str, Any]:
-    """Show the upstream side of an instance."""
-    wanted = (await world.view(instance_id))["upstreamId"]
-    [row] = [row for row in await world.emulator.ever() if row["id"] == wanted]
-    return row
-
-
-@pytest.fixture
-async def running(world: World) -> str:
-    """An instance that runs."""
-    instance_id = await world.create()
-    await world.until_status(instance_id, RUNNING, within=400)
-    return instance_id
-
-
-@pytest.fixture
-async def stopped(world: World, running: str) -> str:
-    """An instance that ran and was stopped."""
-    await ask(world, STOP, running)
-    await world.until_status(running, STOPPED, within=200)
-    return running
 
 
 @on_both_stores

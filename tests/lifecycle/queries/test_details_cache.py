@@ -22,7 +22,7 @@ from novitai.store.queries import coordination, instances, operations
 from novitai.store.queries.coordination import LastListing
 from tests.domain.making import AT as NOW
 from tests.domain.making import an_instance
-from tests.lifecycle.conftest import World
+from tests.lifecycle.world import World
 
 INSTANCE = an_instance(InstanceStatus.CREATING)
 OPERATION = Operation("op_1", OperationKind.CREATE, INSTANCE.id, "place", NOW, NOW)

@@ -15,8 +15,7 @@ from novitai.domain.operation import OperationKind
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Operation
 from novitai.upstream.window import SendWindow
-from tests.lifecycle.conftest import World
-from tests.lifecycle.test_account import (
+from tests.lifecycle.actions import (
     CREATE,
     account_events,
     alive,
@@ -26,6 +25,7 @@ from tests.lifecycle.test_account import (
     operation_error,
     run_some,
 )
+from tests.lifecycle.world import World
 
 RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
 TERMINATED = InstanceStatus.TERMINATED

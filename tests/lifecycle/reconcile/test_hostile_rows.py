@@ -18,7 +18,7 @@ from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries import instances
 from novitai.upstream import reading
-from tests.lifecycle.conftest import REQUEST, World
+from tests.lifecycle.world import REQUEST, World
 
 RUNNING = InstanceStatus.RUNNING
 CREATE_PATH = "/gpu-instance/openapi/v1/gpu/instance/create"

@@ -18,7 +18,7 @@ from novitai.errors import RequestTimeout
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.tables import installation
-from tests.store.conftest import Gate, names, put, put_and_fail
+from tests.store.transactions import Gate, names, put, put_and_fail
 
 
 async def test_answer(database: Database) -> None:

@@ -23,7 +23,7 @@ from novitai.store import migrate
 from novitai.store.engine import sqlite_file
 from novitai.store.engine.errors import StorageFull
 from novitai.store.opening import open_database
-from tests.store.conftest import names, put
+from tests.store.transactions import names, put
 
 CLOCK = ManualClock()
 

@@ -20,8 +20,8 @@ from novitai.store.engine.database import Database
 from novitai.store.engine.errors import CommitUnknown, StoreBusy, StoreUnavailable
 from novitai.store.opening import open_database
 from novitai.store.tables import installation
-from tests.conftest import PostgresqlServer
-from tests.store.conftest import Gate, names, put
+from tests.services import PostgresqlServer
+from tests.store.transactions import Gate, names, put
 
 pytestmark = pytest.mark.postgresql
 

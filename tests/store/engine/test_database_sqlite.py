@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StorageFull, StoreBusy, StoreCorrupt, StoreUnavailable
 from novitai.store.engine.sqlite import SqliteDatabase
 from novitai.store.opening import open_database
-from tests.store.conftest import Gate, names, put, put_and_fail
+from tests.store.transactions import Gate, names, other_program, put, put_and_fail
 
 
 @pytest.fixture
@@ -219,16 +218,6 @@ class TestTrouble:
             await sqlite_database.read(names)
         with pytest.raises(StoreCorrupt):
             await sqlite_database.write(put("b"))
-
-
-@contextlib.contextmanager
-def other_program(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that does not know of our lock file."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        yield connection
-    finally:
-        connection.close()
 
 
 async def test_settings(sqlite_database: Database, path: Path) -> None:

@@ -25,8 +25,7 @@ from novitai.store.engine.errors import CommitUnknown, StorageFull, StoreCorrupt
 from novitai.store.engine.file_lock import FileLock
 from novitai.store.engine.sqlite import SqliteDatabase
 from novitai.store.opening import open_database
-from tests.store.conftest import names, put
-from tests.store.engine.test_database_sqlite import other_program
+from tests.store.transactions import names, other_program, put
 
 CLOCK = ManualClock()
 
@@ -382,7 +381,7 @@ KILLED = """
 import asyncio, json, os, sys
 from novitai.clock import SystemClock
 from novitai.store.opening import open_database
-from tests.store.conftest import put
+from tests.store.transactions import put
 
 async def main():
     database = await open_database(sys.argv[1], SystemClock())

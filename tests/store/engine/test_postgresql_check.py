@@ -23,8 +23,8 @@ from novitai.errors import StartupError
 from novitai.store import migrate
 from novitai.store.engine import postgresql_check
 from novitai.store.opening import open_database
-from tests.conftest import PostgresqlServer, unavailable
-from tests.store.conftest import names, put
+from tests.services import PostgresqlServer, unavailable
+from tests.store.transactions import names, put
 
 pytestmark = pytest.mark.postgresql
 

@@ -27,8 +27,8 @@ from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
 from novitai.store.queries import events, instances
-from tests.conftest import PostgresqlServer
 from tests.domain.making import an_instance
+from tests.services import PostgresqlServer
 
 pytestmark = pytest.mark.postgresql
 

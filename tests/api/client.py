@@ -19,7 +19,7 @@ from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.store.queries import instances, operations
-from tests.lifecycle.conftest import AtWork
+from tests.lifecycle.world import AtWork
 
 T = TypeVar("T")
 

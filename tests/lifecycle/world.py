@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +23,6 @@ from novitai.domain.addresses import Address
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Attempt
 from novitai.domain.requests import CreateRequest
-from novitai.emulator import EmulatorConfig, create_app
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.create_instance import Created
@@ -32,7 +31,7 @@ from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, events
-from tests.conftest import STORES
+from tests.services import STORES
 
 REQUEST = CreateRequest(
     name="my_instance",
@@ -251,38 +250,5 @@ def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:
     )
 
 
-@pytest.fixture
-def store(request: pytest.FixtureRequest) -> str:
-    """Which store a test runs on: the embedded one, unless it is marked `on_both_stores`."""
-    return str(getattr(request, "param", "sqlite"))
-
-
 on_both_stores = pytest.mark.parametrize("store", STORES, indirect=True)
 """For tests of what a store could make different: locks, fencing, idempotency, whole lives."""
-
-
-@pytest.fixture
-def settings(request: pytest.FixtureRequest, store: str, tmp_path: Path) -> Settings:
-    """Settings on the store of the test."""
-    return settings_for(request.getfixturevalue(f"{store}_database_url"), tmp_path)
-
-
-@pytest.fixture
-async def emulator(clock: ManualClock) -> AsyncIterator[Emulator]:
-    """An emulator that lives in the test's time."""
-    app = create_app(
-        EmulatorConfig(time_source=clock.monotonic, seed=1, public_url="http://emulator")
-    )
-    emulator = Emulator(app)
-    async with app.router.lifespan_context(app):
-        yield emulator
-    await emulator.aclose()
-
-
-@pytest.fixture
-async def world(settings: Settings, clock: ManualClock, emulator: Emulator) -> AsyncIterator[World]:
-    """A running control plane against an emulator, in virtual time."""
-    made = World(settings, clock, emulator)
-    await made.open()
-    yield made
-    await made.end()
