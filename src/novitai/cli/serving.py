@@ -47,6 +47,7 @@ async def serve_http(
 
     Raises:
         StartupError: the port or the store cannot be used, or this machine's clock is wrong.
+        StoppedEarly: it was asked to end while it was starting.
     """
     # A worker answers nobody and never loads the HTTP server.
     from novitai.cli.listening import answer, bind, is_loopback, url_of
@@ -55,15 +56,19 @@ async def serve_http(
     listening = bind(host, port)
     url = url_of(host, listening)
     try:
-        app = await Application.open(settings, SystemClock(), Ids())
+        async with ending.starting():
+            app = await Application.open(settings, SystemClock(), Ids())
     except BaseException:  # the port is given back, then it is raised on
         listening.close()
         raise
     try:
-        await clockcheck.insist(app.database, app.clock)
-        _warn(settings, beyond_loopback=not is_loopback(listening))
+        async with ending.starting():
+            await clockcheck.insist(app.database, app.clock)
+            _warn(settings, beyond_loopback=not is_loopback(listening))
+        # Not broken off: a key that was made and not shown would lock everybody out.
         await show_first_key(app.keys)
-        await app.start(work=work)
+        async with ending.starting():
+            await app.start(work=work)
         async with answer_commands(app):
             await answer(
                 app.api(),
@@ -80,12 +85,15 @@ async def work(settings: Settings, ending: Ending) -> None:
 
     Raises:
         StartupError: the store cannot be used, or this machine's clock is wrong.
+        StoppedEarly: it was asked to end while it was starting.
     """
-    app = await Application.open(settings, SystemClock(), Ids())
+    async with ending.starting():
+        app = await Application.open(settings, SystemClock(), Ids())
     try:
-        await clockcheck.insist(app.database, app.clock)
-        _warn(settings, beyond_loopback=False)
-        await app.start(work=True)
+        async with ending.starting():
+            await clockcheck.insist(app.database, app.clock)
+            _warn(settings, beyond_loopback=False)
+            await app.start(work=True)
         _started("novitai: working")
         await ending.asked.wait()
     finally:
