@@ -28,7 +28,8 @@ from novitai.cli.output import complain
 from novitai.errors import StartupError
 from novitai.telemetry import streams
 
-END_WITHIN: Final = 13.0
+END_WITHIN: Final = 7.5
+"""Less than the 10 s after which container runtimes kill what they have asked to end."""
 START_WITHIN: Final = 2.0
 _LAST_WORDS: Final = 0.5
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

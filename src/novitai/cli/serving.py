@@ -19,6 +19,7 @@ from novitai.cli.first_key import show_first_key
 from novitai.cli.output import OutputFailed, say
 from novitai.clock import SystemClock
 from novitai.ids import Ids
+from novitai.jobs.waiting import keeping
 from novitai.lifecycle import clockcheck
 from novitai.settings import Environment, IpNetwork, Settings
 from novitai.telemetry import logs
@@ -69,7 +70,7 @@ async def serve_http(
         await show_first_key(app.keys)
         async with ending.starting():
             await app.start(work=work)
-        async with answer_commands(app):
+        async with answer_commands(app), keeping(_wind_down(app, ending)):
             await answer(
                 app.api(),
                 listening,
@@ -98,6 +99,12 @@ async def work(settings: Settings, ending: Ending) -> None:
         await ending.asked.wait()
     finally:
         await app.stop()
+
+
+async def _wind_down(app: Application, ending: Ending) -> None:
+    """End the steps in hand while requests in hand are answered, rather than after them."""
+    await ending.asked.wait()
+    await app.wind_down()
 
 
 def _started(line: str) -> None:
