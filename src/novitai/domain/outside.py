@@ -25,6 +25,12 @@ _MAX_PORT: Final = 65_535
 _JOINERS: Final = frozenset("\u200c\u200d")
 _DROPPED: Final = frozenset({"Cc", "Cf", "Cs", "Co"})
 _BREAKS: Final = frozenset({"Zl", "Zp"})
+# Characters of Unicode's Default_Ignorable_Code_Point that Python calls printable: fillers,
+# variation selectors and the combining grapheme joiner.
+_IGNORABLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 _SPACES: Final = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x1f\x85")
 # How much of a long text is read for its first characters: so much may be dropped between them.
 _READ_AHEAD: Final = 16
@@ -69,6 +75,18 @@ def plain(text: str, limit: int) -> str:
         elif category not in _DROPPED or letter in _JOINERS:
             kept.append(letter)
     return "".join(kept)[:limit].strip()
+
+
+def first_unseen(text: str) -> str | None:
+    """Find the first character that a reader does not see as one; a space is seen.
+
+    Controls, format characters (bidirectional ones among them), other spaces, line separators,
+    surrogates, characters that Unicode does not define, fillers and variation selectors.
+    """
+    for letter in text:
+        if not letter.isprintable() or _IGNORABLE.match(letter):
+            return letter
+    return None
 
 
 def message(text: str, limit: int) -> str:
