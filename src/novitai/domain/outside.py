@@ -107,6 +107,24 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
+def hide_shown(text: str, secrets: Iterable[str], limit: int) -> str:
+    """Hide secrets in a text that `message` made with this limit, as `hide` does in a raw one.
+
+    There, line breaks are spaces, and a secret may be cut off at the end.
+    """
+    if not text:
+        return text
+    known = {shown for secret in secrets for shown in (secret, plain(secret, len(secret)))}
+    shown = hide(text, known)
+    if len(text) < limit - _READ_AHEAD:  # not cut, whatever was stripped off its end
+        return shown
+    for secret in sorted(known, key=len, reverse=True):
+        for length in range(len(secret) - 1, _MIN_SECRET - 1, -1):
+            if shown.endswith(secret[:length]):
+                return shown[:-length] + _HIDDEN
+    return shown
+
+
 def read_address(text: str) -> str:
     """Read an `http(s)` URL, or `host:port`; `""` for anything else.
 
