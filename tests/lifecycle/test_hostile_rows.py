@@ -78,7 +78,7 @@ class Spoiling:
 async def spoiling(world: World) -> Spoiling:
     """The world's emulator, with its answers in our hands."""
     made = Spoiling(world.emulator.app)
-    world.emulator.app = made  # type: ignore[assignment]
+    world.emulator.app = made  # type: ignore[assignment]  # it stands in for FastAPI
     await world.reopen()
     return made
 
