@@ -48,6 +48,8 @@ def _open_postgresql(url: str, clock: Clock) -> Database:
     from novitai.store import postgresqlcheck
 
     postgresqlcheck.insist_on_server(url)
+    # Before the version is read: a role that may not do that is told all the rights it needs.
+    postgresqlcheck.insist_on_rights(url)
     version = migrate.check(url)
     where = postgresqlserver.describe(url)
     migrate.refuse_newer(version, where)
@@ -56,7 +58,6 @@ def _open_postgresql(url: str, clock: Clock) -> Database:
             f"{where}: made for an older version of novitai, or empty. Run `novitai migrate`.",
             exit_code=_CONFIG,
         )
-    postgresqlcheck.insist_on_rights(url)
     from novitai.store.postgresql import PostgresqlDatabase
 
     return PostgresqlDatabase(url, clock)
