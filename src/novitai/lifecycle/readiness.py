@@ -37,6 +37,8 @@ QUICK: Final = 0.5
 _KEPT: Final = 10.0
 """Seconds for which the result of a round waits for the step that asked for it."""
 _REMEMBERED: Final = 10_000
+_JUPYTER: Final = "jupyter"
+"""The one tool that Novita knows (docs/upstream.md §4), in lower case."""
 _NOT_ALIVE: Final = frozenset({502, 503, 504})
 """What Novita's gateway answers while the service inside is not up (docs/upstream.md §5)."""
 _BROKEN: Final = (
@@ -143,7 +145,7 @@ class Prober:
         Returns:
             The ports that do not answer, and None while the round goes on.
         """
-        of = (instance.observed.port_mappings, instance.acted_at)
+        of = (_places_of(instance, spec), instance.acted_at)
         round_ = self._under_way.get(name)
         if round_ is not None and round_.of != of:
             self._forget(name, round_)
@@ -163,11 +165,11 @@ class Prober:
     async def not_ready(self, instance: Instance, spec: LaunchSpec) -> Round:
         """Probe each port that was asked for once, and list those that do not answer.
 
-        A port that is not mapped yet is not ready. Where no port was asked for, nothing has to
-        answer. The round takes at most the deadline for every four ports, beside the wait for
-        places.
+        A port that is not mapped yet is not ready; Jupyter's may be at the address of its own that
+        upstream tells. Where no port was asked for, nothing has to answer. The round takes at most
+        the deadline for every four ports, beside the wait for places.
         """
-        published = {mapping.port: mapping for mapping in instance.observed.port_mappings}
+        published = _places_of(instance, spec)
         ports = tuple(dict.fromkeys(spec.watched_ports()))
         own = asyncio.Semaphore(AT_A_TIME)
         slow = instance.id in self._slow
@@ -264,6 +266,22 @@ class Prober:
             _log.warning(
                 "probe_refused", instance=instance.id, port=mapping.port, reason=str(refusal)
             )
+
+
+def _places_of(instance: Instance, spec: LaunchSpec) -> dict[int, PortMapping]:
+    """Tell where each port is reached.
+
+    Novita tells where Jupyter is in `connectComponentJupyter` (docs/upstream.md §5.1), and its port
+    need not be among those that are mapped.
+    """
+    seen = instance.observed
+    places = {mapping.port: mapping for mapping in seen.port_mappings}
+    for tool in spec.tools:
+        mapped = places.get(tool.port)
+        if tool.name.lower() != _JUPYTER or not seen.jupyter or (mapped and mapped.endpoint):
+            continue
+        places[tool.port] = PortMapping(tool.port, seen.jupyter, PortType.HTTP.value)
+    return places
 
 
 def _remember(known: OrderedDict[K, None], key: K) -> None:
