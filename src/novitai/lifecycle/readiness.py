@@ -14,13 +14,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-import anyio
 import httpx2
 import structlog
 
 from novitai.domain.instance import Instance, LaunchSpec, Port, PortMapping, PortType
 from novitai.webhooks.guard import EndpointGuard, Refused
-from novitai.webhooks.wire import Wire
+from novitai.webhooks.wire import BROKEN, Wire
 
 K = TypeVar("K")
 
@@ -41,15 +40,7 @@ _JUPYTER: Final = "jupyter"
 """The one tool that Novita knows (docs/upstream.md §4), in lower case."""
 _NOT_ALIVE: Final = frozenset({502, 503, 504})
 """What Novita's gateway answers while the service inside is not up (docs/upstream.md §5)."""
-_BROKEN: Final = (
-    httpx2.HTTPError,
-    httpx2.InvalidURL,
-    OSError,
-    ValueError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    anyio.EndOfStream,
-)
+_BROKEN: Final = (*BROKEN, httpx2.InvalidURL, ValueError)
 
 _log = structlog.get_logger("novitai.lifecycle")
 
@@ -226,23 +217,16 @@ class Prober:
 
     async def _ask_http(self, url: str) -> str | None:
         target = await self._guard.http(url)
-        share = self._deadline / len(target.addresses)
-        for address in target.addresses:
-            try:
-                async with self._wire.exchange(
-                    "GET",
-                    url,
-                    target,
-                    address,
-                    headers={"Accept": "*/*"},
-                    waits=httpx2.Timeout(self._deadline, connect=share),
-                ) as response:
-                    status = response.status_code
-                    return f"HTTP {status}" if status in _NOT_ALIVE else None
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                if address == target.addresses[-1]:
-                    raise
-        return "no connection"
+        async with self._wire.exchange(
+            "GET",
+            url,
+            target,
+            headers={"Accept": "*/*"},
+            wait=self._deadline,
+            connect=self._deadline / len(target.addresses),
+        ) as response:
+            status = response.status_code
+            return f"HTTP {status}" if status in _NOT_ALIVE else None
 
     async def _ask_tcp(self, place: str) -> str | None:
         target = await self._guard.tcp(place)
