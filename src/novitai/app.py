@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from novitai.api.http.shared_limits import SharedStore
     from novitai.api.services import Services
 
-STOP_GRACE: Final = 6.0
+STOP_GRACE: Final = 5.0
 """Seconds that steps in hand get to finish when the process ends."""
 LOOPS: Final = frozenset(
     {
@@ -227,6 +227,7 @@ class Application:
         self._shared: SharedStore | None = None
         self._works = False
         self._stopping = False
+        self._winding_down: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -291,6 +292,16 @@ class Application:
             if task.get_name() in LOOPS:
                 task.add_done_callback(self._loop_ended)
 
+    async def wind_down(self) -> None:
+        """Take no new steps, and finish or release those in hand; requests are still answered.
+
+        Takes `STOP_GRACE` seconds and what the database needs. Twice is harmless.
+        """
+        self._stopping = True
+        if self._winding_down is None:
+            self._winding_down = asyncio.create_task(self._wind_down(), name="wind-down")
+        await asyncio.shield(self._winding_down)
+
     async def stop(self) -> None:
         """End: finish or release the steps in hand, then let go of everything."""
         self._stopping = True
@@ -301,11 +312,16 @@ class Application:
             if self._shared is not None:
                 stack.push_async_callback(self._shared.aclose)
             stack.push_async_callback(self.keys.flush)
-            stack.push_async_callback(self.jobs.stop, STOP_GRACE)
-            stack.push_async_callback(self.clock_watch.stop)
-            if self._works:
-                stack.push_async_callback(self.housekeeping.stop)
-                stack.push_async_callback(self.sync.stop)
+            stack.push_async_callback(self.wind_down)
+
+    async def _wind_down(self) -> None:
+        # Side by side: one that hangs must not take the time of the others.
+        ending = [self.clock_watch.stop(), self.jobs.stop(STOP_GRACE)]
+        if self._works:
+            ending += [self.sync.stop(), self.housekeeping.stop()]
+        for ended in await asyncio.gather(*ending, return_exceptions=True):
+            if ended is not None:
+                raise ended
 
     def caches(self) -> Caches:
         """Return the caches there are."""

@@ -107,8 +107,8 @@ _DEFAULTS: Final = MappingProxyType(
         "tcp_user_timeout": "30000",
     }
 )
-# Where libpq and Debian keep the server's socket; no file is made there.
-_SOCKET_FOLDERS: Final = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108
+# Where libpq and Debian keep the server's socket.
+_SOCKET_FOLDERS: Final = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - no file is made there
 _PORT: Final = "5432"
 _APPLICATION: Final = "novitai"
 _SYSTEM: Final = "system"

@@ -38,8 +38,8 @@ async def test_a_trailer_does_not_authenticate(api: Api) -> None:
 
 async def test_a_trailer_says_nothing_for_a_proxy(factory: ApiFactory) -> None:
     """`X-Forwarded-Proto` behind the body does not make plain HTTP secure."""
-    # The validator takes text, as the environment holds it.
-    trusted = Settings(trusted_proxies="127.0.0.0/8").trusted_proxies  # type: ignore[arg-type]
+    text = {"trusted_proxies": "127.0.0.0/8"}
+    trusted = Settings.model_validate(text).trusted_proxies
     api = await factory.make(rules=Rules(insist_on_https=True, trusted_proxies=trusted))
     head = create(api, "X-Forwarded-For: 203.0.113.9", "Transfer-Encoding: chunked")
     trailer = b"X-Forwarded-Proto: https\r\nX-Forwarded-For: 127.0.0.1\r\n"
@@ -171,12 +171,11 @@ async def test_many_requests_at_once_are_answered_in_turn(api: Api) -> None:
     """However many a client sends ahead, few are held, and each gets its answer."""
     count, held, most = 400, 0, 0
 
-    async def watched(scope: object, receive: object, send: object) -> None:
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal held, most
         held += 1
         most = max(most, held)
-        # A bare ASGI call: plain dicts for scope and messages.
-        await api.gateway(scope, receive, send)  # type: ignore[arg-type]
+        await api.gateway(scope, receive, send)
         held -= 1
 
     async with serving(watched) as server:

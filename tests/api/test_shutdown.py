@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
 from sqlalchemy import Connection, text
 from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 from structlog.testing import capture_logs
 
 from novitai.api.http.answers import json_answer
@@ -27,12 +29,12 @@ T = TypeVar("T")
 QUICK = Limits(drain=0.2, cut=0.2)
 
 
-def route(handler: Callable[[Call], object], method: str = "POST") -> Operation:
+def route(handler: Callable[[Call], Awaitable[Response]], method: str = "POST") -> Operation:
     """Declare a route that a test watches."""
     return Operation(
         method=method,
         path="/api/slow",
-        handler=handler,  # type: ignore[arg-type]
+        handler=handler,
         scope=Scope.READ,
         tag="Health",
         summary="Take long",
@@ -185,13 +187,13 @@ async def test_a_database_that_is_stuck_does_not_hold_the_end(
 async def test_a_client_that_does_not_read_does_not_hold_the_end(api: Api) -> None:
     """Whatever is not taken in time is dropped with the connection."""
 
-    async def app(scope: object, receive: object, send: Callable[[object], object]) -> None:
+    async def app(_scope: ASGIScope, _receive: Receive, send: Send) -> None:
         size = 32 << 20
         headers = [(b"content-length", str(size).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[misc]
-        await send({"type": "http.response.body", "body": bytes(size)})  # type: ignore[misc]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(size)})
 
-    async with serving(app, QUICK) as server:  # type: ignore[arg-type]
+    async with serving(app, QUICK) as server:
         wire = await server.connect()
         await wire.send(LIVE)
         server.end.set()

@@ -24,7 +24,7 @@ NOVITAI: Final = Path(sys.executable).with_name("novitai")
 START_WITHIN: Final = 40.0
 PATIENCE: Final = 4
 """So many times longer is waited where nothing is promised: the machine may be busy."""
-STOP_WITHIN: Final = 15.0
+STOP_WITHIN: Final = 9.0
 """What is promised: seconds from SIGTERM to the end."""
 ADMIN_KEY: Final = "canary-admin-key-5f3a9c"
 UPSTREAM_KEY: Final = "canary-upstream-key-77b1e0"

@@ -48,7 +48,7 @@ def test_a_killed_server_leaves_no_obstacle(house: House) -> None:
 
 def full(_path: Path) -> IO[str]:
     """A disk without space."""
-    return open("/dev/full", "w")  # noqa: PTH123 - closed by the test
+    return open("/dev/full", "w")  # noqa: PTH123 - a device, no path - closed by the test
 
 
 def broken(_path: Path) -> IO[str]:
@@ -167,7 +167,7 @@ def test_a_first_key_that_cannot_be_shown_is_revoked(house: House) -> None:
     with (
         (house.folder / "out").open("w") as out,
         # A device, not a path to work with.
-        open("/dev/full", "w") as full_disk,  # noqa: PTH123
+        open("/dev/full", "w") as full_disk,  # noqa: PTH123 - a device, no path
         subprocess.Popen(
             [NOVITAI, "serve", "--port", "0"],
             stdout=out,

@@ -103,6 +103,27 @@ def test_requests_in_hand_are_answered_before_the_end(house: House) -> None:
     assert list(house.server().statuses()) == [instance_id]
 
 
+def test_hanging_requests_and_steps_do_not_add_up(house: House) -> None:
+    """With both in hand, each for half a minute, the process ends in time with code 0."""
+    emulator = house.emulator()
+    patient = {"NOVITAI_UPSTREAM_TIMEOUT_SECONDS": "30"}
+    server = house.ready(house.run("serve", "--port", "0", **patient))
+    emulator.fault(kind="call", path="/gpu/instance/create", latencySeconds=30)
+    server.create()
+    until(lambda: emulator.create_calls() >= 1, 30, "the create call is under way", every=0.01)
+    emulator.fault(kind="call", path="/template", latencySeconds=30)
+    with ThreadPoolExecutor(1) as pool:
+        other = {**REQUEST, "templateId": "107745"}
+        made = pool.submit(server.http.post, "/api/instances", json=other)
+        time.sleep(1)
+        began = time.monotonic()
+        server.process.send(signal.SIGTERM)
+        assert server.process.wait(STOP_WITHIN) == 0, server.process.err
+        assert made.result().status_code == 503
+    assert time.monotonic() - began < STOP_WITHIN
+    assert "something hangs" not in server.process.err
+
+
 def test_few_files_do_not_keep_others_out(house: House) -> None:
     """With a limit of 256 files and 600 clients that send nothing more, others are served."""
     limits = ["sh", "-c", 'ulimit -n 256; exec "$0" "$@"']

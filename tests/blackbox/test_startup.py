@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import sqlite3
 from contextlib import closing
 
 import pytest
 
-from tests.blackbox.harness import House
+from tests.blackbox.harness import PATIENCE, START_WITHIN, House
 
 
 def test_a_second_process_on_one_file_is_refused(house: House) -> None:
@@ -172,3 +173,20 @@ def test_what_kubernetes_injects_is_no_obstacle(house: House) -> None:
         NOVITAI_URL="http://novitai",
     )
     assert process.code == 0, process.err
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "serve"])
+def test_a_start_that_waits_for_a_server_can_be_stopped(house: House, command: str) -> None:
+    """While the database does not answer, SIGTERM ends it with code 0 and one line."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"postgresql://novitai@127.0.0.1:{silent.getsockname()[1]}/novitai"
+        port = [] if command == "worker" else ["--port", "0"]
+        process = house.run(command, *port, NOVITAI_DATABASE_URL=url)
+        silent.settimeout(START_WITHIN * PATIENCE)
+        connection, _ = silent.accept()
+        with connection:
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0
+    assert process.err == "novitai: asked to stop before it had started\n"

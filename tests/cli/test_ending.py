@@ -16,6 +16,17 @@ HANGS = "await ending.asked.wait(); await asyncio.sleep(60)"
 BLOCKS = "await ending.asked.wait(); time.sleep(60)"
 
 
+STARTS = """
+    try:
+        async with ending.starting(): await asyncio.sleep(60)
+    finally:
+        print('cleaned up', flush=True)
+"""
+STARTS_ON_A_THREAD = "async with ending.starting(): await asyncio.to_thread(time.sleep, 60)"
+STARTS_AND_BLOCKS = "async with ending.starting(): time.sleep(60)"
+LEFT_EARLY = "novitai: asked to stop before it had started\n"
+
+
 ORPHANS = """
     import ctypes, os, subprocess
     # As process 1 does, it inherits the orphans among its descendants (PR_SET_CHILD_SUBREAPER).
@@ -39,6 +50,7 @@ def started(
     before: str = "pass",
     reap: bool | None = None,
     ignored: bool = False,
+    stopped_early: int = 0,
 ) -> subprocess.Popen[str]:
     """Start a process that catches signals."""
     code = f"""
@@ -47,7 +59,7 @@ from novitai.cli.ending import Ending, run_until_asked
 async def process(ending):
     print('ready', flush=True)
     {body}
-with Ending({within}, reap={reap}) as ending:
+with Ending({within}, start_within=0.3, stopped_early={stopped_early}, reap={reap}) as ending:
     {before}
     run_until_asked(ending, process(ending))
 """
@@ -64,6 +76,12 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait for the end; return the exit code and what was said."""
     said, _ = process.communicate(timeout=120)
     return process.returncode, said
+
+
+def told(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for the end; return the exit code and what was said on both streams."""
+    said, complained = process.communicate(timeout=120)
+    return process.returncode, said, complained
 
 
 def ready(process: subprocess.Popen[str]) -> None:
@@ -143,10 +161,60 @@ def test_what_hangs_is_left_behind_though_its_output_is_not_read() -> None:
         process.communicate()
 
 
-def test_a_signal_that_comes_early_counts() -> None:
-    """One that arrives before there is a loop ends the process once there is one."""
-    process = started(WAITS, before="print('early', flush=True); time.sleep(1)")
+def test_a_signal_before_there_is_a_loop_ends_at_once() -> None:
+    """Nothing has begun yet, so nothing is waited for: one line, and code 0."""
+    process = started(WAITS, before="print('early', flush=True); time.sleep(60)")
     assert process.stdout is not None
     assert process.stdout.readline() == "early\n"
     process.send_signal(signal.SIGTERM)
-    assert ended(process) == (0, "ready\nclean\n")
+    assert told(process) == (0, "", LEFT_EARLY)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_start_is_broken_off(number: signal.Signals) -> None:
+    """What the start holds is cleaned up, and the process ends with one line and its code."""
+    process = started(STARTS, stopped_early=7)
+    ready(process)
+    process.send_signal(number)
+    assert told(process) == (7, "cleaned up\n", LEFT_EARLY)
+
+
+@pytest.mark.parametrize("body", [STARTS_ON_A_THREAD, STARTS_AND_BLOCKS])
+def test_a_start_that_hangs_is_left_behind(body: str) -> None:
+    """A thread that does not end, or a loop that is stuck, delays the end by little."""
+    process = started(body)
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    assert told(process) == (0, "", LEFT_EARLY)
+
+
+def test_a_start_that_has_paused_is_not_gone_on_with() -> None:
+    """A signal between two parts of a start ends it at the next, without a traceback."""
+    body = "await ending.asked.wait()\n    async with ending.starting(): print('starts')"
+    process = started(body)
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    assert told(process) == (0, "", LEFT_EARLY)
+
+
+def test_a_timeout_within_a_start_stays_one() -> None:
+    """Only the signal breaks a start off; what else is late is told as it is."""
+    process = started("async with ending.starting(): raise TimeoutError('late')")
+    code, _, said = told(process)
+    assert (code, said.splitlines()[-1]) == (1, "TimeoutError: late")
+
+
+@pytest.mark.parametrize("command", ["serve", "api", "worker", "demo", "emulator"])
+def test_a_command_that_is_still_loading_is_stopped(command: str) -> None:
+    """From its first import on: one line, no traceback, and the code of a clean stop."""
+    loading = [sys.executable, "-X", "importtime", "-m", "novitai", command]
+    with subprocess.Popen(
+        loading, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "typer" in line:  # the first import of size
+                break
+        process.send_signal(signal.SIGTERM)
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+    assert (process.returncode, said) == (130 if command == "demo" else 0, [LEFT_EARLY])

@@ -119,7 +119,7 @@ async def test_a_key_that_was_not_shown_is_revoked(answering: Application, path:
     made = await KeysOfServer(server).create(FIELDS)
     await server.close()
     async with asyncio.timeout(30):
-        while await answering.keys.authenticate(made.text) is not None:  # noqa: ASYNC110
+        while await answering.keys.authenticate(made.text) is not None:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.01)
     assert await names_and_revoked(answering) == [("Вася", True)]
 
@@ -249,7 +249,7 @@ async def test_a_command_waits_for_a_server_that_starts(
             return isinstance(found, LocalServer)
 
     waiting = asyncio.create_task(command())
-    while not clock._sleepers:  # noqa: ASYNC110 - the clock tells nobody who sleeps
+    while not clock._sleepers:  # noqa: ASYNC110 - no event tells - the clock tells nobody who sleeps
         await asyncio.sleep(0.001)
     async with answer_commands(app):
         async with asyncio.timeout(30):

@@ -24,8 +24,7 @@ from novitai.settings import Settings
 )
 def test_trusting_the_internet_is_warned_of(networks: str, warned: bool) -> None:
     """A network that no operator can own all of lets anybody claim any address."""
-    # The validator takes text, as the environment holds it.
-    settings = Settings(trusted_proxies=networks)  # type: ignore[arg-type]
+    settings = Settings.model_validate({"trusted_proxies": networks})
     with capture_logs() as logs:
         _warn(settings, beyond_loopback=False)
     said = [line for line in logs if "NOVITAI_TRUSTED_PROXIES" in line["event"]]

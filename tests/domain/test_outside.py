@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from novitai.domain.outside import (
     MAX_SHOWN_ADDRESS,
+    hide_shown,
     message,
     plain,
     read_address,
@@ -153,3 +154,21 @@ def test_only_a_page_in_a_browser_needs_a_url() -> None:
 def test_what_is_too_long_to_be_shown_is_left_out_of_what_is_shown() -> None:
     """A cut address would lead somewhere else."""
     assert without_secrets(f"https://h.test/{'x' * 400}") == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("a secret-word b", "a *** b"),
+        ("two\nlines too", "*** too"),
+        ("." * 40 + "secret-word", "." * 40 + "***"),
+        ("." * 56 + "secret-word", "." * 56 + "***"),
+        ("." * 57 + "secret-word", "." * 57 + "sec"),
+        ("ends in secr", "ends in secr"),
+        ("", ""),
+    ],
+)
+def test_a_secret_is_hidden_in_what_was_made_a_message(raw: str, shown: str) -> None:
+    """As it is spelt there, and where it was cut off, down to four characters."""
+    secrets = ["secret-word", "two\nlines", "", "abc"]
+    assert hide_shown(message(raw, 60), secrets, 60) == shown

@@ -257,7 +257,6 @@ async def test_an_address_that_swallows_everything_is_given_up_in_time() -> None
         ("bü_cher.example", "xn--b_cher-3ya.example"),
         ("stra\u00dfe.example", "strasse.example"),
         ("xn--zzzzzzzzzzz.example", "xn--zzzzzzzzzzz.example"),
-        ("a" + "\ufe0f" * 400 + ".example", "a.example"),
         ("\uff41.example", "a.example"),
     ],
 )

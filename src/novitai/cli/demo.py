@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from novitai.cli.ending import Ending, run_until_asked
+from novitai.cli.entry import INTERRUPTED
 
 
 def demo(
@@ -16,7 +17,7 @@ def demo(
     ] = False,
 ) -> None:
     """Watch an instance come up, against a stand-in for Novita: nothing real is bought."""
-    with Ending() as ending:
+    with Ending(stopped_early=INTERRUPTED) as ending:
         from novitai.cli.demonstration import demonstrate
 
         run_until_asked(ending, demonstrate(ending, once=once))

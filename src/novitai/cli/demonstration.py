@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from novitai.app import Application
 from novitai.cli.ending import Ending
+from novitai.cli.entry import INTERRUPTED
 from novitai.cli.listening import answer, bind_near, url_of
 from novitai.cli.output import note, say
 from novitai.cli.watching import Screen, open_screen
@@ -96,7 +97,9 @@ async def demonstrate(ending: Ending, *, once: bool) -> None:
                     _show_log(log)
                     raise
                 if instance_id is None:
-                    raise StartupError("stopped before the instance was running", exit_code=130)
+                    raise StartupError(
+                        "stopped before the instance was running", exit_code=INTERRUPTED
+                    )
                 _explain(server, instance_id, stays=not once)
                 if not once:
                     await ending.asked.wait()

@@ -9,11 +9,11 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from novitai.cli import configuration, database, demo, emulation, keys, output, running, webhooks
+from novitai.cli.entry import INTERRUPTED
 from novitai.cli.output import complain, say
 from novitai.errors import ApiError, FieldError, NovitaiError, SettingsError, StartupError
 
 _USAGE: Final = 2
-_INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="novitai",
@@ -60,7 +60,7 @@ def main() -> None:
     except NovitaiError as error:
         _end(error)
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _end(error: NovitaiError) -> NoReturn:

@@ -125,8 +125,10 @@ class AnsweringProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._crowd = crowd
 
-    # uvicorn narrows the type of the transport in the same way.
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(
+        self,
+        transport: asyncio.Transport,  # type: ignore[override]  # uvicorn narrows it likewise
+    ) -> None:
         """Take a connection; of too many, another makes room or this one is refused."""
         super().connection_made(transport)
         self._since = self.loop.time()
@@ -217,9 +219,9 @@ class AnsweringProtocol(HttpToolsProtocol):
     @property
     def in_hand(self) -> bool:
         """Whether an answer is under way."""
-        # uvicorn has None there before the first request, and does not say so.
         # uvicorn declares `cycle` as never None; before the first request it is.
-        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
 
     @property
     def waiting_since(self) -> float | None:

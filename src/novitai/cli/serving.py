@@ -19,6 +19,7 @@ from novitai.cli.first_key import show_first_key
 from novitai.cli.output import OutputFailed, say
 from novitai.clock import SystemClock
 from novitai.ids import Ids
+from novitai.jobs.waiting import keeping
 from novitai.lifecycle.maintenance import clock_check
 from novitai.settings import Environment, IpNetwork, Settings
 from novitai.telemetry import logs
@@ -47,6 +48,7 @@ async def serve_http(
 
     Raises:
         StartupError: the port or the store cannot be used, or this machine's clock is wrong.
+        StoppedEarly: it was asked to end while it was starting.
     """
     # A worker answers nobody and never loads the HTTP server.
     from novitai.cli.listening import answer, bind, is_loopback, url_of
@@ -55,16 +57,20 @@ async def serve_http(
     listening = bind(host, port)
     url = url_of(host, listening)
     try:
-        app = await Application.open(settings, SystemClock(), Ids())
+        async with ending.starting():
+            app = await Application.open(settings, SystemClock(), Ids())
     except BaseException:  # the port is given back, then it is raised on
         listening.close()
         raise
     try:
-        await clock_check.insist(app.database, app.clock)
-        _warn(settings, beyond_loopback=not is_loopback(listening))
+        async with ending.starting():
+            await clock_check.insist(app.database, app.clock)
+            _warn(settings, beyond_loopback=not is_loopback(listening))
+        # Not broken off: a key that was made and not shown would lock everybody out.
         await show_first_key(app.keys)
-        await app.start(work=work)
-        async with answer_commands(app):
+        async with ending.starting():
+            await app.start(work=work)
+        async with answer_commands(app), keeping(_wind_down(app, ending)):
             await answer(
                 app.api(),
                 listening,
@@ -80,16 +86,25 @@ async def work(settings: Settings, ending: Ending) -> None:
 
     Raises:
         StartupError: the store cannot be used, or this machine's clock is wrong.
+        StoppedEarly: it was asked to end while it was starting.
     """
-    app = await Application.open(settings, SystemClock(), Ids())
+    async with ending.starting():
+        app = await Application.open(settings, SystemClock(), Ids())
     try:
-        await clock_check.insist(app.database, app.clock)
-        _warn(settings, beyond_loopback=False)
-        await app.start(work=True)
+        async with ending.starting():
+            await clock_check.insist(app.database, app.clock)
+            _warn(settings, beyond_loopback=False)
+            await app.start(work=True)
         _started("novitai: working")
         await ending.asked.wait()
     finally:
         await app.stop()
+
+
+async def _wind_down(app: Application, ending: Ending) -> None:
+    """End the steps in hand while requests in hand are answered, rather than after them."""
+    await ending.asked.wait()
+    await app.wind_down()
 
 
 def _started(line: str) -> None:

@@ -25,6 +25,12 @@ _MAX_PORT: Final = 65_535
 _JOINERS: Final = frozenset("\u200c\u200d")
 _DROPPED: Final = frozenset({"Cc", "Cf", "Cs", "Co"})
 _BREAKS: Final = frozenset({"Zl", "Zp"})
+# Characters of Unicode's Default_Ignorable_Code_Point that Python calls printable: fillers,
+# variation selectors and the combining grapheme joiner.
+_IGNORABLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 _SPACES: Final = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x1f\x85")
 # How much of a long text is read for its first characters: so much may be dropped between them.
 _READ_AHEAD: Final = 16
@@ -71,6 +77,18 @@ def plain(text: str, limit: int) -> str:
     return "".join(kept)[:limit].strip()
 
 
+def first_unseen(text: str) -> str | None:
+    """Find the first character that a reader does not see as one; a space is seen.
+
+    Controls, format characters (bidirectional ones among them), other spaces, line separators,
+    surrogates, characters that Unicode does not define, fillers and variation selectors.
+    """
+    for letter in text:
+        if not letter.isprintable() or _IGNORABLE.match(letter):
+            return letter
+    return None
+
+
 def message(text: str, limit: int) -> str:
     """Do as `plain` does, and hide user info and tokens of the addresses in a message."""
     shown = plain(text, limit * _READ_AHEAD)
@@ -87,6 +105,24 @@ def hide(text: str, secrets: Iterable[str]) -> str:
         if len(secret) >= _MIN_SECRET:
             text = text.replace(secret, _HIDDEN)
     return text
+
+
+def hide_shown(text: str, secrets: Iterable[str], limit: int) -> str:
+    """Hide secrets in a text that `message` made with this limit, as `hide` does in a raw one.
+
+    There, line breaks are spaces, and a secret may be cut off at the end.
+    """
+    if not text:
+        return text
+    known = {shown for secret in secrets for shown in (secret, plain(secret, len(secret)))}
+    shown = hide(text, known)
+    if len(text) < limit - _READ_AHEAD:  # not cut, whatever was stripped off its end
+        return shown
+    for secret in sorted(known, key=len, reverse=True):
+        for length in range(len(secret) - 1, _MIN_SECRET - 1, -1):
+            if shown.endswith(secret[:length]):
+                return shown[:-length] + _HIDDEN
+    return shown
 
 
 def read_address(text: str) -> str:

@@ -22,6 +22,7 @@ from novitai.domain.fields import (
     whole_number,
 )
 from novitai.domain.instance import BillingMode
+from novitai.domain.outside import first_unseen
 from novitai.domain.requests import CreateRequest
 from novitai.domain.view import masked_url
 
@@ -122,7 +123,8 @@ def webhook_url(value: object, *, allow_private: bool) -> str:
     """Accept a webhook URL as far as it can be judged without resolving its name.
 
     Raises:
-        Wrong: it is no HTTP URL, or it points to a private or loopback address.
+        Wrong: it is no HTTP URL, it points to a private or loopback address, or a reader would not
+            see all of it.
     """
     url = text("Webhook URL", longest=MAX_URL)(value)
     # `urlsplit` drops some of these silently, and clients differ over the others.
@@ -134,6 +136,11 @@ def webhook_url(value: object, *, allow_private: bool) -> str:
         raise Wrong("Webhook URL must be a valid HTTP or HTTPS URL") from None
     if host.private and not allow_private:
         raise Wrong(f"{PRIVATE_WEBHOOK}{PRIVATE_WEBHOOKS_HINT}")
+    if (unseen := first_unseen(url)) is not None:
+        raise Wrong(
+            f"Webhook URL must not contain the invisible character U+{ord(unseen):04X}; "
+            "leave it out or percent-encode it"
+        )
     return url
 
 

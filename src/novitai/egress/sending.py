@@ -13,16 +13,14 @@ from ssl import SSLContext
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-import anyio
 import httpx2
 import structlog
 
 from novitai.clock import Clock
-from novitai.domain.addresses import Address
 from novitai.egress import signing
 from novitai.egress.guard import MAX_ADDRESSES, Guard, Refused, Target
 from novitai.egress.signing import NoSecret
-from novitai.egress.wire import Wire
+from novitai.egress.wire import BROKEN, Wire
 
 DEADLINE: Final = 15.0
 """Seconds for one try: resolving, connecting, sending and reading.
@@ -32,13 +30,6 @@ An address has a third of it for the connection, and as much again for TLS.
 MAX_READ: Final = 64 * 1024
 KEPT: Final = 2 * 1024
 _GONE: Final = 410
-_BROKEN: Final = (
-    httpx2.HTTPError,
-    OSError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    anyio.EndOfStream,
-)
 
 _log = structlog.get_logger("novitai.webhooks")
 
@@ -125,7 +116,7 @@ class Sender:
             error = f"No answer within {self._deadline:g} s"
         except (Refused, NoSecret) as refusal:
             error = f"Refused: {refusal}"
-        except _BROKEN as broken:
+        except BROKEN as broken:
             error = _explain(broken)
         except Exception as defect:  # of ours: a message that is tried for ever helps nobody
             kind = type(defect).__name__
@@ -146,34 +137,20 @@ class Sender:
         )
 
     async def _post(self, message: Message, target: Target, exchange: _Exchange, at: int) -> None:
-        for address in target.addresses:
-            try:
-                await self._post_to(address, message, target, exchange, at)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                # Nothing was sent, so another of the checked addresses may be tried.
-                if address == target.addresses[-1]:
-                    raise
-            else:
-                return
-
-    async def _post_to(
-        self, address: Address, message: Message, target: Target, exchange: _Exchange, at: int
-    ) -> None:
         headers = {
             "Content-Type": "application/json",
             "Accept": "*/*",
             **_authorization(message.url),
             **signing.headers(message.id, message.body, at, message.secrets),
         }
-        share = self._deadline / MAX_ADDRESSES
         async with self._wire.exchange(
             "POST",
             message.url,
             target,
-            address,
             headers=headers,
             content=message.body,
-            waits=httpx2.Timeout(self._deadline, connect=share),
+            wait=self._deadline,
+            connect=self._deadline / MAX_ADDRESSES,
         ) as response:
             exchange.status = response.status_code
             exchange.retry_after = _retry_after(response.headers, at)

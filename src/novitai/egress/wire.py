@@ -13,12 +13,21 @@ from importlib.metadata import version
 from ssl import SSLContext
 from typing import Any, Final
 
+import anyio
 import httpx2
 
 from novitai.domain.addresses import Address
 from novitai.egress.guard import Target, url_at
 
 USER_AGENT: Final = f"novitai/{version('novitai')}"
+BROKEN: Final = (
+    httpx2.HTTPError,
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+)
+"""What an exchange raises when the network or the peer is at fault."""
 _CONNECTED: Final = "connect_tcp.complete"
 
 
@@ -66,26 +75,55 @@ class Wire:
         method: str,
         url: str,
         target: Target,
-        address: Address,
         *,
         headers: Mapping[str, str],
         content: bytes | None = None,
-        waits: httpx2.Timeout,
+        wait: float,
+        connect: float,
     ) -> AsyncIterator[httpx2.Response]:
-        """Send one request to one of the target's addresses and give the head of the answer.
+        """Send one request and give the head of the answer.
+
+        It goes to the first of the target's addresses that takes the connection: until then,
+        nothing has been sent.
 
         Args:
             method: The HTTP method.
             url: Its path and query are sent; its host is the target's.
             target: What the guard said of the URL.
-            address: Where to connect.
             headers: Beside `Host`, `User-Agent` and `Connection`.
             content: The body.
-            waits: For each wait of the exchange; the caller keeps the deadline of the whole.
+            wait: Seconds for each wait of the exchange; the caller keeps the deadline of the whole.
+            connect: Seconds for the connection to one address.
 
         Raises:
             httpx2.HTTPError: no answer came.
         """
+        waits = httpx2.Timeout(wait, connect=connect)
+        *others, last = target.addresses
+        async with contextlib.AsyncExitStack() as stack:
+            for address in (*others, last):
+                try:
+                    response = await stack.enter_async_context(
+                        self._exchange_at(address, method, url, target, headers, content, waits)
+                    )
+                except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                    if address == last:
+                        raise
+                else:
+                    yield response
+                    return
+
+    @contextlib.asynccontextmanager
+    async def _exchange_at(
+        self,
+        address: Address,
+        method: str,
+        url: str,
+        target: Target,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        waits: httpx2.Timeout,
+    ) -> AsyncIterator[httpx2.Response]:
         opened = Opened()
         extensions: dict[str, object] = {"timeout": waits.as_dict(), "trace": opened.__call__}
         if target.tls_name is not None:

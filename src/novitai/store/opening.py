@@ -49,6 +49,8 @@ def _open_postgresql(url: str, clock: Clock) -> Database:
     from novitai.store.engine import postgresql_check
 
     postgresql_check.insist_on_server(url)
+    # Before the version is read: a role that may not do that is told all the rights it needs.
+    postgresql_check.insist_on_rights(url)
     version = migrate.check(url)
     where = postgresql_server.describe(url)
     migrate.refuse_newer(version, where)
@@ -57,7 +59,6 @@ def _open_postgresql(url: str, clock: Clock) -> Database:
             f"{where}: made for an older version of novitai, or empty. Run `novitai migrate`.",
             exit_code=_CONFIG,
         )
-    postgresql_check.insist_on_rights(url)
     from novitai.store.engine.postgresql import PostgresqlDatabase
 
     return PostgresqlDatabase(url, clock)

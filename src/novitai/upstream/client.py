@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from ssl import SSLContext
 from typing import Final, TypeVar
@@ -59,6 +60,7 @@ class NovitaClient:
         self.key_digest = key_digest
         self._gateway = gateway
         self._clock = clock
+        self._read_instance = partial(reading.instance, secrets=gateway.secrets)
         self._first_page: dict[Operation, int] = {}
         self._page_size: dict[Operation, int] = {}
 
@@ -196,13 +198,13 @@ class NovitaClient:
             Operation.INSTANCE,
             "/gpu/instance",
             {"instanceId": instance_id},
-            payloads.instance(instance_id),
+            payloads.instance(instance_id, self._read_instance),
         )
 
     async def list_instances(self) -> Listing:
         """List the whole account (docs/upstream.md §5.2)."""
         found = await self._list(
-            Operation.LIST_INSTANCES, "/gpu/instances", {}, "instances", reading.instance
+            Operation.LIST_INSTANCES, "/gpu/instances", {}, "instances", self._read_instance
         )
         return Listing(
             began_at=found.began_at,
@@ -225,7 +227,7 @@ class NovitaClient:
             "/gpu/instances",
             {"name": name},
             "instances",
-            reading.instance,
+            self._read_instance,
         )
         return tuple(found.rows.values())
 

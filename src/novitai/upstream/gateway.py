@@ -115,7 +115,7 @@ class Gateway:
         self._ids = ids
         self._breakers = breakers
         self._observer = observer
-        self._secrets = tuple(secrets)
+        self.secrets = tuple(secrets)
         self._record = HealthRecord()
 
     async def aclose(self) -> None:
@@ -197,7 +197,7 @@ class Gateway:
         try:
             answer = await self._transport.send(call)
             self._read_clock(answer)
-            known = (*self._secrets, *secrets)
+            known = (*self.secrets, *secrets)
             error = failure(operation, answer, now=self._clock.now(), secrets=known)
             if error is not None:
                 raise error

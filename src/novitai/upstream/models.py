@@ -109,6 +109,11 @@ class SshAccess:
     password: str = field(default="", repr=False)
 
 
+MAX_STATE: Final = 100
+MAX_MESSAGE: Final = 500
+"""How many characters of an error's state and of its message are kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusError:
     """Why something failed, in upstream's words; both empty where nothing did."""

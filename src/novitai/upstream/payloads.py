@@ -43,11 +43,13 @@ def created_id(body: Object, _: int) -> str:
     return found
 
 
-def instance(instance_id: str) -> Reader[UpstreamInstance]:
+def instance(
+    instance_id: str, read_row: Callable[[Object], UpstreamInstance | None]
+) -> Reader[UpstreamInstance]:
     """Make a reader of one instance that insists on the id that was asked for."""
 
     def read(body: Object, _: int) -> UpstreamInstance:
-        found = reading.instance(body)
+        found = read_row(body)
         if found is None or found.id != instance_id:
             raise Nonsense("the answer is not the instance that was asked for")
         return found

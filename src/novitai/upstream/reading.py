@@ -8,12 +8,14 @@ A row that cannot be told apart (no id) is None; nothing else is ever an error h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
 from novitai.domain import outside
 from novitai.upstream.models import (
+    MAX_MESSAGE,
+    MAX_STATE,
     Cluster,
     Envs,
     Port,
@@ -41,8 +43,6 @@ from novitai.upstream.wire import (
 
 _MAX_ID = 255
 _MAX_WORD = 64
-_MAX_STATE = 100
-_MAX_MESSAGE = 500
 # Secrets are looked for in so much of a message, before it is cut.
 _MAX_READ = 65_536
 _MAX_PORT = 65_535
@@ -130,8 +130,13 @@ def template(row: Object) -> Template | None:
     )
 
 
-def instance(row: Object) -> UpstreamInstance | None:
-    """Read one instance, of the list or by itself (docs/upstream.md §5.1)."""
+def instance(row: Object, *, secrets: Iterable[str] = ()) -> UpstreamInstance | None:
+    """Read one instance, of the list or by itself (docs/upstream.md §5.1).
+
+    Args:
+        row: What upstream sent.
+        secrets: What must not be shown, besides what the row itself holds: the API key.
+    """
     if not (instance_id := identifier(row.get("id"))):
         return None
     get = row.get
@@ -166,7 +171,8 @@ def instance(row: Object) -> UpstreamInstance | None:
     )
     if not (said := get("statusError")):
         return found
-    return replace(found, status_error=_status_error(said, _secrets(found, get("envs"))))
+    hidden = _secrets(found, get("envs")).union(secrets)
+    return replace(found, status_error=_status_error(said, hidden))
 
 
 def ssh_access(command: str) -> SshAccess | None:
@@ -226,10 +232,10 @@ def _secrets(row: UpstreamInstance, envs: Json) -> set[str]:
 
 def _status_error(value: Json, secrets: set[str]) -> StatusError:
     if type(value) is str:
-        return StatusError(message=_message(value, _MAX_MESSAGE, secrets)) if value else _NO_ERROR
+        return StatusError(message=_message(value, MAX_MESSAGE, secrets)) if value else _NO_ERROR
     found = mapping(value)
-    state = _message(found.get("state"), _MAX_STATE, secrets)
-    said = _message(found.get("message"), _MAX_MESSAGE, secrets)
+    state = _message(found.get("state"), MAX_STATE, secrets)
+    said = _message(found.get("message"), MAX_MESSAGE, secrets)
     return StatusError(state, said) if state or said else _NO_ERROR
 
 

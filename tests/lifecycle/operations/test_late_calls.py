@@ -132,14 +132,40 @@ async def late_drifts(app: Application, instance_id: str) -> list[dict[str, Any]
     return [data for data in drifts if dict(data["drift"]).get("cause") == "late_call"]
 
 
-async def stalled(world: World, stall: Stall, kind: OperationKind, instance_id: str) -> None:
-    """Ask for a verb, and let time pass until its call is held back."""
+async def held_up(
+    world: World, make_stall: MakeStall, kind: OperationKind, *, slips: bool = False
+) -> tuple[str, Stall, int]:
+    """Ask for a verb, and let time pass until its call is held back; count the calls before."""
+    instance_id = await stands(world, kind)
+    before = await calls_of(world, kind)
+    stall = make_stall(kind, slips=slips)
     await ask(world.app, kind, instance_id)
     for _ in range(60):
         if stall.began.is_set():
-            return
+            assert await calls_of(world, kind) == before
+            return instance_id, stall, before
         await world.pass_time(1)
     raise AssertionError("the call was never made")
+
+
+async def finished_by(
+    world: World, other: Application, kind: OperationKind, instance_id: str
+) -> None:
+    """Let the claim run out, and another process finish the verb."""
+    await world.pass_time(20)
+    await until_status(world, other, instance_id, AFTER[kind])
+
+
+async def is_sent_once_after_a_look(
+    world: World, stall: Stall, kind: OperationKind, instance_id: str, before: int
+) -> None:
+    """Let the stalled call go on: it is not sent, and after a look the verb is carried out."""
+    stall.go_on()
+    await world.quiet()
+    assert isinstance(stall.error, NotSent)
+    assert await calls_of(world, kind) == before
+    await world.until_status(instance_id, AFTER[kind], within=900)
+    assert await calls_of(world, kind) == before + 1
 
 
 @two_processes
@@ -148,13 +174,8 @@ async def test_a_worker_that_stalls_past_its_claim_sends_nothing(
     world: World, other: Application, make_stall: MakeStall, kind: OperationKind
 ) -> None:
     """Another process has finished the verb, and the user has asked for its opposite since."""
-    instance_id = await stands(world, kind)
-    before = await calls_of(world, kind)
-    stall = make_stall(kind)
-    await stalled(world, stall, kind, instance_id)
-    assert await calls_of(world, kind) == before
-    await world.pass_time(20)
-    await until_status(world, other, instance_id, AFTER[kind])
+    instance_id, stall, before = await held_up(world, make_stall, kind)
+    await finished_by(world, other, kind, instance_id)
     opposite = {START: STOP, STOP: START}.get(kind)
     if opposite is not None:
         await ask(other, opposite, instance_id)
@@ -186,17 +207,9 @@ async def test_a_call_is_judged_by_the_later_of_two_clocks(
     away: Callable[[ManualClock], None],
 ) -> None:
     """The time of day has passed the claim's end; the call is made anew, after a look."""
-    instance_id = await stands(world, kind)
-    before = await calls_of(world, kind)
-    stall = make_stall(kind)
-    await stalled(world, stall, kind, instance_id)
+    instance_id, stall, before = await held_up(world, make_stall, kind)
     away(clock)
-    stall.go_on()
-    await world.quiet()
-    assert isinstance(stall.error, NotSent)
-    assert await calls_of(world, kind) == before
-    await world.until_status(instance_id, AFTER[kind], within=900)
-    assert await calls_of(world, kind) == before + 1
+    await is_sent_once_after_a_look(world, stall, kind, instance_id, before)
 
 
 @pytest.mark.parametrize("kind", [START, STOP, RESTART, DELETE])
@@ -204,18 +217,10 @@ async def test_a_clock_set_back_opens_no_window_again(
     world: World, clock: ManualClock, make_stall: MakeStall, kind: OperationKind
 ) -> None:
     """By the time of day the claim has not ended yet; by steady time it has."""
-    instance_id = await stands(world, kind)
-    before = await calls_of(world, kind)
-    stall = make_stall(kind)
-    await stalled(world, stall, kind, instance_id)
+    instance_id, stall, before = await held_up(world, make_stall, kind)
     clock.jump(-60)
     await world.pass_time(20)
-    stall.go_on()
-    await world.quiet()
-    assert isinstance(stall.error, NotSent)
-    assert await calls_of(world, kind) == before
-    await world.until_status(instance_id, AFTER[kind], within=900)
-    assert await calls_of(world, kind) == before + 1
+    await is_sent_once_after_a_look(world, stall, kind, instance_id, before)
 
 
 @two_processes
@@ -228,11 +233,8 @@ async def test_what_slips_through_is_put_right_once_and_told(
     opposite: OperationKind,
 ) -> None:
     """The worker stalled after the last check: its call undoes what the user asked for since."""
-    instance_id = await stands(world, kind)
-    stall = make_stall(kind, slips=True)
-    await stalled(world, stall, kind, instance_id)
-    await world.pass_time(20)
-    await until_status(world, other, instance_id, AFTER[kind])
+    instance_id, stall, _ = await held_up(world, make_stall, kind, slips=True)
+    await finished_by(world, other, kind, instance_id)
     await ask(other, opposite, instance_id)
     await until_status(world, other, instance_id, AFTER[opposite])
     await world.pass_time(60)
@@ -261,11 +263,8 @@ async def test_what_slips_through_and_changes_nothing_is_let_be(
     world: World, other: Application, make_stall: MakeStall, kind: OperationKind
 ) -> None:
     """A second restart ends where it began, and what is deleted stays so."""
-    instance_id = await stands(world, kind)
-    stall = make_stall(kind, slips=True)
-    await stalled(world, stall, kind, instance_id)
-    await world.pass_time(20)
-    await until_status(world, other, instance_id, AFTER[kind])
+    instance_id, stall, _ = await held_up(world, make_stall, kind, slips=True)
+    await finished_by(world, other, kind, instance_id)
     await world.pass_time(60)
     stall.go_on()
     await world.pass_time(300, step=5)

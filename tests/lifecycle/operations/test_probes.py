@@ -172,6 +172,20 @@ async def test_tools_are_watched_like_ports(prober: Prober) -> None:
     assert silence == Silence(Port(8888, HTTP), "not mapped yet")
 
 
+@pytest.mark.parametrize("mapped", [(), ((8888, "", HTTP),)], ids=["unmapped", "without a place"])
+async def test_jupyter_is_probed_at_its_own_address(
+    prober: Prober, mapped: tuple[tuple[int, str, PortType], ...]
+) -> None:
+    """Upstream need not map the port of a tool that the template has not among its ports."""
+    spec = LaunchSpec("image", tools=(Tool("Jupyter", 8888, HTTP), Tool("Other", 9999, HTTP)))
+    instance = published(*mapped)
+    for code, missing in ((401, [9999]), (502, [8888, 9999])):
+        async with Service(status(code)) as port:
+            seen = replace(instance.observed, jupyter=f"http://127.0.0.1:{port}/lab")
+            silences = await prober.not_ready(replace(instance, observed=seen), spec)
+        assert [one.port.port for one in silences] == missing
+
+
 async def test_a_redirect_is_not_followed(prober: Prober) -> None:
     """An answer is an answer, and nobody leads us elsewhere."""
     moved = b"HTTP/1.1 302 X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"

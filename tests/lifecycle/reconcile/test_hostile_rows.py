@@ -77,7 +77,7 @@ class Spoiling:
 async def spoiling(world: World) -> Spoiling:
     """The world's emulator, with its answers in our hands."""
     made = Spoiling(world.emulator.app)
-    world.emulator.app = made  # type: ignore[assignment]
+    world.emulator.app = made  # type: ignore[assignment]  # it stands in for FastAPI
     await world.reopen()
     return made
 
@@ -161,6 +161,35 @@ async def test_secrets_in_addresses_are_in_the_credentials_alone(
     assert b"hunter2" not in orjson.dumps([[event.data for event in page.events], view])
     files = files_under(Path(world.settings.data_dir))
     assert any(b"instance.running" in content for content in files.values())
+    assert not [name for name, content in files.items() if b"hunter2" in content]
+
+
+async def test_an_error_repeats_no_variable_that_only_we_know(
+    world: World, spoiling: Spoiling
+) -> None:
+    """A row without its variables tells none of them, nor our key, in view, event or database."""
+    request = replace(REQUEST, envs={"TOKEN": "hunter2-token", "PEM": "hunter2\nof lines"})
+    instance_id = await world.create(request)
+    await world.until_status(instance_id, RUNNING, within=400)
+    key = world.settings.novita_api_key
+    assert key is not None
+    said = f"hunter2-token hunter2\nof lines {key.get_secret_value()} "
+    spoiling.rows = {
+        "envs": None,
+        "status": "exited",
+        "statusError": {"state": "hunter2-token", "message": f"{said:.<489}hunter2-token"},
+    }
+    await world.pass_time(70)
+    shown = await world.app.database.read(lambda c: instances.load(c, instance_id))
+    assert shown is not None
+    told = shown.observed.error
+    assert told is not None
+    assert told.startswith("***: *** *** *** ....")
+    assert told.endswith("...***")
+    page = await world.app.history.of_instance(instance_id)
+    view = await world.view(instance_id)
+    assert b"hunter2" not in orjson.dumps([[event.data for event in page.events], view])
+    files = files_under(Path(world.settings.data_dir))
     assert not [name for name, content in files.items() if b"hunter2" in content]
 
 

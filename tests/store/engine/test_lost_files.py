@@ -389,7 +389,7 @@ async def main():
     while True:
         try:
             await database.write(put(f"{number:06}"))
-        except Exception as error:
+        except Exception as error:  # any refusal is told
             print(json.dumps({"refused": type(error).__name__}), flush=True)
             await asyncio.sleep(60)
         print(json.dumps({"acknowledged": number}), flush=True)

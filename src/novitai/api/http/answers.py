@@ -25,3 +25,8 @@ def from_reply(reply: Reply) -> Response:
     if reply.replayed:
         headers["Idempotent-Replayed"] = "true"
     return Response(reply.body, reply.status, headers, JSON)
+
+
+def reply_with(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """Render an answer that is kept for a request with the same key."""
+    return Reply(status, dict(headers or {}), orjson.dumps(body))

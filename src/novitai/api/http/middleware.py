@@ -112,7 +112,7 @@ class Gateway:
             if task is not None and task.cancelling():
                 raise
             await self._fail(exchange)  # something else was cancelled, and waited for all the same
-        except Exception:
+        except Exception:  # whatever a route raises, the client gets the envelope
             await self._fail(exchange)
 
     def _refuse(self, exchange: _Exchange, headers: Headers, peer: Peer) -> ApiError | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import from_reply, json_answer, reply_with
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     AccountResponse,
@@ -158,7 +157,7 @@ class AccountRoutes:
         body = await call.body(optional=True)
         reply = await self._ownership.confirm(
             parse_confirm(body.fields),
-            reply=lambda count: Reply(200, {}, orjson.dumps({"confirmed": count})),
+            reply=lambda count: reply_with({"confirmed": count}),
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
         )
@@ -184,8 +183,8 @@ class AccountRoutes:
         """Remember that an instance is no matter: no record waits for it any more."""
         body = await call.no_fields()
         reply = await self._ownership.dismiss(
-            call.request.path_params["upstreamId"],
-            reply=lambda shown: Reply(200, {}, orjson.dumps(_unmanaged(shown))),
+            call.path_params["upstreamId"],
+            reply=lambda shown: reply_with(_unmanaged(shown)),
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
         )
@@ -209,8 +208,8 @@ class AccountRoutes:
         """Let go of an instance: it goes on at Novita, and this server does nothing to it again."""
         body = await call.no_fields()
         reply = await self._ownership.release(
-            call.request.path_params["instanceId"],
-            reply=lambda view: Reply(200, {}, orjson.dumps(view)),
+            call.path_params["instanceId"],
+            reply=reply_with,
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
         )
@@ -218,7 +217,7 @@ class AccountRoutes:
 
 
 def _adopted(instance_id: str, view: View) -> Reply:
-    return Reply(201, {"Location": f"/api/instances/{instance_id}"}, orjson.dumps(view))
+    return reply_with(view, 201, {"Location": f"/api/instances/{instance_id}"})
 
 
 def _unmanaged(shown: Shown) -> View:

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import from_reply, json_answer, reply_with
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.schemas import (
@@ -126,7 +125,7 @@ class CacheRoutes:
 
     async def one(self, call: Call) -> Response:
         """Tell how one cache does, with its keys, their age and the time they have left."""
-        cache = self._caches.named(call.request.path_params["cacheName"])
+        cache = self._caches.named(call.path_params["cacheName"])
         held = cache.keys()
         keys = [
             {
@@ -168,7 +167,7 @@ class CacheRoutes:
 
     async def discard(self, call: Call) -> Response:
         """Delete one key of one cache."""
-        name, key = call.request.path_params["cacheName"], call.request.path_params["key"]
+        name, key = call.path_params["cacheName"], call.path_params["key"]
         body = await call.no_fields()
 
         def discard() -> Reply:
@@ -185,7 +184,7 @@ class CacheRoutes:
 
     def _told(self, message: str, **more: int) -> Reply:
         answer = {"message": message, "timestamp": self._now(), **more}
-        return Reply(200, {}, orjson.dumps(answer))
+        return reply_with(answer)
 
     def _now(self) -> str:
         return iso(self._clock.now())

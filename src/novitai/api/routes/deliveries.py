@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply
+from novitai.api.http.answers import from_reply, reply_with
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import DeliveryView, ListDeliveriesResponse
@@ -98,7 +97,7 @@ class DeliveryRoutes:
         """List the messages about an instance, to whomever they go, oldest event first."""
         most, after = only_page(call)
         page = await self._deliveries.of_instance(
-            call.request.path_params["instanceId"], limit=most, cursor=after
+            call.path_params["instanceId"], limit=most, cursor=after
         )
         return _listed(call, page)
 
@@ -109,7 +108,7 @@ class DeliveryRoutes:
         most, after = read_page(fields)
         fields.finish()
         page = await self._deliveries.of_webhook(
-            call.request.path_params["webhookId"],
+            call.path_params["webhookId"],
             limit=most,
             cursor=after,
             status=DeliveryStatus(status) if status else None,
@@ -124,7 +123,7 @@ class DeliveryRoutes:
         """
         body = await call.no_fields()
         reply = await self._deliveries.redeliver(
-            call.request.path_params["deliveryId"],
+            call.path_params["deliveryId"],
             reply=_accepted,
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
@@ -146,7 +145,7 @@ def show_try(made: Try) -> Mapping[str, object]:
 
 
 def _accepted(delivery: Delivery) -> Reply:
-    return Reply(202, {}, orjson.dumps(_show(delivery)))
+    return reply_with(_show(delivery), 202)
 
 
 def _listed(call: Call, page: DeliveryPage) -> Response:

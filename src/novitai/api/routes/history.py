@@ -12,12 +12,11 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import from_reply, json_answer, reply_with
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     ListEventsResponse,
@@ -208,7 +207,7 @@ class HistoryRoutes:
         wanted = fields.read("status", one_of("Status", _STATUSES), InstanceStatus.RUNNING.value)
         seconds = fields.read("timeout", _seconds, DEFAULT_SECONDS)
         fields.finish()
-        instance_id = call.request.path_params["instanceId"]
+        instance_id = call.path_params["instanceId"]
         with self._seat():
             waited = await _while_there(
                 call.request,
@@ -226,7 +225,7 @@ class HistoryRoutes:
         """List what happened to an instance, oldest first; after its termination too."""
         most, after = only_page(call)
         page = await self._history.of_instance(
-            call.request.path_params["instanceId"], cursor=after, limit=most
+            call.path_params["instanceId"], cursor=after, limit=most
         )
         return _events(call, page)
 
@@ -247,7 +246,7 @@ class HistoryRoutes:
 
     async def operation(self, call: Call) -> Response:
         """Read an operation, running or over: `outcome` says how it ended."""
-        found = await self._history.operation(call.request.path_params["operationId"])
+        found = await self._history.operation(call.path_params["operationId"])
         return json_answer(_operation(found))
 
     async def cancel(self, call: Call) -> Response:
@@ -258,7 +257,7 @@ class HistoryRoutes:
         """
         body = await call.no_fields()
         reply = await self._operating.cancel(
-            call.request.path_params["operationId"],
+            call.path_params["operationId"],
             reply=_cancelled,
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
@@ -347,7 +346,7 @@ def _event(event: Event) -> dict[str, object]:
 
 
 def _cancelled(operation: Verb) -> Reply:
-    return Reply(200, {}, orjson.dumps(_operation(operation)))
+    return reply_with(_operation(operation))
 
 
 def _operation(operation: Verb) -> dict[str, object]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import from_reply, json_answer, reply_with
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     CredentialsResponse,
@@ -210,13 +209,13 @@ class VerbRoutes:
         fields = Fields((await call.body(optional=True)).fields)
         at = fields.read("lastUsedAt", _time, None)
         fields.finish()
-        instance_id = call.request.path_params["instanceId"]
+        instance_id = call.path_params["instanceId"]
         await self._operating.note_use(instance_id, at, deadline=call.context.deadline)
         return json_answer(whole_view(await self._instances.get(instance_id)))
 
     async def credentials(self, call: Call) -> Response:
         """Read the passwords as Novita last told them. They are shown nowhere else."""
-        instance_id = call.request.path_params["instanceId"]
+        instance_id = call.path_params["instanceId"]
         found = await self._operating.credentials(instance_id)
         return json_answer(
             {"instanceId": instance_id, **found}, headers={"Cache-Control": "no-store"}
@@ -231,7 +230,7 @@ class VerbRoutes:
         body = await call.no_fields()
         reply = await self._operating.ask(
             kind,
-            call.request.path_params["instanceId"],
+            call.path_params["instanceId"],
             reply=_told,
             confirmed=confirmed,
             idempotency=idempotency_key(call, body),
@@ -297,14 +296,14 @@ def _refusals(kind: OperationKind) -> Sequence[ApiError]:
 def _told(accepted: Accepted) -> Reply:
     operation = accepted.operation
     if operation is None:
-        return Reply(200, {}, orjson.dumps(accepted.view()))
+        return reply_with(accepted.view())
     body = {
         "instanceId": accepted.instance.id,
         "status": accepted.instance.status.value,
         "operationId": operation.id,
         "message": f"Instance {_NOUNS[operation.kind]} initiated successfully",
     }
-    return Reply(202, _location(operation.id), orjson.dumps(body))
+    return reply_with(body, 202, _location(operation.id))
 
 
 def _all_told(done: StopAll) -> Reply:
@@ -316,11 +315,11 @@ def _all_told(done: StopAll) -> Reply:
         ],
         "skipped": [{"instanceId": one.instance_id, "reason": one.reason} for one in done.skipped],
     }
-    return Reply(202, {}, orjson.dumps(body))
+    return reply_with(body, 202)
 
 
 def _sync_told(operation_id: str) -> Reply:
-    return Reply(202, _location(operation_id), orjson.dumps({"operationId": operation_id}))
+    return reply_with({"operationId": operation_id}, 202, _location(operation_id))
 
 
 def _location(operation_id: str) -> dict[str, str]:

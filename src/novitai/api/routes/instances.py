@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.accept import JSON
-from novitai.api.http.answers import from_reply
+from novitai.api.http.answers import from_reply, reply_with
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.schemas import (
     CreateInstanceRequest,
@@ -198,7 +197,7 @@ class InstanceRoutes:
 
     async def one(self, call: Call) -> Response:
         """Read one instance from our own records; Novita is not called."""
-        shown = await self._instances.details(call.request.path_params["instanceId"])
+        shown = await self._instances.details(call.path_params["instanceId"])
         tag = f'W/"{shown.digest}"'
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         if _matches(call.request.headers.getlist("if-none-match"), tag):
@@ -221,7 +220,7 @@ def _accepted(created: Created) -> Reply:
         "estimatedReadyTime": iso(created.estimated_ready_at),
     }
     location = f"/api/instances/{created.instance_id}"
-    return Reply(201, {"Location": location}, orjson.dumps(body))
+    return reply_with(body, 201, {"Location": location})
 
 
 def _matches(given: list[str], tag: str) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import from_reply, json_answer, reply_with
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.schemas import (
@@ -110,7 +109,7 @@ class KeyRoutes:
         """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
         body = await call.no_fields()
         reply = await self._keys.revoke_once(
-            call.request.path_params["keyId"],
+            call.path_params["keyId"],
             reply=_revoked,
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
@@ -119,7 +118,7 @@ class KeyRoutes:
 
 
 def _revoked(key: ApiKey) -> Reply:
-    return Reply(200, {}, orjson.dumps(_view(key)))
+    return reply_with(_view(key))
 
 
 def _view(key: ApiKey) -> dict[str, object]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import from_reply, json_answer, reply_with
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import (
     ChangeWebhookRequest,
@@ -211,7 +210,7 @@ class WebhookRoutes:
         body = await call.no_fields()
         reply = await self._webhooks.delete(
             _id(call),
-            reply=lambda webhook: Reply(200, {}, orjson.dumps(_show(webhook))),
+            reply=lambda webhook: reply_with(_show(webhook)),
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
         )
@@ -246,9 +245,7 @@ class WebhookRoutes:
         reply = await self._webhooks.replay(
             webhook_id,
             parse_replay(body.fields, now=self._clock.now()),
-            reply=lambda count: Reply(
-                202, {}, orjson.dumps({"webhookId": webhook_id, "messages": count})
-            ),
+            reply=lambda count: reply_with({"webhookId": webhook_id, "messages": count}, 202),
             idempotency=idempotency_key(call, body),
             deadline=call.context.deadline,
         )
@@ -256,7 +253,7 @@ class WebhookRoutes:
 
 
 def _id(call: Call) -> str:
-    webhook_id: str = call.request.path_params["webhookId"]
+    webhook_id: str = call.path_params["webhookId"]
     return webhook_id
 
 
@@ -271,7 +268,7 @@ def _tested(tested: Tested) -> Reply:
         "delivered": tested.delivered,
         "attempt": show_try(tested.attempt),
     }
-    return Reply(200, {}, orjson.dumps(body))
+    return reply_with(body)
 
 
 def _show(webhook: Webhook) -> dict[str, object]:

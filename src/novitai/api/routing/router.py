@@ -60,6 +60,11 @@ class Call:
     caller: Caller
     seconds_left: float
 
+    @property
+    def path_params(self) -> Mapping[str, str]:
+        """What stands in the path for the names of its template."""
+        return self.request.path_params
+
     async def body(self, *, optional: bool = False) -> JsonBody:
         """Read the JSON object that was sent; with `optional`, nothing at all is `{}`."""
         return await read_body(self.request, optional=optional, seconds=self.seconds_left)

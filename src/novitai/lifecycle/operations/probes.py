@@ -14,13 +14,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-import anyio
 import httpx2
 import structlog
 
 from novitai.domain.instance import Instance, LaunchSpec, Port, PortMapping, PortType
 from novitai.egress.guard import EndpointGuard, Refused
-from novitai.egress.wire import Wire
+from novitai.egress.wire import BROKEN, Wire
 
 K = TypeVar("K")
 
@@ -37,17 +36,11 @@ QUICK: Final = 0.5
 _KEPT: Final = 10.0
 """Seconds for which the result of a round waits for the step that asked for it."""
 _REMEMBERED: Final = 10_000
+_JUPYTER: Final = "jupyter"
+"""The one tool that Novita knows (docs/upstream.md §4), in lower case."""
 _NOT_ALIVE: Final = frozenset({502, 503, 504})
 """What Novita's gateway answers while the service inside is not up (docs/upstream.md §5)."""
-_BROKEN: Final = (
-    httpx2.HTTPError,
-    httpx2.InvalidURL,
-    OSError,
-    ValueError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    anyio.EndOfStream,
-)
+_BROKEN: Final = (*BROKEN, httpx2.InvalidURL, ValueError)
 
 _log = structlog.get_logger("novitai.lifecycle")
 
@@ -143,7 +136,7 @@ class Prober:
         Returns:
             The ports that do not answer, and None while the round goes on.
         """
-        of = (instance.observed.port_mappings, instance.acted_at)
+        of = (_places_of(instance, spec), instance.acted_at)
         round_ = self._under_way.get(name)
         if round_ is not None and round_.of != of:
             self._forget(name, round_)
@@ -163,11 +156,11 @@ class Prober:
     async def not_ready(self, instance: Instance, spec: LaunchSpec) -> Round:
         """Probe each port that was asked for once, and list those that do not answer.
 
-        A port that is not mapped yet is not ready. Where no port was asked for, nothing has to
-        answer. The round takes at most the deadline for every four ports, beside the wait for
-        places.
+        A port that is not mapped yet is not ready; Jupyter's may be at the address of its own that
+        upstream tells. Where no port was asked for, nothing has to answer. The round takes at most
+        the deadline for every four ports, beside the wait for places.
         """
-        published = {mapping.port: mapping for mapping in instance.observed.port_mappings}
+        published = _places_of(instance, spec)
         ports = tuple(dict.fromkeys(spec.watched_ports()))
         own = asyncio.Semaphore(AT_A_TIME)
         slow = instance.id in self._slow
@@ -224,23 +217,16 @@ class Prober:
 
     async def _ask_http(self, url: str) -> str | None:
         target = await self._guard.http(url)
-        share = self._deadline / len(target.addresses)
-        for address in target.addresses:
-            try:
-                async with self._wire.exchange(
-                    "GET",
-                    url,
-                    target,
-                    address,
-                    headers={"Accept": "*/*"},
-                    waits=httpx2.Timeout(self._deadline, connect=share),
-                ) as response:
-                    status = response.status_code
-                    return f"HTTP {status}" if status in _NOT_ALIVE else None
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                if address == target.addresses[-1]:
-                    raise
-        return "no connection"
+        async with self._wire.exchange(
+            "GET",
+            url,
+            target,
+            headers={"Accept": "*/*"},
+            wait=self._deadline,
+            connect=self._deadline / len(target.addresses),
+        ) as response:
+            status = response.status_code
+            return f"HTTP {status}" if status in _NOT_ALIVE else None
 
     async def _ask_tcp(self, place: str) -> str | None:
         target = await self._guard.tcp(place)
@@ -264,6 +250,22 @@ class Prober:
             _log.warning(
                 "probe_refused", instance=instance.id, port=mapping.port, reason=str(refusal)
             )
+
+
+def _places_of(instance: Instance, spec: LaunchSpec) -> dict[int, PortMapping]:
+    """Tell where each port is reached.
+
+    Novita tells where Jupyter is in `connectComponentJupyter` (docs/upstream.md §5.1), and its port
+    need not be among those that are mapped.
+    """
+    seen = instance.observed
+    places = {mapping.port: mapping for mapping in seen.port_mappings}
+    for tool in spec.tools:
+        mapped = places.get(tool.port)
+        if tool.name.lower() != _JUPYTER or not seen.jupyter or (mapped and mapped.endpoint):
+            continue
+        places[tool.port] = PortMapping(tool.port, seen.jupyter, PortType.HTTP.value)
+    return places
 
 
 def _remember(known: OrderedDict[K, None], key: K) -> None:

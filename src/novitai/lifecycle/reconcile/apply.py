@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -18,6 +18,7 @@ from novitai.domain.instance import Instance, InstanceStatus, Origin
 from novitai.domain.operation import Attempt, AttemptState, Operation
 from novitai.domain.status import Observation, derive, read_word
 from novitai.lifecycle.core import Core
+from novitai.lifecycle.operations import launch_spec as launch
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile import observed_columns
@@ -221,8 +222,12 @@ class Applier:
             for change in page
             if change.instance_id in before and not _is_older(began_at, before[change.instance_id])
         ]
+        secrets = self._secrets(connection, fresh)
         seen = {
-            change.instance_id: observed_columns.observed(change.row, began_at) for change in fresh
+            change.instance_id: observed_columns.observed(
+                change.row, began_at, secrets.get(change.instance_id, ())
+            )
+            for change in fresh
         }
         instances.update_observed(
             connection,
@@ -245,6 +250,14 @@ class Applier:
             )
             self._tell(connection, instance, after, running.get(instance.id), change.row)
         self._wake(connection, list(running.values()))
+
+    def _secrets(
+        self, connection: Connection, page: Sequence[Changed]
+    ) -> dict[str, Collection[str]]:
+        """List the variables' values of the few whose row says what went wrong, by instance."""
+        failing = [change.instance_id for change in page if change.row.status_error]
+        sealed = instances.load_launches(connection, failing)
+        return {one: launch.unseal(self._vault, sealed[one]).envs.values() for one in sealed}
 
     def _confirm(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
         """Write that a record's upstream id is established as its own."""

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Final
 
 import orjson
 
 from novitai.domain.instance import Observed, PortMapping
-from novitai.domain.outside import without_secrets
+from novitai.domain.outside import hide_shown, without_secrets
 from novitai.domain.product import usd
 from novitai.store.queries.instances import dump_mappings
 from novitai.store.vault import Vault
-from novitai.upstream.models import UpstreamInstance
+from novitai.upstream.models import MAX_MESSAGE, MAX_STATE, UpstreamInstance
 
 _PURPOSE: Final = "credentials"
 
@@ -42,13 +43,24 @@ def digest(row: UpstreamInstance) -> str:
     return hashlib.blake2b(repr(kept).encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
-def observed(row: UpstreamInstance, began_at: int) -> Observed:
-    """Say what a row tells to anybody who may read; a sighting ends any absence."""
+def observed(row: UpstreamInstance, began_at: int, secrets: Collection[str] = ()) -> Observed:
+    """Say what a row tells to anybody who may read; a sighting ends any absence.
+
+    Args:
+        row: What upstream shows.
+        began_at: When the listing began that the row is from, in Unix milliseconds.
+        secrets: What the launch gave the instance and its error must not repeat: the variables'
+            values, which not every row carries.
+    """
     error = row.status_error
+    said = (
+        hide_shown(error.state, secrets, MAX_STATE),
+        hide_shown(error.message, secrets, MAX_MESSAGE),
+    )
     return Observed(
         status=row.status,
         at=began_at,
-        error=": ".join(part for part in (error.state, error.message) if part) or None,
+        error=": ".join(part for part in said if part) or None,
         port_mappings=tuple(
             PortMapping(m.port, without_secrets(m.endpoint), m.type) for m in row.port_mappings
         ),

@@ -43,6 +43,9 @@ _RIGHTS: Final[LiteralString] = """
         WHERE CASE sequence.relkind
             WHEN 'S' THEN NOT has_sequence_privilege(sequence.oid, 'USAGE') ELSE false
         END
+        UNION ALL
+        SELECT version.id FROM (SELECT to_regclass('alembic_version') AS id) AS version
+        WHERE NOT has_table_privilege(version.id, 'SELECT')
     )
     SELECT id::regclass::text FROM forbidden ORDER BY 1
 """
@@ -74,7 +77,7 @@ def insist_on_server(url: str) -> None:
 
 
 def insist_on_rights(url: str) -> None:
-    """Make sure that the role may use every table and sequence of ours.
+    """Make sure that the role may use those tables and sequences of ours that there are.
 
     Raises:
         SettingsError: the URL cannot be used.

@@ -203,6 +203,16 @@ def load_launch(connection: Connection, instance_id: str) -> bytes:
     )
 
 
+def load_launches(connection: Connection, instance_ids: Sequence[str]) -> dict[str, bytes]:
+    """Load the sealed launch specifications of those of the instances that exist."""
+    if not instance_ids:
+        return {}
+    rows = connection.execute(
+        select(table.c.id, table.c.launch_sealed).where(table.c.id.in_(instance_ids))
+    )
+    return {instance_id: bytes(sealed) for instance_id, sealed in rows}
+
+
 def load_credentials(connection: Connection, instance_id: str) -> bytes | None:
     """Load the sealed credentials of an instance; None where none were observed."""
     return connection.execute(

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is switched off for a line says why, beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+)
+WITHOUT_REASON = re.compile(
+    r"# type: ignore\[[a-z, -]+\]\s*$"
+    r"|# noqa: [A-Z0-9, ]+$"
+    r"|# noqa\s*$"
+    r"|except (?:Base)?Exception(?: as \w+)?:\s*$"
+)
+
+
+def unexplained(text: str) -> list[int]:
+    """List the numbers of the lines that switch something off and give no reason."""
+    lines = enumerate(text.splitlines(), start=1)
+    return [number for number, line in lines if WITHOUT_REASON.search(line)]
+
+
+def test_what_is_switched_off_says_why() -> None:
+    """A check that is ignored, or an error of any kind that is caught, has its reason beside it."""
+    assert SOURCES
+    found = {str(path.relative_to(ROOT)): unexplained(path.read_text()) for path in SOURCES}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("x = y  # type: " + "ignore[arg-type]", [1]),
+        ("x = y  # type: " + "ignore[arg-type]  # text is meant", []),
+        ("open(x)  # " + "noqa: S1, PTH123", [1]),
+        ("open(x)  # " + "noqa: S1 - a device", []),
+        ("open(x)  # " + "noqa", [1]),
+        ("except " + "Exception:", [1]),
+        ("except " + "Exception as error:", [1]),
+        ("except " + "Exception:  # whatever it raises", []),
+        ("except OSError:", []),
+    ],
+)
+def test_a_reason_is_seen(line: str, told: list[int]) -> None:
+    """The rule finds each form without a reason, and no form with one."""
+    assert unexplained(line) == told
