@@ -94,6 +94,7 @@ class AtWork:
     """Counts the transactions under way: while there are any, virtual time must stand still."""
 
     count: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def watch(self, database: Database) -> None:
         """Count this database's transactions from now on."""
@@ -110,8 +111,12 @@ class AtWork:
         """Let the threads of the database and the tasks of the loop come to rest."""
         calm = 0
         while calm < 8:
-            await asyncio.sleep(0 if self.count == 0 else 0.0005)
-            calm = calm + 1 if self.count == 0 else 0
+            if self.count:
+                self._idle.clear()
+                await self._idle.wait()
+                calm = 0
+            await asyncio.sleep(0)
+            calm += 1
 
     def _counted(
         self, act: Callable[..., Awaitable[Any]], crashed: list[bool]
@@ -124,6 +129,8 @@ class AtWork:
                 return await act(*arguments, **options)
             finally:
                 self.count -= 1
+                if not self.count:
+                    self._idle.set()
 
         return counted
 
