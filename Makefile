@@ -24,17 +24,18 @@ $(READY): uv.lock pyproject.toml setup-requirements.txt
 	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(abspath $(VENV)) $(BIN)/uv sync --quiet --locked --python $(BIN)/python
 	@touch $@
 
-demo: setup ## one instance from request to running, before your eyes (DEMO_FLAGS=--once exits afterwards)
+demo: setup ## show one instance from request to deletion (DEMO_FLAGS=--once exits afterwards)
 	@$(BIN)/novitai demo $(DEMO_FLAGS)
 
 test: setup ## run all tests (PYTEST_FLAGS=... is handed on)
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
-check: setup ## lint, format, types, and the walls between the rooms
+check: setup ## lint, format, types, import rules, words to avoid
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m tools.words
 
 format: setup ## rewrite the sources as the formatter and the linter want them
 	@$(BIN)/ruff format .
