@@ -6,6 +6,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # One more than there are processors: much of what the tests do is waiting.
 WORKERS ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
+# pip trusts the certificates of the system, uv by itself only its own: behind a proxy that
+# inspects TLS uv is told to use the system's too, where there are any, and a file given to pip.
+SYSTEM_CERTS := import os, ssl, sys; p = ssl.get_default_verify_paths(); \
+  sys.exit(not (sys.platform == "darwin" or p.cafile or p.capath and os.listdir(p.capath)))
+CERT_FILE := $(or $(SSL_CERT_FILE),$(PIP_CERT),$(REQUESTS_CA_BUNDLE))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format soak fuzz bench lock clean
@@ -18,10 +23,14 @@ setup: $(READY) ## make .venv from the lock file (all other targets do it by the
 $(READY): uv.lock pyproject.toml setup-requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "novitai needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	@test -x $(BIN)/python || { echo "Making a virtual environment in $(VENV) ..."; $(PYTHON) -m venv $(VENV); } \
 	  || { rm -rf $(VENV); echo "python3 cannot make a virtual environment: on Debian, apt install python3-venv" >&2; exit 1; }
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r setup-requirements.txt
-	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(abspath $(VENV)) $(BIN)/uv sync --quiet --locked --python $(BIN)/python
+	@test -x $(BIN)/uv || { echo "Downloading uv ..."; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r setup-requirements.txt; }
+	@echo "Downloading and installing the packages of uv.lock ..."
+	@if $(BIN)/python -c '$(SYSTEM_CERTS)'; then export UV_SYSTEM_CERTS=$${UV_SYSTEM_CERTS:-true}; fi; \
+	  $(if $(CERT_FILE),export SSL_CERT_FILE='$(CERT_FILE)';) \
+	  VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(abspath $(VENV)) $(BIN)/uv sync --quiet --locked --python $(BIN)/python
 	@touch $@
 
 demo: setup ## show one instance from request to deletion (DEMO_FLAGS=--once exits afterwards)
