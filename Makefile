@@ -13,7 +13,7 @@ SYSTEM_CERTS := import os, ssl, sys; p = ssl.get_default_verify_paths(); \
 CERT_FILE := $(or $(SSL_CERT_FILE),$(PIP_CERT),$(REQUESTS_CA_BUNDLE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format soak fuzz bench lock clean
+.PHONY: help setup demo picture test check format soak fuzz bench wheel lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -58,6 +58,13 @@ fuzz: setup ## throw thousands of requests at a live server (minutes)
 
 bench: setup ## run the benchmarks; each is a ratio against a yardstick of the same minute
 	@$(BIN)/python -m benchmarks
+
+wheel: setup ## build the wheel into dist/, for uv tool install or pipx install
+	@$(BIN)/uv build --quiet --wheel
+	@ls dist/*.whl
+
+picture: setup ## draw docs/demo.svg from the output of the demo
+	@$(BIN)/python -m tools.picture
 
 lock: setup ## refresh the lock file within the bounds of pyproject.toml
 	@$(BIN)/uv lock --upgrade

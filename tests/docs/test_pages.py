@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -106,3 +108,21 @@ def test_contributing_names_files_that_exist() -> None:
     assert len(named) > 40
     bases = (ROOT, ROOT / "src/novitai", ROOT / "src/novitai/api", ROOT / "src/novitai/store")
     assert [one for one in named if not any((base / one).exists() for base in bases)] == []
+
+
+def test_a_package_index_shows_a_page_whose_links_work() -> None:
+    """The page that the metadata name has no link that needs the repository."""
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shown = ROOT / metadata["readme"]
+    assert [link for link in links(shown) if "://" not in link] == []
+    assert "has not been run against the live Novita service" in shown.read_text(encoding="utf-8")
+    for url in metadata.get("urls", {}).values():
+        assert "example" not in url
+
+
+def test_the_picture_shows_the_demo() -> None:
+    """docs/demo.svg is well-formed, and has the state that is `running` at Novita alone."""
+    root = ET.parse(DOCS / "demo.svg").getroot()  # noqa: S314 - drawn by tools.picture
+    text = "\n".join("".join(each.itertext()) for each in root.iter())
+    for part in ("creating", "starting   (at Novita: running)", "Price:", "Webhooks received"):
+        assert part in text
