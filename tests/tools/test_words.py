@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.words import Config, check, check_text, markdown_texts, python_texts
+from tools.words import ROOT, Config, check, check_text, markdown_texts, python_texts
 
 
 def words_of_page(source: str) -> list[str]:
@@ -93,3 +93,8 @@ def test_the_pending_list_only_shrinks(tmp_path: Path) -> None:
     assert check(tmp_path, Config(exempt=("quoted.md",), pending=("bad.md", "good.*"))) == [
         "pyproject.toml: 'good.*' is clean: take it off tool.words.pending"
     ]
+
+
+def test_pages_are_never_pending() -> None:
+    """The documents of the project are checked, without exception."""
+    assert not [one for one in Config.load(ROOT).pending if one.endswith((".md", "docs/*"))]
