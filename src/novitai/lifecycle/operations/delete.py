@@ -3,7 +3,7 @@
 
 Over a creation whose attempt is still ambiguous it first finds out what was bought. It is over
 when two complete listings no longer show the instance: an answer of "not found" proves nothing
-right after a create (docs/upstream.md §1.3).
+right after a create (upstream.md §1.3).
 """
 
 from __future__ import annotations

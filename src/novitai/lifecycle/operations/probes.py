@@ -38,7 +38,7 @@ _KEPT: Final = 10.0
 """Seconds for which the result of a round waits for the step that asked for it."""
 _REMEMBERED: Final = 10_000
 _NOT_ALIVE: Final = frozenset({502, 503, 504})
-"""What Novita's gateway answers while the service inside is not up (docs/upstream.md §5)."""
+"""What Novita's gateway answers while the service inside is not up (upstream.md §5)."""
 _BROKEN: Final = (
     httpx2.HTTPError,
     httpx2.InvalidURL,

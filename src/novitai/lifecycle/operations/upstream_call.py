@@ -2,7 +2,7 @@
 """Asking upstream for a change: once, and again only where listings show that nothing came of it.
 
 Upstream answers "invalid state change" to calls that worked, and "not found" to calls on what is
-only not listed yet (docs/upstream.md §1.1, §1.3). So an answer is a hint; the listing decides.
+only not listed yet (upstream.md §1.1, §1.3). So an answer is a hint; the listing decides.
 """
 
 from __future__ import annotations
