@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/emulator.md says what there is, and its examples work."""
+"""docs/reference/emulator.md says what there is, and its examples work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from novitai.emulator.control.app import ENDPOINTS
 from novitai.emulator.control.endpoint import PREFIX
 from tests.emulator.client import Client
 
-PAGE = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/reference/emulator.md").read_text(encoding="utf-8")
 
 SECTIONS = [
     (match[1], match[2], re.findall(r"```json\n(.*?)```", match[3], re.DOTALL))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact field sets and types of what the API says (docs/upstream.md §2 to §5)."""
+"""Exact field sets and types of what the API says (upstream.md §2 to §5)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """One call to the emulated API as the handlers see it, their reply, and the reading of parameters.
 
 Readers are lenient where the API is: unknown fields are ignored, `""` and null count as absent,
-and numbers may come as strings (docs/upstream.md §18).
+and numbers may come as strings (upstream.md §18).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from novitai.emulator.errors import invalid
 JsonObject = dict[str, object]
 
 GPU = "/gpu-instance/openapi/v1"
-"""The base path of the GPU-instance API (docs/upstream.md §1)."""
+"""The base path of the GPU-instance API (upstream.md §1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Call:
         return int(value)
 
     def page(self, number: str = "pageNum", default_size: int = 100) -> tuple[int, int]:
-        """`(offset, size)`; pages 0 and 1 are both the first (docs/upstream.md §5.2)."""
+        """`(offset, size)`; pages 0 and 1 are both the first (upstream.md §5.2)."""
         size = min(self.number("pageSize", default=default_size) or default_size, 10_000)
         page = self.number(number, "pageNum", "pageNumber", "pageNo", "page")
         return max(0, page - 1) * size, size

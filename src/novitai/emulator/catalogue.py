@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the emulated account can buy: clusters, products and where they are to be had.
 
-Real-looking names come from docs/upstream.md §2 and §3; the others are there so that every kind
+Real-looking names come from upstream.md §2 and §3; the others are there so that every kind
 of offer exists: one name at several prices, spot only, on demand only, and no stock at all.
 """
 

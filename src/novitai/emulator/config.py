@@ -13,10 +13,10 @@ from novitai.emulator.clock import TimeSource
 Range = tuple[float, float]
 
 PROTECTION_SECONDS = 3600.0
-"""A spot instance is not reclaimed in its first hour (docs/upstream.md §8)."""
+"""A spot instance is not reclaimed in its first hour (upstream.md §8)."""
 
 NOTICE_SECONDS = 3600.0
-"""A reclaim is announced this long before it happens (docs/upstream.md §8)."""
+"""A reclaim is announced this long before it happens (upstream.md §8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Settings:
     """The emulator's switches; the control side replaces the whole, `reset` restores these.
 
     Attributes:
-        not_found_status: 400 as documented, or 404 (docs/upstream.md §1.3).
+        not_found_status: 400 as documented, or 404 (upstream.md §1.3).
         docs_mode: Types as the documentation has them: `node` a list, sizes and prices numbers.
         lifecycle_reply: Body of start, stop and the like: `{}`, `{instanceId, state}`, or none.
         storage_create_reply: The created storage as an object, or its id as a bare string.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refusals as the API words them: `{code, reason, message, metadata}` (docs/upstream.md §1.1)."""
+"""Refusals as the API words them: `{code, reason, message, metadata}` (upstream.md §1.1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import orjson
 
 
 class Refusal(Exception):
-    """The request is refused; `reason` is one of the table in docs/upstream.md §1.2.
+    """The request is refused; `reason` is one of the table in upstream.md §1.2.
 
     Attributes:
         missing: The thing asked for does not exist, so that the 404 mode applies.
@@ -57,13 +57,13 @@ def invalid_state_change() -> Refusal:
     """The instance's status does not allow the operation.
 
     The message was seen live, the reason was not: OPERATION_LIMIT is the likelier of two
-    candidates (docs/upstream.md §1.1).
+    candidates (upstream.md §1.1).
     """
     return Refusal(400, "OPERATION_LIMIT", "invalid state change")
 
 
 def no_capacity() -> Refusal:
-    """No node has the GPUs (docs/upstream.md §1.2)."""
+    """No node has the GPUs (upstream.md §1.2)."""
     return Refusal(400, "INSUFFICIENT_RESOURCE", "insufficient resource")
 
 

@@ -16,7 +16,7 @@ NEVER = math.inf
 
 
 class Status(StrEnum):
-    """Upstream's words (docs/upstream.md §7)."""
+    """Upstream's words (upstream.md §7)."""
 
     PENDING = "pending"
     TO_CREATE = "toCreate"
@@ -40,7 +40,7 @@ class Status(StrEnum):
 
 
 class SpotStatus(StrEnum):
-    """How far the reclaim of a spot instance is (docs/upstream.md §8)."""
+    """How far the reclaim of a spot instance is (upstream.md §8)."""
 
     NONE = ""
     RUNNING = "running"

@@ -2,7 +2,7 @@
 """The status machine: every operation takes an instance and gives the one that follows.
 
 Nothing is scheduled here. An operation cuts the timeline at the present and appends what comes
-(docs/upstream.md §6 and §7).
+(upstream.md §6 and §7).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ PRIVATE_REGISTRY = "registry.example.com"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template (docs/upstream.md §10); nested parts are kept as they came."""
+    """A template (upstream.md §10); nested parts are kept as they came."""
 
     id: str
     name: str
@@ -83,7 +83,7 @@ class Job:
     error: str = ""
 
     def state(self, now: float) -> str:
-        """`pulling`, `running`, `success`, `fail` or `break` (docs/upstream.md §12)."""
+        """`pulling`, `running`, `success`, `fail` or `break` (upstream.md §12)."""
         if self.broken_at <= now:
             return "break"
         if now >= self.ends_at:

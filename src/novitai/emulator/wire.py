@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records as the API writes them: field sets, names and types of docs/upstream.md §2 to §14.
+"""Records as the API writes them: field sets, names and types of upstream.md §2 to §14.
 
 64-bit numbers go out as strings, 32-bit ones as numbers; the docs mode has them, and `node`, as
 the documentation says instead.
@@ -110,7 +110,7 @@ def instance(
     price: bool = True,
     jobs: list[Job] | None = None,
 ) -> JsonObject:
-    """An instance, as get and list show it (docs/upstream.md §5.1).
+    """An instance, as get and list show it (upstream.md §5.1).
 
     Without `creation_time` and `price` those fields, which are not documented, are left out.
     """
@@ -233,7 +233,7 @@ def _network_ip(record: Instance) -> str:
 
 
 def template(record: Template) -> JsonObject:
-    """A template; ports are grouped by protocol (docs/upstream.md §10)."""
+    """A template; ports are grouped by protocol (upstream.md §10)."""
     kinds = dict.fromkeys(port.type for port in record.ports)
     return {
         "Id": record.id,
@@ -266,7 +266,7 @@ def template(record: Template) -> JsonObject:
 
 
 def auth(record: RegistryAuth, *, masked: bool) -> JsonObject:
-    """A registry auth; whether the password is shown is disputed (docs/upstream.md §9)."""
+    """A registry auth; whether the password is shown is disputed (upstream.md §9)."""
     return {
         "id": record.id,
         "name": record.name,
@@ -302,7 +302,7 @@ def network(record: Network, now: float, members: list[Instance]) -> JsonObject:
 
 
 def job(record: Job, now: float) -> JsonObject:
-    """A job; the error text under both names in use (docs/upstream.md §19)."""
+    """A job; the error text under both names in use (upstream.md §19)."""
     state = record.state(now)
     message = record.error if state == "fail" else ""
     return {

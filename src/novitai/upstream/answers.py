@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an HTTP answer to its payload, or to the error it stands for (docs/upstream.md §1.1–1.3)."""
+"""From an HTTP answer to its payload, or to the error it stands for (upstream.md §1.1–1.3)."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ _CHANNELS: Final = "official,private"
 
 
 class NovitaClient:
-    """Novita's GPU-instance API, v1 (docs/upstream.md)."""
+    """Novita's GPU-instance API, v1 (upstream.md)."""
 
     def __init__(self, gateway: Gateway, clock: Clock, *, key_digest: str = "") -> None:
         """Make a client on a gateway; `key_digest` tells its key from others without showing it."""
@@ -132,7 +132,7 @@ class NovitaClient:
         return self._gateway.limiter
 
     async def clusters(self) -> list[Cluster]:
-        """List the clusters (docs/upstream.md §2).
+        """List the clusters (upstream.md §2).
 
         Raises:
             UpstreamError: it could not be read, after three tries; so for every read below.
@@ -149,7 +149,7 @@ class NovitaClient:
         billing_method: str,
         gpu_num: int | None = None,
     ) -> list[ProductOffer]:
-        """List the GPU products that match (docs/upstream.md §3.1).
+        """List the GPU products that match (upstream.md §3.1).
 
         Args:
             cluster_id: Only those of this cluster; everywhere if absent.
@@ -169,7 +169,7 @@ class NovitaClient:
         )
 
     async def template(self, template_id: str) -> Template:
-        """Get one template (docs/upstream.md §10).
+        """Get one template (upstream.md §10).
 
         Raises:
             Gone: there is none with this id.
@@ -182,14 +182,14 @@ class NovitaClient:
         )
 
     async def templates(self) -> list[Template]:
-        """List the official templates and our own (docs/upstream.md §10)."""
+        """List the official templates and our own (upstream.md §10)."""
         found = await self._list(
             Operation.TEMPLATES, "/templates", {"channel": _CHANNELS}, "template", reading.template
         )
         return list(found.rows.values())
 
     async def instance(self, instance_id: str) -> UpstreamInstance:
-        """Get one instance (docs/upstream.md §5.1).
+        """Get one instance (upstream.md §5.1).
 
         Raises:
             Gone: there is none with this id.
@@ -202,7 +202,7 @@ class NovitaClient:
         )
 
     async def list_instances(self) -> Listing:
-        """List the whole account (docs/upstream.md §5.2)."""
+        """List the whole account (upstream.md §5.2)."""
         found = await self._list(
             Operation.LIST_INSTANCES, "/gpu/instances", {}, "instances", self._read_instance
         )
@@ -217,7 +217,7 @@ class NovitaClient:
         )
 
     async def find_instances(self, name: str) -> tuple[UpstreamInstance, ...]:
-        """List the instances whose name holds `name`, as upstream filters (docs/upstream.md §5.2).
+        """List the instances whose name holds `name`, as upstream filters (upstream.md §5.2).
 
         Whether the filter works is not known of every deployment: an empty answer alone proves
         nothing.
@@ -232,7 +232,7 @@ class NovitaClient:
         return tuple(found.rows.values())
 
     async def start(self, instance_id: str, *, window: SendWindow) -> None:
-        """Start a stopped instance (docs/upstream.md §6). Tried once, as all below.
+        """Start a stopped instance (upstream.md §6). Tried once, as all below.
 
         Args:
             instance_id: Upstream's id.

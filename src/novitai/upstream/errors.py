@@ -52,7 +52,7 @@ class UpstreamError(NovitaiError):
 
     Attributes:
         message: Upstream's own message where it gave one, made safe to show.
-        reason: Upstream's reason (upper snake case, docs/upstream.md §1.2), or `""`.
+        reason: Upstream's reason (upper snake case, upstream.md §1.2), or `""`.
         http_status: The status of the answer, or None where there was none.
     """
 
@@ -82,13 +82,13 @@ class Refused(UpstreamError):
 
 
 class InsufficientResource(Refused):
-    """No stock for this product here and now (docs/upstream.md §1.2)."""
+    """No stock for this product here and now (upstream.md §1.2)."""
 
     outcome = Outcome.NO_CAPACITY
 
 
 class InvalidStateChange(Refused):
-    """The instance is in the wrong state; yet it may have taken effect (docs/upstream.md §1.1)."""
+    """The instance is in the wrong state; yet it may have taken effect (upstream.md §1.1)."""
 
     outcome = Outcome.INVALID_STATE
 

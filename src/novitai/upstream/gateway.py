@@ -162,7 +162,7 @@ class Gateway:
     async def act(self, operation: Operation, path: str, body: Object, window: SendWindow) -> None:
         """POST something, once, within its window.
 
-        The body of the answer is never parsed (docs/upstream.md §6).
+        The body of the answer is never parsed (upstream.md §6).
 
         Raises:
             UpstreamError: how it ended otherwise.

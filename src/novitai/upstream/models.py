@@ -22,7 +22,7 @@ SPOT: Final = "spot"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A place where instances run (docs/upstream.md §2)."""
+    """A place where instances run (upstream.md §2)."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class ProductOffer:
-    """A GPU product as one query saw it (docs/upstream.md §3.1).
+    """A GPU product as one query saw it (upstream.md §3.1).
 
     Attributes:
         price: On demand, per GPU-hour; None if not offered.
@@ -68,7 +68,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A recipe for an instance (docs/upstream.md §10). `image_auth` is a registry auth's id."""
+    """A recipe for an instance (upstream.md §10). `image_auth` is a registry auth's id."""
 
     id: str
     name: str
@@ -127,7 +127,7 @@ class StatusError:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamInstance:
-    """An instance as upstream shows it (docs/upstream.md §5.1).
+    """An instance as upstream shows it (upstream.md §5.1).
 
     Attributes:
         name: As upstream sent it, at any length: a marker is read from it. See `shown_name`.
@@ -196,7 +196,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class CreateInstance:
-    """What we say of a new GPU instance (docs/upstream.md §4).
+    """What we say of a new GPU instance (upstream.md §4).
 
     Empty fields are not sent: upstream takes empty for absent.
     """

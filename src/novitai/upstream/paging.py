@@ -2,7 +2,7 @@
 """Going through the pages of a list, right whatever upstream's first page is called.
 
 Upstream's first page is 0 or 1, its largest page is not known, and neither is the order
-(docs/upstream.md §5.2). So: take what comes, tell rows apart by id, and see whether the distinct
+(upstream.md §5.2). So: take what comes, tell rows apart by id, and see whether the distinct
 ids add up to the total that every page gave. It ends whatever upstream answers.
 """
 

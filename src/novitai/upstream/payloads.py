@@ -36,7 +36,7 @@ RowReader = Callable[[Object], T | None]
 
 
 def created_id(body: Object, _: int) -> str:
-    """Read the id of what a create made (docs/upstream.md §4)."""
+    """Read the id of what a create made (upstream.md §4)."""
     found = reading.identifier(body.get("id"))
     if not found:
         raise Nonsense("the answer to a create holds no id")
@@ -107,7 +107,7 @@ def page(key: str, read_row: RowReader[Row]) -> Reader[Page[Row]]:
 
 
 def _items(body: Object, key: str) -> list[Json]:
-    # An empty list may come as null, or be left out beside its total (docs/upstream.md §1).
+    # An empty list may come as null, or be left out beside its total (upstream.md §1).
     value = body.get(key)
     if type(value) is list:
         return value

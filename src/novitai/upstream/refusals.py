@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may help after Novita has refused a create: another product, time, or neither.
 
-The words are those of docs/upstream.md §1.2. A word that is not in the table says nothing, so it
+The words are those of upstream.md §1.2. A word that is not in the table says nothing, so it
 is treated like a lack of stock, which ends as well.
 """
 

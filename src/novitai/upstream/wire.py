@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading single values that upstream may send in more than one form, or wrongly.
 
-Nothing here raises: what cannot be read is absent (docs/upstream.md §1).
+Nothing here raises: what cannot be read is absent (upstream.md §1).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from novitai.upstream.wire import Json, Object
 
 
 def create_body(request: CreateInstance) -> Object:
-    """Write the body of a create (docs/upstream.md §4), leaving out what is empty."""
+    """Write the body of a create (upstream.md §4), leaving out what is empty."""
     envs: list[Json] = [{"key": key, "value": value} for key, value in request.envs]
     tools: list[Json] = [
         # Upstream wants a tool's port as text.

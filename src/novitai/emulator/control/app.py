@@ -27,7 +27,7 @@ def index(context: Context, _given: Nothing) -> JsonObject:
     """This list."""
     emulator = context.emulator
     return {
-        "about": "The control side of the emulator; docs/emulator.md explains it with examples.",
+        "about": "The control side of the emulator; see docs/reference/emulator.md.",
         "endpoints": [
             {
                 "method": each.method,

@@ -139,7 +139,7 @@ def _validated(takes: type[_G], raw: object) -> _G:
 
 def _takes(model: type[BaseModel]) -> str:
     if not issubclass(model, Given):
-        return "see docs/emulator.md"
+        return "see docs/reference/emulator.md"
     fields = [field.alias or name for name, field in model.model_fields.items()]
     return f"this endpoint takes: {', '.join(fields) or 'nothing'}"
 

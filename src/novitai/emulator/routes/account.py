@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics, balance and bills, which have base paths of their own (docs/upstream.md §14)."""
+"""Metrics, balance and bills, which have base paths of their own (upstream.md §14)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def bills(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def billed_seconds(instance: Instance, begin: float, end: float) -> float:
-    """For how long it was paid for: from `pulling` until it stopped (docs/upstream.md §8)."""
+    """For how long it was paid for: from `pulling` until it stopped (upstream.md §8)."""
     total = 0.0
     ends = [*(step.at for step in instance.steps[1:]), end]
     for step, until in zip(instance.steps, ends, strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`POST /gpu/instance/create` (docs/upstream.md §4)."""
+"""`POST /gpu/instance/create` (upstream.md §4)."""
 
 from __future__ import annotations
 

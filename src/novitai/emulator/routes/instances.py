@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Getting and listing instances (docs/upstream.md §5)."""
+"""Getting and listing instances (upstream.md §5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_FAULT = ListFault()
 
 
 def get(emulator: Emulator, rows: Rows, call: Call) -> Reply:
-    """`GET /gpu/instance`; the id may also come in a body (docs/upstream.md §5.1)."""
+    """`GET /gpu/instance`; the id may also come in a body (upstream.md §5.1)."""
     instance_id = call.param("instanceId") or call.body.get("instanceId")
     if not isinstance(instance_id, str) or not instance_id:
         raise invalid("instanceId is required")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs and image prewarming (docs/upstream.md §12)."""
+"""Jobs and image prewarming (upstream.md §12)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Private networks (docs/upstream.md §13)."""
+"""Private networks (upstream.md §13)."""
 
 from __future__ import annotations
 

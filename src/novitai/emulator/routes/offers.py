@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to rent: clusters, GPU products, CPU products (docs/upstream.md §2, §3)."""
+"""What there is to rent: clusters, GPU products, CPU products (upstream.md §2, §3)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be done to an instance: start, stop, restart, delete (docs/upstream.md §6)."""
+"""What can be done to an instance: start, stop, restart, delete (upstream.md §6)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def wanted(emulator: Emulator, call: Call) -> Instance:
 
 
 def done(emulator: Emulator, instance: Instance, now: float) -> Reply:
-    """The reply of an operation, which real clients must not rely on (docs/upstream.md §6)."""
+    """The reply of an operation, which real clients must not rely on (upstream.md §6)."""
     match emulator.settings.lifecycle_reply:
         case "empty":
             return Reply(200, b"", None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials of image registries (docs/upstream.md §9)."""
+"""Credentials of image registries (upstream.md §9)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network storages (docs/upstream.md §11)."""
+"""Network storages (upstream.md §11)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates (docs/upstream.md §10)."""
+"""Templates (upstream.md §10)."""
 
 from __future__ import annotations
 
