@@ -2,20 +2,21 @@
 """Which events are written down for which receivers."""
 
 from __future__ import annotations
-import asyncio
-from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import format_datetime
+
 import pytest
 from sqlalchemy import Connection
-from standardwebhooks import WebhookVerificationError
-from novitai.clock import ManualClock, iso
+
+from novitai.clock import ManualClock
 from novitai.domain.event import EventType
-from novitai.domain.webhook import PAUSES
 from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store.engine.database import Database
-from novitai.store.queries import webhook_lines
-from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
+from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig
+
+
+@pytest.fixture
+async def rig(database: Database, clock: ManualClock) -> Rig:
+    """Deliveries on each store in turn."""
+    return Rig(database, clock)
 
 
 async def test_a_new_instance_brings_its_url_back(rig: Rig) -> None:
@@ -64,3 +65,20 @@ class _Failing:
     def nudge(self, connection: object, name: str, key: str) -> None:
         raise ZeroDivisionError
 
+
+async def test_events_about_the_account_go_to_standing_webhooks(rig: Rig) -> None:
+    """The URL of an instance is not told of them, and neither is a webhook of other types."""
+    await rig.webhooks.create(WebhookRequest(FIRST))
+    await rig.webhooks.create(WebhookRequest(SECOND, (EventType.RUNNING,)))
+    own = "http://93.184.215.3/hook"
+    await rig.instance(own)
+    await rig.work()
+
+    def happen(connection: Connection) -> None:
+        rig.recorder.append_account(connection, EventType.ACCOUNT_CHANGED, {"missing": 3})
+
+    await rig.database.write(happen)
+    await rig.work()
+    assert rig.receivers.types(FIRST) == ["created", "account.changed"]
+    assert rig.receivers.types(own) == ["created"]
+    assert not rig.receivers.at(SECOND)
