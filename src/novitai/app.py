@@ -59,7 +59,7 @@ from novitai.lifecycle.webhooks.installation_secret import signing_secrets
 from novitai.opening import MakeEngine, Store, make_engine, make_key_ring, open_unguarded
 from novitai.settings import Environment, Settings
 from novitai.store.engine.database import Database
-from novitai.store.queries import coordination, operations, webhook_lines
+from novitai.store.queries import coordination, leases, operations, webhook_lines
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
@@ -320,7 +320,7 @@ class Application:
             # The only process on this store: whatever lease stands is of one that has ended.
             await self.database.write(operations.release_all)
             await self.database.write(webhook_lines.release_all)
-            await self.database.write(coordination.release_all_leases)
+            await self.database.write(leases.release_all)
             await self.jobs.start()
         else:
             await self.jobs.start(consume=work)

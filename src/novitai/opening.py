@@ -78,7 +78,7 @@ async def open_unguarded(settings: Settings, clock: Clock) -> Store:
         )
     database = await open_database(settings.database, clock)
     try:
-        known = await database.read(partial(coordination.value_of, name=_CHECK))
+        known = await database.read(partial(coordination.value, name=_CHECK))
         # What the database holds was made with some key: another one in its place would be useless.
         vault = Vault(_secret_key(settings, may_make=known is None))
         fresh = vault.seal(_CHECK, b"").hex()
