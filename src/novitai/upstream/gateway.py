@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-import stamina
 import structlog
 
 from novitai.clock import Clock
@@ -37,10 +36,6 @@ READ_TRIES: Final = 3
 _FIRST_WAIT: Final = 0.5
 
 _log = structlog.get_logger(__name__)
-
-# By itself stamina would log each try as a warning, in a form of its own, and count it in a
-# registry that nobody reads.
-stamina.instrumentation.set_on_retry_hooks(())
 
 
 class CallObserver(Protocol):
@@ -145,19 +140,18 @@ class Gateway:
         Raises:
             UpstreamError: what the last try ended in.
         """
-        # stamina keeps count of the tries; its own sleeping would be the machine's, so it is told
-        # to wait no time at all and the waiting is done here.
-        async for attempt in stamina.retry_context(
-            on=_without_waiting, attempts=READ_TRIES, timeout=None
-        ):
-            with attempt:
-                if attempt.num > 1:
-                    _log.debug("reading_again", operation=operation.label, number=attempt.num)
-                    wait = _FIRST_WAIT * 2 ** (attempt.num - 2)
-                    await self._clock.sleep(self._ids.jitter(wait, 0.5))
+        number = 1
+        while True:
+            try:
                 permit = await self.permit(operation)
                 return await self.once(operation, Call("GET", path, query), permit, reader)
-        raise AssertionError("a read ends in an answer or an error")
+            except UpstreamError as error:
+                if number == READ_TRIES or not _may_be_retried(error):
+                    raise
+            wait = _FIRST_WAIT * 2 ** (number - 1)
+            number += 1
+            _log.debug("reading_again", operation=operation.label, number=number)
+            await self._clock.sleep(self._ids.jitter(wait, 0.5))
 
     async def act(self, operation: Operation, path: str, body: Object, window: SendWindow) -> None:
         """POST something, once, within its window.
@@ -252,8 +246,6 @@ def _verdict(error: UpstreamError) -> Verdict:
     return Verdict.NOTHING if error.http_status is None else Verdict.ANSWERED
 
 
-def _without_waiting(error: Exception) -> bool | float:
-    """Say whether a read is worth another try, as stamina wants it: False, or seconds to wait."""
-    if isinstance(error, RateLimited) or (isinstance(error, UpstreamError) and error.is_fault):
-        return 0.0
-    return False
+def _may_be_retried(error: UpstreamError) -> bool:
+    """Say whether another try of a read may succeed."""
+    return error.is_fault or isinstance(error, RateLimited)
