@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -64,7 +65,7 @@ from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
-from novitai.upstream.gateway import CallObserver, ignore
+from novitai.upstream.metrics import CallMetrics, UpstreamNumbers
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -117,7 +118,6 @@ class Application:
         signing_secrets: Sequence[str],
         *,
         outside: Outside,
-        observer: CallObserver,
         engine: MakeEngine,
     ) -> None:
         self.settings = settings
@@ -128,19 +128,8 @@ class Application:
         self.signing_secrets = tuple(signing_secrets)
         # One for all that go out: making it reads the certificates of this machine.
         tls = httpx2.create_ssl_context(trust_env=False)
-        key, proxy = settings.novita_api_key, settings.upstream_proxy
-        self.client = NovitaClient.build(
-            base_url=settings.upstream_url,
-            api_key=key.get_secret_value() if key else "",
-            calls_per_minute=settings.upstream_calls_per_minute,
-            timeout=settings.upstream_timeout_seconds,
-            clock=clock,
-            ids=ids,
-            observer=observer,
-            transport=outside.upstream,
-            tls=tls,
-            proxy=proxy.get_secret_value() if proxy else None,
-        )
+        self.calls = CallMetrics()
+        self.client = _client(settings, clock, ids, self.calls, outside, tls)
         self.jobs = engine(settings, database, clock, ids)
         self.keys = make_key_ring(settings, Store(database, vault), clock, ids)
         self.catalogue = Catalogue(self.client, clock)
@@ -278,7 +267,6 @@ class Application:
         ids: Ids,
         *,
         outside: Outside | None = None,
-        observer: CallObserver = ignore,
         engine: MakeEngine | None = None,
     ) -> Application:
         """Open the store and build everything on it; nothing runs before `start`.
@@ -305,7 +293,6 @@ class Application:
                 installation_id,
                 secrets,
                 outside=outside or Outside(),
-                observer=observer,
                 engine=engine or make_engine,
             )
         except BaseException:  # what was opened is closed, then it is raised on
@@ -383,6 +370,7 @@ class Application:
             ),
             jobs=JobSources(self.jobs.metrics.snapshot, self.jobs.queue_sizes, self._fenced_writes),
             requests=self.requests,
+            upstream=self._upstream_numbers,
             process=self.process,
             caches=self.caches(),
             once=self._once,
@@ -417,6 +405,12 @@ class Application:
             )
         return self._shared
 
+    def _upstream_numbers(self) -> UpstreamNumbers:
+        client = self.client
+        return UpstreamNumbers(
+            self.calls.endpoints, client.permits_waiting, client.breaker_states()
+        )
+
     def _fenced_writes(self) -> int:
         """Count the results that came too late, of steps and of deliveries."""
         return self.runner.fenced_writes + self.deliverer.metrics.fenced
@@ -439,3 +433,26 @@ class Application:
         if not succeeded:
             report = self.jobs.metrics.failed
         report(SYNC_JOB, seconds)
+
+
+def _client(
+    settings: Settings,
+    clock: Clock,
+    ids: Ids,
+    calls: CallMetrics,
+    outside: Outside,
+    tls: SSLContext,
+) -> NovitaClient:
+    key, proxy = settings.novita_api_key, settings.upstream_proxy
+    return NovitaClient.build(
+        base_url=settings.upstream_url,
+        api_key=key.get_secret_value() if key else "",
+        calls_per_minute=settings.upstream_calls_per_minute,
+        timeout=settings.upstream_timeout_seconds,
+        clock=clock,
+        ids=ids,
+        observer=calls,
+        transport=outside.upstream,
+        tls=tls,
+        proxy=proxy.get_secret_value() if proxy else None,
+    )

@@ -42,6 +42,7 @@ from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
+from novitai.upstream.metrics import UpstreamNumbers
 from tests.api.house import House, Http
 from tests.lifecycle import conftest as lifecycle
 
@@ -218,6 +219,7 @@ class ApiFactory:
             health=dependencies.sources(),
             jobs=JobSources(jobs.snapshot, queue_sizes),
             requests=RequestMetrics(clock),
+            upstream=lambda: UpstreamNumbers({}, 0, {}),
             process=ProcessMetrics(clock),
             catalogue=catalogue,
             once=Once(self._database, Idempotency(self._database, clock)),

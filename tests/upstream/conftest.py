@@ -20,7 +20,8 @@ from novitai.emulator.server import serve
 from novitai.ids import Ids
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import Outcome
-from novitai.upstream.gateway import CallObserver, ignore
+from novitai.upstream.gateway import CallObserver
+from novitai.upstream.metrics import CallMetrics
 from novitai.upstream.models import CreateInstance
 
 T = TypeVar("T")
@@ -204,7 +205,7 @@ class Maker:
         *,
         timeout: float = 60.0,
         calls_per_minute: int = 100_000,
-        observer: CallObserver = ignore,
+        observer: CallObserver | None = None,
         api_key: str = KEY,
         clock: Clock | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -219,7 +220,7 @@ class Maker:
             timeout=timeout,
             clock=clock or self._clock,
             ids=self._ids,
-            observer=observer,
+            observer=observer or CallMetrics(),
             transport=transport,
             tls=tls,
             proxy=proxy,
@@ -232,7 +233,7 @@ class Maker:
         answer: Callable[[httpx2.Request], httpx2.Response],
         *,
         calls_per_minute: int = 100_000,
-        observer: CallObserver = ignore,
+        observer: CallObserver | None = None,
     ) -> NovitaClient:
         """Make a client of a stub."""
         return self.at(

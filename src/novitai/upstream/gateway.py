@@ -13,7 +13,7 @@ import structlog
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream.answers import failure, payload
-from novitai.upstream.breaker import Breaker, Ticket, Verdict
+from novitai.upstream.breaker import Breaker, State, Ticket, Verdict
 from novitai.upstream.errors import (
     BreakerOpen,
     NotSent,
@@ -44,10 +44,6 @@ class CallObserver(Protocol):
     def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
         """Take note: a bounded name, a bounded outcome, and how long it took."""
         ...
-
-
-def ignore(operation: str, outcome: Outcome, seconds: float) -> None:
-    """Observe nothing."""
 
 
 class Permit:
@@ -103,9 +99,9 @@ class Gateway:
             observer: Told of every exchange.
             secrets: What must never appear in a message, the API key above all.
         """
-        self.limiter = limiter
         self.clock_offset: int | None = None
         self._transport = transport
+        self._limiter = limiter
         self._clock = clock
         self._ids = ids
         self._breakers = breakers
@@ -121,6 +117,15 @@ class Gateway:
         """Say what the calls so far tell of upstream."""
         return self._record.snapshot(self._breakers.values())
 
+    @property
+    def permits_waiting(self) -> int:
+        """How many calls wait for the limiter."""
+        return self._limiter.waiting
+
+    def breaker_states(self) -> dict[str, State]:
+        """Return the state of each breaker by the class of operations it guards."""
+        return {name.value: breaker.state for name, breaker in self._breakers.items()}
+
     async def permit(self, operation: Operation) -> Permit:
         """Wait for the right to one call.
 
@@ -128,7 +133,7 @@ class Gateway:
             BreakerOpen: the breaker of this class of operations lets nothing in.
         """
         ticket = await self._admit(operation)
-        return Permit(self.limiter, self._breakers[operation.operation_class], ticket)
+        return Permit(self._limiter, self._breakers[operation.operation_class], ticket)
 
     async def read(
         self, operation: Operation, path: str, query: Mapping[str, str], reader: Reader[T]
@@ -200,12 +205,12 @@ class Gateway:
             verdict, outcome = _verdict(error), error.outcome
             self._record.failed(error)
             if isinstance(error, RateLimited):
-                self.limiter.pause(error.retry_after)
+                self._limiter.pause(error.retry_after)
             raise
         else:
             verdict, outcome = Verdict.SUCCESS, Outcome.OK
             self._record.answered()
-            self.limiter.answered()
+            self._limiter.answered()
             return result
         finally:
             self._breakers[operation.operation_class].settle(ticket, verdict)
@@ -216,11 +221,11 @@ class Gateway:
         insistent = operation.is_insistent
         try:
             breaker.check(insistent=insistent)
-            await self.limiter.acquire(operation.priority)
+            await self._limiter.acquire(operation.priority)
             try:
                 return breaker.enter(insistent=insistent)
             except BreakerOpen:
-                self.limiter.give_back()
+                self._limiter.give_back()
                 raise
         except BreakerOpen as error:
             self._tell(operation, error.outcome, 0.0)
