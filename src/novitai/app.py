@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Final
 
 import httpx2
-import structlog
 
 from novitai.clock import Clock
 from novitai.domain.operation import OperationKind
@@ -21,7 +19,7 @@ from novitai.egress.resolving import Resolver, system_resolver
 from novitai.egress.sending import Sender
 from novitai.egress.wire import Wire
 from novitai.ids import Ids
-from novitai.jobs.embedded import EmbeddedEngine
+from novitai.jobs.supervision import Supervisor
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
@@ -77,20 +75,6 @@ CREATE_CONCURRENCY: Final = 64
 VERB_CONCURRENCY: Final = 16
 STOP_GRACE: Final = 6.0
 """Seconds that steps in hand get to finish when the process ends."""
-LOOPS: Final = frozenset(
-    {
-        "sync",
-        "housekeeping",
-        "clock-watch",
-        "jobs-sweep",
-        "jobs-reminder",
-        "jobs-consumer",
-        "jobs-upkeep",
-    }
-)
-"""The tasks that live as long as the process, by the names the rooms give them."""
-
-_log = structlog.get_logger("novitai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +241,7 @@ class Application:
         self._self_check: Cache[int] = Cache("self-check", clock, ttl=60, max_size=1)
         self._shared: SharedStore | None = None
         self._works = False
-        self._stopping = False
+        self.loops = Supervisor()
 
     @classmethod
     async def open(
@@ -303,26 +287,23 @@ class Application:
         """Begin: with `work`, take steps and list the account; without, only accept and read."""
         self._works = work
         await self.clock_watch.begin()
-        if isinstance(self.jobs, EmbeddedEngine):
-            # The only process on this store: whatever lease stands is of one that has ended.
+        if self.jobs.is_only:
+            # Whatever lease stands is of a process that has ended.
             await self.database.write(operations.release_all)
             await self.database.write(webhook_lines.release_all)
             await self.database.write(leases.release_all)
-            await self.jobs.start()
-        else:
-            await self.jobs.start(consume=work)
+        self.loops.watch(*await self.jobs.start(consume=work))
         if work:
             self.runner.look_again()
             self.sync.start()
-            self.housekeeping.start()
-        self.clock_watch.start()
-        for task in asyncio.all_tasks():
-            if task.get_name() in LOOPS:
-                task.add_done_callback(self._loop_ended)
+            if (listing := self.sync._task) is not None:  # noqa: SLF001  # `start` returns nothing
+                self.loops.watch(listing)
+            self.loops.watch(self.housekeeping.start())
+        self.loops.watch(self.clock_watch.start())
 
     async def stop(self) -> None:
         """End: finish or release the steps in hand, then let go of everything."""
-        self._stopping = True
+        self.loops.close()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
             stack.push_async_callback(self.client.aclose)
@@ -420,13 +401,6 @@ class Application:
         now = self.clock.now()
         self._self_check.put("now", now)
         return self._self_check.peek("now") == now
-
-    def _loop_ended(self, task: asyncio.Task[None]) -> None:
-        """Say so when a loop ends that should not: nothing else would tell of it."""
-        if self._stopping:
-            return
-        error = None if task.cancelled() else task.exception()
-        _log.critical("loop_ended", loop=task.get_name(), exc_info=error)
 
     def _measure_sync(self, seconds: float, succeeded: bool) -> None:
         report: Callable[[str, float], None] = self.jobs.metrics.processed

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from novitai.clock import Clock
+from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel
 from novitai.lifecycle.commands.idempotency import KEPT_FOR
 from novitai.lifecycle.maintenance import clock_check
@@ -30,9 +31,10 @@ class Housekeeping:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to tidy up every ten minutes."""
+    def start(self) -> Loop:
+        """Begin to tidy up every ten minutes; return its loop."""
         self._task = asyncio.create_task(self._run(), name="housekeeping")
+        return self._task
 
     async def stop(self) -> None:
         """Stop."""
