@@ -181,9 +181,7 @@ async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
         account.replace_unmanaged(connection, [orphan])
         account.save_state(connection, AccountState(restored_at=1))
         for began_at in (1, 2):
-            coordination.record_listing(
-                connection, LastListing(began_at, complete=False, instances=1, unmanaged=1)
-            )
+            coordination.record_listing(connection, LastListing(began_at, complete=False))
 
     await house.app.database.write(write)
     text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text

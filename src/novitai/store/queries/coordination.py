@@ -26,14 +26,21 @@ _SERVER_TIME: Final = text("SELECT extract(epoch FROM clock_timestamp()) * 1000"
 
 @dataclass(frozen=True, slots=True)
 class LastListing:
-    """The last listing of the account; `began_at` in Unix milliseconds."""
+    """The last listing of the account.
+
+    Attributes:
+        began_at: In Unix milliseconds.
+        complete: Whether it proves that what it lacks is absent.
+        instances: How many instances it held; not stored.
+        unmanaged: How many of them are no record's own; not stored.
+        whole: Whether every page was read.
+    """
 
     began_at: int
     complete: bool
-    instances: int
-    unmanaged: int
+    instances: int = 0
+    unmanaged: int = 0
     whole: bool = False
-    incomplete_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +96,7 @@ def server_time(connection: Connection) -> int | None:
 
 def record_listing(connection: Connection, listing: LastListing) -> None:
     """Record the last listing; an older one never replaces a newer one."""
-    values: dict[str, object] = {
-        "began_at": listing.began_at,
-        "complete": listing.complete,
-        "instances": listing.instances,
-        "unmanaged": listing.unmanaged,
-    }
+    values: dict[str, object] = {"began_at": listing.began_at}
     if listing.complete:
         values["complete_at"] = listing.began_at
     if listing.whole:
@@ -117,17 +119,13 @@ def record_listing(connection: Connection, listing: LastListing) -> None:
 def last_listing(connection: Connection) -> LastListing | None:
     """Return the last listing; None before the first."""
     row = connection.execute(
-        select(
-            listings.c.began_at,
-            listings.c.complete,
-            listings.c.instances,
-            listings.c.unmanaged,
-            listings.c.incomplete_count,
-        ).where(listings.c.name == _LAST)
+        select(listings.c.began_at, listings.c.complete_at, listings.c.whole_at).where(
+            listings.c.name == _LAST
+        )
     ).first()
     if row is None:
         return None
-    return LastListing(*row[:4], incomplete_count=row[4])
+    return LastListing(row[0], complete=row[1] == row[0], whole=row[2] == row[0])
 
 
 def looked(connection: Connection) -> Looked:
