@@ -28,5 +28,6 @@ def test_trusting_the_internet_is_warned_of(networks: str, warned: bool) -> None
     settings = Settings(trusted_proxies=networks)  # type: ignore[arg-type]
     with capture_logs() as logs:
         _warn(settings, beyond_loopback=False)
-    said = [line for line in logs if "NOVITAI_TRUSTED_PROXIES" in line["event"]]
+    said = [line for line in logs if line["event"] == "trusted_proxies_too_wide"]
     assert len(said) == warned
+    assert all("NOVITAI_TRUSTED_PROXIES" in line["reason"] for line in said)

@@ -40,7 +40,7 @@ _BROKEN: Final = (
     anyio.EndOfStream,
 )
 
-_log = structlog.get_logger("novitai.webhooks")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

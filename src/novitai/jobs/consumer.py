@@ -45,7 +45,7 @@ _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _LONG_LIFE_SECONDS: Final = 5.0
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 class _Names(DBSettings):

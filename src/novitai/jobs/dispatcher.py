@@ -25,7 +25,7 @@ from novitai.jobs.waiting import cancel, wait_for, wait_for_all
 QUEUE_CAPACITY: Final = 10_000
 _LONGEST_NAP_SECONDS: Final = 1.0
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from novitai.jobs.waiting import cancel, wait_for
 # However much is due, sweeps keep this distance, as a share of the interval.
 _SHORTEST_PAUSE: Final = 0.05
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 class Sweeper:

@@ -26,7 +26,7 @@ PRESENCE_SECONDS: Final = 5.0
 _LOG_BATCH: Final = 5_000
 _LOG_BATCHES: Final = 20
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 class NoteWorker(Protocol):

@@ -31,7 +31,7 @@ _COMPARE_EVERY: Final = 60
 """Looks after which this clock is compared with the database's."""
 _WORTH_AN_OFFSET: Final = 100
 
-_log = structlog.get_logger("novitai.clock")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

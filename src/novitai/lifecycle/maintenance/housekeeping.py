@@ -20,7 +20,7 @@ from novitai.store.queries import idempotency_keys
 PAUSE: Final = 600.0
 _BATCH: Final = 1000
 
-_log = structlog.get_logger("novitai.housekeeping")
+_log = structlog.get_logger(__name__)
 
 
 class Housekeeping:
@@ -58,5 +58,5 @@ class Housekeeping:
                 await self.once()
                 await clock_check.warn(self._database, self._clock)
             except StoreError as error:
-                _log.warning("database in trouble", error=str(error))
+                _log.warning("database_in_trouble", error=str(error))
             await self._clock.sleep(PAUSE)

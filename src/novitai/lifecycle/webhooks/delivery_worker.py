@@ -61,7 +61,7 @@ _HURRY_AGAIN: Final = 10_000
 _HURRY_PAGE: Final = 500
 _REMEMBERED_LINES: Final = 10_000
 
-_log = structlog.get_logger("novitai.webhooks")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
