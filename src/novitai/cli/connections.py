@@ -26,7 +26,7 @@ _TELL_EVERY: Final = 60.0
 _AT_ONCE: Final = 32
 """How many connections are ended before other work gets a turn."""
 
-_log = structlog.get_logger("novitai")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import httpx2
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream import paging, payloads, reading
-from novitai.upstream.breaker import Breaker
+from novitai.upstream.breaker import Breaker, State
 from novitai.upstream.errors import (
     Ambiguous,
     ConnectionFailed,
@@ -30,7 +30,7 @@ from novitai.upstream.errors import (
     Timeout,
     UpstreamError,
 )
-from novitai.upstream.gateway import CallObserver, Gateway, Permit, ignore
+from novitai.upstream.gateway import CallObserver, Gateway, Permit
 from novitai.upstream.health import UpstreamHealth
 from novitai.upstream.limiter import Limiter
 from novitai.upstream.models import (
@@ -74,7 +74,7 @@ class NovitaClient:
         timeout: float,
         clock: Clock,
         ids: Ids | None = None,
-        observer: CallObserver = ignore,
+        observer: CallObserver,
         transport: httpx2.AsyncBaseTransport | None = None,
         tls: SSLContext | None = None,
         proxy: str | None = None,
@@ -127,9 +127,13 @@ class NovitaClient:
         return self._gateway.clock_offset
 
     @property
-    def limiter(self) -> Limiter:
-        """The limiter, for its metrics."""
-        return self._gateway.limiter
+    def permits_waiting(self) -> int:
+        """How many calls wait for the rate limiter."""
+        return self._gateway.permits_waiting
+
+    def breaker_states(self) -> dict[str, State]:
+        """Return the state of each circuit breaker, by the class of operations it guards."""
+        return self._gateway.breaker_states()
 
     async def clusters(self) -> list[Cluster]:
         """List the clusters (upstream.md §2).

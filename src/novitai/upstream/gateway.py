@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-import stamina
 import structlog
 
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream.answers import failure, payload
-from novitai.upstream.breaker import Breaker, Ticket, Verdict
+from novitai.upstream.breaker import Breaker, State, Ticket, Verdict
 from novitai.upstream.errors import (
     BreakerOpen,
     NotSent,
@@ -38,10 +37,6 @@ _FIRST_WAIT: Final = 0.5
 
 _log = structlog.get_logger(__name__)
 
-# By itself stamina would log each try as a warning, in a form of its own, and count it in a
-# registry that nobody reads.
-stamina.instrumentation.set_on_retry_hooks(())
-
 
 class CallObserver(Protocol):
     """Is told of every exchange with upstream, for metrics."""
@@ -49,10 +44,6 @@ class CallObserver(Protocol):
     def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
         """Take note: a bounded name, a bounded outcome, and how long it took."""
         ...
-
-
-def ignore(operation: str, outcome: Outcome, seconds: float) -> None:
-    """Observe nothing."""
 
 
 class Permit:
@@ -108,9 +99,9 @@ class Gateway:
             observer: Told of every exchange.
             secrets: What must never appear in a message, the API key above all.
         """
-        self.limiter = limiter
         self.clock_offset: int | None = None
         self._transport = transport
+        self._limiter = limiter
         self._clock = clock
         self._ids = ids
         self._breakers = breakers
@@ -126,6 +117,15 @@ class Gateway:
         """Say what the calls so far tell of upstream."""
         return self._record.snapshot(self._breakers.values())
 
+    @property
+    def permits_waiting(self) -> int:
+        """How many calls wait for the limiter."""
+        return self._limiter.waiting
+
+    def breaker_states(self) -> dict[str, State]:
+        """Return the state of each breaker by the class of operations it guards."""
+        return {name.value: breaker.state for name, breaker in self._breakers.items()}
+
     async def permit(self, operation: Operation) -> Permit:
         """Wait for the right to one call.
 
@@ -133,7 +133,7 @@ class Gateway:
             BreakerOpen: the breaker of this class of operations lets nothing in.
         """
         ticket = await self._admit(operation)
-        return Permit(self.limiter, self._breakers[operation.operation_class], ticket)
+        return Permit(self._limiter, self._breakers[operation.operation_class], ticket)
 
     async def read(
         self, operation: Operation, path: str, query: Mapping[str, str], reader: Reader[T]
@@ -145,19 +145,18 @@ class Gateway:
         Raises:
             UpstreamError: what the last try ended in.
         """
-        # stamina keeps count of the tries; its own sleeping would be the machine's, so it is told
-        # to wait no time at all and the waiting is done here.
-        async for attempt in stamina.retry_context(
-            on=_without_waiting, attempts=READ_TRIES, timeout=None
-        ):
-            with attempt:
-                if attempt.num > 1:
-                    _log.debug("reading_again", operation=operation.label, number=attempt.num)
-                    wait = _FIRST_WAIT * 2 ** (attempt.num - 2)
-                    await self._clock.sleep(self._ids.jitter(wait, 0.5))
+        number = 1
+        while True:
+            try:
                 permit = await self.permit(operation)
                 return await self.once(operation, Call("GET", path, query), permit, reader)
-        raise AssertionError("a read ends in an answer or an error")
+            except UpstreamError as error:
+                if number == READ_TRIES or not _may_be_retried(error):
+                    raise
+            wait = _FIRST_WAIT * 2 ** (number - 1)
+            number += 1
+            _log.debug("reading_again", operation=operation.label, number=number)
+            await self._clock.sleep(self._ids.jitter(wait, 0.5))
 
     async def act(self, operation: Operation, path: str, body: Object, window: SendWindow) -> None:
         """POST something, once, within its window.
@@ -206,12 +205,12 @@ class Gateway:
             verdict, outcome = _verdict(error), error.outcome
             self._record.failed(error)
             if isinstance(error, RateLimited):
-                self.limiter.pause(error.retry_after)
+                self._limiter.pause(error.retry_after)
             raise
         else:
             verdict, outcome = Verdict.SUCCESS, Outcome.OK
             self._record.answered()
-            self.limiter.answered()
+            self._limiter.answered()
             return result
         finally:
             self._breakers[operation.operation_class].settle(ticket, verdict)
@@ -222,11 +221,11 @@ class Gateway:
         insistent = operation.is_insistent
         try:
             breaker.check(insistent=insistent)
-            await self.limiter.acquire(operation.priority)
+            await self._limiter.acquire(operation.priority)
             try:
                 return breaker.enter(insistent=insistent)
             except BreakerOpen:
-                self.limiter.give_back()
+                self._limiter.give_back()
                 raise
         except BreakerOpen as error:
             self._tell(operation, error.outcome, 0.0)
@@ -252,8 +251,6 @@ def _verdict(error: UpstreamError) -> Verdict:
     return Verdict.NOTHING if error.http_status is None else Verdict.ANSWERED
 
 
-def _without_waiting(error: Exception) -> bool | float:
-    """Say whether a read is worth another try, as stamina wants it: False, or seconds to wait."""
-    if isinstance(error, RateLimited) or (isinstance(error, UpstreamError) and error.is_fault):
-        return 0.0
-    return False
+def _may_be_retried(error: UpstreamError) -> bool:
+    """Say whether another try of a read may succeed."""
+    return error.is_fault or isinstance(error, RateLimited)
