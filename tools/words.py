@@ -182,9 +182,16 @@ def _is_checked(path: str) -> bool:
 
 
 def tracked(root: Path) -> list[str]:
-    """List the files that git tracks, and new ones that it does not ignore."""
+    """List the files that git tracks, and new ones that it does not ignore.
+
+    Raises:
+        SystemExit: `root` is not a git repository, or git is missing.
+    """
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    try:
+        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit("tools.words: the check of words needs git and a git repository")
     return sorted({one for one in listed.stdout.splitlines() if (root / one).is_file()})
 
 

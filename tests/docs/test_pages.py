@@ -126,3 +126,18 @@ def test_the_picture_shows_the_demo() -> None:
     text = "\n".join("".join(each.itertext()) for each in root.iter())
     for part in ("creating", "starting   (at Novita: running)", "Price:", "Webhooks received"):
         assert part in text
+
+
+def test_diagrams_can_be_drawn() -> None:
+    """A sequence diagram names its participants, and has no `;`, which would end a statement."""
+    diagrams = re.findall(
+        r"^```mermaid\nsequenceDiagram\n(.*?)^```",
+        page("explanation/statuses.md"),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert len(diagrams) == 3
+    for diagram in diagrams:
+        assert ";" not in diagram
+        named = set(re.findall(r"^ +participant (\w+) as ", diagram, re.MULTILINE))
+        used = re.findall(r"^ +(\w+)-{1,2}>?>?\)?(\w+):", diagram, re.MULTILINE)
+        assert {one for pair in used for one in pair} == named
