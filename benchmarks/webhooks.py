@@ -157,6 +157,7 @@ class Receivers:
         self.wanted: set[str] = set()
         self.done = asyncio.Event()
         self.over = asyncio.Event()
+        self.answering: set[asyncio.Task[None]] = set()
 
     def is_dead(self, number: int) -> bool:
         """Whether this receiver never takes anything."""
@@ -166,6 +167,10 @@ class Receivers:
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Answer one connection."""
+        task = asyncio.current_task()
+        if task is not None:
+            self.answering.add(task)
+            task.add_done_callback(self.answering.discard)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             rows = [row.split(": ", 1) for row in head.strip().split("\r\n")[1:]]
@@ -259,8 +264,10 @@ async def listening(plan: Plan) -> AsyncIterator[Receivers]:
         receivers.over.set()
         for server in servers:
             server.close()
-        # Those who hung have to come to their end before the loop does.
-        await asyncio.sleep(0.1)
+        # A handler that the loop cancels at its end makes asyncio print a traceback. The workers
+        # have been killed, so every connection ends by itself.
+        if receivers.answering:
+            await asyncio.wait(receivers.answering, timeout=_LONGEST)
 
 
 @asynccontextmanager

@@ -91,17 +91,21 @@ class Emulator:
 
 @dataclass
 class AtWork:
-    """Counts the transactions under way: while there are any, virtual time must stand still."""
+    """Counts what a database does on threads: while it does, virtual time must stand still."""
 
     count: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def watch(self, database: Database) -> None:
-        """Count this database's transactions from now on."""
+        """Count this database's transactions, and its closing, from now on."""
         self._crashed = [False]
-        for name in ("read", "write"):
-            counted = self._counted(getattr(database, name), self._crashed)
-            setattr(database, name, counted)
+        # Its threads end in real time, also those of a process that was killed.
+        for name, crashed in (
+            ("read", self._crashed),
+            ("write", self._crashed),
+            ("close", [False]),
+        ):
+            setattr(database, name, self._counted(getattr(database, name), crashed))
 
     def crash(self) -> None:
         """Have the process write nothing more, as if it had been killed at this moment."""
