@@ -113,7 +113,7 @@ class CallFaultGiven(Triggered):
         if not matches_path(self.path, CREATE_PATH):
             raise ValueError(f"replyId: only the reply of {CREATE_PATH} contains an instance ID")
         if self.drop or self.status or self._body() is not None or self.when == "before":
-            raise ValueError("replyId: excludes drop, status, a body and a `when` of before")
+            raise ValueError("replyId: cannot be combined with drop, status, body or when=before")
         return self
 
     @model_validator(mode="after")
