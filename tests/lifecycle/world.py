@@ -55,7 +55,7 @@ def answer(created: Created) -> Reply:
 
 
 class Emulator:
-    """The emulator's control side, for tests."""
+    """The emulator's control API, for tests."""
 
     def __init__(self, app: Starlette) -> None:
         self.app = app
@@ -65,7 +65,7 @@ class Emulator:
         )
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
-        """Call the control side and return its JSON."""
+        """Call the control API and return its JSON."""
         response = await self.client.request(method, f"/_emulator/{path}", **options)
         assert response.status_code < 400, response.text
         return response.json() if response.content else None
