@@ -70,7 +70,7 @@ class DemoSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class _DemoServer:
     url: str
     key: str
 
@@ -102,7 +102,7 @@ async def demonstrate(ending: Ending, *, once: bool) -> None:
                     await ending.asked.wait()
 
 
-async def _show(server: _Server) -> str:
+async def _show(server: _DemoServer) -> str:
     """Ask for an instance and watch it until it runs; return its id."""
     headers = {"Authorization": f"Bearer {server.key}"}
     async with httpx2.AsyncClient(
@@ -164,7 +164,7 @@ async def _emulator() -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _server(folder: Path, upstream: str) -> AsyncIterator[_Server]:
+async def _server(folder: Path, upstream: str) -> AsyncIterator[_DemoServer]:
     """Run the very server that `novitai serve` runs."""
     settings = DemoSettings(
         NOVITA_API_KEY=SecretStr("demo"),  # type: ignore[call-arg]  # its name outside
@@ -183,7 +183,7 @@ async def _server(folder: Path, upstream: str) -> AsyncIterator[_Server]:
         serving = asyncio.create_task(answer(app.api(), listening, over, ready=ready.set))
         try:
             await ready.wait()
-            yield _Server(url_of(HOST, listening), key.text if key else "")
+            yield _DemoServer(url_of(HOST, listening), key.text if key else "")
         finally:
             over.set()
             await serving
@@ -192,7 +192,7 @@ async def _server(folder: Path, upstream: str) -> AsyncIterator[_Server]:
         await app.stop()
 
 
-def _explain(server: _Server, instance_id: str, *, stays: bool) -> None:
+def _explain(server: _DemoServer, instance_id: str, *, stays: bool) -> None:
     """Print what the reader can do next; the lines work when pasted."""
     curl, url = f"curl -s -H 'Authorization: Bearer {server.key}'", f"{server.url}/api/instances"
     another = json.dumps({**REQUEST, "name": "another-instance"})

@@ -16,7 +16,7 @@ from typing import Any, Final
 import httpx2
 
 from novitai.domain.addresses import Address
-from novitai.egress.guard import Target, url_at
+from novitai.egress.guard import AddressTarget, url_at
 
 USER_AGENT: Final = f"novitai/{version('novitai')}"
 _CONNECTED: Final = "connect_tcp.complete"
@@ -65,7 +65,7 @@ class Wire:
         self,
         method: str,
         url: str,
-        target: Target,
+        target: AddressTarget,
         address: Address,
         *,
         headers: Mapping[str, str],

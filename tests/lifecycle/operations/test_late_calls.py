@@ -22,7 +22,7 @@ from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import events
 from novitai.upstream.errors import NotSent
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from tests.lifecycle.conftest import World, at_home
 from tests.lifecycle.stalling import Stall
 
@@ -31,10 +31,10 @@ TERMINATED = InstanceStatus.TERMINATED
 START, STOP = OperationKind.START, OperationKind.STOP
 RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
 CALLS = {
-    START: Operation.START,
-    STOP: Operation.STOP,
-    RESTART: Operation.RESTART,
-    DELETE: Operation.DELETE,
+    START: Endpoint.START,
+    STOP: Endpoint.STOP,
+    RESTART: Endpoint.RESTART,
+    DELETE: Endpoint.DELETE,
 }
 BEFORE = {START: STOPPED, STOP: RUNNING, RESTART: RUNNING, DELETE: RUNNING}
 AFTER = {START: RUNNING, STOP: STOPPED, RESTART: RUNNING, DELETE: TERMINATED}

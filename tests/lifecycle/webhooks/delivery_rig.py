@@ -24,7 +24,7 @@ from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Delivery
-from novitai.egress.guard import Guard
+from novitai.egress.guard import AddressGuard
 from novitai.egress.sending import Sender
 from novitai.egress.signing import secret_of
 from novitai.ids import Ids
@@ -143,7 +143,7 @@ class Rig:
         self.vault = Vault(b"a secret of at least thirty-two bytes")
         self.outbox = Outbox(clock, ids, self.engine)
         self.recorder = Recorder(clock, ids, self.outbox)
-        self.sender = Sender(Guard(allow_private=False), clock, transport=self.receivers)
+        self.sender = Sender(AddressGuard(allow_private=False), clock, transport=self.receivers)
         self.deliverer = self.another_deliverer()
         self.webhooks = Webhooks(
             database,

@@ -425,7 +425,7 @@ async def test_concurrent_events_and_recoveries_do_not_block_each_other(rig: Rig
         await asyncio.gather(
             *(rig.happen(one, EventType.STARTING) for one in ids),
             *(rig.engine.handler(line) for line in lines),
-            *(rig.deliverer.hurry(hook.id) for hook in (await rig.webhooks.page()).webhooks),
+            *(rig.deliverer.expedite(hook.id) for hook in (await rig.webhooks.page()).webhooks),
         )
         await rig.clock.advance(11)
     await rig.work()

@@ -22,7 +22,7 @@ from novitai.errors import NotFound
 from novitai.lifecycle.catalogue.cache import Cache
 from novitai.store.engine.database import Database
 from novitai.store.queries import snapshots
-from novitai.store.queries.snapshots import Snapshot
+from novitai.store.queries.snapshots import InstanceSnapshot
 
 DETAILS_TTL: Final = 60.0
 """Seconds after which a copy is made anew although nothing changed; it bounds unused memory."""
@@ -105,7 +105,7 @@ def observed_at(instance: Instance, listed_at: int | None) -> int | None:
     return max(seen_at, listed_at)
 
 
-def _copy(snapshot: Snapshot, facts: tuple[object, ...]) -> _Copy:
+def _copy(snapshot: InstanceSnapshot, facts: tuple[object, ...]) -> _Copy:
     instance = snapshot.instance()
     plain = orjson.dumps(view(instance, snapshot.operation()))
     return _Copy(facts, instance, plain, _digest(plain))
