@@ -22,10 +22,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from novitai.clock import ManualClock
 from novitai.store import migrate
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 
 POSTGRESQL_URL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://root@127.0.0.1:5432/postgres")
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379")

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook as Verifier
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
 from novitai.domain.fields import FieldInvalid
 from novitai.domain.validation import webhook_url
@@ -32,6 +32,7 @@ from novitai.domain.webhook import host_of
 from novitai.egress.guard import AddressGuard
 from novitai.egress.sending import Message, ReceiverAnswer, Sender
 from novitai.egress.signing import secret_of
+from novitai.testing import ManualClock
 from tests.egress.receivers import (
     Script,
     answer,

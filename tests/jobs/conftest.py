@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import structlog.testing
 from sqlalchemy.pool import StaticPool
 
-from novitai.clock import Clock, ManualClock, SystemClock
+from novitai.clock import Clock, SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.port import Due, Handler
@@ -22,6 +22,7 @@ from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
 from novitai.store import migrate
 from novitai.store.queries import coordination
+from novitai.testing import ManualClock
 
 if TYPE_CHECKING:
     from tests.conftest import PostgresqlServer

@@ -14,10 +14,11 @@ import httpx2
 import orjson
 import pytest
 
-from novitai.clock import Clock, ManualClock
+from novitai.clock import Clock
 from novitai.emulator.config import EmulatorConfig
 from novitai.emulator.server import serve
 from novitai.ids import Ids
+from novitai.testing import ManualClock
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import CallOutcome
 from novitai.upstream.gateway import CallObserver

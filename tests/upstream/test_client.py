@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from novitai.clock import ManualClock
 from novitai.ids import Ids
+from novitai.testing import ManualClock
 from novitai.upstream import gateway, transport
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import (

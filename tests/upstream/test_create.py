@@ -12,7 +12,8 @@ import httpx2
 import orjson
 import pytest
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
+from novitai.testing import ManualClock
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import (
     Ambiguous,

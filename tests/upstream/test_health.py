@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from novitai.clock import ManualClock
+from novitai.testing import ManualClock
 from novitai.upstream.breaker import Breaker, CallVerdict
 from novitai.upstream.errors import (
     BreakerOpen,

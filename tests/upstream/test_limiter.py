@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novitai.clock import ManualClock
 from novitai.ids import Ids
+from novitai.testing import ManualClock
 from novitai.upstream.limiter import MAX_PAUSE, Priority, UpstreamLimiter
 
 READ, WRITE, END = Priority.READING, Priority.WRITING, Priority.ENDING

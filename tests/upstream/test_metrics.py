@@ -8,7 +8,7 @@ import asyncio
 import httpx2
 import pytest
 
-from novitai.clock import ManualClock
+from novitai.testing import ManualClock
 from novitai.upstream.breaker import THRESHOLD, BreakerState
 from novitai.upstream.errors import BreakerOpen, CallOutcome, UpstreamError
 from novitai.upstream.metrics import BUCKETS, CallMetrics

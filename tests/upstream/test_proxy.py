@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from novitai.clock import ManualClock
+from novitai.testing import ManualClock
 from novitai.upstream.errors import Ambiguous, ConnectionFailed, NotSent, Timeout
 from novitai.upstream.models import CreateInstance
 from novitai.upstream.transport import UpstreamCall

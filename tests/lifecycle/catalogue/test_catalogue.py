@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import BillingMode
 from novitai.domain.placement import RejectionReason, Wish
 from novitai.lifecycle.catalogue.catalogue import Catalogue
+from novitai.testing import ManualClock
 from novitai.upstream import models
 
 

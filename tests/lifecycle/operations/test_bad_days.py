@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, OperationKind
@@ -20,6 +19,7 @@ from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.probes import Round, Silence
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, operations
+from novitai.testing import ManualClock
 from novitai.upstream.errors import ServerError
 from novitai.upstream.models import Listing
 from tests.lifecycle.conftest import REQUEST, World

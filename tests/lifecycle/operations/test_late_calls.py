@@ -13,7 +13,6 @@ import orjson
 import pytest
 
 from novitai.app import Application, Outside
-from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.ids import Ids
@@ -21,6 +20,7 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import events
+from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Endpoint
 from tests.lifecycle.conftest import World, at_home

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
+from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow

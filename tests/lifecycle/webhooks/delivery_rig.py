@@ -20,7 +20,6 @@ import standardwebhooks.webhooks
 from sqlalchemy import Connection
 from standardwebhooks import Webhook as Verifier
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Delivery
@@ -40,6 +39,7 @@ from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 
 SECRET = secret_of("installationinstallationinstallation12345678")

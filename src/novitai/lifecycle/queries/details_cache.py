@@ -17,7 +17,7 @@ import orjson
 
 from novitai.clock import Clock, iso
 from novitai.domain.instance import Instance
-from novitai.domain.view import View, view
+from novitai.domain.view import view
 from novitai.errors import NotFound
 from novitai.lifecycle.catalogue.cache import Cache
 from novitai.store.engine.database import Database
@@ -84,12 +84,6 @@ class Details:
             copy = _copy(snapshot, facts)
             self.cache.put(instance_id, copy)
         return Rendered(copy.plain, copy.digest, observed_at(copy.instance, snapshot.listed_at))
-
-
-def render(shown: View, seen_at: int | None) -> Rendered:
-    """Render a view that has no `observedAt`."""
-    plain = orjson.dumps(shown)
-    return Rendered(plain, _digest(plain), seen_at)
 
 
 def unknown(instance_id: str) -> NotFound:
