@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 
 from novitai.clock import Clock
-from novitai.egress.guard import EndpointGuard, Guard, UpstreamReach
+from novitai.egress.guard import AddressGuard, EndpointGuard, UpstreamReach
 from novitai.egress.resolving import Resolver, system_resolver
 from novitai.egress.sending import Sender
 from novitai.egress.wire import Wire
@@ -130,7 +130,7 @@ class Application:
             database, vault, clock, ids, self.jobs, recorder, follow_ups, idempotency
         )
         sender = Sender(
-            Guard(allow_private=settings.webhook_allow_private),
+            AddressGuard(allow_private=settings.webhook_allow_private),
             clock,
             transport=outside.webhooks,
             tls=tls,

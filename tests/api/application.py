@@ -13,7 +13,6 @@ from novitai.api.app import create_api
 from novitai.api.http.middleware import Gateway, Rules
 from novitai.api.routing.router import Operation
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
-from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.requests import CreateRequest
 from novitai.domain.view import View
@@ -31,7 +30,7 @@ from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import FollowUps
-from novitai.lifecycle.queries.details_cache import Rendered, render
+from novitai.lifecycle.queries.details_cache import Rendered
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.queries.instances import InstancePage, InstanceQuery, Shown
 from novitai.settings import FailedInstancePolicy
@@ -39,6 +38,7 @@ from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
+from novitai.testing import ManualClock
 from novitai.upstream.metrics import UpstreamNumbers
 
 CREATE: Mapping[str, object] = {
@@ -87,7 +87,8 @@ class FakeInstances:
 
     async def details(self, instance_id: str) -> Rendered:
         shown = await self.get(instance_id)
-        return render(shown.view, shown.observed_at)
+        plain = orjson.dumps(shown.view)
+        return Rendered(plain, str(hash(plain)), shown.observed_at)
 
     async def page(self, query: InstanceQuery) -> InstancePage:
         if self.error is not None:

@@ -13,9 +13,9 @@ import pytest
 
 from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
-from novitai.domain.fields import Wrong
+from novitai.domain.fields import FieldInvalid
 from novitai.domain.validation import webhook_url
-from novitai.egress.guard import Guard, Refused
+from novitai.egress.guard import AddressGuard, Refused
 from novitai.egress.resolving import SystemResolver, system_resolver
 from novitai.egress.sending import Message, Sender
 from novitai.egress.signing import secret_of
@@ -97,7 +97,7 @@ RESOLVED = (
 )
 
 
-def resolving(*answers: Sequence[str]) -> tuple[Guard, list[str]]:
+def resolving(*answers: Sequence[str]) -> tuple[AddressGuard, list[str]]:
     """Make a guard whose names resolve to these answers, one after the other."""
     asked: list[str] = []
 
@@ -105,7 +105,7 @@ def resolving(*answers: Sequence[str]) -> tuple[Guard, list[str]]:
         asked.append(name)
         return [ip_address(text) for text in answers[len(asked) - 1]]
 
-    return Guard(allow_private=False, resolve=resolve), asked
+    return AddressGuard(allow_private=False, resolve=resolve), asked
 
 
 def test_the_corpus_is_large_enough() -> None:
@@ -122,7 +122,7 @@ async def test_private_places_are_refused_at_registration_and_at_delivery(host: 
     """
     guard, asked = resolving()
     for url in (f"http://{host}/", f"https://{host}:8443/x", f"http://a:b@{host}/"):
-        with pytest.raises(Wrong, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
+        with pytest.raises(FieldInvalid, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             webhook_url(url, allow_private=False)
         with pytest.raises(Refused, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             await guard.target(url)
@@ -188,7 +188,7 @@ async def test_what_is_no_url_or_means_two_hosts_is_refused(url: str) -> None:
 
 async def test_this_machine_may_be_allowed() -> None:
     """With the setting that says so, for tests and for private networks."""
-    guard = Guard(allow_private=True)
+    guard = AddressGuard(allow_private=True)
     target = await guard.target("http://localhost:80/")
     assert target.host == "localhost"
     assert target.addresses
@@ -249,7 +249,7 @@ async def test_a_name_that_does_not_resolve() -> None:
         await SystemClock().sleep(60)
         raise AssertionError
 
-    sender = Sender(Guard(allow_private=True, resolve=never), SystemClock(), deadline=0.2)
+    sender = Sender(AddressGuard(allow_private=True, resolve=never), SystemClock(), deadline=0.2)
     began = time.monotonic()
     result = await sender.send(Message("msg_1", "http://slow.example.com/", b"{}", [SECRET]))
     assert result.error == "No answer within 0.2 s"

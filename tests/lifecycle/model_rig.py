@@ -18,7 +18,7 @@ from novitai.lifecycle.operations.steps import LEASE_SECONDS, Claimed, Step, Ver
 from novitai.store.queries import instances
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.models import CreateInstance
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow
 
 LONGEST_LAG = 90
@@ -168,7 +168,7 @@ class Files:
 class Held:
     """A write call in the hands of a worker that was stopped before it could send it."""
 
-    call: Operation
+    call: Endpoint
     upstream_id: str
     window: SendWindow
     kind: OperationKind | None
@@ -258,7 +258,7 @@ class LateHands:
         self._kinds[claimed.instance.upstream_id or ""] = verb.kind
         return await self._step(verb, claimed)
 
-    async def _acting(self, call: Operation, upstream_id: str, window: SendWindow) -> None:
+    async def _acting(self, call: Endpoint, upstream_id: str, window: SendWindow) -> None:
         kind = self._kinds.pop(upstream_id, None)
         if self._armed and kind is not None:
             self._stop(Held(call, upstream_id, window, kind))
@@ -266,7 +266,7 @@ class LateHands:
 
     async def _creating(self, request: CreateInstance, *, permit: Any, window: SendWindow) -> str:
         if self._armed:
-            self._stop(Held(Operation.CREATE, "", window, None, request))
+            self._stop(Held(Endpoint.CREATE, "", window, None, request))
         return await self._create(request, permit=permit, window=window)
 
     def _stop(self, held: Held) -> None:

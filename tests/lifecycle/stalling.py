@@ -11,7 +11,7 @@ from novitai.app import Application
 from novitai.clock import Clock
 from novitai.lifecycle.operations.steps import LEASE_MS
 from novitai.upstream.errors import UpstreamError
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow
 
 
@@ -23,7 +23,7 @@ class Stall:
     its first byte.
     """
 
-    def __init__(self, app: Application, call: Operation, *, slips: bool = False) -> None:
+    def __init__(self, app: Application, call: Endpoint, *, slips: bool = False) -> None:
         self._clock: Clock = app.clock
         self._call = call
         self._slips = slips
@@ -48,7 +48,7 @@ class Stall:
 
         return waiting
 
-    async def _held_back(self, call: Operation, instance_id: str, window: SendWindow) -> None:
+    async def _held_back(self, call: Endpoint, instance_id: str, window: SendWindow) -> None:
         if call is not self._call or self.began.is_set():
             return await self._act(call, instance_id, window)
         self.began.set()

@@ -11,7 +11,6 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection
 
-from novitai.clock import ManualClock
 from novitai.domain.api_key import ApiKey, KeyRequest, Scope, make_key, well_formed
 from novitai.errors import NotFound, ValidationFailed
 from novitai.ids import Ids
@@ -20,6 +19,7 @@ from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreBusy
 from novitai.store.queries import api_keys
 from novitai.store.vault import Vault
+from novitai.testing import ManualClock
 
 T = TypeVar("T")
 

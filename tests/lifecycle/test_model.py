@@ -43,7 +43,6 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from novitai.clock import ManualClock
 from novitai.domain.account import AccountState
 from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.event import Event, EventType, of_status
@@ -59,6 +58,7 @@ from novitai.lifecycle.commands.instance_actions import StopAll
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store import tables
 from novitai.store.queries import account, attempts, events, instances, operations
+from novitai.testing import ManualClock
 from tests.lifecycle.model_rig import (
     FAULTS,
     HABITS,

@@ -18,7 +18,6 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from novitai.app import Application, Outside
-from novitai.clock import ManualClock
 from novitai.domain.addresses import Address
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Attempt
@@ -31,6 +30,7 @@ from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, events
+from novitai.testing import ManualClock
 from tests.services import STORES
 
 REQUEST = CreateRequest(

@@ -12,7 +12,8 @@ import httpx2
 import orjson
 import pytest
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
+from novitai.testing import ManualClock
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import (
     Ambiguous,
@@ -398,8 +399,8 @@ async def test_metrics_that_fail_do_not_cost_the_id(
 ) -> None:
     """An observer with a defect must not make us forget what we bought."""
 
-    def defective(operation: str, outcome: object, seconds: float) -> None:
-        raise RuntimeError(operation)
+    def defective(endpoint: str, outcome: object, seconds: float) -> None:
+        raise RuntimeError(endpoint)
 
     raw.reply(200, {"id": "abc"})
     assert await create(make.at(raw.url, observer=defective), wanted) == "abc"

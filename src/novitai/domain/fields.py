@@ -12,15 +12,18 @@ from novitai.errors import FieldError, ValidationFailed
 T = TypeVar("T")
 
 Check = Callable[[object], T]
-"""Turns a JSON value into ours, or raises `Wrong`."""
+"""Turns a JSON value into ours, or raises `FieldInvalid`."""
 
 _MAX_SHOWN: Final = 200
 _MAX_INTEGER: Final = 1 << 63
 _MAX_UNKNOWN_TOLD: Final = 20
 
 
-class Wrong(Exception):
+class FieldInvalid(Exception):
     """What is wrong with a value; the message is for the client and does not repeat the value."""
+
+
+Wrong = FieldInvalid  # the name that api/ uses
 
 
 class Fields:
@@ -83,7 +86,7 @@ class Fields:
         value = self._body[field]
         try:
             return check(value)
-        except Wrong as wrong:
+        except FieldInvalid as wrong:
             self._errors.append(self._error(field, str(wrong), value))
             return otherwise
 
@@ -109,15 +112,15 @@ def text(label: str, *, longest: int, shortest: int = 1, lines: bool = False) ->
 
     def check(value: object) -> str:
         if not isinstance(value, str):
-            raise Wrong(f"{label} must be a string")
+            raise FieldInvalid(f"{label} must be a string")
         if len(value) < shortest:
             plural = "" if shortest == 1 else "s"
-            raise Wrong(f"{label} must be at least {shortest} character{plural} long")
+            raise FieldInvalid(f"{label} must be at least {shortest} character{plural} long")
         if len(value) > longest:
-            raise Wrong(f"{label} must be at most {longest} characters long")
+            raise FieldInvalid(f"{label} must be at most {longest} characters long")
         allowed = "\t\n\r" if lines else ""
         if any(not _visible(character) and character not in allowed for character in value):
-            raise Wrong(f"{label} must not contain control characters")
+            raise FieldInvalid(f"{label} must not contain control characters")
         return value
 
     return check
@@ -130,7 +133,7 @@ def not_blank(label: str, *, longest: int) -> Check[str]:
     def check(value: object) -> str:
         found = plain(value)
         if not found.strip():
-            raise Wrong(f"{label} must not be blank")
+            raise FieldInvalid(f"{label} must not be blank")
         return found
 
     return check
@@ -141,11 +144,11 @@ def whole_number(label: str, *, least: int, most: int, unit: str = "") -> Check[
 
     def check(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise Wrong(f"{label} must be an integer")
+            raise FieldInvalid(f"{label} must be an integer")
         if value < least:
-            raise Wrong(f"{label} must be at least {least}{unit}")
+            raise FieldInvalid(f"{label} must be at least {least}{unit}")
         if value > most:
-            raise Wrong(f"{label} must be at most {most}{unit}")
+            raise FieldInvalid(f"{label} must be at most {most}{unit}")
         return value
 
     return check
@@ -156,11 +159,11 @@ def positive_number(label: str, *, most: float) -> Check[float | None]:
 
     def check(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise Wrong(f"{label} must be a number")
+            raise FieldInvalid(f"{label} must be a number")
         if not value > 0:  # not a number, too
-            raise Wrong(f"{label} must be greater than 0")
+            raise FieldInvalid(f"{label} must be greater than 0")
         if value > most:
-            raise Wrong(f"{label} must be at most {most:g}")
+            raise FieldInvalid(f"{label} must be at most {most:g}")
         return float(value)
 
     return check
@@ -171,7 +174,7 @@ def flag(label: str) -> Check[bool]:
 
     def check(value: object) -> bool:
         if not isinstance(value, bool):
-            raise Wrong(f"{label} must be true or false")
+            raise FieldInvalid(f"{label} must be true or false")
         return value
 
     return check

@@ -13,8 +13,8 @@ from novitai.clock import parse_iso
 from novitai.domain.addresses import Host, read_host
 from novitai.domain.api_key import MAX_NAME, KeyRequest, Scope
 from novitai.domain.fields import (
+    FieldInvalid,
     Fields,
-    Wrong,
     flag,
     not_blank,
     positive_number,
@@ -123,21 +123,23 @@ def webhook_url(value: object, *, allow_private: bool) -> str:
     """Accept a webhook URL as far as it can be judged without resolving its name.
 
     Raises:
-        Wrong: it is no HTTP URL, it points to a private or loopback address, or a reader would not
-            see all of it.
+        FieldInvalid: it is no HTTP URL, points to a private or loopback address, or has an
+            invisible character.
     """
     url = text("Webhook URL", longest=MAX_URL)(value)
     # `urlsplit` drops some of these silently, and clients differ over the others.
     if any(character.isspace() or character in '\\<>"^`{|}' for character in url):
-        raise Wrong("Webhook URL must not contain spaces or characters that have to be encoded")
+        raise FieldInvalid(
+            "Webhook URL must not contain spaces or characters that have to be encoded"
+        )
     try:
         host = _http_host(url)
     except ValueError:
-        raise Wrong("Webhook URL must be a valid HTTP or HTTPS URL") from None
+        raise FieldInvalid("Webhook URL must be a valid HTTP or HTTPS URL") from None
     if host.private and not allow_private:
-        raise Wrong(f"{PRIVATE_WEBHOOK}{PRIVATE_WEBHOOKS_HINT}")
+        raise FieldInvalid(f"{PRIVATE_WEBHOOK}{PRIVATE_WEBHOOKS_HINT}")
     if (unseen := first_unseen(url)) is not None:
-        raise Wrong(
+        raise FieldInvalid(
             f"Webhook URL must not contain the invisible character U+{ord(unseen):04X}; "
             "leave it out or percent-encode it"
         )
@@ -158,11 +160,12 @@ def instance_name(value: object) -> str:
     """Accept the name of an instance (API reference, "CreateInstanceRequest").
 
     Raises:
-        Wrong: it has other characters than letters, digits, hyphens and underscores, or too many.
+        FieldInvalid: it has other characters than letters, digits, hyphens and underscores, or
+            too many.
     """
     name = text("Name", longest=100)(value)
     if not _NAME.fullmatch(name):
-        raise Wrong("Name must contain only letters, digits, hyphens and underscores")
+        raise FieldInvalid("Name must contain only letters, digits, hyphens and underscores")
     return name
 
 
@@ -170,21 +173,23 @@ def _billing_mode(value: object) -> BillingMode:
     for mode in BillingMode:
         if value == mode.value:
             return mode
-    raise Wrong("Billing mode must be " + " or ".join(f"'{mode.value}'" for mode in BillingMode))
+    raise FieldInvalid(
+        "Billing mode must be " + " or ".join(f"'{mode.value}'" for mode in BillingMode)
+    )
 
 
 def _envs(value: object) -> dict[str, str]:
     """Accept an object of strings; messages count the entries and show nothing of them."""
     if not isinstance(value, Mapping):
-        raise Wrong("Environment variables must be an object of strings")
+        raise FieldInvalid("Environment variables must be an object of strings")
     if len(value) > MAX_ENVS:
-        raise Wrong(f"There must be at most {MAX_ENVS} environment variables")
+        raise FieldInvalid(f"There must be at most {MAX_ENVS} environment variables")
     read: dict[str, str] = {}
     for number, (name, content) in enumerate(value.items(), start=1):
         entry = f"Environment variable number {number}"
         text(f"{entry}: its name", longest=MAX_ENV_NAME)(name)
         if "=" in name or any(character.isspace() for character in name):
-            raise Wrong(f"{entry}: its name must not contain '=' or spaces")
+            raise FieldInvalid(f"{entry}: its name must not contain '=' or spaces")
         # Keys and certificates have line breaks.
         check = text(f"{entry}: its value", shortest=0, longest=MAX_ENV_VALUE, lines=True)
         read[name] = check(content)
@@ -194,24 +199,24 @@ def _envs(value: object) -> dict[str, str]:
 def _scopes(value: object) -> frozenset[Scope]:
     names = ", ".join(f"'{scope.value}'" for scope in Scope)
     if not isinstance(value, list) or not value:
-        raise Wrong(f"Scopes must be a list with at least one of {names}")
+        raise FieldInvalid(f"Scopes must be a list with at least one of {names}")
     try:
         return frozenset(Scope(word) for word in value)
     except (ValueError, TypeError):
-        raise Wrong(f"Scopes must be among {names}") from None
+        raise FieldInvalid(f"Scopes must be among {names}") from None
 
 
 def _future(value: object, *, now: int) -> int:
     if not isinstance(value, str):
-        raise Wrong("Expiry must be an ISO-8601 time")
+        raise FieldInvalid("Expiry must be an ISO-8601 time")
     try:
         at = parse_iso(value)
     except (ValueError, OverflowError):
-        raise Wrong("Expiry must be an ISO-8601 time with an offset, such as Z") from None
+        raise FieldInvalid("Expiry must be an ISO-8601 time with an offset, such as Z") from None
     if at <= now:
-        raise Wrong("Expiry must be in the future")
+        raise FieldInvalid("Expiry must be in the future")
     if at >= _END_OF_TIME:
-        raise Wrong("Expiry must be before the year 10000")
+        raise FieldInvalid("Expiry must be before the year 10000")
     return at
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from novitai.clock import parse_iso
 from novitai.domain.event import EventType
-from novitai.domain.fields import Fields, Wrong, flag, text
+from novitai.domain.fields import FieldInvalid, Fields, flag, text
 from novitai.domain.validation import webhook_url
 from novitai.domain.webhook import TOLD
 
@@ -92,13 +92,13 @@ def parse_replay(body: Mapping[str, object], *, now: int) -> int:
 def _past(now: int) -> Callable[[object], int]:
     def check(value: object) -> int:
         if not isinstance(value, str):
-            raise Wrong("Since must be an ISO-8601 time")
+            raise FieldInvalid("Since must be an ISO-8601 time")
         try:
             at = parse_iso(value)
         except (ValueError, OverflowError):
-            raise Wrong("Since must be an ISO-8601 time with an offset, such as Z") from None
+            raise FieldInvalid("Since must be an ISO-8601 time with an offset, such as Z") from None
         if at > now:
-            raise Wrong("Since must be in the past")
+            raise FieldInvalid("Since must be in the past")
         return at
 
     return check
@@ -107,11 +107,11 @@ def _past(now: int) -> Callable[[object], int]:
 def _event_types(value: object) -> tuple[EventType, ...]:
     names = ", ".join(f"'{known.value}'" for known in TOLD)
     if not isinstance(value, list):
-        raise Wrong(f"Event types must be a list of some of {names}; an empty one means all")
+        raise FieldInvalid(f"Event types must be a list of some of {names}; an empty one means all")
     told = {known.value: known for known in TOLD}
     wanted = [told.get(word) if isinstance(word, str) else None for word in value]
     if None in wanted:
-        raise Wrong(f"Event types must be among {names}")
+        raise FieldInvalid(f"Event types must be among {names}")
     return tuple(known for known in TOLD if known in wanted)
 
 

@@ -34,7 +34,7 @@ class Refused(NovitaiError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class AddressTarget:
     """Where to connect, and what the receiver is called.
 
     Attributes:
@@ -50,14 +50,14 @@ class Target:
     tls_name: str | None
 
 
-class Guard:
+class AddressGuard:
     """Decides where webhook messages may go."""
 
     def __init__(self, *, allow_private: bool, resolve: Resolver | None = None) -> None:
         self._allow_private = allow_private
         self._resolve = resolve or system_resolver
 
-    async def target(self, url: str) -> Target:
+    async def target(self, url: str) -> AddressTarget:
         """Find and check the addresses of a URL's host.
 
         Raises:
@@ -89,7 +89,7 @@ class EndpointGuard:
         self._reach = reach
         self._resolve = resolve
 
-    async def http(self, url: str) -> Target:
+    async def http(self, url: str) -> AddressTarget:
         """Find and check the addresses of an HTTP endpoint.
 
         Raises:
@@ -108,7 +108,7 @@ class EndpointGuard:
         _refuse_spelling(parts.hostname or "", host)
         return _target(url, host, port, await self._check(host, port))
 
-    async def tcp(self, place: str) -> Target:
+    async def tcp(self, place: str) -> AddressTarget:
         """Find and check the addresses of a TCP endpoint, `host:port`.
 
         Raises:
@@ -124,7 +124,7 @@ class EndpointGuard:
             raise Refused("the endpoint names no host") from None
         _refuse_spelling(name.strip("[]"), host)
         port = int(number)
-        return Target(await self._check(host, port), port, host.name, None)
+        return AddressTarget(await self._check(host, port), port, host.name, None)
 
     async def _check(self, host: Host, port: int) -> Sequence[Address]:
         return await _addresses(host, port, await self._reach(), self._resolve)
@@ -184,9 +184,9 @@ async def _addresses(host: Host, port: int, reach: Reach, resolve: Resolver) -> 
     return addresses[:MAX_ADDRESSES]
 
 
-def _target(url: str, host: Host, port: int, addresses: Sequence[Address]) -> Target:
+def _target(url: str, host: Host, port: int, addresses: Sequence[Address]) -> AddressTarget:
     shown = host.name if port == PORTS[urlsplit(url).scheme] else f"{host.name}:{port}"
-    return Target(addresses, port, shown, None if host.address is not None else host.name)
+    return AddressTarget(addresses, port, shown, None if host.address is not None else host.name)
 
 
 def _refuse_spelling(name: str, host: Host) -> None:

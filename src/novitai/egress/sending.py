@@ -18,7 +18,7 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.egress import signing
-from novitai.egress.guard import MAX_ADDRESSES, Guard, Refused, Target
+from novitai.egress.guard import MAX_ADDRESSES, AddressGuard, AddressTarget, Refused
 from novitai.egress.signing import NoSecret
 from novitai.egress.wire import BROKEN, Wire
 
@@ -45,7 +45,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReceiverAnswer:
     """What came of a try.
 
     Attributes:
@@ -79,7 +79,7 @@ class Sender:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: AddressGuard,
         clock: Clock,
         *,
         deadline: float = DEADLINE,
@@ -100,10 +100,10 @@ class Sender:
         self._deadline = deadline
         self._wire = Wire(tls, transport)
 
-    async def send(self, message: Message) -> Answer:
+    async def send(self, message: Message) -> ReceiverAnswer:
         """Try once; whatever goes wrong is in the answer."""
         at, began = self._clock.now(), self._clock.monotonic()
-        exchange = _Exchange()
+        exchange = _Sending()
         error: str | None = None
         try:
             async with asyncio.timeout(self._deadline):
@@ -127,7 +127,7 @@ class Sender:
             # Once the head is there, the rest of the answer decides nothing.
             ok = 200 <= exchange.status < 300
             error = None if ok else f"The receiver answered {exchange.status}"
-        return Answer(
+        return ReceiverAnswer(
             at=at,
             duration_ms=round((self._clock.monotonic() - began) * 1000),
             status=exchange.status,
@@ -136,7 +136,9 @@ class Sender:
             retry_after=exchange.retry_after,
         )
 
-    async def _post(self, message: Message, target: Target, exchange: _Exchange, at: int) -> None:
+    async def _post(
+        self, message: Message, target: AddressTarget, exchange: _Sending, at: int
+    ) -> None:
         headers = {
             "Content-Type": "application/json",
             "Accept": "*/*",
@@ -157,7 +159,7 @@ class Sender:
             await exchange.read(response)
 
 
-class _Exchange:
+class _Sending:
     """What has come so far; kept outside of the exchange, since the deadline may cut it off."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@
     ├── Timeout                 no answer in time, or a 408            ┐
     ├── ConnectionFailed        no connection, or it broke             │ upstream's fault:
     ├── ServerError             5xx                                    │ counted by the breaker
-    ├── Nonsense                an answer that cannot be read          ┘
+    ├── InvalidResponse                an answer that cannot be read          ┘
     ├── NotSent                 certainly nothing left this process
     │   └── BreakerOpen            we are not calling upstream for a while
     └── Ambiguous               of a create: it may or may not have been made
@@ -27,7 +27,7 @@ from typing import ClassVar
 from novitai.errors import NovitaiError
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """How one call ended: the bounded word for metrics."""
 
     OK = "ok"
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     CONNECTION_FAILED = "connection_failed"
     SERVER_ERROR = "server_error"
-    NONSENSE = "nonsense"
+    INVALID_RESPONSE = "invalid_response"
     NOT_SENT = "not_sent"
     BREAKER_OPEN = "breaker_open"
     AMBIGUOUS = "ambiguous"
@@ -56,7 +56,7 @@ class UpstreamError(NovitaiError):
         http_status: The status of the answer, or None where there was none.
     """
 
-    outcome: ClassVar[Outcome]
+    outcome: ClassVar[CallOutcome]
     is_fault: ClassVar[bool] = False
     """Whether it counts against upstream: in the breaker and in health."""
 
@@ -78,37 +78,37 @@ class UpstreamError(NovitaiError):
 class Refused(UpstreamError):
     """Upstream understood and declined (4xx). Nothing was made or changed."""
 
-    outcome = Outcome.REFUSED
+    outcome = CallOutcome.REFUSED
 
 
 class InsufficientResource(Refused):
     """No stock for this product here and now (upstream.md §1.2)."""
 
-    outcome = Outcome.NO_CAPACITY
+    outcome = CallOutcome.NO_CAPACITY
 
 
 class InvalidStateChange(Refused):
     """The instance is in the wrong state; yet it may have taken effect (upstream.md §1.1)."""
 
-    outcome = Outcome.INVALID_STATE
+    outcome = CallOutcome.INVALID_STATE
 
 
 class Gone(UpstreamError):
     """What the call named does not exist: 404 or 400 `RESOURCE_NOT_FOUND` (§1.3)."""
 
-    outcome = Outcome.GONE
+    outcome = CallOutcome.GONE
 
 
 class KeyRefused(UpstreamError):
     """Upstream does not accept our key (401, 403): our misconfiguration."""
 
-    outcome = Outcome.KEY_REFUSED
+    outcome = CallOutcome.KEY_REFUSED
 
 
 class RateLimited(UpstreamError):
     """Upstream says: too many calls. Nothing was made. `retry_after` in seconds, if it said so."""
 
-    outcome = Outcome.RATE_LIMITED
+    outcome = CallOutcome.RATE_LIMITED
 
     def __init__(
         self,
@@ -142,39 +142,39 @@ class _MaybeSent(UpstreamError):
 class Timeout(_MaybeSent):
     """No whole answer within the time allowed, or upstream's own 408."""
 
-    outcome = Outcome.TIMEOUT
+    outcome = CallOutcome.TIMEOUT
 
 
 class ConnectionFailed(_MaybeSent):
     """No connection could be made, or it broke before the answer was whole."""
 
-    outcome = Outcome.CONNECTION_FAILED
+    outcome = CallOutcome.CONNECTION_FAILED
 
 
 class ServerError(UpstreamError):
     """Upstream failed (5xx)."""
 
-    outcome = Outcome.SERVER_ERROR
+    outcome = CallOutcome.SERVER_ERROR
     is_fault = True
 
 
-class Nonsense(UpstreamError):
+class InvalidResponse(UpstreamError):
     """An answer that cannot be read: not JSON, of the wrong shape, too large, or a redirect."""
 
-    outcome = Outcome.NONSENSE
+    outcome = CallOutcome.INVALID_RESPONSE
     is_fault = True
 
 
 class NotSent(UpstreamError):
     """Certainly nothing left this process, so nothing was made. `reason` says why."""
 
-    outcome = Outcome.NOT_SENT
+    outcome = CallOutcome.NOT_SENT
 
 
 class BreakerOpen(NotSent):
     """Upstream keeps failing, so it is not called. `retry_after`: seconds until it may be."""
 
-    outcome = Outcome.BREAKER_OPEN
+    outcome = CallOutcome.BREAKER_OPEN
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message, reason="BREAKER_OPEN")
@@ -187,11 +187,11 @@ class Ambiguous(UpstreamError):
     Raised for a timeout, a reset, a 5xx, a 408, a redirect, and a success without an id.
     """
 
-    outcome = Outcome.AMBIGUOUS
+    outcome = CallOutcome.AMBIGUOUS
 
 
 def may_have_worked(error: UpstreamError) -> bool:
     """Whether the call may have taken effect all the same, though its end does not say so."""
     if isinstance(error, _MaybeSent):
         return error.sent
-    return isinstance(error, ServerError | Nonsense | Ambiguous)
+    return isinstance(error, ServerError | InvalidResponse | Ambiguous)

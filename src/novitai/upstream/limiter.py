@@ -36,7 +36,7 @@ class Priority(IntEnum):
     """Everything else."""
 
 
-class Limiter:
+class UpstreamLimiter:
     """Hands out permits to call upstream. Memory: one entry per waiting caller, and no more."""
 
     def __init__(self, calls_per_minute: int, *, clock: Clock, ids: Ids) -> None:

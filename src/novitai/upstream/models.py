@@ -21,7 +21,7 @@ SPOT: Final = "spot"
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class UpstreamCluster:
     """A place where instances run (upstream.md §2)."""
 
     id: str
@@ -67,7 +67,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class UpstreamTemplate:
     """A recipe for an instance (upstream.md §10). `image_auth` is a registry auth's id."""
 
     id: str
@@ -85,7 +85,7 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class PortMapping:
+class UpstreamPortMapping:
     """Where a port of an instance can be reached.
 
     Attributes:
@@ -115,7 +115,7 @@ MAX_MESSAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class StatusError:
+class UpstreamStatusError:
     """Why something failed, in upstream's words; both empty where nothing did."""
 
     state: str = ""
@@ -143,8 +143,8 @@ class UpstreamInstance:
     id: str
     name: str
     status: str
-    status_error: StatusError
-    port_mappings: tuple[PortMapping, ...]
+    status_error: UpstreamStatusError
+    port_mappings: tuple[UpstreamPortMapping, ...]
     ssh: SshAccess | None
     ssh_password: str = field(repr=False)
     jupyter_address: str = field(repr=False)

@@ -9,7 +9,7 @@ from typing import Final
 from novitai.upstream.limiter import Priority
 
 
-class OperationClass(StrEnum):
+class EndpointClass(StrEnum):
     """Operations that fail together, and so share a breaker."""
 
     CATALOGUE = "catalogue"
@@ -23,34 +23,34 @@ _TEMPLATE_GONE: Final = frozenset({"RESOURCE_NOT_FOUND", "TEMPLATE_NOT_FOUND"})
 _NEVER_GONE: Final[frozenset[str]] = frozenset()
 
 
-class Operation(Enum):
+class Endpoint(Enum):
     """One operation: its name (for metrics), class, priority, and the reasons that mean gone."""
 
-    CLUSTERS = ("clusters", OperationClass.CATALOGUE, Priority.READING, _NEVER_GONE)
-    PRODUCTS = ("products", OperationClass.CATALOGUE, Priority.READING, _NEVER_GONE)
-    TEMPLATE = ("template", OperationClass.CATALOGUE, Priority.READING, _TEMPLATE_GONE)
-    TEMPLATES = ("templates", OperationClass.CATALOGUE, Priority.READING, _NEVER_GONE)
-    INSTANCE = ("instance", OperationClass.INSTANCES, Priority.READING, _INSTANCE_GONE)
-    LIST_INSTANCES = ("list_instances", OperationClass.INSTANCES, Priority.READING, _NEVER_GONE)
-    CREATE = ("create", OperationClass.CREATE, Priority.WRITING, _NEVER_GONE)
-    START = ("start", OperationClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
-    RESTART = ("restart", OperationClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
-    STOP = ("stop", OperationClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
-    DELETE = ("delete", OperationClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
+    CLUSTERS = ("clusters", EndpointClass.CATALOGUE, Priority.READING, _NEVER_GONE)
+    PRODUCTS = ("products", EndpointClass.CATALOGUE, Priority.READING, _NEVER_GONE)
+    TEMPLATE = ("template", EndpointClass.CATALOGUE, Priority.READING, _TEMPLATE_GONE)
+    TEMPLATES = ("templates", EndpointClass.CATALOGUE, Priority.READING, _NEVER_GONE)
+    INSTANCE = ("instance", EndpointClass.INSTANCES, Priority.READING, _INSTANCE_GONE)
+    LIST_INSTANCES = ("list_instances", EndpointClass.INSTANCES, Priority.READING, _NEVER_GONE)
+    CREATE = ("create", EndpointClass.CREATE, Priority.WRITING, _NEVER_GONE)
+    START = ("start", EndpointClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
+    RESTART = ("restart", EndpointClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
+    STOP = ("stop", EndpointClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
+    DELETE = ("delete", EndpointClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
 
     def __init__(
         self,
         label: str,
-        operation_class: OperationClass,
+        endpoint_class: EndpointClass,
         priority: Priority,
         gone_reasons: frozenset[str],
     ) -> None:
         self.label = label
-        self.operation_class = operation_class
+        self.endpoint_class = endpoint_class
         self.priority = priority
         self.gone_reasons = gone_reasons
 
     @property
-    def is_insistent(self) -> bool:
+    def bypasses_breaker(self) -> bool:
         """Whether it ends spending, so that a shut breaker lets it knock all the same."""
         return self.priority is Priority.ENDING

@@ -12,9 +12,9 @@ from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from novitai.upstream import reading
-from novitai.upstream.errors import Nonsense
+from novitai.upstream.errors import InvalidResponse
 from novitai.upstream.gateway import Reader
-from novitai.upstream.models import Template, UpstreamInstance
+from novitai.upstream.models import UpstreamInstance, UpstreamTemplate
 from novitai.upstream.paging import Page
 from novitai.upstream.wire import Json, Object, integer, mapping
 
@@ -39,7 +39,7 @@ def created_id(body: Object, _: int) -> str:
     """Read the id of what a create made (upstream.md §4)."""
     found = reading.identifier(body.get("id"))
     if not found:
-        raise Nonsense("the answer to a create holds no id")
+        raise InvalidResponse("the answer to a create holds no id")
     return found
 
 
@@ -51,19 +51,19 @@ def instance(
     def read(body: Object, _: int) -> UpstreamInstance:
         found = read_row(body)
         if found is None or found.id != instance_id:
-            raise Nonsense("the answer is not the instance that was asked for")
+            raise InvalidResponse("the answer is not the instance that was asked for")
         return found
 
     return read
 
 
-def template(template_id: str) -> Reader[Template]:
+def template(template_id: str) -> Reader[UpstreamTemplate]:
     """Make a reader of one template that insists on the id that was asked for."""
 
-    def read(body: Object, _: int) -> Template:
+    def read(body: Object, _: int) -> UpstreamTemplate:
         found = reading.template(mapping(body.get("template")))
         if found is None or found.id != template_id:
-            raise Nonsense("the answer is not the template that was asked for")
+            raise InvalidResponse("the answer is not the template that was asked for")
         return found
 
     return read
@@ -113,4 +113,4 @@ def _items(body: Object, key: str) -> list[Json]:
         return value
     if value is None and (key in body or "total" in body):
         return []
-    raise Nonsense(f"the answer holds no list of {key}")
+    raise InvalidResponse(f"the answer holds no list of {key}")

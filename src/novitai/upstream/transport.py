@@ -23,7 +23,7 @@ import httpx2
 import orjson
 from socksio import ProtocolError
 
-from novitai.upstream.errors import ConnectionFailed, Nonsense, NotSent, Timeout
+from novitai.upstream.errors import ConnectionFailed, InvalidResponse, NotSent, Timeout
 from novitai.upstream.wire import Object
 
 BASE_PATH: Final = "/gpu-instance/openapi/v1"
@@ -55,7 +55,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamCall:
     """One request to be sent.
 
     Attributes:
@@ -179,14 +179,14 @@ class Transport:
         """Close every connection."""
         await self._client.aclose()
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: UpstreamCall) -> Answer:
         """Send a request once and read its answer.
 
         Raises:
             NotSent: `may_begin` said no.
             Timeout: no whole answer in time; `sent` tells whether the request had begun to leave.
             ConnectionFailed: likewise, for a connection that was refused or broke.
-            Nonsense: the answer is too large or its compression is broken.
+            InvalidResponse: the answer is too large or its compression is broken.
         """
         trace = _Trace(call.may_begin)
         if not self._is_traced:
@@ -212,7 +212,9 @@ class Transport:
         except httpx2.DecodingError as error:
             if head is not None and not _needs_body(call, head.status_code):
                 return Answer(head.status_code, head.headers, b"")
-            raise Nonsense("the answer's compression is broken", http_status=_code(head)) from error
+            raise InvalidResponse(
+                "the answer's compression is broken", http_status=_code(head)
+            ) from error
         except (
             httpx2.HTTPError,
             OSError,
@@ -236,7 +238,7 @@ class Transport:
             raise ConnectionFailed("the proxy asks for credentials", sent=False)
         return Answer(head.status_code, head.headers, body)
 
-    def _request(self, call: Call, trace: _Trace) -> httpx2.Request:
+    def _request(self, call: UpstreamCall, trace: _Trace) -> httpx2.Request:
         headers, content = {}, None
         if call.body is not None:
             headers["Content-Type"] = "application/json"
@@ -250,7 +252,7 @@ class Transport:
             extensions={"trace": trace.__call__},
         )
 
-    async def _read(self, call: Call, head: httpx2.Response) -> bytes:
+    async def _read(self, call: UpstreamCall, head: httpx2.Response) -> bytes:
         needed = _needs_body(call, head.status_code)
         limit = self._max_body if needed else min(MAX_UNREAD_BODY, self._max_body)
         body = bytearray()
@@ -258,7 +260,7 @@ class Transport:
             body += chunk
             if len(body) > limit:
                 if needed:
-                    raise Nonsense(
+                    raise InvalidResponse(
                         f"the answer is larger than {limit} bytes", http_status=head.status_code
                     )
                 return b""
@@ -277,7 +279,7 @@ class Transport:
         return not isinstance(error, _BEFORE_SENDING)
 
 
-def _needs_body(call: Call, status: int) -> bool:
+def _needs_body(call: UpstreamCall, status: int) -> bool:
     """Whether there is no answer without a body: of a success that is read."""
     return call.reads_body and 200 <= status < 300
 

@@ -24,7 +24,7 @@ from novitai.errors import (
     ValidationFailed,
     WrongSecretKey,
 )
-from novitai.lifecycle.catalogue.upstream_errors import to_client
+from novitai.lifecycle.catalogue.upstream_errors import to_api_error
 from novitai.upstream.errors import KeyRefused
 from tests.api.application import CREATE, Api, ApiFactory
 from tests.api.client import House
@@ -71,7 +71,7 @@ ERRORS: list[tuple[ApiError, int, str, str, bool]] = [
     (Conflict("x", code="Y", retry_after=1), 409, "Y", "CLIENT_ERROR", True),
     (UpstreamUnavailable("x"), 502, "EXTERNAL_API_ERROR", "EXTERNAL_API_ERROR", True),
     (
-        to_client(KeyRefused("x", http_status=401)),
+        to_api_error(KeyRefused("x", http_status=401)),
         502,
         "EXTERNAL_API_ERROR",
         "EXTERNAL_API_ERROR",

@@ -22,7 +22,7 @@ from novitai.domain.api_key import Scope
 from novitai.store.queries import account, coordination
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
-from novitai.upstream.errors import Outcome
+from novitai.upstream.errors import CallOutcome
 from tests.api.application import CREATE, Api
 from tests.api.client import House
 
@@ -192,8 +192,8 @@ async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
 
 async def test_calls_to_novita_are_metrics(house: House) -> None:
     """Calls by endpoint and outcome, their latency, who waits for a permit, and each breaker."""
-    house.app.calls("start", Outcome.OK, 0.2)
-    house.app.calls("start", Outcome.BREAKER_OPEN, 0.0)
+    house.app.calls("start", CallOutcome.OK, 0.2)
+    house.app.calls("start", CallOutcome.BREAKER_OPEN, 0.0)
     text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
     samples = [sample for family in parse_text(text) for sample in family.samples]
     prefix, start = "novitai_upstream", {"endpoint": "start"}

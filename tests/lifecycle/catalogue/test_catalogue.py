@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import BillingMode
 from novitai.domain.placement import RejectionReason, Wish
 from novitai.lifecycle.catalogue.catalogue import Catalogue
+from novitai.testing import ManualClock
 from novitai.upstream import models
 
 
 class TerseSource:
     """One product in one cluster, left out of every list whose filter it does not meet."""
 
-    async def clusters(self) -> list[models.Cluster]:
-        return [models.Cluster("us-ca-6", "US-CA-06 (California)")]
+    async def clusters(self) -> list[models.UpstreamCluster]:
+        return [models.UpstreamCluster("us-ca-6", "US-CA-06 (California)")]
 
     async def products(
         self,
@@ -30,10 +30,10 @@ class TerseSource:
             return []
         return [models.ProductOffer("h100", "H100", 256_000, None, 20, 200, 10, 1000, True)]
 
-    async def template(self, template_id: str) -> models.Template:
+    async def template(self, template_id: str) -> models.UpstreamTemplate:
         raise NotImplementedError
 
-    async def templates(self) -> list[models.Template]:
+    async def templates(self) -> list[models.UpstreamTemplate]:
         return []
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store.engine.database import Database
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
 from novitai.errors import StartupError
 from novitai.lifecycle.maintenance import clock_check
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 
 
 class OffClock(SystemClock):

@@ -13,7 +13,6 @@ import orjson
 import pytest
 
 from novitai.app import Application, Outside
-from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.ids import Ids
@@ -21,8 +20,9 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import events
+from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from tests.lifecycle.stalling import Stall
 from tests.lifecycle.world import World, at_home
 
@@ -31,10 +31,10 @@ TERMINATED = InstanceStatus.TERMINATED
 START, STOP = OperationKind.START, OperationKind.STOP
 RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
 CALLS = {
-    START: Operation.START,
-    STOP: Operation.STOP,
-    RESTART: Operation.RESTART,
-    DELETE: Operation.DELETE,
+    START: Endpoint.START,
+    STOP: Endpoint.STOP,
+    RESTART: Endpoint.RESTART,
+    DELETE: Endpoint.DELETE,
 }
 BEFORE = {START: STOPPED, STOP: RUNNING, RESTART: RUNNING, DELETE: RUNNING}
 AFTER = {START: RUNNING, STOP: STOPPED, RESTART: RUNNING, DELETE: TERMINATED}

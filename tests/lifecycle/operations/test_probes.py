@@ -15,7 +15,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.addresses import Address, Reach
 from novitai.domain.instance import (
     Instance,
@@ -31,6 +30,7 @@ from novitai.egress.guard import EndpointGuard, UpstreamReach
 from novitai.egress.resolving import Resolver
 from novitai.egress.wire import Wire
 from novitai.lifecycle.operations.probes import Places, Prober, Silence
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 
 HTTP, TCP = PortType.HTTP, PortType.TCP

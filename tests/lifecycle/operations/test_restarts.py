@@ -11,7 +11,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.store.queries import operations
 from novitai.upstream.errors import Timeout
-from novitai.upstream.gateway import Gateway
+from novitai.upstream.gateway import UpstreamGateway
 from tests.lifecycle.actions import ask, calls, fault, upstream
 from tests.lifecycle.world import World
 
@@ -46,15 +46,17 @@ async def test_over_while_its_call_waits(
 ) -> None:
     """Listings that began after the call did are news of it."""
     await delays(world, toRestart=2, restarting=8)
-    act = Gateway.act
+    act = UpstreamGateway.act
 
-    async def slow(self: Gateway, operation: Any, path: str, body: Any, window: Any) -> None:
+    async def slow(
+        self: UpstreamGateway, operation: Any, path: str, body: Any, window: Any
+    ) -> None:
         await act(self, operation, path, body, window)
         if path == PATH:
             await world.clock.sleep(14.9)
             raise Timeout("no answer", sent=True)
 
-    monkeypatch.setattr(Gateway, "act", slow)
+    monkeypatch.setattr(UpstreamGateway, "act", slow)
     await ask(world, RESTART, running)
     await came_to_rest_after_one(world, running)
 
@@ -76,17 +78,19 @@ async def test_killed_between_the_call_and_its_commit(
     world: World, running: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the call was about to be made is known, so it is not made again."""
-    act = Gateway.act
+    act = UpstreamGateway.act
 
-    async def killed(self: Gateway, operation: Any, path: str, body: Any, window: Any) -> None:
+    async def killed(
+        self: UpstreamGateway, operation: Any, path: str, body: Any, window: Any
+    ) -> None:
         await act(self, operation, path, body, window)
         if path == PATH:
             world.at_work.crash()
 
-    monkeypatch.setattr(Gateway, "act", killed)
+    monkeypatch.setattr(UpstreamGateway, "act", killed)
     await ask(world, RESTART, running)
     await world.pass_time(2)
-    monkeypatch.setattr(Gateway, "act", act)
+    monkeypatch.setattr(UpstreamGateway, "act", act)
     await world.end()
     await world.open()
     await came_to_rest_after_one(world, running)

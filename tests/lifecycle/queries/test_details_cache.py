@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.routes.instances import whole_view
-from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.errors import NotFound
@@ -20,6 +19,7 @@ from novitai.lifecycle.queries.details_cache import DETAILS_TTL, MAX_DETAILS, De
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination, instances, operations
 from novitai.store.queries.coordination import LastListing
+from novitai.testing import ManualClock
 from tests.domain.making import AT as NOW
 from tests.domain.making import an_instance
 from tests.lifecycle.world import World

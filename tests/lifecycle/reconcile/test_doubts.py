@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
+from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow
 from tests.lifecycle.actions import (
     CREATE,
@@ -112,7 +112,7 @@ async def test_a_call_that_waits_for_its_turn_does_not_leave_into_a_hold(world: 
     refused: list[Exception] = []
     act = world.app.client._act
 
-    async def wait_for_a_turn(call: Operation, upstream_id: str, window: SendWindow) -> None:
+    async def wait_for_a_turn(call: Endpoint, upstream_id: str, window: SendWindow) -> None:
         waiting.set()
         await turn.wait()
         try:

@@ -20,11 +20,10 @@ import standardwebhooks.webhooks
 from sqlalchemy import Connection
 from standardwebhooks import Webhook as Verifier
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Delivery
-from novitai.egress.guard import Guard
+from novitai.egress.guard import AddressGuard
 from novitai.egress.sending import Sender
 from novitai.egress.signing import secret_of
 from novitai.ids import Ids
@@ -40,6 +39,7 @@ from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 
 SECRET = secret_of("installationinstallationinstallation12345678")
@@ -143,7 +143,7 @@ class Rig:
         self.vault = Vault(b"a secret of at least thirty-two bytes")
         self.outbox = Outbox(clock, ids, self.engine)
         self.recorder = Recorder(clock, ids, self.outbox)
-        self.sender = Sender(Guard(allow_private=False), clock, transport=self.receivers)
+        self.sender = Sender(AddressGuard(allow_private=False), clock, transport=self.receivers)
         self.deliverer = self.another_deliverer()
         self.webhooks = Webhooks(
             database,

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Connection
 from standardwebhooks import WebhookVerificationError
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.webhook import DeliveryStatus, OffReason
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
@@ -20,6 +19,7 @@ from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.webhooks import endpoints as lifecycle_webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, webhooks
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig, verify
 
 DAY = 86_400.0

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import webhook_lines
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig
 
 HOUR, DAY = 3600.0, 86_400.0

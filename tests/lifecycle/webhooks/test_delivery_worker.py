@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import Connection
 from standardwebhooks import WebhookVerificationError
 
-from novitai.clock import ManualClock, iso
+from novitai.clock import iso
 from novitai.domain.event import EventType
 from novitai.domain.webhook import PAUSES
 from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.queries import webhook_lines
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
 
 DAY = 86_400.0
@@ -378,7 +379,7 @@ async def test_concurrent_events_and_recoveries_do_not_block_each_other(rig: Rig
         await asyncio.gather(
             *(rig.happen(one, EventType.STARTING) for one in ids),
             *(rig.engine.handler(line) for line in lines),
-            *(rig.deliverer.hurry(hook.id) for hook in (await rig.webhooks.page()).webhooks),
+            *(rig.deliverer.expedite(hook.id) for hook in (await rig.webhooks.page()).webhooks),
         )
         await rig.clock.advance(11)
     await rig.work()

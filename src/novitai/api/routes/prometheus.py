@@ -23,10 +23,10 @@ from prometheus_client.registry import Collector
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.account import Overview
 from novitai.lifecycle.catalogue.cache import CacheStats
-from novitai.lifecycle.webhooks.metrics import Outcome
+from novitai.lifecycle.webhooks.metrics import DeliveryOutcome
 from novitai.telemetry.process import Cpu, Memory
 from novitai.telemetry.requests import BUCKETS, RequestMetrics
-from novitai.upstream.breaker import State
+from novitai.upstream.breaker import BreakerState
 from novitai.upstream.metrics import BUCKETS as CALL_BUCKETS
 from novitai.upstream.metrics import UpstreamNumbers
 
@@ -60,7 +60,7 @@ class Snapshot:
     fenced_writes: int = 0
     limiter_fallbacks: int = 0
     dropped_lines: int = 0
-    deliveries: Mapping[Outcome, int] = field(default_factory=dict)
+    deliveries: Mapping[DeliveryOutcome, int] = field(default_factory=dict)
     oldest_delivery: float | None = None
     feed_lag: float | None = None
     account: Overview | None = None
@@ -194,7 +194,7 @@ def _of_upstream(numbers: UpstreamNumbers) -> Iterator[Metric]:
             calls.seconds,
         )
     for guarded, current in numbers.breakers.items():
-        for one in State:
+        for one in BreakerState:
             state.add_metric([guarded, one.value], int(one is current))
     waiting = GaugeMetricFamily(
         "novitai_upstream_permits_waiting",

@@ -40,7 +40,7 @@ T = TypeVar("T")
 class Source(Protocol):
     """The part of Novita's client that the catalogue reads."""
 
-    async def clusters(self) -> list[models.Cluster]:
+    async def clusters(self) -> list[models.UpstreamCluster]:
         """List the clusters."""
         ...
 
@@ -55,11 +55,11 @@ class Source(Protocol):
         """List the products of a cluster."""
         ...
 
-    async def template(self, template_id: str) -> models.Template:
+    async def template(self, template_id: str) -> models.UpstreamTemplate:
         """Read a template."""
         ...
 
-    async def templates(self) -> list[models.Template]:
+    async def templates(self) -> list[models.UpstreamTemplate]:
         """List the templates."""
         ...
 
@@ -73,7 +73,7 @@ class Catalogue:
             upstream.Timeout,
             upstream.ConnectionFailed,
             upstream.ServerError,
-            upstream.Nonsense,
+            upstream.InvalidResponse,
             upstream.NotSent,
             upstream.RateLimited,
             upstream.KeyRefused,
@@ -297,7 +297,7 @@ def _offer(product: models.ProductOffer, cluster: Cluster) -> Offer:
     )
 
 
-def _template(found: models.Template) -> Template:
+def _template(found: models.UpstreamTemplate) -> Template:
     return Template(
         id=found.id,
         name=found.name,

@@ -9,7 +9,7 @@ from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavaila
 from novitai.upstream import errors as upstream
 
 
-def to_client(error: upstream.UpstreamError) -> UpstreamUnavailable:
+def to_api_error(error: upstream.UpstreamError) -> UpstreamUnavailable:
     """Turn an upstream error into 502, 503 or 504.
 
     A refusal of our key is our own misconfiguration, so it is 502, never the client's 401.
@@ -31,3 +31,6 @@ def to_client(error: upstream.UpstreamError) -> UpstreamUnavailable:
             "Novita asks for fewer calls", retry_after=max(1, math.ceil(error.retry_after or 1))
         )
     return UpstreamUnavailable(f"Novita answered with an error: {error}")
+
+
+to_client = to_api_error  # the name that api/ and lifecycle/commands use

@@ -17,12 +17,12 @@ import orjson
 
 from novitai.clock import Clock, iso
 from novitai.domain.instance import Instance
-from novitai.domain.view import View, view
+from novitai.domain.view import view
 from novitai.errors import NotFound
 from novitai.lifecycle.catalogue.cache import Cache
 from novitai.store.engine.database import Database
 from novitai.store.queries import snapshots
-from novitai.store.queries.snapshots import Snapshot
+from novitai.store.queries.snapshots import InstanceSnapshot
 
 DETAILS_TTL: Final = 60.0
 """Seconds after which a copy is made anew although nothing changed; it bounds unused memory."""
@@ -86,12 +86,6 @@ class Details:
         return Rendered(copy.plain, copy.digest, observed_at(copy.instance, snapshot.listed_at))
 
 
-def render(shown: View, seen_at: int | None) -> Rendered:
-    """Render a view that has no `observedAt`."""
-    plain = orjson.dumps(shown)
-    return Rendered(plain, _digest(plain), seen_at)
-
-
 def unknown(instance_id: str) -> NotFound:
     """Make the error for an instance that there is not."""
     return NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
@@ -105,7 +99,7 @@ def observed_at(instance: Instance, listed_at: int | None) -> int | None:
     return max(seen_at, listed_at)
 
 
-def _copy(snapshot: Snapshot, facts: tuple[object, ...]) -> _Copy:
+def _copy(snapshot: InstanceSnapshot, facts: tuple[object, ...]) -> _Copy:
     instance = snapshot.instance()
     plain = orjson.dumps(view(instance, snapshot.operation()))
     return _Copy(facts, instance, plain, _digest(plain))

@@ -31,13 +31,13 @@ from novitai.domain.webhook import (
     pause_after,
 )
 from novitai.egress.hosts import Hosts
-from novitai.egress.sending import Answer, Message, Sender
+from novitai.egress.sending import Message, ReceiverAnswer, Sender
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping
 from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.webhooks.metrics import DeliveryMetrics, Outcome
+from novitai.lifecycle.webhooks.metrics import DeliveryMetrics, DeliveryOutcome
 from novitai.lifecycle.webhooks.payload import as_try, body_of, open_secrets
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
@@ -56,9 +56,9 @@ _RENEW_AGAIN_AFTER: Final = 0.3
 _SEND_BEFORE: Final = 1_000
 """Milliseconds of the lease that may have gone by when the sending begins: what is sent later
 could reach the receiver behind a later message that somebody else has sent meanwhile."""
-_HURRY_AGAIN: Final = 10_000
-"""Milliseconds for which a line that was hurried in vain is left to its schedule."""
-_HURRY_PAGE: Final = 500
+_EXPEDITE_AGAIN: Final = 10_000
+"""Milliseconds for which a line that was expedited without success is left to its schedule."""
+_EXPEDITE_PAGE: Final = 500
 _REMEMBERED_LINES: Final = 10_000
 
 _log = structlog.get_logger(__name__)
@@ -240,7 +240,7 @@ class Deliverer:
         sealed = webhooks.load_sealed(connection, webhook.id)
         return open_secrets(self._vault, sealed, now)
 
-    def _apply(self, connection: Connection, claimed: _Claimed, answer: Answer) -> _Applied:
+    def _apply(self, connection: Connection, claimed: _Claimed, answer: ReceiverAnswer) -> _Applied:
         now = self._clock.now()
         line, head, webhook = claimed.line, claimed.head, claimed.webhook
         webhook_lines.hold(connection, line)
@@ -250,10 +250,10 @@ class Deliverer:
             if webhook.failing_since is not None:
                 webhooks.note_recovery(connection, webhook.id)
             due = deliveries.next_due(connection, line.id)
-            if due is not None and not webhook_lines.is_spared(connection, line.id, now=now):
+            if due is not None and not webhook_lines.is_held_back(connection, line.id, now=now):
                 due = min(due, now)
             webhook_lines.set_next(connection, line.id, due)
-            return _Applied(due, webhook_lines.any_to_hurry(connection, webhook.id, now=now))
+            return _Applied(due, webhook_lines.any_to_expedite(connection, webhook.id, now=now))
         failing_since: int | None = None
         present = webhooks.load(connection, webhook.id)
         if present is not None and present.url == webhook.url:
@@ -268,7 +268,7 @@ class Deliverer:
         return _Applied(due, others_wait=False, failing_since=failing_since)
 
     def _postpone(
-        self, connection: Connection, claimed: _Claimed, answer: Answer, now: int
+        self, connection: Connection, claimed: _Claimed, answer: ReceiverAnswer, now: int
     ) -> None:
         head, tries = claimed.head, claimed.head.tries
         due_at = head.due_at
@@ -283,16 +283,16 @@ class Deliverer:
         if answer.retry_after:
             asked = now + int(min(answer.retry_after, LONGEST_RETRY_AFTER) * 1000)
             due_at = max(due_at, asked)
-            webhook_lines.spare(connection, claimed.line.id, until=asked)
+            webhook_lines.hold_back(connection, claimed.line.id, until=asked)
         deliveries.postpone(connection, head.id, tries=tries, due_at=due_at)
 
-    async def _conclude(self, claimed: _Claimed, answer: Answer, applied: _Applied) -> None:
+    async def _conclude(self, claimed: _Claimed, answer: ReceiverAnswer, applied: _Applied) -> None:
         """Do what follows from an answer beyond its own line."""
         webhook = claimed.webhook
         self._count(claimed, answer)
         if answer.delivered:
             if applied.others_wait:
-                await self.hurry(webhook.id, spare_recent=True)
+                await self.expedite(webhook.id, hold_back_recent=True)
             return
         since = applied.failing_since
         if answer.gone:
@@ -300,15 +300,15 @@ class Deliverer:
         elif since is not None and self._clock.now() - since >= SWITCHED_OFF_AFTER:
             await self._switch_off(claimed, OffReason.FAILING)
 
-    def _count(self, claimed: _Claimed, answer: Answer) -> None:
+    def _count(self, claimed: _Claimed, answer: ReceiverAnswer) -> None:
         if answer.delivered:
-            outcome = Outcome.DELIVERED
+            outcome = DeliveryOutcome.DELIVERED
         elif answer.gone:
-            outcome = Outcome.GONE
+            outcome = DeliveryOutcome.GONE
         elif answer.status is None:
-            outcome = Outcome.UNREACHABLE
+            outcome = DeliveryOutcome.UNREACHABLE
         else:
-            outcome = Outcome.REFUSED
+            outcome = DeliveryOutcome.REFUSED
         self.metrics.count(outcome)
         _log.log(
             20 if answer.delivered else 30,
@@ -322,30 +322,30 @@ class Deliverer:
             duration_ms=answer.duration_ms,
         )
 
-    async def hurry(self, webhook_id: str, *, spare_recent: bool = False) -> None:
+    async def expedite(self, webhook_id: str, *, hold_back_recent: bool = False) -> None:
         """Make what waits for a receiver due at once, a page at a time.
 
         Args:
             webhook_id: The receiver, which works again or is off.
-            spare_recent: Leave the lines alone that were hurried in vain just now, or whose
-                receiver asked for a pause: a message that a working receiver refuses would be
-                tried again with every success.
+            hold_back_recent: Leave the lines alone that were expedited without success just now,
+                or whose receiver asked for a pause: a message that a working receiver refuses
+                would be tried again with every success.
         """
 
         def page(connection: Connection) -> int:
             now = self._clock.now()
-            ids = webhook_lines.hurry(
+            ids = webhook_lines.expedite(
                 connection,
                 webhook_id,
                 now=now,
-                then_spared_until=now + _HURRY_AGAIN if spare_recent else None,
-                limit=_HURRY_PAGE,
+                then_held_back_until=now + _EXPEDITE_AGAIN if hold_back_recent else None,
+                limit=_EXPEDITE_PAGE,
             )
             for line_id in ids:
                 self._jobs.nudge(connection, JOB, line_id)
             return len(ids)
 
-        while await self._database.write(page) == _HURRY_PAGE:
+        while await self._database.write(page) == _EXPEDITE_PAGE:
             continue
 
     async def _switch_off(self, claimed: _Claimed, reason: OffReason) -> None:
@@ -377,7 +377,7 @@ class Deliverer:
 
         if await self._database.write(write):
             _log.warning("webhook_switched_off", webhook=webhook.id, reason=reason.value)
-            await self.hurry(webhook.id)
+            await self.expedite(webhook.id)
 
     async def _renew(self, line: Line) -> None:
         """Keep the lease while a receiver takes long."""

@@ -200,7 +200,7 @@ class Webhooks:
                 partial(webhook_lines.move, webhook_id=webhook_id, host=host_of(after.url))
             )
         if after.url != before.url or (before.enabled and not after.enabled):
-            await self._deliverer.hurry(webhook_id)
+            await self._deliverer.expedite(webhook_id)
         return after
 
     async def delete(
@@ -225,7 +225,7 @@ class Webhooks:
         answer = await answer_once(
             self._database, self._idempotency, act, reply, idempotency, deadline
         )
-        await self._deliverer.hurry(webhook_id)
+        await self._deliverer.expedite(webhook_id)
         return answer
 
     async def rotate(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
+class DeliveryOutcome(StrEnum):
     """What came of one try."""
 
     DELIVERED = "delivered"
@@ -23,14 +23,14 @@ class DeliveryMetrics:
     """One number for each outcome."""
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys(Outcome, 0)
+        self._counts = dict.fromkeys(DeliveryOutcome, 0)
         self.fenced = 0
         """Results that came too late to count: somebody else had taken the line over."""
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: DeliveryOutcome) -> None:
         """Count a try."""
         self._counts[outcome] += 1
 
-    def snapshot(self) -> Mapping[Outcome, int]:
+    def snapshot(self) -> Mapping[DeliveryOutcome, int]:
         """Return the counts of this moment."""
         return dict(self._counts)

@@ -9,7 +9,7 @@ import orjson
 
 from novitai.clock import iso
 from novitai.domain.webhook import Try
-from novitai.egress.sending import Answer
+from novitai.egress.sending import ReceiverAnswer
 from novitai.store.queries.webhooks import Sealed
 from novitai.store.vault import Vault
 
@@ -22,7 +22,7 @@ def body_of(event_type: str, at: int, data: str) -> bytes:
     return orjson.dumps(shown)
 
 
-def as_try(answer: Answer) -> Try:
+def as_try(answer: ReceiverAnswer) -> Try:
     """Keep of an answer what the record shows."""
     return Try(
         at=answer.at,
