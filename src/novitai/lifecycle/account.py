@@ -232,7 +232,7 @@ class Account:
         if reason is None and after.restored_at is not None:
             reason = HoldReason.RESTORED
         if reason is None:
-            data["message"] = "The account is as it was remembered, or a person has confirmed it"
+            data["message"] = "The account matches the records again, or a person has confirmed it"
         else:
             missing = after.hold.missing if after.hold else ()
             records = _missing_records(connection, after.hold)
