@@ -198,7 +198,7 @@ class Prober:
         def ended(_: asyncio.Task[Round]) -> None:
             if one.wake is not None:
                 one.wake()
-            # Another process may have claimed the operation, so nobody collects the result.
+            # If another process has claimed the operation, no step here collects the result.
             asyncio.get_running_loop().call_later(_KEPT, self._forget, name, one)
 
         one.task.add_done_callback(ended)
