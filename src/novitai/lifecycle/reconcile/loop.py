@@ -427,7 +427,7 @@ class Sync:
         return found
 
     async def _filter_works(self, known: Known) -> bool:
-        """Return whether the listing's name filter has found one of our instances; test it once."""
+        """Return whether the listing's name filter finds our instances; try it if not known."""
         if known.account.filter_works:
             return True
         ours = next((one for one in known.tracked if one.confirmed_at is not None), None)
