@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client sends about the account, checked whole."""
+"""Validation of the request bodies for account operations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from novitai.domain.validation import instance_name
 
 @dataclass(frozen=True, slots=True)
 class AdoptRequest:
-    """Which upstream instance is to become a record's own.
+    """A valid request to adopt an upstream instance.
 
     Attributes:
-        upstream_id: The instance.
-        name: The name of the new record; made of upstream's where it is None.
-        instance_id: The waiting record that is to be given it, instead of a new one.
+        upstream_id: The upstream ID of the instance.
+        name: The name of the new record; if None, it is made from the upstream name.
+        instance_id: An existing record without an instance that receives it, instead of a new one.
     """
 
     upstream_id: str
@@ -29,7 +29,7 @@ def parse_adopt(body: Mapping[str, object]) -> AdoptRequest:
     """Check a request to adopt an instance.
 
     Raises:
-        ValidationFailed: with every wrong field.
+        ValidationFailed: with every invalid field.
     """
     fields = Fields(body, codes={"name": "INVALID_INSTANCE_NAME"})
     request = AdoptRequest(
@@ -44,10 +44,10 @@ def parse_adopt(body: Mapping[str, object]) -> AdoptRequest:
 
 
 def parse_confirm(body: Mapping[str, object]) -> str | None:
-    """Check a confirmation of what is missing; return the digest of the set that was shown.
+    """Check a confirmation of missing instances; return the digest of the set, if given.
 
     Raises:
-        ValidationFailed: with every wrong field.
+        ValidationFailed: with every invalid field.
     """
     fields = Fields(body)
     digest = fields.read("missingDigest", text("Missing digest", longest=64), None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a JSON object field by field, and collecting everything that is wrong with it."""
+"""Read a JSON object field by field and collect every validation error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from novitai.errors import FieldError, ValidationFailed
 T = TypeVar("T")
 
 Check = Callable[[object], T]
-"""Turns a JSON value into ours, or raises `FieldInvalid`."""
+"""Converts a JSON value, or raises `FieldInvalid`."""
 
 _MAX_SHOWN: Final = 200
 _MAX_INTEGER: Final = 1 << 63
@@ -20,7 +20,7 @@ _MAX_UNKNOWN_TOLD: Final = 20
 
 
 class FieldInvalid(Exception):
-    """What is wrong with a value; the message is for the client and does not repeat the value."""
+    """A value is invalid. The message is for the client and does not repeat the value."""
 
 
 Wrong = FieldInvalid  # the name that api/ uses
@@ -31,9 +31,9 @@ class Fields:
 
     Args:
         body: The object.
-        codes: The error code of each field that has one of its own.
-        secret: Fields whose value is never shown.
-        masks: How to show the value of a field that may hold a secret.
+        codes: The error codes of the fields that have their own.
+        secret: The fields that are never shown with their value.
+        masks: A function for each field that may contain a secret; it returns the value to show.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Fields:
         self._errors: list[FieldError] = []
 
     def require(self, field: str, label: str, check: Check[T], otherwise: T) -> T:
-        """Read a field that must be there. `otherwise` stands in until `finish` raises."""
+        """Read a required field. If it is invalid, return `otherwise`; `finish` raises later."""
         self._known.append(field)
         if field not in self._body:
             self._errors.append(FieldError(field, f"{label} is required", has_value=False))
@@ -60,22 +60,22 @@ class Fields:
         return self._check(field, check, otherwise)
 
     def read(self, field: str, check: Check[T], default: T) -> T:
-        """Read a field that may be absent."""
+        """Read an optional field."""
         self._known.append(field)
         if field not in self._body:
             return default
         return self._check(field, check, default)
 
     def finish(self) -> None:
-        """Refuse unknown fields, and raise if anything was wrong.
+        """Reject unknown fields, and raise if any field was invalid.
 
         Raises:
-            ValidationFailed: with every wrong field in `details`, in the order they were read, and
-                the code of the field if there is but one.
+            ValidationFailed: with every invalid field in `details`, in the order they were read. If
+                there is only one, the error has the code of that field.
         """
         unknown = [field for field in self._body if field not in self._known]
         for field in unknown[:_MAX_UNKNOWN_TOLD]:
-            # The value is not shown: a misspelt `envs` is as secret as a well spelt one.
+            # The value is not shown: it may be that of a misspelt secret field such as `envs`.
             self._errors.append(FieldError(_cut(field), self._unknown(field), has_value=False))
         if not self._errors:
             return
@@ -108,7 +108,7 @@ class Fields:
 
 
 def text(label: str, *, longest: int, shortest: int = 1, lines: bool = False) -> Check[str]:
-    """Accept a string of visible characters and spaces; with `lines`, line breaks and tabs too."""
+    """Accept a string of visible characters and spaces; with `lines`, also line breaks and tabs."""
 
     def check(value: object) -> str:
         if not isinstance(value, str):
@@ -127,7 +127,7 @@ def text(label: str, *, longest: int, shortest: int = 1, lines: bool = False) ->
 
 
 def not_blank(label: str, *, longest: int) -> Check[str]:
-    """Accept a string with something in it besides spaces."""
+    """Accept a string that contains more than white space."""
     plain = text(label, longest=longest)
 
     def check(value: object) -> str:
@@ -160,7 +160,7 @@ def positive_number(label: str, *, most: float) -> Check[float | None]:
     def check(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise FieldInvalid(f"{label} must be a number")
-        if not value > 0:  # not a number, too
+        if not value > 0:  # also true for NaN
             raise FieldInvalid(f"{label} must be greater than 0")
         if value > most:
             raise FieldInvalid(f"{label} must be at most {most:g}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client may ask for, once it has been checked."""
+"""Validated client requests for instances."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from novitai.domain.instance import BillingMode
 class CreateRequest:
     """A valid request for an instance (API reference, "POST /api/instances").
 
-    `region` is None where the client named none: then the default region is tried first and the
+    If the client named no region, `region` is None: the default region is tried first, and the
     others may follow. `max_hourly_price` is in USD for the whole instance.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client sends, checked whole: every wrong field is told, in the reference's order."""
+"""Validation of request bodies: all invalid fields are reported, in the API reference's order."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ PRIVATE_WEBHOOK: Final = "Webhook URL must not point to a private or loopback ad
 PRIVATE_WEBHOOKS_HINT: Final = (
     "; to allow private receivers, set NOVITAI_WEBHOOK_ALLOW_PRIVATE=true on the server"
 )
-"""Names the setting that lifts a refusal."""
+"""Appended to `PRIVATE_WEBHOOK`; names the setting that allows such receivers."""
 
 _END_OF_TIME: Final = 253_402_300_800_000
-"""The year 10000, in Unix milliseconds: what cannot be written as ISO-8601 any more."""
+"""The year 10000, in Unix milliseconds; ISO 8601 has four-digit years."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?")
 _CODES: Final = {
@@ -57,11 +57,11 @@ def parse_create(body: Mapping[str, object], *, allow_private: bool = False) -> 
     """Check a request for an instance (API reference, "CreateInstanceRequest").
 
     Args:
-        body: The JSON object that was sent.
+        body: The JSON object of the request.
         allow_private: Whether the webhook may point to private and loopback addresses.
 
     Raises:
-        ValidationFailed: with every wrong field.
+        ValidationFailed: with every invalid field.
     """
     fields = Fields(body, codes=_CODES, secret=frozenset({"envs"}), masks={"webhookUrl": _mask_url})
     product_name = not_blank("Product name", longest=255)
@@ -92,10 +92,10 @@ def parse_create(body: Mapping[str, object], *, allow_private: bool = False) -> 
 
 
 def parse_instance_name(body: Mapping[str, object]) -> str:
-    """Check a request that names an instance: `instanceName` and nothing else.
+    """Check a request whose only field is `instanceName`; return the name.
 
     Raises:
-        ValidationFailed: with every wrong field.
+        ValidationFailed: with every invalid field.
     """
     fields = Fields(body, codes={"instanceName": _CODES["name"]})
     name = fields.require("instanceName", "Instance name", instance_name, "")
@@ -104,10 +104,10 @@ def parse_instance_name(body: Mapping[str, object]) -> str:
 
 
 def parse_key_request(body: Mapping[str, object], *, now: int) -> KeyRequest:
-    """Check a request for an API key: `name`, `scopes`, and perhaps `expiresAt`.
+    """Check a request for an API key: `name`, `scopes` and optionally `expiresAt`.
 
     Raises:
-        ValidationFailed: with every wrong field.
+        ValidationFailed: with every invalid field.
     """
     fields = Fields(body)
     request = KeyRequest(
@@ -120,14 +120,14 @@ def parse_key_request(body: Mapping[str, object], *, now: int) -> KeyRequest:
 
 
 def webhook_url(value: object, *, allow_private: bool) -> str:
-    """Accept a webhook URL as far as it can be judged without resolving its name.
+    """Accept a webhook URL. Its host name is not resolved.
 
     Raises:
-        FieldInvalid: it is no HTTP URL, points to a private or loopback address, or has an
-            invisible character.
+        FieldInvalid: it is not an HTTP URL, points to a private or loopback address, or contains
+            spaces, invisible characters or characters that must be encoded.
     """
     url = text("Webhook URL", longest=MAX_URL)(value)
-    # `urlsplit` drops some of these silently, and clients differ over the others.
+    # `urlsplit` silently drops some of these; HTTP clients treat the others differently.
     if any(character.isspace() or character in '\\<>"^`{|}' for character in url):
         raise FieldInvalid(
             "Webhook URL must not contain spaces or characters that have to be encoded"
@@ -152,7 +152,7 @@ def _http_host(url: str) -> Host:
         raise ValueError("not an HTTP URL")
     match = _AUTHORITY.fullmatch(parts.netloc.rpartition("@")[2])
     if match is None or not 0 < int(match["port"] or 80) < 65_536:
-        raise ValueError("no host, or no port that can be")
+        raise ValueError("no host, or an invalid port")
     return read_host(match["host"])
 
 
@@ -160,8 +160,8 @@ def instance_name(value: object) -> str:
     """Accept the name of an instance (API reference, "CreateInstanceRequest").
 
     Raises:
-        FieldInvalid: it has other characters than letters, digits, hyphens and underscores, or
-            too many.
+        FieldInvalid: it is too long, or contains a character that is not a letter, a digit, a
+            hyphen or an underscore.
     """
     name = text("Name", longest=100)(value)
     if not _NAME.fullmatch(name):
@@ -179,7 +179,7 @@ def _billing_mode(value: object) -> BillingMode:
 
 
 def _envs(value: object) -> dict[str, str]:
-    """Accept an object of strings; messages count the entries and show nothing of them."""
+    """Accept an object of strings. Messages give the number of an entry and none of its text."""
     if not isinstance(value, Mapping):
         raise FieldInvalid("Environment variables must be an object of strings")
     if len(value) > MAX_ENVS:
@@ -190,7 +190,7 @@ def _envs(value: object) -> dict[str, str]:
         text(f"{entry}: its name", longest=MAX_ENV_NAME)(name)
         if "=" in name or any(character.isspace() for character in name):
             raise FieldInvalid(f"{entry}: its name must not contain '=' or spaces")
-        # Keys and certificates have line breaks.
+        # Keys and certificates contain line breaks.
         check = text(f"{entry}: its value", shortest=0, longest=MAX_ENV_VALUE, lines=True)
         read[name] = check(content)
     return read
@@ -225,5 +225,5 @@ def _mask_url(url: str) -> str:
         masked = masked_url(url)
     except ValueError:
         return "***"
-    # What is no URL may still hold a password before its @.
+    # Text that is not a URL may still contain a password before an @.
     return masked if masked != url or "@" not in url else "***@" + url.rpartition("@")[2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client sends about webhooks, checked whole."""
+"""Validation of the request bodies for webhooks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from novitai.domain.webhook import TOLD
 MAX_DESCRIPTION: Final = 500
 
 _CODES: Final = {"url": "INVALID_WEBHOOK_URL"}
-# A URL may hold a password or a token: the refusal does not repeat it.
+# A URL may contain a password or a token, so the error does not repeat it.
 _SECRET: Final = frozenset({"url"})
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """A standing webhook that is wanted; no event types means all of them."""
+    """A valid request for a standing webhook; no event types means all of them."""
 
     url: str
     event_types: tuple[EventType, ...] = ()
@@ -33,7 +33,7 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True)
 class WebhookChange:
-    """What is to change of a standing webhook; None means: leave it."""
+    """A valid change of a standing webhook; None leaves a field unchanged."""
 
     url: str | None = None
     event_types: tuple[EventType, ...] | None = None
@@ -45,7 +45,7 @@ def parse_webhook(body: Mapping[str, object], *, allow_private: bool) -> Webhook
     """Check a request for a standing webhook.
 
     Raises:
-        ValidationFailed: with every wrong field.
+        ValidationFailed: with every invalid field.
     """
     fields = Fields(body, codes=_CODES, secret=_SECRET)
     url = partial(webhook_url, allow_private=allow_private)
@@ -60,10 +60,10 @@ def parse_webhook(body: Mapping[str, object], *, allow_private: bool) -> Webhook
 
 
 def parse_webhook_change(body: Mapping[str, object], *, allow_private: bool) -> WebhookChange:
-    """Check a change of a standing webhook; what is absent stays as it is.
+    """Check a change of a standing webhook; an absent field stays unchanged.
 
     Raises:
-        ValidationFailed: with every wrong field.
+        ValidationFailed: with every invalid field.
     """
     fields = Fields(body, codes=_CODES, secret=_SECRET)
     url = partial(webhook_url, allow_private=allow_private)
@@ -78,10 +78,10 @@ def parse_webhook_change(body: Mapping[str, object], *, allow_private: bool) -> 
 
 
 def parse_replay(body: Mapping[str, object], *, now: int) -> int:
-    """Check a request to send everything again; return since when, in Unix milliseconds.
+    """Check a request to replay messages; return its start, in Unix milliseconds.
 
     Raises:
-        ValidationFailed: `since` is missing, no time, or not in the past.
+        ValidationFailed: `since` is missing, not a time, or not in the past.
     """
     fields = Fields(body)
     since = fields.require("since", "Since", _past(now), 0)

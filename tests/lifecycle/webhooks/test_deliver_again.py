@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done about webhooks by hand: changed, rotated, tested, sent again."""
+"""Manual actions on webhooks: change, rotate, test, redeliver and replay."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DAY = 86_400.0
 
 @pytest.fixture
 async def rig(database: Database, clock: ManualClock) -> Rig:
-    """Deliveries on each store in turn."""
+    """Deliveries, on each store in turn."""
     return Rig(database, clock)
 
 
 def count(number: int) -> Reply:
-    """Render how many messages a replay makes."""
+    """Render the number of messages of a replay."""
     return Reply(202, {}, str(number).encode())
 
 
@@ -42,7 +42,7 @@ def plain(_thing: object) -> Reply:
 
 
 async def all_dead(rig: Rig) -> tuple[str, str]:
-    """Make a webhook whose three messages are dead, of an instance; return both ids."""
+    """Make a webhook with three dead messages of an instance; return both IDs."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
     instance_id = await rig.instance(None)
     await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
@@ -55,7 +55,7 @@ async def all_dead(rig: Rig) -> tuple[str, str]:
 
 
 async def test_a_dead_message_can_be_sent_again(rig: Rig) -> None:
-    """With the id it had, as soon as the webhook is enabled."""
+    """A dead message is sent with its ID once the webhook is enabled."""
     webhook_id, instance_id = await all_dead(rig)
     second = (await rig.deliveries(instance_id))[1]
     with pytest.raises(Conflict, match="switched off"):
@@ -68,7 +68,7 @@ async def test_a_dead_message_can_be_sent_again(rig: Rig) -> None:
 
 
 async def test_what_was_delivered_can_be_sent_again(rig: Rig) -> None:
-    """A receiver that lost a message gets it once more, id and body unchanged."""
+    """A delivered message is sent again with the same ID and body."""
     instance_id = await rig.instance()
     await rig.work()
     (delivery,) = await rig.deliveries(instance_id)
@@ -83,7 +83,7 @@ async def test_what_was_delivered_can_be_sent_again(rig: Rig) -> None:
 
 
 async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
-    """A message that waits for its next try is tried at once, and so is what it waits behind."""
+    """A pending message and those before it are tried at once."""
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING)
     rig.receivers.reactions[FIRST] = 500
@@ -97,7 +97,7 @@ async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
 
 
 async def test_the_url_of_an_instance_is_used_again_when_asked_for(rig: Rig) -> None:
-    """Nothing else could enable it: sending one of its messages again does."""
+    """Redelivery enables the URL of an instance again."""
     instance_id = await rig.instance()
     rig.receivers.reactions[FIRST] = 410
     await rig.work()
@@ -110,7 +110,7 @@ async def test_the_url_of_an_instance_is_used_again_when_asked_for(rig: Rig) -> 
 
 
 async def test_a_replay_sends_everything_since_a_time_in_order(rig: Rig) -> None:
-    """What was delivered, what died, and what was never told; each message keeps its id."""
+    """Delivered, dead and unsent events are sent, each with its ID."""
     began = rig.clock.now()
     webhook_id, instance_id = await all_dead(rig)
     ids = [one.id for one in await rig.deliveries(instance_id)]
@@ -130,7 +130,7 @@ async def test_a_replay_sends_everything_since_a_time_in_order(rig: Rig) -> None
 
 
 async def never_told(rig: Rig, count: int) -> tuple[str, list[str]]:
-    """Make instances with two events each, and then a webhook; return their ids."""
+    """Make instances with two events each, and then a webhook; return their IDs."""
     ids = [await rig.instance(None) for _ in range(count)]
     for instance_id in ids:
         await rig.happen(instance_id, EventType.STARTING)
@@ -140,7 +140,7 @@ async def never_told(rig: Rig, count: int) -> tuple[str, list[str]]:
 async def test_a_replay_that_has_begun_is_finished(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A deadline that passes before anything was done is told; after that it does not count."""
+    """The deadline applies only before the first page is written."""
     monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
     webhook_id, ids = await never_told(rig, 3)
     now = rig.clock.now()
@@ -164,7 +164,7 @@ async def test_a_replay_that_has_begun_is_finished(
 async def test_a_replay_keeps_the_order_while_things_happen(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was never told comes before what happens meanwhile: an instance is told as a whole."""
+    """Replayed events come before new ones of the same instance."""
     monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
     webhook_id, ids = await never_told(rig, 2)
     write, busy = rig.database.write, False
@@ -188,7 +188,7 @@ async def test_a_replay_keeps_the_order_while_things_happen(
         told.setdefault(message.json["data"]["id"], []).append(message.json["type"])
     first = [one.removeprefix("instance.") for one in told[ids[0]]]
     assert first[:3] == ["created", "starting", "running"]
-    # The second was told its live event first: that is told again in its place.
+    # The second instance's new event was sent first, so it is sent again in order.
     second = [one.removeprefix("instance.") for one in told[ids[1]]]
     assert second[second.index("created") :][:3] == ["created", "starting", "running"]
 
@@ -196,7 +196,7 @@ async def test_a_replay_keeps_the_order_while_things_happen(
 async def test_a_replay_ends_where_its_webhook_is_switched_off(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was told by then was told: the answer says how much."""
+    """The answer counts the messages written until then."""
     monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
     webhook_id, ids = await never_told(rig, 3)
     put = rig.outbox.put
@@ -213,7 +213,7 @@ async def test_a_replay_ends_where_its_webhook_is_switched_off(
 async def test_a_test_message_of_a_webhook_that_is_being_deleted_is_signed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Webhook and secret are those of one moment."""
+    """Webhook and secret are read in one snapshot."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
     loop = asyncio.get_running_loop()
     load = webhooks.load_sealed
@@ -232,7 +232,7 @@ async def test_a_test_message_of_a_webhook_that_is_being_deleted_is_signed(
 
 
 async def test_a_replay_is_done_once_for_one_key(rig: Rig) -> None:
-    """The same request with its `Idempotency-Key` sends nothing more."""
+    """The same request with its `Idempotency-Key` sends no more messages."""
     webhook_id, _ = await all_dead(rig)
     await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
     key = IdempotencyKey("key_1", "POST /api/webhooks/x/replay", "once", "digest")
@@ -243,7 +243,7 @@ async def test_a_replay_is_done_once_for_one_key(rig: Rig) -> None:
 
 
 async def test_two_secrets_sign_during_a_rotation(rig: Rig) -> None:
-    """For 24 hours messages carry both signatures, afterwards that of the new secret alone."""
+    """Messages have both signatures for 24 hours, then the new one only."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
     rotated = await rig.webhooks.rotate(made.webhook.id)
     assert rotated.secret != made.secret
@@ -263,7 +263,7 @@ async def test_two_secrets_sign_during_a_rotation(rig: Rig) -> None:
 
 
 async def test_secrets_are_stored_sealed_and_shown_once(rig: Rig) -> None:
-    """The row holds no secret in the clear, and the same request does not show it again."""
+    """The row holds no secret in clear text, and a retry does not show it."""
     key = IdempotencyKey("key_1", "POST /api/webhooks", "once", "digest")
     made = await rig.webhooks.create(WebhookRequest(FIRST), idempotency=key)
     sealed = await rig.database.read(lambda c: webhooks.load_sealed(c, made.webhook.id))
@@ -277,7 +277,7 @@ async def test_secrets_are_stored_sealed_and_shown_once(rig: Rig) -> None:
 
 
 async def test_switching_off_gives_up_what_waits(rig: Rig) -> None:
-    """Nothing is sent to a webhook that is off or deleted, however long it waited."""
+    """Pending messages of a disabled or deleted webhook are never sent."""
     instance_id = await rig.instance(None)
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     off = await rig.webhooks.create(WebhookRequest(FIRST))
@@ -296,7 +296,7 @@ async def test_switching_off_gives_up_what_waits(rig: Rig) -> None:
 
 
 async def test_a_new_url_gets_what_waits_at_once(rig: Rig) -> None:
-    """Whoever corrects a URL does not wait for the table."""
+    """After a change of URL, pending messages are sent at once."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
     rig.receivers.reactions[FIRST] = 404
     await rig.instance(None)
@@ -308,7 +308,7 @@ async def test_a_new_url_gets_what_waits_at_once(rig: Rig) -> None:
 
 
 async def test_a_new_url_is_not_blamed_for_the_old_one(rig: Rig) -> None:
-    """Five days of failing are those of one URL; the same URL again is no new one."""
+    """Failures count per URL; setting the same URL resets nothing."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     await rig.instance(None)
@@ -326,7 +326,7 @@ async def test_a_new_url_is_not_blamed_for_the_old_one(rig: Rig) -> None:
 
 
 async def test_what_the_old_url_answers_does_not_switch_the_new_one_off(rig: Rig) -> None:
-    """A try that was under way when the webhook moved says nothing of where it is now."""
+    """A running try to the old URL does not affect the new one."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
 
     async def move_meanwhile() -> int:
@@ -344,14 +344,14 @@ async def test_what_the_old_url_answers_does_not_switch_the_new_one_off(rig: Rig
 
 
 async def test_a_webhook_can_be_moved_and_switched_off_at_once(rig: Rig) -> None:
-    """Both wishes of one request hold."""
+    """One request can change the URL and disable the webhook."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
     changed = await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND, enabled=False))
     assert (changed.url, changed.off_reason) == (SECOND, "requested")
 
 
 async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
-    """It says what came of it, is signed, is no event, and works while the webhook is off."""
+    """It returns its result, is signed, is not an event, and works while disabled."""
     made = await rig.webhooks.create(WebhookRequest(FIRST, enabled=False))
     tested = await rig.webhooks._send_test(made.webhook.id)
     (message,) = rig.receivers.received
@@ -366,7 +366,7 @@ async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
 
 
 async def test_deliveries_are_listed_in_pages(rig: Rig) -> None:
-    """Of an instance oldest first, of a webhook newest first; filtered, and with a way on."""
+    """By instance oldest first, by webhook newest first; filtered and paged."""
     made = await rig.webhooks.create(WebhookRequest(SECOND))
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
@@ -391,7 +391,7 @@ async def test_deliveries_are_listed_in_pages(rig: Rig) -> None:
 async def test_no_more_tries_are_kept_than_anybody_reads(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The latest tries of a message stay on record, up to a number."""
+    """Only the latest tries of a message are stored."""
     assert deliveries.KEPT_ATTEMPTS == 50
     monkeypatch.setattr(deliveries, "KEPT_ATTEMPTS", 5)
     instance_id = await rig.instance()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standing webhooks as clients meet them."""
+"""Manage standing webhooks: create, change, delete, rotate secrets, test and replay."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from novitai.store.queries import events, instances, webhook_lines, webhooks
 from novitai.store.vault import Vault
 
 TEST_TYPE: Final = "webhook.test"
-"""The type of a test message, which is no event and no part of any order."""
+"""The type of a test message. It is not an event, and is sent outside of every line."""
 _REPLAY_INSTANCES: Final = 20
-"""So many are told again in one transaction, which keeps them locked."""
+"""Instances replayed in one transaction, which locks them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revealed:
-    """A webhook and its secret, which is shown this once."""
+    """A webhook and its secret, which is never shown again."""
 
     webhook: Webhook
     secret: str = field(repr=False)
@@ -53,7 +53,7 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What came of a test message."""
+    """The result of a test message."""
 
     message_id: str
     delivered: bool
@@ -70,14 +70,14 @@ class WebhookPage:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """How many messages a page of a replay made; `last` is its last instance if more may follow."""
+    """The messages one page of a replay wrote. `last` is its last instance; None at the end."""
 
     messages: int
     last: str | None
 
 
 def too_many_webhooks() -> Conflict:
-    """Say that there is no room for another standing webhook."""
+    """Return the error for a standing webhook beyond the limit."""
     return Conflict(
         f"There are {MAX_STANDING} standing webhooks, which is the most; delete one first",
         code="TOO_MANY_WEBHOOKS",
@@ -86,7 +86,7 @@ def too_many_webhooks() -> Conflict:
 
 
 class Webhooks:
-    """Keeps standing webhooks, tests them, and tells them everything again."""
+    """Manages, tests and replays standing webhooks."""
 
     def __init__(
         self,
@@ -115,10 +115,11 @@ class Webhooks:
         idempotency: IdempotencyKey | None = None,
         deadline: int | None = None,
     ) -> Revealed:
-        """Make a standing webhook with a secret of its own.
+        """Create a standing webhook with its own secret.
 
         Raises:
-            Conflict: `TOO_MANY_WEBHOOKS`, `IDEMPOTENCY_NOT_REPLAYABLE`, or the same key is at work.
+            Conflict: `TOO_MANY_WEBHOOKS`, `IDEMPOTENCY_NOT_REPLAYABLE`, or a request with the same
+                idempotency key is running.
             IdempotencyKeyReused: the key was used with another body.
             RequestTimeout: the deadline passed; nothing was done.
         """
@@ -147,7 +148,7 @@ class Webhooks:
         return Revealed(webhook, secret)
 
     async def get(self, webhook_id: str) -> Webhook:
-        """Show a standing webhook.
+        """Return a standing webhook.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
@@ -158,7 +159,7 @@ class Webhooks:
         """List standing webhooks, newest first.
 
         Raises:
-            ValidationFailed: the cursor is not one of ours.
+            ValidationFailed: the cursor is invalid.
         """
         read = partial(webhooks.page, limit=limit + 1, after=read_place(cursor))
         found = await self._database.read(read)
@@ -167,10 +168,10 @@ class Webhooks:
     async def change(
         self, webhook_id: str, change: WebhookChange, *, deadline: int | None = None
     ) -> Webhook:
-        """Change what is given.
+        """Change the given fields.
 
-        One that is switched off gives up what waits for it, which `replay` brings back; one that
-        moves to another URL is tried there at once.
+        If the webhook is disabled, its pending messages become dead; `replay` can deliver them
+        again. If its URL changes, pending messages are sent to the new URL at once.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
@@ -211,7 +212,7 @@ class Webhooks:
         idempotency: IdempotencyKey | None = None,
         deadline: int | None = None,
     ) -> Reply:
-        """Delete a standing webhook; what waits for it is given up, its record stays.
+        """Delete a standing webhook. Its pending messages become dead; its record stays.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
@@ -235,7 +236,7 @@ class Webhooks:
         idempotency: IdempotencyKey | None = None,
         deadline: int | None = None,
     ) -> Revealed:
-        """Give a webhook a new secret; for 24 h the old one signs beside it.
+        """Give a webhook a new secret; the old one also signs for 24 hours.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
@@ -263,7 +264,7 @@ class Webhooks:
         reply: Callable[[Tested], Reply],
         idempotency: IdempotencyKey | None = None,
     ) -> Reply:
-        """Send a test message now, once, enabled or not, and say what came of it.
+        """Send one test message now, even to a disabled webhook, and return the result.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
@@ -282,7 +283,7 @@ class Webhooks:
             sealed = webhooks.load_sealed(connection, webhook_id)
             return webhook, open_secrets(self._vault, sealed, self._clock.now())
 
-        # Of one moment: a webhook that is deleted in between has no secret any more.
+        # A snapshot, because a webhook that is deleted between the two reads has no secrets.
         webhook, secrets = await self._database.read(load, snapshot=True)
         body = {
             "type": TEST_TYPE,
@@ -302,11 +303,11 @@ class Webhooks:
         idempotency: IdempotencyKey | None = None,
         deadline: int | None = None,
     ) -> Reply:
-        """Tell a webhook again everything since a time that it wants to be told, in order.
+        """Deliver all events since a time again, if the webhook receives their type, in order.
 
-        What it was never told, because it was off or not there yet, is told too. A message that
-        was sent before keeps its id. `reply` is given the number of messages. Once some are
-        written the rest follows, however long it takes.
+        This includes events from before it was created or while it was disabled. A message that was
+        sent before keeps its ID. `reply` gets the number of messages. `deadline` applies only to
+        the first page; after that the replay runs to its end.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
@@ -317,11 +318,11 @@ class Webhooks:
             told = await self._tell_page(webhook_id, since, "", deadline)
             count = told.messages
             while told.last is not None:
-                # What was committed is done: nothing after it may say that nothing was.
+                # A page is committed, so the call must not fail with "nothing was done" any more.
                 try:
                     told = await self._tell_page(webhook_id, since, told.last, None)
                 except (NotFound, Conflict):
-                    break  # switched off or deleted meanwhile: whatever waits is given up
+                    break  # switched off or deleted in the meantime: pending messages become dead
                 count += told.messages
             return lambda _connection: count
 
@@ -332,9 +333,9 @@ class Webhooks:
     async def _tell_page(
         self, webhook_id: str, since: int, after: str, deadline: int | None
     ) -> _Told:
-        """Tell again what happened to some instances, to each of them in one transaction.
+        """Write the messages of one page of instances in one transaction.
 
-        The instances are locked: nothing can happen to them between what is told again.
+        The instances are locked, so that no new event can come between the replayed ones.
         """
 
         def tell(connection: Connection) -> _Told:
