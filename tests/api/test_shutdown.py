@@ -17,7 +17,7 @@ from novitai.api.http.answers import json_answer
 from novitai.api.routing.router import Call, Operation
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
-from novitai.lifecycle.commands.answering import outcome
+from novitai.lifecycle.commands.idempotency import outcome
 from novitai.store.engine.database import Database
 from tests.api.conftest import Api, ApiFactory
 from tests.api.test_protocol import BODY, LIVE, create

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import orjson
@@ -27,12 +27,14 @@ from novitai.emulator import EmulatorConfig, create_app
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.create_instance import Created
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Command, Reply, Transaction
 from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, events
 from tests.conftest import STORES
+
+T = TypeVar("T")
 
 REQUEST = CreateRequest(
     name="my_instance",
@@ -173,9 +175,12 @@ class World:
 
     async def create(self, request: CreateRequest = REQUEST) -> str:
         """Have a request accepted; return the instance's id."""
-        reply = await self.app.create_instance.create(request, reply=answer)
-        instance_id: str = orjson.loads(reply.body)["instanceId"]
-        return instance_id
+        created = await self.do(self.app.create_instance.create(request))
+        return created.instance_id
+
+    async def do(self, command: Transaction[T] | Command[T], *, deadline: int | None = None) -> T:
+        """Have a command carried out; return what came of it."""
+        return await self.app.commands.apply(command, deadline=deadline)
 
     async def view(self, instance_id: str) -> Mapping[str, Any]:
         """Show an instance."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from pydantic import SecretStr
 
@@ -17,8 +16,6 @@ from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import account, events
 from tests.lifecycle.conftest import REQUEST, World
 
@@ -49,25 +46,13 @@ async def run_some(world: World, count: int) -> list[str]:
 
 async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> None:
     """Ask for a verb."""
-    await world.app.operating.ask(kind, instance_id, reply=_accepted, **more)
-
-
-def _accepted(accepted: Accepted) -> Reply:
-    return Reply(202, {}, orjson.dumps({"id": accepted.instance.id}))
-
-
-def _counted(count: int) -> Reply:
-    return Reply(200, {}, orjson.dumps({"confirmed": count}))
-
-
-def _adopted(instance_id: str, _view: Any) -> Reply:
-    return Reply(201, {}, instance_id.encode())
+    await world.do(world.app.operating.ask(kind, instance_id, **more))
 
 
 async def adopt(world: World, upstream_id: str, **more: Any) -> str:
     """Adopt an instance of the account; return the record's id."""
     request = AdoptRequest(upstream_id, **more)
-    return (await world.app.ownership.adopt(request, reply=_adopted)).body.decode()
+    return (await world.do(world.app.ownership.adopt(request))).instance_id
 
 
 def _restore(copies: Path, folder: Path) -> None:
@@ -154,10 +139,10 @@ async def test_a_mass_disappearance_is_confirmed_by_the_set_that_was_shown(world
     shown = await world.app.ownership.overview()
     assert [one.instance_id for one in shown.missing] == sorted(ids)
     with pytest.raises(Conflict) as caught:
-        await world.app.ownership.confirm("0" * 32, reply=_counted)
+        await world.do(world.app.ownership.confirm("0" * 32))
     assert caught.value.code == "NOTHING_TO_CONFIRM"
-    reply = await world.app.ownership.confirm(shown.missing_digest, reply=_counted)
-    assert orjson.loads(reply.body) == {"confirmed": 3}
+    count = await world.do(world.app.ownership.confirm(shown.missing_digest))
+    assert count == 3
     assert [await world.status(one) for one in ids] == ["terminated"] * 3
     assert (await world.view(ids[0]))["error"]["code"] == "GONE"
     await heal(world)
@@ -238,7 +223,7 @@ async def test_a_restored_backup_buys_nothing(world: World, tmp_path: Path, sett
     told = await account_events(world)
     assert told.count("account.orphan_found") == 2
     assert told.count("account.changed") == 1
-    await world.app.ownership.confirm(None, reply=_counted)
+    await world.do(world.app.ownership.confirm(None))
     await world.pass_time(120, step=5)
     assert await operation_error(world, waiting) == "ORPHAN_FOUND"
     [own] = [one.row for one in listed if one.row.name.startswith("my-instance")]
@@ -258,12 +243,10 @@ async def test_an_orphan_that_is_dismissed_holds_up_nothing(world: World) -> Non
     await world.pass_time(60)
     assert await operation_error(world, waiting) == "ORPHAN_FOUND"
     [orphan] = await world.app.ownership.unmanaged()
-    await world.app.ownership.dismiss(
-        orphan.row.upstream_id, reply=lambda shown: Reply(200, {}, b"")
-    )
+    await world.do(world.app.ownership.dismiss(orphan.row.upstream_id))
     await world.until_status(waiting, RUNNING, within=600)
     with pytest.raises(NotFound):
-        await world.app.ownership.dismiss("unknown", reply=lambda shown: Reply(200, {}, b""))
+        await world.do(world.app.ownership.dismiss("unknown"))
 
 
 async def test_adopt_and_release(world: World) -> None:
@@ -280,7 +263,7 @@ async def test_adopt_and_release(world: World) -> None:
     await world.until_status(adopted, RUNNING, within=120)
     await ask(world, OperationKind.STOP, adopted)
     await world.until_status(adopted, STOPPED, within=300)
-    await world.app.ownership.release(adopted, reply=lambda view: Reply(200, {}, b""))
+    await world.do(world.app.ownership.release(adopted))
     assert await world.status(adopted) == "released"
     with pytest.raises(Conflict) as caught:
         await ask(world, OperationKind.DELETE, adopted)

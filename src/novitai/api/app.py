@@ -64,6 +64,7 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
         failures=_limiter(services, "failures", services.failures),
     )
     router = Router(app, guard, services.clock)
+    commands = services.commands
     for routes in (
         InstanceRoutes(services),
         KeyRoutes(services),
@@ -75,17 +76,17 @@ def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> Fast
     if services.catalogue is not None:
         router.add(*CatalogueRoutes(services.catalogue).operations())
     if services.operating is not None and services.history is not None:
-        router.add(*VerbRoutes(services.operating, services.instances).operations())
-        router.add(*HistoryRoutes(services.history, services.operating).operations())
+        router.add(*VerbRoutes(services.operating, services.instances, commands).operations())
+        router.add(*HistoryRoutes(services.history, services.operating, commands).operations())
     if services.ownership is not None:
-        router.add(*AccountRoutes(services.ownership).operations())
+        router.add(*AccountRoutes(services.ownership, commands).operations())
     if services.webhooks is not None:
         allow_private = services.allow_private_webhooks
         webhooks = WebhookRoutes(
-            services.webhooks.webhooks, services.clock, allow_private=allow_private
+            services.webhooks.webhooks, commands, services.clock, allow_private=allow_private
         )
         router.add(*webhooks.operations())
-        router.add(*DeliveryRoutes(services.webhooks.deliveries).operations())
+        router.add(*DeliveryRoutes(services.webhooks.deliveries, commands).operations())
     router.add(*extra)
     router.finish()
     page.install(app)

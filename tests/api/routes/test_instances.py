@@ -41,7 +41,7 @@ async def test_an_accepted_request_has_the_references_answer(api: Api) -> None:
     assert answer.headers["Location"] == "/api/instances/inst_1697843200_abc123"
     assert "Idempotent-Replayed" not in answer.headers
     assert api.instances.requests[0].gpu_num == 2
-    assert api.instances.idempotency == [None]
+    assert api.commands.keys == [None]
 
 
 async def test_a_wrong_request_is_told_whole_and_goes_no_further(api: Api) -> None:
@@ -79,7 +79,7 @@ async def test_an_idempotency_key_is_bound_to_key_route_and_body(api: Api) -> No
         ({**CREATE, "gpuNum": 2}, "/api/instances"),
     ):
         await api.call("POST", path, body=body, headers=headers)
-    first, second, third = api.instances.idempotency
+    first, second, third = api.commands.keys
     assert first is not None
     assert third is not None
     assert first == second
@@ -91,9 +91,10 @@ async def test_an_idempotency_key_is_bound_to_key_route_and_body(api: Api) -> No
 
 async def test_a_replayed_answer_says_so(api: Api) -> None:
     """`Idempotent-Replayed: true`, with the status, headers and bytes of the first."""
-    first = await api.call("POST", "/api/instances", body=CREATE)
-    api.instances.replayed = True
-    again = await api.call("POST", "/api/instances", body=CREATE)
+    headers = {"Idempotency-Key": "abc"}
+    first = await api.call("POST", "/api/instances", body=CREATE, headers=headers)
+    again = await api.call("POST", "/api/instances", body=CREATE, headers=headers)
+    assert len(api.instances.requests) == 1
     assert again.headers["Idempotent-Replayed"] == "true"
     assert (again.status_code, again.content) == (first.status_code, first.content)
     assert again.headers["Location"] == first.headers["Location"]

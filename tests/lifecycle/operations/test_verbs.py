@@ -15,7 +15,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
-from novitai.lifecycle.commands.instance_actions import Accepted, StopAll
+from novitai.lifecycle.commands.instance_actions import Accepted
 from tests.lifecycle.conftest import REQUEST, World, on_both_stores
 
 START, STOP = OperationKind.START, OperationKind.STOP
@@ -33,9 +33,12 @@ def told(accepted: Accepted) -> Reply:
 
 async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> dict[str, Any]:
     """Ask for a verb."""
-    reply = await world.app.operating.ask(kind, instance_id, reply=told, **more)
-    answer: dict[str, Any] = orjson.loads(reply.body)
-    return answer
+    accepted = await world.do(world.app.operating.ask(kind, instance_id, **more))
+    operation = accepted.operation
+    return {
+        "status": accepted.instance.status,
+        "operation": operation.id if operation else None,
+    }
 
 
 async def fault(world: World, **given: Any) -> None:
@@ -145,13 +148,13 @@ async def test_a_name_that_two_bear_is_ambiguous(world: World) -> None:
     """409 AMBIGUOUS_NAME with both ids; one live bearer is enough to be meant."""
     first, second = await world.create(), await world.create()
     with pytest.raises(Conflict) as refusal:
-        await world.app.operating.ask_by_name(DELETE, "my_instance", reply=told)
+        await world.do(world.app.operating.ask_by_name(DELETE, "my_instance"))
     assert refusal.value.code == "AMBIGUOUS_NAME"
     assert first in str(refusal.value.details)
     assert second in str(refusal.value.details)
     await ask(world, DELETE, first)
     await world.until_status(first, TERMINATED, within=400)
-    await world.app.operating.ask_by_name(DELETE, "my_instance", reply=told)
+    await world.do(world.app.operating.ask_by_name(DELETE, "my_instance"))
     await world.until_status(second, TERMINATED, within=400)
 
 
@@ -373,29 +376,22 @@ async def test_instances_that_are_not_ours_are_shown_and_never_touched(world: Wo
     assert all(one.row.name.startswith("theirs") for one in listed)
 
 
-def all_told(done: StopAll) -> Reply:
-    """Render what came of stopping everything."""
-    body = {
-        "operations": [one.instance.id for one in done.accepted],
-        "skipped": {one.instance_id: one.reason for one in done.skipped},
-    }
-    return Reply(202, {}, orjson.dumps(body))
-
-
 async def test_stop_all(world: World, running: str) -> None:
     """Stops what runs and says why it left the rest."""
     other = await world.create(replace(REQUEST, name="other"))
-    answer = orjson.loads((await world.app.operating.stop_all(reply=all_told)).body)
-    assert answer["operations"] == [running]
-    assert answer["skipped"] == {other: "OPERATION_IN_PROGRESS"}
+    done = await world.do(world.app.operating.stop_all())
+    assert [one.instance.id for one in done.accepted] == [running]
+    assert [(one.instance_id, one.reason) for one in done.skipped] == [
+        (other, "OPERATION_IN_PROGRESS")
+    ]
     await world.until_status(running, STOPPED, within=200)
 
 
 async def test_a_requested_sync_is_an_operation(world: World) -> None:
     """It lists the account and ends."""
-    reply = await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
+    operation_id = await world.do(world.app.operating.sync())
     await world.pass_time(2)
-    operation = await world.app.history.operation(reply.body.decode())
+    operation = await world.app.history.operation(operation_id)
     assert operation.done
     assert operation.instance_id is None
 
@@ -405,7 +401,7 @@ async def test_a_creation_can_be_cancelled_before_it_buys(world: World) -> None:
     await world.app.jobs.stop(0)
     instance_id = await world.create()
     operation = str((await world.view(instance_id))["operation"]["id"])
-    await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+    await world.do(world.app.operating.cancel(operation))
     assert await world.status(instance_id) == "terminated"
     await world.reopen()
     await world.pass_time(20)
@@ -418,7 +414,7 @@ async def test_a_creation_that_has_bought_cannot_be_cancelled(world: World) -> N
     await world.pass_time(10)
     operation = str((await world.view(instance_id))["operation"]["id"])
     with pytest.raises(Conflict):
-        await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+        await world.do(world.app.operating.cancel(operation))
 
 
 async def test_passwords_are_in_the_credentials_alone(world: World, running: str) -> None:
@@ -447,9 +443,9 @@ async def test_the_global_log_misses_nothing(world: World) -> None:
 async def test_a_verb_is_idempotent_by_key(world: World, running: str) -> None:
     """The same key gives the same bytes, also after the state has moved on."""
     key = IdempotencyKey("key_1", f"POST /api/instances/{running}/stop", "k", "d")
-    first = await world.app.operating.ask(STOP, running, reply=told, idempotency=key)
+    first = await world.app.commands.run(world.app.operating.ask(STOP, running), told, key=key)
     await world.until_status(running, STOPPED, within=200)
-    again = await world.app.operating.ask(STOP, running, reply=told, idempotency=key)
+    again = await world.app.commands.run(world.app.operating.ask(STOP, running), told, key=key)
     assert again.body == first.body
     assert again.replayed
 
@@ -464,7 +460,7 @@ async def test_a_cancelled_start_leaves_everything_as_it_was(world: World, runni
     await world.app.jobs.stop(0)
     operation = (await ask(world, START, running))["operation"]
     assert await world.status(running) == "starting"
-    await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+    await world.do(world.app.operating.cancel(operation))
     after = await world.view(running)
     assert (after["status"], after["error"]) == (before["status"], before["error"])
 
@@ -472,8 +468,5 @@ async def test_a_cancelled_start_leaves_everything_as_it_was(world: World, runni
 async def test_requested_syncs_that_wait_are_one(world: World) -> None:
     """Ten at once list the account no more often than one."""
     await world.app.jobs.stop(0)
-    replies = [
-        await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
-        for _ in range(10)
-    ]
-    assert len({reply.body for reply in replies}) == 1
+    replies = [await world.do(world.app.operating.sync()) for _ in range(10)]
+    assert len(set(replies)) == 1

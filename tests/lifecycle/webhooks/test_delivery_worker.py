@@ -82,7 +82,7 @@ async def test_the_retry_table(rig: Rig) -> None:
 async def test_order_is_kept_per_instance_and_receiver(rig: Rig) -> None:
     """A message waits for the one before it; other receivers and other instances do not."""
     held = await rig.instance()
-    other = await rig.webhooks.create(WebhookRequest(SECOND))
+    other = await rig.do(rig.webhooks.create(WebhookRequest(SECOND)))
     await rig.happen(held, EventType.STARTING, EventType.RUNNING)
     rig.receivers.reactions[FIRST] = 503
     await rig.work()
@@ -167,7 +167,7 @@ async def test_every_answer_but_2xx_is_tried_again(rig: Rig, status: int) -> Non
 
 async def test_410_ends_a_webhook(rig: Rig) -> None:
     """What waits for it is given up, an event says so, and nothing more is written for it."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     await rig.happen(instance_id, EventType.STARTING)
     rig.receivers.reactions[FIRST] = 410
@@ -196,7 +196,7 @@ async def test_a_new_instance_brings_its_url_back(rig: Rig) -> None:
 
 async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
     """With an event, once; a success in between begins the count anew."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     rig.receivers.reactions[FIRST] = 500
     for _ in range(4):
@@ -221,8 +221,8 @@ async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
 
 async def test_only_what_is_wanted_is_told(rig: Rig) -> None:
     """Types that were not asked for, webhooks that are off, and events of ours are left out."""
-    await rig.webhooks.create(WebhookRequest(FIRST, (EventType.RUNNING,)))
-    await rig.webhooks.create(WebhookRequest(SECOND, enabled=False))
+    await rig.do(rig.webhooks.create(WebhookRequest(FIRST, (EventType.RUNNING,))))
+    await rig.do(rig.webhooks.create(WebhookRequest(SECOND, enabled=False)))
     own = "http://93.184.215.3/hook"
     instance_id = await rig.instance(own)
     await rig.happen(
@@ -416,7 +416,7 @@ async def test_concurrent_events_and_recoveries_do_not_block_each_other(rig: Rig
     """Whatever meets on the same rows, nobody waits in a circle, and all arrives."""
     ids = [await rig.instance(url) for url in (FIRST, SECOND) * 5]
     for url in (FIRST, SECOND):
-        await rig.webhooks.create(WebhookRequest(url))
+        await rig.do(rig.webhooks.create(WebhookRequest(url)))
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     await rig.work()
     rig.receivers.reactions.update({FIRST: 200, SECOND: 200})

@@ -19,6 +19,17 @@ def json_answer(
     return Response(orjson.dumps(body), status, headers, JSON)
 
 
+def json_reply(
+    body: object,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    secret_of: str | None = None,
+) -> Reply:
+    """Write an answer that is stored with its `Idempotency-Key`, unless it shows a secret."""
+    return Reply(status, headers or {}, orjson.dumps(body), secret_of)
+
+
 def from_reply(reply: Reply) -> Response:
     """Answer with what was rendered, perhaps for an earlier request with the same key."""
     headers = dict(reply.headers)

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import json_answer, json_reply
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     AccountResponse,
@@ -24,7 +23,8 @@ from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.routes.instances import INSTANCE_ID
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE, UNKNOWN_FIELD
 from novitai.api.routing.lists import LIMIT, MAX_LIMIT, WRAPPED_CURSOR, limit, listed, wrap, wrapped
-from novitai.api.routing.queries import idempotency_key, query_fields
+from novitai.api.routing.once import run_once
+from novitai.api.routing.queries import query_fields
 from novitai.api.routing.router import Call, Operation
 from novitai.clock import iso
 from novitai.domain.account import HoldReason
@@ -34,8 +34,8 @@ from novitai.domain.product import usd
 from novitai.domain.view import View, iso_or_none, present
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.account import WHAT_TO_DO, Overview
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.ownership import Ownership, Shown
+from novitai.lifecycle.commands.idempotency import Commands, Reply
+from novitai.lifecycle.commands.ownership import Adopted, Ownership, Shown
 
 _UPSTREAM_ID: Final = Parameter(
     "upstreamId", "The instance's id at Novita", {"type": "string", "maxLength": 255}, "path"
@@ -71,8 +71,9 @@ _NO_ID: Final = ValidationFailed(
 class AccountRoutes:
     """Handlers of the account."""
 
-    def __init__(self, ownership: Ownership) -> None:
+    def __init__(self, ownership: Ownership, commands: Commands) -> None:
         self._ownership = ownership
+        self._commands = commands
 
     def operations(self) -> list[Operation]:
         """Declare the routes."""
@@ -156,13 +157,10 @@ class AccountRoutes:
         `missingDigest` names the set. If another set is missing by now, nothing is confirmed.
         """
         body = await call.body(optional=True)
-        reply = await self._ownership.confirm(
-            parse_confirm(body.fields),
-            reply=lambda count: Reply(200, {}, orjson.dumps({"confirmed": count})),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        command = self._ownership.confirm(parse_confirm(body.fields))
+        return await run_once(
+            self._commands, call, body, command, lambda count: json_reply({"confirmed": count})
         )
-        return from_reply(reply)
 
     async def unmanaged(self, call: Call) -> Response:
         """List what the last listing of the account held that is no record's own.
@@ -183,13 +181,10 @@ class AccountRoutes:
     async def dismiss(self, call: Call) -> Response:
         """Remember that an instance is no matter: no record waits for it any more."""
         body = await call.no_fields()
-        reply = await self._ownership.dismiss(
-            call.request.path_params["upstreamId"],
-            reply=lambda shown: Reply(200, {}, orjson.dumps(_unmanaged(shown))),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        command = self._ownership.dismiss(call.request.path_params["upstreamId"])
+        return await run_once(
+            self._commands, call, body, command, lambda shown: json_reply(_unmanaged(shown))
         )
-        return from_reply(reply)
 
     async def adopt(self, call: Call) -> Response:
         """Make an instance of the account a record: it is watched, and can be stopped and deleted.
@@ -197,28 +192,19 @@ class AccountRoutes:
         With `instanceId`, a record that waits to be bought is given it instead.
         """
         body = await call.body()
-        reply = await self._ownership.adopt(
-            parse_adopt(body.fields),
-            reply=_adopted,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._ownership.adopt(parse_adopt(body.fields))
+        return await run_once(self._commands, call, body, command, _adopted)
 
     async def release(self, call: Call) -> Response:
         """Let go of an instance: it goes on at Novita, and this server does nothing to it again."""
         body = await call.no_fields()
-        reply = await self._ownership.release(
-            call.request.path_params["instanceId"],
-            reply=lambda view: Reply(200, {}, orjson.dumps(view)),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._ownership.release(call.request.path_params["instanceId"])
+        return await run_once(self._commands, call, body, command, json_reply)
 
 
-def _adopted(instance_id: str, view: View) -> Reply:
-    return Reply(201, {"Location": f"/api/instances/{instance_id}"}, orjson.dumps(view))
+def _adopted(adopted: Adopted) -> Reply:
+    location = f"/api/instances/{adopted.instance_id}"
+    return json_reply(adopted.view, 201, {"Location": location})
 
 
 def _unmanaged(shown: Shown) -> View:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import json_answer, json_reply
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.schemas import (
@@ -21,15 +20,18 @@ from novitai.api.openapi.schemas import (
     ClearCacheRequest,
 )
 from novitai.api.routes.metrics import ratio
-from novitai.api.routing.queries import idempotency_key
+from novitai.api.routing.once import run_once
 from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.fields import Fields, text
+from novitai.domain.view import View
 from novitai.errors import FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.catalogue.cache import CacheStats
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Command, Done
+
+T = TypeVar("T")
 
 _NAME: Final = Parameter("cacheName", "The cache's name", {"type": "string"}, "path")
 _KEY: Final = Parameter("key", "A key in the cache", {"type": "string"}, "path")
@@ -45,7 +47,7 @@ class CacheRoutes:
 
     def __init__(self, services: Services) -> None:
         self._caches = services.caches
-        self._once = services.once
+        self._commands = services.commands
         self._clock = services.clock
 
     def operations(self) -> list[Operation]:
@@ -147,48 +149,56 @@ class CacheRoutes:
         name = fields.read("cacheName", text("Cache name", longest=64), "")
         fields.finish()
 
-        def clear() -> Reply:
+        def clear() -> View:
             if name:
                 removed = self._caches.named(name).clear()
                 return self._changed(f"Cache '{name}' cleared successfully", removed)
             removed = sum(cache.clear() for cache in self._caches)
             return self._changed("All caches cleared successfully", removed)
 
-        return from_reply(await self._once(clear, idempotency_key(call, body)))
+        return await run_once(self._commands, call, body, _at_once(clear), json_reply)
 
     async def cleanup(self, call: Call) -> Response:
         """Remove from all caches what is no longer fresh."""
         body = await call.no_fields()
 
-        def cleanup() -> Reply:
+        def cleanup() -> View:
             removed = sum(cache.cleanup() for cache in self._caches)
             return self._changed("Expired entries cleaned up", removed)
 
-        return from_reply(await self._once(cleanup, idempotency_key(call, body)))
+        return await run_once(self._commands, call, body, _at_once(cleanup), json_reply)
 
     async def discard(self, call: Call) -> Response:
         """Delete one key of one cache."""
         name, key = call.request.path_params["cacheName"], call.request.path_params["key"]
         body = await call.no_fields()
 
-        def discard() -> Reply:
+        def discard() -> View:
             if not self._caches.named(name).discard(key):
                 raise NotFound(
                     f"There is no key '{key}' in cache '{name}'", code="CACHE_KEY_NOT_FOUND"
                 )
             return self._told(message=f"Key '{key}' deleted from cache '{name}'")
 
-        return from_reply(await self._once(discard, idempotency_key(call, body)))
+        return await run_once(self._commands, call, body, _at_once(discard), json_reply)
 
-    def _changed(self, message: str, removed: int) -> Reply:
+    def _changed(self, message: str, removed: int) -> View:
         return self._told(message=message, entriesRemoved=removed)
 
-    def _told(self, message: str, **more: int) -> Reply:
-        answer = {"message": message, "timestamp": self._now(), **more}
-        return Reply(200, {}, orjson.dumps(answer))
+    def _told(self, message: str, **more: int) -> View:
+        return {"message": message, "timestamp": self._now(), **more}
 
     def _now(self) -> str:
         return iso(self._clock.now())
+
+
+def _at_once(act: Callable[[], T]) -> Command[T]:
+    """Make a command of what touches nothing but copies in memory."""
+
+    async def prepare(_deadline: int | None) -> Done[T]:
+        return Done(act())
+
+    return Command(prepare)
 
 
 def _shown(stats: CacheStats) -> Mapping[str, object]:

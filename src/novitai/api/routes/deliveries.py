@@ -6,25 +6,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply
+from novitai.api.http.answers import json_reply
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import DeliveryView, ListDeliveriesResponse
 from novitai.api.routes.instances import INSTANCE_ID
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
 from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page, read_page
-from novitai.api.routing.queries import idempotency_key, one_of, query_fields
+from novitai.api.routing.once import run_once
+from novitai.api.routing.queries import one_of, query_fields
 from novitai.api.routing.router import Call, Operation
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
 from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.errors import Conflict, NotFound
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Commands, Reply
 from novitai.lifecycle.webhooks.deliveries import Deliveries, DeliveryPage
 
 WEBHOOK_ID: Final = Parameter(
@@ -45,8 +45,9 @@ _STATUSES: Final = tuple(status.value for status in DeliveryStatus)
 class DeliveryRoutes:
     """Handlers of the delivery routes."""
 
-    def __init__(self, deliveries: Deliveries) -> None:
+    def __init__(self, deliveries: Deliveries, commands: Commands) -> None:
         self._deliveries = deliveries
+        self._commands = commands
 
     def operations(self) -> list[Operation]:
         """Declare the routes."""
@@ -123,13 +124,8 @@ class DeliveryRoutes:
         that wait for the same receiver go after it.
         """
         body = await call.no_fields()
-        reply = await self._deliveries.redeliver(
-            call.request.path_params["deliveryId"],
-            reply=_accepted,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._deliveries.redeliver(call.request.path_params["deliveryId"])
+        return await run_once(self._commands, call, body, command, _accepted)
 
 
 def show_try(made: Try) -> Mapping[str, object]:
@@ -146,7 +142,7 @@ def show_try(made: Try) -> Mapping[str, object]:
 
 
 def _accepted(delivery: Delivery) -> Reply:
-    return Reply(202, {}, orjson.dumps(_show(delivery)))
+    return json_reply(_show(delivery), 202)
 
 
 def _listed(call: Call, page: DeliveryPage) -> Response:

@@ -12,12 +12,11 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import json_answer, json_reply
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     ListEventsResponse,
@@ -35,7 +34,8 @@ from novitai.api.routing.lists import (
     only_page,
     read_page,
 )
-from novitai.api.routing.queries import idempotency_key, one_of, query_fields
+from novitai.api.routing.once import run_once
+from novitai.api.routing.queries import one_of, query_fields
 from novitai.api.routing.router import Call, Operation
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
@@ -45,7 +45,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation as Verb
 from novitai.domain.view import View, present
 from novitai.errors import Conflict, FieldError, NotFound, Overloaded, ValidationFailed
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Commands, Reply
 from novitai.lifecycle.commands.instance_actions import Operating
 from novitai.lifecycle.queries.history import EventPage, History
 
@@ -94,8 +94,9 @@ _TOO_MANY: Final = Overloaded("Too many requests are waiting for a status", retr
 class HistoryRoutes:
     """Handlers of what is read of the past, and of what is under way."""
 
-    def __init__(self, history: History, operating: Operating) -> None:
+    def __init__(self, history: History, operating: Operating, commands: Commands) -> None:
         self._history = history
+        self._commands = commands
         self._operating = operating
         self._waiting = 0
 
@@ -257,13 +258,8 @@ class HistoryRoutes:
         instance. A deletion cannot be cancelled.
         """
         body = await call.no_fields()
-        reply = await self._operating.cancel(
-            call.request.path_params["operationId"],
-            reply=_cancelled,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._operating.cancel(call.request.path_params["operationId"])
+        return await run_once(self._commands, call, body, command, _cancelled)
 
     @contextmanager
     def _seat(self) -> Iterator[None]:
@@ -347,7 +343,7 @@ def _event(event: Event) -> dict[str, object]:
 
 
 def _cancelled(operation: Verb) -> Reply:
-    return Reply(200, {}, orjson.dumps(_operation(operation)))
+    return json_reply(_operation(operation))
 
 
 def _operation(operation: Verb) -> dict[str, object]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import json_answer, json_reply
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import (
     CredentialsResponse,
@@ -27,8 +26,9 @@ from novitai.api.openapi.lifecycle_schemas import (
 from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.routes.instances import INSTANCE_ID, whole_view
 from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
+from novitai.api.routing.once import run_once
 from novitai.api.routing.queries import flag as query_flag
-from novitai.api.routing.queries import idempotency_key, query_fields
+from novitai.api.routing.queries import query_fields
 from novitai.api.routing.router import Call, Handler, Operation
 from novitai.api.services import ReadPort
 from novitai.clock import parse_iso
@@ -37,7 +37,7 @@ from novitai.domain.fields import Fields, Wrong
 from novitai.domain.operation import OperationKind
 from novitai.domain.validation import parse_instance_name
 from novitai.errors import ApiError, Conflict, FieldError, ValidationFailed
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Commands, Reply
 from novitai.lifecycle.commands.instance_actions import Accepted, Operating, StopAll
 
 _ID: Final = "inst_1697843200_abc123"
@@ -85,8 +85,9 @@ _BAD_TIME: Final = ValidationFailed(
 class VerbRoutes:
     """Handlers of the verbs."""
 
-    def __init__(self, operating: Operating, instances: ReadPort) -> None:
+    def __init__(self, operating: Operating, instances: ReadPort, commands: Commands) -> None:
         self._operating = operating
+        self._commands = commands
         self._instances = instances
 
     def operations(self) -> list[Operation]:
@@ -185,12 +186,7 @@ class VerbRoutes:
     async def stop_all(self, call: Call) -> Response:
         """Ask every instance to stop that can be, in one commit, and say why others are left."""
         body = await call.no_fields()
-        reply = await self._operating.stop_all(
-            reply=_all_told,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await run_once(self._commands, call, body, self._operating.stop_all(), _all_told)
 
     async def sync(self, call: Call) -> Response:
         """Compare the records with Novita's list of the account without waiting for the next turn.
@@ -198,12 +194,7 @@ class VerbRoutes:
         Poll the operation to see that it is done.
         """
         body = await call.no_fields()
-        reply = await self._operating.sync(
-            reply=_sync_told,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await run_once(self._commands, call, body, self._operating.sync(), _sync_told)
 
     async def note_use(self, call: Call) -> Response:
         """Note when an instance was last used: now, unless `lastUsedAt` says when."""
@@ -211,7 +202,8 @@ class VerbRoutes:
         at = fields.read("lastUsedAt", _time, None)
         fields.finish()
         instance_id = call.request.path_params["instanceId"]
-        await self._operating.note_use(instance_id, at, deadline=call.context.deadline)
+        command = self._operating.note_use(instance_id, at)
+        await self._commands.apply(command, deadline=call.context.deadline)
         return json_answer(whole_view(await self._instances.get(instance_id)))
 
     async def credentials(self, call: Call) -> Response:
@@ -229,26 +221,14 @@ class VerbRoutes:
             confirmed = fields.read("confirm", query_flag("confirm"), False)
             fields.finish()
         body = await call.no_fields()
-        reply = await self._operating.ask(
-            kind,
-            call.request.path_params["instanceId"],
-            reply=_told,
-            confirmed=confirmed,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        instance_id = call.request.path_params["instanceId"]
+        command = self._operating.ask(kind, instance_id, confirmed=confirmed)
+        return await run_once(self._commands, call, body, command, _told)
 
     async def _ask_named(self, call: Call, kind: OperationKind) -> Response:
         body = await call.body()
-        reply = await self._operating.ask_by_name(
-            kind,
-            parse_instance_name(body.fields),
-            reply=_told,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._operating.ask_by_name(kind, parse_instance_name(body.fields))
+        return await run_once(self._commands, call, body, command, _told)
 
 
 def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operation]:
@@ -297,14 +277,14 @@ def _refusals(kind: OperationKind) -> Sequence[ApiError]:
 def _told(accepted: Accepted) -> Reply:
     operation = accepted.operation
     if operation is None:
-        return Reply(200, {}, orjson.dumps(accepted.view()))
+        return json_reply(accepted.view())
     body = {
         "instanceId": accepted.instance.id,
         "status": accepted.instance.status.value,
         "operationId": operation.id,
         "message": f"Instance {_NOUNS[operation.kind]} initiated successfully",
     }
-    return Reply(202, _location(operation.id), orjson.dumps(body))
+    return json_reply(body, 202, _location(operation.id))
 
 
 def _all_told(done: StopAll) -> Reply:
@@ -316,11 +296,11 @@ def _all_told(done: StopAll) -> Reply:
         ],
         "skipped": [{"instanceId": one.instance_id, "reason": one.reason} for one in done.skipped],
     }
-    return Reply(202, {}, orjson.dumps(body))
+    return json_reply(body, 202)
 
 
 def _sync_told(operation_id: str) -> Reply:
-    return Reply(202, _location(operation_id), orjson.dumps({"operationId": operation_id}))
+    return json_reply({"operationId": operation_id}, 202, _location(operation_id))
 
 
 def _location(operation_id: str) -> dict[str, str]:

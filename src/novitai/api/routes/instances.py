@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.accept import JSON
-from novitai.api.http.answers import from_reply
+from novitai.api.http.answers import json_reply
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.schemas import (
     CreateInstanceRequest,
@@ -20,7 +19,8 @@ from novitai.api.openapi.schemas import (
 )
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
 from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, cursor, limit, listed
-from novitai.api.routing.queries import flag, idempotency_key, one_of, query_fields, visible
+from novitai.api.routing.once import run_once
+from novitai.api.routing.queries import flag, one_of, query_fields, visible
 from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
@@ -77,6 +77,7 @@ class InstanceRoutes:
 
     def __init__(self, services: Services) -> None:
         self._create_instance = services.create_instance
+        self._commands = services.commands
         self._instances = services.instances
         self._allow_private = services.allow_private_webhooks
 
@@ -170,13 +171,8 @@ class InstanceRoutes:
         """
         body = await call.body()
         request = parse_create(body.fields, allow_private=self._allow_private)
-        reply = await self._create_instance.create(
-            request,
-            reply=_accepted,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._create_instance.create(request)
+        return await run_once(self._commands, call, body, command, _accepted)
 
     async def page(self, call: Call) -> Response:
         """List instances, newest first; all of them, up to 1,000, where no limit is given."""
@@ -221,7 +217,7 @@ def _accepted(created: Created) -> Reply:
         "estimatedReadyTime": iso(created.estimated_ready_at),
     }
     location = f"/api/instances/{created.instance_id}"
-    return Reply(201, {"Location": location}, orjson.dumps(body))
+    return json_reply(body, 201, {"Location": location})
 
 
 def _matches(given: list[str], tag: str) -> bool:

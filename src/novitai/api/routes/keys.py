@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import json_reply
 from novitai.api.openapi.document import Parameter
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.schemas import (
@@ -19,7 +18,7 @@ from novitai.api.openapi.schemas import (
 )
 from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page
-from novitai.api.routing.queries import idempotency_key
+from novitai.api.routing.once import run_once
 from novitai.api.routing.router import Call, Operation
 from novitai.api.services import Services
 from novitai.clock import iso
@@ -27,6 +26,7 @@ from novitai.domain.api_key import ApiKey, Scope, in_order
 from novitai.domain.validation import parse_key_request
 from novitai.domain.view import iso_or_none, present
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
+from novitai.lifecycle.api_keys import NewKey
 from novitai.lifecycle.commands.idempotency import Reply
 
 _KEY_ID: Final = Parameter("keyId", "The key's id", {"type": "string", "maxLength": 64}, "path")
@@ -37,6 +37,7 @@ class KeyRoutes:
 
     def __init__(self, services: Services) -> None:
         self._keys = services.keys
+        self._commands = services.commands
         self._clock = services.clock
 
     def operations(self) -> list[Operation]:
@@ -91,14 +92,8 @@ class KeyRoutes:
     async def create(self, call: Call) -> Response:
         """Make a key. The answer is the only time that the key itself is shown."""
         body = await call.body()
-        made = await self._keys.create(
-            parse_key_request(body.fields, now=self._clock.now()),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        shown = _view(made.key)
-        shown["key"] = made.text
-        return json_answer(shown, 201, {"Cache-Control": "no-store"})
+        command = self._keys.creation(parse_key_request(body.fields, now=self._clock.now()))
+        return await run_once(self._commands, call, body, command, _made)
 
     async def page(self, call: Call) -> Response:
         """List keys, newest first, revoked and expired ones too."""
@@ -109,17 +104,17 @@ class KeyRoutes:
     async def revoke(self, call: Call) -> Response:
         """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
         body = await call.no_fields()
-        reply = await self._keys.revoke_once(
-            call.request.path_params["keyId"],
-            reply=_revoked,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._keys.revocation(call.request.path_params["keyId"])
+        return await run_once(self._commands, call, body, command, _revoked)
+
+
+def _made(made: NewKey) -> Reply:
+    shown = {**_view(made.key), "key": made.text}
+    return json_reply(shown, 201, {"Cache-Control": "no-store"}, secret_of=made.key.id)
 
 
 def _revoked(key: ApiKey) -> Reply:
-    return Reply(200, {}, orjson.dumps(_view(key)))
+    return json_reply(_view(key))
 
 
 def _view(key: ApiKey) -> dict[str, object]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 from starlette.responses import Response
 
-from novitai.api.http.answers import from_reply, json_answer
+from novitai.api.http.answers import json_answer, json_reply
 from novitai.api.openapi.lifecycle_schemas import NoFields
 from novitai.api.openapi.webhook_schemas import (
     ChangeWebhookRequest,
@@ -23,7 +22,7 @@ from novitai.api.openapi.webhook_schemas import (
 from novitai.api.routes.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
 from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page
-from novitai.api.routing.queries import idempotency_key
+from novitai.api.routing.once import run_once
 from novitai.api.routing.router import Call, Operation
 from novitai.clock import Clock, iso
 from novitai.domain.api_key import Scope
@@ -32,7 +31,7 @@ from novitai.domain.view import iso_or_none, masked_url, present
 from novitai.domain.webhook import Webhook
 from novitai.domain.webhook_requests import parse_replay, parse_webhook, parse_webhook_change
 from novitai.errors import Conflict, FieldError, ValidationFailed
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Commands, Reply
 from novitai.lifecycle.webhooks.endpoints import Revealed, Tested, Webhooks, too_many_webhooks
 
 _PATH: Final = "/api/webhooks/{webhookId:id}"
@@ -61,8 +60,11 @@ _SHOWN_ALREADY: Final = Conflict(
 class WebhookRoutes:
     """Handlers of the webhook routes."""
 
-    def __init__(self, webhooks: Webhooks, clock: Clock, *, allow_private: bool) -> None:
+    def __init__(
+        self, webhooks: Webhooks, commands: Commands, clock: Clock, *, allow_private: bool
+    ) -> None:
         self._webhooks = webhooks
+        self._commands = commands
         self._clock = clock
         self._allow_private = allow_private
 
@@ -177,13 +179,8 @@ class WebhookRoutes:
         The answer is the only time that its secret is shown.
         """
         body = await call.body()
-        made = await self._webhooks.create(
-            parse_webhook(body.fields, allow_private=self._allow_private),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        headers = {"Location": f"/api/webhooks/{made.webhook.id}"}
-        return _reveal(made, 201, headers)
+        request = parse_webhook(body.fields, allow_private=self._allow_private)
+        return await run_once(self._commands, call, body, self._webhooks.create(request), _created)
 
     async def page(self, call: Call) -> Response:
         """List standing webhooks, newest first."""
@@ -203,37 +200,32 @@ class WebhookRoutes:
         """
         body = await call.body(optional=True)
         change = parse_webhook_change(body.fields, allow_private=self._allow_private)
-        changed = await self._webhooks.change(_id(call), change, deadline=call.context.deadline)
-        return json_answer(_show(changed))
+        command = self._webhooks.change(_id(call), change)
+        changed = await self._commands.apply(command, deadline=call.context.deadline)
+        return json_answer(_show(changed.after))
 
     async def delete(self, call: Call) -> Response:
         """Delete a webhook. What waits for it is given up; the record of deliveries stays."""
         body = await call.no_fields()
-        reply = await self._webhooks.delete(
-            _id(call),
-            reply=lambda webhook: Reply(200, {}, orjson.dumps(_show(webhook))),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        return await run_once(
+            self._commands,
+            call,
+            body,
+            self._webhooks.delete(_id(call)),
+            lambda webhook: json_reply(_show(webhook)),
         )
-        return from_reply(reply)
 
     async def rotate(self, call: Call) -> Response:
         """Give a webhook a new secret, shown this once; the old one signs beside it for 24 h."""
         body = await call.no_fields()
-        rotated = await self._webhooks.rotate(
-            _id(call),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        return await run_once(
+            self._commands, call, body, self._webhooks.rotate(_id(call)), _rotated
         )
-        return _reveal(rotated, 200, {})
 
     async def test(self, call: Call) -> Response:
         """Send a message of type `webhook.test` now, once, and tell what came of it."""
         body = await call.no_fields()
-        reply = await self._webhooks.test(
-            _id(call), reply=_tested, idempotency=idempotency_key(call, body)
-        )
-        return from_reply(reply)
+        return await run_once(self._commands, call, body, self._webhooks.test(_id(call)), _tested)
 
     async def replay(self, call: Call) -> Response:
         """Tell a webhook again, in order, every event since a time that it wants to be told.
@@ -243,16 +235,14 @@ class WebhookRoutes:
         """
         body = await call.body()
         webhook_id = _id(call)
-        reply = await self._webhooks.replay(
-            webhook_id,
-            parse_replay(body.fields, now=self._clock.now()),
-            reply=lambda count: Reply(
-                202, {}, orjson.dumps({"webhookId": webhook_id, "messages": count})
-            ),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        since = parse_replay(body.fields, now=self._clock.now())
+        return await run_once(
+            self._commands,
+            call,
+            body,
+            self._webhooks.replay(webhook_id, since),
+            lambda count: json_reply({"webhookId": webhook_id, "messages": count}, 202),
         )
-        return from_reply(reply)
 
 
 def _id(call: Call) -> str:
@@ -260,9 +250,18 @@ def _id(call: Call) -> str:
     return webhook_id
 
 
-def _reveal(made: Revealed, status: int, headers: dict[str, str]) -> Response:
+def _created(made: Revealed) -> Reply:
+    return _reveal(made, 201, {"Location": f"/api/webhooks/{made.webhook.id}"})
+
+
+def _rotated(made: Revealed) -> Reply:
+    return _reveal(made, 200, {})
+
+
+def _reveal(made: Revealed, status: int, headers: dict[str, str]) -> Reply:
     shown = {**_show(made.webhook), "secret": made.secret}
-    return json_answer(shown, status, {**headers, "Cache-Control": "no-store"})
+    headers = {**headers, "Cache-Control": "no-store"}
+    return json_reply(shown, status, headers, secret_of=made.webhook.id)
 
 
 def _tested(tested: Tested) -> Reply:
@@ -271,7 +270,7 @@ def _tested(tested: Tested) -> Reply:
         "delivered": tested.delivered,
         "attempt": show_try(tested.attempt),
     }
-    return Reply(200, {}, orjson.dumps(body))
+    return json_reply(body)
 
 
 def _show(webhook: Webhook) -> dict[str, object]:
