@@ -14,7 +14,7 @@ import structlog
 
 from novitai.api.app import create_api
 from novitai.api.http.middleware import Gateway, Rules
-from novitai.api.routing.router import Operation
+from novitai.api.routing.router import Route
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
 from novitai.app import Application, Outside
 from novitai.clock import ManualClock
@@ -198,7 +198,7 @@ class ApiFactory:
     async def make(
         self,
         *,
-        extra: tuple[Operation, ...] = (),
+        extra: tuple[Route, ...] = (),
         rules: Rules | None = None,
         client: tuple[str, int] = ("127.0.0.1", 50000),
         allow_private_webhooks: bool = False,

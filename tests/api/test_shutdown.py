@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+import orjson
 import pytest
 from sqlalchemy import Connection, text
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
-from novitai.api.http.answers import json_answer
-from novitai.api.routing.router import Call, Operation
+from novitai.api.http.answers import answer
+from novitai.api.routing.router import Call, Route
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
 from novitai.lifecycle.commands.idempotency import outcome
@@ -28,9 +29,9 @@ T = TypeVar("T")
 QUICK = Limits(drain=0.2, cut=0.2)
 
 
-def route(handler: Callable[[Call], object], method: str = "POST") -> Operation:
+def route(handler: Callable[[Call], object], method: str = "POST") -> Route:
     """Declare a route that a test watches."""
-    return Operation(
+    return Route(
         method=method,
         path="/api/slow",
         handler=handler,  # type: ignore[arg-type]
@@ -78,7 +79,7 @@ async def test_what_cannot_be_finished_is_told_so(factory: ApiFactory, method: s
             await asyncio.sleep(60)
         finally:
             broken.set()
-        return json_answer({})
+        return answer(orjson.dumps({}))
 
     api = await factory.make(extra=(route(slow, method),))
     async with serving(api.gateway, QUICK) as server:
@@ -114,7 +115,7 @@ async def test_what_waits_for_its_turn_is_told_so(factory: ApiFactory) -> None:
     async def slow(_call: Call) -> Response:
         begun.set()
         await asyncio.sleep(60)
-        return json_answer({})
+        return answer(orjson.dumps({}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, QUICK) as server:
@@ -142,7 +143,7 @@ async def test_what_was_committed_is_answered_as_it_is(
         return 7
 
     async def slow(_call: Call) -> Response:
-        return json_answer({"made": await outcome(sqlite_database.write(write))})
+        return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, Limits(drain=0.1, cut=10)) as server:
@@ -168,7 +169,7 @@ async def test_a_database_that_is_stuck_does_not_hold_the_end(
         return 7
 
     async def slow(_call: Call) -> Response:
-        return json_answer({"made": await outcome(sqlite_database.write(write))})
+        return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, QUICK) as server:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
+from novitai.domain.requests import AdoptRequest
 from novitai.errors import Conflict, NotFound
 from novitai.store.queries import account, events
 from tests.lifecycle.conftest import REQUEST, World

@@ -44,12 +44,11 @@ from sqlalchemy import func, select
 
 from novitai.clock import ManualClock
 from novitai.domain.account import AccountState
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.event import Event, EventType, of_status
 from novitai.domain.instance import GONE, TRANSITIONS, BillingMode, Instance, InstanceStatus, Origin
 from novitai.domain.marker import read_marker, upstream_stem, without_marker
 from novitai.domain.operation import Attempt, OperationKind
-from novitai.domain.requests import CreateRequest
+from novitai.domain.requests import AdoptRequest, CreateRequest
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
 from novitai.settings import FailedInstancePolicy, OrphanPolicy

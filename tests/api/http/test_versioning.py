@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from starlette.responses import Response
 
-from novitai.api.http.answers import json_answer
 from novitai.api.http.versioning import Deprecation, without_version
-from novitai.api.routing.router import Call, Operation
+from novitai.api.routing.router import Call, Route
 from novitai.domain.api_key import Scope
 from tests.api.conftest import ApiFactory
 
@@ -52,11 +51,11 @@ async def test_one_declaration_is_told_on_every_answer(factory: ApiFactory) -> N
 
     async def old(_call: Call) -> Response:
         """Answer as before."""
-        return json_answer({})
+        return Response(b"{}")
 
     api = await factory.make(
         extra=(
-            Operation(
+            Route(
                 method="GET",
                 path="/api/old",
                 handler=old,

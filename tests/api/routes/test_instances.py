@@ -6,7 +6,11 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.instances import (
+    CreateInstanceResponse,
+    InstanceDetails,
+    ListInstancesResponse,
+)
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.view import View
 from tests.api.conftest import CREATE, Api, ApiFactory
@@ -31,7 +35,7 @@ async def test_an_accepted_request_has_the_references_answer(api: Api) -> None:
     """201, the reference's body, and where to look."""
     answer = await api.call("POST", "/v1/api/instances", body={**CREATE, "gpuNum": 2})
     assert answer.status_code == 201
-    TypeAdapter(schemas.CreateInstanceResponse).validate_python(answer.json())
+    TypeAdapter(CreateInstanceResponse).validate_python(answer.json())
     assert answer.json() == {
         "instanceId": "inst_1697843200_abc123",
         "status": "creating",
@@ -128,7 +132,7 @@ async def test_one_instance_is_shown_with_when_it_was_seen(api: Api) -> None:
     api.instances.observed_at = api.clock.now()
     answer = await api.call("GET", "/v1/api/instances/inst_1")
     assert answer.json() == {**VIEW, "observedAt": "2025-10-09T08:53:20.000Z"}
-    TypeAdapter(schemas.InstanceDetails).validate_python(answer.json())
+    TypeAdapter(InstanceDetails).validate_python(answer.json())
 
 
 async def test_the_tag_changes_with_the_record_and_not_with_the_observation(api: Api) -> None:
@@ -166,14 +170,16 @@ async def test_instances_are_listed(api: Api) -> None:
     api.instances.views["inst_1"] = VIEW
     answer = await api.call("GET", "/api/instances")
     assert answer.json() == {"instances": [VIEW], "total": 1}
-    TypeAdapter(schemas.ListInstancesResponse).validate_python(answer.json())
+    TypeAdapter(ListInstancesResponse).validate_python(answer.json())
     assert "Link" not in answer.headers
 
 
 async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
     """`nextCursor`, and `Link: rel="next"` with the same filters."""
     api.instances.next_cursor = "abc-_9"
-    answer = await api.call("GET", "/v1/api/instances?limit=1&status=running&cursor=old")
+    answer = await api.call(
+        "GET", "/v1/api/instances?limit=1&status=running&cursor=1697797800000.inst_1"
+    )
     assert answer.json()["nextCursor"] == "abc-_9"
     assert answer.headers["Link"] == (
         '</api/instances?limit=1&status=running&cursor=abc-_9>; rel="next"'
@@ -210,7 +216,7 @@ async def test_filters_are_handed_on(api: Api) -> None:
     await api.call(
         "GET",
         "/api/instances?status=stopped&region=US-WEST-01&name=a%20b&includeTerminated=true"
-        "&limit=1000&cursor=x",
+        "&limit=1000&cursor=1.x",
     )
     await api.call("GET", "/api/instances")
     filtered, everything = api.instances.queries
@@ -219,7 +225,7 @@ async def test_filters_are_handed_on(api: Api) -> None:
         "US-WEST-01",
         "a b",
     )
-    assert (filtered.include_terminated, filtered.limit, filtered.cursor) == (True, 1000, "x")
+    assert (filtered.include_terminated, filtered.limit, filtered.cursor) == (True, 1000, "1.x")
     assert (everything.status, everything.limit, everything.include_terminated) == (
         None,
         None,

@@ -13,8 +13,8 @@ from standardwebhooks import WebhookVerificationError
 
 from novitai.clock import ManualClock
 from novitai.domain.event import EventType
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.domain.webhook import DeliveryStatus, OffReason
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.errors import Conflict, NotFound, RequestTimeout, ValidationFailed
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.webhooks import endpoints as lifecycle_webhooks

@@ -11,7 +11,7 @@ import pytest
 
 from novitai.clock import ManualClock
 from novitai.domain.event import EventType
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import webhook_lines

@@ -14,8 +14,8 @@ from standardwebhooks import WebhookVerificationError
 
 from novitai.clock import ManualClock, iso
 from novitai.domain.event import EventType
+from novitai.domain.requests import WebhookRequest
 from novitai.domain.webhook import PAUSES
-from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.queries import webhook_lines
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, SECRET, Rig, verify

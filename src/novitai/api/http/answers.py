@@ -5,29 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http.accept import JSON
+from novitai.api.schemas.wire import Wire
 from novitai.lifecycle.commands.idempotency import Reply
 
 
-def json_answer(
-    body: object, status: int = 200, headers: Mapping[str, str] | None = None
+def answer(
+    body: Wire | bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with JSON."""
-    return Response(orjson.dumps(body), status, headers, JSON)
+    return Response(_bytes(body), status, headers, JSON)
 
 
-def json_reply(
-    body: object,
+def reply(
+    body: Wire | bytes,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     *,
     secret_of: str | None = None,
 ) -> Reply:
     """Write an answer that is stored with its `Idempotency-Key`, unless it shows a secret."""
-    return Reply(status, headers or {}, orjson.dumps(body), secret_of)
+    return Reply(status, headers or {}, _bytes(body), secret_of)
 
 
 def from_reply(reply: Reply) -> Response:
@@ -36,3 +36,7 @@ def from_reply(reply: Reply) -> Response:
     if reply.replayed:
         headers["Idempotent-Replayed"] = "true"
     return Response(reply.body, reply.status, headers, JSON)
+
+
+def _bytes(body: Wire | bytes) -> bytes:
+    return body if isinstance(body, bytes) else body.json_bytes()

@@ -16,7 +16,6 @@ from typing import Final
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.event import EventType
 from novitai.domain.instance import (
     BillingMode,
@@ -29,6 +28,7 @@ from novitai.domain.instance import (
 from novitai.domain.marker import without_marker
 from novitai.domain.operation import OperationKind
 from novitai.domain.product import usd
+from novitai.domain.requests import AdoptRequest
 from novitai.domain.status import derive
 from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound

@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Connection
 
 from novitai.clock import Clock, iso
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.domain.webhook import (
     MAX_STANDING,
     SECRET_OVERLAP,
@@ -21,7 +22,6 @@ from novitai.domain.webhook import (
     Webhook,
     host_of,
 )
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.egress.sending import Message, Sender
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
