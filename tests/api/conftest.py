@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from novitai.api.app import create_api
-from novitai.api.http.middleware import Gateway, Rules
+from novitai.api.http.middleware import RequestMiddleware, Rules
 from novitai.api.routing.router import Route
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
 from novitai.app import Application, Outside
@@ -153,7 +153,7 @@ class Dependencies:
 class Api:
     """The application under test, and keys for it."""
 
-    gateway: Gateway
+    gateway: RequestMiddleware
     services: Services
     client: httpx2.AsyncClient
     instances: FakeInstances

@@ -24,7 +24,7 @@ import structlog
 from starlette.responses import Response
 
 from novitai.api.http import middleware
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from novitai.errors import Category
 from novitai.settings import Environment
@@ -38,7 +38,7 @@ TEMPLATES: Final = "/templates"
 CANARIES: Final = ("canary-of-an-env-77aa", "canary-password-5d2e", "canary-of-a-defect-91c4")
 
 
-async def _defect(_call: Call) -> Response:
+async def _defect(_call: RouteCall) -> Response:
     """Break."""
     raise RuntimeError(f"cannot connect with password={CANARIES[2]}")
 

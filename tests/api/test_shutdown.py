@@ -15,7 +15,7 @@ from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from novitai.api.http.answers import answer
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
 from novitai.lifecycle.commands.idempotency import outcome
@@ -29,7 +29,7 @@ T = TypeVar("T")
 QUICK = Limits(drain=0.2, cut=0.2)
 
 
-def route(handler: Callable[[Call], object], method: str = "POST") -> Route:
+def route(handler: Callable[[RouteCall], object], method: str = "POST") -> Route:
     """Declare a route that a test watches."""
     return Route(
         method=method,
@@ -73,7 +73,7 @@ async def test_what_cannot_be_finished_is_told_so(factory: ApiFactory, method: s
     """503 `SHUTTING_DOWN`, counted and logged; the work is broken off."""
     begun, broken = asyncio.Event(), asyncio.Event()
 
-    async def slow(_call: Call) -> Response:
+    async def slow(_call: RouteCall) -> Response:
         begun.set()
         try:
             await asyncio.sleep(60)
@@ -112,7 +112,7 @@ async def test_what_waits_for_its_turn_is_told_so(factory: ApiFactory) -> None:
     """Each request of a connection has its own answer, in turn."""
     begun = asyncio.Event()
 
-    async def slow(_call: Call) -> Response:
+    async def slow(_call: RouteCall) -> Response:
         begun.set()
         await asyncio.sleep(60)
         return answer(orjson.dumps({}))
@@ -142,7 +142,7 @@ async def test_what_was_committed_is_answered_as_it_is(
         assert go_on.wait(10)
         return 7
 
-    async def slow(_call: Call) -> Response:
+    async def slow(_call: RouteCall) -> Response:
         return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
@@ -168,7 +168,7 @@ async def test_a_database_that_is_stuck_does_not_hold_the_end(
         assert go_on.wait(10)
         return 7
 
-    async def slow(_call: Call) -> Response:
+    async def slow(_call: RouteCall) -> Response:
         return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
@@ -215,7 +215,7 @@ async def test_requests_are_answered_until_the_end(api: Api) -> None:
 async def test_something_that_was_cancelled_within_is_a_defect(factory: ApiFactory) -> None:
     """A request that waits for what another has cancelled gets the envelope as well."""
 
-    async def waits(_call: Call) -> Response:
+    async def waits(_call: RouteCall) -> Response:
         gone: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         gone.cancel()
         return await gone

@@ -8,9 +8,9 @@ from functools import partial
 from starlette.applications import Starlette
 
 from novitai.api.http import errors
-from novitai.api.http.auth import Guard
-from novitai.api.http.limits import Limiter, LocalLimiter, Quota
-from novitai.api.http.middleware import Gateway
+from novitai.api.http.auth import KeyGuard
+from novitai.api.http.limits import LocalLimiter, Quota, RateLimiter
+from novitai.api.http.middleware import RequestMiddleware
 from novitai.api.openapi import page
 from novitai.api.openapi.document import document
 from novitai.api.routes.account import AccountRoutes
@@ -19,7 +19,7 @@ from novitai.api.routes.catalogue import CatalogueRoutes
 from novitai.api.routes.deliveries import DeliveryRoutes
 from novitai.api.routes.health import HealthRoutes
 from novitai.api.routes.history import HistoryRoutes
-from novitai.api.routes.instance_actions import VerbRoutes
+from novitai.api.routes.instance_actions import InstanceActionRoutes
 from novitai.api.routes.instances import InstanceRoutes
 from novitai.api.routes.keys import KeyRoutes
 from novitai.api.routes.metrics import MetricsRoutes
@@ -28,7 +28,7 @@ from novitai.api.routing.router import Route, Router
 from novitai.api.services import Services
 
 
-def create_api(services: Services, *, extra: tuple[Route, ...] = ()) -> Gateway:
+def create_api(services: Services, *, extra: tuple[Route, ...] = ()) -> RequestMiddleware:
     """Build the ASGI application.
 
     Serve it with `proxy_headers=False`: who is believed about `X-Forwarded-*` is decided here.
@@ -38,7 +38,7 @@ def create_api(services: Services, *, extra: tuple[Route, ...] = ()) -> Gateway:
         extra: Further routes; tests put in what goes wrong on purpose.
     """
     app = create_app(services, extra=extra)
-    return Gateway(
+    return RequestMiddleware(
         app,
         clock=services.clock,
         ids=services.ids,
@@ -52,7 +52,7 @@ def create_app(services: Services, *, extra: tuple[Route, ...] = ()) -> Starlett
     app = Starlette()
     app.router.redirect_slashes = False
     errors.install(app, services.clock)
-    guard = Guard(
+    guard = KeyGuard(
         services.keys,
         calls=_limiter(services, "calls", services.quota),
         failures=_limiter(services, "failures", services.failures),
@@ -76,7 +76,7 @@ def create_app(services: Services, *, extra: tuple[Route, ...] = ()) -> Starlett
     if services.catalogue is not None:
         router.add(*CatalogueRoutes(services.catalogue).routes())
     if services.operating is not None and services.history is not None:
-        router.add(*VerbRoutes(services.operating, services.instances).routes())
+        router.add(*InstanceActionRoutes(services.operating, services.instances).routes())
         router.add(*HistoryRoutes(services.history, services.operating).routes())
     if services.ownership is not None:
         router.add(*AccountRoutes(services.ownership).routes())
@@ -88,7 +88,7 @@ def create_app(services: Services, *, extra: tuple[Route, ...] = ()) -> Starlett
     return app
 
 
-def _limiter(services: Services, name: str, quota: Quota) -> Limiter:
+def _limiter(services: Services, name: str, quota: Quota) -> RateLimiter:
     if services.shared_buckets is None:
         return LocalLimiter(quota, services.clock)
     return services.shared_buckets.limiter(name, quota)

@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from novitai.api.http.answers import answer
 from novitai.api.http.body import MAX_BODY, JsonBody, parse, read_body
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from novitai.errors import ValidationFailed
 from tests.api.conftest import CREATE, Api, ApiFactory
 
 
-async def echo(call: Call) -> Response:
+async def echo(call: RouteCall) -> Response:
     """Answer with the body's fields."""
     body = await read_body(call.request, optional=True, seconds=call.seconds_left)
     return answer(orjson.dumps(dict(body.fields)))

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.errors import ErrorResponse, Problem
 from novitai.domain.api_key import Scope
 from novitai.errors import (
@@ -32,12 +32,12 @@ from tests.api.house import House
 SECRET = "hunter2"
 
 
-async def defect(_call: Call) -> Response:
+async def defect(_call: RouteCall) -> Response:
     """Break."""
     raise ZeroDivisionError(SECRET)
 
 
-async def half(call: Call) -> Response:
+async def half(call: RouteCall) -> Response:
     """Break in the middle of an answer."""
     await call.request._send({"type": "http.response.start", "status": 200, "headers": []})
     raise ZeroDivisionError(SECRET)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from structlog.testing import capture_logs
 
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from tests.api.conftest import CREATE, Api, ApiFactory
 
@@ -149,7 +149,7 @@ async def test_a_client_that_goes_away_is_no_defect(api: Api) -> None:
 def slow(path: str, method: str, started: asyncio.Event, released: asyncio.Event) -> Route:
     """Declare a route that waits until it is released."""
 
-    async def wait(_call: Call) -> Response:
+    async def wait(_call: RouteCall) -> Response:
         """Wait."""
         started.set()
         await released.wait()

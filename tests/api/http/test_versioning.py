@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import Response
 
 from novitai.api.http.versioning import Deprecation, without_version
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from tests.api.conftest import ApiFactory
 
@@ -49,7 +49,7 @@ def test_a_time_without_an_offset_is_refused() -> None:
 async def test_one_declaration_is_told_on_every_answer(factory: ApiFactory) -> None:
     """`Deprecation`, `Sunset` and both links, on success and on errors, and in the document."""
 
-    async def old(_call: Call) -> Response:
+    async def old(_call: RouteCall) -> Response:
         """Answer as before."""
         return Response(b"{}")
 

@@ -261,3 +261,20 @@ async def test_a_wrong_query_is_refused(api: Api, query: str) -> None:
     assert error["code"] == "VALIDATION_ERROR"
     assert [detail["field"] for detail in error["details"]] == [query.partition("=")[0]]
     assert api.instances.queries == []
+
+
+async def test_everything_wrong_with_a_query_is_told_in_order(api: Api) -> None:
+    """What is asked for first, then the page, unknown parameters last."""
+    answer = await api.call(
+        "GET", "/api/instances?zz=1&cursor=x&limit=a&name=&region=&includeTerminated=1&status=q"
+    )
+    assert answer.status_code == 400
+    assert [one["field"] for one in answer.json()["error"]["details"]] == [
+        "status",
+        "includeTerminated",
+        "region",
+        "name",
+        "limit",
+        "cursor",
+        "zz",
+    ]

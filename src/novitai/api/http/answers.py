@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from starlette.responses import Response
 
 from novitai.api.http.accept import JSON
-from novitai.api.schemas.wire import Wire
+from novitai.api.schemas.wire import ResponseModel
 from novitai.lifecycle.commands.idempotency import Reply
 
 
 def answer(
-    body: Wire | bytes, status: int = 200, headers: Mapping[str, str] | None = None
+    body: ResponseModel | bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with JSON."""
     return Response(_bytes(body), status, headers, JSON)
 
 
 def reply(
-    body: Wire | bytes,
+    body: ResponseModel | bytes,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     *,
@@ -38,5 +38,5 @@ def from_reply(reply: Reply) -> Response:
     return Response(reply.body, reply.status, headers, JSON)
 
 
-def _bytes(body: Wire | bytes) -> bytes:
+def _bytes(body: ResponseModel | bytes) -> bytes:
     return body if isinstance(body, bytes) else body.json_bytes()

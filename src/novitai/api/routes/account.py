@@ -13,7 +13,7 @@ from novitai.api.http.answers import answer, reply
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE, UNKNOWN_FIELD
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import NoQuery, WrappedQuery
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.account import (
     AccountHold,
     AccountResponse,
@@ -132,11 +132,11 @@ class AccountRoutes:
             ),
         ]
 
-    async def overview(self, _call: Call, query: NoQuery) -> Response:
+    async def overview(self, _call: RouteCall, query: NoQuery) -> Response:
         """Read whether the account is held, why, and what to do."""
         return answer(_overview(await self._ownership.overview()))
 
-    async def confirm(self, call: Call, body: ConfirmAccountRequest) -> Response:
+    async def confirm(self, call: RouteCall, body: ConfirmAccountRequest) -> Response:
         """Accept the missing instances that were shown as gone, and a restored database as it is.
 
         `missingDigest` names the set. If another set is missing by now, nothing is confirmed.
@@ -146,7 +146,7 @@ class AccountRoutes:
             lambda count: reply(ConfirmAccountResponse(confirmed=count)),
         )
 
-    async def unmanaged(self, call: Call, query: WrappedQuery) -> Response:
+    async def unmanaged(self, call: RouteCall, query: WrappedQuery) -> Response:
         """List what the last listing of the account held that is no record's own.
 
         It is never changed, stopped or deleted by this server, unless `NOVITAI_ORPHANS` says so
@@ -166,21 +166,21 @@ class AccountRoutes:
             ),
         )
 
-    async def dismiss(self, call: Call, body: NoFields) -> Response:
+    async def dismiss(self, call: RouteCall, body: NoFields) -> Response:
         """Remember that an instance is no matter: no record waits for it any more."""
         return await call.run_once(
             self._ownership.dismiss(call.named("upstreamId")),
             lambda shown: reply(_unmanaged(shown)),
         )
 
-    async def adopt(self, call: Call, body: AdoptInstanceRequest) -> Response:
+    async def adopt(self, call: RouteCall, body: AdoptInstanceRequest) -> Response:
         """Make an instance of the account a record: it is watched, and can be stopped and deleted.
 
         With `instanceId`, a record that waits to be bought is given it instead.
         """
         return await call.run_once(self._ownership.adopt(body.wanted()), _adopted)
 
-    async def release(self, call: Call, body: NoFields) -> Response:
+    async def release(self, call: RouteCall, body: NoFields) -> Response:
         """Let go of an instance: it goes on at Novita, and this server does nothing to it again."""
         return await call.run_once(
             self._ownership.release(call.named("instanceId")),

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from novitai.api.http import paths
 from novitai.api.http.answers import answer, reply
 from novitai.api.routes.metrics import ratio
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.caches import (
     CacheChangedResponse,
     CacheDeletedResponse,
@@ -98,7 +98,7 @@ class CacheRoutes:
             ),
         ]
 
-    async def overview(self, _call: Call) -> Response:
+    async def overview(self, _call: RouteCall) -> Response:
         """Tell how every cache does, and all of them together."""
         stats = [cache.stats() for cache in self._caches]
         hits, misses = sum(one.hits for one in stats), sum(one.misses for one in stats)
@@ -116,7 +116,7 @@ class CacheRoutes:
             )
         )
 
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: RouteCall) -> Response:
         """Tell how one cache does, with its keys, their age and the time they have left."""
         cache = self._caches.named(call.named("cacheName"))
         held = cache.keys()
@@ -137,7 +137,7 @@ class CacheRoutes:
             )
         )
 
-    async def clear(self, call: Call, body: ClearCacheRequest) -> Response:
+    async def clear(self, call: RouteCall, body: ClearCacheRequest) -> Response:
         """Empty one cache, or all where none is named. Nothing is lost but time."""
         name = body.cache_name
 
@@ -150,7 +150,7 @@ class CacheRoutes:
 
         return await call.run_once(_at_once(clear), reply)
 
-    async def cleanup(self, call: Call, body: NoFields) -> Response:
+    async def cleanup(self, call: RouteCall, body: NoFields) -> Response:
         """Remove from all caches what is no longer fresh."""
 
         def cleanup() -> CacheChangedResponse:
@@ -159,7 +159,7 @@ class CacheRoutes:
 
         return await call.run_once(_at_once(cleanup), reply)
 
-    async def discard(self, call: Call, body: NoFields) -> Response:
+    async def discard(self, call: RouteCall, body: NoFields) -> Response:
         """Delete one key of one cache."""
         name, key = call.named("cacheName"), call.named("key")
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import Few, OffsetQuery, OneOf
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.catalogue import (
     ListProductsResponse,
     ListRegionsResponse,
@@ -106,7 +106,7 @@ class CatalogueRoutes:
             ),
         ]
 
-    async def products(self, call: Call, query: ProductsQuery) -> Response:
+    async def products(self, call: RouteCall, query: ProductsQuery) -> Response:
         """List products with their prices in USD per GPU-hour.
 
         The cheapest in the billing mode asked for stands first (`onDemand`, where none is); what
@@ -127,13 +127,13 @@ class CatalogueRoutes:
         shown, after = _page(query, [_product(same) for same in found])
         return listed(call, ListProductsResponse(products=shown, next_cursor=after))
 
-    async def templates(self, call: Call, query: OffsetQuery) -> Response:
+    async def templates(self, call: RouteCall, query: OffsetQuery) -> Response:
         """List templates. What is secret in them is not shown."""
         templates = await _told(call, self._catalogue.templates())
         shown, after = _page(query, [_template(one) for one in templates])
         return listed(call, ListTemplatesResponse(templates=shown, next_cursor=after))
 
-    async def regions(self, call: Call, query: OffsetQuery) -> Response:
+    async def regions(self, call: RouteCall, query: OffsetQuery) -> Response:
         """List the regions that may be asked for."""
         regions = await _told(call, self._catalogue.regions())
         known = [RegionView(name=name, default=name == DEFAULT_REGION) for name in regions]
@@ -141,7 +141,7 @@ class CatalogueRoutes:
         return listed(call, ListRegionsResponse(regions=shown, next_cursor=after))
 
 
-async def _told(call: Call, asked: Awaitable[T]) -> T:
+async def _told(call: RouteCall, asked: Awaitable[T]) -> T:
     """Wait for what Novita tells, for as long as the request has time."""
     try:
         async with asyncio.timeout(max(0.0, call.seconds_left - _FOR_THE_ANSWER)):

@@ -13,7 +13,7 @@ from novitai.api.http.answers import reply
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import OneOf, PageQuery
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.webhooks import AttemptView, DeliveryView, ListDeliveriesResponse
 from novitai.api.schemas.wire import NoFields, absent
 from novitai.domain.api_key import Scope
@@ -80,21 +80,21 @@ class DeliveryRoutes:
             ),
         ]
 
-    async def of_instance(self, call: Call, query: PageQuery) -> Response:
+    async def of_instance(self, call: RouteCall, query: PageQuery) -> Response:
         """List the messages about an instance, to whomever they go, oldest event first."""
         page = await self._deliveries.of_instance(
             call.named("instanceId"), limit=query.most, cursor=query.cursor
         )
         return _listed(call, page)
 
-    async def of_webhook(self, call: Call, query: DeliveriesQuery) -> Response:
+    async def of_webhook(self, call: RouteCall, query: DeliveriesQuery) -> Response:
         """List the messages to a standing webhook, newest event first."""
         page = await self._deliveries.of_webhook(
             call.named("webhookId"), limit=query.most, cursor=query.cursor, status=query.status
         )
         return _listed(call, page)
 
-    async def redeliver(self, call: Call, body: NoFields) -> Response:
+    async def redeliver(self, call: RouteCall, body: NoFields) -> Response:
         """Send a message again, at once and with its own id, whatever became of it.
 
         If it fails, it is tried by the table from the beginning. Messages about the same instance
@@ -112,7 +112,7 @@ def _accepted(delivery: Delivery) -> Reply:
     return reply(_show(delivery), 202)
 
 
-def _listed(call: Call, page: DeliveryPage) -> Response:
+def _listed(call: RouteCall, page: DeliveryPage) -> Response:
     shown = [_show(one) for one in page.deliveries]
     return listed(call, ListDeliveriesResponse(deliveries=shown, next_cursor=page.next_cursor))
 

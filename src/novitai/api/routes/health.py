@@ -11,7 +11,7 @@ import structlog
 from starlette.responses import Response
 
 from novitai.api.http.answers import answer
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.health import (
     ClockView,
     CpuView,
@@ -77,7 +77,7 @@ class HealthRoutes:
             ),
         ]
 
-    async def health(self, _call: Call) -> Response:
+    async def health(self, _call: RouteCall) -> Response:
         """Tell how everything is: 200 when all is well, 503 when anything is not."""
         queue, database, account = await asyncio.gather(
             _trouble("jobQueue", self._queue_seen),
@@ -104,11 +104,11 @@ class HealthRoutes:
         )
         return answer(body, 200 if healthy else 503, {"Cache-Control": "no-store"})
 
-    async def live(self, _call: Call) -> Response:
+    async def live(self, _call: RouteCall) -> Response:
         """Tell that the process answers."""
         return self._probe(None)
 
-    async def ready(self, _call: Call) -> Response:
+    async def ready(self, _call: RouteCall) -> Response:
         """Tell whether the database answers and takes writes, so that requests can be served."""
         return self._probe(await _trouble("database", self._ping))
 

@@ -22,7 +22,7 @@ from novitai.api.routes.instances import whole_view
 from novitai.api.routing.common_errors import NO_INSTANCE
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import EVENT_CURSOR, NOT_A_CURSOR, EventsQuery, OneOf, Whole
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.history import (
     EventView,
     ListEventsResponse,
@@ -30,7 +30,7 @@ from novitai.api.schemas.history import (
     OperationView,
 )
 from novitai.api.schemas.instances import InstanceDetails
-from novitai.api.schemas.wire import NoFields, Sent, absent
+from novitai.api.schemas.wire import NoFields, RequestModel, absent
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation
@@ -76,7 +76,7 @@ _OUT_OF_REACH: Final = Conflict(
 _TOO_MANY: Final = Overloaded("Too many requests are waiting for a status", retry_after=5)
 
 
-class WaitQuery(Sent):
+class WaitQuery(RequestModel):
     """What to wait for, and for how long."""
 
     status: Annotated[
@@ -170,7 +170,7 @@ class HistoryRoutes:
             ),
         ]
 
-    async def wait(self, call: Call, query: WaitQuery) -> Response:
+    async def wait(self, call: RouteCall, query: WaitQuery) -> Response:
         """Hold the request until the instance has a status.
 
         200 with the instance when it has; 202 with the instance when time is up, or at once when
@@ -192,14 +192,14 @@ class HistoryRoutes:
             raise _out_of_reach(shown, query.status.value)
         return answer(orjson.dumps(shown), 200 if waited.reached else 202)
 
-    async def of_instance(self, call: Call, query: EventsQuery) -> Response:
+    async def of_instance(self, call: RouteCall, query: EventsQuery) -> Response:
         """List what happened to an instance, oldest first; after its termination too."""
         page = await self._history.of_instance(
             call.named("instanceId"), cursor=query.cursor, limit=query.most
         )
         return _events(call, page)
 
-    async def since(self, call: Call, query: SinceQuery) -> Response:
+    async def since(self, call: RouteCall, query: SinceQuery) -> Response:
         """List what happened to all instances, oldest first.
 
         Ask again with the id of the last event seen as `since`: nothing is missed, nothing comes
@@ -211,11 +211,11 @@ class HistoryRoutes:
         # A cursor is the id of an event too, and further on than where the reading began.
         return _events(call, await self._history.since(after, limit=most, field="cursor"))
 
-    async def operation(self, call: Call) -> Response:
+    async def operation(self, call: RouteCall) -> Response:
         """Read an operation, running or over: `outcome` says how it ended."""
         return answer(_operation(await self._history.operation(call.named("operationId"))))
 
-    async def cancel(self, call: Call, body: NoFields) -> Response:
+    async def cancel(self, call: RouteCall, body: NoFields) -> Response:
         """Cancel an operation of which nothing irreversible has happened yet.
 
         A creation can be cancelled until it may have bought something; after that, delete the
@@ -283,7 +283,7 @@ def _out_of_reach(shown: View, wanted: str) -> Conflict:
     )
 
 
-def _events(call: Call, page: EventPage) -> Response:
+def _events(call: RouteCall, page: EventPage) -> Response:
     shown = [EventView.model_validate(one) for one in page.events]
     return listed(call, ListEventsResponse(events=shown, next_cursor=page.next_cursor))
 

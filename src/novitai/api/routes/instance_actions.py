@@ -18,7 +18,7 @@ from novitai.api.http.answers import answer, reply
 from novitai.api.routes.instances import whole_view
 from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
 from novitai.api.routing.queries import Flag
-from novitai.api.routing.router import Call, Handler, Route
+from novitai.api.routing.router import Handler, Route, RouteCall
 from novitai.api.schemas.instances import (
     CredentialsResponse,
     InstanceDetails,
@@ -30,7 +30,7 @@ from novitai.api.schemas.instances import (
     SyncResponse,
     VerbResponse,
 )
-from novitai.api.schemas.wire import NoFields, Sent, absent
+from novitai.api.schemas.wire import NoFields, RequestModel, absent
 from novitai.api.services import ReadPort
 from novitai.domain.api_key import Scope
 from novitai.domain.operation import OperationKind
@@ -73,7 +73,7 @@ _BAD_TIME: Final = ValidationFailed(
 )
 
 
-class DeleteQuery(Sent):
+class DeleteQuery(RequestModel):
     """How an instance is deleted."""
 
     confirm: Annotated[
@@ -83,7 +83,7 @@ class DeleteQuery(Sent):
     ] = absent()
 
 
-class VerbRoutes:
+class InstanceActionRoutes:
     """Handlers of the verbs."""
 
     def __init__(self, operating: Operating, instances: ReadPort) -> None:
@@ -137,77 +137,79 @@ class VerbRoutes:
             ),
         ]
 
-    async def start(self, call: Call, body: NoFields) -> Response:
+    async def start(self, call: RouteCall, body: NoFields) -> Response:
         """Start an instance that is `stopped`, or `failed` and was bought.
 
         One that runs already is answered with 200 as it is.
         """
         return await self._ask(call, OperationKind.START)
 
-    async def stop(self, call: Call, body: NoFields) -> Response:
+    async def stop(self, call: RouteCall, body: NoFields) -> Response:
         """Stop an instance that is `running`; its disk is kept, and billed.
 
         One that is stopped already is answered with 200 as it is.
         """
         return await self._ask(call, OperationKind.STOP)
 
-    async def restart(self, call: Call, body: NoFields) -> Response:
+    async def restart(self, call: RouteCall, body: NoFields) -> Response:
         """Restart an instance that is `running`."""
         return await self._ask(call, OperationKind.RESTART)
 
-    async def delete(self, call: Call, query: DeleteQuery, body: NoFields) -> Response:
+    async def delete(self, call: RouteCall, query: DeleteQuery, body: NoFields) -> Response:
         """Delete an instance and all that is on it, whatever its state.
 
         It cancels whatever operation runs. One that is terminated already is answered with 200.
         """
         return await self._ask(call, OperationKind.DELETE, confirmed=bool(query.confirm))
 
-    async def start_named(self, call: Call, body: InstanceNameRequest) -> Response:
+    async def start_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Start the one live instance of a name."""
         return await self._ask_named(call, OperationKind.START, body)
 
-    async def stop_named(self, call: Call, body: InstanceNameRequest) -> Response:
+    async def stop_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Stop the one live instance of a name."""
         return await self._ask_named(call, OperationKind.STOP, body)
 
-    async def restart_named(self, call: Call, body: InstanceNameRequest) -> Response:
+    async def restart_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Restart the one live instance of a name."""
         return await self._ask_named(call, OperationKind.RESTART, body)
 
-    async def delete_named(self, call: Call, body: InstanceNameRequest) -> Response:
+    async def delete_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Delete the one live instance of a name, and all that is on it."""
         return await self._ask_named(call, OperationKind.DELETE, body)
 
-    async def stop_all(self, call: Call, body: NoFields) -> Response:
+    async def stop_all(self, call: RouteCall, body: NoFields) -> Response:
         """Ask every instance to stop that can be, in one commit, and say why others are left."""
         return await call.run_once(self._operating.stop_all(), _all_told)
 
-    async def sync(self, call: Call, body: NoFields) -> Response:
+    async def sync(self, call: RouteCall, body: NoFields) -> Response:
         """Compare the records with Novita's list of the account without waiting for the next turn.
 
         Poll the operation to see that it is done.
         """
         return await call.run_once(self._operating.sync(), _sync_told)
 
-    async def note_use(self, call: Call, body: LastUsedRequest) -> Response:
+    async def note_use(self, call: RouteCall, body: LastUsedRequest) -> Response:
         """Note when an instance was last used: now, unless `lastUsedAt` says when."""
         instance_id = call.named("instanceId")
         await call.apply(self._operating.note_use(instance_id, body.last_used_at))
         return answer(orjson.dumps(whole_view(await self._instances.get(instance_id))))
 
-    async def credentials(self, call: Call) -> Response:
+    async def credentials(self, call: RouteCall) -> Response:
         """Read the passwords as Novita last told them. They are shown nowhere else."""
         instance_id = call.named("instanceId")
         found = await self._operating.credentials(instance_id)
         shown = CredentialsResponse.model_validate({"instanceId": instance_id, **found})
         return answer(shown, headers={"Cache-Control": "no-store"})
 
-    async def _ask(self, call: Call, kind: OperationKind, *, confirmed: bool = False) -> Response:
+    async def _ask(
+        self, call: RouteCall, kind: OperationKind, *, confirmed: bool = False
+    ) -> Response:
         command = self._operating.ask(kind, call.named("instanceId"), confirmed=confirmed)
         return await call.run_once(command, _told)
 
     async def _ask_named(
-        self, call: Call, kind: OperationKind, body: InstanceNameRequest
+        self, call: RouteCall, kind: OperationKind, body: InstanceNameRequest
     ) -> Response:
         return await call.run_once(self._operating.ask_by_name(kind, body.instance_name), _told)
 

@@ -14,7 +14,7 @@ from novitai.api.http.answers import answer, reply
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
 from novitai.api.routing.lists import next_page
 from novitai.api.routing.queries import Flag, OneOf, PageQuery
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.instances import (
     CreateInstanceRequest,
     CreateInstanceResponse,
@@ -65,12 +65,20 @@ _WRONG: Final = tuple(
 )
 
 
-class InstancesQuery(PageQuery):
+class ListInstancesQuery(PageQuery):
     """Which instances to list."""
 
     status: Annotated[InstanceStatus, Field(description="Only this status"), OneOf("Status")] = (
         absent()
     )
+    include_terminated: Annotated[
+        bool,
+        Field(
+            description="Whether to list terminated and released ones too. Where `status` is "
+            "given, it alone decides."
+        ),
+        Flag("includeTerminated"),
+    ] = False
     region: Annotated[
         str,
         Field(min_length=1, max_length=64, pattern=VISIBLE, description="Only this region"),
@@ -81,14 +89,6 @@ class InstancesQuery(PageQuery):
         Field(min_length=1, max_length=100, pattern=VISIBLE, description="Only this name"),
         Wording("Name"),
     ] = absent()
-    include_terminated: Annotated[
-        bool,
-        Field(
-            description="Whether to list terminated and released ones too. Where `status` is "
-            "given, it alone decides."
-        ),
-        Flag("includeTerminated"),
-    ] = False
 
 
 class InstanceRoutes:
@@ -155,14 +155,14 @@ class InstanceRoutes:
             ),
         ]
 
-    async def create(self, call: Call, body: CreateInstanceRequest) -> Response:
+    async def create(self, call: RouteCall, body: CreateInstanceRequest) -> Response:
         """Accept a request for an instance.
 
         By the time of the answer it is on record; the instance is bought afterwards, once.
         """
         return await call.run_once(self._create_instance.create(body.wanted()), _accepted)
 
-    async def page(self, call: Call, query: InstancesQuery) -> Response:
+    async def page(self, call: RouteCall, query: ListInstancesQuery) -> Response:
         """List instances, newest first; all of them, up to 1,000, where no limit is given."""
         wanted = InstanceQuery(
             status=query.status,
@@ -177,7 +177,7 @@ class InstanceRoutes:
         body = {"instances": page.views, "total": page.total, "nextCursor": page.next_cursor}
         return answer(orjson.dumps(present(body)), headers=next_page(call, page.next_cursor))
 
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: RouteCall) -> Response:
         """Read one instance from our own records; Novita is not called."""
         shown = await self._instances.details(call.named("instanceId"))
         tag = f'W/"{shown.digest}"'

@@ -9,7 +9,7 @@ from novitai.api.http.answers import reply
 from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import PageQuery
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.keys import CreateKeyRequest, CreateKeyResponse, KeyView, ListKeysResponse
 from novitai.api.schemas.wire import NoFields
 from novitai.api.services import Services
@@ -70,17 +70,17 @@ class KeyRoutes:
             ),
         ]
 
-    async def create(self, call: Call, body: CreateKeyRequest) -> Response:
+    async def create(self, call: RouteCall, body: CreateKeyRequest) -> Response:
         """Make a key. The answer is the only time that the key itself is shown."""
         return await call.run_once(self._keys.creation(body.wanted()), _made)
 
-    async def page(self, call: Call, query: PageQuery) -> Response:
+    async def page(self, call: RouteCall, query: PageQuery) -> Response:
         """List keys, newest first, revoked and expired ones too."""
         page = await self._keys.page(limit=query.most, cursor=query.cursor)
         shown = [_view(key) for key in page.keys]
         return listed(call, ListKeysResponse(keys=shown, next_cursor=page.next_cursor))
 
-    async def revoke(self, call: Call, body: NoFields) -> Response:
+    async def revoke(self, call: RouteCall, body: NoFields) -> Response:
         """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
         return await call.run_once(self._keys.revocation(call.named("keyId")), _revoked)
 

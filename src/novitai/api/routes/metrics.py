@@ -10,8 +10,14 @@ from starlette.responses import Response
 
 from novitai.api.http.accept import JSON, preferred
 from novitai.api.http.answers import answer
-from novitai.api.routes.prometheus import OPENMETRICS, TEXT, Snapshot, as_openmetrics, as_text
-from novitai.api.routing.router import Call, Route
+from novitai.api.routes.prometheus import (
+    OPENMETRICS,
+    TEXT,
+    MetricsSnapshot,
+    as_openmetrics,
+    as_text,
+)
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.health import CpuView
 from novitai.api.schemas.metrics import (
     AllRequests,
@@ -61,7 +67,7 @@ class MetricsRoutes:
             )
         ]
 
-    async def metrics(self, call: Call) -> Response:
+    async def metrics(self, call: RouteCall) -> Response:
         """Tell how many requests and jobs there were, and what the process and caches hold.
 
         JSON; Prometheus text or OpenMetrics where `Accept` prefers `text/plain` or
@@ -78,7 +84,7 @@ class MetricsRoutes:
             return Response(body, 200, {**headers, "Content-Type": media_type})
         return answer(self._as_json(snapshot), headers=headers)
 
-    async def _snapshot(self) -> Snapshot:
+    async def _snapshot(self) -> MetricsSnapshot:
         services = self._services
         stats = services.jobs.stats()
         try:
@@ -86,7 +92,7 @@ class MetricsRoutes:
         except Exception as error:  # the numbers at hand are worth more than none at all
             _log.warning("queue_sizes_unknown", error=type(error).__name__)
             queued = {name: one.queued for name, one in stats.items()}
-        return Snapshot(
+        return MetricsSnapshot(
             requests=services.requests,
             jobs=stats,
             queued=queued,
@@ -130,7 +136,7 @@ class MetricsRoutes:
             _log.warning("account_unknown", error=type(error).__name__)
             return None
 
-    def _as_json(self, snapshot: Snapshot) -> MetricsResponse:
+    def _as_json(self, snapshot: MetricsSnapshot) -> MetricsResponse:
         return MetricsResponse(
             status="success",
             timestamp=self._services.clock.now(),
@@ -143,7 +149,7 @@ class MetricsRoutes:
         )
 
 
-def _requests(snapshot: Snapshot) -> RequestNumbers:
+def _requests(snapshot: MetricsSnapshot) -> RequestNumbers:
     requests = snapshot.requests
     counts = {**dict.fromkeys(_ALWAYS_TOLD, 0), **requests.statuses()}
     total = _durations(requests.total())
@@ -172,7 +178,7 @@ def _durations(durations: Durations) -> RequestDurations:
     )
 
 
-def _jobs(snapshot: Snapshot) -> JobNumbers:
+def _jobs(snapshot: MetricsSnapshot) -> JobNumbers:
     stats, queued = snapshot.jobs, snapshot.queued
     runs = sum(one.processed + one.failed for one in stats.values())
     seconds = sum(one.seconds_sum for one in stats.values())
@@ -196,7 +202,7 @@ def _jobs(snapshot: Snapshot) -> JobNumbers:
     )
 
 
-def _system(snapshot: Snapshot) -> SystemNumbers:
+def _system(snapshot: MetricsSnapshot) -> SystemNumbers:
     memory, cpu = snapshot.memory, snapshot.cpu
     return SystemNumbers(
         memory=MetricsMemory(

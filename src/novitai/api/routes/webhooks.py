@@ -12,7 +12,7 @@ from novitai.api.routes.deliveries import NO_WEBHOOK, SWITCHED_OFF, show_try
 from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import PageQuery
-from novitai.api.routing.router import Call, Route
+from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.webhooks import (
     ChangeWebhookRequest,
     CreateWebhookRequest,
@@ -154,24 +154,24 @@ class WebhookRoutes:
             ),
         ]
 
-    async def create(self, call: Call, body: CreateWebhookRequest) -> Response:
+    async def create(self, call: RouteCall, body: CreateWebhookRequest) -> Response:
         """Make a webhook that is told of the events of every instance.
 
         The answer is the only time that its secret is shown.
         """
         return await call.run_once(self._webhooks.create(body.wanted()), _created)
 
-    async def page(self, call: Call, query: PageQuery) -> Response:
+    async def page(self, call: RouteCall, query: PageQuery) -> Response:
         """List standing webhooks, newest first."""
         page = await self._webhooks.page(limit=query.most, cursor=query.cursor)
         shown = [_show(one) for one in page.webhooks]
         return listed(call, ListWebhooksResponse(webhooks=shown, next_cursor=page.next_cursor))
 
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: RouteCall) -> Response:
         """Read a standing webhook."""
         return answer(_show(await self._webhooks.get(call.named("webhookId"))))
 
-    async def change(self, call: Call, body: ChangeWebhookRequest) -> Response:
+    async def change(self, call: RouteCall, body: ChangeWebhookRequest) -> Response:
         """Change what is given.
 
         Switched off, it gives up what waits for it; `replay` brings that back. A new URL gets what
@@ -180,20 +180,20 @@ class WebhookRoutes:
         change = self._webhooks.change(call.named("webhookId"), body.wanted())
         return answer(_show((await call.apply(change)).after))
 
-    async def delete(self, call: Call, body: NoFields) -> Response:
+    async def delete(self, call: RouteCall, body: NoFields) -> Response:
         """Delete a webhook. What waits for it is given up; the record of deliveries stays."""
         command = self._webhooks.delete(call.named("webhookId"))
         return await call.run_once(command, lambda webhook: reply(_show(webhook)))
 
-    async def rotate(self, call: Call, body: NoFields) -> Response:
+    async def rotate(self, call: RouteCall, body: NoFields) -> Response:
         """Give a webhook a new secret, shown this once; the old one signs beside it for 24 h."""
         return await call.run_once(self._webhooks.rotate(call.named("webhookId")), _rotated)
 
-    async def test(self, call: Call, body: NoFields) -> Response:
+    async def test(self, call: RouteCall, body: NoFields) -> Response:
         """Send a message of type `webhook.test` now, once, and tell what came of it."""
         return await call.run_once(self._webhooks.test(call.named("webhookId")), _tested)
 
-    async def replay(self, call: Call, body: ReplayRequest) -> Response:
+    async def replay(self, call: RouteCall, body: ReplayRequest) -> Response:
         """Tell a webhook again, in order, every event since a time that it wants to be told.
 
         Messages that were sent before keep their ids; what it was not told, because it was off or

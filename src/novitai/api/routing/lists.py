@@ -8,16 +8,16 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from novitai.api.http.answers import answer
-from novitai.api.routing.router import Call
-from novitai.api.schemas.wire import Page
+from novitai.api.routing.router import RouteCall
+from novitai.api.schemas.wire import ListPage
 
 
-def listed(call: Call, page: Page) -> Response:
+def listed(call: RouteCall, page: ListPage) -> Response:
     """Answer with a page of a list."""
     return answer(page, headers=next_page(call, page.next_cursor))
 
 
-def next_page(call: Call, cursor: str | None) -> dict[str, str]:
+def next_page(call: RouteCall, cursor: str | None) -> dict[str, str]:
     """Say where the next page is, if there is one (RFC 8288)."""
     if cursor is None:
         return {}

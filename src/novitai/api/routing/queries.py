@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_before_validator_function
 from starlette.requests import Request
 
-from novitai.api.schemas.wire import FieldInvalid, Sent, Wording, absent
+from novitai.api.schemas.wire import FieldInvalid, RequestModel, Wording, absent
 from novitai.errors import FieldError, ValidationFailed
 from novitai.lifecycle.queries.pagination import PLACE
 
@@ -104,13 +104,16 @@ class Flag(Wording):
 
 NOT_A_CURSOR: Final = Wording("Cursor", wrong="Cursor is not one that a list returned")
 _NEXT: Final = "`nextCursor` of the page before"
+# A page is told after what is asked for; a cursor that counts, before the limit.
+_CURSOR: Final = replace(NOT_A_CURSOR, rank=3)
+_OFFSET_CURSOR: Final = replace(NOT_A_CURSOR, rank=1)
 
 
-class PageQuery(Sent):
+class PageQuery(RequestModel):
     """A page of a list in the order of time."""
 
-    limit: Annotated[int, Field(description="How many to list"), Whole("Limit")] = absent()
-    cursor: Annotated[str, Field(pattern=f"^{PLACE}$", description=_NEXT), NOT_A_CURSOR] = absent()
+    limit: Annotated[int, Field(description="How many to list"), Whole("Limit", rank=2)] = absent()
+    cursor: Annotated[str, Field(pattern=f"^{PLACE}$", description=_NEXT), _CURSOR] = absent()
 
     @property
     def most(self) -> int:
@@ -121,13 +124,13 @@ class PageQuery(Sent):
 class EventsQuery(PageQuery):
     """A page of events, whose cursor is the id of one."""
 
-    cursor: Annotated[str, Field(pattern=EVENT_CURSOR, description=_NEXT), NOT_A_CURSOR] = absent()
+    cursor: Annotated[str, Field(pattern=EVENT_CURSOR, description=_NEXT), _CURSOR] = absent()
 
 
 class OffsetQuery(PageQuery):
     """A page of a list that is whole in memory; the cursor counts what was listed."""
 
-    cursor: Annotated[str, Field(pattern=f"^{_OFFSET}$", description=_NEXT), NOT_A_CURSOR] = (
+    cursor: Annotated[str, Field(pattern=f"^{_OFFSET}$", description=_NEXT), _OFFSET_CURSOR] = (
         absent()
     )
 
@@ -135,12 +138,10 @@ class OffsetQuery(PageQuery):
 class WrappedQuery(PageQuery):
     """A page of a list in the order of a text that we did not make; the cursor is that text."""
 
-    cursor: Annotated[str, Field(pattern=f"^{_WRAPPED}$", description=_NEXT), NOT_A_CURSOR] = (
-        absent()
-    )
+    cursor: Annotated[str, Field(pattern=f"^{_WRAPPED}$", description=_NEXT), _CURSOR] = absent()
 
 
-class NoQuery(Sent):
+class NoQuery(RequestModel):
     """No parameters at all."""
 
 

@@ -19,12 +19,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from novitai.api.http.answers import from_reply
-from novitai.api.http.auth import Guard
+from novitai.api.http.auth import KeyGuard
 from novitai.api.http.body import JsonBody, read_body
 from novitai.api.http.context import RequestContext, context_of
 from novitai.api.http.versioning import Deprecation, without_version
 from novitai.api.routing.queries import idempotency_key, query_of
-from novitai.api.schemas.wire import Sent, Wire, read
+from novitai.api.schemas.wire import RequestModel, ResponseModel, read
 from novitai.clock import Clock
 from novitai.domain.api_key import Scope
 from novitai.errors import ApiError, RequestTimeout
@@ -45,11 +45,11 @@ _FORM: Final = re.compile(":[a-z]+}")
 NOBODY: Final = Caller("", frozenset())
 
 Handler = Callable[..., Awaitable[Response]]
-"""Takes a `Call`, and perhaps `body` and `query`."""
+"""Takes a `RouteCall`, and perhaps `body` and `query`."""
 
 
 @dataclass(slots=True)
-class Call:
+class RouteCall:
     """One request on its way to a handler; `caller` is `NOBODY` where no key is needed."""
 
     request: Request
@@ -98,7 +98,7 @@ class Route:
     scope: Scope | None
     tag: str
     summary: str
-    answers: Mapping[int, type[Wire] | None]
+    answers: Mapping[int, type[ResponseModel] | None]
     errors: Sequence[ApiError] = ()
     headers: Mapping[str, str] | None = None
     deprecated: Deprecation | None = None
@@ -120,12 +120,12 @@ class Route:
         return self.method == "GET"
 
     @property
-    def body(self) -> type[Sent] | None:
+    def body(self) -> type[RequestModel] | None:
         """What is sent. An absent or empty body is `{}` where no field of it is required."""
         return get_type_hints(self.handler).get("body")
 
     @property
-    def query(self) -> type[Sent] | None:
+    def query(self) -> type[RequestModel] | None:
         """The parameters of the query; where None, the query is not looked at."""
         return get_type_hints(self.handler).get("query")
 
@@ -144,7 +144,7 @@ class Router:
     def __init__(
         self,
         app: Starlette,
-        guard: Guard,
+        guard: KeyGuard,
         clock: Clock,
         commands: Commands,
         *,
@@ -174,7 +174,7 @@ class Router:
             context.held = route.patient
             context.headers += declared
             left = max(0.0, (context.deadline - self._clock.now()) / 1000)
-            call = Call(request, context, self._commands, seconds_left=left)
+            call = RouteCall(request, context, self._commands, seconds_left=left)
             # What changes something is never broken off: it would not be known whether it was
             # done. There the deadline is judged inside of the transaction.
             limit = left if route.safe and not route.patient else None
@@ -182,7 +182,7 @@ class Router:
                 async with asyncio.timeout(limit) as timer:
                     if route.scope is not None:
                         call.caller = await self._guard.admit(request, context, route.scope)
-                    sent: dict[str, Sent] = {}
+                    sent: dict[str, RequestModel] = {}
                     if query is not None:
                         sent["query"] = self._read(query, query_of(request))
                     if body is not None:
@@ -198,15 +198,15 @@ class Router:
 
         return answer
 
-    def _read(self, model: type[Sent], values: Mapping[str, object]) -> Sent:
+    def _read(self, model: type[RequestModel], values: Mapping[str, object]) -> RequestModel:
         return read(model, values, now=self._clock.now(), allow_private=self._allow_private)
 
 
-async def _body(call: Call, model: type[Sent]) -> JsonBody:
+async def _body(call: RouteCall, model: type[RequestModel]) -> JsonBody:
     return await read_body(call.request, optional=model.optional(), seconds=call.seconds_left)
 
 
-def _key(call: Call, body: JsonBody) -> IdempotencyKey | None:
+def _key(call: RouteCall, body: JsonBody) -> IdempotencyKey | None:
     path = without_version(call.request.scope["path"])
     given = idempotency_key(call.request)
     if given is None:

@@ -11,11 +11,11 @@ from novitai.api.schemas.wire import (
     NAME_TOLD,
     NOT_BLANK,
     VISIBLE,
+    ListPage,
     Name,
-    Page,
-    Sent,
+    RequestModel,
+    ResponseModel,
     Time,
-    Wire,
     Wording,
     absent,
 )
@@ -23,7 +23,7 @@ from novitai.domain.account import HoldReason
 from novitai.domain.requests import AdoptRequest
 
 
-class UnmanagedInstance(Wire):
+class UnmanagedInstance(ResponseModel):
     """An instance of the account that is no record's own; `status` in Novita's words.
 
     `orphan`: it bears this installation's marker. `hourlyPrice` is in USD for the whole instance.
@@ -39,14 +39,14 @@ class UnmanagedInstance(Wire):
     region: str | None = absent()
 
 
-class ListUnmanagedResponse(Page):
+class ListUnmanagedResponse(ListPage):
     """What the last listing of the account held that is no record's own."""
 
     instances: list[UnmanagedInstance]
     total: int
 
 
-class AdoptInstanceRequest(Sent):
+class AdoptInstanceRequest(RequestModel):
     """An instance of the account that is to become a record's own."""
 
     upstream_id: Annotated[
@@ -77,7 +77,7 @@ class AdoptInstanceRequest(Sent):
         return AdoptRequest(**dict(self))
 
 
-class ConfirmAccountRequest(Sent):
+class ConfirmAccountRequest(RequestModel):
     """The set of missing instances that a person has been shown."""
 
     missing_digest: Annotated[
@@ -92,13 +92,13 @@ class ConfirmAccountRequest(Sent):
     ] = absent()
 
 
-class ConfirmAccountResponse(Wire):
+class ConfirmAccountResponse(ResponseModel):
     """How many records were accepted as gone."""
 
     confirmed: int
 
 
-class MissingInstance(Wire):
+class MissingInstance(ResponseModel):
     """A record that was not in the account."""
 
     instance_id: str
@@ -106,7 +106,7 @@ class MissingInstance(Wire):
     upstream_id: str | None = absent()
 
 
-class AccountHold(Wire):
+class AccountHold(ResponseModel):
     """Why no write call leaves: `disappeared`, `key_changed` or `restored`."""
 
     reason: HoldReason
@@ -117,7 +117,7 @@ class AccountHold(Wire):
     missing_digest: str
 
 
-class AccountResponse(Wire):
+class AccountResponse(ResponseModel):
     """What is known of the Novita account; `hold` stands there while write calls are held."""
 
     held: bool

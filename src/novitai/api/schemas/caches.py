@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from novitai.api.schemas.wire import VISIBLE, Sent, Time, Wire, Wording, absent
+from novitai.api.schemas.wire import VISIBLE, RequestModel, ResponseModel, Time, Wording, absent
 
 
-class CacheStatsView(Wire):
+class CacheStatsView(ResponseModel):
     """What one cache did since the process began."""
 
     hits: int
@@ -23,7 +23,7 @@ class CacheStatsView(Wire):
     expired: int
 
 
-class CachesSummary(Wire):
+class CachesSummary(ResponseModel):
     """All caches together."""
 
     total_caches: int
@@ -33,7 +33,7 @@ class CachesSummary(Wire):
     overall_hit_ratio: float
 
 
-class CachesResponse(Wire):
+class CachesResponse(ResponseModel):
     """All caches by name."""
 
     timestamp: Time
@@ -41,7 +41,7 @@ class CachesResponse(Wire):
     summary: CachesSummary
 
 
-class CacheKeyView(Wire):
+class CacheKeyView(ResponseModel):
     """A key, how long ago it was stored, and how long it is still fresh."""
 
     key: str
@@ -57,7 +57,7 @@ class CacheDetails(CacheStatsView):
     keys: list[CacheKeyView]
 
 
-class ClearCacheRequest(Sent):
+class ClearCacheRequest(RequestModel):
     """Which cache to clear; all of them where none is named."""
 
     cache_name: Annotated[
@@ -65,7 +65,7 @@ class ClearCacheRequest(Sent):
     ] = absent()
 
 
-class CacheChangedResponse(Wire):
+class CacheChangedResponse(ResponseModel):
     """What was done, and how many entries went."""
 
     message: str
@@ -73,7 +73,7 @@ class CacheChangedResponse(Wire):
     entries_removed: int
 
 
-class CacheDeletedResponse(Wire):
+class CacheDeletedResponse(ResponseModel):
     """What was done."""
 
     message: str

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from novitai.api.schemas.wire import Page, Wire, absent
+from novitai.api.schemas.wire import ListPage, ResponseModel, absent
 
 
-class ProductView(Wire):
+class ProductView(ResponseModel):
     """A product; prices in USD per GPU-hour, the lowest of its regions; sizes in GB.
 
     A price is left out where the product is not offered in that billing mode.
@@ -24,20 +24,20 @@ class ProductView(Wire):
     max_rootfs_size: int | None = absent()
 
 
-class ListProductsResponse(Page):
+class ListProductsResponse(ListPage):
     """Products, cheapest first."""
 
     products: list[ProductView]
 
 
-class PortView(Wire):
+class PortView(ResponseModel):
     """A port that a template publishes."""
 
     port: int
     type: str
 
 
-class TemplateView(Wire):
+class TemplateView(ResponseModel):
     """A template; `rootfsSize` in GB."""
 
     id: str
@@ -48,20 +48,20 @@ class TemplateView(Wire):
     ports: list[PortView]
 
 
-class ListTemplatesResponse(Page):
+class ListTemplatesResponse(ListPage):
     """Templates."""
 
     templates: list[TemplateView]
 
 
-class RegionView(Wire):
+class RegionView(ResponseModel):
     """A region; the default one is tried first where none is named."""
 
     name: str
     default: bool
 
 
-class ListRegionsResponse(Page):
+class ListRegionsResponse(ListPage):
     """Regions."""
 
     regions: list[RegionView]

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from novitai.api.schemas.wire import Time, Wire, absent
+from novitai.api.schemas.wire import ResponseModel, Time, absent
 from novitai.errors import Category
 
 
-class ErrorDetail(Wire):
+class ErrorDetail(ResponseModel):
     """One wrong field. The value is left out where it may be secret."""
 
     field: str
@@ -15,7 +15,7 @@ class ErrorDetail(Wire):
     value: object | None = absent()
 
 
-class ErrorBody(Wire):
+class ErrorBody(ResponseModel):
     """What went wrong, and whether trying again makes sense."""
 
     code: str
@@ -28,13 +28,13 @@ class ErrorBody(Wire):
     correlation_id: str | None = absent()
 
 
-class ErrorResponse(Wire):
+class ErrorResponse(ResponseModel):
     """Every error of every kind."""
 
     error: ErrorBody
 
 
-class Problem(Wire):
+class Problem(ResponseModel):
     """The same error as RFC 9457 has it, for `Accept: application/problem+json`."""
 
     type: str

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from novitai.api.schemas.wire import Time, Wire, absent
+from novitai.api.schemas.wire import ResponseModel, Time, absent
 
 Up = Literal["up", "down"]
 
 
-class ServicesHealth(Wire):
+class ServicesHealth(ResponseModel):
     """What this process depends on."""
 
     novita_api: Up
@@ -20,7 +20,7 @@ class ServicesHealth(Wire):
     cache: Up
 
 
-class Performance(Wire):
+class Performance(ResponseModel):
     """The last minute; `averageResponseTime` in milliseconds, `errorRate` in percent (5xx).
 
     Requests that wait for a status are counted, and not timed.
@@ -32,7 +32,7 @@ class Performance(Wire):
     job_processing_rate: float
 
 
-class HealthMemory(Wire):
+class HealthMemory(ResponseModel):
     """Megabytes: private, limit of the container or machine, shared, resident."""
 
     used_mb: float = Field(alias="usedMB")
@@ -41,28 +41,28 @@ class HealthMemory(Wire):
     rss: float
 
 
-class CpuView(Wire):
+class CpuView(ResponseModel):
     """`usage` in percent in `/health`, as a fraction in `/metrics`."""
 
     usage: float
     load_average: list[float]
 
 
-class HealthSystem(Wire):
+class HealthSystem(ResponseModel):
     """What the process uses."""
 
     memory: HealthMemory
     cpu: CpuView
 
 
-class ClockView(Wire):
+class ClockView(ResponseModel):
     """The machine's clock went back; by how many seconds, where that was seen."""
 
     went_back_at: Time
     seconds: float | None = absent()
 
 
-class HealthCheckResponse(Wire):
+class HealthCheckResponse(ResponseModel):
     """The health of the process and of what it depends on; `uptime` in seconds."""
 
     status: Literal["healthy", "unhealthy"]
@@ -74,7 +74,7 @@ class HealthCheckResponse(Wire):
     clock: ClockView | None = absent()
 
 
-class ProbeResponse(Wire):
+class ProbeResponse(ResponseModel):
     """The answer to a probe; `reason` is the error code of what is wrong with the database."""
 
     status: Literal["ok", "unavailable"]

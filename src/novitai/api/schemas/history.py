@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-from novitai.api.schemas.wire import Page, Time, Wire, absent
+from novitai.api.schemas.wire import ListPage, ResponseModel, Time, absent
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 
 
-class EventView(Wire):
+class EventView(ResponseModel):
     """Something that happened; `data` is the instance as it was then, and facts beside it."""
 
     id: str
@@ -19,20 +19,20 @@ class EventView(Wire):
     data: dict[str, object]
 
 
-class ListEventsResponse(Page):
+class ListEventsResponse(ListPage):
     """Events, oldest first."""
 
     events: list[EventView]
 
 
-class OperationErrorView(Wire):
+class OperationErrorView(ResponseModel):
     """Why an operation failed, or what hindered its last step."""
 
     code: str
     message: str
 
 
-class OperationView(Wire):
+class OperationView(ResponseModel):
     """A verb in progress or over. A listing of the account has no instance."""
 
     id: str

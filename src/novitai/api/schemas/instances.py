@@ -16,13 +16,13 @@ from novitai.api.schemas.wire import (
     NOT_BLANK,
     UNSEEN,
     FieldInvalid,
+    ListPage,
     Name,
-    Page,
-    Sent,
+    RequestModel,
+    ResponseModel,
     SentTime,
     Time,
     WebhookUrl,
-    Wire,
     Wording,
     absent,
     check_text,
@@ -67,7 +67,7 @@ def _writable(at: int) -> int:
     return at
 
 
-class CreateInstanceRequest(Sent):
+class CreateInstanceRequest(RequestModel):
     """What is wanted. Unknown fields are refused: a misspelt field costs money."""
 
     name: Annotated[Name, Wording("Name", code="INVALID_INSTANCE_NAME", pattern=NAME_TOLD)]
@@ -142,7 +142,7 @@ class CreateInstanceRequest(Sent):
         return CreateRequest(**dict(self))
 
 
-class CreateInstanceResponse(Wire):
+class CreateInstanceResponse(ResponseModel):
     """An accepted request. The instance is bought after this answer."""
 
     instance_id: str
@@ -151,7 +151,7 @@ class CreateInstanceResponse(Wire):
     estimated_ready_time: Time
 
 
-class PortMappingView(Wire):
+class PortMappingView(ResponseModel):
     """A port as Novita published it."""
 
     port: int
@@ -159,7 +159,7 @@ class PortMappingView(Wire):
     type: str
 
 
-class ConnectionDetails(Wire):
+class ConnectionDetails(ResponseModel):
     """How to reach the instance."""
 
     ssh: str | None = absent()
@@ -167,7 +167,7 @@ class ConnectionDetails(Wire):
     web_terminal: str | None = absent()
 
 
-class RunningOperation(Wire):
+class RunningOperation(ResponseModel):
     """What is being done to the instance now."""
 
     id: str
@@ -175,7 +175,7 @@ class RunningOperation(Wire):
     phase: str
 
 
-class InstanceErrorView(Wire):
+class InstanceErrorView(ResponseModel):
     """Why the instance failed, why its last start or stop was refused, or who reclaimed it."""
 
     code: str
@@ -183,7 +183,7 @@ class InstanceErrorView(Wire):
     at: Time
 
 
-class InstanceDetails(Wire):
+class InstanceDetails(ResponseModel):
     """An instance. What is not known or does not apply is left out."""
 
     id: str
@@ -225,14 +225,14 @@ class InstanceDetails(Wire):
     observed_at: Time | None = absent()
 
 
-class ListInstancesResponse(Page):
+class ListInstancesResponse(ListPage):
     """Instances, newest first. `total` counts all that match."""
 
     instances: list[InstanceDetails]
     total: int
 
 
-class InstanceNameRequest(Sent):
+class InstanceNameRequest(RequestModel):
     """Which instance, by its name; one live instance must bear it."""
 
     instance_name: Annotated[
@@ -248,7 +248,7 @@ class InstanceNameRequest(Sent):
     model_config = ConfigDict(json_schema_extra={"example": {"instanceName": "my-instance"}})
 
 
-class LastUsedRequest(Sent):
+class LastUsedRequest(RequestModel):
     """When the instance was last used; now, where nothing is said."""
 
     last_used_at: Annotated[
@@ -259,7 +259,7 @@ class LastUsedRequest(Sent):
     ] = absent()
 
 
-class VerbResponse(Wire):
+class VerbResponse(ResponseModel):
     """An accepted verb: `operationId` is what to follow at `/api/operations/{operationId}`."""
 
     instance_id: str
@@ -279,21 +279,21 @@ class VerbResponse(Wire):
     )
 
 
-class StopBegun(Wire):
+class StopBegun(ResponseModel):
     """An instance that is being stopped."""
 
     instance_id: str
     operation_id: str
 
 
-class LeftAlone(Wire):
+class LeftAlone(ResponseModel):
     """An instance that is not being stopped, and why: an error code, or `ALREADY_STOPPED`."""
 
     instance_id: str
     reason: str
 
 
-class StopAllResponse(Wire):
+class StopAllResponse(ResponseModel):
     """What became of each live instance."""
 
     operations: list[StopBegun]
@@ -319,20 +319,20 @@ class StopAllResponse(Wire):
     )
 
 
-class SyncResponse(Wire):
+class SyncResponse(ResponseModel):
     """An accepted listing of the account."""
 
     operation_id: str
 
 
-class SecretEndpoint(Wire):
+class SecretEndpoint(ResponseModel):
     """A published port whose endpoint, as Novita tells it, holds user info or a query."""
 
     port: int
     endpoint: str
 
 
-class CredentialsResponse(Wire):
+class CredentialsResponse(ResponseModel):
     """The passwords of an instance, as Novita last told them; what it did not tell is absent.
 
     `jupyter`, `webTerminal` and `endpoints` are the whole addresses where they hold user info or a

@@ -11,11 +11,11 @@ from novitai.api.schemas.wire import (
     END_OF_TIME,
     NOT_BLANK,
     FieldInvalid,
-    Page,
-    Sent,
+    ListPage,
+    RequestModel,
+    ResponseModel,
     SentTime,
     Time,
-    Wire,
     Wording,
     absent,
     known,
@@ -39,7 +39,7 @@ def _future(at: int, info: ValidationInfo) -> int:
     return at
 
 
-class CreateKeyRequest(Sent):
+class CreateKeyRequest(RequestModel):
     """A key that is wanted."""
 
     name: Annotated[
@@ -58,7 +58,7 @@ class CreateKeyRequest(Sent):
         return KeyRequest(self.name, frozenset(self.scopes), self.expires_at)
 
 
-class KeyView(Wire):
+class KeyView(ResponseModel):
     """A key without its text."""
 
     id: str
@@ -70,7 +70,7 @@ class KeyView(Wire):
     last_used_at: Time | None = absent()
 
 
-class CreateKeyResponse(Wire):
+class CreateKeyResponse(ResponseModel):
     """A new key. This is the only time that `key` is shown."""
 
     id: str
@@ -81,7 +81,7 @@ class CreateKeyResponse(Wire):
     expires_at: Time | None = absent()
 
 
-class ListKeysResponse(Page):
+class ListKeysResponse(ListPage):
     """Keys, newest first, revoked and expired ones too."""
 
     keys: list[KeyView]

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Literal
 
 from novitai.api.schemas.health import CpuView
-from novitai.api.schemas.wire import Time, Wire
+from novitai.api.schemas.wire import ResponseModel, Time
 
 
-class RequestDurations(Wire):
+class RequestDurations(ResponseModel):
     """How many requests, and how long they took, in milliseconds.
 
     Requests that wait for a status are counted, and not timed.
@@ -28,7 +28,7 @@ class AllRequests(RequestDurations):
     status_codes: dict[str, int]
 
 
-class RequestNumbers(Wire):
+class RequestNumbers(ResponseModel):
     """Requests since the process began; endpoints are `METHOD /route/{template}`."""
 
     total: AllRequests
@@ -36,7 +36,7 @@ class RequestNumbers(Wire):
     by_method: dict[str, RequestDurations]
 
 
-class JobTypeNumbers(Wire):
+class JobTypeNumbers(ResponseModel):
     """Runs of jobs since the process began; the mean duration in milliseconds."""
 
     processed: int
@@ -45,7 +45,7 @@ class JobTypeNumbers(Wire):
     queue_size: int
 
 
-class JobNumbers(Wire):
+class JobNumbers(ResponseModel):
     """All jobs, and by type (`create_instance`, `sync_instances`, ...).
 
     `fenced_writes` counts results that came too late: another worker had taken the work over.
@@ -56,7 +56,7 @@ class JobNumbers(Wire):
     fenced_writes: int
 
 
-class MetricsMemory(Wire):
+class MetricsMemory(ResponseModel):
     """Bytes."""
 
     rss: int
@@ -65,7 +65,7 @@ class MetricsMemory(Wire):
     external: int
 
 
-class SystemNumbers(Wire):
+class SystemNumbers(ResponseModel):
     """What the process uses; `uptime` in seconds."""
 
     memory: MetricsMemory
@@ -73,7 +73,7 @@ class SystemNumbers(Wire):
     uptime: float
 
 
-class CacheNumbers(Wire):
+class CacheNumbers(ResponseModel):
     """All caches together."""
 
     hits: int
@@ -83,7 +83,7 @@ class CacheNumbers(Wire):
     evictions: int
 
 
-class MetricsData(Wire):
+class MetricsData(ResponseModel):
     """The numbers."""
 
     requests: RequestNumbers
@@ -92,7 +92,7 @@ class MetricsData(Wire):
     cache: CacheNumbers
 
 
-class MetricsResponse(Wire):
+class MetricsResponse(ResponseModel):
     """The numbers of this process."""
 
     status: Literal["success"]

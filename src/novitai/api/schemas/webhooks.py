@@ -11,12 +11,12 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict,
 from novitai.api.schemas.wire import (
     LINES,
     FieldInvalid,
-    Page,
-    Sent,
+    ListPage,
+    RequestModel,
+    ResponseModel,
     SentTime,
     Time,
     WebhookUrl,
-    Wire,
     Wording,
     absent,
     known,
@@ -69,7 +69,7 @@ _Description = Annotated[
 ]
 
 
-class CreateWebhookRequest(Sent):
+class CreateWebhookRequest(RequestModel):
     """A standing webhook that is wanted: told of the events of every instance."""
 
     url: Annotated[_Url, Field(description="HTTP or HTTPS, and public")]
@@ -92,7 +92,7 @@ class CreateWebhookRequest(Sent):
         return WebhookRequest(self.url, types, self.enabled, self.description)
 
 
-class ChangeWebhookRequest(Sent):
+class ChangeWebhookRequest(RequestModel):
     """What is to change; what is left out stays as it is."""
 
     url: _Url = absent()
@@ -106,7 +106,7 @@ class ChangeWebhookRequest(Sent):
         return WebhookChange(self.url, types, self.enabled, self.description)
 
 
-class ReplayRequest(Sent):
+class ReplayRequest(RequestModel):
     """Since when everything is to be told again."""
 
     since: Annotated[
@@ -117,7 +117,7 @@ class ReplayRequest(Sent):
     ]
 
 
-class WebhookView(Wire):
+class WebhookView(ResponseModel):
     """A standing webhook. User name and password of its URL are not shown."""
 
     id: str
@@ -141,13 +141,13 @@ class RevealedWebhook(WebhookView):
     secret: Annotated[str, Field(pattern="^whsec_")]
 
 
-class ListWebhooksResponse(Page):
+class ListWebhooksResponse(ListPage):
     """Standing webhooks, newest first."""
 
     webhooks: list[WebhookView]
 
 
-class AttemptView(Wire):
+class AttemptView(ResponseModel):
     """One try: `error` says why it is no success, `response` is how the answer begins (2 KiB)."""
 
     at: Time
@@ -157,7 +157,7 @@ class AttemptView(Wire):
     response: str | None = absent()
 
 
-class DeliveryView(Wire):
+class DeliveryView(ResponseModel):
     """A message to one receiver; `id` is what comes as `webhook-id`, the same with every try."""
 
     id: str
@@ -178,13 +178,13 @@ class DeliveryView(Wire):
     attempts: list[AttemptView]
 
 
-class ListDeliveriesResponse(Page):
+class ListDeliveriesResponse(ListPage):
     """Messages and what became of them."""
 
     deliveries: list[DeliveryView]
 
 
-class WebhookTestResponse(Wire):
+class WebhookTestResponse(ResponseModel):
     """What came of a test message, which is sent once."""
 
     message_id: str
@@ -192,7 +192,7 @@ class WebhookTestResponse(Wire):
     attempt: AttemptView
 
 
-class ReplayResponse(Wire):
+class ReplayResponse(ResponseModel):
     """How many messages are sent again."""
 
     webhook_id: str

@@ -31,7 +31,7 @@ from novitai.domain.view import masked_url
 from novitai.domain.webhook_url import MAX_URL, webhook_url
 from novitai.errors import FieldError, ValidationFailed
 
-R = TypeVar("R", bound="Sent")
+R = TypeVar("R", bound="RequestModel")
 
 UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 VISIBLE: Final = f"^[^{UNSEEN}]*$"
@@ -82,6 +82,7 @@ class Wording:
         pattern: The message where the text does not have its form.
         secret: Whether the value is never shown.
         mask: How to show a value that may hold a secret.
+        rank: Fields of a higher rank are told after those of a lower one.
     """
 
     label: str
@@ -92,6 +93,7 @@ class Wording:
     pattern: str = ""
     secret: bool = False
     mask: Callable[[str], str] | None = None
+    rank: int = 0
 
 
 def absent() -> Any:
@@ -172,7 +174,7 @@ def mask_url(url: str) -> str:
     return masked if masked != url or "@" not in url else "***@" + url.rpartition("@")[2]
 
 
-class Wire(BaseModel):
+class ResponseModel(BaseModel):
     """An object of a response: camelCase, nothing beyond what is named, nothing that is `null`."""
 
     model_config = ConfigDict(
@@ -184,13 +186,13 @@ class Wire(BaseModel):
         return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
 
 
-class Page(Wire):
+class ListPage(ResponseModel):
     """A page of a list."""
 
     next_cursor: str | None = absent()
 
 
-class Sent(BaseModel):
+class RequestModel(BaseModel):
     """An object of a request, or the parameters of a query: camelCase, nothing else, no `null`."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
@@ -201,7 +203,7 @@ class Sent(BaseModel):
         return not any(field.is_required() for field in cls.model_fields.values())
 
 
-class NoFields(Sent):
+class NoFields(RequestModel):
     """Nothing to say: an absent or empty body is the same."""
 
 
@@ -224,7 +226,7 @@ def read(model: type[R], values: Mapping[str, object], **context: object) -> R:
 
 
 def _failed(
-    model: type[Sent], values: Mapping[str, object], error: ValidationError
+    model: type[RequestModel], values: Mapping[str, object], error: ValidationError
 ) -> ValidationFailed:
     told = {
         field.alias or name: _wording(field.metadata) for name, field in model.model_fields.items()
@@ -238,7 +240,8 @@ def _failed(
             unknown.append(FieldError(_cut(field), _unknown(field, told), has_value=False))
         elif field not in wrong:
             wrong[field] = _wrong(field, told[field], one, values)
-    details = [*wrong.values(), *unknown[:_MAX_UNKNOWN_TOLD]]
+    told_first = sorted(wrong, key=lambda field: told[field].rank)
+    details = [*(wrong[field] for field in told_first), *unknown[:_MAX_UNKNOWN_TOLD]]
     alone = told.get(details[0].field) if len(details) == 1 else None
     return ValidationFailed(
         "Validation failed", code=alone.code if alone else None, details=details
@@ -278,7 +281,8 @@ def _message(told: Wording, error: ErrorDetails) -> str:
         return f"{told.label} must be at least {least} character{'' if least == 1 else 's'} long"
     if kind in {"string_pattern_mismatch", "string_unicode"}:
         return _malformed(told, error["input"])
-    return _MESSAGES[kind].format(label=told.label, unit=told.unit, **facts)
+    message = _MESSAGES.get(kind, "{label} is not valid")
+    return message.format(label=told.label, unit=told.unit, **facts)
 
 
 def _malformed(told: Wording, value: str) -> str:
