@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted
+from novitai.domain.requests import AdoptRequest
 from novitai.store.queries import events
 from tests.lifecycle.world import REQUEST, World
 
@@ -24,18 +20,14 @@ BEARER = {"Authorization": "Bearer somebody-else"}
 PATHS = "/gpu-instance/openapi/v1/gpu/instance"
 
 
-def told(accepted: Accepted) -> Reply:
-    """Render the result of a verb."""
-    operation = accepted.operation
-    body = {"status": accepted.instance.status, "operation": operation.id if operation else None}
-    return Reply(202 if operation else 200, {}, orjson.dumps(body))
-
-
 async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> dict[str, Any]:
     """Request a verb."""
-    reply = await world.app.operating.ask(kind, instance_id, reply=told, **more)
-    answer: dict[str, Any] = orjson.loads(reply.body)
-    return answer
+    accepted = await world.do(world.app.operating.ask(kind, instance_id, **more))
+    operation = accepted.operation
+    return {
+        "status": accepted.instance.status,
+        "operation": operation.id if operation else None,
+    }
 
 
 async def fault(world: World, **given: Any) -> str:
@@ -65,14 +57,10 @@ async def run_some(world: World, count: int) -> list[str]:
     return ids
 
 
-def _adopted(instance_id: str, _view: Any) -> Reply:
-    return Reply(201, {}, instance_id.encode())
-
-
 async def adopt(world: World, upstream_id: str, **more: Any) -> str:
     """Adopt an instance of the account; return the record's ID."""
     request = AdoptRequest(upstream_id, **more)
-    return (await world.app.ownership.adopt(request, reply=_adopted)).body.decode()
+    return (await world.do(world.app.ownership.adopt(request))).instance_id
 
 
 async def account_events(world: World) -> list[str]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection
@@ -16,7 +15,6 @@ from sqlalchemy import Connection
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
-from novitai.lifecycle.commands.idempotency import Reply
 from novitai.store import tables
 from novitai.store.queries import account, events
 from tests.lifecycle.actions import (
@@ -34,10 +32,6 @@ from tests.lifecycle.world import REQUEST, World
 
 RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED
 STOPPED, TERMINATED = InstanceStatus.STOPPED, InstanceStatus.TERMINATED
-
-
-def _counted(count: int) -> Reply:
-    return Reply(200, {}, orjson.dumps({"confirmed": count}))
 
 
 def _restore(copies: Path, folder: Path) -> None:
@@ -138,10 +132,10 @@ async def test_a_mass_disappearance_is_confirmed_by_the_set_that_was_shown(world
     shown = await world.app.ownership.overview()
     assert [one.instance_id for one in shown.missing] == sorted(ids)
     with pytest.raises(Conflict) as caught:
-        await world.app.ownership.confirm("0" * 32, reply=_counted)
+        await world.do(world.app.ownership.confirm("0" * 32))
     assert caught.value.code == "NOTHING_TO_CONFIRM"
-    reply = await world.app.ownership.confirm(shown.missing_digest, reply=_counted)
-    assert orjson.loads(reply.body) == {"confirmed": 3}
+    count = await world.do(world.app.ownership.confirm(shown.missing_digest))
+    assert count == 3
     assert [await world.status(one) for one in ids] == ["terminated"] * 3
     assert (await world.view(ids[0]))["error"]["code"] == "GONE"
     await heal(world)
@@ -164,7 +158,7 @@ async def test_what_is_confirmed_as_gone_while_a_verb_waits_comes_back(
     await ask(world, kind, ids[0])
     await world.pass_time(30)
     assert await operation_error(world, ids[0]) == "ACCOUNT_HELD"
-    await world.app.ownership.confirm(digest, reply=_counted)
+    await world.do(world.app.ownership.confirm(digest))
     await world.until_status(ids[0], TERMINATED, within=60)
     assert await ended_with(world, ids[0]) == "GONE"
     await heal(world)
@@ -180,7 +174,7 @@ async def test_what_is_confirmed_as_gone_while_it_migrates_comes_back(world: Wor
     upstream_id = (await world.view(ids[0]))["upstreamId"]
     await world.emulator.call("POST", f"instances/{upstream_id}/hold", json={"status": "migrating"})
     await world.until_status(ids[0], InstanceStatus.MIGRATING, within=100)
-    await world.app.ownership.confirm(await lose_all(world), reply=_counted)
+    await world.do(world.app.ownership.confirm(await lose_all(world)))
     await world.until_status(ids[0], TERMINATED, within=60)
     assert await ended_with(world, ids[0]) == "GONE"
     await world.emulator.call("POST", f"instances/{upstream_id}/hold", json={"status": None})
@@ -194,7 +188,7 @@ async def test_what_is_confirmed_as_gone_while_it_is_deleted_stays_deleted(world
     ids = await run_some(world, 3)
     digest = await lose_all(world)
     await ask(world, OperationKind.DELETE, ids[0])
-    await world.app.ownership.confirm(digest, reply=_counted)
+    await world.do(world.app.ownership.confirm(digest))
     await world.until_status(ids[0], TERMINATED, within=60)
     assert await ended_with(world, ids[0]) is None
     await heal(world)
@@ -295,7 +289,7 @@ async def test_a_restored_backup_buys_nothing(world: World, tmp_path: Path, sett
     told = await account_events(world)
     assert told.count("account.orphan_found") == 2
     assert told.count("account.changed") == 1
-    await world.app.ownership.confirm(None, reply=_counted)
+    await world.do(world.app.ownership.confirm(None))
     await world.pass_time(120, step=5)
     assert await operation_error(world, waiting) == "ORPHAN_FOUND"
     [own] = [one.row for one in listed if one.row.name.startswith("my-instance")]
@@ -338,12 +332,10 @@ async def test_an_orphan_that_is_dismissed_holds_up_nothing(world: World) -> Non
     await world.pass_time(60)
     assert await operation_error(world, waiting) == "ORPHAN_FOUND"
     [orphan] = await world.app.ownership.unmanaged()
-    await world.app.ownership.dismiss(
-        orphan.row.upstream_id, reply=lambda shown: Reply(200, {}, b"")
-    )
+    await world.do(world.app.ownership.dismiss(orphan.row.upstream_id))
     await world.until_status(waiting, RUNNING, within=600)
     with pytest.raises(NotFound):
-        await world.app.ownership.dismiss("unknown", reply=lambda shown: Reply(200, {}, b""))
+        await world.do(world.app.ownership.dismiss("unknown"))
 
 
 async def test_adopt_and_release(world: World) -> None:
@@ -360,7 +352,7 @@ async def test_adopt_and_release(world: World) -> None:
     await world.until_status(adopted, RUNNING, within=120)
     await ask(world, OperationKind.STOP, adopted)
     await world.until_status(adopted, STOPPED, within=300)
-    await world.app.ownership.release(adopted, reply=lambda view: Reply(200, {}, b""))
+    await world.do(world.app.ownership.release(adopted))
     assert await world.status(adopted) == "released"
     with pytest.raises(Conflict) as caught:
         await ask(world, OperationKind.DELETE, adopted)

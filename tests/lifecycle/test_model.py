@@ -44,17 +44,14 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from novitai.domain.account import AccountState
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.event import Event, EventType, of_status
 from novitai.domain.instance import GONE, TRANSITIONS, BillingMode, Instance, InstanceStatus, Origin
 from novitai.domain.marker import read_marker, upstream_stem, without_marker
 from novitai.domain.operation import Attempt, OperationKind
-from novitai.domain.requests import CreateRequest
+from novitai.domain.requests import AdoptRequest, CreateRequest
 from novitai.domain.status import Observation, read_word
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import StopAll
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store import tables
 from novitai.store.queries import account, attempts, events, instances, operations
@@ -81,7 +78,6 @@ STEPS = int(os.environ.get("TEST_MODEL_STEPS", "15"))
 PAUSES = [0, 0, 5, 20, 60]
 """Seconds that pass after a request."""
 KEY, OTHER_KEY = "sk-of-the-tests", "sk-of-another-account"
-DONE = Reply(200, {}, b"")
 
 steps_taken = 0
 
@@ -236,15 +232,11 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.run(self._guarded(lambda: self._ask(kind, instance_id, confirmed=sure), then))
 
     async def _ask(self, kind: OperationKind, instance_id: str, *, confirmed: bool) -> None:
-        def reply(accepted: Any) -> Reply:
-            operation = accepted.operation
-            return Reply(202, {}, (operation.id if operation else "").encode())
-
-        answer = await self.world.app.operating.ask(
-            kind, instance_id, reply=reply, confirmed=confirmed
+        accepted = await self.world.do(
+            self.world.app.operating.ask(kind, instance_id, confirmed=confirmed)
         )
-        if answer.body:
-            self.ledger.acknowledged.add(answer.body.decode())
+        if accepted.operation:
+            self.ledger.acknowledged.add(accepted.operation.id)
         if confirmed:
             self.ledger.confirmed.add(instance_id)
 
@@ -254,12 +246,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.run(self._guarded(self._stop_all))
 
     async def _stop_all(self) -> None:
-        def reply(done: StopAll) -> Reply:
-            begun = [one.operation.id for one in done.accepted if one.operation]
-            return Reply(202, {}, " ".join(begun).encode())
-
-        answer = await self.world.app.operating.stop_all(reply=reply)
-        self.ledger.acknowledged.update(answer.body.decode().split())
+        done = await self.world.do(self.world.app.operating.stop_all())
+        begun = [one.operation.id for one in done.accepted if one.operation]
+        self.ledger.acknowledged.update(begun)
 
     @rule()
     def sync(self) -> None:
@@ -267,10 +256,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.run(self._guarded(self._sync))
 
     async def _sync(self) -> None:
-        answer = await self.world.app.operating.sync(
-            reply=lambda operation_id: Reply(202, {}, operation_id.encode())
-        )
-        self.ledger.acknowledged.add(answer.body.decode())
+        operation_id = await self.world.do(self.world.app.operating.sync())
+        self.ledger.acknowledged.add(operation_id)
 
     @rule(which=st.integers(0, 20))
     def cancel(self, which: int) -> None:
@@ -282,9 +269,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _cancel(self, instance_id: str) -> None:
         view = await self.world.view(instance_id)
         if "operation" in view:
-            await self.world.app.operating.cancel(
-                view["operation"]["id"], reply=lambda _operation: DONE
-            )
+            await self.world.do(self.world.app.operating.cancel(view["operation"]["id"]))
 
     @rule(seconds=st.sampled_from([1, 2, 5, 10, 30]))
     def pass_time(self, seconds: int) -> None:
@@ -561,10 +546,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     async def _adopt(self, upstream_id: str, instance_id: str | None) -> None:
         request = AdoptRequest(upstream_id, instance_id=instance_id)
-        answer = await self.world.app.ownership.adopt(
-            request, reply=lambda adopted, _view: Reply(201, {}, adopted.encode())
-        )
-        adopted = answer.body.decode()
+        adopted = (await self.world.do(self.world.app.ownership.adopt(request))).instance_id
         if adopted not in self.ledger.ids:
             self.ledger.ids.append(adopted)
         self.ledger.adopted.add(upstream_id)
@@ -574,13 +556,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         listed = await self.world.app.ownership.unmanaged()
         if listed:
             upstream_id = self._one_of(listed, which).row.upstream_id
-            await self.world.app.ownership.dismiss(upstream_id, reply=lambda _shown: DONE)
+            await self.world.do(self.world.app.ownership.dismiss(upstream_id))
 
     async def _release_one(self, which: int) -> None:
         if self.ledger.ids:
             instance_id = self._one_of(self.ledger.ids, which)
             upstream_id = (await self.world.view(instance_id)).get("upstreamId")
-            await self.world.app.ownership.release(instance_id, reply=lambda _view: DONE)
+            await self.world.do(self.world.app.ownership.release(instance_id))
             if upstream_id is not None:
                 self.ledger.released.add(upstream_id)
                 self.ledger.adopted.discard(upstream_id)
@@ -589,7 +571,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         shown = await self.world.app.ownership.overview()
         if shown.state.blocked:
             digest = shown.missing_digest if shown.state.hold else None
-            await self.world.app.ownership.confirm(digest, reply=lambda _count: DONE)
+            await self.world.do(self.world.app.ownership.confirm(digest))
 
     async def _care(self, _which: int = 0) -> None:
         """Do what the overview and the operations tell a person to do."""
@@ -617,7 +599,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if self.random.random() < 0.5:
             await self._adopt(orphan.upstream_id, None)
         else:
-            await self.world.app.ownership.dismiss(orphan.upstream_id, reply=lambda _shown: DONE)
+            await self.world.do(self.world.app.ownership.dismiss(orphan.upstream_id))
 
     @invariant()
     def what_must_hold(self) -> None:

@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.queries import instances
 from tests.lifecycle.actions import (
@@ -152,7 +151,7 @@ async def test_an_adopted_instance_is_no_surplus_of_another_record(world: World)
     await world.pass_time(90, step=5)
     [orphan] = await world.app.ownership.unmanaged()
     adopted = await adopt(world, orphan.row.upstream_id)
-    await world.app.ownership.release(instance_id, reply=lambda _view: Reply(200, {}, b""))
+    await world.do(world.app.ownership.release(instance_id))
     await world.until_status(adopted, RUNNING, within=120)
     assert len(await alive(world)) == 2
 

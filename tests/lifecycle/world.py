@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import orjson
@@ -25,13 +25,15 @@ from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.create_instance import Created
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Command, Reply, Transaction
 from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, events
 from novitai.testing import ManualClock
 from tests.services import STORES
+
+T = TypeVar("T")
 
 REQUEST = CreateRequest(
     name="my_instance",
@@ -183,9 +185,12 @@ class World:
 
     async def create(self, request: CreateRequest = REQUEST) -> str:
         """Create an instance; return its ID."""
-        reply = await self.app.create_instance.create(request, reply=answer)
-        instance_id: str = orjson.loads(reply.body)["instanceId"]
-        return instance_id
+        created = await self.do(self.app.create_instance.create(request))
+        return created.instance_id
+
+    async def do(self, command: Transaction[T] | Command[T], *, deadline: int | None = None) -> T:
+        """Carry a command out; return its result."""
+        return await self.app.commands.apply(command, deadline=deadline)
 
     async def view(self, instance_id: str) -> Mapping[str, Any]:
         """Return the view of an instance."""

@@ -17,8 +17,7 @@ import httpx2
 
 from novitai.clock import Clock
 from novitai.domain.addresses import PORTS, Address, Host, Reach, is_public, read_host, read_place
-from novitai.domain.fields import Wrong
-from novitai.domain.validation import PRIVATE_WEBHOOKS_HINT, webhook_url
+from novitai.domain.webhook_url import PRIVATE_WEBHOOKS_HINT, webhook_url
 from novitai.egress.resolving import Resolver, system_resolver
 from novitai.errors import NovitaiError
 
@@ -67,7 +66,7 @@ class AddressGuard:
         try:
             webhook_url(url, allow_private=self._allow_private)
             host, port = read_place(url)
-        except (Wrong, ValueError) as error:
+        except ValueError as error:
             raise Refused(str(error)) from None
         reach = Reach.ANYWHERE if self._allow_private else Reach.PUBLIC
         try:

@@ -16,7 +16,7 @@ from prometheus_client.samples import Sample
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.metrics import MetricsResponse
 from novitai.domain.account import AccountState
 from novitai.domain.api_key import Scope
 from novitai.store.queries import account, coordination
@@ -48,7 +48,7 @@ async def test_json_is_the_default(busy: Api) -> None:
     """The reference's body, from the route templates and job types."""
     answer = await busy.call("GET", "/v1/metrics", scope=Scope.READ)
     assert answer.headers["Content-Type"] == "application/json"
-    TypeAdapter(schemas.MetricsResponse).validate_python(answer.json())
+    TypeAdapter(MetricsResponse).validate_python(answer.json())
     body = answer.json()
     assert body["status"] == "success"
     requests = body["data"]["requests"]
@@ -82,7 +82,7 @@ async def test_json_is_the_default(busy: Api) -> None:
 async def test_an_idle_process_has_numbers_too(api: Api) -> None:
     """Zeros, not errors."""
     answer = await api.call("GET", "/metrics")
-    TypeAdapter(schemas.MetricsResponse).validate_python(answer.json())
+    TypeAdapter(MetricsResponse).validate_python(answer.json())
     assert answer.json()["data"]["requests"]["total"]["count"] == 0
 
 

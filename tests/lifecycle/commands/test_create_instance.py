@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-import orjson
 import pytest
 
 from novitai.domain.instance import BillingMode, InstanceStatus
@@ -19,7 +18,7 @@ from novitai.errors import (
     UpstreamUnavailable,
     ValidationFailed,
 )
-from novitai.lifecycle.commands.idempotency import IdempotencyKey
+from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.queries.instances import InstanceQuery
 from tests.lifecycle.world import REQUEST, World, answer, on_both_stores
 
@@ -29,6 +28,11 @@ KEY = IdempotencyKey("key_1", "POST /api/instances", "abc", "digest-1")
 async def count(world: World) -> int:
     """Count the records."""
     return (await world.app.instances.page(InstanceQuery())).total
+
+
+async def once(world: World, key: IdempotencyKey = KEY) -> Reply:
+    """Have a request accepted with a key."""
+    return await world.app.commands.run(world.app.create_instance.create(REQUEST), answer, key=key)
 
 
 async def test_an_unknown_product_is_refused_with_the_nearest_names(world: World) -> None:
@@ -182,17 +186,15 @@ async def test_a_stale_catalogue_stands_in_while_upstream_is_away(world: World) 
 async def test_a_passed_deadline_commits_nothing(world: World) -> None:
     """A request past its deadline is rejected with 408, and nothing is written."""
     with pytest.raises((RequestTimeout, UpstreamUnavailable)):
-        await world.app.create_instance.create(
-            REQUEST, reply=answer, deadline=world.clock.now() - 1
-        )
+        await world.do(world.app.create_instance.create(REQUEST), deadline=world.clock.now() - 1)
     assert await count(world) == 0
 
 
 @on_both_stores
 async def test_an_idempotency_key_gives_the_same_answer(world: World) -> None:
     """The replay is byte-identical, and creates nothing."""
-    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
-    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    first = await once(world)
+    again = await once(world)
     assert again.body == first.body
     assert again.replayed
     assert await count(world) == 1
@@ -201,28 +203,26 @@ async def test_an_idempotency_key_gives_the_same_answer(world: World) -> None:
 @on_both_stores
 async def test_an_idempotency_key_survives_a_restart(world: World) -> None:
     """The answer was committed with the change, so the next process has it."""
-    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    first = await once(world)
     await world.reopen()
-    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await once(world)
     assert again.body == first.body
 
 
 async def test_an_idempotency_key_with_another_body_is_refused(world: World) -> None:
     """Another body with the same key gives 422."""
-    await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    await once(world)
     with pytest.raises(IdempotencyKeyReused):
-        await world.app.create_instance.create(
-            REQUEST, reply=answer, idempotency=replace(KEY, body_digest="digest-2")
-        )
+        await once(world, replace(KEY, body_digest="digest-2"))
 
 
 async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None:
     """After 24 hours of virtual time the same key creates another instance."""
     await world.app.jobs.stop(0)
     await world.app.sync.stop()
-    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    first = await once(world)
     await world.clock.advance(24 * 3600 + 1)
-    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await once(world)
     assert again.body != first.body
     assert await world.app.housekeeping.once() == 0
 
@@ -231,10 +231,7 @@ async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None
 async def test_rivals_with_one_key_make_one_instance(world: World) -> None:
     """Thirty concurrent requests with one key make one record; the others must retry."""
     results = await asyncio.gather(
-        *(
-            world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
-            for _ in range(30)
-        ),
+        *(once(world) for _ in range(30)),
         return_exceptions=True,
     )
     bodies = {one.body for one in results if not isinstance(one, BaseException)}
@@ -300,13 +297,12 @@ async def test_a_cursor_that_is_not_ours_is_refused(world: World, cursor: str) -
 
 async def test_the_estimate_learns_from_what_was_made(world: World) -> None:
     """The estimate is four minutes, then the median of the product's creates."""
-    reply = await world.app.create_instance.create(REQUEST, reply=answer)
-    body = orjson.loads(reply.body)
-    assert body["ready"] - world.clock.now() == 240_000
-    await world.until_status(body["instanceId"], InstanceStatus.RUNNING, within=300)
-    view = await world.view(body["instanceId"])
-    reply = await world.app.create_instance.create(replace(REQUEST, name="next"), reply=answer)
-    estimate = orjson.loads(reply.body)["ready"] - world.clock.now()
+    created = await world.do(world.app.create_instance.create(REQUEST))
+    assert created.estimated_ready_at - world.clock.now() == 240_000
+    await world.until_status(created.instance_id, InstanceStatus.RUNNING, within=300)
+    view = await world.view(created.instance_id)
+    another = await world.do(world.app.create_instance.create(replace(REQUEST, name="next")))
+    estimate = another.estimated_ready_at - world.clock.now()
     assert estimate != 240_000
     assert estimate > 0
     assert view["readyAt"]

@@ -14,7 +14,6 @@ from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, OperationKind
 from novitai.errors import Conflict
-from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.probes import Round, Silence
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, operations
@@ -161,7 +160,7 @@ async def test_following_cannot_be_cancelled(world: World, stopped: str) -> None
     operation = (await world.view(stopped))["operation"]
     assert operation["kind"] == "follow"
     with pytest.raises(Conflict):
-        await world.app.operating.cancel(operation["id"], reply=lambda one: Reply(200, {}, b""))
+        await world.do(world.app.operating.cancel(operation["id"]))
     await world.until_status(stopped, FAILED, within=900)
 
 
@@ -345,7 +344,7 @@ async def test_what_took_effect_cannot_be_cancelled(world: World, stopped: str) 
     await world.pass_time(0.5, step=0.25)
     assert await calls(world, "start") == 1
     with pytest.raises(Conflict):
-        await world.app.operating.cancel(asked["operation"], reply=lambda one: Reply(200, {}, b""))
+        await world.do(world.app.operating.cancel(asked["operation"]))
     await heal(world)
     await world.until_status(stopped, RUNNING, within=500)
 

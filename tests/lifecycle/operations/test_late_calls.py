@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx2
-import orjson
 import pytest
 
 from novitai.app import Application, Outside
@@ -17,8 +16,6 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import events
 from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
@@ -82,11 +79,7 @@ def make_stall(world: World) -> Iterator[MakeStall]:
 
 async def ask(app: Application, kind: OperationKind, instance_id: str) -> None:
     """Request a verb in a process."""
-
-    def reply(accepted: Accepted) -> Reply:
-        return Reply(202, {}, orjson.dumps({"id": accepted.instance.id}))
-
-    await app.operating.ask(kind, instance_id, reply=reply)
+    await app.commands.apply(app.operating.ask(kind, instance_id))
 
 
 async def status_in(app: Application, instance_id: str) -> str:

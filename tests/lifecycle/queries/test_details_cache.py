@@ -10,8 +10,8 @@ import orjson
 import pytest
 from sqlalchemy import Connection
 
-from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.routes.instances import whole_view
+from novitai.api.schemas.instances import InstanceDetails
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.errors import NotFound

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries import instances
 from novitai.upstream import reading
@@ -84,9 +83,7 @@ async def spoiling(world: World) -> Spoiling:
 
 async def delete(world: World, instance_id: str) -> None:
     """Delete an instance and wait."""
-    await world.app.operating.ask(
-        OperationKind.DELETE, instance_id, reply=lambda one: Reply(202, {}, b""), idempotency=None
-    )
+    await world.do(world.app.operating.ask(OperationKind.DELETE, instance_id))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import orjson
@@ -30,7 +30,7 @@ from novitai.ids import Ids
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import Due, Handler
 from novitai.jobs.supervision import Loop
-from novitai.lifecycle.commands.idempotency import Idempotency
+from novitai.lifecycle.commands.idempotency import Command, Commands, Transaction
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.webhooks.deliveries import Deliveries
@@ -41,6 +41,8 @@ from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
 from novitai.testing import ManualClock
 from tests.domain.making import an_instance
+
+T = TypeVar("T")
 
 SECRET = secret_of("installationinstallationinstallation12345678")
 FIRST = "http://93.184.215.1/hook"
@@ -153,9 +155,13 @@ class Rig:
             self.outbox,
             self.deliverer,
             self.sender,
-            Idempotency(database, clock),
         )
-        self.record = Deliveries(database, clock, self.engine, Idempotency(database, clock))
+        self.record = Deliveries(database, clock, self.engine)
+        self.commands = Commands(database, clock)
+
+    async def do(self, command: Transaction[T] | Command[T], *, deadline: int | None = None) -> T:
+        """Have a command carried out; return what came of it."""
+        return await self.commands.apply(command, deadline=deadline)
 
     def another_deliverer(self) -> Deliverer:
         """Make a deliverer, as another process would have one."""

@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from standardwebhooks import WebhookVerificationError
 
 from novitai.domain.event import EventType
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.domain.webhook import DeliveryStatus, OffReason
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.errors import Conflict, NotFound, RequestTimeout, ValidationFailed
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.webhooks import endpoints as lifecycle_webhooks
@@ -36,14 +36,9 @@ def count(number: int) -> Reply:
     return Reply(202, {}, str(number).encode())
 
 
-def plain(_thing: object) -> Reply:
-    """Render nothing."""
-    return Reply(202, {}, b"")
-
-
 async def all_dead(rig: Rig) -> tuple[str, str]:
     """Make a webhook with three dead messages of an instance; return both IDs."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
     rig.receivers.reactions[FIRST] = 410
@@ -59,9 +54,9 @@ async def test_a_dead_message_can_be_sent_again(rig: Rig) -> None:
     webhook_id, instance_id = await all_dead(rig)
     second = (await rig.deliveries(instance_id))[1]
     with pytest.raises(Conflict, match="switched off"):
-        await rig.record.redeliver(second.id, reply=plain)
-    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
-    await rig.record.redeliver(second.id, reply=plain)
+        await rig.do(rig.record.redeliver(second.id))
+    await rig.do(rig.webhooks.change(webhook_id, WebhookChange(enabled=True)))
+    await rig.do(rig.record.redeliver(second.id))
     await rig.work()
     assert [one.id for one in rig.receivers.received] == [second.id]
     assert await rig.statuses(instance_id) == ["dead", "delivered", "dead"]
@@ -72,14 +67,14 @@ async def test_what_was_delivered_can_be_sent_again(rig: Rig) -> None:
     instance_id = await rig.instance()
     await rig.work()
     (delivery,) = await rig.deliveries(instance_id)
-    await rig.record.redeliver(delivery.id, reply=plain)
+    await rig.do(rig.record.redeliver(delivery.id))
     await rig.work()
     first, second = rig.receivers.received
     assert (first.id, first.body) == (second.id, second.body)
     (delivery,) = await rig.deliveries(instance_id)
     assert len(delivery.attempts) == 2
     with pytest.raises(NotFound, match="msg_none"):
-        await rig.record.redeliver("msg_none", reply=plain)
+        await rig.do(rig.record.redeliver("msg_none"))
 
 
 async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
@@ -91,7 +86,7 @@ async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
     await rig.after(6)
     rig.receivers.reactions[FIRST] = 200
     last = (await rig.deliveries(instance_id))[-1]
-    await rig.record.redeliver(last.id, reply=plain)
+    await rig.do(rig.record.redeliver(last.id))
     await rig.work()
     assert rig.receivers.types() == ["created", "created", "created", "starting"]
 
@@ -103,7 +98,7 @@ async def test_the_url_of_an_instance_is_used_again_when_asked_for(rig: Rig) -> 
     await rig.work()
     rig.receivers.reactions[FIRST] = 200
     (delivery,) = await rig.deliveries(instance_id)
-    await rig.record.redeliver(delivery.id, reply=plain)
+    await rig.do(rig.record.redeliver(delivery.id))
     await rig.happen(instance_id, EventType.STARTING)
     await rig.work()
     assert await rig.statuses(instance_id) == ["delivered", "delivered"]
@@ -118,12 +113,12 @@ async def test_a_replay_sends_everything_since_a_time_in_order(rig: Rig) -> None
     later = rig.clock.now()
     await rig.happen(instance_id, EventType.STOPPING)
     with pytest.raises(Conflict, match="switched off"):
-        await rig.webhooks.replay(webhook_id, began, reply=count)
-    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
-    assert (await rig.webhooks.replay(webhook_id, later, reply=count)).body == b"1"
+        await rig.do(rig.webhooks.replay(webhook_id, began))
+    await rig.do(rig.webhooks.change(webhook_id, WebhookChange(enabled=True)))
+    assert await rig.do(rig.webhooks.replay(webhook_id, later)) == 1
     await rig.work()
     assert rig.receivers.types() == ["stopping"]
-    assert (await rig.webhooks.replay(webhook_id, began, reply=count)).body == b"4"
+    assert await rig.do(rig.webhooks.replay(webhook_id, began)) == 4
     await rig.work()
     assert rig.receivers.types()[1:] == ["created", "starting", "running", "stopping"]
     assert [one.id for one in rig.receivers.received[1:4]] == ids
@@ -134,7 +129,7 @@ async def never_told(rig: Rig, count: int) -> tuple[str, list[str]]:
     ids = [await rig.instance(None) for _ in range(count)]
     for instance_id in ids:
         await rig.happen(instance_id, EventType.STARTING)
-    return (await rig.webhooks.create(WebhookRequest(FIRST))).webhook.id, sorted(ids)
+    return (await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))).webhook.id, sorted(ids)
 
 
 async def test_a_replay_that_has_begun_is_finished(
@@ -145,7 +140,7 @@ async def test_a_replay_that_has_begun_is_finished(
     webhook_id, ids = await never_told(rig, 3)
     now = rig.clock.now()
     with pytest.raises(RequestTimeout):
-        await rig.webhooks.replay(webhook_id, 0, reply=count, deadline=now - 1)
+        await rig.do(rig.webhooks.replay(webhook_id, 0), deadline=now - 1)
     assert not [await rig.deliveries(one) for one in ids if await rig.deliveries(one)]
     put = rig.outbox.put
 
@@ -155,8 +150,8 @@ async def test_a_replay_that_has_begun_is_finished(
         put(*given)
 
     monkeypatch.setattr(rig.outbox, "put", slow)
-    made = await rig.webhooks.replay(webhook_id, 0, reply=count, deadline=now + 30_000)
-    assert made.body == b"6"
+    made = await rig.do(rig.webhooks.replay(webhook_id, 0), deadline=now + 30_000)
+    assert made == 6
     await rig.work()
     assert len(rig.receivers.received) == 6
 
@@ -181,7 +176,7 @@ async def test_a_replay_keeps_the_order_while_things_happen(
         return done
 
     monkeypatch.setattr(rig.database, "write", meanwhile)
-    await rig.webhooks.replay(webhook_id, 0, reply=count)
+    await rig.do(rig.webhooks.replay(webhook_id, 0))
     await rig.work()
     told: dict[str, list[str]] = {}
     for message in rig.receivers.received:
@@ -206,7 +201,7 @@ async def test_a_replay_ends_where_its_webhook_is_switched_off(
         webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=rig.clock.now())
 
     monkeypatch.setattr(rig.outbox, "put", last)
-    assert (await rig.webhooks.replay(webhook_id, 0, reply=count)).body == b"2"
+    assert await rig.do(rig.webhooks.replay(webhook_id, 0)) == 2
     assert [len(await rig.deliveries(one)) for one in ids] == [2, 0, 0]
 
 
@@ -214,12 +209,12 @@ async def test_a_test_message_of_a_webhook_that_is_being_deleted_is_signed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Webhook and secret are read in one snapshot."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     loop = asyncio.get_running_loop()
     load = webhooks.load_sealed
 
     def after_the_deletion(connection: Connection, webhook_id: str) -> webhooks.Sealed:
-        deleting = rig.webhooks.delete(webhook_id, reply=plain)
+        deleting = rig.do(rig.webhooks.delete(webhook_id))
         asyncio.run_coroutine_threadsafe(deleting, loop).result(10)
         return load(connection, webhook_id)
 
@@ -234,18 +229,18 @@ async def test_a_test_message_of_a_webhook_that_is_being_deleted_is_signed(
 async def test_a_replay_is_done_once_for_one_key(rig: Rig) -> None:
     """The same request with its `Idempotency-Key` sends no more messages."""
     webhook_id, _ = await all_dead(rig)
-    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
+    await rig.do(rig.webhooks.change(webhook_id, WebhookChange(enabled=True)))
     key = IdempotencyKey("key_1", "POST /api/webhooks/x/replay", "once", "digest")
     for _ in range(2):
-        await rig.webhooks.replay(webhook_id, 0, reply=count, idempotency=key)
+        await rig.commands.run(rig.webhooks.replay(webhook_id, 0), count, key=key)
         await rig.work()
     assert len(rig.receivers.received) == 3
 
 
 async def test_two_secrets_sign_during_a_rotation(rig: Rig) -> None:
     """Messages have both signatures for 24 hours, then the new one only."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
-    rotated = await rig.webhooks.rotate(made.webhook.id)
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
+    rotated = await rig.do(rig.webhooks.rotate(made.webhook.id))
     assert rotated.secret != made.secret
     instance_id = await rig.instance(None)
     await rig.work()
@@ -265,13 +260,21 @@ async def test_two_secrets_sign_during_a_rotation(rig: Rig) -> None:
 async def test_secrets_are_stored_sealed_and_shown_once(rig: Rig) -> None:
     """The row holds no secret in clear text, and a retry does not show it."""
     key = IdempotencyKey("key_1", "POST /api/webhooks", "once", "digest")
-    made = await rig.webhooks.create(WebhookRequest(FIRST), idempotency=key)
+
+    def shown(made: lifecycle_webhooks.Revealed) -> Reply:
+        seen.append(made)
+        return Reply(201, {}, made.secret.encode(), secret_of=made.webhook.id)
+
+    seen: list[lifecycle_webhooks.Revealed] = []
+    answer = await rig.commands.run(rig.webhooks.create(WebhookRequest(FIRST)), shown, key=key)
+    [made] = seen
+    assert answer.body.decode() == made.secret
     sealed = await rig.database.read(lambda c: webhooks.load_sealed(c, made.webhook.id))
     assert sealed.secret is not None
     assert made.secret.encode() not in sealed.secret
     assert made.secret not in repr(made)
     with pytest.raises(Conflict) as caught:
-        await rig.webhooks.create(WebhookRequest(FIRST), idempotency=key)
+        await rig.commands.run(rig.webhooks.create(WebhookRequest(FIRST)), shown, key=key)
     assert caught.value.code == "IDEMPOTENCY_NOT_REPLAYABLE"
     assert caught.value.details == {"id": made.webhook.id}
 
@@ -280,12 +283,12 @@ async def test_switching_off_gives_up_what_waits(rig: Rig) -> None:
     """Pending messages of a disabled or deleted webhook are never sent."""
     instance_id = await rig.instance(None)
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
-    off = await rig.webhooks.create(WebhookRequest(FIRST))
-    gone = await rig.webhooks.create(WebhookRequest(SECOND))
+    off = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
+    gone = await rig.do(rig.webhooks.create(WebhookRequest(SECOND)))
     await rig.happen(instance_id, EventType.STARTING)
     await rig.work()
-    await rig.webhooks.change(off.webhook.id, WebhookChange(enabled=False))
-    await rig.webhooks.delete(gone.webhook.id, reply=plain)
+    await rig.do(rig.webhooks.change(off.webhook.id, WebhookChange(enabled=False)))
+    await rig.do(rig.webhooks.delete(gone.webhook.id))
     await rig.after(DAY)
     assert len(rig.receivers.received) == 2
     assert await rig.statuses(instance_id) == ["dead", "dead"]
@@ -297,40 +300,40 @@ async def test_switching_off_gives_up_what_waits(rig: Rig) -> None:
 
 async def test_a_new_url_gets_what_waits_at_once(rig: Rig) -> None:
     """After a change of URL, pending messages are sent at once."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     rig.receivers.reactions[FIRST] = 404
     await rig.instance(None)
     await rig.work()
     await rig.after(6)
-    await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+    await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
     await rig.work()
     assert rig.receivers.types(SECOND) == ["created"]
 
 
 async def test_a_new_url_is_not_blamed_for_the_old_one(rig: Rig) -> None:
     """Failures count per URL; setting the same URL resets nothing."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     await rig.instance(None)
     await rig.work()
     began = rig.clock.now()
     await rig.clock.advance(6)
-    same = await rig.webhooks.change(made.webhook.id, WebhookChange(url=FIRST))
-    assert same.failing_since == began
-    other = await rig.webhooks.change(made.webhook.id, WebhookChange(description="moved"))
-    assert other.failing_since == began
-    moved = await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
-    assert moved.failing_since is None
+    same = await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=FIRST)))
+    assert same.after.failing_since == began
+    other = await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(description="moved")))
+    assert other.after.failing_since == began
+    moved = await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
+    assert moved.after.failing_since is None
     await rig.work()
     assert (await rig.webhooks.get(made.webhook.id)).failing_since == rig.clock.now()
 
 
 async def test_what_the_old_url_answers_does_not_switch_the_new_one_off(rig: Rig) -> None:
     """A running try to the old URL does not affect the new one."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
 
     async def move_meanwhile() -> int:
-        await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+        await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
         return 410
 
     rig.receivers.reactions[FIRST] = move_meanwhile
@@ -345,14 +348,16 @@ async def test_what_the_old_url_answers_does_not_switch_the_new_one_off(rig: Rig
 
 async def test_a_webhook_can_be_moved_and_switched_off_at_once(rig: Rig) -> None:
     """One request can change the URL and disable the webhook."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
-    changed = await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND, enabled=False))
-    assert (changed.url, changed.off_reason) == (SECOND, "requested")
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
+    changed = await rig.do(
+        rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND, enabled=False))
+    )
+    assert (changed.after.url, changed.after.off_reason) == (SECOND, "requested")
 
 
 async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
     """It returns its result, is signed, is not an event, and works while disabled."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST, enabled=False))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST, enabled=False)))
     tested = await rig.webhooks._send_test(made.webhook.id)
     (message,) = rig.receivers.received
     verify(message, made.secret)
@@ -367,7 +372,7 @@ async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
 
 async def test_deliveries_are_listed_in_pages(rig: Rig) -> None:
     """By instance oldest first, by webhook newest first; filtered and paged."""
-    made = await rig.webhooks.create(WebhookRequest(SECOND))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(SECOND)))
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
     await rig.work()
@@ -397,7 +402,7 @@ async def test_no_more_tries_are_kept_than_anybody_reads(
     instance_id = await rig.instance()
     (delivery,) = await rig.deliveries(instance_id)
     for _ in range(8):
-        await rig.record.redeliver(delivery.id, reply=plain)
+        await rig.do(rig.record.redeliver(delivery.id))
         await rig.after(1)
     (delivery,) = await rig.deliveries(instance_id)
     assert len(delivery.attempts) == 5

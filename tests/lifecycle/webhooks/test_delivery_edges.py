@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from novitai.domain.event import EventType
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import webhook_lines
@@ -25,11 +24,6 @@ HOUR, DAY = 3600.0, 86_400.0
 async def rig(database: Database, clock: ManualClock) -> Rig:
     """Deliveries, on each store in turn."""
     return Rig(database, clock)
-
-
-def plain(_thing: object) -> Reply:
-    """Render nothing."""
-    return Reply(202, {}, b"")
 
 
 def gated(status: int) -> tuple[Callable[[], Awaitable[int]], asyncio.Event, asyncio.Event]:
@@ -124,7 +118,7 @@ async def test_a_redelivery_during_the_last_try_counts(rig: Rig) -> None:
     sending = asyncio.create_task(rig.deliverer.run(line))
     await begun.wait()
     (message,) = await rig.deliveries(instance_id)
-    await rig.record.redeliver(message.id, reply=plain)
+    await rig.do(rig.record.redeliver(message.id))
     go.set()
     await sending
     assert await rig.statuses(instance_id) == ["pending"]
@@ -135,14 +129,14 @@ async def test_a_redelivery_during_the_last_try_counts(rig: Rig) -> None:
 
 async def test_the_end_of_an_old_url_is_not_that_of_a_new_one(rig: Rig) -> None:
     """A 410 of the old URL does not affect the new one."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     react, begun, go = gated(410)
     rig.receivers.reactions[FIRST] = react
     (line,) = set(rig.engine.nudged)
     sending = asyncio.create_task(rig.deliverer.run(line))
     await begun.wait()
-    await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+    await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
     go.set()
     await sending
     assert (await rig.webhooks.get(made.webhook.id)).enabled
@@ -153,7 +147,7 @@ async def test_the_end_of_an_old_url_is_not_that_of_a_new_one(rig: Rig) -> None:
 
 async def test_failures_that_lie_apart_switch_nothing_off(rig: Rig) -> None:
     """One failure thirty days after an outage does not switch it off."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     rig.receivers.reactions[FIRST] = 500
     for _ in range(10):
@@ -220,7 +214,7 @@ async def test_a_success_makes_the_next_of_its_own_line_due(rig: Rig) -> None:
     assert await next_due(rig, instance_id) > HOUR
     rig.receivers.reactions[FIRST] = 200
     created = (await rig.deliveries(instance_id))[0]
-    await rig.record.redeliver(created.id, reply=plain)
+    await rig.do(rig.record.redeliver(created.id))
     await rig.work()
     assert await rig.statuses(instance_id) == ["delivered", "delivered"]
 

@@ -14,8 +14,8 @@ from standardwebhooks import WebhookVerificationError
 
 from novitai.clock import iso
 from novitai.domain.event import EventType
+from novitai.domain.requests import WebhookRequest
 from novitai.domain.webhook import PAUSES
-from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.queries import webhook_lines
 from novitai.testing import ManualClock
@@ -83,7 +83,7 @@ async def test_the_retry_table(rig: Rig) -> None:
 async def test_order_is_kept_per_instance_and_receiver(rig: Rig) -> None:
     """A message waits for the one before it in its line only."""
     held = await rig.instance()
-    other = await rig.webhooks.create(WebhookRequest(SECOND))
+    other = await rig.do(rig.webhooks.create(WebhookRequest(SECOND)))
     await rig.happen(held, EventType.STARTING, EventType.RUNNING)
     rig.receivers.reactions[FIRST] = 503
     await rig.work()
@@ -168,7 +168,7 @@ async def test_every_answer_but_2xx_is_tried_again(rig: Rig, status: int) -> Non
 
 async def test_410_ends_a_webhook(rig: Rig) -> None:
     """After a 410 pending messages are dead, an event is appended, and no more are written."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     await rig.happen(instance_id, EventType.STARTING)
     rig.receivers.reactions[FIRST] = 410
@@ -183,7 +183,7 @@ async def test_410_ends_a_webhook(rig: Rig) -> None:
 
 async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
     """With one event; a success in between restarts the count."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     rig.receivers.reactions[FIRST] = 500
     for _ in range(4):
@@ -370,7 +370,7 @@ async def test_concurrent_events_and_recoveries_do_not_block_each_other(rig: Rig
     """Concurrent writes do not deadlock, and all messages arrive."""
     ids = [await rig.instance(url) for url in (FIRST, SECOND) * 5]
     for url in (FIRST, SECOND):
-        await rig.webhooks.create(WebhookRequest(url))
+        await rig.do(rig.webhooks.create(WebhookRequest(url)))
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     await rig.work()
     rig.receivers.reactions.update({FIRST: 200, SECOND: 200})

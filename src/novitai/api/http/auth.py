@@ -9,7 +9,7 @@ from typing import Final
 from starlette.requests import Request
 
 from novitai.api.http.context import RequestContext
-from novitai.api.http.limits import Limiter, Taken
+from novitai.api.http.limits import RateLimiter, Taken
 from novitai.api.http.proxies import neighbourhood
 from novitai.domain.api_key import Scope, allows
 from novitai.errors import Forbidden, RateLimited, Unauthorized
@@ -18,7 +18,7 @@ from novitai.lifecycle.api_keys import Caller, KeyRing
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
 
 
-class Guard:
+class KeyGuard:
     """Stands before every route that needs a key.
 
     Args:
@@ -27,7 +27,7 @@ class Guard:
         failures: The buckets of the addresses from which no good key came.
     """
 
-    def __init__(self, keys: KeyRing, calls: Limiter, failures: Limiter) -> None:
+    def __init__(self, keys: KeyRing, calls: RateLimiter, failures: RateLimiter) -> None:
         self._keys = keys
         self._calls = calls
         self._failures = failures

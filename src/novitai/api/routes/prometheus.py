@@ -35,7 +35,7 @@ OPENMETRICS: Final = "application/openmetrics-text"
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class MetricsSnapshot:
     """The numbers of one moment; `queued` counts waiting jobs by type.
 
     `upstream` holds the numbers of the calls to Novita.
@@ -66,12 +66,12 @@ class Snapshot:
     account: Overview | None = None
 
 
-def as_text(snapshot: Snapshot) -> tuple[bytes, str]:
+def as_text(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
     """Write Prometheus text, and name its media type."""
     return generate_latest(_registry(snapshot)), CONTENT_TYPE_PLAIN_0_0_4
 
 
-def as_openmetrics(snapshot: Snapshot) -> tuple[bytes, str]:
+def as_openmetrics(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
     """Write OpenMetrics, and name its media type."""
     body: bytes = openmetrics.generate_latest(  # type: ignore[no-untyped-call]  # it has no types
         _registry(snapshot)
@@ -79,14 +79,14 @@ def as_openmetrics(snapshot: Snapshot) -> tuple[bytes, str]:
     return body, openmetrics.CONTENT_TYPE_LATEST
 
 
-def _registry(snapshot: Snapshot) -> CollectorRegistry:
+def _registry(snapshot: MetricsSnapshot) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Numbers(snapshot))
     return registry
 
 
 class _Numbers(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
@@ -240,7 +240,7 @@ def _of_caches(caches: list[CacheStats]) -> Iterator[Metric]:
     yield from (hits, misses, evictions, entries)
 
 
-def _of_webhooks(snapshot: Snapshot) -> Iterator[Metric]:
+def _of_webhooks(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     tries = CounterMetricFamily(
         "novitai_webhook_attempts", "Tries to deliver a message.", labels=["outcome"]
     )
@@ -255,7 +255,7 @@ def _of_webhooks(snapshot: Snapshot) -> Iterator[Metric]:
         )
 
 
-def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
+def _of_process(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     memory, cpu = snapshot.memory, snapshot.cpu
     for name, text, value in (
         ("process_resident_memory_bytes", "Resident memory.", memory.rss),

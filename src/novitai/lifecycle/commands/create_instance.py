@@ -30,12 +30,10 @@ from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.catalogue.catalogue import Catalogue, nearest_names
 from novitai.lifecycle.catalogue.upstream_errors import to_client
-from novitai.lifecycle.commands.answering import prepare_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import Command
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.create import CreateVerb
-from novitai.store.engine.database import Database
 from novitai.store.queries import instances, operations
 from novitai.store.vault import Vault
 from novitai.upstream.errors import UpstreamError
@@ -63,62 +61,44 @@ class CreateCommand:
 
     def __init__(
         self,
-        database: Database,
         catalogue: Catalogue,
         vault: Vault,
         clock: Clock,
         ids: Ids,
         jobs: JobEngine,
         recorder: Recorder,
-        idempotency: Idempotency,
         *,
         placement_deadline: float,
     ) -> None:
-        self._database = database
         self._catalogue = catalogue
         self._vault = vault
         self._clock = clock
         self._ids = ids
         self._jobs = jobs
         self._recorder = recorder
-        self._idempotency = idempotency
         self._placement_deadline = placement_deadline
 
-    async def create(
-        self,
-        request: CreateRequest,
-        *,
-        reply: Callable[[Created], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Accept a request: instance, operation, first event and answer in one commit.
+    def create(self, request: CreateRequest) -> Command[Created]:
+        """Accept a request: instance, operation and first event in one commit.
 
         Nothing is bought here; that happens in a job, after the answer.
 
         Args:
             request: What is wanted, already checked field by field.
-            reply: Renders the answer, which is remembered with the idempotency key.
-            idempotency: The client's key, if it gave one.
-            deadline: Unix milliseconds after which nothing may be committed.
 
         Raises:
             ValidationFailed: an unknown region, product or template.
-            Conflict: `NO_CAPACITY`, or the same key is at work.
-            IdempotencyKeyReused: the key was used with another body.
+            Conflict: `NO_CAPACITY`.
             UpstreamUnavailable: the catalogue was needed and could not be read.
-            RequestTimeout: the deadline passed; nothing was done.
         """
 
-        async def resolve() -> Callable[[Connection], Created]:
+        async def resolve(deadline: int | None) -> Callable[[Connection], Created]:
             placed, spec = await self._resolve(request, deadline)
             instance, operation = self._make(placed)
             sealed = launch_spec.seal(self._vault, spec)
             return partial(self._commit, instance=instance, operation=operation, sealed=sealed)
 
-        return await prepare_once(
-            self._database, self._idempotency, resolve, reply, idempotency, deadline
-        )
+        return Command(resolve)
 
     async def _resolve(
         self, request: CreateRequest, deadline: int | None

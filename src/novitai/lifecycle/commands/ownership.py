@@ -8,7 +8,7 @@ says is missing confirmed as gone. None of this calls upstream.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -16,7 +16,6 @@ from typing import Final
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.event import EventType
 from novitai.domain.instance import (
     BillingMode,
@@ -29,14 +28,14 @@ from novitai.domain.instance import (
 from novitai.domain.marker import without_marker
 from novitai.domain.operation import OperationKind
 from novitai.domain.product import usd
+from novitai.domain.requests import AdoptRequest
 from novitai.domain.status import derive
 from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
 from novitai.ids import INSTALLATION_ID_LENGTH, Ids
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.account import Account, Overview
-from novitai.lifecycle.commands.answering import answer_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import Transaction
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.follow_ups import FollowUps
@@ -59,6 +58,14 @@ class Shown:
     dismissed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A record that was given an instance of the account, and its view."""
+
+    instance_id: str
+    view: View
+
+
 class Ownership:
     """Carries out what a person decides about ownership."""
 
@@ -71,7 +78,6 @@ class Ownership:
         jobs: JobEngine,
         recorder: Recorder,
         follow_ups: FollowUps,
-        idempotency: Idempotency,
         account: Account,
         *,
         installation_id: str,
@@ -83,7 +89,6 @@ class Ownership:
         self._jobs = jobs
         self._recorder = recorder
         self._follow_ups = follow_ups
-        self._idempotency = idempotency
         self._account = account
         self._installation_id = installation_id
 
@@ -107,78 +112,38 @@ class Ownership:
         state = await self._database.read(account.load_state)
         return state.blocked
 
-    async def confirm(
-        self,
-        digest: str | None,
-        *,
-        reply: Callable[[int], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Accept the missing set that `digest` names as gone; `reply` is given their number.
+    def confirm(self, digest: str | None) -> Transaction[int]:
+        """Accept the missing set that `digest` names as gone; the result is their number.
 
         Raises:
             Conflict: `NOTHING_TO_CONFIRM`.
         """
-        confirm = partial(self._account.confirm, digest=digest)
-        return await answer_once(
-            self._database, self._idempotency, confirm, reply, idempotency, deadline
-        )
+        return partial(self._account.confirm, digest=digest)
 
-    async def dismiss(
-        self,
-        upstream_id: str,
-        *,
-        reply: Callable[[Shown], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def dismiss(self, upstream_id: str) -> Transaction[Shown]:
         """Remember that an instance of the account is no matter of ours.
 
         Raises:
             NotFound: `UPSTREAM_INSTANCE_NOT_FOUND`: the last listing held no such instance.
         """
-        dismiss = partial(self._dismiss, upstream_id=upstream_id)
-        return await answer_once(
-            self._database, self._idempotency, dismiss, reply, idempotency, deadline
-        )
+        return partial(self._dismiss, upstream_id=upstream_id)
 
-    async def adopt(
-        self,
-        request: AdoptRequest,
-        *,
-        reply: Callable[[str, View], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Make an instance of the account a record's own; `reply` is given its id and view.
+    def adopt(self, request: AdoptRequest) -> Transaction[Adopted]:
+        """Make an instance of the account a record's own.
 
         Raises:
             NotFound: `UPSTREAM_INSTANCE_NOT_FOUND`, `INSTANCE_NOT_FOUND`.
             Conflict: `ALREADY_MANAGED`, `MANAGED_ELSEWHERE`, `INVALID_STATE`.
         """
 
-        def act(connection: Connection) -> tuple[str, View]:
+        def act(connection: Connection) -> Adopted:
             instance = self._adopt(connection, request)
-            return instance.id, view(instance, operations.running(connection, instance.id))
+            running = operations.running(connection, instance.id)
+            return Adopted(instance.id, view(instance, running))
 
-        return await answer_once(
-            self._database,
-            self._idempotency,
-            act,
-            lambda adopted: reply(*adopted),
-            idempotency,
-            deadline,
-        )
+        return act
 
-    async def release(
-        self,
-        instance_id: str,
-        *,
-        reply: Callable[[View], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def release(self, instance_id: str) -> Transaction[View]:
         """Let go of a record's upstream instance, which goes on without us.
 
         Raises:
@@ -189,9 +154,7 @@ class Ownership:
         def act(connection: Connection) -> View:
             return view(self._release(connection, instance_id), None)
 
-        return await answer_once(
-            self._database, self._idempotency, act, reply, idempotency, deadline
-        )
+        return act
 
     def _dismiss(self, connection: Connection, upstream_id: str) -> Shown:
         row = account.find_unmanaged(connection, upstream_id)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -12,8 +12,7 @@ from novitai.clock import Clock
 from novitai.domain.webhook import Delivery, DeliveryStatus, Webhook
 from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.commands.answering import answer_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import Transaction
 from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.queries.details_cache import unknown
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
@@ -32,28 +31,17 @@ class DeliveryPage:
 class Deliveries:
     """Lists and repeats deliveries."""
 
-    def __init__(
-        self, database: Database, clock: Clock, jobs: JobEngine, idempotency: Idempotency
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, jobs: JobEngine) -> None:
         self._database = database
         self._clock = clock
         self._jobs = jobs
-        self._idempotency = idempotency
 
-    async def redeliver(
-        self,
-        delivery_id: str,
-        *,
-        reply: Callable[[Delivery], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def redeliver(self, delivery_id: str) -> Transaction[Delivery]:
         """Deliver a message again at once, in any status, with the full number of tries.
 
         Raises:
             NotFound: `DELIVERY_NOT_FOUND`.
             Conflict: `INVALID_STATE`: its webhook is switched off.
-            NovitaiError: as `Webhooks.create`.
         """
 
         def act(connection: Connection) -> Delivery:
@@ -75,9 +63,7 @@ class Deliveries:
                 raise LookupError(f"delivery {delivery_id} no longer exists")
             return again
 
-        return await answer_once(
-            self._database, self._idempotency, act, reply, idempotency, deadline
-        )
+        return act
 
     async def of_instance(
         self, instance_id: str, *, limit: int = MAX_PAGE, cursor: str | None = None

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Connection
 
 from novitai.clock import Clock, iso
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.domain.webhook import (
     MAX_STANDING,
     SECRET_OVERLAP,
@@ -21,12 +22,10 @@ from novitai.domain.webhook import (
     Webhook,
     host_of,
 )
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.egress.sending import Message, Sender
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
-from novitai.lifecycle.commands.answering import answer_once, outcome, prepare_once, reveal_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import Command, Done, Transaction, outcome
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhooks.deliveries import standing, switched_off
@@ -49,6 +48,14 @@ class Revealed:
 
     webhook: Webhook
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A webhook before and after a change."""
+
+    before: Webhook
+    after: Webhook
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,6 @@ class Webhooks:
         outbox: Outbox,
         deliverer: Deliverer,
         sender: Sender,
-        idempotency: Idempotency,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -106,22 +112,12 @@ class Webhooks:
         self._outbox = outbox
         self._deliverer = deliverer
         self._sender = sender
-        self._idempotency = idempotency
 
-    async def create(
-        self,
-        request: WebhookRequest,
-        *,
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Revealed:
+    def create(self, request: WebhookRequest) -> Transaction[Revealed]:
         """Create a standing webhook with its own secret.
 
         Raises:
-            Conflict: `TOO_MANY_WEBHOOKS`, `IDEMPOTENCY_NOT_REPLAYABLE`, or a request with the same
-                idempotency key is running.
-            IdempotencyKeyReused: the key was used with another body.
-            RequestTimeout: the deadline passed; nothing was done.
+            Conflict: `TOO_MANY_WEBHOOKS`.
         """
         now = self._clock.now()
         webhook = Webhook(
@@ -139,13 +135,13 @@ class Webhooks:
         secret = fresh_secret(self._ids)
         sealed = self._vault.seal(SECRET_PURPOSE, secret.encode())
 
-        def act(connection: Connection) -> None:
+        def act(connection: Connection) -> Revealed:
             if webhooks.count_standing(connection) >= MAX_STANDING:
                 raise too_many_webhooks()
             webhooks.insert(connection, webhook, sealed)
+            return Revealed(webhook, secret)
 
-        await reveal_once(self._database, self._idempotency, act, webhook.id, idempotency, deadline)
-        return Revealed(webhook, secret)
+        return act
 
     async def get(self, webhook_id: str) -> Webhook:
         """Return a standing webhook.
@@ -165,9 +161,7 @@ class Webhooks:
         found = await self._database.read(read)
         return WebhookPage(*cut(found, limit, lambda one: (one.created_at, one.id)))
 
-    async def change(
-        self, webhook_id: str, change: WebhookChange, *, deadline: int | None = None
-    ) -> Webhook:
+    def change(self, webhook_id: str, change: WebhookChange) -> Command[Changed]:
         """Change the given fields.
 
         If the webhook is disabled, its pending messages become dead; `replay` can deliver them
@@ -175,10 +169,9 @@ class Webhooks:
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
-            RequestTimeout: the deadline passed; nothing was done.
         """
 
-        def write(connection: Connection) -> tuple[Webhook, Webhook]:
+        def act(connection: Connection) -> Changed:
             now = self._clock.now()
             before = standing(connection, webhook_id)
             webhooks.change(
@@ -193,29 +186,24 @@ class Webhooks:
                 webhooks.switch_on(connection, webhook_id, now=now)
             elif change.enabled is False:
                 webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=now)
-            return before, standing(connection, webhook_id)
+            return Changed(before, standing(connection, webhook_id))
 
-        before, after = await outcome(self._database.write(write, deadline=deadline))
-        if after.url != before.url:
-            await self._database.write(
-                partial(webhook_lines.move, webhook_id=webhook_id, host=host_of(after.url))
-            )
-        if after.url != before.url or (before.enabled and not after.enabled):
-            await self._deliverer.expedite(webhook_id)
-        return after
+        async def then(changed: Changed) -> None:
+            before, after = changed.before, changed.after
+            if after.url != before.url:
+                await self._database.write(
+                    partial(webhook_lines.move, webhook_id=webhook_id, host=host_of(after.url))
+                )
+            if after.url != before.url or (before.enabled and not after.enabled):
+                await self._deliverer.expedite(webhook_id)
 
-    async def delete(
-        self,
-        webhook_id: str,
-        *,
-        reply: Callable[[Webhook], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+        return Command.of(act, then)
+
+    def delete(self, webhook_id: str) -> Command[Webhook]:
         """Delete a standing webhook. Its pending messages become dead; its record stays.
 
         Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+            NotFound: `WEBHOOK_NOT_FOUND`.
         """
 
         def act(connection: Connection) -> Webhook:
@@ -223,58 +211,41 @@ class Webhooks:
             webhooks.delete(connection, webhook_id, now=self._clock.now())
             return webhook
 
-        answer = await answer_once(
-            self._database, self._idempotency, act, reply, idempotency, deadline
-        )
-        await self._deliverer.expedite(webhook_id)
-        return answer
+        async def then(_deleted: Webhook) -> None:
+            await self._deliverer.expedite(webhook_id)
 
-    async def rotate(
-        self,
-        webhook_id: str,
-        *,
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Revealed:
+        return Command.of(act, then)
+
+    def rotate(self, webhook_id: str) -> Transaction[Revealed]:
         """Give a webhook a new secret; the old one also signs for 24 hours.
 
         Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+            NotFound: `WEBHOOK_NOT_FOUND`.
         """
         secret = fresh_secret(self._ids)
         sealed = self._vault.seal(SECRET_PURPOSE, secret.encode())
 
-        def act(connection: Connection) -> Webhook:
+        def act(connection: Connection) -> Revealed:
             now = self._clock.now()
             standing(connection, webhook_id)
             webhooks.rotate(
                 connection, webhook_id, sealed=sealed, now=now, overlap_until=now + SECRET_OVERLAP
             )
-            return standing(connection, webhook_id)
+            return Revealed(standing(connection, webhook_id), secret)
 
-        webhook = await reveal_once(
-            self._database, self._idempotency, act, webhook_id, idempotency, deadline
-        )
-        return Revealed(webhook, secret)
+        return act
 
-    async def test(
-        self,
-        webhook_id: str,
-        *,
-        reply: Callable[[Tested], Reply],
-        idempotency: IdempotencyKey | None = None,
-    ) -> Reply:
+    def test(self, webhook_id: str) -> Command[Tested]:
         """Send one test message now, even to a disabled webhook, and return the result.
 
         Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+            NotFound: `WEBHOOK_NOT_FOUND`.
         """
 
-        async def send() -> Callable[[Connection], Tested]:
-            done = await self._send_test(webhook_id)
-            return lambda _connection: done
+        async def send(_deadline: int | None) -> Done[Tested]:
+            return Done(await self._send_test(webhook_id))
 
-        return await prepare_once(self._database, self._idempotency, send, reply, idempotency, None)
+        return Command(send)
 
     async def _send_test(self, webhook_id: str) -> Tested:
 
@@ -294,27 +265,19 @@ class Webhooks:
         answer = await self._sender.send(message)
         return Tested(message.id, answer.delivered, as_try(answer))
 
-    async def replay(
-        self,
-        webhook_id: str,
-        since: int,
-        *,
-        reply: Callable[[int], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def replay(self, webhook_id: str, since: int) -> Command[int]:
         """Deliver all events since a time again, if the webhook receives their type, in order.
 
         This includes events from before it was created or while it was disabled. A message that was
-        sent before keeps its ID. `reply` gets the number of messages. `deadline` applies only to
-        the first page; after that the replay runs to its end.
+        sent before keeps its ID. The result is the number of messages. Once the first page is
+        written, the replay runs to its end.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
-            Conflict: `INVALID_STATE`: it is switched off; else as `create`.
+            Conflict: `INVALID_STATE`: it is switched off.
         """
 
-        async def tell_again() -> Callable[[Connection], int]:
+        async def tell_again(deadline: int | None) -> Done[int]:
             told = await self._tell_page(webhook_id, since, "", deadline)
             count = told.messages
             while told.last is not None:
@@ -324,11 +287,9 @@ class Webhooks:
                 except (NotFound, Conflict):
                     break  # switched off or deleted in the meantime: pending messages become dead
                 count += told.messages
-            return lambda _connection: count
+            return Done(count)
 
-        return await prepare_once(
-            self._database, self._idempotency, tell_again, reply, idempotency, None
-        )
+        return Command(tell_again)
 
     async def _tell_page(
         self, webhook_id: str, since: int, after: str, deadline: int | None

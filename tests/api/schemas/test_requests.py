@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from novitai.api.schemas.instances import CreateInstanceRequest
+from novitai.api.schemas.keys import CreateKeyRequest
+from novitai.api.schemas.wire import read
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.instance import BillingMode
 from novitai.domain.requests import CreateRequest
-from novitai.domain.validation import parse_create, parse_key_request
 from novitai.errors import FieldError, ValidationFailed
 
 GOOD: Mapping[str, object] = {
@@ -20,6 +22,16 @@ GOOD: Mapping[str, object] = {
     "productName": "gpu-basic",
     "templateId": "tmpl-12345",
 }
+
+
+def parse_create(body: Mapping[str, object], *, allow_private: bool = False) -> CreateRequest:
+    """Check a request for an instance."""
+    return read(CreateInstanceRequest, body, allow_private=allow_private).wanted()
+
+
+def parse_key_request(body: Mapping[str, object], *, now: int) -> KeyRequest:
+    """Check a request for a key."""
+    return read(CreateKeyRequest, body, now=now).wanted()
 
 
 def refused(changes: Mapping[str, object], *, allow_private: bool = False) -> ValidationFailed:
