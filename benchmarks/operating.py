@@ -17,7 +17,7 @@ from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.idempotency import Commands
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
@@ -44,15 +44,7 @@ async def _measure(folder: Path) -> tuple[float, float]:
         vault = Vault(b"a secret for the benchmark alone")
         recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
         core = Core(database, vault, clock, ids, engine, recorder)
-        operating = Operating(
-            database,
-            vault,
-            clock,
-            ids,
-            engine,
-            recorder,
-            FollowUps(core, FailedInstancePolicy.STOP),
-        )
+        operating = InstanceActions(core, FollowUps(core, FailedInstancePolicy.STOP))
         began = time.perf_counter()
         await database.read(lambda c: instances.load_many(c, instances.live_ids(c)))
         reading = time.perf_counter() - began

@@ -25,7 +25,7 @@ from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.commands.create_instance import CreateCommand
 from novitai.lifecycle.commands.idempotency import Commands
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
@@ -115,15 +115,9 @@ class Application:
         self.details = Details(database, clock)
         self.instances = InstanceReader(database, self.details)
         self.create_instance = CreateCommand(
-            self.catalogue,
-            vault,
-            clock,
-            ids,
-            self.jobs,
-            recorder,
-            placement_deadline=settings.placement_deadline_seconds,
+            core, self.catalogue, placement_deadline=settings.placement_deadline_seconds
         )
-        self.operating = Operating(database, vault, clock, ids, self.jobs, recorder, follow_ups)
+        self.operating = InstanceActions(core, follow_ups)
         sender = Sender(
             AddressGuard(allow_private=settings.webhook_allow_private),
             clock,
@@ -142,17 +136,7 @@ class Application:
         self.prober = Prober(EndpointGuard(reach, resolve), Wire(tls, outside.probes))
         late_calls = LateCalls(core)
         self.account = Account(core, settings.orphans)
-        self.ownership = Ownership(
-            database,
-            vault,
-            clock,
-            ids,
-            self.jobs,
-            recorder,
-            follow_ups,
-            self.account,
-            installation_id=installation_id,
-        )
+        self.ownership = Ownership(core, follow_ups, self.account, installation_id=installation_id)
         self.runner = build_runner(
             core,
             settings,

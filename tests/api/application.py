@@ -27,12 +27,12 @@ from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import (
     Command,
     Commands,
-    Done,
+    Completed,
     IdempotencyKey,
     Reply,
     Transaction,
 )
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
@@ -70,12 +70,12 @@ class FakeInstances:
     queries: list[InstanceQuery] = field(default_factory=list)
 
     def create(self, request: CreateRequest) -> Command[Created]:
-        async def prepare(deadline: int | None) -> Done[Created]:
+        async def prepare(deadline: int | None) -> Completed[Created]:
             if self.error is not None:
                 raise self.error
             self.requests.append(request)
             self.deadlines.append(deadline)
-            return Done(Created("inst_1697843200_abc123", 1_697_797_800_000))
+            return Completed(Created("inst_1697843200_abc123", 1_697_797_800_000))
 
         return Command(prepare)
 
@@ -257,14 +257,14 @@ class ApiFactory:
         self._open.append(api)
         return api
 
-    def _operating(self, vault: Vault) -> Operating:
+    def _operating(self, vault: Vault) -> InstanceActions:
         """Build what accepts verbs; nothing carries them out."""
         database, clock, ids = self._database, self._clock, Ids()
         jobs = EmbeddedEngine(database, clock, ids)
         recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
         core = Core(database, vault, clock, ids, jobs, recorder)
         follow_ups = FollowUps(core, FailedInstancePolicy.STOP)
-        return Operating(database, vault, clock, ids, jobs, recorder, follow_ups)
+        return InstanceActions(core, follow_ups)
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -14,7 +14,7 @@ import pytest
 from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
 from novitai.domain.webhook_url import webhook_url
-from novitai.egress.guard import AddressGuard, Refused
+from novitai.egress.guard import AddressGuard, AddressRefused
 from novitai.egress.resolving import SystemResolver, system_resolver
 from novitai.egress.sending import Message, Sender
 from novitai.egress.signing import secret_of
@@ -123,7 +123,7 @@ async def test_private_places_are_refused_at_registration_and_at_delivery(host: 
     for url in (f"http://{host}/", f"https://{host}:8443/x", f"http://a:b@{host}/"):
         with pytest.raises(ValueError, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             webhook_url(url, allow_private=False)
-        with pytest.raises(Refused, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
+        with pytest.raises(AddressRefused, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             await guard.target(url)
     assert not asked
 
@@ -143,7 +143,9 @@ async def test_a_name_with_one_address_that_is_not_public_is_refused(
 ) -> None:
     """Every address is checked, not the first alone."""
     guard, _ = resolving(addresses)
-    with pytest.raises(Refused, match=r"not public.*NOVITAI_WEBHOOK_ALLOW_PRIVATE") as caught:
+    with pytest.raises(
+        AddressRefused, match=r"not public.*NOVITAI_WEBHOOK_ALLOW_PRIVATE"
+    ) as caught:
         await guard.target("https://hooks.example.com/")
     assert not any(address in str(caught.value) for address in addresses)
 
@@ -154,7 +156,7 @@ async def test_a_name_that_changes_its_mind_gains_nothing() -> None:
     target = await guard.target("http://rebind.example.com/")
     assert [str(address) for address in target.addresses] == ["93.184.215.14"]
     assert len(asked) == 1
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         await guard.target("http://rebind.example.com/")
 
 
@@ -167,7 +169,7 @@ async def test_a_refused_message_never_leaves() -> None:
             result = await sender.send(Message("msg_1", url, b"{}", [SECRET]))
             assert (result.status, result.delivered) == (None, False)
             assert result.error is not None
-            assert result.error.startswith("Refused: ")
+            assert result.error.startswith("AddressRefused: ")
     assert not receiver.got
 
 
@@ -181,7 +183,7 @@ async def test_a_refused_message_never_leaves() -> None:
 async def test_what_is_no_url_or_means_two_hosts_is_refused(url: str) -> None:
     """Where parsers could differ, nothing is sent."""
     guard, _ = resolving()
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         await guard.target(url)
 
 

@@ -234,7 +234,7 @@ async def test_a_message_without_a_secret_never_leaves() -> None:
     """Nobody could tell that it is from us."""
     async with listening(answer(200)) as receiver:
         result = await sender().send(Message("msg_1", receiver.url, BODY, []))
-    assert result.error == "Refused: there is no secret to sign it with"
+    assert result.error == "AddressRefused: there is no secret to sign it with"
     assert not receiver.got
 
 

@@ -25,7 +25,7 @@ from novitai.upstream.errors import (
     Refused,
     UpstreamError,
 )
-from novitai.upstream.models import CreateInstance, Port, Tool
+from novitai.upstream.models import CreateInstance, UpstreamPort, UpstreamTool
 from novitai.upstream.writing import create_body
 from tests.windows import window_until
 
@@ -75,8 +75,8 @@ def test_the_body_says_everything_in_upstreams_words() -> None:
             billing_mode="spot",
             cluster_id="us-ca-6",
             image_auth_id="7",
-            ports=(Port(80, "http"), Port(3306, "tcp")),
-            tools=(Tool("Jupyter", 8888, "http"),),
+            ports=(UpstreamPort(80, "http"), UpstreamPort(3306, "tcp")),
+            tools=(UpstreamTool("Jupyter", 8888, "http"),),
             command="run",
             entrypoint="/bin/sh",
             min_cuda_version="12.4",

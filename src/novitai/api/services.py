@@ -19,7 +19,7 @@ from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Caches
 from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import Command, Commands
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.maintenance.clock_watch import WentBack
 from novitai.lifecycle.queries.details_cache import Rendered
@@ -147,7 +147,7 @@ class Services:
     upstream: Callable[[], UpstreamNumbers]
     process: ProcessMetrics
     catalogue: CataloguePort | None = None
-    operating: Operating | None = None
+    operating: InstanceActions | None = None
     history: History | None = None
     ownership: Ownership | None = None
     webhooks: WebhookSources | None = None

@@ -62,7 +62,7 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True)
 class WebhookChange:
-    """What is to change of a standing webhook; None means: leave it."""
+    """A change of a standing webhook; None leaves a field unchanged."""
 
     url: str | None = None
     event_types: tuple[EventType, ...] | None = None

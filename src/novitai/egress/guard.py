@@ -28,7 +28,7 @@ _REMEMBERED: Final = 60.0
 """Seconds for which it is remembered whether upstream's own address is private."""
 
 
-class Refused(NovitaiError):
+class AddressRefused(NovitaiError):
     """The request must not go there; the text says why and names no address."""
 
 
@@ -60,19 +60,19 @@ class AddressGuard:
         """Find and check the addresses of a URL's host.
 
         Raises:
-            Refused: the URL is not an HTTP URL, or leads to an address that is not public.
+            AddressRefused: the URL is not an HTTP URL, or leads to an address that is not public.
             OSError: the name does not resolve.
         """
         try:
             webhook_url(url, allow_private=self._allow_private)
             host, port = read_place(url)
         except ValueError as error:
-            raise Refused(str(error)) from None
+            raise AddressRefused(str(error)) from None
         reach = Reach.ANYWHERE if self._allow_private else Reach.PUBLIC
         try:
             addresses = await _addresses(host, port, reach, self._resolve)
-        except Refused as refusal:
-            raise Refused(f"{refusal}{PRIVATE_WEBHOOKS_HINT}") from None
+        except AddressRefused as refusal:
+            raise AddressRefused(f"{refusal}{PRIVATE_WEBHOOKS_HINT}") from None
         return _target(url, host, port, addresses)
 
 
@@ -92,18 +92,18 @@ class EndpointGuard:
         """Find and check the addresses of an HTTP endpoint.
 
         Raises:
-            Refused: no probe may go there.
+            AddressRefused: no probe may go there.
             OSError: the name does not resolve.
         """
         if len(url) > _MAX_ENDPOINT or not url.isascii() or any(not _plain(one) for one in url):
-            raise Refused("the endpoint is not a plain URL")
+            raise AddressRefused("the endpoint is not a plain URL")
         try:
             parts = urlsplit(url)
             if "@" in parts.netloc:
-                raise Refused("the endpoint holds user information")
+                raise AddressRefused("the endpoint holds user information")
             host, port = read_place(url)
         except ValueError:
-            raise Refused("the endpoint is not an HTTP URL") from None
+            raise AddressRefused("the endpoint is not an HTTP URL") from None
         _refuse_spelling(parts.hostname or "", host)
         return _target(url, host, port, await self._check(host, port))
 
@@ -111,16 +111,16 @@ class EndpointGuard:
         """Find and check the addresses of a TCP endpoint, `host:port`.
 
         Raises:
-            Refused: no probe may go there.
+            AddressRefused: no probe may go there.
             OSError: the name does not resolve.
         """
         name, _, number = place.rpartition(":")
         if not (number.isascii() and number.isdecimal() and 0 < int(number[:6]) < 65_536):
-            raise Refused("the endpoint names no port")
+            raise AddressRefused("the endpoint names no port")
         try:
             host = read_host(name)
         except ValueError:
-            raise Refused("the endpoint names no host") from None
+            raise AddressRefused("the endpoint names no host") from None
         _refuse_spelling(name.strip("[]"), host)
         port = int(number)
         return AddressTarget(await self._check(host, port), port, host.name, None)
@@ -172,14 +172,14 @@ def _reach_of(addresses: Sequence[Address]) -> Reach:
 
 async def _addresses(host: Host, port: int, reach: Reach, resolve: Resolver) -> Sequence[Address]:
     if not reach.may_cover(host):
-        raise Refused("The address is not public")
+        raise AddressRefused("The address is not public")
     if host.address is not None:
         return [host.address]
     addresses = list(await resolve(host.name, port))
     if not addresses:
         raise OSError("the name has no address")
     if not all(reach.covers(address) for address in addresses):
-        raise Refused("The host resolves to an address that is not public")
+        raise AddressRefused("The host resolves to an address that is not public")
     return addresses[:MAX_ADDRESSES]
 
 
@@ -191,7 +191,7 @@ def _target(url: str, host: Host, port: int, addresses: Sequence[Address]) -> Ad
 def _refuse_spelling(name: str, host: Host) -> None:
     """Refuse an IPv4 address that is not written as four decimal numbers, such as `0x7f.1`."""
     if host.address is not None and host.address.version == 4 and name != str(host.address):
-        raise Refused("the endpoint spells its address in an unusual way")
+        raise AddressRefused("the endpoint spells its address in an unusual way")
 
 
 def _plain(character: str) -> bool:

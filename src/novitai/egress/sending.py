@@ -18,7 +18,7 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.egress import signing
-from novitai.egress.guard import MAX_ADDRESSES, AddressGuard, AddressTarget, Refused
+from novitai.egress.guard import MAX_ADDRESSES, AddressGuard, AddressRefused, AddressTarget
 from novitai.egress.signing import NoSecret
 from novitai.egress.wire import BROKEN, Wire
 
@@ -114,8 +114,8 @@ class Sender:
             error = f"No connection within {waited:g} s"
         except (TimeoutError, httpx2.TimeoutException):
             error = f"No answer within {self._deadline:g} s"
-        except (Refused, NoSecret) as refusal:
-            error = f"Refused: {refusal}"
+        except (AddressRefused, NoSecret) as refusal:
+            error = f"AddressRefused: {refusal}"
         except BROKEN as broken:
             error = _explain(broken)
         except Exception as defect:  # of ours: a message that is tried for ever helps nobody

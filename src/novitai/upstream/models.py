@@ -50,7 +50,7 @@ class ProductOffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class UpstreamPort:
     """A port that upstream is to publish: its number, and `http` or `tcp`."""
 
     port: int
@@ -58,7 +58,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class UpstreamTool:
     """A tool that upstream runs inside, such as Jupyter."""
 
     name: str
@@ -78,9 +78,9 @@ class UpstreamTemplate:
     start_command: str
     entrypoint: str
     rootfs_size: int | None
-    ports: tuple[Port, ...]
+    ports: tuple[UpstreamPort, ...]
     envs: Envs = field(repr=False)
-    tools: tuple[Tool, ...]
+    tools: tuple[UpstreamTool, ...]
     min_cuda_version: str
 
 
@@ -209,9 +209,9 @@ class CreateInstance:
     billing_mode: str = ON_DEMAND
     cluster_id: str = ""
     image_auth_id: str = field(default="", repr=False)
-    ports: tuple[Port, ...] = ()
+    ports: tuple[UpstreamPort, ...] = ()
     envs: Envs = field(default=(), repr=False)
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[UpstreamTool, ...] = ()
     command: str = field(default="", repr=False)
     entrypoint: str = field(default="", repr=False)
     min_cuda_version: str = ""

@@ -17,15 +17,15 @@ from novitai.upstream.models import (
     MAX_MESSAGE,
     MAX_STATE,
     Envs,
-    Port,
     ProductOffer,
     SshAccess,
-    Tool,
     UpstreamCluster,
     UpstreamInstance,
+    UpstreamPort,
     UpstreamPortMapping,
     UpstreamStatusError,
     UpstreamTemplate,
+    UpstreamTool,
 )
 from novitai.upstream.wire import (
     Json,
@@ -280,26 +280,26 @@ def _word(value: Json) -> str:
     return text(value, _MAX_WORD).strip().lower()
 
 
-def _template_ports(value: Json) -> tuple[Port, ...]:
+def _template_ports(value: Json) -> tuple[UpstreamPort, ...]:
     """Read the ports that can be published, each once; the others are left out."""
-    found: dict[int, Port] = {}
+    found: dict[int, UpstreamPort] = {}
     for group in objects(value):
         if (kind := _PUBLISHED.get(_word(group.get("type")))) is None:
             continue
         numbers = group.get("ports", group.get("port"))
         for item in numbers if type(numbers) is list else [numbers]:
             if (number := _port(item)) is not None and len(found) < _MAX_PORTS:
-                found.setdefault(number, Port(number, kind))
+                found.setdefault(number, UpstreamPort(number, kind))
     return tuple(found.values())
 
 
-def _tools(value: Json) -> tuple[Tool, ...]:
-    found: dict[tuple[str, int], Tool] = {}
+def _tools(value: Json) -> tuple[UpstreamTool, ...]:
+    found: dict[tuple[str, int], UpstreamTool] = {}
     for row in objects(value):
         port, kind = _port(row.get("port")), _PUBLISHED.get(_word(row.get("type")))
         name = text(row.get("name"))
         if port is not None and kind is not None and len(found) < _MAX_PORTS:
-            found.setdefault((name, port), Tool(name, port, kind))
+            found.setdefault((name, port), UpstreamTool(name, port, kind))
     return tuple(found.values())
 
 

@@ -10,7 +10,7 @@ from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import (
     Command,
     Commands,
-    Done,
+    Completed,
     IdempotencyKey,
     Reply,
     Transaction,
@@ -62,8 +62,8 @@ async def test_an_effect_outside_of_the_database_is_answered_after_the_deadline_
 ) -> None:
     """What is done is done: nothing says afterwards that nothing was."""
 
-    async def prepare(_deadline: int | None) -> Done[str]:
-        return Done("sent")
+    async def prepare(_deadline: int | None) -> Completed[str]:
+        return Completed("sent")
 
     commands = Commands(database, clock)
     for replayed in (False, True):

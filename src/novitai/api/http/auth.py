@@ -12,7 +12,7 @@ from novitai.api.http.context import RequestContext
 from novitai.api.http.limits import RateLimiter, Taken
 from novitai.api.http.proxies import neighbourhood
 from novitai.domain.api_key import Scope, allows
-from novitai.errors import Forbidden, RateLimited, Unauthorized
+from novitai.errors import Forbidden, TooManyRequests, Unauthorized
 from novitai.lifecycle.api_keys import Caller, KeyRing
 
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
@@ -40,7 +40,7 @@ class KeyGuard:
 
         Raises:
             Unauthorized: no key, or none that is good.
-            RateLimited: too many calls with this key, or too many failures from this address.
+            TooManyRequests: too many calls with this key, or too many failures from this address.
             Forbidden: the key lacks the scope.
         """
         caller = await self._authenticate(request)
@@ -50,7 +50,7 @@ class KeyGuard:
         taken = await self._calls.take(caller.key_id)
         context.headers += self._headers(taken)
         if not taken.allowed:
-            raise RateLimited("Rate limit exceeded", retry_after=taken.retry_after)
+            raise TooManyRequests("Rate limit exceeded", retry_after=taken.retry_after)
         if not allows(caller.scopes, needed):
             raise Forbidden(
                 f"This API key lacks the scope '{needed.value}'",
@@ -63,11 +63,11 @@ class KeyGuard:
         match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
         return None if match is None else await self._keys.authenticate(match[1])
 
-    async def _refused(self, context: RequestContext) -> Unauthorized | RateLimited:
+    async def _refused(self, context: RequestContext) -> Unauthorized | TooManyRequests:
         # Only now: a good key is never refused for what others do from the same address.
         taken = await self._failures.take(neighbourhood(context.client))
         if not taken.allowed:
-            return RateLimited(
+            return TooManyRequests(
                 "Too many failed authentications from this address", retry_after=taken.retry_after
             )
         # The same words for every reason: a guesser learns nothing.

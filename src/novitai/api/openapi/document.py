@@ -28,8 +28,8 @@ from novitai.errors import (
     ApiError,
     Forbidden,
     InternalError,
-    RateLimited,
     RequestTimeout,
+    TooManyRequests,
     Unauthorized,
 )
 from novitai.store.engine.errors import StoreUnavailable
@@ -193,7 +193,7 @@ def _common(route: Route) -> list[ApiError]:
         *errors,
         Unauthorized("A valid API key is required: Authorization: Bearer <key>"),
         Forbidden(f"This API key lacks the scope '{route.scope.value}'"),
-        RateLimited("Rate limit exceeded", retry_after=1),
+        TooManyRequests("Rate limit exceeded", retry_after=1),
         RequestTimeout("The request took too long; nothing was done"),
         StoreUnavailable("The database does not answer"),
         shutting_down(),

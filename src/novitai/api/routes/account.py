@@ -32,7 +32,7 @@ from novitai.domain.product import usd
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.account import WHAT_TO_DO, Overview
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.ownership import Adopted, Ownership, Shown
+from novitai.lifecycle.commands.ownership import Adopted, Ownership, UnmanagedShown
 
 _NOT_LISTED: Final = NotFound(
     "The last listing of the account holds no unmanaged instance '3560b7fec915bbf9'",
@@ -193,7 +193,7 @@ def _adopted(adopted: Adopted) -> Reply:
     return reply(orjson.dumps(adopted.view), 201, {"Location": location})
 
 
-def _unmanaged(shown: Shown) -> UnmanagedInstance:
+def _unmanaged(shown: UnmanagedShown) -> UnmanagedInstance:
     row = shown.row
     return UnmanagedInstance(
         upstream_id=row.upstream_id,

@@ -27,7 +27,7 @@ from novitai.api.services import Services
 from novitai.domain.api_key import Scope
 from novitai.errors import FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.catalogue.cache import CacheStats
-from novitai.lifecycle.commands.idempotency import Command, Done
+from novitai.lifecycle.commands.idempotency import Command, Completed
 
 T = TypeVar("T")
 
@@ -183,8 +183,8 @@ class CacheRoutes:
 def _at_once(act: Callable[[], T]) -> Command[T]:
     """Make a command of what touches nothing but copies in memory."""
 
-    async def prepare(_deadline: int | None) -> Done[T]:
-        return Done(act())
+    async def prepare(_deadline: int | None) -> Completed[T]:
+        return Completed(act())
 
     return Command(prepare)
 

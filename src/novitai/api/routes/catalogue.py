@@ -30,7 +30,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import DEFAULT_REGION, Offer, Template, is_any_region, usd
 from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
-from novitai.lifecycle.catalogue.upstream_errors import to_client
+from novitai.lifecycle.catalogue.upstream_errors import to_api_error
 from novitai.upstream.errors import UpstreamError
 
 T = TypeVar("T")
@@ -149,7 +149,7 @@ async def _told(call: RouteCall, asked: Awaitable[T]) -> T:
     except TimeoutError:
         raise UpstreamTimeout("Novita did not answer in time") from None
     except UpstreamError as error:
-        raise to_client(error) from error
+        raise to_api_error(error) from error
 
 
 def _page(query: OffsetQuery, items: list[T]) -> tuple[list[T], str | None]:

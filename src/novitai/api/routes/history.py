@@ -37,7 +37,7 @@ from novitai.domain.operation import Operation
 from novitai.domain.view import View
 from novitai.errors import Conflict, FieldError, NotFound, Overloaded, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.queries.history import EventPage, History
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class SinceQuery(EventsQuery):
 class HistoryRoutes:
     """Handlers of what is read of the past, and of what is under way."""
 
-    def __init__(self, history: History, operating: Operating) -> None:
+    def __init__(self, history: History, operating: InstanceActions) -> None:
         self._history = history
         self._operating = operating
         self._waiting = 0

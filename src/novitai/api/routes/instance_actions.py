@@ -36,7 +36,7 @@ from novitai.domain.api_key import Scope
 from novitai.domain.operation import OperationKind
 from novitai.errors import ApiError, Conflict, FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted, Operating, StopAll
+from novitai.lifecycle.commands.instance_actions import Accepted, InstanceActions, StopAll
 
 _ID: Final = "inst_1697843200_abc123"
 
@@ -86,7 +86,7 @@ class DeleteQuery(RequestModel):
 class InstanceActionRoutes:
     """Handlers of the verbs."""
 
-    def __init__(self, operating: Operating, instances: ReadPort) -> None:
+    def __init__(self, operating: InstanceActions, instances: ReadPort) -> None:
         self._operating = operating
         self._instances = instances
 
@@ -118,7 +118,7 @@ class InstanceActionRoutes:
             Route(
                 method="PUT",
                 path=f"{paths.INSTANCE}/last-used",
-                handler=self.note_use,
+                handler=self.record_usage,
                 scope=Scope.WRITE,
                 tag="Instances",
                 summary="Note when an instance was last used",
@@ -189,10 +189,10 @@ class InstanceActionRoutes:
         """
         return await call.run_once(self._operating.sync(), _sync_told)
 
-    async def note_use(self, call: RouteCall, body: LastUsedRequest) -> Response:
+    async def record_usage(self, call: RouteCall, body: LastUsedRequest) -> Response:
         """Note when an instance was last used: now, unless `lastUsedAt` says when."""
         instance_id = call.named("instanceId")
-        await call.apply(self._operating.note_use(instance_id, body.last_used_at))
+        await call.apply(self._operating.record_usage(instance_id, body.last_used_at))
         return answer(orjson.dumps(whole_view(await self._instances.get(instance_id))))
 
     async def credentials(self, call: RouteCall) -> Response:

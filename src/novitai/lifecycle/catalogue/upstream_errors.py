@@ -31,6 +31,3 @@ def to_api_error(error: upstream.UpstreamError) -> UpstreamUnavailable:
             "Novita asks for fewer calls", retry_after=max(1, math.ceil(error.retry_after or 1))
         )
     return UpstreamUnavailable(f"Novita answered with an error: {error}")
-
-
-to_client = to_api_error  # the name that api/ and lifecycle/commands use

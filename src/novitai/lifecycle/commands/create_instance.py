@@ -12,7 +12,6 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.operation import Operation, OperationKind
@@ -26,16 +25,13 @@ from novitai.errors import (
     UpstreamTimeout,
     ValidationFailed,
 )
-from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
 from novitai.lifecycle.catalogue.catalogue import Catalogue, nearest_names
-from novitai.lifecycle.catalogue.upstream_errors import to_client
+from novitai.lifecycle.catalogue.upstream_errors import to_api_error
 from novitai.lifecycle.commands.idempotency import Command
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.create import CreateVerb
 from novitai.store.queries import instances, operations
-from novitai.store.vault import Vault
 from novitai.upstream.errors import UpstreamError
 
 ESTIMATE_FROM: Final = 20
@@ -61,21 +57,17 @@ class CreateCommand:
 
     def __init__(
         self,
+        core: Core,
         catalogue: Catalogue,
-        vault: Vault,
-        clock: Clock,
-        ids: Ids,
-        jobs: JobEngine,
-        recorder: Recorder,
         *,
         placement_deadline: float,
     ) -> None:
         self._catalogue = catalogue
-        self._vault = vault
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
+        self._vault = core.vault
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self._placement_deadline = placement_deadline
 
     def create(self, request: CreateRequest) -> Command[Created]:
@@ -123,7 +115,7 @@ class CreateCommand:
         except TimeoutError:
             raise UpstreamTimeout("Novita did not answer in time") from None
         except UpstreamError as error:
-            raise to_client(error) from error
+            raise to_api_error(error) from error
         if placed is None or template is None:
             raise _joined(refusals)
         return placed, launch_spec.resolve(template, request)

@@ -69,7 +69,7 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Generic[T]):
+class Completed(Generic[T]):
     """A change that has been made already, outside of the transaction that stores the answer.
 
     A crash in between, or a request with the same key in another process, makes the change twice.
@@ -91,9 +91,10 @@ class Command(Generic[T]):
     """A change that needs more than one transaction.
 
     Attributes:
-        prepare: Comes before the commit and returns what is committed, or `Done`. It is given the
-            request's deadline in Unix milliseconds, if there is one. It does not run for a request
-            that was answered before, and may run twice if the process ends before the commit.
+        prepare: Runs before the commit and returns the transaction function, or `Completed`. It is
+            given the request's deadline in Unix milliseconds, if there is one. It does not run for
+            a request that was answered before, and may run twice if the process ends before the
+            commit.
         then: Comes after the commit, before the answer. It does not run for a replay.
     """
 
@@ -164,7 +165,7 @@ class Commands:
         """
         command = _command(command)
         act = await command.prepare(deadline)
-        if isinstance(act, Done):
+        if isinstance(act, Completed):
             done: T = act.result
             return done
         result = await outcome(self._database.write(act, deadline=deadline))
@@ -180,7 +181,7 @@ class Commands:
     ) -> Reply:
         command = _command(command)
         act = await command.prepare(deadline)
-        if isinstance(act, Done):
+        if isinstance(act, Completed):
             deadline = None  # it was done, so no error may say that nothing was
 
         def write(connection: Connection) -> tuple[T, Reply]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operating instances: a verb is accepted in one commit, or refused with the reason."""
+"""InstanceActions instances: a verb is accepted in one commit, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind
@@ -19,19 +18,15 @@ from novitai.domain.progress import Progress
 from novitai.domain.verbs import Verdict, judge
 from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
-from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
 from novitai.lifecycle.commands.idempotency import Transaction
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.create import CreatePhase
 from novitai.lifecycle.operations.delete import DeleteVerb
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.queries.details_cache import observed_at, unknown
-from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, coordination, instances, operations
-from novitai.store.vault import Vault
 
 _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
     OperationKind.START: StartVerb.first_phase,
@@ -85,25 +80,20 @@ class StopAll:
     skipped: tuple[Skipped, ...]
 
 
-class Operating:
+class InstanceActions:
     """Accepts verbs, cancels operations, notes use."""
 
     def __init__(
         self,
-        database: Database,
-        vault: Vault,
-        clock: Clock,
-        ids: Ids,
-        jobs: JobEngine,
-        recorder: Recorder,
+        core: Core,
         follow_ups: FollowUps,
     ) -> None:
-        self._database = database
-        self._vault = vault
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
+        self._database = core.database
+        self._vault = core.vault
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self._follow_ups = follow_ups
 
     def ask(
@@ -158,7 +148,7 @@ class Operating:
         """
         return partial(self._cancel, operation_id=operation_id)
 
-    def note_use(self, instance_id: str, at: int | None) -> Transaction[None]:
+    def record_usage(self, instance_id: str, at: int | None) -> Transaction[None]:
         """Note when an instance was last used; now, unless `at` (Unix milliseconds) says.
 
         Raises:

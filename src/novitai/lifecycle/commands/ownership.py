@@ -15,7 +15,6 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import (
     BillingMode,
@@ -32,18 +31,15 @@ from novitai.domain.requests import AdoptRequest
 from novitai.domain.status import derive
 from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
-from novitai.ids import INSTALLATION_ID_LENGTH, Ids
-from novitai.jobs.port import JobEngine
+from novitai.ids import INSTALLATION_ID_LENGTH
 from novitai.lifecycle.account import Account, Overview
 from novitai.lifecycle.commands.idempotency import Transaction
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.queries.details_cache import unknown
-from novitai.store.engine.database import Database
 from novitai.store.queries import account, instances, operations
 from novitai.store.queries.account import Listed, Unmanaged
-from novitai.store.vault import Vault
 
 _MAX_NAME: Final = 100
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
@@ -51,7 +47,7 @@ _DEFAULT_NAME: Final = "adopted"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class UnmanagedShown:
     """An instance of the account that is no record's own, and what was decided about it."""
 
     row: Unmanaged
@@ -71,34 +67,29 @@ class Ownership:
 
     def __init__(
         self,
-        database: Database,
-        vault: Vault,
-        clock: Clock,
-        ids: Ids,
-        jobs: JobEngine,
-        recorder: Recorder,
+        core: Core,
         follow_ups: FollowUps,
         account: Account,
         *,
         installation_id: str,
     ) -> None:
-        self._database = database
-        self._vault = vault
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
+        self._database = core.database
+        self._vault = core.vault
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self._follow_ups = follow_ups
         self._account = account
         self._installation_id = installation_id
 
-    async def unmanaged(self) -> list[Shown]:
+    async def unmanaged(self) -> list[UnmanagedShown]:
         """List what the last listing held that is no record's own, by upstream id."""
 
-        def load(connection: Connection) -> list[Shown]:
+        def load(connection: Connection) -> list[UnmanagedShown]:
             found = account.unmanaged(connection)
             listed = account.listed_of(connection, [one.upstream_id for one in found])
-            return [Shown(one, _is_dismissed(listed, one)) for one in found]
+            return [UnmanagedShown(one, _is_dismissed(listed, one)) for one in found]
 
         # Sorted here: databases differ in what comes first, and pages are compared by bytes.
         return sorted(await self._database.read(load), key=lambda one: one.row.upstream_id)
@@ -120,7 +111,7 @@ class Ownership:
         """
         return partial(self._account.confirm, digest=digest)
 
-    def dismiss(self, upstream_id: str) -> Transaction[Shown]:
+    def dismiss(self, upstream_id: str) -> Transaction[UnmanagedShown]:
         """Remember that an instance of the account is no matter of ours.
 
         Raises:
@@ -156,13 +147,13 @@ class Ownership:
 
         return act
 
-    def _dismiss(self, connection: Connection, upstream_id: str) -> Shown:
+    def _dismiss(self, connection: Connection, upstream_id: str) -> UnmanagedShown:
         row = account.find_unmanaged(connection, upstream_id)
         if row is None:
             raise _no_such_instance(upstream_id)
         account.mark_listed(connection, upstream_id, dismissed_at=self._clock.now())
         self._wake_waiting(connection)
-        return Shown(row, dismissed=True)
+        return UnmanagedShown(row, dismissed=True)
 
     def _adopt(self, connection: Connection, request: AdoptRequest) -> Instance:
         owner = instances.owner_of(connection, request.upstream_id)

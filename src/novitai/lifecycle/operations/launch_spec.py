@@ -71,9 +71,11 @@ def create_call(instance: Instance, spec: LaunchSpec, attempt: Attempt) -> model
         billing_mode=instance.billing_mode.value,
         image_url=spec.image,
         image_auth_id=spec.image_auth_id or "",
-        ports=tuple(models.Port(port.port, port.type.value) for port in spec.ports),
+        ports=tuple(models.UpstreamPort(port.port, port.type.value) for port in spec.ports),
         envs=tuple(spec.envs.items()),
-        tools=tuple(models.Tool(tool.name, tool.port, tool.type.value) for tool in spec.tools),
+        tools=tuple(
+            models.UpstreamTool(tool.name, tool.port, tool.type.value) for tool in spec.tools
+        ),
         command=spec.command or "",
         entrypoint=spec.entrypoint or "",
         min_cuda_version=spec.min_cuda_version or "",

@@ -18,7 +18,7 @@ import httpx2
 import structlog
 
 from novitai.domain.instance import Instance, LaunchSpec, Port, PortMapping, PortType
-from novitai.egress.guard import EndpointGuard, Refused
+from novitai.egress.guard import AddressRefused, EndpointGuard
 from novitai.egress.wire import BROKEN, Wire
 
 K = TypeVar("K")
@@ -42,7 +42,7 @@ _NOT_ALIVE: Final = frozenset({502, 503, 504})
 """The statuses of Novita's gateway while the service inside is down (upstream.md §5)."""
 _BROKEN: Final = (*BROKEN, httpx2.InvalidURL, ValueError)
 
-_log = structlog.get_logger("novitai.lifecycle")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Prober:
                 except (TimeoutError, httpx2.TimeoutException):
                     late.append(port)
                     return f"no answer within {self._deadline:g} s"
-                except Refused as refusal:
+                except AddressRefused as refusal:
                     self._tell(instance, mapping, refusal)
                     return f"not probed: {refusal}"
                 except _BROKEN:
@@ -242,7 +242,7 @@ class Prober:
                 return None
         return "no connection"
 
-    def _tell(self, instance: Instance, mapping: PortMapping, refusal: Refused) -> None:
+    def _tell(self, instance: Instance, mapping: PortMapping, refusal: AddressRefused) -> None:
         """Log a refusal once for each endpoint, without the endpoint: it may contain a secret."""
         key = instance.id, mapping.endpoint
         if key not in self._refused:

@@ -40,7 +40,7 @@ from novitai.lifecycle.operations.steps import (
 )
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations
-from novitai.store.queries.operations import Fenced
+from novitai.store.queries.leases import Fenced
 from novitai.upstream.errors import (
     BreakerOpen,
     KeyRefused,
@@ -69,7 +69,7 @@ _RENEW_AGAIN_AFTER: Final = 1.0
 _KEY_REFUSED_PAUSE: Final = 30.0
 _LONGEST_PAUSE: Final = 60.0
 
-_log = structlog.get_logger("novitai.lifecycle")
+_log = structlog.get_logger(__name__)
 
 
 class Runner:

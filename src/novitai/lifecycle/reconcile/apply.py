@@ -37,7 +37,7 @@ from novitai.upstream.models import UpstreamInstance
 
 T = TypeVar("T")
 
-_log = structlog.get_logger("novitai.lifecycle")
+_log = structlog.get_logger(__name__)
 
 FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
     "upstream_id": None,

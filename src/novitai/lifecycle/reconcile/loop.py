@@ -36,7 +36,7 @@ from novitai.lifecycle.reconcile.diff import (
     was_by_absence,
 )
 from novitai.store.engine.errors import StoreError
-from novitai.store.queries import account, attempts, coordination, instances, operations
+from novitai.store.queries import account, attempts, coordination, instances, leases, operations
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
 from novitai.upstream.client import NovitaClient
@@ -62,7 +62,7 @@ LOOK_UP_FAULTS: Final = 3
 """The number of failures after which a pass leaves the other look-ups to the next pass."""
 _NOBODY_IS_SERVED: Final = (BreakerOpen, RateLimited, KeyRefused)
 
-_log = structlog.get_logger("novitai.sync")
+_log = structlog.get_logger(__name__)
 
 Measured = Callable[[float, bool], None]
 """Called with the duration of a pass in seconds, and whether it succeeded."""
@@ -131,7 +131,7 @@ class Sync:
         await cancel(self._task)
         with contextlib.suppress(StoreError):
             await self._database.write(
-                lambda connection: coordination.release_lease(connection, LEASE, self._holder)
+                lambda connection: leases.release(connection, LEASE, self._holder)
             )
 
     async def _run(self) -> None:
@@ -179,9 +179,7 @@ class Sync:
     def _take_lease(self, connection: Connection) -> bool:
         now = self._clock.now()
         window = SendWindow.lasting(self._clock, LEASE_MS)
-        taken = coordination.take_lease(
-            connection, LEASE, self._holder, now=now, until=now + LEASE_MS
-        )
+        taken = leases.take(connection, LEASE, self._holder, now=now, until=now + LEASE_MS)
         if taken:
             self._window.until = window.until
             self._window.until_boottime = window.until_boottime
@@ -300,13 +298,7 @@ class Sync:
             self._account.note_unmanaged(connection, unmanaged)
         coordination.record_listing(
             connection,
-            LastListing(
-                listing.began_at,
-                listing.complete,
-                len(listing.instances),
-                len(unmanaged),
-                listing.whole,
-            ),
+            LastListing(listing.began_at, listing.complete, listing.whole),
         )
 
     def _log_incomplete(self, listing: Listing) -> None:

@@ -25,7 +25,7 @@ from novitai.domain.webhook import (
 from novitai.egress.sending import Message, Sender
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
-from novitai.lifecycle.commands.idempotency import Command, Done, Transaction, outcome
+from novitai.lifecycle.commands.idempotency import Command, Completed, Transaction, outcome
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhooks.deliveries import standing, switched_off
@@ -51,7 +51,7 @@ class Revealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class WebhookChanged:
     """A webhook before and after a change."""
 
     before: Webhook
@@ -161,7 +161,7 @@ class Webhooks:
         found = await self._database.read(read)
         return WebhookPage(*cut(found, limit, lambda one: (one.created_at, one.id)))
 
-    def change(self, webhook_id: str, change: WebhookChange) -> Command[Changed]:
+    def change(self, webhook_id: str, change: WebhookChange) -> Command[WebhookChanged]:
         """Change the given fields.
 
         If the webhook is disabled, its pending messages become dead; `replay` can deliver them
@@ -171,7 +171,7 @@ class Webhooks:
             NotFound: `WEBHOOK_NOT_FOUND`.
         """
 
-        def act(connection: Connection) -> Changed:
+        def act(connection: Connection) -> WebhookChanged:
             now = self._clock.now()
             before = standing(connection, webhook_id)
             webhooks.change(
@@ -186,9 +186,9 @@ class Webhooks:
                 webhooks.switch_on(connection, webhook_id, now=now)
             elif change.enabled is False:
                 webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=now)
-            return Changed(before, standing(connection, webhook_id))
+            return WebhookChanged(before, standing(connection, webhook_id))
 
-        async def then(changed: Changed) -> None:
+        async def then(changed: WebhookChanged) -> None:
             before, after = changed.before, changed.after
             if after.url != before.url:
                 await self._database.write(
@@ -242,8 +242,8 @@ class Webhooks:
             NotFound: `WEBHOOK_NOT_FOUND`.
         """
 
-        async def send(_deadline: int | None) -> Done[Tested]:
-            return Done(await self._send_test(webhook_id))
+        async def send(_deadline: int | None) -> Completed[Tested]:
+            return Completed(await self._send_test(webhook_id))
 
         return Command(send)
 
@@ -277,7 +277,7 @@ class Webhooks:
             Conflict: `INVALID_STATE`: it is switched off.
         """
 
-        async def tell_again(deadline: int | None) -> Done[int]:
+        async def tell_again(deadline: int | None) -> Completed[int]:
             told = await self._tell_page(webhook_id, since, "", deadline)
             count = told.messages
             while told.last is not None:
@@ -287,7 +287,7 @@ class Webhooks:
                 except (NotFound, Conflict):
                     break  # switched off or deleted in the meantime: pending messages become dead
                 count += told.messages
-            return Done(count)
+            return Completed(count)
 
         return Command(tell_again)
 
