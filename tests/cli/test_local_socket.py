@@ -127,7 +127,7 @@ async def test_a_key_that_was_not_shown_is_revoked(answering: Application, path:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"not json", "failed to do it"),
+        (b"not json", "failed to run the command"),
         (b"[]", "does not know this command"),
         (b'{"command": "drop_everything"}', "does not know this command"),
         (b'{"command": "revoke_key", "id": 7}', "does not know this command"),

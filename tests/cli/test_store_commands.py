@@ -47,7 +47,7 @@ def test_migrating_says_from_where_to_where(run: Run) -> None:
     """The first time it names both ends, the second time it finds nothing to do."""
     first, second = run("migrate"), run("migrate")
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert ": brought from nothing to 00" in first.stdout
+    assert ": migrated from nothing to 00" in first.stdout
     assert ": up to date (00" in second.stdout
 
 
