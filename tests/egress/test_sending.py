@@ -135,8 +135,8 @@ async def test_an_answer_is_not_read_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (hang_up, "The receiver closed the connection, or spoke no HTTP"),
-        (gibberish, "The receiver closed the connection, or spoke no HTTP"),
+        (hang_up, "The receiver closed the connection or did not send valid HTTP"),
+        (gibberish, "The receiver closed the connection or did not send valid HTTP"),
         (hang_up_early, "The receiver answered 500"),
     ],
     ids=["closes", "speaks SMTP", "closes early"],
@@ -220,7 +220,7 @@ async def test_a_defect_of_ours_is_a_failed_try() -> None:
     with structlog.testing.capture_logs() as lines:
         result = await made.send(message("http://127.0.0.1/secret-path"))
     assert (result.status, result.delivered) == (None, False)
-    assert result.error == "It could not be sent (KeyError)"
+    assert result.error == "The message could not be sent (KeyError)"
     (line,) = lines
     assert (line["event"], line["delivery"], line["type"]) == (
         "sending_failed",
@@ -234,7 +234,7 @@ async def test_a_message_without_a_secret_never_leaves() -> None:
     """Nobody could tell that it is from us."""
     async with listening(answer(200)) as receiver:
         result = await sender().send(Message("msg_1", receiver.url, BODY, []))
-    assert result.error == "Refused: there is no secret to sign it with"
+    assert result.error == "Refused: no secret to sign the message with"
     assert not receiver.got
 
 
