@@ -67,7 +67,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(
 ) -> None:
     """A misspelt setting would otherwise be silently without effect."""
     monkeypatch.setenv(name, "1")
-    with pytest.raises(SettingsError, match=f"{name}.*nearest is {nearest}"):
+    with pytest.raises(SettingsError, match=f"{name}.*did you mean {nearest}"):
         settings.load()
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time, handed in. Nothing else in novitai asks the machine what time it is or sleeps.
+"""Time and sleeping. All other code gets a `Clock` passed in, so that tests can use virtual time.
 
-Points in time are Unix milliseconds (`int`), durations are seconds (`float`).
+Times are Unix milliseconds (`int`), durations are seconds (`float`).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import time
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-# Linux counts suspension in a clock of its own; other systems count it in the monotonic one.
+# Linux has a separate clock that counts suspension; on other systems the monotonic clock does.
 _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """The time of day, two steady clocks, and waiting."""
+    """The time of day, two monotonic clocks, and sleeping."""
 
     def now(self) -> int:
         """Return the time of day in Unix milliseconds."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary origin; never goes backwards."""
+        """Return the seconds since an arbitrary start; never goes backwards."""
         ...
 
     def boottime(self) -> float:
-        """Return steady seconds that also count while the machine is suspended."""
+        """Return monotonic seconds, including the time while the machine is suspended."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -38,10 +38,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own time.
+    """The machine's clock.
 
     Attributes:
-        offset: Milliseconds that are added to the time of day: what the database's clock is ahead.
+        offset: Milliseconds added to the time of day: how far the database's clock is ahead.
     """
 
     offset = 0
@@ -51,20 +51,20 @@ class SystemClock:
         return time.time_ns() // 1_000_000 + self.offset
 
     def boottime(self) -> float:
-        """Return the seconds since boot, suspension included, where the system counts them."""
+        """Return the seconds since boot, including suspension if the system counts it."""
         return time.clock_gettime(_BOOTTIME)
 
     def monotonic(self) -> float:
-        """Return the machine's monotonic seconds."""
+        """Return the seconds of the machine's monotonic clock."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for real."""
+        """Wait `seconds` of real time."""
         await asyncio.sleep(seconds)
 
 
 class ManualClock:
-    """Virtual time: stands still until `advance` moves it, and wakes who slept until then."""
+    """Virtual time: it stands still until `advance` moves it and wakes sleepers that are due."""
 
     def __init__(self, start: int = 1_760_000_000_000) -> None:
         self._now_ms = float(start)
@@ -78,19 +78,19 @@ class ManualClock:
         return int(self._now_ms)
 
     def monotonic(self) -> float:
-        """Return the virtual seconds that have passed since the start."""
+        """Return the virtual seconds since the start, without suspension."""
         return self._monotonic
 
     def boottime(self) -> float:
-        """Return the virtual seconds since the start, suspension included."""
+        """Return the virtual seconds since the start, including suspension."""
         return self._monotonic + self._suspended
 
     def jump(self, seconds: float) -> None:
-        """Set the time of day forward or back, as a person does; nothing else moves."""
+        """Set the time of day forward or back, as an administrator does; nothing else changes."""
         self._now_ms += seconds * 1000
 
     def suspend(self, seconds: float) -> None:
-        """Let time pass as it does for a suspended machine: no sleeper wakes, nothing runs."""
+        """Let time pass as on a suspended machine: no sleeper wakes."""
         self._now_ms += seconds * 1000
         self._suspended += seconds
 
@@ -104,7 +104,7 @@ class ManualClock:
         await wakened
 
     async def advance(self, seconds: float) -> None:
-        """Move time forward, waking each sleeper at its own time and letting it run a little."""
+        """Move time forward; wake each sleeper when it is due and let it run a few loop turns."""
         target = self._monotonic + seconds
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, wakened = heapq.heappop(self._sleepers)
@@ -126,16 +126,16 @@ class ManualClock:
 
 
 def iso(at: int) -> str:
-    """Write Unix milliseconds as ISO-8601 UTC with milliseconds and `Z` (contract of the API)."""
+    """Format Unix milliseconds as ISO-8601 in UTC, with milliseconds and `Z`, as in the API."""
     moment = datetime.fromtimestamp(at // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
 
 
 def parse_iso(text: str) -> int:
-    """Read an ISO-8601 time with an offset into Unix milliseconds.
+    """Parse an ISO-8601 time with an offset to Unix milliseconds.
 
     Raises:
-        ValueError: not such a time, or one without an offset.
+        ValueError: the text is not an ISO-8601 time, or it has no offset.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

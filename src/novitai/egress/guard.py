@@ -158,7 +158,7 @@ class UpstreamReach:
 
 
 def url_at(address: Address, url: str) -> httpx2.URL:
-    """Replace the host of a URL with a checked address: the HTTP client might parse it otherwise."""
+    """Replace the host of a URL with a checked address; the client might parse it otherwise."""
     parts = urlsplit(url)
     host = f"[{address}]" if address.version == 6 else str(address)
     netloc = host if parts.port is None else f"{host}:{parts.port}"
