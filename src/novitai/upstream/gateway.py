@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way out: limiter, breaker, exchange, verdict, for every call to upstream alike."""
+"""Makes every call to upstream: limiter, breaker, exchange, verdict, retries of reads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from novitai.upstream.window import SendWindow
 from novitai.upstream.wire import Object
 
 T = TypeVar("T")
-# Reads a success: its object, and when it was asked for (Unix milliseconds).
+# Reads the JSON object of a success; the second argument is when the request was sent, in Unix
+# milliseconds.
 Reader: TypeAlias = Callable[[Object, int], T]
 
 READ_TRIES: Final = 3
@@ -38,25 +39,25 @@ _FIRST_WAIT: Final = 0.5
 
 _log = structlog.get_logger(__name__)
 
-# By itself stamina would log each try as a warning, in a form of its own, and count it in a
-# registry that nobody reads.
+# By default stamina logs each retry as a warning in its own format, and counts it in a Prometheus
+# registry that novitai does not export.
 stamina.instrumentation.set_on_retry_hooks(())
 
 
 class CallObserver(Protocol):
-    """Is told of every exchange with upstream, for metrics."""
+    """Called after every exchange with upstream, for metrics."""
 
     def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
-        """Take note: a bounded name, a bounded outcome, and how long it took."""
+        """Record an exchange; operation and outcome have few values, so they can be labels."""
         ...
 
 
 def ignore(operation: str, outcome: Outcome, seconds: float) -> None:
-    """Observe nothing."""
+    """Do nothing; the default observer."""
 
 
 class Permit:
-    """The right to one call: a place in the limiter and in a breaker, spent by use."""
+    """The permission for one call, from the limiter and a breaker; it can be used once."""
 
     def __init__(self, limiter: Limiter, breaker: Breaker, ticket: Ticket) -> None:
         self._limiter = limiter
@@ -65,18 +66,18 @@ class Permit:
         self._is_spent = False
 
     def spend(self) -> Ticket:
-        """Take the right.
+        """Use the permit.
 
         Raises:
-            NotSent: it was spent or given back before.
+            NotSent: it was already used or released.
         """
         if self._is_spent:
-            raise NotSent("this permit was used before", reason="PERMIT_SPENT")
+            raise NotSent("the permit was already used", reason="PERMIT_SPENT")
         self._is_spent = True
         return self._ticket
 
     def release(self) -> None:
-        """Give back a permit that will not be used; does nothing to one that was."""
+        """Return an unused permit; does nothing if it was used."""
         if not self._is_spent:
             self._is_spent = True
             self._limiter.give_back()
@@ -84,7 +85,7 @@ class Permit:
 
 
 class Gateway:
-    """Sends calls and learns from how they end."""
+    """Sends calls, and updates limiter, breakers and health from their results."""
 
     def __init__(
         self,
@@ -97,16 +98,16 @@ class Gateway:
         observer: CallObserver,
         secrets: Iterable[str],
     ) -> None:
-        """Put it together.
+        """Make a gateway.
 
         Args:
             transport: The connections.
-            clock: Time and waiting.
+            clock: Time and sleeping.
             ids: The source of jitter.
-            limiter: The one of this process.
+            limiter: The limiter of this process.
             breakers: One for each class of operations.
-            observer: Told of every exchange.
-            secrets: What must never appear in a message, the API key above all.
+            observer: Called after every exchange.
+            secrets: Values to remove from messages, such as the API key.
         """
         self.limiter = limiter
         self.clock_offset: int | None = None
@@ -123,14 +124,14 @@ class Gateway:
         await self._transport.aclose()
 
     def health(self) -> UpstreamHealth:
-        """Say what the calls so far tell of upstream."""
+        """Return upstream's health as seen in earlier calls."""
         return self._record.snapshot(self._breakers.values())
 
     async def permit(self, operation: Operation) -> Permit:
-        """Wait for the right to one call.
+        """Wait for a permit for one call.
 
         Raises:
-            BreakerOpen: the breaker of this class of operations lets nothing in.
+            BreakerOpen: the breaker of this class of operations is open.
         """
         ticket = await self._admit(operation)
         return Permit(self.limiter, self._breakers[operation.operation_class], ticket)
@@ -138,15 +139,15 @@ class Gateway:
     async def read(
         self, operation: Operation, path: str, query: Mapping[str, str], reader: Reader[T]
     ) -> T:
-        """GET something, trying again where that may help.
+        """Send a GET; retry after upstream's faults and after a 429.
 
-        Each try takes its own permit, so one that was told to slow down waits its turn.
+        Each attempt takes its own permit, so a retry after a 429 waits for the limiter's pause.
 
         Raises:
-            UpstreamError: what the last try ended in.
+            UpstreamError: the error of the last attempt.
         """
-        # stamina keeps count of the tries; its own sleeping would be the machine's, so it is told
-        # to wait no time at all and the waiting is done here.
+        # stamina counts the attempts, but would sleep in real time. So it is told to wait 0 s, and
+        # the waiting is done here, on the clock.
         async for attempt in stamina.retry_context(
             on=_without_waiting, attempts=READ_TRIES, timeout=None
         ):
@@ -160,12 +161,12 @@ class Gateway:
         raise AssertionError("a read ends in an answer or an error")
 
     async def act(self, operation: Operation, path: str, body: Object, window: SendWindow) -> None:
-        """POST something, once, within its window.
+        """Send a POST, once, within its window.
 
-        The body of the answer is never parsed (docs/upstream.md §6).
+        The body of the response is never parsed (docs/upstream.md §6).
 
         Raises:
-            UpstreamError: how it ended otherwise.
+            UpstreamError: the call failed.
         """
         permit = await self.permit(operation)
         call = Call(
@@ -186,10 +187,10 @@ class Gateway:
         *,
         secrets: Iterable[str] = (),
     ) -> T:
-        """Make one exchange, and let limiter, breaker, health and metrics know how it ended.
+        """Make one exchange, and report its result to limiter, breaker, health and metrics.
 
         Raises:
-            UpstreamError: how it ended, if not well.
+            UpstreamError: the call failed.
         """
         ticket = permit.spend()
         verdict, outcome = Verdict.NOTHING, Outcome.CANCELLED
@@ -233,16 +234,16 @@ class Gateway:
             raise
 
     def _read_clock(self, answer: Answer) -> None:
-        """Learn from an answer's `Date` how far upstream's clock is ahead of ours."""
+        """Compute from a response's `Date` how far upstream's clock is ahead."""
         try:
             said = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
         except (ValueError, OverflowError, OSError):
             return
-        # A `Date` is cut to the second: on average it is half a second old.
+        # A `Date` is truncated to whole seconds, so on average it is 500 ms too early.
         self.clock_offset = int(said * 1000) + 500 - self._clock.now()
 
     def _tell(self, operation: Operation, outcome: Outcome, seconds: float) -> None:
-        with contextlib.suppress(Exception):  # a defect in metrics must not lose what was bought
+        with contextlib.suppress(Exception):  # a bug in metrics must not lose a call's result
             self._observer(operation.label, outcome, seconds)
 
 
@@ -253,7 +254,7 @@ def _verdict(error: UpstreamError) -> Verdict:
 
 
 def _without_waiting(error: Exception) -> bool | float:
-    """Say whether a read is worth another try, as stamina wants it: False, or seconds to wait."""
+    """Decide whether to retry a read, in stamina's form: False, or the seconds to wait (0)."""
     if isinstance(error, RateLimited) or (isinstance(error, UpstreamError) and error.is_fault):
         return 0.0
     return False
