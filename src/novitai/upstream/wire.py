@@ -88,7 +88,7 @@ def positive(value: Json, most: int = _MAX_INTEGER) -> int | None:
 
 
 def moment(value: Json) -> int | None:
-    """Read Unix seconds as Unix milliseconds; None for `"0"` and `"-1"`, which mean not set (§1)."""
+    """Read Unix seconds as Unix milliseconds; None for "0" and "-1": they mean not set (§1)."""
     seconds = integer(value)
     if seconds is None or not 0 < seconds <= _MAX_SECONDS:
         return None
