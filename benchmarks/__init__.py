@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks: figures beside a yardstick of the same minute, so that the ratio carries over."""
+"""Benchmarks: each figure has a yardstick measured in the same minute; compare the ratios."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many requests a second one process answers: one instance, a list of a hundred, `/health`.
+"""Requests per second of one process: get an instance, list a hundred, and `/health`.
 
-The yardstick is a bare Starlette route that dumps the same object with orjson: no key, no limit, no
-database, no log. Both are called as ASGI applications, without sockets, so what is compared is the
-work of this code alone; over a socket the ratio is kinder. The figures are of one process, on
-SQLite, one request after the other.
+The yardstick is a bare Starlette route that dumps the same object with orjson, without key, limit,
+database or log. Both are called as ASGI applications without sockets, so the ratio compares only
+the work of the code; with sockets the ratio is better. The process uses SQLite and handles one
+request at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REQUESTS: Final = {"one": 2_000, "list": 200, "health": 1_000}
 
 
 def run() -> list[Result]:
-    """Measure everything in a new folder."""
+    """Measure in a new directory."""
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         logs.set_up(production=True, stream=nowhere)
         return asyncio.run(_measure(Path(folder)))
@@ -127,7 +127,7 @@ async def _get(app: ASGIApp, path: str, query: str) -> bytes:
     }
     await app(scope, receive, send)
     if status != 200:
-        raise RuntimeError(f"{path} answered {status}")
+        raise RuntimeError(f"{path} returned status {status}")
     return b"".join(chunks)
 
 

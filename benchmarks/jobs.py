@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many jobs a second each engine starts, and how long a nudge takes to reach its handler.
+"""Jobs that each engine starts per second, and the time from a nudge to its handler.
 
-Every figure comes with a yardstick measured in the same minute on the same machine: bare asyncio
-tasks for the embedded engine, plain `INSERT` + `SELECT ... FOR UPDATE SKIP LOCKED` + `DELETE` over
-one connection for PostgreSQL. The ratios carry over to other machines, the figures do not.
+The yardsticks are measured in the same minute on the same machine: bare asyncio tasks for the
+embedded engine; for PostgreSQL, plain `INSERT`, `SELECT ... FOR UPDATE SKIP LOCKED` and `DELETE`
+on one connection. Compare the ratios between machines, not the figures.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _LONGEST_SECONDS: Final = 60.0
 
 
 def run() -> list[Result]:
-    """Measure everything; PostgreSQL only where a server answers."""
+    """Measure the embedded engine and, if a server is available, PostgreSQL."""
     results = asyncio.run(_embedded())
     try:
         results += asyncio.run(_postgresql())
     except sa.exc.OperationalError as error:
-        print(f"jobs: no PostgreSQL server, left out ({type(error.orig).__name__})")
+        print(f"jobs: PostgreSQL skipped, no server ({type(error.orig).__name__})")
     return results
 
 
 class _Inline:
-    """Transactions without a database: what is left is the engine itself."""
+    """Transactions without a database, to measure the engine alone."""
 
     def __init__(self) -> None:
         self._callbacks: list[Callable[[], None]] = []
@@ -62,7 +62,7 @@ class _Inline:
         return await self.write(fn)
 
     async def write(self, fn: Callable[[sa.Connection], T]) -> T:
-        result = fn(self._connection)  # type: ignore[arg-type]  # nobody runs SQL on it
+        result = fn(self._connection)  # type: ignore[arg-type]  # no SQL is run on it
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
@@ -73,7 +73,7 @@ class _Inline:
 
 
 class _Threaded:
-    """Transactions on threads, as the store runs them on PostgreSQL."""
+    """Transactions on threads, like those of the store on PostgreSQL."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -94,7 +94,7 @@ class _Threaded:
 
 
 class _Counter:
-    """A handler that counts its runs and notes when the last one came."""
+    """A handler that counts its runs and signals the last expected one."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Future[None] | None = None
@@ -106,7 +106,7 @@ class _Counter:
             self._waiting.set_result(None)
 
     def expect(self, runs: int) -> asyncio.Future[None]:
-        """Return a future that is done after so many runs."""
+        """Return a future that is done after this many runs."""
         self._left = runs
         self._waiting = asyncio.get_running_loop().create_future()
         return self._waiting
@@ -167,7 +167,7 @@ async def _over(url: str) -> list[Result]:
 
 
 def _plain_queue(engine: sa.Engine) -> list[float]:
-    """Queue and take one row at a time; the seconds of each."""
+    """Insert and take one row at a time; return the seconds of each round."""
     take = sa.text("SELECT id FROM pgqueuer WHERE status = 'queued' LIMIT 1 FOR UPDATE SKIP LOCKED")
     put = sa.text(
         "INSERT INTO pgqueuer (priority, entrypoint, payload, status)"
@@ -187,7 +187,7 @@ def _plain_queue(engine: sa.Engine) -> list[float]:
 
 
 async def _measure(engine: JobEngine, database: Transactions, jobs: int) -> tuple[float, float]:
-    """Return starts a second over a full queue, and the median latency of one nudge in ms."""
+    """Return the starts per second from a full queue, and the median latency of a nudge in ms."""
     counter = _Counter()
     engine.register("bench", counter, due=_nothing, concurrency=50)
     if isinstance(engine, PostgresqlEngine):
@@ -226,7 +226,7 @@ def _nothing(connection: sa.Connection, now: int, limit: int) -> Sequence[str]:
 def _note_nobody(
     connection: sa.Connection, worker_id: str, /, *, started_at: int, now: int
 ) -> None:
-    """Keep no record of workers."""
+    """Do not record workers."""
 
 
 def _median_ms(seconds: list[float]) -> float:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `stop-all` takes of 10,000 running instances, all in one commit.
+"""The duration of `stop-all` for 10,000 running instances, in one transaction.
 
-The yardstick is reading the same instances once, in bulk, with nothing else done.
+The yardstick is reading the same instances once, in bulk.
 """
 
 from __future__ import annotations
@@ -67,5 +67,5 @@ async def _measure(folder: Path) -> tuple[float, float]:
 
 def _told(done: StopAll) -> Reply:
     if len(done.accepted) != INSTANCES:
-        raise RuntimeError(f"{len(done.skipped)} instances were not stopped")
+        raise RuntimeError(f"{len(done.skipped)} instances were not accepted")
     return Reply(202, {}, b"")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark reports: a figure, and the yardstick that was measured beside it."""
+"""The result of a benchmark: a figure, and the yardstick measured with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure and the yardstick it is to be read against, in the same unit."""
+    """A figure and its yardstick, in the same unit."""
 
     name: str
     value: float
@@ -18,12 +18,12 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """The figure as a multiple of its yardstick."""
+        """The figure divided by its yardstick."""
         return self.value / self.yardstick
 
 
 def show(results: Iterable[Result]) -> None:
-    """Print results, a line each."""
+    """Print one line per result."""
     for result in results:
         print(
             f"{result.name:48} {result.value:10.1f} {result.unit:9}"

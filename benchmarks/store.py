@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many writes and reads a second the embedded store does, and what the slowest write waits.
+"""Writes and reads per second of the embedded store, and the 99th percentile of write times.
 
-The yardstick of writes is one bare SQLite connection that commits each by itself, that of reads is
-the same connection without threads in between. The ratios carry over, the figures do not.
+The yardstick is a bare SQLite connection without threads, which commits each write separately.
+Compare the ratios between machines, not the figures.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _WRITES: Final = 3_200
 _YARDSTICK_WRITES: Final = 300
 _READS: Final = 5_000
 _ROWS: Final = 5
-"""Rows in a transaction: as many as accepting a create writes."""
+"""Rows per transaction: as many as accepting a create writes."""
 
 
 def run() -> list[Result]:
-    """Measure everything in a new file."""
+    """Measure in a new database file."""
     with tempfile.TemporaryDirectory() as folder:
         bare_writes, bare_reads = _bare(Path(folder) / "bare.db")
         writes, slowest_ms, reads = asyncio.run(_ours(Path(folder) / "ours.db"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pass over an account of 10,000 instances costs of our CPU.
+"""The CPU time of reconciling an account with 10,000 instances.
 
-The yardstick is parsing the same listing's JSON once with nothing else done: what nobody can save.
+The yardstick is parsing the JSON of the same listing once, which every reconciliation needs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PAGE: Final = 1_000
 
 
 def run() -> list[Result]:
-    """Measure a pass in which nothing has changed, and one in which everything has."""
+    """Measure a reconciliation without changes, and one in which every instance has changed."""
     with tempfile.TemporaryDirectory() as folder:
         same, changed, parsing = asyncio.run(_measure(Path(folder)))
     return [
@@ -52,14 +52,14 @@ def run() -> list[Result]:
 
 
 class _Account(NovitaClient):
-    """A client whose account is at hand; the rows are read from JSON, as from a real answer."""
+    """A client that reads the account from JSON in memory instead of from Novita."""
 
     def __init__(self, pages: list[bytes]) -> None:
         self.pages = pages
         self.port = 1
 
     async def list_instances(self) -> Listing:
-        """List the account."""
+        """Return the listing of the account."""
         began_at = SystemClock().now()
         rows: list[UpstreamInstance] = []
         for page in self.pages:
@@ -113,7 +113,7 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
 
 
 def fill(connection: Connection) -> None:
-    """Write running instances, as many as the benchmarks have."""
+    """Insert `INSTANCES` running instances."""
     plain = Instance(
         id="",
         name="box",

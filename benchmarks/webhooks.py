@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages over many receivers, some of them dead, while workers are killed: what gets lost?
+"""Webhook delivery to many receivers, some of them dead, while workers are killed.
 
-Real processes on PostgreSQL: this one writes events and listens for all receivers, others deliver.
-The yardstick is the commit of the event: how long after it the first try arrives.
+Uses PostgreSQL and real processes: this process writes events and runs all receivers, worker
+processes deliver. Latency is measured from the commit of an event to its first attempt.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _LONGEST: Final = 120.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done: so many messages, at so many a second, and how often a worker is killed."""
+    """The number and rate of messages, the receivers, the workers and the kills."""
 
     messages: int = 2000
     receivers: int = 40
@@ -71,7 +71,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What came of it. Times in seconds from commit to the first try."""
+    """The counts and latencies of a run; latencies are seconds from commit to first attempt."""
 
     sent: int = 0
     lost: int = 0
@@ -90,33 +90,33 @@ class Outcome:
 
 
 def run() -> list[Result]:
-    """Measure with and without kills; only where a PostgreSQL server answers."""
+    """Measure with and without kills; skipped if no PostgreSQL server is available."""
     results: list[Result] = []
     for name, plan in (
-        ("nobody killed", Plan(kills=0)),
+        ("no worker killed", Plan(kills=0)),
         ("one of two workers killed each time", Plan()),
         ("the only worker killed each time", Plan(workers=1)),
     ):
         try:
             found = asyncio.run(storm_on_a_server(plan))
         except psycopg.OperationalError as error:
-            print(f"webhooks: no PostgreSQL server, left out ({type(error).__name__})")
+            print(f"webhooks: skipped, no PostgreSQL server ({type(error).__name__})")
             return results
         print(
-            f"webhooks, {name}: {found.sent} messages over {plan.receivers} receivers, "
+            f"webhooks, {name}: {found.sent} messages to {plan.receivers} receivers, "
             f"{plan.dead} dead, {plan.kills} kills: lost {found.lost}, out of order "
-            f"{found.out_of_order}, duplicates {found.duplicates} (other id: "
-            f"{found.strange_duplicates}), unverified {found.unverified}; first try p50 "
+            f"{found.out_of_order}, duplicates {found.duplicates} (other ID: "
+            f"{found.strange_duplicates}), unverified {found.unverified}; first attempt p50 "
             f"{statistics.median(found.latencies) * 1000:.0f} ms, p99 "
-            f"{found.p99(found.latencies) * 1000:.0f} ms, the last "
-            f"{max(found.latencies):.1f} s, p99 of those not within 10 s after a kill "
+            f"{found.p99(found.latencies) * 1000:.0f} ms, maximum "
+            f"{max(found.latencies):.1f} s, p99 without the 10 s after each kill "
             f"{found.p99(found.undisturbed) * 1000:.0f} ms; {found.seconds:.1f} s"
         )
     return results
 
 
 async def storm_on_a_server(plan: Plan) -> Outcome:
-    """Run a plan in a database of its own."""
+    """Run a plan in a temporary database."""
     name = f"novitai_bench_{secrets.token_hex(6)}"
     with psycopg.connect(POSTGRESQL_URL, autocommit=True, connect_timeout=3) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -144,7 +144,7 @@ async def storm(url: str, plan: Plan) -> Outcome:
 
 
 class Receivers:
-    """Receivers on real sockets. The dead ones hang, answer 500, or are not there at all."""
+    """Receivers on real sockets; dead receivers hang, answer 500, or do not listen."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -157,15 +157,20 @@ class Receivers:
         self.wanted: set[str] = set()
         self.done = asyncio.Event()
         self.over = asyncio.Event()
+        self.answering: set[asyncio.Task[None]] = set()
 
     def is_dead(self, number: int) -> bool:
-        """Whether this receiver never takes anything."""
+        """Whether this receiver never accepts a message."""
         return number < self.plan.dead
 
     async def serve(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Answer one connection."""
+        task = asyncio.current_task()
+        if task is not None:
+            self.answering.add(task)
+            task.add_done_callback(self.answering.discard)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             rows = [row.split(": ", 1) for row in head.strip().split("\r\n")[1:]]
@@ -185,7 +190,7 @@ class Receivers:
             writer.close()
 
     def take(self, number: int, headers: dict[str, str], body: bytes) -> None:
-        """Note what has come."""
+        """Verify and record a message."""
         now = time.time()
         try:
             Verifier(SECRET).verify(body, headers)
@@ -203,7 +208,7 @@ class Receivers:
         self.order.setdefault((number, data["id"]), []).append(data["number"])
 
     async def complete(self, commits: dict[str, float]) -> None:
-        """Wait until everything for the living has come, or for too long."""
+        """Wait until the live receivers have all messages, for at most `_LONGEST` seconds."""
         wanted = {key for key in commits if not self.is_dead(int(key.split("/")[0]))}
         self.wanted = wanted - self.arrived.keys()
         if not self.wanted:
@@ -213,10 +218,10 @@ class Receivers:
             await asyncio.wait_for(self.done.wait(), _LONGEST)
 
     def judge(self, commits: dict[str, float], kills: Sequence[float], seconds: float) -> Outcome:
-        """Say what came of it."""
+        """Compute the outcome of the run."""
         living = {k: at for k, at in commits.items() if not self.is_dead(int(k.split("/")[0]))}
         latencies = {k: self.arrived[k][0] - at for k, at in living.items() if k in self.arrived}
-        # A message that came once more is no disorder if it is the one before the next new one.
+        # A repeated message is in order as long as no later message has arrived.
         disorder = sum(_goes_back(numbers) for numbers in self.order.values())
         return Outcome(
             sent=len(commits),
@@ -236,7 +241,7 @@ class Receivers:
 
 
 def _goes_back(numbers: Sequence[int]) -> int:
-    """Count how often a message came after a later one of its line."""
+    """Count the messages that arrived after a later message of their line."""
     return sum(later < earlier for earlier, later in itertools.pairwise(numbers))
 
 
@@ -250,7 +255,7 @@ async def listening(plan: Plan) -> AsyncIterator[Receivers]:
         port = server.sockets[0].getsockname()[1]
         receivers.urls.append(f"http://127.0.0.1:{port}/hook")
         if receivers.is_dead(number) and number % 3 == 1:
-            server.close()  # nobody is there
+            server.close()  # the port refuses connections
         else:
             servers.append(server)
     try:
@@ -259,13 +264,15 @@ async def listening(plan: Plan) -> AsyncIterator[Receivers]:
         receivers.over.set()
         for server in servers:
             server.close()
-        # Those who hung have to come to their end before the loop does.
-        await asyncio.sleep(0.1)
+        # A handler that the loop cancels at its end makes asyncio print a traceback. The workers
+        # have been killed, so every connection ends by itself.
+        if receivers.answering:
+            await asyncio.wait(receivers.answering, timeout=_LONGEST)
 
 
 @asynccontextmanager
 async def telling(url: str) -> AsyncIterator[tuple[Database, Recorder]]:
-    """Open what writes events."""
+    """Open the database, and the recorder that writes events."""
     clock, ids = SystemClock(), Ids()
     database = await open_database(url, clock)
     engine = _engine(database, url)
@@ -316,7 +323,7 @@ async def _tell(
     workers: list[asyncio.subprocess.Process],
     plan: Plan,
 ) -> tuple[dict[str, float], list[float]]:
-    """Write the events at their pace, killing workers on the way; return when each committed."""
+    """Write the events at the planned rate and kill workers; return the commit and kill times."""
     commits: dict[str, float] = {}
     kills: list[float] = []
     at_kill = [plan.messages * (n + 1) // (plan.kills + 1) for n in range(plan.kills)]
@@ -366,7 +373,7 @@ def _engine(database: Database, url: str) -> PostgresqlEngine:
 
 
 async def work(url: str) -> None:
-    """Deliver until killed: what a worker process does, and nothing else."""
+    """Deliver webhooks until killed, like a worker process."""
     import structlog
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))

@@ -97,13 +97,12 @@ async def test_a_loop_that_is_stopped_is_no_news(lines: io.StringIO, app: Applic
 
 
 async def test_every_loop_is_watched(app: Application) -> None:
-    """What lives as long as the process is known by name, so that a new loop is not forgotten."""
-    from novitai.app import LOOPS
-
+    """Every task that the application begins is handed to the supervisor."""
     before = asyncio.all_tasks()
     await app.start(work=True)
     begun = {task.get_name() for task in asyncio.all_tasks() - before}
-    assert begun <= LOOPS
+    assert begun == set(app.loops.names)
+    assert {"sync", "housekeeping", "clock-watch", "jobs-sweep", "jobs-reminder"} == begun
 
 
 async def test_another_secret_key_is_refused_at_start(

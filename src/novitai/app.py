@@ -8,10 +8,10 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Final
 
 import httpx2
-import structlog
 
 from novitai.clock import Clock
 from novitai.egress.guard import EndpointGuard, Guard, UpstreamReach
@@ -19,7 +19,7 @@ from novitai.egress.resolving import Resolver, system_resolver
 from novitai.egress.sending import Sender
 from novitai.egress.wire import Wire
 from novitai.ids import Ids
-from novitai.jobs.embedded import EmbeddedEngine
+from novitai.jobs.supervision import Supervisor
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
@@ -51,12 +51,12 @@ from novitai.lifecycle.webhooks.installation_secret import signing_secrets
 from novitai.opening import MakeEngine, Store, make_engine, make_key_ring, open_unguarded
 from novitai.settings import Environment, Settings
 from novitai.store.engine.database import Database
-from novitai.store.queries import coordination, operations, webhook_lines
+from novitai.store.queries import coordination, leases, operations, webhook_lines
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
-from novitai.upstream.gateway import CallObserver, ignore
+from novitai.upstream.metrics import CallMetrics, UpstreamNumbers
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -66,20 +66,6 @@ if TYPE_CHECKING:
 
 STOP_GRACE: Final = 5.0
 """Seconds for running steps to finish when the process shuts down."""
-LOOPS: Final = frozenset(
-    {
-        "sync",
-        "housekeeping",
-        "clock-watch",
-        "jobs-sweep",
-        "jobs-reminder",
-        "jobs-consumer",
-        "jobs-upkeep",
-    }
-)
-"""The names of the tasks that run as long as the process."""
-
-_log = structlog.get_logger("novitai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +93,6 @@ class Application:
         signing_secrets: Sequence[str],
         *,
         outside: Outside,
-        observer: CallObserver,
         engine: MakeEngine,
     ) -> None:
         self.settings = settings
@@ -118,19 +103,8 @@ class Application:
         self.signing_secrets = tuple(signing_secrets)
         # Created once for all clients, because this reads the certificates of the machine.
         tls = httpx2.create_ssl_context(trust_env=False)
-        key, proxy = settings.novita_api_key, settings.upstream_proxy
-        self.client = NovitaClient.build(
-            base_url=settings.upstream_url,
-            api_key=key.get_secret_value() if key else "",
-            calls_per_minute=settings.upstream_calls_per_minute,
-            timeout=settings.upstream_timeout_seconds,
-            clock=clock,
-            ids=ids,
-            observer=observer,
-            transport=outside.upstream,
-            tls=tls,
-            proxy=proxy.get_secret_value() if proxy else None,
-        )
+        self.calls = CallMetrics()
+        self.client = _client(settings, clock, ids, self.calls, outside, tls)
         self.jobs = engine(settings, database, clock, ids)
         self.keys = make_key_ring(settings, Store(database, vault), clock, ids)
         self.catalogue = Catalogue(self.client, clock)
@@ -226,8 +200,8 @@ class Application:
         self._self_check: Cache[int] = Cache("self-check", clock, ttl=60, max_size=1)
         self._shared: SharedStore | None = None
         self._works = False
-        self._stopping = False
         self._winding_down: asyncio.Task[None] | None = None
+        self.loops = Supervisor()
 
     @classmethod
     async def open(
@@ -237,7 +211,6 @@ class Application:
         ids: Ids,
         *,
         outside: Outside | None = None,
-        observer: CallObserver = ignore,
         engine: MakeEngine | None = None,
     ) -> Application:
         """Open the store and build all objects on it; no task runs before `start`.
@@ -264,7 +237,6 @@ class Application:
                 installation_id,
                 secrets,
                 outside=outside or Outside(),
-                observer=observer,
                 engine=engine or make_engine,
             )
         except BaseException:  # close the database and re-raise
@@ -275,36 +247,30 @@ class Application:
         """Start the tasks. Without `work`, no steps are taken and the account is not listed."""
         self._works = work
         await self.clock_watch.begin()
-        if isinstance(self.jobs, EmbeddedEngine):
+        if self.jobs.is_only:
             # This is the only process on the store, so all leases belong to processes that ended.
             await self.database.write(operations.release_all)
             await self.database.write(webhook_lines.release_all)
-            await self.database.write(coordination.release_all_leases)
-            await self.jobs.start()
-        else:
-            await self.jobs.start(consume=work)
+            await self.database.write(leases.release_all)
+        self.loops.watch(*await self.jobs.start(consume=work))
         if work:
             self.runner.look_again()
-            self.sync.start()
-            self.housekeeping.start()
-        self.clock_watch.start()
-        for task in asyncio.all_tasks():
-            if task.get_name() in LOOPS:
-                task.add_done_callback(self._loop_ended)
+            self.loops.watch(self.sync.start(), self.housekeeping.start())
+        self.loops.watch(self.clock_watch.start())
 
     async def wind_down(self) -> None:
         """Take no new steps, and finish or release running ones; requests are still answered.
 
         Takes up to `STOP_GRACE` seconds, and the time that the database needs. May be called twice.
         """
-        self._stopping = True
+        self.loops.close()
         if self._winding_down is None:
             self._winding_down = asyncio.create_task(self._wind_down(), name="wind-down")
         await asyncio.shield(self._winding_down)
 
     async def stop(self) -> None:
         """Shut down: finish or release running steps, then close all connections and the store."""
-        self._stopping = True
+        self.loops.close()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
             stack.push_async_callback(self.client.aclose)
@@ -357,6 +323,7 @@ class Application:
             ),
             jobs=JobSources(self.jobs.metrics.snapshot, self.jobs.queue_sizes, self._fenced_writes),
             requests=self.requests,
+            upstream=self._upstream_numbers,
             process=self.process,
             caches=self.caches(),
             once=self._once,
@@ -391,6 +358,12 @@ class Application:
             )
         return self._shared
 
+    def _upstream_numbers(self) -> UpstreamNumbers:
+        client = self.client
+        return UpstreamNumbers(
+            self.calls.endpoints, client.permits_waiting, client.breaker_states()
+        )
+
     def _fenced_writes(self) -> int:
         """Count the fenced writes of steps and of deliveries."""
         return self.runner.fenced_writes + self.deliverer.metrics.fenced
@@ -401,15 +374,31 @@ class Application:
         self._self_check.put("now", now)
         return self._self_check.peek("now") == now
 
-    def _loop_ended(self, task: asyncio.Task[None]) -> None:
-        """Log a loop that ended before shutdown; no other code would notice."""
-        if self._stopping:
-            return
-        error = None if task.cancelled() else task.exception()
-        _log.critical("loop_ended", loop=task.get_name(), exc_info=error)
-
     def _measure_sync(self, seconds: float, succeeded: bool) -> None:
         report: Callable[[str, float], None] = self.jobs.metrics.processed
         if not succeeded:
             report = self.jobs.metrics.failed
         report(SYNC_JOB, seconds)
+
+
+def _client(
+    settings: Settings,
+    clock: Clock,
+    ids: Ids,
+    calls: CallMetrics,
+    outside: Outside,
+    tls: SSLContext,
+) -> NovitaClient:
+    key, proxy = settings.novita_api_key, settings.upstream_proxy
+    return NovitaClient.build(
+        base_url=settings.upstream_url,
+        api_key=key.get_secret_value() if key else "",
+        calls_per_minute=settings.upstream_calls_per_minute,
+        timeout=settings.upstream_timeout_seconds,
+        clock=clock,
+        ids=ids,
+        observer=calls,
+        transport=outside.upstream,
+        tls=tls,
+        proxy=proxy.get_secret_value() if proxy else None,
+    )

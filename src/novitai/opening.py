@@ -7,12 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 
 from novitai.clock import Clock
 from novitai.errors import SettingsError
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
+from novitai.jobs.port import JobEngine
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.settings import Settings
 from novitai.store.engine.database import Database
@@ -20,13 +21,9 @@ from novitai.store.opening import open_database
 from novitai.store.queries import coordination
 from novitai.store.vault import Vault, load_or_make_secret, load_secret
 
-if TYPE_CHECKING:
-    from novitai.jobs.postgresql import PostgresqlEngine
-
 _CHECK: Final = "secret_check"
 
-JobEngines: TypeAlias = "EmbeddedEngine | PostgresqlEngine"
-MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngines]
+MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Store:
     vault: Vault
 
 
-def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) -> JobEngines:
+def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) -> JobEngine:
     """Make the job engine for the store: embedded, or shared by processes on PostgreSQL."""
     if settings.embedded:
         return EmbeddedEngine(database, clock, ids)
@@ -78,7 +75,7 @@ async def open_unguarded(settings: Settings, clock: Clock) -> Store:
         )
     database = await open_database(settings.database, clock)
     try:
-        known = await database.read(partial(coordination.value_of, name=_CHECK))
+        known = await database.read(partial(coordination.value, name=_CHECK))
         # Generate a key only for a new database: a new key could not open the sealed values.
         vault = Vault(_secret_key(settings, may_make=known is None))
         fresh = vault.seal(_CHECK, b"").hex()

@@ -39,6 +39,7 @@ from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
+from novitai.upstream.metrics import UpstreamNumbers
 
 CREATE: Mapping[str, object] = {
     "name": "my-instance",
@@ -214,6 +215,7 @@ class ApiFactory:
             jobs=JobSources(jobs.snapshot, queue_sizes),
             requests=RequestMetrics(clock),
             process=ProcessMetrics(clock),
+            upstream=lambda: UpstreamNumbers({}, 0, {}),
             catalogue=catalogue,
             once=Once(self._database, Idempotency(self._database, clock)),
             operating=operating,

@@ -114,7 +114,7 @@ class Process:
 
 
 class Emulator:
-    """A running emulator, and its control side."""
+    """A running emulator, and its control API."""
 
     def __init__(self, process: Process, url: str) -> None:
         self.process = process
@@ -126,7 +126,7 @@ class Emulator:
     def call(
         self, method: str, path: str, body: Mapping[str, object] | None = None
     ) -> dict[str, Any]:
-        """Call the control side."""
+        """Call the control API."""
         response = self._http.request(method, path, json=body)
         assert response.is_success, response.text
         answer: dict[str, Any] = response.json()

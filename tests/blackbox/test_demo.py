@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai demo`: an instance before the reader's eyes, and lines that work when pasted."""
+"""`novitai demo`: one instance from request to running, and lines that work when pasted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,27 @@ def test_once_it_runs_it_ends(house: House) -> None:
     assert states[0] == "creating"
     assert states[-1] == "running"
     assert not house.data.exists()
+    # What would no longer work when it has ended is not printed.
+    assert "nvt_" not in demo.out
+    assert "curl -s" not in demo.out
+
+
+def test_it_shows_what_is_special(house: House) -> None:
+    """Running at Novita is shown before running here, with the price and the webhooks received."""
+    demo = house.ended("demo", "--once")
+    assert demo.code == 0, demo.err
+    lines = demo.out.splitlines()
+    assert lines[0].startswith("Starting a stand-in for Novita")
+    assert any(line.startswith("Starting novitai") for line in lines)
+    shown = [" ".join(line.split()[2:]) for line in lines if re.match(r" +[\d.]+ s ", line)]
+    assert shown[-2:] == ["starting (at Novita: running)", "running (at Novita: running)"]
+    assert re.search(r"^Price: 0\.\d+ USD an hour$", demo.out, re.MULTILINE)
+    received = next(line for line in lines if line.startswith("Webhooks received"))
+    assert "instance.created, instance.starting, instance.running" in received
 
 
 def test_its_lines_work_when_pasted(house: House) -> None:
-    """Taken ports are replaced; list, look and create answer; Ctrl-C ends it cleanly."""
+    """Taken ports are replaced; each curl line is a line of its own; Ctrl-C ends it cleanly."""
     with socket.socket() as taken:
         # In use already, or from now on: the demonstration must not need it.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,7 +51,7 @@ def test_its_lines_work_when_pasted(house: House) -> None:
         with blocker:
             demo = house.run("demo")
             demo.says("Ctrl-C ends it", 60)
-    lines = dict(re.findall(r"^(List|Look|Create): +(curl .*)$", demo.out, re.MULTILINE))
+    lines = dict(re.findall(r"^(List|Look|Create|Delete) .*:\n(curl .*)$", demo.out, re.MULTILINE))
     assert ":8080/" not in lines["List"]
     answers = {
         name: subprocess.run(
@@ -45,5 +62,6 @@ def test_its_lines_work_when_pasted(house: House) -> None:
     assert '"total":1' in answers["List"]
     assert '"status":"running"' in answers["Look"]
     assert '"instanceId":"inst_' in answers["Create"]
+    assert '"status":"terminating"' in answers["Delete"]
     demo.send(signal.SIGINT)
     assert demo.wait() == 0, demo.err

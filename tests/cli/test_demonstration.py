@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.live import Live
 
+from novitai.cli.demo_receiver import Receiver
 from novitai.cli.demonstration import DemoSettings
 from novitai.cli.watching import Board, Lines
+from novitai.clock import SystemClock
+from novitai.egress.signing import headers
+from novitai.ids import Ids
+from novitai.lifecycle.webhooks.installation_secret import fresh_secret
 
 
 def test_the_readers_settings_are_not_looked_at(
@@ -70,3 +77,31 @@ def test_a_terminal_without_unicode_gets_plain_characters() -> None:
         Board(live).show("creating", "pulling", 0.1)
     stream.flush()
     assert b"pulling" in raw.getvalue()
+
+
+async def post(url: str, body: bytes, signed: dict[str, str]) -> str:
+    """Send a message; return the first line of the answer."""
+    host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+    head = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
+    writer.write(head.encode() + body)
+    answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    return answer.partition("\r\n")[0]
+
+
+async def test_the_receiver_keeps_valid_messages_only() -> None:
+    """A message with another secret is refused and does not count as received."""
+    secret = fresh_secret(Ids())
+    receiver = Receiver(secret)
+    body = json.dumps({"type": "instance.running", "data": {}}).encode()
+    now = SystemClock().now()
+    async with receiver.listening("127.0.0.1"):
+        forged = headers("msg_1", body, now, [fresh_secret(Ids())])
+        assert "400" in await post(receiver.url, body, dict(forged))
+        assert not await receiver.wait_for("instance.running", 0)
+        assert "204" in await post(receiver.url, body, dict(headers("msg_2", body, now, [secret])))
+        assert await receiver.wait_for("instance.running", 5)
+    assert receiver.types == ["instance.running"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples of docs/webhooks.md work as the page describes."""
+"""The examples of docs/reference/webhooks.md work as the page describes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from novitai.lifecycle.webhooks.installation_secret import fresh_secret
 from novitai.lifecycle.webhooks.metrics import Outcome
 from tests.services import unavailable
 
-PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "webhooks.md"
 SECRET = fresh_secret(Ids())
 BODY = '{"type":"instance.running","data":{"name":"Zürich ✓"}}'.encode()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manual time for an emulator, and a client of its API and of its control side."""
+"""A manual clock for the emulator, and a client of its API and its control API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = {"Authorization": "Bearer test-key"}
 
 @dataclass(slots=True)
 class ManualTime:
-    """Real seconds that pass when a test says so."""
+    """Real seconds that pass only when a test advances them."""
 
     seconds: float = 1000.0
 
@@ -33,7 +33,7 @@ class ManualTime:
 
 @dataclass(slots=True)
 class Client:
-    """Calls to the emulated API and to its control side, with JSON taken apart."""
+    """Calls the emulated API and its control API, and decodes the JSON."""
 
     http: httpx2.AsyncClient
     emulator: Emulator
@@ -56,7 +56,7 @@ class Client:
     async def refused(
         self, path: str, body: Mapping[str, object] | None = None, status: int = 400
     ) -> Json:
-        """The error body of a POST that must be refused."""
+        """Send a POST that must be refused; return the error body."""
         response = await self.raw("POST", path, json=body or {})
         assert response.status_code == status, response.text
         error = cast("Json", response.json())
@@ -70,7 +70,7 @@ class Client:
         return cast("Json", response.json())
 
     async def control_refused(self, method: str, path: str, body: object, status: int) -> Json:
-        """The error of a control call that must be refused."""
+        """Send a control call that must be refused; return the error."""
         response = await self.http.request(method, f"/_emulator{path}", json=body)
         assert response.status_code == status, response.text
         return cast("Json", response.json())
@@ -79,11 +79,11 @@ class Client:
         return await self.control("POST", "/faults", fault)
 
     async def advance(self, seconds: float) -> None:
-        """Let virtual time pass."""
+        """Advance the virtual time."""
         await self.control("POST", "/clock", {"advance": seconds})
 
     async def create(self, **more: object) -> str:
-        """The id of a new instance; fields given here replace the usual ones."""
+        """Create an instance and return its ID; arguments override the default fields."""
         body: Json = {
             "name": "my-instance",
             "productId": "gpu-basic.8c32g",
@@ -96,7 +96,7 @@ class Client:
         return str((await self.post("/gpu/instance/create", body))["id"])
 
     async def running(self, **more: object) -> str:
-        """The id of an instance that runs and has booted."""
+        """Create an instance, wait until it has booted, and return its ID."""
         instance_id = await self.create(**more)
         await self.advance(300)
         assert await self.status(instance_id) == "running"

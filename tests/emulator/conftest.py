@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An emulator whose time stands still until a test moves it, and a client of it."""
+"""An emulator whose time passes only when a test advances it, and a client of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.emulator.client import KEY, Client, ManualTime
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    """A client of a fresh emulator inside this process; its time stands still."""
+    """A client of a new in-process emulator whose clock is stopped."""
     time = ManualTime()
     app = create_app(EmulatorConfig(seed=7, time_source=time))
     transport = httpx2.ASGITransport(app=app)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several accounts in one emulator, and the keys that belong to them."""
+"""Several accounts in one emulator, and the keys assigned to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.emulator.client import Client, Json
 
 
 def keyed(client: Client, key: str) -> Client:
-    """A client of the same emulator with another API key."""
+    """Return a client of the same emulator with another API key."""
     http = httpx2.AsyncClient(
         transport=client.http._transport,
         base_url=client.http.base_url,
@@ -25,24 +25,24 @@ def keyed(client: Client, key: str) -> Client:
 
 @pytest.fixture
 async def other(client: Client) -> Client:
-    """A client with a second key, where each key has an account of its own."""
+    """A client with a second key, with one account per key."""
     await client.control("PATCH", "/settings", {"accountPerKey": True})
     return keyed(client, "other-key")
 
 
 async def names(client: Client) -> list[object]:
-    """The names of the instances that a client's key sees."""
+    """Return the names of the instances that a client's key sees."""
     return [row["name"] for row in await client.rows()]
 
 
 async def test_all_keys_share_one_account_by_default(client: Client) -> None:
-    """Without the setting every key sees every instance."""
+    """By default, every key sees every instance."""
     await client.create()
     assert await names(keyed(client, "other-key")) == ["my-instance"]
 
 
 async def test_a_key_lists_only_the_instances_of_its_account(client: Client, other: Client) -> None:
-    """Rows and total leave out those of the other account."""
+    """Rows and total exclude the instances of other accounts."""
     await client.create(name="mine")
     await other.create(name="theirs")
     assert await names(client) == ["mine"]
@@ -55,7 +55,7 @@ async def test_a_key_lists_only_the_instances_of_its_account(client: Client, oth
 async def test_another_accounts_instance_is_not_found_to_any_verb(
     client: Client, other: Client, verb: str
 ) -> None:
-    """The refusal is that of an instance that does not exist, and nothing changes."""
+    """The call is refused as for an instance that does not exist, and changes nothing."""
     instance_id = await client.running()
     error = await other.refused(f"/gpu/instance/{verb}", {"instanceId": instance_id})
     assert error["reason"] == "RESOURCE_NOT_FOUND"
@@ -66,7 +66,7 @@ async def test_another_accounts_instance_is_not_found_to_any_verb(
 async def test_another_accounts_instance_is_not_found_to_get(
     client: Client, other: Client, status: int
 ) -> None:
-    """With the status that the settings have for what does not exist."""
+    """The look-up returns the status that the settings define for missing resources."""
     await client.control("PATCH", "/settings", {"notFoundStatus": status})
     instance_id = await client.create()
     response = await other.raw("GET", "/gpu/instance", params={"instanceId": instance_id})
@@ -75,7 +75,7 @@ async def test_another_accounts_instance_is_not_found_to_get(
 
 
 async def test_jobs_metrics_and_bills_belong_to_the_account(client: Client, other: Client) -> None:
-    """None of them tells of an instance of another account, and the bills have another user."""
+    """None of them shows instances of other accounts, and bills have one user per account."""
     instance_id = await client.running()
     job = (await client.post("/gpu/instance/migrate", {"instanceId": instance_id}))["jobId"]
     assert (await client.get("/jobs"))["total"] == 1
@@ -96,7 +96,7 @@ async def test_jobs_metrics_and_bills_belong_to_the_account(client: Client, othe
 
 
 async def test_a_rotated_key_sees_what_the_old_one_sees(client: Client, other: Client) -> None:
-    """Keys of one account share its instances; a key is named by itself or as a caller."""
+    """Keys of one account share its instances; a key is given as itself or as its label."""
     await client.create()
     assigned = await client.control(
         "POST", "/accounts", {"keys": [caller_label("test-key"), "other-key"]}
@@ -107,7 +107,7 @@ async def test_a_rotated_key_sees_what_the_old_one_sees(client: Client, other: C
 
 
 async def test_a_key_can_be_moved_to_an_empty_account_and_back(client: Client) -> None:
-    """Instances stay in the account they were created in: a complete, empty listing, then all."""
+    """Instances stay in the account in which they were created, even if their key is moved."""
     await client.control("PATCH", "/settings", {"accountPerKey": True})
     await client.create()
     home = caller_label("test-key")
@@ -120,7 +120,7 @@ async def test_a_key_can_be_moved_to_an_empty_account_and_back(client: Client) -
 async def test_seeded_instances_belong_to_the_account_that_is_named(
     client: Client, other: Client
 ) -> None:
-    """By `account`, else by `createdBy`; an instance can be given to another account."""
+    """`account`, or else `createdBy`, sets the account; it can be changed later."""
     await client.control("POST", "/accounts", {"keys": ["test-key"], "account": "ours"})
     [first] = await client.seed(names=["first"], account="ours")
     await client.seed(names=["second"], createdBy="ours")
@@ -135,7 +135,7 @@ async def test_seeded_instances_belong_to_the_account_that_is_named(
 async def test_the_control_side_shows_all_instances_with_their_account(
     client: Client, other: Client
 ) -> None:
-    """All are listed, those of one account on demand, and each account is counted."""
+    """Lists all instances or those of one account, and counts them per account."""
     await client.control("POST", "/accounts", {"keys": ["test-key"], "account": "ours"})
     await client.create(name="mine")
     doomed = await other.create(name="theirs")

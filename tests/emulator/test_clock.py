@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clock's promises."""
+"""The virtual clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Source:
 
 
 def test_virtual_time_runs_speed_times_faster() -> None:
-    """At speed 60 a real second is a virtual minute."""
+    """At speed 60, a real second is a virtual minute."""
     source = Source()
     clock = EmulatorClock(60, source=source, epoch=1000)
     source.seconds += 2
@@ -27,7 +27,7 @@ def test_virtual_time_runs_speed_times_faster() -> None:
 
 
 def test_changing_the_speed_does_not_jump() -> None:
-    """The moment of the change is the same before and after it; only the pace differs."""
+    """A change of speed does not move the current virtual time."""
     source = Source()
     clock = EmulatorClock(10, source=source, epoch=0)
     source.seconds += 3
@@ -39,7 +39,7 @@ def test_changing_the_speed_does_not_jump() -> None:
 
 
 def test_time_can_be_advanced_but_never_turned_back() -> None:
-    """Advancing adds to the virtual time, whatever the speed; a negative step is an error."""
+    """An advance adds to the virtual time at any speed; a negative advance is an error."""
     clock = EmulatorClock(100, source=Source(), epoch=0)
     clock.advance(7200)
     assert clock.now() == pytest.approx(7200)
@@ -48,7 +48,7 @@ def test_time_can_be_advanced_but_never_turned_back() -> None:
 
 
 def test_real_waiting_time_shrinks_with_the_speed() -> None:
-    """What is 600 virtual seconds away is 10 real seconds away at speed 60."""
+    """600 virtual seconds are 10 real seconds at speed 60."""
     clock = EmulatorClock(60, source=Source(), epoch=0)
     assert clock.real_until(600) == pytest.approx(10)
     assert clock.real_until(-5) == 0
@@ -56,6 +56,6 @@ def test_real_waiting_time_shrinks_with_the_speed() -> None:
 
 @pytest.mark.parametrize("speed", [0, -1, math.inf, math.nan])
 def test_a_speed_that_makes_no_sense_is_refused(speed: float) -> None:
-    """Zero, negative and infinite speeds are errors at once."""
+    """Zero, negative, infinite and NaN speeds are errors."""
     with pytest.raises(ValueError, match="above 0"):
         EmulatorClock(speed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rest of the control side."""
+"""The control API, except accounts and faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.emulator.client import KEY, Client, Json
 
 
 async def test_the_index_lists_every_endpoint(client: Client) -> None:
-    """GET /_emulator/ needs no key and says what there is and what it takes."""
+    """`GET /_emulator/` needs no key and lists each endpoint with the fields it accepts."""
     index = await client.control("GET", "/")
     endpoints = cast("list[Json]", index["endpoints"])
     assert {"method", "path", "summary", "takes"} == set(endpoints[0])
@@ -24,13 +24,13 @@ async def test_the_index_lists_every_endpoint(client: Client) -> None:
 
 @pytest.mark.parametrize("path", ["", "/nothing", "/faults/x/y"])
 async def test_an_unknown_control_path_says_so(client: Client, path: str) -> None:
-    """A 404 that points at the index."""
+    """An unknown control path is a 404 that refers to the index."""
     error = await client.control_refused("POST", path, {}, 404)
     assert "GET /_emulator/" in str(error["error"])
 
 
 async def test_the_calls_are_on_record_without_secrets(client: Client) -> None:
-    """Method, path, query, times, status and a digest of the key; never key or secret."""
+    """The log has method, path, query, times, status and a key digest, but no key or secret."""
     envs = [{"key": "TOKEN", "value": "s3cret"}]
     await client.create(envs=envs, imageAuth="user:hunter2")
     await client.post("/repository/auth/save", {"name": "r", "username": "u", "password": "s3cret"})
@@ -49,7 +49,7 @@ async def test_the_calls_are_on_record_without_secrets(client: Client) -> None:
 
 
 async def test_calls_are_filtered_and_counted(client: Client) -> None:
-    """By path with or without its base, by method, by number; counts are per method and path."""
+    """Calls are filtered by path, method and number, and counted per method and path."""
     await client.rows()
     await client.create()
     await client.rows()
@@ -70,7 +70,7 @@ async def test_calls_are_filtered_and_counted(client: Client) -> None:
 
 
 async def test_the_record_of_calls_is_bounded(client: Client) -> None:
-    """Old calls are forgotten, but still counted."""
+    """Old calls are dropped from the log but still counted."""
     log = client.emulator.calls
     for _ in range(KEPT + 10):
         log.add("GET", "/x", query={}, body=None, caller="", virtual_at=0, known=True)
@@ -79,7 +79,7 @@ async def test_the_record_of_calls_is_bounded(client: Client) -> None:
 
 
 async def test_all_instances_are_on_record_with_who_made_and_deleted_them(client: Client) -> None:
-    """The creating key, the deleting key or `control`, the times, and whether it lives."""
+    """Each record has the creating key, the deleting key or `control`, the times and `live`."""
     mine = await client.create(name="mine")
     [theirs] = await client.seed(names=["theirs"], createdBy="somebody")
     await client.post("/gpu/instance/delete", {"instanceId": theirs})
@@ -100,7 +100,7 @@ async def test_all_instances_are_on_record_with_who_made_and_deleted_them(client
 
 
 async def test_an_instance_changes_behind_everybodys_back(client: Client) -> None:
-    """Status, name, stop and delete take effect at once, or gradually if that is asked for."""
+    """Changes of status, stops and deletes take effect at once, or gradually on request."""
     instance_id = await client.running()
     await client.control("PATCH", f"/instances/{instance_id}", {"status": "freezing"})
     assert await client.status(instance_id) == "freezing"
@@ -125,7 +125,7 @@ async def test_an_instance_changes_behind_everybodys_back(client: Client) -> Non
 
 
 async def test_what_the_api_tells_of_an_instance_can_be_changed(client: Client) -> None:
-    """Get and list show another creation time, image, product and number of GPUs; not a price."""
+    """Get and list show the changed creation time, image, product, GPU number and price."""
     instance_id = await client.running()
     body = {"createdAt": 1_760_000_000, "imageUrl": "debian:13"}
     await client.control("PATCH", f"/instances/{instance_id}", body)
@@ -143,7 +143,7 @@ async def test_what_the_api_tells_of_an_instance_can_be_changed(client: Client) 
 
 
 async def test_a_creation_time_of_the_future_hides_nothing(client: Client) -> None:
-    """The instance is listed although its creation time has not come."""
+    """An instance is listed even if its creation time is in the future."""
     instance_id = await client.running()
     ahead = client.emulator.clock.now() + 86_400
     await client.control("PATCH", f"/instances/{instance_id}", {"createdAt": ahead})
@@ -151,7 +151,7 @@ async def test_a_creation_time_of_the_future_hides_nothing(client: Client) -> No
 
 
 async def test_a_copy_is_another_live_instance(client: Client) -> None:
-    """All that tells two instances apart is the id and the creation time."""
+    """A copy differs from its original only in ID and creation time."""
     original = await client.running(ports="80/http")
     await client.advance(1000)
     copy = await client.control("POST", f"/instances/{original}/copy", {})
@@ -166,7 +166,7 @@ async def test_a_copy_is_another_live_instance(client: Client) -> None:
 
 
 async def test_a_copy_can_have_a_name_time_and_status_of_its_own(client: Client) -> None:
-    """A copy of a removed instance lives; a copy of one that comes up comes up as well."""
+    """The copy of a removed instance runs; the copy of a starting instance starts too."""
     original = await client.create()
     twin = await client.control("POST", f"/instances/{original}/copy", {})
     body = {"name": "other", "createdAt": 1_760_000_000, "status": "exited"}
@@ -182,7 +182,7 @@ async def test_a_copy_can_have_a_name_time_and_status_of_its_own(client: Client)
 
 
 async def test_an_instance_is_held_until_let_go(client: Client) -> None:
-    """Held, it shows that status whatever its time says; let go, it is where it would be."""
+    """The hold overrides the timeline; without it, the timeline applies again."""
     instance_id = await client.create()
     await client.control("POST", f"/instances/{instance_id}/hold", {"status": "pulling"})
     await client.advance(5000)
@@ -192,7 +192,7 @@ async def test_an_instance_is_held_until_let_go(client: Client) -> None:
 
 
 async def test_an_instance_shows_its_timeline(client: Client) -> None:
-    """The control side tells when what will happen, and hides variables."""
+    """The control API shows future status changes and masks the values of variables."""
     instance_id = await client.create(envs=[{"key": "A", "value": "hidden"}])
     shown = await client.control("GET", f"/instances/{instance_id}")
     timeline = cast("list[Json]", shown["timeline"])
@@ -203,7 +203,7 @@ async def test_an_instance_shows_its_timeline(client: Client) -> None:
 
 
 async def test_reset_forgets_everything_but_the_time(client: Client) -> None:
-    """Instances, faults, calls, counts, settings, prices and speed are as at the start."""
+    """Instances, faults, calls, counts, settings, prices and speed are the initial ones."""
     await client.create()
     await client.fault(kind="list", totalDelta=1)
     await client.control("PATCH", "/settings", {"balance": 0, "docsMode": True})
@@ -220,7 +220,7 @@ async def test_reset_forgets_everything_but_the_time(client: Client) -> None:
 
 
 async def test_the_clock_can_be_advanced_and_its_speed_changed(client: Client) -> None:
-    """Both in one call; afterwards real seconds count as many virtual ones."""
+    """One call can do both; then time passes at the new speed."""
     before = (await client.control("GET", "/clock"))["now"]
     after = (await client.control("POST", "/clock", {"advance": 100, "speed": 10}))["now"]
     assert cast("float", after) == pytest.approx(cast("float", before) + 100)
@@ -231,7 +231,7 @@ async def test_the_clock_can_be_advanced_and_its_speed_changed(client: Client) -
 
 
 async def test_delays_can_be_set(client: Client) -> None:
-    """A range of zeros makes a status pass at once; wrong names and ranges are refused."""
+    """A status with a zero range is skipped at once; unknown names and bad ranges are refused."""
     zero = dict.fromkeys(("pending", "toCreate", "creating", "pulling", "boot"), (0, 0))
     await client.control("PATCH", "/settings", {"delays": zero})
     assert await client.status(await client.create()) == "running"
@@ -262,19 +262,19 @@ async def test_delays_can_be_set(client: Client) -> None:
 async def test_a_wrong_control_request_is_a_precise_400(
     client: Client, method: str, path: str, body: Json, says: str
 ) -> None:
-    """The answer names the field or the value that is wrong."""
+    """The error names the wrong field or value."""
     assert says in str(await client.control_refused(method, path, body, 400))
 
 
 async def test_a_control_body_that_is_not_json_is_refused(client: Client) -> None:
-    """With what is wrong in it."""
+    """The error says that the body is not JSON."""
     response = await client.http.post("/_emulator/seed", content=b"{count: 1}")
     assert response.status_code == 400
     assert "not JSON" in response.json()["error"]
 
 
 async def test_seeding_by_name_lays_traps(client: Client) -> None:
-    """Instances with chosen names, product, status, age and maker, as many as are named."""
+    """Instances are created with the given names, product, cluster, status and GPU number."""
     await client.seed(
         names=["twin", "twin"],
         productId="4090.16c62g",

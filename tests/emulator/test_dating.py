@@ -12,13 +12,13 @@ from tests.emulator.client import Client
 
 
 def told(response: httpx2.Response) -> int:
-    """The time of a reply's only `Date` header, in Unix seconds."""
+    """Return the time of a reply's only `Date` header, in Unix seconds."""
     [date] = response.headers.get_list("date")
     return int(parsedate_to_datetime(date).timestamp())
 
 
 async def test_date_and_creation_time_are_of_one_clock(client: Client) -> None:
-    """An instance is created in the second that the reply to its create tells."""
+    """An instance's creation time is the second in the `Date` of the reply to its create."""
     await client.advance(1_000_000)
     body = {"name": "x", "productId": "gpu-basic.8c32g", "gpuNum": 1, "rootfsSize": 60}
     response = await client.raw(
@@ -40,21 +40,21 @@ async def test_date_and_creation_time_are_of_one_clock(client: Client) -> None:
     ],
 )
 async def test_every_reply_has_a_date(client: Client, path: str, status: int) -> None:
-    """A success, a refusal, and what is outside the API as well."""
+    """Successes, refusals and responses outside the API have a `Date` header."""
     response = await client.raw("GET", path)
     assert response.status_code == status
     assert told(response) == int(client.emulator.clock.now())
 
 
 async def test_a_faulty_reply_has_a_date_too(client: Client) -> None:
-    """An error that a fault makes is dated like any other."""
+    """An error that a fault causes has a `Date` header."""
     await client.fault(kind="call", path="/clusters", status=503)
     assert told(await client.raw("GET", "/clusters")) == int(client.emulator.clock.now())
 
 
 @pytest.mark.parametrize("offset", [-7200, 86_400])
 async def test_the_date_can_be_off(client: Client, offset: int) -> None:
-    """By the seconds of the setting, behind or ahead; creation times stay as they are."""
+    """The setting shifts `Date` by some seconds; creation times do not change."""
     await client.control("PATCH", "/settings", {"dateOffsetSeconds": offset})
     instance_id = await client.create()
     now = int(client.emulator.clock.now())
@@ -63,6 +63,6 @@ async def test_the_date_can_be_off(client: Client, offset: int) -> None:
 
 
 async def test_the_date_can_be_left_out(client: Client) -> None:
-    """Null in the setting means no header."""
+    """A null offset omits the header."""
     await client.control("PATCH", "/settings", {"dateOffsetSeconds": None})
     assert "date" not in (await client.raw("GET", "/clusters")).headers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/emulator.md says what there is, and its examples work."""
+"""docs/reference/emulator.md is complete, and its examples work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from novitai.emulator.control.app import ENDPOINTS
 from novitai.emulator.control.endpoint import PREFIX
 from tests.emulator.client import Client
 
-PAGE = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/reference/emulator.md").read_text(encoding="utf-8")
 
 SECTIONS = [
     (match[1], match[2], re.findall(r"```json\n(.*?)```", match[3], re.DOTALL))
@@ -25,13 +25,13 @@ SECTIONS = [
 
 
 def test_every_endpoint_has_its_section() -> None:
-    """Neither an endpoint without a section, nor a section without an endpoint."""
+    """Endpoints and sections correspond one to one."""
     there = sorted((each.method, each.path) for each in ENDPOINTS)
     assert sorted((method, path) for method, path, _ in SECTIONS) == there
 
 
 def test_every_path_of_the_api_is_named() -> None:
-    """The table of what is emulated leaves nothing out."""
+    """The table of emulated paths is complete."""
     for path in PATHS:
         whole, last = f"`{path}`" in PAGE, path.rsplit("/", 1)[-1]
         assert whole or path in PAGE or f"`{last}`" in PAGE, path
@@ -46,7 +46,7 @@ def test_every_path_of_the_api_is_named() -> None:
     ],
 )
 async def test_the_examples_work(client: Client, method: str, path: str, body: str) -> None:
-    """Each is accepted as it stands; `{id}` is that of something there."""
+    """The emulator accepts each example, with a real ID in place of `{id}`."""
     if path.startswith("/products"):
         path = path.replace("{id}", "gpu-basic.8c32g")
     elif path.startswith("/faults"):
@@ -58,7 +58,7 @@ async def test_the_examples_work(client: Client, method: str, path: str, body: s
 
 
 async def test_every_field_of_the_control_side_is_explained(client: Client) -> None:
-    """What an endpoint takes is named on the page."""
+    """The page names every field that an endpoint accepts."""
     for each in ENDPOINTS:
         for name, field in each.takes.model_fields.items():
             if name != "root":

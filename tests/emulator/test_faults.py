@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every fault that can be asked for, and what it does."""
+"""Every kind of fault and its effect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CREATE: Json = {
 
 
 def struck(trigger: Trigger, calls: int = 12) -> list[int]:
-    """The numbers of the calls that a trigger strikes."""
+    """Return the numbers of the calls that a trigger strikes."""
     rng, fired, numbers = random.Random(1), 0, []
     for number in range(1, calls + 1):
         if trigger.fires(number, fired, rng):
@@ -43,19 +43,19 @@ def struck(trigger: Trigger, calls: int = 12) -> list[int]:
     ],
 )
 def test_triggers_strike_the_calls_they_name(trigger: Trigger, numbers: list[int]) -> None:
-    """nth, every, after and times, alone and together."""
+    """`nth`, `every`, `after` and `times` work alone and combined."""
     assert struck(trigger) == numbers
 
 
 def test_a_probability_is_drawn_from_the_seeded_randomness() -> None:
-    """Some calls are struck, some are not, and the same ones with the same seed."""
+    """A probability strikes some calls, and the same ones with the same seed."""
     first = struck(Trigger(probability=0.5), 200)
     assert 60 < len(first) < 140
     assert first == struck(Trigger(probability=0.5), 200)
 
 
 async def test_an_error_before_the_work_prevents_it(client: Client) -> None:
-    """A 500 with its reason, and nothing was created; the second call goes through."""
+    """The create fails with a 500 and creates nothing; the next create succeeds."""
     await client.fault(kind="call", path="/gpu/instance/create", status=500, nth=1)
     error = await client.refused("/gpu/instance/create", CREATE, 500)
     assert error["reason"] == "UNKNOWN"
@@ -64,14 +64,14 @@ async def test_an_error_before_the_work_prevents_it(client: Client) -> None:
 
 
 async def test_an_error_after_the_work_hides_it(client: Client) -> None:
-    """The answer says 500, yet the instance exists: what an ambiguous create is."""
+    """The reply is a 500, but the instance exists: an ambiguous create."""
     await client.fault(kind="call", path="/gpu/instance/create", status=500, when="after", times=1)
     await client.refused("/gpu/instance/create", CREATE, 500)
     assert [row["name"] for row in await client.rows()] == ["x"]
 
 
 async def test_invalid_state_change_although_it_worked(client: Client) -> None:
-    """A 400 with that message after the work is one fault."""
+    """A fault can refuse an operation after the operation has taken effect."""
     instance_id = await client.running()
     await client.fault(kind="call", path="/gpu/instance/stop", status=400, when="after")
     error = await client.refused("/gpu/instance/stop", {"instanceId": instance_id})
@@ -83,7 +83,7 @@ async def test_invalid_state_change_although_it_worked(client: Client) -> None:
 async def test_a_connection_is_dropped_before_or_after_the_work(
     client: Client, when: str, created: int
 ) -> None:
-    """Inside a process it is an exception; the record of calls knows it as dropped."""
+    """In-process, a drop is an exception; the call log marks the call as dropped."""
     await client.fault(kind="call", path="/gpu/instance/create", drop=True, when=when)
     with pytest.raises(ConnectionDropped):
         await client.raw("POST", "/gpu/instance/create", json=CREATE)
@@ -97,7 +97,7 @@ async def test_a_connection_is_dropped_before_or_after_the_work(
     ("body", "text"), [("empty", ""), ("malformed", '{"id": "3560b7fe'), ("list", "[]")]
 )
 async def test_a_success_with_a_broken_body(client: Client, body: str, text: str) -> None:
-    """The work is done and the status is 200, but the body is not what it should be."""
+    """The work is done and the status is 200, but the body is wrong."""
     await client.fault(kind="call", path="/gpu/instance/create", body=body)
     response = await client.raw("POST", "/gpu/instance/create", json=CREATE)
     assert (response.status_code, response.text) == (200, text)
@@ -105,7 +105,7 @@ async def test_a_success_with_a_broken_body(client: Client, body: str, text: str
 
 
 async def test_a_gateway_answers_in_its_own_words(client: Client) -> None:
-    """An error status can come with a body that is not JSON."""
+    """An error can have a body that is not JSON."""
     await client.fault(kind="call", path="/clusters", status=502, body="html")
     response = await client.raw("GET", "/clusters")
     assert response.status_code == 502
@@ -116,7 +116,7 @@ async def test_a_gateway_answers_in_its_own_words(client: Client) -> None:
 async def test_a_create_is_answered_with_the_id_of_another_instance(
     client: Client, wanted: str
 ) -> None:
-    """The newest other one, or the newest of a name; the real instance is made all the same."""
+    """The reply has the ID of the newest other instance, and the real instance exists too."""
     [_, foreign] = await client.seed(names=["foreign-1", "foreign-2"])
     if wanted != "existing":
         await client.create(name="later")
@@ -130,7 +130,7 @@ async def test_a_create_is_answered_with_the_id_of_another_instance(
 
 @pytest.mark.parametrize("wanted", ["missing", "3560b7fe00000000"])
 async def test_a_create_is_answered_with_the_id_of_no_instance(client: Client, wanted: str) -> None:
-    """A made-up id, or the one that is given; get does not find it."""
+    """The reply has a made-up ID or the given ID; a look-up of it fails."""
     await client.fault(kind="call", path="/gpu/instance/create", replyId=wanted)
     told = await client.create(name="mine")
     assert told == (wanted if wanted != "missing" else told)
@@ -140,7 +140,7 @@ async def test_a_create_is_answered_with_the_id_of_no_instance(client: Client, w
 
 
 async def test_an_id_that_cannot_be_replaced_stays(client: Client) -> None:
-    """Without another instance, and where the create is refused; the record of calls says so."""
+    """The ID is kept if no other instance exists or the create fails; the call log says so."""
     await client.fault(kind="call", path="*", replyId="existing")
     assert await client.create() == (await client.rows())[0]["id"]
     await client.refused("/gpu/instance/create", {**CREATE, "gpuNum": 99})
@@ -149,7 +149,7 @@ async def test_an_id_that_cannot_be_replaced_stays(client: Client) -> None:
 
 
 async def test_another_accounts_instance_is_not_named_in_a_reply(client: Client) -> None:
-    """`existing` is one that the caller sees."""
+    """`existing` selects only instances that the caller can see."""
     await client.seed(names=["stranger"])
     await client.control("PATCH", "/settings", {"accountPerKey": True})
     await client.fault(kind="call", path="/gpu/instance/create", replyId="existing")
@@ -158,7 +158,7 @@ async def test_another_accounts_instance_is_not_named_in_a_reply(client: Client)
 
 @pytest.mark.parametrize("retry_after", [None, 3])
 async def test_429_with_and_without_retry_after(client: Client, retry_after: int | None) -> None:
-    """The header is there if it was asked for, and only then."""
+    """The `Retry-After` header is present only on request."""
     await client.fault(kind="call", path="*", status=429, retryAfter=retry_after)
     response = await client.raw("GET", "/clusters")
     assert response.json()["reason"] == "RATE_LIMIT_EXCEEDED"
@@ -167,7 +167,7 @@ async def test_429_with_and_without_retry_after(client: Client, retry_after: int
 
 
 async def test_a_latency_is_in_real_seconds(client: Client) -> None:
-    """It delays the answer and shows in the record of calls."""
+    """A latency delays the reply and appears in the call log."""
     await client.fault(kind="call", path="/clusters", latencySeconds=0.02)
     await client.get("/clusters")
     [call] = cast("list[Json]", (await client.control("GET", "/calls"))["calls"])
@@ -175,14 +175,14 @@ async def test_a_latency_is_in_real_seconds(client: Client) -> None:
 
 
 async def test_a_fault_can_look_into_the_body(client: Client) -> None:
-    """BodyContains strikes one create and spares the other."""
+    """`bodyContains` strikes one create and spares the other."""
     await client.fault(kind="call", path="/gpu/instance/*", bodyContains="victim", status=503)
     await client.refused("/gpu/instance/create", {**CREATE, "name": "victim-1"}, 503)
     await client.post("/gpu/instance/create", CREATE)
 
 
 async def test_a_look_up_can_say_not_found_of_one_instance_alone(client: Client) -> None:
-    """The list shows it, the other is found; with an omitted row it is the reverse."""
+    """A look-up fault and an omitted row each affect one instance only."""
     [lost, found] = await client.seed(names=["lost", "found"])
     fault = await client.fault(
         kind="call",
@@ -203,7 +203,7 @@ async def test_a_look_up_can_say_not_found_of_one_instance_alone(client: Client)
 
 
 async def test_a_fault_can_look_into_the_query(client: Client) -> None:
-    """Decoded, for a text that is there and one that is not; only such calls are counted."""
+    """The decoded query must contain one text and lack the other; other calls do not count."""
     fault = {"path": "/gpu/instances", "queryContains": "name=my fault", "queryLacks": "pageNum=2"}
     await client.fault(kind="call", status=503, **fault)
     statuses = [
@@ -216,7 +216,7 @@ async def test_a_fault_can_look_into_the_query(client: Client) -> None:
 
 
 async def test_faults_are_listed_with_their_counters_and_removed(client: Client) -> None:
-    """Matched counts calls, struck counts strikes; DELETE ends a fault."""
+    """`matched` counts matching calls, `struck` counts strikes, and DELETE removes a fault."""
     made = await client.fault(kind="call", path="/clusters", status=500, nth=[2])
     await client.get("/clusters")
     [listed] = cast("list[Json]", (await client.control("GET", "/faults"))["faults"])
@@ -229,7 +229,7 @@ async def test_faults_are_listed_with_their_counters_and_removed(client: Client)
 
 
 async def test_capacity_of_a_product_is_refused_on_create_and_start(client: Client) -> None:
-    """INSUFFICIENT_RESOURCE for the product, by its name too; others are not touched."""
+    """The product is refused with INSUFFICIENT_RESOURCE, also by its name; others are not."""
     [exited] = await client.seed(count=1, status="exited")
     await client.fault(kind="capacity", product="gpu-basic")
     error = await client.refused("/gpu/instance/create", CREATE)
@@ -244,7 +244,7 @@ async def test_capacity_of_a_product_is_refused_on_create_and_start(client: Clie
 
 
 async def test_capacity_of_a_region_is_refused_there_only(client: Client) -> None:
-    """By the code in the cluster's name; without a wish the next cluster is taken."""
+    """The region is the code in the cluster's name; a create without a cluster uses the next."""
     await client.fault(kind="capacity", region="US-WEST-01", operations=["create"])
     await client.refused("/gpu/instance/create", {**CREATE, "clusterId": "us-west-1"})
     instance_id = await client.create()
@@ -252,7 +252,7 @@ async def test_capacity_of_a_region_is_refused_there_only(client: Client) -> Non
 
 
 async def test_capacity_can_be_lost_for_one_create(client: Client) -> None:
-    """`times` makes the first create fail and leaves the product on offer."""
+    """`times` fails the first create and leaves the product available."""
     await client.fault(kind="capacity", product="gpu-basic.8c32g", times=1)
     products = cast("list[Json]", (await client.get("/products", productName="gpu-basic"))["data"])
     assert all(p["availableDeploy"] for p in products if p["id"] == "gpu-basic.8c32g")
@@ -273,7 +273,7 @@ async def test_capacity_can_be_lost_for_one_create(client: Client) -> None:
 async def test_a_create_can_turn_out_badly(
     client: Client, fault: Json, status: str, state: str
 ) -> None:
-    """It is accepted with an id, and fails or gets stuck later."""
+    """The create is accepted and fails or gets stuck later."""
     await client.fault(kind="outcome", operation="create", name="my-*", **fault)
     instance_id = await client.create()
     await client.advance(1000)
@@ -286,7 +286,7 @@ async def test_a_create_can_turn_out_badly(
 
 
 async def test_a_create_can_end_in_removal(client: Client) -> None:
-    """A creation that fails may simply vanish."""
+    """A failed create can remove the instance."""
     await client.fault(kind="outcome", operation="create", result="removed", times=1)
     await client.create()
     await client.advance(1000)
@@ -294,7 +294,7 @@ async def test_a_create_can_end_in_removal(client: Client) -> None:
 
 
 async def test_a_migration_can_be_stuck(client: Client) -> None:
-    """It stays in `migrating` with its job running; a delete still works."""
+    """The status stays `migrating` and the job keeps running; a delete still works."""
     instance_id = await client.running()
     await client.fault(kind="outcome", operation="migrate", result="stuck")
     await client.post("/gpu/instance/migrate", {"instanceId": instance_id})
@@ -306,7 +306,7 @@ async def test_a_migration_can_be_stuck(client: Client) -> None:
 
 
 async def test_a_start_and_a_delete_can_fail_too(client: Client) -> None:
-    """Every operation has its outcomes: a start back to exited, a delete stuck in removing."""
+    """A start can return to `exited`, and a delete can get stuck in `removing`."""
     [instance_id] = await client.seed(count=1, status="exited")
     await client.fault(kind="outcome", operation="start", result="statusError")
     await client.post("/gpu/instance/start", {"instanceId": instance_id})
@@ -319,7 +319,7 @@ async def test_a_start_and_a_delete_can_fail_too(client: Client) -> None:
 
 
 async def test_a_list_can_lag(client: Client) -> None:
-    """New instances are missing, deleted ones still there, statuses those of then."""
+    """The list lacks new instances, has deleted ones and shows old statuses."""
     [old, doomed] = await client.seed(names=["old", "doomed"])
     await client.fault(kind="list", lagSeconds=100)
     await client.post("/gpu/instance/stop", {"instanceId": old})
@@ -337,7 +337,7 @@ async def test_a_list_can_lag(client: Client) -> None:
 
 
 async def test_a_list_can_omit_repeat_and_miscount(client: Client) -> None:
-    """A row left out or shown twice changes the total with it, unless that is corrected."""
+    """The total follows omitted and repeated rows, unless `totalDelta` corrects it."""
     await client.seed(names=["a", "b", "c"])
     await client.fault(kind="list", omit="b", times=1)
     await client.fault(kind="list", repeat="c", totalDelta=-1, times=1)
@@ -351,7 +351,7 @@ async def test_a_list_can_omit_repeat_and_miscount(client: Client) -> None:
 
 
 async def test_a_delete_can_be_not_found_right_after_the_create(client: Client) -> None:
-    """For that many virtual seconds the instance exists for get, but not for delete."""
+    """For some virtual seconds, a look-up finds the instance and a delete does not."""
     await client.control("PATCH", "/settings", {"deleteNotFoundSeconds": 30})
     instance_id = await client.create()
     error = await client.refused("/gpu/instance/delete", {"instanceId": instance_id})
@@ -362,7 +362,7 @@ async def test_a_delete_can_be_not_found_right_after_the_create(client: Client) 
 
 @pytest.mark.parametrize("style", ["empty", "state"])
 async def test_lifecycle_replies_can_be_empty_or_tell_the_state(client: Client, style: str) -> None:
-    """An empty body comes without a content type; the other names id and state."""
+    """An empty body has no content type; the other body has the ID and the state."""
     instance_id = await client.running()
     await client.control("PATCH", "/settings", {"lifecycleReply": style})
     response = await client.raw("POST", "/gpu/instance/stop", json={"instanceId": instance_id})
@@ -375,7 +375,7 @@ async def test_lifecycle_replies_can_be_empty_or_tell_the_state(client: Client, 
 
 @pytest.mark.parametrize("says", [True, False])
 async def test_the_emulator_can_limit_calls_itself(client: Client, says: bool) -> None:
-    """So many calls in a real minute; the wait it names is enough."""
+    """The limit applies per real minute, and the `Retry-After` time is long enough."""
     settings = {"rateLimitPerMinute": 2, "rateLimitRetryAfter": says}
     await client.control("PATCH", "/settings", settings)
     await client.get("/clusters")
@@ -410,6 +410,6 @@ async def test_the_emulator_can_limit_calls_itself(client: Client, says: bool) -
 async def test_a_fault_that_means_nothing_is_refused(
     client: Client, fault: Json, says: str
 ) -> None:
-    """A 400 that says what is wrong, rather than a fault that never strikes."""
+    """The 400 says what is wrong; no fault is created that could never strike."""
     error = await client.control_refused("POST", "/faults", fault, 400)
     assert says in str(error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who gets in, and what a request may look like."""
+"""Authentication, and the form of requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNAUTHORIZED = {"code": 401, "reason": "UNAUTHORIZED", "message": "unauthorized"
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer  ", "Basic abc"])
 async def test_without_a_bearer_key_nobody_gets_in(client: Client, header: str) -> None:
-    """401 with the body of the API; the control side and the port mappings need no key."""
+    """The API answers 401 without a key; the control API needs no key."""
     response = await client.raw("GET", "/clusters", headers={"Authorization": header})
     assert response.status_code == 401
     assert response.json() == UNAUTHORIZED
@@ -22,7 +22,7 @@ async def test_without_a_bearer_key_nobody_gets_in(client: Client, header: str) 
 
 
 async def test_a_named_key_is_the_only_one() -> None:
-    """With api_key, another key is refused like none."""
+    """If `api_key` is set, every other key is refused."""
     app = create_app(EmulatorConfig(api_key="the-one"))
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://e") as http:
@@ -34,14 +34,14 @@ async def test_a_named_key_is_the_only_one() -> None:
 
 
 async def test_no_content_type_is_needed(client: Client) -> None:
-    """Some clients send none; the body is JSON all the same."""
+    """A body without a content type is read as JSON."""
     response = await client.raw("POST", "/repository/auth/delete", content=b'{"id": "nobody"}')
     assert response.json()["reason"] == "RESOURCE_NOT_FOUND"
 
 
 @pytest.mark.parametrize("content", [b"[]", b"not json", b'"text"'])
 async def test_a_body_that_is_no_object_is_refused(client: Client, content: bytes) -> None:
-    """VALIDATOR_PARAM, whatever the path."""
+    """A body that is not a JSON object is refused with VALIDATOR_PARAM."""
     response = await client.raw("POST", "/gpu/instance/create", content=content)
     assert response.status_code == 400
     assert response.json()["reason"] == "VALIDATOR_PARAM"
@@ -51,6 +51,6 @@ async def test_a_body_that_is_no_object_is_refused(client: Client, content: byte
 async def test_paths_that_do_not_exist_upstream_do_not_exist_here(
     client: Client, path: str
 ) -> None:
-    """Wrong paths from other people's notes are 404, in the words of the router."""
+    """Paths that only third-party notes mention are a 404 with the router's text."""
     response = await client.raw("GET", path)
     assert (response.status_code, response.text) == (404, "404 page not found\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Getting, listing and editing instances."""
+"""Get, list and edit instances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.emulator.client import Client, Json
 async def test_pages_0_and_1_are_both_the_first(
     client: Client, pages: list[dict[str, int]]
 ) -> None:
-    """Whatever the name and base of the paging, the pages together are the whole list."""
+    """The pages add up to the whole list, for each name and first number of the page parameter."""
     await client.seed(count=25)
     ids = []
     for page in pages:
@@ -31,7 +31,7 @@ async def test_pages_0_and_1_are_both_the_first(
 
 
 async def test_a_bare_list_needs_no_parameters(client: Client) -> None:
-    """Without a query the first rows and the total come back, newest first."""
+    """A list without a query returns the first rows, newest first, and the total."""
     await client.seed(names=["old"])
     await client.create(name="new")
     reply = await client.get("/gpu/instances")
@@ -40,7 +40,7 @@ async def test_a_bare_list_needs_no_parameters(client: Client) -> None:
 
 
 async def test_filters_narrow_rows_and_total(client: Client) -> None:
-    """Name and product match in part, status as a whole."""
+    """Name and product match partially, status exactly."""
     await client.seed(names=["train-a", "train-b"], status="exited")
     await client.seed(names=["serve-a"], productId="4090.16c62g")
     assert len(await client.rows(name="TRAIN")) == 2
@@ -50,14 +50,14 @@ async def test_filters_narrow_rows_and_total(client: Client) -> None:
 
 
 async def test_the_id_of_a_get_may_come_in_its_body(client: Client) -> None:
-    """One client in use sends it so."""
+    """A GET may send the ID in its body, as one client does."""
     instance_id = await client.create()
     response = await client.raw("GET", "/gpu/instance", json={"instanceId": instance_id})
     assert response.json()["id"] == instance_id
 
 
 async def test_an_unknown_instance_is_400_or_in_the_other_mode_404(client: Client) -> None:
-    """RESOURCE_NOT_FOUND either way; code and HTTP status agree."""
+    """The reason is RESOURCE_NOT_FOUND, and the code equals the HTTP status."""
     for status in (400, 404):
         await client.control("PATCH", "/settings", {"notFoundStatus": status})
         response = await client.raw("GET", "/gpu/instance", params={"instanceId": "0" * 16})
@@ -71,7 +71,7 @@ async def test_an_unknown_instance_is_400_or_in_the_other_mode_404(client: Clien
 
 
 async def test_removed_rows_vanish_or_linger(client: Client) -> None:
-    """By default a removed row is gone; with a lingering time it is shown as removed."""
+    """With a linger time, a removed row is shown as removed until that time has passed."""
     await client.control("PATCH", "/settings", {"removedLingerSeconds": 100})
     instance_id = await client.running()
     await client.post("/gpu/instance/delete", {"instanceId": instance_id})
@@ -82,7 +82,7 @@ async def test_removed_rows_vanish_or_linger(client: Client) -> None:
 
 
 async def test_edit_replaces_ports_and_grows_the_disk(client: Client) -> None:
-    """`ports` is the new set, `expandRootDisk` is added."""
+    """`ports` replaces the ports, and `expandRootDisk` is added to the disk size."""
     instance_id = await client.running(ports="80/http")
     await client.post(
         "/gpu/instance/edit",
@@ -95,7 +95,7 @@ async def test_edit_replaces_ports_and_grows_the_disk(client: Client) -> None:
 
 
 async def test_the_monthly_calls(client: Client) -> None:
-    """On demand can become monthly, monthly can be renewed, on demand cannot."""
+    """An on-demand instance can become monthly; only monthly instances can be renewed."""
     instance_id = await client.running(productId="4090.16c62g")
     month = {"instanceId": instance_id, "month": 1}
     error = await client.refused("/gpu/instance/renewInstance", month)
@@ -116,7 +116,7 @@ async def test_the_monthly_calls(client: Client) -> None:
 
 
 async def test_a_monthly_instance_still_being_created_is_not_renewed(client: Client) -> None:
-    """The API has a reason of its own for that."""
+    """The refusal has its own reason."""
     instance_id = await client.create(productId="4090.16c62g", billingMode="monthly")
     error = await client.refused(
         "/gpu/instance/renewInstance", {"instanceId": instance_id, "month": 1}
@@ -125,7 +125,7 @@ async def test_a_monthly_instance_still_being_created_is_not_renewed(client: Cli
 
 
 async def test_a_long_list_comes_quickly(client: Client) -> None:
-    """Ten thousand settled instances are walked in pages without rendering a row twice."""
+    """Ten thousand instances are listed in pages; rendered rows are cached."""
     await client.control("POST", "/seed", {"count": 10_000, "ports": "80/http"})
     total = 0
     for page in range(1, 11):

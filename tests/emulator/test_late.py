@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that take effect after they were answered, or after their connection broke."""
+"""Calls that take effect after their reply, or after their connection was dropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CREATE: Json = {
 
 
 async def last_faults(client: Client, method: str = "POST") -> object:
-    """What the record of calls says was done to the last call."""
+    """Return the faults that the call log shows for the last call."""
     reply = await client.control("GET", f"/calls?method={method}")
     return cast("list[Json]", reply["calls"])[-1]["faults"]
 
@@ -37,7 +37,7 @@ async def last_faults(client: Client, method: str = "POST") -> object:
 async def test_an_operation_takes_effect_after_its_answer(
     client: Client, verb: str, before: str, after: str
 ) -> None:
-    """The answer is that of a success; the status changes when the time is over, not earlier."""
+    """The reply is a success at once; the status changes only after the delay."""
     [instance_id] = await client.seed(count=1, status=before)
     await client.fault(kind="call", path="/gpu/instance/*", lateEffectSeconds=60, times=1)
     assert await client.post(f"/gpu/instance/{verb}", {"instanceId": instance_id}) == {}
@@ -51,7 +51,7 @@ async def test_an_operation_takes_effect_after_its_answer(
 
 @pytest.mark.parametrize("path", ["/gpu/instances", "/_emulator/instances", "/_proxy/{id}/80/"])
 async def test_a_late_effect_needs_no_control_call(client: Client, path: str) -> None:
-    """The first request after its time sees it: to the API, the control side or a port."""
+    """The first request after the due time sees the effect: API, control API or port mapping."""
     [instance_id] = await client.seed(count=1, ports="80/http")
     await client.fault(kind="call", path="/gpu/instance/stop", lateEffectSeconds=60)
     await client.post("/gpu/instance/stop", {"instanceId": instance_id})
@@ -61,7 +61,7 @@ async def test_a_late_effect_needs_no_control_call(client: Client, path: str) ->
 
 
 async def test_a_late_start_undoes_the_stop_that_came_between(client: Client) -> None:
-    """Dropped, repeated, stopped by the user: then the first start arrives and is obeyed."""
+    """A dropped start that takes effect late starts the instance that the user has stopped."""
     [instance_id] = await client.seed(count=1, status="exited")
     body = {"instanceId": instance_id}
     path = "/gpu/instance/start"
@@ -78,7 +78,7 @@ async def test_a_late_start_undoes_the_stop_that_came_between(client: Client) ->
 
 
 async def test_a_late_effect_is_refused_by_what_is_there_then(client: Client) -> None:
-    """The instance that is gone by then is not found, and nothing happens."""
+    """A late operation on an instance deleted meanwhile is not found and changes nothing."""
     [instance_id] = await client.seed(count=1)
     await client.fault(kind="call", path="/gpu/instance/stop", lateEffectSeconds=60)
     await client.post("/gpu/instance/stop", {"instanceId": instance_id})
@@ -89,7 +89,7 @@ async def test_a_late_effect_is_refused_by_what_is_there_then(client: Client) ->
 
 
 async def test_an_operation_on_no_instance_is_refused_at_once(client: Client) -> None:
-    """It is not found when it is called, and has no late effect."""
+    """The call is refused as not found at once and has no late effect."""
     await client.fault(kind="call", path="/gpu/instance/stop", lateEffectSeconds=60)
     error = await client.refused("/gpu/instance/stop", {"instanceId": "none"})
     assert error["reason"] == "RESOURCE_NOT_FOUND"
@@ -101,7 +101,7 @@ async def test_an_operation_on_no_instance_is_refused_at_once(client: Client) ->
     "answer", [{"status": 500}, {"status": 504, "body": "html"}, {"body": "malformed"}]
 )
 async def test_a_create_that_seems_to_fail_buys_later(client: Client, answer: Json) -> None:
-    """No instance exists until the time is over; its creation time is then, not the call."""
+    """The instance is created after the delay, and its creation time is that moment."""
     await client.fault(
         kind="call", path="/gpu/instance/create", lateEffectSeconds=90, times=1, **answer
     )
@@ -117,7 +117,7 @@ async def test_a_create_that_seems_to_fail_buys_later(client: Client, answer: Js
 
 
 async def test_late_effects_happen_in_the_order_of_their_times(client: Client) -> None:
-    """Several that are due at once end as if each had been waited for."""
+    """Effects that become due together are applied in the order of their times."""
     [instance_id] = await client.seed(count=1)
     body = {"instanceId": instance_id}
     for verb, seconds in (("start", 600), ("stop", 60)):
@@ -134,7 +134,7 @@ async def test_late_effects_happen_in_the_order_of_their_times(client: Client) -
 
 
 async def test_a_pattern_postpones_only_what_can_be_answered_first(client: Client) -> None:
-    """Reads and creates are answered as ever, and are not counted."""
+    """Reads and creates are answered as usual and not counted."""
     made = await client.fault(kind="call", path="*", lateEffectSeconds=60)
     await client.create()
     assert len(await client.rows()) == 1
@@ -143,7 +143,7 @@ async def test_a_pattern_postpones_only_what_can_be_answered_first(client: Clien
 
 
 async def test_reset_forgets_what_was_to_come(client: Client) -> None:
-    """A postponed create does not appear after a reset."""
+    """A postponed create has no effect after a reset."""
     path = "/gpu/instance/create"
     await client.fault(kind="call", path=path, lateEffectSeconds=60, status=500)
     await client.refused(path, CREATE, 500)
@@ -165,6 +165,6 @@ async def test_reset_forgets_what_was_to_come(client: Client) -> None:
 async def test_a_late_effect_that_cannot_be_is_refused(
     client: Client, fault: Json, says: str
 ) -> None:
-    """The 400 says what the fault needs."""
+    """The 400 says what the fault requires."""
     body = {"kind": "call", "lateEffectSeconds": 60, **fault}
     assert says in str(await client.control_refused("POST", "/faults", body, 400))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status machine: order, lengths, refusals."""
+"""The state machine: order of statuses, durations and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.emulator.client import Client
 
 
 async def seen_until(client: Client, instance_id: str, end: str, step: float = 0.5) -> list[str]:
-    """The statuses an instance shows on its way, and the seconds it took, in virtual time."""
+    """Return the statuses that an instance shows until `end`; advances the virtual time."""
     seen: list[str] = []
     while not seen or seen[-1] != end:
         status = await client.status(instance_id)
@@ -36,7 +36,7 @@ async def test_a_create_goes_through_all_its_statuses(client: Client) -> None:
 
 
 async def test_stop_start_and_restart_go_through_their_statuses(client: Client) -> None:
-    """Each operation shows its `to...` word, its `...ing` word and its end."""
+    """Each operation shows its `to...` status, its `...ing` status and its final status."""
     instance_id = await client.running()
     await client.post("/gpu/instance/restart", {"instanceId": instance_id})
     assert await seen_until(client, instance_id, "running") == [
@@ -51,7 +51,7 @@ async def test_stop_start_and_restart_go_through_their_statuses(client: Client) 
 
 
 async def test_delete_works_in_any_status_and_then_the_instance_is_gone(client: Client) -> None:
-    """Even a pending instance can be deleted; once removed, the API does not know it."""
+    """Even a pending instance can be deleted; a removed instance is not found."""
     instance_id = await client.create()
     await client.post("/gpu/instance/delete", {"instanceId": instance_id})
     assert await client.status(instance_id) in {"toRemove", "removing"}
@@ -62,7 +62,7 @@ async def test_delete_works_in_any_status_and_then_the_instance_is_gone(client: 
 
 
 async def test_a_second_delete_changes_nothing(client: Client) -> None:
-    """Deleting what is being deleted is accepted, and it is gone no later for it."""
+    """A second delete is accepted and does not delay the removal."""
     instance_id = await client.running()
     await client.post("/gpu/instance/delete", {"instanceId": instance_id})
     before = client.emulator.instances[instance_id].removed_at
@@ -86,7 +86,7 @@ async def test_a_second_delete_changes_nothing(client: Client) -> None:
 async def test_an_operation_in_the_wrong_status_is_refused(
     client: Client, status: str, operation: str
 ) -> None:
-    """The answer is 400 "invalid state change", and the instance stays as it was."""
+    """The reply is 400 "invalid state change", and the status does not change."""
     [instance_id] = await client.seed(count=1, status=status)
     error = await client.refused(f"/gpu/instance/{operation}", {"instanceId": instance_id})
     assert error["message"] == "invalid state change"
@@ -112,14 +112,14 @@ def test_operations_take_as_long_as_promised(
 
 
 async def test_an_idle_instance_costs_no_task(client: Client) -> None:
-    """The status is computed when it is asked for, so days pass as quickly as seconds."""
+    """The status follows from the clock, so a jump of 30 days needs no background work."""
     instance_id = await client.create()
     await client.advance(86_400 * 30)
     assert await client.status(instance_id) == "running"
 
 
 async def test_a_migration_returns_to_where_it_began(client: Client) -> None:
-    """A stopped instance is stopped after its migration, a running one runs; both are jobs."""
+    """After a migration the instance has its old status; during it, it shows the job."""
     running, [exited] = await client.running(), await client.seed(count=1, status="exited")
     for instance_id, end in ((running, "running"), (exited, "exited")):
         job_id = (await client.post("/gpu/instance/migrate", {"instanceId": instance_id}))["jobId"]
@@ -133,7 +133,7 @@ async def test_a_migration_returns_to_where_it_began(client: Client) -> None:
 
 
 async def test_an_upgrade_resets_the_container(client: Client) -> None:
-    """An upgrade goes through toReset, resetting and pulling, with the new image and variables."""
+    """An upgrade goes through toReset, resetting and pulling and applies the new values."""
     instance_id = await client.running()
     await client.post(
         "/gpu/instance/upgrade",
@@ -158,7 +158,7 @@ async def test_an_upgrade_resets_the_container(client: Client) -> None:
 
 
 async def test_a_monthly_instance_cannot_be_given_back(client: Client) -> None:
-    """A prepaid instance is not deleted before its time is over."""
+    """A prepaid instance cannot be deleted before its term ends."""
     instance_id = await client.running(productId="4090.16c62g", month=1)
     error = await client.refused("/gpu/instance/delete", {"instanceId": instance_id})
     assert error["reason"] == "PREPAID_INSTANCE_NOT_SUPPORT_RELEASE"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists that do not tell the truth: totals, pages, rows and values."""
+"""Lists with false totals, pages, rows and values."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.emulator.client import Client, Json
 
 
 async def names(client: Client, **params: str | int) -> list[object]:
-    """The names of the rows that a list shows."""
+    """Return the names of the rows that a list shows."""
     return [row["name"] for row in await client.rows(**params)]
 
 
 async def raw_list(client: Client) -> bytes:
-    """The bytes of a list."""
+    """Return the body of a list as bytes."""
     return (await client.raw("GET", "/gpu/instances")).content
 
 
@@ -29,7 +29,7 @@ async def raw_list(client: Client) -> bytes:
 async def test_a_total_can_be_something_else_than_a_number(
     client: Client, total: str, shown: Json
 ) -> None:
-    """The rows are there all the same; `totalDelta` counts for a string too."""
+    """The rows do not change; `totalDelta` also applies to a string total."""
     await client.seed(names=["a", "b"])
     await client.fault(kind="list", total=total, totalDelta=1)
     reply = await client.get("/gpu/instances")
@@ -38,14 +38,14 @@ async def test_a_total_can_be_something_else_than_a_number(
 
 
 async def test_a_total_can_be_absent(client: Client) -> None:
-    """The reply has its rows and nothing else."""
+    """The reply contains only the rows."""
     await client.seed(names=["a"])
     await client.fault(kind="list", total="absent")
     assert set(await client.get("/gpu/instances")) == {"instances"}
 
 
 async def test_every_row_can_be_left_out(client: Client) -> None:
-    """The list is then complete and empty, while get finds the instances."""
+    """The list is complete and empty, but a look-up finds the instance."""
     [first, _] = await client.seed(names=["a", "b"])
     await client.fault(kind="list", omit="*")
     assert await client.get("/gpu/instances") == {"instances": [], "total": 0}
@@ -53,14 +53,14 @@ async def test_every_row_can_be_left_out(client: Client) -> None:
 
 
 async def test_rows_are_named_by_id_name_and_pattern_together(client: Client) -> None:
-    """A list of names takes any of these."""
+    """One list of selectors can mix IDs, names and patterns."""
     ids = await client.seed(names=["a", "b", "c-1", "c-2", "d"])
     await client.fault(kind="list", omit=[ids[0], "b", "c-*"])
     assert await names(client) == ["d"]
 
 
 async def test_a_fault_strikes_the_lists_with_a_text_in_their_query(client: Client) -> None:
-    """And spares those with another; only lists that match are counted."""
+    """Lists whose query does not match are neither changed nor counted."""
     await client.seed(names=["a", "b"])
     made = await client.fault(
         kind="list", queryContains="pageNum=2", queryLacks="name=", totalDelta=5
@@ -81,7 +81,7 @@ async def test_a_fault_strikes_the_lists_with_a_text_in_their_query(client: Clie
 async def test_the_name_filter_can_be_ignored_or_find_nothing(
     client: Client, setting: str, shown: list[str], total: int
 ) -> None:
-    """The total follows; a list without the filter is whole in any case."""
+    """The total matches the rows; a list without the filter is not affected."""
     await client.seed(names=["a", "b"])
     await client.control("PATCH", "/settings", {"nameFilter": setting})
     assert await names(client, name="B") == shown
@@ -90,7 +90,7 @@ async def test_the_name_filter_can_be_ignored_or_find_nothing(
 
 
 async def test_a_page_can_be_smaller_than_asked_for(client: Client) -> None:
-    """Pages follow each other without gaps, up to an empty one."""
+    """Small pages follow each other without gaps and end with an empty page."""
     await client.seed(names=["a", "b", "c"])
     await client.fault(kind="list", mostRows=2)
     pages = [await names(client, pageSize=100, pageNum=number) for number in (1, 2, 3)]
@@ -107,7 +107,7 @@ async def test_a_page_can_be_smaller_than_asked_for(client: Client) -> None:
 async def test_pages_can_repeat_rows_that_are_known(
     client: Client, pages: str, shown: list[list[str]]
 ) -> None:
-    """No page is ever empty, and the total stays right."""
+    """No page is empty, and the total is correct."""
     await client.seed(names=["a", "b", "c"])
     await client.fault(kind="list", pages=pages)
     got = [await names(client, pageSize=2, pageNum=number) for number in (1, 2, 3, 4)]
@@ -116,7 +116,7 @@ async def test_pages_can_repeat_rows_that_are_known(
 
 
 async def test_a_repeated_page_of_an_empty_list_is_empty(client: Client) -> None:
-    """Without rows there is nothing to repeat."""
+    """An empty list has no page to repeat."""
     await client.fault(kind="list", pages="repeatLast")
     assert await client.get("/gpu/instances", pageNum=3) == {"instances": [], "total": 0}
 
@@ -136,7 +136,7 @@ async def test_a_repeated_page_of_an_empty_list_is_empty(client: Client) -> None
 async def test_one_value_of_a_row_is_of_another_kind(
     client: Client, field: str, value: str, expected: object
 ) -> None:
-    """Only that field of that row; the others, and the total, are as they were."""
+    """Only the selected field of the selected row changes; the total does not."""
     await client.seed(names=["good", "bad"])
     before = await client.rows()
     await client.fault(kind="list", spoil="bad", field=field, value=value)
@@ -147,7 +147,7 @@ async def test_one_value_of_a_row_is_of_another_kind(
 
 @pytest.mark.parametrize("field", ["id", "name"])
 async def test_one_value_of_a_row_is_absent(client: Client, field: str) -> None:
-    """The row lacks the field, and nothing else."""
+    """The row lacks only the selected field."""
     await client.seed(names=["bad"])
     [before] = await client.rows()
     await client.fault(kind="list", spoil="bad", field=field, value="absent")
@@ -155,7 +155,7 @@ async def test_one_value_of_a_row_is_absent(client: Client, field: str) -> None:
 
 
 async def test_a_row_is_not_an_object(client: Client) -> None:
-    """A string stands in its place, and the total counts it."""
+    """A string replaces the row, and the total counts it."""
     await client.seed(names=["good", "bad"])
     await client.fault(kind="list", spoil="bad", value="notObject")
     reply = await client.get("/gpu/instances")
@@ -175,7 +175,7 @@ async def test_a_row_is_not_an_object(client: Client) -> None:
 async def test_a_name_can_be_unreadable_on_the_wire(
     client: Client, value: str, wire: bytes
 ) -> None:
-    """The bytes are sent as they are, which makes the whole list unreadable to a strict reader."""
+    """The raw bytes make the whole list invalid for a strict JSON parser."""
     await client.seed(names=["good", "bad"])
     await client.fault(kind="list", spoil="bad", value=value)
     body = await raw_list(client)
@@ -186,7 +186,7 @@ async def test_a_name_can_be_unreadable_on_the_wire(
 
 
 async def test_foreign_rows_are_added_and_spoiled(client: Client) -> None:
-    """They are in the total and in every list, and no instance is behind them."""
+    """Added rows are the same in every list, count in the total, and belong to no instance."""
     await client.seed(names=["mine"])
     await client.fault(kind="list", foreignRows=2, value="notUtf8", times=1)
     body = await raw_list(client)
@@ -206,7 +206,7 @@ async def test_foreign_rows_are_added_and_spoiled(client: Client) -> None:
 async def test_get_shows_a_spoiled_row_whole_unless_told_otherwise(
     client: Client, also: bool
 ) -> None:
-    """With `alsoGet` both are as bad as each other, and other instances stay readable."""
+    """With `alsoGet`, the look-up is spoiled too; other instances stay readable."""
     [bad, good] = await client.seed(names=["bad", "good"])
     await client.fault(kind="list", spoil="bad", value="null", alsoGet=also)
     assert (await client.instance(bad))["name"] == (None if also else "bad")
@@ -219,7 +219,7 @@ async def test_get_shows_a_spoiled_row_whole_unless_told_otherwise(
     [
         ({}, "foreignRows"),
         ({"spoil": "a"}, "value"),
-        ({"value": "null", "totalDelta": 1}, "rows to spoil"),
+        ({"value": "null", "totalDelta": 1}, "requires spoil"),
         ({"alsoGet": True, "foreignRows": 1}, "alsoGet"),
         ({"total": "wrong"}, "garbage"),
         ({"pages": "repeat"}, "repeatFirst"),
@@ -228,6 +228,6 @@ async def test_get_shows_a_spoiled_row_whole_unless_told_otherwise(
 async def test_a_list_fault_that_means_nothing_is_refused(
     client: Client, fault: Json, says: str
 ) -> None:
-    """The 400 names what is missing or wrong."""
+    """The 400 names the missing or wrong field."""
     error = await client.control_refused("POST", "/faults", {"kind": "list", **fault}, 400)
     assert says in str(error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalogue, and what can be bought of it."""
+"""The catalogue, and creates from it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.emulator.client import Client, Json
 
 
 async def products(client: Client, **params: str | int) -> dict[str, Json]:
-    """The product list by id."""
+    """Return the product list, keyed by ID."""
     rows = cast("list[Json]", (await client.get("/products", **params))["data"])
     return {str(row["id"]): row for row in rows}
 
 
 async def test_one_name_is_offered_at_several_prices(client: Client) -> None:
-    """gpu-basic can be had on demand in the three named regions, under at least two ids."""
+    """gpu-basic is offered on demand in three regions under at least two IDs and prices."""
     clusters = cast("list[Json]", (await client.get("/clusters"))["data"])
     ids = {str(row["name"]).split(" ")[0]: str(row["id"]) for row in clusters}
     prices = set()
@@ -31,7 +31,7 @@ async def test_one_name_is_offered_at_several_prices(client: Client) -> None:
 
 
 async def test_availability_depends_on_cluster_billing_and_number(client: Client) -> None:
-    """A product can be there on demand and not as spot, for one GPU and not for eight."""
+    """A product can be available on demand but not as spot, or for one GPU but not for eight."""
     on_demand = await products(client, clusterId="eu-west-1")
     spot = await products(client, clusterId="eu-west-1", billingMethod="spot")
     many = await products(client, clusterId="eu-west-1", gpuNum=8)
@@ -42,7 +42,7 @@ async def test_availability_depends_on_cluster_billing_and_number(client: Client
 
 
 async def test_there_are_spot_only_on_demand_only_and_sold_out_products(client: Client) -> None:
-    """Every kind of offer can be met."""
+    """The catalogue contains every kind of offer."""
     rows = await products(client)
     assert rows["gpu-basic.8c32g.spot"]["billingMethods"] == ["spot"]
     assert rows["L40S.22c125g"]["billingMethods"] == ["onDemand"]
@@ -51,7 +51,7 @@ async def test_there_are_spot_only_on_demand_only_and_sold_out_products(client: 
 
 
 async def test_products_are_found_by_part_of_their_name(client: Client) -> None:
-    """The match is fuzzy: a part of the name, whatever its case."""
+    """The filter matches a part of the name, ignoring case."""
     rows = await products(client, productName="rtx 4090")
     assert len(rows) == 4
     assert await products(client, minMemoryPerGpu=240) != {}
@@ -59,14 +59,14 @@ async def test_products_are_found_by_part_of_their_name(client: Client) -> None:
 
 
 async def test_a_wrong_billing_method_is_refused(client: Client) -> None:
-    """The enum is closed."""
+    """An unknown billing method is refused with VALIDATOR_PARAM."""
     response = await client.raw("GET", "/products", params={"billingMethod": "yearly"})
     assert response.status_code == 400
     assert response.json()["reason"] == "VALIDATOR_PARAM"
 
 
 async def test_cpu_products_come_wrapped(client: Client) -> None:
-    """The list is under `data`, filtered by cluster."""
+    """The list is in `data` and filtered by cluster; a CPU instance can be created."""
     rows = cast("list[Json]", (await client.get("/cpu/products", clusterId="us-ca-6"))["data"])
     assert {row["id"] for row in rows} == {"cpu.4c8g", "cpu.16c64g"}
     instance_id = await client.create(
@@ -100,7 +100,7 @@ async def test_cpu_products_come_wrapped(client: Client) -> None:
 async def test_a_create_that_cannot_be_is_refused(
     client: Client, change: Json, reason: str
 ) -> None:
-    """The reason is that of the API's table, and nothing is created."""
+    """The error has the documented reason, and nothing is created."""
     body: Json = {
         "productId": "gpu-basic.8c32g",
         "gpuNum": 1,
@@ -113,7 +113,7 @@ async def test_a_create_that_cannot_be_is_refused(
 
 
 async def test_unknown_and_empty_fields_of_a_create_are_ignored(client: Client) -> None:
-    """`env`, empty ids and empty lists are what some clients send; kind may be missing."""
+    """Unknown fields, empty IDs and empty lists are ignored, and `kind` is optional."""
     instance_id = await client.create(
         env=[{"key": "A", "value": "b"}],
         clusterId="",
@@ -132,7 +132,7 @@ async def test_unknown_and_empty_fields_of_a_create_are_ignored(client: Client) 
 
 
 async def test_a_private_image_needs_its_auth(client: Client) -> None:
-    """Without credentials the pull fails later, through statusError; with them it runs."""
+    """Without credentials the pull fails later with a statusError; with them it succeeds."""
     template = cast("Json", (await client.get("/template", templateId="107745"))["template"])
     without = await client.create(imageUrl=template["image"])
     await client.advance(300)
@@ -145,7 +145,7 @@ async def test_a_private_image_needs_its_auth(client: Client) -> None:
 
 
 async def test_prices_and_stock_can_be_changed(client: Client) -> None:
-    """A new price is listed at once; instances keep what they were made with."""
+    """A new price is listed at once; existing instances keep their price."""
     instance_id = await client.create()
     await client.control("PATCH", "/products/gpu-basic.8c32g", {"price": 99000})
     assert (await products(client))["gpu-basic.8c32g"]["price"] == "99000"

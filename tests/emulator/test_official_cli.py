@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fidelity: Novita's own command line `novita` 0.1.0 runs unmodified against the emulator.
 
-It parses every successful answer as JSON and fails on any other. Its base URL is a constant of
-its module, which is set here. Left out are its `account` commands, which ask older paths that are
-not part of this API, and `serverless`. Known oddities that are its own: `storage list` and
-`storage create` read `id` where the API says `storageId`, so they print the id as empty.
+The CLI parses every successful response as JSON and fails on any other. Its base URL is a module
+constant, which the fixture replaces. Not tested are its `account` commands, which use older paths
+outside this API, and `serverless`. `storage list` and `storage create` read `id` instead of
+`storageId`, so they print an empty ID; this is a bug of the CLI.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from novitai.emulator import EmulatorConfig, serve
 
 @dataclass(frozen=True, slots=True)
 class Official:
-    """The command line, and the control side of the emulator it speaks to."""
+    """The CLI, and the control API of its emulator."""
 
     url: str
 
@@ -50,7 +50,7 @@ class Official:
 
 @pytest.fixture
 async def novita(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Official]:
-    """The command line, pointed at an emulator."""
+    """The CLI with an emulator as its server."""
     async with serve(EmulatorConfig(port=0)) as url:
         monkeypatch.setattr(novita_client, "BASE_URL", url)
         monkeypatch.setenv("NOVITA_API_KEY", "cli-key")
@@ -58,14 +58,14 @@ async def novita(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Official]:
 
 
 def found(pattern: str, text: str) -> str:
-    """The group of a pattern that must be in the text."""
+    """Return the first group of a pattern that must match."""
     match = re.search(pattern, text)
     assert match is not None, text
     return match[1]
 
 
 async def test_an_instance_from_create_to_delete(novita: Official) -> None:
-    """create, get, list, restart, stop, start, edit, metrics, delete."""
+    """An instance can be created, read, listed, operated, edited and deleted."""
     output = await novita(
         "gpu", "create", "--product-id", "gpu-basic.8c32g", "--image", "ubuntu:24.04",
         "--name", "cli", "--ports", "80/http", "--env", "A=b", "--billing", "spot",
@@ -88,14 +88,14 @@ async def test_an_instance_from_create_to_delete(novita: Official) -> None:
 
 
 async def test_the_catalogue(novita: Official) -> None:
-    """clusters, products, cpu-products."""
+    """Clusters, products and CPU products can be listed."""
     assert "US-WEST-01" in await novita("gpu", "clusters")
     assert "gpu-basic" in await novita("gpu", "products", "--name", "basic", "--billing", "spot")
     assert (await novita.json("gpu", "cpu-products"))["data"]
 
 
 async def test_no_stock_is_an_error_with_its_reason(novita: Official) -> None:
-    """Its own end-to-end tests look for this reason and try the next product."""
+    """The error has the reason for which the CLI's own tests try the next product."""
     output = await novita(
         "gpu", "create", "--product-id", "6000Ada.16c125g", "--image", "ubuntu", fails=True
     )
@@ -103,7 +103,7 @@ async def test_no_stock_is_an_error_with_its_reason(novita: Official) -> None:
 
 
 async def test_templates(novita: Official) -> None:
-    """create, list, get, edit, delete."""
+    """Templates can be created, listed, edited, read and deleted."""
     output = await novita(
         "template", "create", "--name", "mine", "--image", "ubuntu", "--env", "A=b"
     )
@@ -117,7 +117,7 @@ async def test_templates(novita: Official) -> None:
 
 
 async def test_storages(novita: Official) -> None:
-    """create, list (by its own path), delete (by its own field)."""
+    """Storages can be created, listed and deleted with the CLI's own path and field names."""
     made = await novita.json(
         "storage", "create", "--cluster-id", "us-ca-6", "--name", "data", "--size", "50"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP side of port mappings."""
+"""HTTP port mappings."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from tests.emulator.client import Client, Json
 
 
 async def endpoint(client: Client, instance_id: str) -> str:
-    """The URL of the first port mapping."""
+    """Return the URL of the first port mapping."""
     mappings = cast("list[Json]", (await client.instance(instance_id))["portMappings"])
     return str(mappings[0]["endpoint"])
 
 
 async def answer(client: Client, url: str) -> int:
-    """The status of what is at a URL."""
+    """Return the HTTP status of a URL."""
     return (await client.http.get(url)).status_code
 
 
 async def until_running(client: Client, instance_id: str) -> None:
-    """Move the time to the moment when the status has become `running`."""
+    """Advance the time until the status is `running`."""
     while await client.status(instance_id) != "running":
         client.emulator.clock.advance(1)
 
 
 async def test_a_port_answers_502_until_the_instance_has_booted(client: Client) -> None:
-    """Mapped with `running`, alive some seconds later."""
+    """A port is mapped once the instance runs and answers some seconds later."""
     instance_id = await client.create(ports="80/http")
     await until_running(client, instance_id)
     url = await endpoint(client, instance_id)
@@ -38,7 +38,7 @@ async def test_a_port_answers_502_until_the_instance_has_booted(client: Client) 
 
 
 async def test_an_address_dies_with_its_run(client: Client) -> None:
-    """After a stop and a start the old address is dead and the new one alive."""
+    """After a stop and a start, the old URL returns 502 and the new URL works."""
     instance_id = await client.running(ports="80/http")
     old = await endpoint(client, instance_id)
     await client.post("/gpu/instance/stop", {"instanceId": instance_id})
@@ -53,7 +53,7 @@ async def test_an_address_dies_with_its_run(client: Client) -> None:
 
 
 async def test_a_service_can_answer_otherwise_or_never(client: Client) -> None:
-    """ServiceStatus is what a booted port answers; neverBoots keeps it at 502."""
+    """`serviceStatus` sets the response of a booted port; `neverBoots` keeps it at 502."""
     instance_id = await client.running(ports="80/http")
     await client.control("PATCH", f"/instances/{instance_id}", {"serviceStatus": 401})
     assert await answer(client, await endpoint(client, instance_id)) == 401
@@ -65,14 +65,14 @@ async def test_a_service_can_answer_otherwise_or_never(client: Client) -> None:
 
 
 async def test_what_is_not_mapped_is_not_there(client: Client) -> None:
-    """Other ports, TCP ports and unknown instances are 404."""
+    """Unmapped ports, TCP ports and unknown instances return 404."""
     instance_id = await client.running(ports="80/http,22/tcp")
     for path in (f"{instance_id}/81/1/", f"{instance_id}/22/1/", "nobody/80/1/"):
         assert await answer(client, f"/_proxy/{path}") == 404
 
 
 async def test_tools_and_logs_can_be_reached(client: Client) -> None:
-    """Jupyter, the web terminal and the logs have addresses that answer."""
+    """The URLs of Jupyter, the web terminal and the logs work."""
     tools = [{"name": "Jupyter", "port": "8888", "type": "http"}]
     instance_id = await client.running(tools=tools)
     shown = await client.instance(instance_id)

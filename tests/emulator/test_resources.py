@@ -21,7 +21,7 @@ TEMPLATE: Json = {
 
 
 async def test_the_template_of_the_examples_is_there(client: Client) -> None:
-    """tmpl-12345 has HTTP ports, a TCP port and variables."""
+    """tmpl-12345 has HTTP ports, a TCP port and variables; 107745 has credentials."""
     template = cast("Json", (await client.get("/template", templateId="tmpl-12345"))["template"])
     assert {group["type"] for group in cast("list[Json]", template["ports"])} == {"http", "tcp"}
     assert template["envs"]
@@ -31,7 +31,7 @@ async def test_the_template_of_the_examples_is_there(client: Client) -> None:
 
 
 async def test_templates_are_made_changed_and_deleted(client: Client) -> None:
-    """Create tells a decimal id, update replaces the whole, delete makes it unknown."""
+    """Create returns a decimal ID, update replaces the template, and delete removes it."""
     created = await client.post("/template/create", {"template": TEMPLATE})
     template_id = str(created["templateId"])
     assert template_id.isdigit()
@@ -45,14 +45,14 @@ async def test_templates_are_made_changed_and_deleted(client: Client) -> None:
 
 
 async def test_the_template_list_has_paging_and_channels(client: Client) -> None:
-    """pageSize, pageNum and total come back; channels may be joined by commas."""
+    """The reply has pageSize, pageNum and total; channels are separated by commas."""
     reply = await client.get("/templates", channel="official,private", pageSize=2, pageNum=1)
     assert (reply["pageSize"], reply["pageNum"], reply["total"]) == (2, 1, 4)
     assert len(cast("list[Json]", reply["template"])) == 2
 
 
 async def test_registry_auths_are_saved_without_telling_an_id(client: Client) -> None:
-    """The id is found by name; an auth in use is not deleted; passwords can be masked."""
+    """The ID is found by name; an auth in use cannot be deleted; passwords can be masked."""
     body = {"name": "ghcr.io", "username": "me", "password": "s3cret"}
     assert await client.post("/repository/auth/save", body) == {}
     auths = cast("list[Json]", (await client.get("/repository/auths"))["data"])
@@ -68,7 +68,7 @@ async def test_registry_auths_are_saved_without_telling_an_id(client: Client) ->
 
 
 async def test_network_storages_grow_and_are_guarded(client: Client) -> None:
-    """Both list paths, both id names; in use, too large and unsupported have their reasons."""
+    """Both list paths and both ID names work; each refusal has its own reason."""
     body: Json = {"clusterId": "us-west-1", "storageName": "data", "storageSize": 50}
     storage = await client.post("/networkstorage/create", body)
     assert storage["storageSize"] == 50
@@ -93,7 +93,7 @@ async def test_network_storages_grow_and_are_guarded(client: Client) -> None:
 
 
 async def test_a_created_storage_may_be_a_bare_string(client: Client) -> None:
-    """That is what the documentation says, against what a live test saw."""
+    """The documentation shows a bare string, a live test showed an object."""
     await client.control("PATCH", "/settings", {"storageCreateReply": "string"})
     response = await client.raw(
         "POST",
@@ -104,7 +104,7 @@ async def test_a_created_storage_may_be_a_bare_string(client: Client) -> None:
 
 
 async def test_networks_become_ready_and_show_their_members(client: Client) -> None:
-    """creating, then ready; listed under both names; not deleted while in use."""
+    """A network is creating, then ready, is listed under both keys, and guarded while in use."""
     made = await client.post("/network/create", {"clusterId": "us-west-1", "name": "lan"})
     network = cast("list[Json]", made["network"])[0]
     assert network["state"] == {"state": "creating", "error": ""}
@@ -126,7 +126,7 @@ async def test_networks_become_ready_and_show_their_members(client: Client) -> N
 
 
 async def test_saving_an_image_is_a_job_that_can_be_broken_off(client: Client) -> None:
-    """pulling, running, success; broken off it is `break`; a migration cannot be broken off."""
+    """A saving job can be cancelled, which ends it in `break`; a migration job cannot."""
     instance_id = await client.running()
     body = {"instanceId": instance_id, "image": "registry.example.com/team/saved:1"}
     job_id = (await client.post("/job/save/image", body))["jobId"]
@@ -144,13 +144,13 @@ async def test_saving_an_image_is_a_job_that_can_be_broken_off(client: Client) -
 
 
 async def job_state(client: Client, job_id: object) -> object:
-    """The state of one job."""
+    """Return the state of a job."""
     jobs = cast("list[Json]", (await client.get("/jobs", jobId=str(job_id)))["jobs"])
     return cast("Json", jobs[0]["state"])["state"]
 
 
 async def test_images_are_prewarmed(client: Client) -> None:
-    """Pending, Running, Succeeded; with a quota, a note that can be edited, and deletion."""
+    """A task becomes Succeeded; its note can be edited, and it can be deleted."""
     made = await client.post(
         "/image/prewarm",
         {"imageUrl": "a/b/c:1", "clusterId": "us-ca-6", "productIds": ["4090.16c62g"]},
@@ -167,12 +167,12 @@ async def test_images_are_prewarmed(client: Client) -> None:
 
 
 async def prewarm_row(client: Client) -> Json:
-    """The only prewarm task."""
+    """Return the only prewarm task."""
     return cast("list[Json]", (await client.get("/image/prewarm"))["data"])[0]
 
 
 async def test_metrics_lag_and_fall_back_to_defaults(client: Client) -> None:
-    """A minute behind, one series per GPU; nonsense parameters mean the defaults."""
+    """Metrics are a minute old, with one series per GPU; invalid parameters are ignored."""
     instance_id = await client.running(gpuNum=2)
     await client.advance(600)
     path = "/openapi/v1/metrics/gpu/instance"
@@ -186,7 +186,7 @@ async def test_metrics_lag_and_fall_back_to_defaults(client: Client) -> None:
 
 
 async def test_the_balance_is_in_strings_and_can_run_out(client: Client) -> None:
-    """At 0 neither create nor start is possible, each in its own words."""
+    """At a balance of 0, create and start are refused, each with its own reason."""
     [exited] = await client.seed(count=1, status="exited")
     await client.control("PATCH", "/settings", {"balance": 0})
     reply = await client.get("/openapi/v1/billing/balance/detail")
@@ -198,7 +198,7 @@ async def test_the_balance_is_in_strings_and_can_run_out(client: Client) -> None
 
 
 async def test_bills_count_from_pulling_to_stopping(client: Client) -> None:
-    """What runs an hour costs its hourly price; what is stopped costs no more."""
+    """An hour of running costs the hourly price; a stopped instance costs nothing."""
     instance_id = await client.running(gpuNum=2)
     await client.advance(3600)
     await client.post("/gpu/instance/stop", {"instanceId": instance_id})

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fidelity: the independent client `novita-sdk` 0.5.0 runs unmodified against the emulator.
 
-Its models are strict, so every answer that it reads without complaint has the field set and the
-types it expects of the real API. Left out are calls that are wrong in the client itself, and
-which the real API presumably refuses:
+Its models are strict, so each response that it accepts has the fields and types that it expects
+of the real API. Not tested are calls that are wrong in the client itself, which the real API
+presumably refuses:
 
-- `registries.create` sends ten asterisks in place of the password (the call as such works);
-- `jobs.break_job` sends `job_id` in place of `jobId`;
-- `image_prewarm.update` and `.delete` send `task_id` in place of `id` and `ids`;
-- `metrics.get` asks a path that is not documented;
+- `registries.create` sends ten asterisks instead of the password (the call itself works);
+- `jobs.break_job` sends `job_id` instead of `jobId`;
+- `image_prewarm.update` and `.delete` send `task_id` instead of `id` and `ids`;
+- `metrics.get` uses an undocumented path;
 - `endpoints` is the serverless API, which is not emulated.
 """
 
@@ -47,26 +47,26 @@ from tests.emulator.client import Json
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    """The address of an emulator."""
+    """The base URL of an emulator."""
     async with serve(EmulatorConfig(port=0)) as base_url:
         yield base_url
 
 
 @pytest.fixture
 async def sdk(url: str) -> AsyncIterator[AsyncNovitaClient]:
-    """The independent client, pointed at it."""
+    """The SDK client with an emulator as its server."""
     async with AsyncNovitaClient(api_key="sdk-key", base_url=url) as client:
         yield client
 
 
 async def control(url: str, path: str, body: Json, method: str = "POST") -> None:
-    """A call to the control side."""
+    """Call the control API."""
     async with httpx2.AsyncClient(verify=False) as http:
         (await http.request(method, f"{url}/_emulator{path}", json=body)).raise_for_status()
 
 
 def request(**more: object) -> CreateInstanceRequest:
-    """A create as the client words it."""
+    """Return a create request as the SDK models it."""
     return CreateInstanceRequest.model_validate(
         {
             "name": "sdk",
@@ -84,7 +84,7 @@ def request(**more: object) -> CreateInstanceRequest:
 
 
 async def test_an_instance_from_create_to_delete(sdk: AsyncNovitaClient, url: str) -> None:
-    """Create, get and list in every status; stop, start, restart, delete."""
+    """An instance can be created, read in every status, operated, upgraded and deleted."""
     instances = sdk.gpu.instances
     instance_id = (await instances.create(request(billingMode="spot"))).id
     for _ in range(30):
@@ -128,7 +128,7 @@ async def test_an_instance_from_create_to_delete(sdk: AsyncNovitaClient, url: st
 
 
 async def test_paging_and_filters(sdk: AsyncNovitaClient, url: str) -> None:
-    """From page 0, as this client counts."""
+    """Pages start at 0 in this client, and filters work."""
     await control(url, "/seed", {"count": 5, "status": "exited"})
     assert len(await sdk.gpu.instances.list(page_size=2, page_num=0)) == 2
     assert len(await sdk.gpu.instances.list(page_size=2, page_num=3)) == 1
@@ -137,7 +137,7 @@ async def test_paging_and_filters(sdk: AsyncNovitaClient, url: str) -> None:
 
 
 async def test_the_catalogue(sdk: AsyncNovitaClient) -> None:
-    """Clusters, products, CPU products; prices come out in USD."""
+    """Clusters, products and CPU products can be listed; the client converts prices to USD."""
     assert len(await sdk.gpu.clusters.list()) >= 6
     products = {each.id: each for each in await sdk.gpu.products.list()}
     assert products["4090.16c62g"].price == pytest.approx(0.35)
@@ -150,7 +150,7 @@ async def test_the_catalogue(sdk: AsyncNovitaClient) -> None:
 
 
 async def test_templates(sdk: AsyncNovitaClient) -> None:
-    """List, get, create, delete."""
+    """Templates can be listed, read, created and deleted."""
     templates = sdk.gpu.templates
     assert len(await templates.list()) >= 4
     assert (await templates.get("tmpl-12345")).image.startswith("pytorch/")
@@ -175,7 +175,7 @@ async def test_templates(sdk: AsyncNovitaClient) -> None:
 
 
 async def test_storages(sdk: AsyncNovitaClient) -> None:
-    """Create gives the object; list, update, delete."""
+    """Create returns the object; storages can be listed, updated and deleted."""
     storages = sdk.gpu.storages
     made = await storages.create(
         CreateNetworkStorageRequest(cluster_id="us-ca-6", storage_name="data", storage_size=50)
@@ -195,7 +195,7 @@ async def test_storages(sdk: AsyncNovitaClient) -> None:
 
 
 async def test_registries(sdk: AsyncNovitaClient) -> None:
-    """Create, then find the id by name, then delete."""
+    """A registry auth can be created, found by name and deleted."""
     await sdk.gpu.registries.create("ghcr.io", "me", "secret")
     [mine] = [each for each in await sdk.gpu.registries.list() if each.name == "ghcr.io"]
     await sdk.gpu.registries.delete(mine.id)
@@ -203,7 +203,7 @@ async def test_registries(sdk: AsyncNovitaClient) -> None:
 
 
 async def test_networks(sdk: AsyncNovitaClient) -> None:
-    """Create, get, list, update, delete."""
+    """Networks can be created, read, listed, updated and deleted."""
     networks = sdk.gpu.networks
     made = await networks.create(CreateNetworkRequest(cluster_id="us-ca-6", name="lan"))
     [listed] = await networks.list()
@@ -217,7 +217,7 @@ async def test_networks(sdk: AsyncNovitaClient) -> None:
 
 
 async def test_jobs(sdk: AsyncNovitaClient, url: str) -> None:
-    """An image that is being saved is a job."""
+    """Saving an image starts a job."""
     await control(url, "/seed", {"names": ["x"]})
     [instance] = await sdk.gpu.instances.list()
     job_id = await sdk.gpu.instances.save_image(
@@ -228,7 +228,7 @@ async def test_jobs(sdk: AsyncNovitaClient, url: str) -> None:
 
 
 async def test_monthly_calls(sdk: AsyncNovitaClient, url: str) -> None:
-    """On demand becomes monthly and is renewed."""
+    """An on-demand instance can become monthly and be renewed."""
     made = await sdk.gpu.instances.create(request(productId="4090.16c62g"))
     await control(url, "/clock", {"advance": 300})
     await sdk.gpu.instances.convert_to_monthly(made.id, 1)
@@ -237,7 +237,7 @@ async def test_monthly_calls(sdk: AsyncNovitaClient, url: str) -> None:
 
 
 async def test_errors_become_the_clients_exceptions(sdk: AsyncNovitaClient, url: str) -> None:
-    """400 with reason and message, 404 in its mode, 429."""
+    """Errors with status 400, 404 and 429 raise the client's exceptions."""
     with pytest.raises(BadRequestError, match="insufficient resource"):
         await sdk.gpu.instances.create(request(productId="26"))
     await control(url, "/settings", {"notFoundStatus": 404}, "PATCH")
@@ -249,7 +249,7 @@ async def test_errors_become_the_clients_exceptions(sdk: AsyncNovitaClient, url:
 
 
 async def test_the_synchronous_client_works_too(url: str) -> None:
-    """A wrong key is its authentication error, a right one lists."""
+    """The synchronous client can list; a wrong key raises its AuthenticationError."""
 
     def listed() -> int:
         with NovitaClient(api_key="sdk-key", base_url=url) as client:

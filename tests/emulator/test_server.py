@@ -35,7 +35,7 @@ CREATE: Json = {
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of an emulator on a real socket."""
+    """A client of an emulator with a real socket."""
     async with (
         serve(EmulatorConfig(port=0, seed=7)) as url,
         httpx2.AsyncClient(base_url=url, headers=KEY) as client,
@@ -44,31 +44,31 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def ask(http: httpx2.AsyncClient, method: str, path: str, body: object = None) -> Json:
-    """The JSON of a successful call."""
+    """Send a call that must succeed and return its JSON."""
     response = await http.request(method, path, json=body)
     assert response.status_code == 200, response.text
     return cast("Json", response.json())
 
 
 async def advance(http: httpx2.AsyncClient, seconds: float) -> None:
-    """Let virtual time pass; sockets have followed when this returns."""
+    """Advance the virtual time; the sockets are up to date on return."""
     await ask(http, "POST", "/_emulator/clock", {"advance": seconds})
 
 
 async def instance(http: httpx2.AsyncClient, instance_id: str) -> Json:
-    """An instance as the API shows it."""
+    """Return an instance as the API shows it."""
     return await ask(http, "GET", f"{GPU}/gpu/instance?instanceId={instance_id}")
 
 
 def address(shown: Json) -> tuple[str, int]:
-    """Where the TCP port of an instance is."""
+    """Return the address of an instance's TCP port."""
     mappings = cast("list[Json]", shown["portMappings"])
     host, _, port = str(mappings[0]["endpoint"]).partition(":")
     return host, int(port)
 
 
 async def connects(where: tuple[str, int]) -> bool:
-    """Whether somebody listens there."""
+    """Whether a process listens at the address."""
     try:
         _, writer = await asyncio.open_connection(*where)
     except ConnectionRefusedError:
@@ -79,7 +79,7 @@ async def connects(where: tuple[str, int]) -> bool:
 
 
 def exchange(base_url: str, body: Json) -> bytes:
-    """What comes back on a bare socket until the other side closes it."""
+    """Send a create on a plain socket and return the response bytes; empty if reset."""
     host, _, port = base_url.removeprefix("http://").partition(":")
     content = json.dumps(body).encode()
     head = (
@@ -98,7 +98,7 @@ def exchange(base_url: str, body: Json) -> bytes:
 async def test_a_dropped_connection_is_closed_without_a_byte(
     http: httpx2.AsyncClient, when: str, created: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing comes back on the wire, the work is done or not, and no log line is written."""
+    """The client receives no bytes; `when` decides whether the work is done; nothing is logged."""
     fault = {"kind": "call", "path": "/gpu/instance/create", "drop": True, "when": when, "times": 1}
     await ask(http, "POST", "/_emulator/faults", fault)
     base_url = str(http.base_url).rstrip("/")
@@ -109,7 +109,7 @@ async def test_a_dropped_connection_is_closed_without_a_byte(
 
 
 async def test_a_reply_has_one_date_and_it_is_virtual(http: httpx2.AsyncClient) -> None:
-    """The server adds no `Date` of its own to that of the emulator."""
+    """The server does not add a second `Date` header."""
     await advance(http, 10 * 86_400)
     [date] = (await http.get(f"{GPU}/clusters")).headers.get_list("date")
     ahead = parsedate_to_datetime(date).timestamp() - time.time()
@@ -119,7 +119,7 @@ async def test_a_reply_has_one_date_and_it_is_virtual(http: httpx2.AsyncClient) 
 async def test_a_client_sees_a_dropped_connection_as_a_transport_error(
     http: httpx2.AsyncClient,
 ) -> None:
-    """Not as a response of any status."""
+    """A dropped connection is a transport error, not a response."""
     fault = {"kind": "call", "path": "/clusters", "drop": True, "times": 1}
     await ask(http, "POST", "/_emulator/faults", fault)
     with pytest.raises(httpx2.TransportError):
@@ -128,7 +128,7 @@ async def test_a_client_sees_a_dropped_connection_as_a_transport_error(
 
 
 async def test_a_tcp_port_listens_from_boot_to_stop(http: httpx2.AsyncClient) -> None:
-    """Mapped and refusing, then listening, then closed; at the next start it is another port."""
+    """The port refuses before boot, then listens, then closes; a new start uses another port."""
     instance_id = str((await ask(http, "POST", f"{GPU}/gpu/instance/create", CREATE))["id"])
     while (shown := await instance(http, instance_id))["status"] != "running":
         await advance(http, 1)
@@ -150,7 +150,7 @@ async def test_a_tcp_port_listens_from_boot_to_stop(http: httpx2.AsyncClient) ->
 
 
 async def test_an_open_tcp_connection_ends_with_the_instance(http: httpx2.AsyncClient) -> None:
-    """Whoever is connected when the instance goes away reads the end of the stream."""
+    """A client that is connected when the instance stops reads the end of the stream."""
     seed = {"names": ["x"], "ports": "22/tcp"}
     [instance_id] = cast("list[str]", (await ask(http, "POST", "/_emulator/seed", seed))["ids"])
     reader, writer = await asyncio.open_connection(*address(await instance(http, instance_id)))
@@ -163,7 +163,7 @@ async def test_an_open_tcp_connection_ends_with_the_instance(http: httpx2.AsyncC
 async def test_more_ports_than_sockets_is_no_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the machine has no socket left, the port told is one that nobody listens on."""
+    """If no sockets are left, the API shows ports on which nothing listens."""
     monkeypatch.setattr("novitai.emulator.listeners.most_sockets", lambda: 2)
     async with (
         serve(EmulatorConfig(port=0)) as url,
@@ -177,7 +177,7 @@ async def test_more_ports_than_sockets_is_no_failure(
 
 
 async def test_sockets_follow_the_clock_without_being_asked() -> None:
-    """At a high speed a port opens by itself when its instance has booted."""
+    """At a high speed, a port opens without a request once its instance has booted."""
     async with (
         serve(EmulatorConfig(port=0, speed=5000)) as url,
         httpx2.AsyncClient(base_url=url, headers=KEY) as http,
@@ -194,14 +194,14 @@ async def test_sockets_follow_the_clock_without_being_asked() -> None:
 
 
 async def state(http: httpx2.AsyncClient) -> Json:
-    """The emulator's own figures."""
+    """Return the emulator's state counters."""
     return cast("Json", (await ask(http, "GET", "/_emulator/"))["state"])
 
 
 async def test_http_mappings_work_on_whatever_port_is_listened_on(
     http: httpx2.AsyncClient,
 ) -> None:
-    """The endpoint is an absolute URL that answers."""
+    """The endpoint is an absolute URL that works."""
     seed = {"names": ["x"], "ports": "80/http"}
     [instance_id] = cast("list[str]", (await ask(http, "POST", "/_emulator/seed", seed))["ids"])
     [mapping] = cast("list[Json]", (await instance(http, instance_id))["portMappings"])
@@ -211,7 +211,7 @@ async def test_http_mappings_work_on_whatever_port_is_listened_on(
 
 @contextmanager
 def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m novitai.emulator` with these arguments."""
+    """Run `python -m novitai.emulator` with these arguments."""
     with subprocess.Popen(
         [sys.executable, "-m", "novitai.emulator", *arguments],
         stdout=subprocess.PIPE,
@@ -228,7 +228,7 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.blackbox
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_says_where_it_listens_and_leaves_cleanly(number: signal.Signals) -> None:
-    """One line on stdout, an answer there, exit code 0 on a signal, nothing on stderr."""
+    """The process prints its URL, serves, and exits with 0 and no stderr on a signal."""
     with process("--port", "0", "--speed", "60") as running:
         assert running.stdout is not None
         line = running.stdout.readline()
@@ -243,7 +243,7 @@ def test_the_process_says_where_it_listens_and_leaves_cleanly(number: signal.Sig
 
 @pytest.mark.blackbox
 def test_a_busy_port_is_said_clearly() -> None:
-    """Exit code 1, and the address on stderr without a stack trace."""
+    """The exit code is 1, and stderr names the address without a stack trace."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with process("--port", str(port)) as running:
@@ -255,6 +255,6 @@ def test_a_busy_port_is_said_clearly() -> None:
 
 @pytest.mark.blackbox
 def test_importing_the_package_is_cheap() -> None:
-    """The web framework is loaded when it is needed, not with the name."""
+    """Importing the package does not import the web framework."""
     code = "import sys, novitai.emulator; sys.exit('starlette' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The spot clock: a protected hour, an hour's notice, then the reclaim."""
+"""Spot instances: a protected hour, an hour's notice, then the reclaim."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from tests.emulator.client import Client
 
 
 async def spot(client: Client) -> str:
-    """A running spot instance."""
+    """Create a running spot instance and return its ID."""
     return await client.running(billingMode="spot")
 
 
 async def test_an_untouched_spot_instance_runs_on(client: Client) -> None:
-    """Without a reclaim, spotStatus is running and no time is set."""
+    """Without a planned reclaim, spotStatus stays `running` and no reclaim time is shown."""
     instance_id = await spot(client)
     await client.advance(30 * 86_400)
     shown = await client.instance(instance_id)
@@ -20,7 +20,7 @@ async def test_an_untouched_spot_instance_runs_on(client: Client) -> None:
 
 
 async def test_a_notice_is_followed_by_the_reclaim(client: Client) -> None:
-    """Notified with the time, reclaiming at that time, then exited and terminated."""
+    """The instance is notified, then reclaiming, then exited and terminated."""
     instance_id = await spot(client)
     now = client.emulator.clock.now()
     await client.control("POST", f"/instances/{instance_id}/notice", {})
@@ -41,7 +41,7 @@ async def test_a_notice_is_followed_by_the_reclaim(client: Client) -> None:
 
 
 async def test_the_first_hour_is_protected(client: Client) -> None:
-    """With `protect`, a notice waits until the instance is an hour old."""
+    """With `protect`, the notice comes when the instance is an hour old."""
     instance_id = await spot(client)
     await client.control("POST", f"/instances/{instance_id}/notice", {"protect": True})
     assert (await client.instance(instance_id))["spotStatus"] == "running"
@@ -50,7 +50,7 @@ async def test_the_first_hour_is_protected(client: Client) -> None:
 
 
 async def test_a_lifetime_gives_notice_by_itself(client: Client) -> None:
-    """With spotLifetimeSeconds, the notice comes after that time, never in the first hour."""
+    """`spotLifetimeSeconds` sets the age at which the notice comes."""
     await client.control("PATCH", "/settings", {"spotLifetimeSeconds": 5400})
     instance_id = await spot(client)
     await client.advance(3600)
@@ -62,7 +62,7 @@ async def test_a_lifetime_gives_notice_by_itself(client: Client) -> None:
 
 
 async def test_a_reclaimed_instance_can_be_moved_or_started(client: Client) -> None:
-    """After the reclaim, migrate and start are open again, and a new spot life begins."""
+    """After a reclaim, the instance can be migrated or started and is a normal spot instance."""
     for operation in ("migrate", "start"):
         instance_id = await spot(client)
         await client.control("POST", f"/instances/{instance_id}/reclaim", {"immediately": True})
@@ -75,7 +75,7 @@ async def test_a_reclaimed_instance_can_be_moved_or_started(client: Client) -> N
 
 
 async def test_deleting_during_the_notice_is_not_undone_by_the_reclaim(client: Client) -> None:
-    """What is removed stays removed when its reclaim time comes."""
+    """A removed instance stays removed after its reclaim time."""
     instance_id = await spot(client)
     await client.control("POST", f"/instances/{instance_id}/notice", {})
     await client.post("/gpu/instance/delete", {"instanceId": instance_id})
@@ -84,7 +84,7 @@ async def test_deleting_during_the_notice_is_not_undone_by_the_reclaim(client: C
 
 
 async def test_only_spot_instances_are_reclaimed(client: Client) -> None:
-    """The control side says so, instead of doing nothing."""
+    """The control API refuses to reclaim an on-demand instance."""
     instance_id = await client.running()
     error = await client.control_refused("POST", f"/instances/{instance_id}/reclaim", {}, 400)
     assert "not a spot instance" in str(error["error"])

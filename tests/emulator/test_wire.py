@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact field sets and types of what the API says (docs/upstream.md §2 to §5)."""
+"""Exact field sets and types of API responses (upstream.md §2 to §5)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRODUCT_FIELDS = {
 
 
 async def test_an_instance_has_the_field_set_of_the_api(client: Client) -> None:
-    """Every documented field is there in every status, and 64-bit numbers are strings."""
+    """An instance has every field in every status, and 64-bit numbers are strings."""
     instance_id = await client.create()
     for _ in range(2):
         shown = await client.instance(instance_id)
@@ -47,7 +47,7 @@ async def test_an_instance_has_the_field_set_of_the_api(client: Client) -> None:
 async def test_a_field_that_is_not_documented_can_be_left_out(
     client: Client, setting: str, field: str
 ) -> None:
-    """Get and list leave it out together, and show it again when the setting is back."""
+    """The setting removes the field from get and list, and restores it."""
     instance_id = await client.create()
     await client.rows()
     await client.control("PATCH", "/settings", {setting: False})
@@ -61,7 +61,7 @@ async def test_a_field_that_is_not_documented_can_be_left_out(
 async def test_the_price_is_that_of_the_purchase_for_all_gpus(
     client: Client, mode: str, price: int
 ) -> None:
-    """A later price of the product changes what new instances cost, and none before."""
+    """A price change affects new instances only; the price covers all GPUs."""
     body: Json = {"gpuNum": 2, "billingMode": mode}
     old = await client.create(**body)
     change = {"price": 90_000, "spotPrice": 90_000}
@@ -72,7 +72,7 @@ async def test_the_price_is_that_of_the_purchase_for_all_gpus(
 
 
 async def test_starts_and_stops_are_told_with_their_time(client: Client) -> None:
-    """Zero for what has not happened, then Unix seconds of the last start and stop."""
+    """The times are 0 at first, then the Unix seconds of the last start and stop."""
     instance_id = await client.create()
     shown = await client.instance(instance_id)
     assert (shown["lastStartedAt"], shown["lastStoppedAt"]) == ("0", "0")
@@ -87,13 +87,13 @@ async def test_starts_and_stops_are_told_with_their_time(client: Client) -> None
 
 
 async def test_get_and_list_show_the_same_row(client: Client) -> None:
-    """A row of the list is what get says about it."""
+    """Get and list return the same row."""
     instance_id = await client.running(ports="80/http", tools=[jupyter()])
     assert await client.rows() == [await client.instance(instance_id)]
 
 
 async def test_docs_mode_has_the_types_of_the_documentation(client: Client) -> None:
-    """Node is a list, volume sizes and prices are numbers; without the mode they are not."""
+    """In docs mode, `node` is a list, and volume sizes and prices are numbers."""
     storage = await client.post(
         "/networkstorage/create",
         {"clusterId": "us-west-1", "storageName": "data", "storageSize": 50},
@@ -112,7 +112,7 @@ async def test_docs_mode_has_the_types_of_the_documentation(client: Client) -> N
 
 
 async def test_a_product_has_the_field_set_of_the_api(client: Client) -> None:
-    """Prices are strings; spotPrice is the only field that may be absent."""
+    """Prices are strings, and only spotPrice may be absent."""
     rows = cast("list[Json]", (await client.get("/products"))["data"])
     assert len(rows) >= 8
     for row in rows:
@@ -124,7 +124,7 @@ async def test_a_product_has_the_field_set_of_the_api(client: Client) -> None:
 
 
 async def test_a_cluster_has_the_field_set_of_the_api(client: Client) -> None:
-    """All five keys, and names that differ from ids by more than case."""
+    """A cluster has all five keys, and names that differ from their IDs."""
     rows = cast("list[Json]", (await client.get("/clusters"))["data"])
     names = {str(row["name"]).split(" ")[0] for row in rows}
     assert {"US-WEST-01", "CN-HK-01", "EU-WEST-01"} <= names
@@ -142,7 +142,7 @@ async def test_a_cluster_has_the_field_set_of_the_api(client: Client) -> None:
 async def test_connect_components_appear_with_running_and_change_with_each_start(
     client: Client,
 ) -> None:
-    """SSH port and password, Jupyter and terminal are empty before, new after each start."""
+    """SSH, Jupyter and terminal data is empty before the first start and new after each start."""
     instance_id = await client.create(tools=[jupyter()], ports="8888/http")
     shown = await client.instance(instance_id)
     assert shown["connectComponentSSH"] == {"sshCommand": "", "password": "", "isRunning": False}
@@ -165,7 +165,7 @@ async def test_connect_components_appear_with_running_and_change_with_each_start
 
 
 async def test_a_rendered_row_is_never_stale(client: Client) -> None:
-    """The cache of rows follows time, changes, settings and the address it was asked under."""
+    """A cached row is refreshed when its instance changes and when its status changes in time."""
     instance_id = await client.running(ports="80/http")
     assert (await client.rows())[0]["name"] == "my-instance"
     await client.control("PATCH", f"/instances/{instance_id}", {"name": "other"})
@@ -177,5 +177,5 @@ async def test_a_rendered_row_is_never_stale(client: Client) -> None:
 
 
 def jupyter() -> Json:
-    """The Jupyter tool, as a create asks for it."""
+    """Return the Jupyter tool as a create request specifies it."""
     return {"name": "Jupyter", "port": "8888", "type": "http"}

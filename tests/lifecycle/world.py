@@ -55,7 +55,7 @@ def answer(created: Created) -> Reply:
 
 
 class Emulator:
-    """The emulator's control side, for tests."""
+    """The emulator's control API, for tests."""
 
     def __init__(self, app: Starlette) -> None:
         self.app = app
@@ -65,7 +65,7 @@ class Emulator:
         )
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
-        """Call the control side and return its JSON."""
+        """Call the control API and return its JSON."""
         response = await self.client.request(method, f"/_emulator/{path}", **options)
         assert response.status_code < 400, response.text
         return response.json() if response.content else None
@@ -91,16 +91,21 @@ class Emulator:
 
 @dataclass
 class AtWork:
-    """Counts the transactions under way: while there are any, virtual time must stand still."""
+    """Counts what a database does on threads: while it does, virtual time must stand still."""
 
     count: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def watch(self, database: Database) -> None:
-        """Count this database's transactions from now on."""
+        """Count this database's transactions, and its closing, from now on."""
         self._crashed = [False]
-        for name in ("read", "write"):
-            counted = self._counted(getattr(database, name), self._crashed)
-            setattr(database, name, counted)
+        # Its threads end in real time, also those of a process that was killed.
+        for name, crashed in (
+            ("read", self._crashed),
+            ("write", self._crashed),
+            ("close", [False]),
+        ):
+            setattr(database, name, self._counted(getattr(database, name), crashed))
 
     def crash(self) -> None:
         """Have the process write nothing more, as if it had been killed at this moment."""
@@ -110,8 +115,12 @@ class AtWork:
         """Let the threads of the database and the tasks of the loop come to rest."""
         calm = 0
         while calm < 8:
-            await asyncio.sleep(0 if self.count == 0 else 0.0005)
-            calm = calm + 1 if self.count == 0 else 0
+            if self.count:
+                self._idle.clear()
+                await self._idle.wait()
+                calm = 0
+            await asyncio.sleep(0)
+            calm += 1
 
     def _counted(
         self, act: Callable[..., Awaitable[Any]], crashed: list[bool]
@@ -124,6 +133,8 @@ class AtWork:
                 return await act(*arguments, **options)
             finally:
                 self.count -= 1
+                if not self.count:
+                    self._idle.set()
 
         return counted
 

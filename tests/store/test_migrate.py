@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.command import downgrade
+from alembic.command import downgrade, upgrade
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
@@ -25,6 +25,8 @@ from novitai.store import migrate
 from novitai.store.engine import postgresql_server
 from novitai.store.engine.sqlite_file import DatabaseFile
 from novitai.store.migrate import Version
+from novitai.store.queries import coordination
+from novitai.store.queries.coordination import LastListing, Looked
 from novitai.store.tables import metadata
 
 CLOCK = ManualClock()
@@ -120,6 +122,31 @@ def test_back(empty_url: str) -> None:
             assert inspect(connection).get_table_names() == ["alembic_version"]
     migrate.upgrade(empty_url, CLOCK)
     assert migrate.check(empty_url) is Version.CURRENT
+
+
+def test_what_is_known_of_the_last_listing_survives(empty_url: str) -> None:
+    """A store of before the columns were dropped keeps when the account was last listed."""
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite:///")).touch()
+    with connected(empty_url) as connection:
+        upgrade(migrate.config(connection), "0006")
+        with connection.begin():
+            connection.exec_driver_sql(
+                "INSERT INTO listings (name, began_at, complete, complete_at, instances,"
+                " unmanaged, whole_at, incomplete_count)"
+                " VALUES ('last', 3, false, 1, 7, 2, 2, 2)"
+            )
+    assert migrate.check(empty_url) is Version.OLDER
+    migrate.upgrade(empty_url, CLOCK)
+    with connected(empty_url) as connection, connection.begin():
+        last = coordination.last_listing(connection)
+        assert last is not None
+        assert (last.began_at, last.complete, last.whole) == (3, False, False)
+        assert coordination.looked(connection) == Looked(1, 2, 2)
+        newer = LastListing(4, complete=True, whole=True)
+        coordination.record_listing(connection, newer)
+        assert coordination.last_listing(connection) == newer
+        assert coordination.looked(connection) == Looked(4, 4, 0)
 
 
 def test_whole_or_not_at_all(empty_url: str, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import Outcome
-from novitai.upstream.gateway import CallObserver, ignore
+from novitai.upstream.gateway import CallObserver
+from novitai.upstream.metrics import CallMetrics
 
 T = TypeVar("T")
 
@@ -176,7 +177,7 @@ class Maker:
         *,
         timeout: float = 60.0,
         calls_per_minute: int = 100_000,
-        observer: CallObserver = ignore,
+        observer: CallObserver | None = None,
         api_key: str = KEY,
         clock: Clock | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
@@ -191,7 +192,7 @@ class Maker:
             timeout=timeout,
             clock=clock or self._clock,
             ids=self._ids,
-            observer=observer,
+            observer=observer or CallMetrics(),
             transport=transport,
             tls=tls,
             proxy=proxy,
@@ -204,14 +205,14 @@ class Maker:
         answer: Callable[[httpx2.Request], httpx2.Response],
         *,
         calls_per_minute: int = 100_000,
-        observer: CallObserver = ignore,
+        observer: CallObserver | None = None,
     ) -> NovitaClient:
         """Make a client for a stub."""
         return self.at(
             "http://upstream.test",
             transport=httpx2.MockTransport(answer),
             calls_per_minute=calls_per_minute,
-            observer=observer,
+            observer=observer or CallMetrics(),
         )
 
     async def aclose(self) -> None:

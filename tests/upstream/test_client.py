@@ -34,6 +34,7 @@ from novitai.upstream.errors import (
     Timeout,
     UpstreamError,
 )
+from novitai.upstream.metrics import CallMetrics
 from novitai.upstream.paging import PAGE_SIZES
 from tests.upstream.strategies import ANYTHING
 from tests.windows import window_until
@@ -221,7 +222,7 @@ async def test_a_read_that_was_told_to_wait_waits(make: Maker, clock: ManualCloc
     task = asyncio.create_task(client.clusters())
     for _ in range(100):
         await asyncio.sleep(0)
-    assert client.limiter.paused_for >= 20
+    assert client._gateway._limiter.paused_for >= 20
     await clock.advance(19.9)
     assert len(asked) == 1
     while not task.done():
@@ -360,6 +361,7 @@ async def test_any_json_is_a_listing_or_one_of_our_errors(
             api_key="k",
             calls_per_minute=100_000,
             timeout=60,
+            observer=CallMetrics(),
             clock=clock,
             ids=Ids(),
             transport=httpx2.MockTransport(

@@ -136,7 +136,7 @@ async def test_a_429_keeps_what_upstream_said_of_waiting(
     with pytest.raises(RateLimited) as caught:
         await create(client, wanted)
     assert caught.value.retry_after == 17
-    assert client.limiter.paused_for >= 17
+    assert client._gateway._limiter.paused_for >= 17
 
 
 Misbehaviour = Callable[["RawServer"], object]

@@ -31,6 +31,7 @@ from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.lifecycle.webhooks.metrics import DeliveryMetrics
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
+from novitai.upstream.metrics import UpstreamNumbers
 
 if TYPE_CHECKING:  # it brings Redis's client, which few need
     from novitai.api.http.shared_limits import SharedStore
@@ -151,6 +152,7 @@ class Services:
     health: HealthSources
     jobs: JobSources
     requests: RequestMetrics
+    upstream: Callable[[], UpstreamNumbers]
     process: ProcessMetrics
     catalogue: CataloguePort | None = None
     operating: Operating | None = None

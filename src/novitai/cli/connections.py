@@ -26,7 +26,7 @@ _TELL_EVERY: Final = 60.0
 _AT_ONCE: Final = 32
 """How many connections are closed before the event loop may run other tasks."""
 
-_log = structlog.get_logger("novitai")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai demo`: one instance from request to running, on a GPU that does not exist."""
+"""`novitai demo`: one instance from request to running, against the emulator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def demo(
         bool, typer.Option("--once", help="End when the instance runs, instead of staying up.")
     ] = False,
 ) -> None:
-    """Watch an instance come up, against a stand-in for Novita: nothing real is bought."""
+    """Show one instance from request to running, against a stand-in for Novita."""
     with Ending(stopped_early=INTERRUPTED) as ending:
         from novitai.cli.demonstration import demonstrate
 

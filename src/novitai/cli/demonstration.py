@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demonstration: the emulator, the real server, and one instance, over HTTP on the loopback.
 
-Everything is in one process and in a folder that goes with it. The reader's own settings are not
-looked at, so that nothing real can be bought.
+Everything is in one process and in a folder that is deleted at the end. The user's own settings are
+not read, so that nothing real can be bought.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from novitai.app import Application
+from novitai.cli.demo_receiver import Receiver
 from novitai.cli.ending import Ending
 from novitai.cli.entry import INTERRUPTED
 from novitai.cli.listening import answer, bind_near, url_of
@@ -31,8 +32,11 @@ from novitai.cli.watching import Screen, open_screen
 from novitai.clock import SystemClock
 from novitai.emulator import EmulatorConfig
 from novitai.emulator import serve as serve_emulator
+from novitai.emulator.config import Delays
+from novitai.emulator.config import Settings as Switches
 from novitai.errors import StartupError
 from novitai.ids import Ids
+from novitai.lifecycle.webhooks.installation_secret import fresh_secret
 from novitai.settings import Settings
 from novitai.telemetry import logs
 
@@ -41,7 +45,11 @@ PORT: Final = 8080
 EMULATOR_PORT: Final = 9090
 SPEED: Final = 25.0
 """Four minutes, the longest that the emulator takes to run an instance, in ten seconds."""
+BOOT: Final = 60.0
+"""Virtual seconds between `running` at Novita and the first answer of a port: long enough, at this
+speed, to see that an instance is not `running` here before it serves."""
 WITHIN: Final = 90.0
+WEBHOOK_WITHIN: Final = 15.0
 _LOOK_EVERY: Final = 0.1
 _LOG_LINES: Final = 20
 REQUEST: Final = {
@@ -76,6 +84,12 @@ class _Server:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    instance_id: str
+    hourly_price: float | None
+
+
 async def demonstrate(ending: Ending, *, once: bool) -> None:
     """Show it; then stay up until asked to end, unless `once`.
 
@@ -87,42 +101,54 @@ async def demonstrate(ending: Ending, *, once: bool) -> None:
         log = folder / "server.log"
         with log.open("w") as stream:
             logs.set_up(production=False, stream=stream)
-            async with _emulator() as upstream, _server(folder, upstream) as server:
+            receiver = Receiver(fresh_secret(Ids()))
+            say("Starting a stand-in for Novita: nothing real is bought ...")
+            async with _emulator() as upstream, receiver.listening(HOST):
                 say(f"A stand-in for Novita answers at {upstream}; time passes {SPEED:g}x in it.")
-                say(f"novitai answers at {server.url}.")
-                try:
-                    instance_id = await _until_asked(ending, _show(server))
-                except StartupError:
-                    stream.flush()
-                    _show_log(log)
-                    raise
-                if instance_id is None:
-                    raise StartupError(
-                        "stopped before the instance was running", exit_code=INTERRUPTED
-                    )
-                _explain(server, instance_id, stays=not once)
-                if not once:
+                say("Starting novitai on an empty database ...")
+                async with _server(folder, upstream, receiver) as server:
+                    say(f"novitai answers at {server.url}.")
+                    try:
+                        shown = await _until_asked(ending, _show(server, receiver))
+                    except StartupError:
+                        stream.flush()
+                        _show_log(log)
+                        raise
+                    if shown is None:
+                        raise StartupError(
+                            "stopped before the instance was running", exit_code=INTERRUPTED
+                        )
+                    if once:
+                        say("\nWithout --once the demo stays up and prints curl lines to try.")
+                        return
+                    _explain(server, shown.instance_id)
                     await ending.asked.wait()
 
 
-async def _show(server: _Server) -> str:
-    """Ask for an instance and watch it until it runs; return its id."""
+async def _show(server: _Server, receiver: Receiver) -> _Shown:
+    """Create an instance, watch it until it runs, and say what it costs and what was received."""
     headers = {"Authorization": f"Bearer {server.key}"}
     async with httpx2.AsyncClient(
         base_url=server.url, headers=headers, trust_env=False, timeout=10
     ) as client:
-        response = await client.post("/api/instances", json=REQUEST)
+        request = {**REQUEST, "webhookUrl": receiver.url}
+        response = await client.post("/api/instances", json=request)
         if response.status_code != 201:
             raise StartupError(f"the request was answered {response.status_code}: {response.text}")
         instance_id: str = response.json()["instanceId"]
         say(f"POST /api/instances answers 201: {instance_id}")
         with open_screen() as screen:
-            await _watch(client, instance_id, screen)
-        return instance_id
+            price = await _watch(client, instance_id, screen)
+    if price is not None:
+        say(f"Price: {price:g} USD an hour")
+    if not await receiver.wait_for("instance.running", WEBHOOK_WITHIN):
+        raise StartupError(f"no webhook arrived within {WEBHOOK_WITHIN:g} s")
+    say(f"Webhooks received at {receiver.url}, signatures valid: {', '.join(receiver.types)}")
+    return _Shown(instance_id, price)
 
 
-async def _watch(client: httpx2.AsyncClient, instance_id: str, screen: Screen) -> None:
-    """Show each state of the instance until it runs."""
+async def _watch(client: httpx2.AsyncClient, instance_id: str, screen: Screen) -> float | None:
+    """Show each state of the instance until it runs; return its price in USD an hour, if known."""
     began = time.monotonic()
     while True:
         view = (await client.get(f"/api/instances/{instance_id}")).json()
@@ -130,7 +156,8 @@ async def _watch(client: httpx2.AsyncClient, instance_id: str, screen: Screen) -
         status = str(view["status"])
         screen.show(status, str(view.get("upstreamStatus", "")), elapsed)
         if status == "running":
-            return
+            price = view.get("hourlyPrice")
+            return float(price) if price is not None else None
         if status in {"failed", "terminated"}:
             why = view.get("error", {}).get("message", "no reason is recorded")
             raise StartupError(f"the instance is {status}: {why}")
@@ -139,8 +166,8 @@ async def _watch(client: httpx2.AsyncClient, instance_id: str, screen: Screen) -
         await asyncio.sleep(_LOOK_EVERY)
 
 
-async def _until_asked(ending: Ending, showing: Coroutine[None, None, str]) -> str | None:
-    """Wait for an answer; None if the reader has had enough before there is one."""
+async def _until_asked(ending: Ending, showing: Coroutine[None, None, _Shown]) -> _Shown | None:
+    """Wait for the result; None if the process is asked to end earlier."""
     task = asyncio.create_task(showing)
     asked = asyncio.create_task(ending.asked.wait())
     await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -155,20 +182,21 @@ async def _until_asked(ending: Ending, showing: Coroutine[None, None, str]) -> s
 
 @contextlib.asynccontextmanager
 async def _emulator() -> AsyncIterator[str]:
-    """Run the emulator on its usual port or, where that is taken, on a free one."""
+    """Run the emulator on its usual port or, if that is taken, on a free one."""
+    switches = Switches(delays=Delays(boot=(BOOT, BOOT)))
     async with contextlib.AsyncExitStack() as stack:
         try:
-            config = EmulatorConfig(host=HOST, port=EMULATOR_PORT, speed=SPEED)
+            config = EmulatorConfig(host=HOST, port=EMULATOR_PORT, speed=SPEED, settings=switches)
             url = await stack.enter_async_context(serve_emulator(config))
         except OSError:
-            config = EmulatorConfig(host=HOST, port=0, speed=SPEED)
+            config = EmulatorConfig(host=HOST, port=0, speed=SPEED, settings=switches)
             url = await stack.enter_async_context(serve_emulator(config))
         yield url
 
 
 @contextlib.asynccontextmanager
-async def _server(folder: Path, upstream: str) -> AsyncIterator[_Server]:
-    """Run the very server that `novitai serve` runs."""
+async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncIterator[_Server]:
+    """Run the same server as `novitai serve`."""
     settings = DemoSettings(
         NOVITA_API_KEY=SecretStr("demo"),  # type: ignore[call-arg]  # its name outside
         upstream_url=upstream,
@@ -176,6 +204,8 @@ async def _server(folder: Path, upstream: str) -> AsyncIterator[_Server]:
         data_dir=folder,
         sync_interval_seconds=0.3,
         rate_limit_per_minute=6000,
+        webhook_secret=SecretStr(receiver.secret),
+        webhook_allow_private=True,
     )
     app = await Application.open(settings, SystemClock(), Ids())
     listening = bind_near(HOST, PORT)
@@ -195,19 +225,27 @@ async def _server(folder: Path, upstream: str) -> AsyncIterator[_Server]:
         await app.stop()
 
 
-def _explain(server: _Server, instance_id: str, *, stays: bool) -> None:
-    """Print what the reader can do next; the lines work when pasted."""
+def _explain(server: _Server, instance_id: str) -> None:
+    """Print what the user can do next; each curl line is a line of its own, so it can be pasted."""
     curl, url = f"curl -s -H 'Authorization: Bearer {server.key}'", f"{server.url}/api/instances"
     another = json.dumps({**REQUEST, "name": "another-instance"})
     say(f"""
 URL: {server.url}
 Key: {server.key}
 
-List:    {curl} {url}
-Look:    {curl} {url}/{instance_id}
-Create:  {curl} -H 'Content-Type: application/json' -d '{another}' {url}
+List the instances:
+{curl} {url}
 
-{"Ctrl-C ends it." if stays else "Without --once it stays up."}""")
+Look at this one:
+{curl} {url}/{instance_id}
+
+Create another one:
+{curl} -H 'Content-Type: application/json' -d '{another}' {url}
+
+Delete this one:
+{curl} -X DELETE {url}/{instance_id}
+
+Ctrl-C ends it.""")
 
 
 def _show_log(log: Path) -> None:

@@ -15,7 +15,7 @@ from novitai.telemetry import streams
 _SHOW_WITHIN: Final = 1.0
 """Seconds within which the reader of standard error must have read the key."""
 
-_log: Final = structlog.get_logger("novitai")
+_log: Final = structlog.get_logger(__name__)
 
 
 async def show_first_key(keys: KeyRing) -> None:
@@ -30,7 +30,7 @@ async def show_first_key(keys: KeyRing) -> None:
         await _show(made.text)
     except OutputFailed as error:
         await keys.revoke(made.key.id)
-        _log.warning("first key could not be shown and was revoked", error=str(error))
+        _log.warning("first_key_revoked", error=str(error))
 
 
 async def _show(key: str) -> None:

@@ -29,7 +29,7 @@ _LARGEST_V4: Final = 8
 _LARGEST_V6: Final = 16
 """Prefix lengths of the largest networks that registries have allocated to one operator."""
 
-_log: Final = structlog.get_logger("novitai")
+_log: Final = structlog.get_logger(__name__)
 
 
 def set_up_logs(settings: Settings) -> None:
@@ -115,21 +115,27 @@ def _started(line: str) -> None:
 
 def _warn(settings: Settings, *, beyond_loopback: bool) -> None:
     if settings.novita_api_key is None:
-        _log.warning("NOVITA_API_KEY is not set: Novita will refuse every call")
+        _log.warning(
+            "upstream_key_missing",
+            reason="NOVITA_API_KEY is not set: Novita will refuse every call",
+        )
     if _travels_in_the_clear(settings.upstream_url):
         _log.warning(
-            "NOVITAI_UPSTREAM_URL is plain HTTP to another machine: NOVITA_API_KEY is sent "
-            "unencrypted; use https://"
+            "upstream_over_plain_http",
+            reason="NOVITAI_UPSTREAM_URL is plain HTTP to another machine: NOVITA_API_KEY is sent "
+            "unencrypted; use https://",
         )
     if beyond_loopback and settings.environment is Environment.DEVELOPMENT:
         _log.warning(
-            "other machines can connect over plain HTTP; NOVITAI_ENVIRONMENT=production requires "
-            "HTTPS"
+            "listening_over_plain_http",
+            reason="other machines can connect over plain HTTP; "
+            "NOVITAI_ENVIRONMENT=production requires HTTPS",
         )
     if any(_is_boundless(network) for network in settings.trusted_proxies):
         _log.warning(
-            "NOVITAI_TRUSTED_PROXIES contains a large part of the internet: any host there can "
-            "forge its address and HTTPS with X-Forwarded-* headers; list only your proxies"
+            "trusted_proxies_too_wide",
+            reason="NOVITAI_TRUSTED_PROXIES contains a large part of the internet: any host there "
+            "can forge its address and HTTPS with X-Forwarded-* headers; list only your proxies",
         )
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The upstream name: the user's name with a marker by which a create call is found again.
 
-Novita has no idempotency key and its names need not be unique (docs/upstream.md §1), so the name
+Novita has no idempotency key and its names need not be unique (upstream.md §1), so the name
 is the only thing of ours that a listing gives back.
 """
 

@@ -9,7 +9,7 @@ from typing import Final
 from novitai.domain.instance import BillingMode, LaunchSpec
 
 PRICE_UNITS_PER_USD: Final = 100_000
-"""Novita's prices are whole numbers of 1/100000 USD per GPU-hour (docs/upstream.md §3)."""
+"""Novita's prices are whole numbers of 1/100000 USD per GPU-hour (upstream.md §3)."""
 
 REFERENCE_REGIONS: Final = ("CN-HK-01", "US-WEST-01", "EU-WEST-01")
 DEFAULT_REGION: Final = "CN-HK-01"

@@ -12,7 +12,7 @@ from novitai.domain.operation import OperationKind
 
 
 class Observation(Enum):
-    """Novita's status words, grouped by what they mean to us (docs/upstream.md §7)."""
+    """Novita's status words, grouped by what they mean to us (upstream.md §7)."""
 
     WAITING = auto()
     PULLING = auto()

@@ -27,7 +27,7 @@ from novitai.domain.requests import CreateRequest
 from novitai.domain.view import masked_url
 
 MAX_URL: Final = 2048
-# Novita's own limits on a create call (docs/upstream.md §4).
+# Novita's own limits on a create call (upstream.md §4).
 MAX_ENVS: Final = 100
 MAX_ENV_NAME: Final = 511
 MAX_ENV_VALUE: Final = 4095

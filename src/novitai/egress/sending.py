@@ -31,7 +31,7 @@ MAX_READ: Final = 64 * 1024
 KEPT: Final = 2 * 1024
 _GONE: Final = 410
 
-_log = structlog.get_logger("novitai.webhooks")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

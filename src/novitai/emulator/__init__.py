@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for Novita's GPU-instance API, faithful enough to be developed and tested against.
+"""A stand-in for Novita's GPU-instance API, for development and tests.
 
-The names below are loaded on first use, so that importing this package costs next to nothing.
+The public names are imported on first use, which keeps the import of this package fast.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from the module it lives in."""
+    """Import a public name from its module on first use."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,14 +10,14 @@ from novitai.emulator.server import run
 
 
 def main() -> None:
-    """Read the command line and serve."""
+    """Parse the command line and run the emulator."""
     parser = argparse.ArgumentParser(
         prog="python -m novitai.emulator", description="A stand-in for Novita's GPU-instance API."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=9090, help="0 picks a free one (%(default)s)")
-    parser.add_argument("--speed", type=_speed, default=1.0, help="times faster (%(default)s)")
-    parser.add_argument("--api-key", help="the only key accepted; by default any that is not empty")
+    parser.add_argument("--port", type=int, default=9090, help="0 picks a free port (%(default)s)")
+    parser.add_argument("--speed", type=_speed, default=1.0, help="speed factor (%(default)s)")
+    parser.add_argument("--api-key", help="the only accepted key; default: any non-empty key")
     parser.add_argument("--seed", type=int, help="makes ids, delays and chances repeatable")
     given = parser.parse_args()
     run(

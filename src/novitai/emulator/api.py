@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole emulated API as one table; paths are written without the API's base path."""
+"""The route table of the emulated API; GPU-instance paths are written without the base path."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ from novitai.emulator.state import Emulator
 
 
 def create_app(config: EmulatorConfig | None = None) -> Starlette:
-    """An emulator; its state is at `app.state.emulator`.
+    """Create an emulator; its state is `app.state.emulator`.
 
-    TCP ports are real sockets only where the application's lifespan runs, as a server runs it.
+    TCP ports are real sockets only if the server runs the application's lifespan.
     """
     emulator = Emulator(config or EmulatorConfig())
     rows = Rows(emulator)

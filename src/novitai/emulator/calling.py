@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One call to the emulated API as the handlers see it, their reply, and the reading of parameters.
+"""A call to the emulated API as handlers see it, its reply, and the readers of parameters.
 
-Readers are lenient where the API is: unknown fields are ignored, `""` and null count as absent,
-and numbers may come as strings (docs/upstream.md §18).
+Readers are as lenient as the API: unknown fields are ignored, `""` and null count as absent,
+and numbers may be sent as strings (upstream.md §18).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from novitai.emulator.errors import invalid
 JsonObject = dict[str, object]
 
 GPU = "/gpu-instance/openapi/v1"
-"""The base path of the GPU-instance API (docs/upstream.md §1)."""
+"""The base path of the GPU-instance API (upstream.md §1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Call:
     """One request.
 
     Attributes:
-        caller: The label of the API key; never the key.
-        base_url: The emulator's own address as this caller can reach it, without a final slash.
-        now: The virtual time at which the call is worked on.
+        caller: The label of the API key, never the key itself.
+        base_url: The emulator's address as this caller can reach it, without a trailing slash.
+        now: The virtual time at which the call is handled.
     """
 
     method: str
@@ -39,7 +39,7 @@ class Call:
     now: float
 
     def param(self, *names: str) -> str:
-        """The first of the query parameters that is given and not empty, else the empty string."""
+        """Return the first of the query parameters that is not empty, or the empty string."""
         for name in names:
             value = self.query.get(name)
             if value:
@@ -47,10 +47,10 @@ class Call:
         return ""
 
     def number(self, *names: str, default: int = 0) -> int:
-        """A whole number, 0 or more, from the query.
+        """Read a non-negative integer from the query.
 
         Raises:
-            Refusal: It is not one.
+            Refusal: The value is not such an integer.
         """
         value = self.param(*names)
         if not value:
@@ -60,7 +60,7 @@ class Call:
         return int(value)
 
     def page(self, number: str = "pageNum", default_size: int = 100) -> tuple[int, int]:
-        """`(offset, size)`; pages 0 and 1 are both the first (docs/upstream.md §5.2)."""
+        """Return `(offset, size)`; pages 0 and 1 are both the first (upstream.md §5.2)."""
         size = min(self.number("pageSize", default=default_size) or default_size, 10_000)
         page = self.number(number, "pageNum", "pageNumber", "pageNo", "page")
         return max(0, page - 1) * size, size
@@ -68,7 +68,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back: status, body and headers."""
+    """The response: status, body and headers."""
 
     status: int
     body: bytes
@@ -77,17 +77,17 @@ class Reply:
 
 
 def ok(payload: object) -> Reply:
-    """A 200 with a JSON body."""
+    """Return a 200 reply with a JSON body."""
     return Reply(200, orjson.dumps(payload))
 
 
 def text(
     body: Mapping[str, object], name: str, *, least: int = 0, most: int = 255, alias: str = ""
 ) -> str:
-    """A string field; absent is the empty string, which is refused if `least` is above 0.
+    """Read a string field; an absent field is the empty string, refused if `least` is above 0.
 
     Raises:
-        Refusal: It is missing, not a string, or too long.
+        Refusal: The value is missing, not a string, or too long.
     """
     value = body.get(name)
     if value is None and alias:
@@ -111,10 +111,10 @@ def integer(
     least: int = 0,
     most: int = 2**31 - 1,
 ) -> int:
-    """A whole-number field; digits in a string are accepted too.
+    """Read an integer field; digits in a string are accepted.
 
     Raises:
-        Refusal: It is missing without a default, not a number, or out of bounds.
+        Refusal: The value is missing without a default, not an integer, or out of range.
     """
     value = body.get(name)
     if value is None or value == "":
@@ -131,10 +131,10 @@ def integer(
 
 
 def flag(body: Mapping[str, object], name: str) -> bool:
-    """A boolean field; absent is false.
+    """Read a boolean field; an absent field is false.
 
     Raises:
-        Refusal: It is not a boolean.
+        Refusal: The value is not a boolean.
     """
     value = body.get(name)
     if value is None:
@@ -145,10 +145,10 @@ def flag(body: Mapping[str, object], name: str) -> bool:
 
 
 def objects(body: Mapping[str, object], name: str, *, most: int = 100) -> list[JsonObject]:
-    """A list of objects; absent is the empty list.
+    """Read a list of objects; an absent field is the empty list.
 
     Raises:
-        Refusal: It is something else, or too long.
+        Refusal: The value is not a list of objects, or is too long.
     """
     value = body.get(name)
     if value is None or value == "":
@@ -161,22 +161,22 @@ def objects(body: Mapping[str, object], name: str, *, most: int = 100) -> list[J
 
 
 def strings(body: Mapping[str, object], name: str) -> list[str]:
-    """A list of strings, not empty.
+    """Read a non-empty list of strings.
 
     Raises:
-        Refusal: It is something else.
+        Refusal: The value is missing or not such a list.
     """
     value = body.get(name)
     if not isinstance(value, list) or not value or not all(isinstance(e, str) for e in value):
-        raise invalid(f"{name} must be a list of strings, not empty")
+        raise invalid(f"{name} must be a non-empty list of strings")
     return value
 
 
 def one_of(value: str, allowed: Sequence[str], name: str) -> str:
-    """The value, if it is one of `allowed`.
+    """Return the value if it is one of `allowed`.
 
     Raises:
-        Refusal: It is not.
+        Refusal: The value is not allowed.
     """
     if value not in allowed:
         raise invalid(f"{name} must be one of {', '.join(allowed)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of calls to the emulated API: bounded, and without any secret in it."""
+"""The log of calls to the emulated API; it is bounded and contains no secrets."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from functools import lru_cache
 from novitai.emulator.faults import matches_path
 
 KEPT = 20_000
-"""How many calls are remembered; older ones are only counted."""
+"""How many calls the log keeps; older calls are only counted."""
 
 LONGEST_BODY = 16_384
-"""A request body above this many bytes is not kept, only its size."""
+"""A request body larger than this many bytes is not kept; only its size is."""
 
 _SECRET = frozenset({"password", "imageAuth", "token", "secret"})
 
 
 @dataclass(slots=True)
 class Entry:
-    """One call; `status` is None while it runs, and 0 if its connection was dropped.
+    """A call; `status` is None while the call runs, and 0 if its connection was dropped.
 
     Attributes:
         at: Real Unix seconds.
-        virtual_at: The emulator's own time.
-        path: Without the API's base path.
-        faults: What was done to it on purpose.
+        virtual_at: Virtual Unix seconds.
+        path: The path without the API's base path.
+        faults: The faults that were applied to the call.
     """
 
     seq: int
@@ -46,7 +46,7 @@ class Entry:
 
 
 class CallLog:
-    """The last calls in full, all of them as counts."""
+    """Keeps the latest calls in full, and counts all calls."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -64,7 +64,7 @@ class CallLog:
         virtual_at: float,
         known: bool,
     ) -> Entry:
-        """Record a call that has just come in; an unknown path is counted as `(unknown)`."""
+        """Record a call on arrival; an unknown path is counted as `(unknown)`."""
         self.total += 1
         self.counts[method, path if known else "(unknown)"] += 1
         entry = Entry(
@@ -74,7 +74,7 @@ class CallLog:
         return entry
 
     def find(self, path: str = "", method: str = "", after: int = 0) -> Iterator[Entry]:
-        """The remembered calls that match, oldest first, from the one after number `after`."""
+        """Yield the kept calls that match and whose number is above `after`, oldest first."""
         for entry in self._entries:
             if entry.seq <= after or (method and entry.method != method):
                 continue
@@ -84,12 +84,12 @@ class CallLog:
 
 @lru_cache(maxsize=1024)
 def caller_label(key: str) -> str:
-    """The name under which an API key appears: the start of its digest, never of itself."""
+    """Return the label of an API key: the start of its SHA-256 digest, never part of the key."""
     return f"key-{hashlib.sha256(key.encode()).hexdigest()[:12]}" if key else "anonymous"
 
 
 def redacted(value: object) -> object:
-    """The value without passwords and without the values of environment variables."""
+    """Return the value with secrets and the values of environment variables masked."""
     if isinstance(value, dict):
         return {
             key: "***"

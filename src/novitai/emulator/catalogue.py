@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the emulated account can buy: clusters, products and where they are to be had.
+"""What the emulated account can buy: clusters, and products with their offers.
 
-Real-looking names come from docs/upstream.md §2 and §3; the others are there so that every kind
-of offer exists: one name at several prices, spot only, on demand only, and no stock at all.
+Some names come from upstream.md §2 and §3. The others are invented to cover every kind of
+offer: one name at several prices, spot only, on demand only, and out of stock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from novitai.emulator.instances import BillingMode
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A region of the API; ids and names differ by more than case."""
+    """A cluster; its ID cannot be derived from its name."""
 
     id: str
     name: str
@@ -24,23 +24,23 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A product in one cluster: what it can be had for, and how many GPUs a node has free."""
+    """A product in one cluster: its billing modes, and the number of free GPUs on a node."""
 
     cluster_id: str
     modes: tuple[BillingMode, ...]
     free_gpus: int = 8
 
     def has(self, mode: BillingMode, gpu_num: int) -> bool:
-        """Whether `gpu_num` GPUs can be had on one node in this way."""
+        """Whether one node has `gpu_num` free GPUs and the mode is offered."""
         return mode in self.modes and self.free_gpus >= max(1, gpu_num)
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A GPU product; prices in 1/100000 USD per GPU-hour, 0 where that mode is not offered.
+    """A GPU product; prices are in 1/100000 USD per GPU-hour, 0 if the mode is not offered.
 
     Attributes:
-        spot_price: None leaves the field out, as some live products do.
+        spot_price: None omits the field from replies, as the API does for some products.
     """
 
     id: str
@@ -57,26 +57,26 @@ class Product:
 
     @property
     def modes(self) -> tuple[BillingMode, ...]:
-        """The billing modes offered anywhere, in the API's order."""
+        """The billing modes offered in any cluster, in the API's order."""
         offered = {mode for offer in self.offers for mode in offer.modes}
         return tuple(mode for mode in BillingMode if mode in offered)
 
     @property
     def inventory(self) -> str:
-        """`none`, `low`, `normal` or `high`, by the GPUs free on the best node."""
+        """`none`, `low`, `normal` or `high`, by the largest number of free GPUs on a node."""
         free = max((offer.free_gpus for offer in self.offers), default=0)
         if free <= 0:
             return "none"
         return "low" if free <= 2 else "normal" if free <= 4 else "high"
 
     def offer(self, cluster_id: str) -> Offer | None:
-        """The offer in a cluster, if there is one."""
+        """Return the offer in a cluster, or None."""
         return next((each for each in self.offers if each.cluster_id == cluster_id), None)
 
 
 @dataclass(frozen=True, slots=True)
 class CpuProduct:
-    """A product without GPUs; price in 1/100000 USD per hour."""
+    """A product without GPUs; the price is in 1/100000 USD per hour."""
 
     id: str
     name: str

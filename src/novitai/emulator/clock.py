@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one clock of the emulator: virtual Unix seconds that run `speed` times faster than real ones.
+"""The emulator's clock: virtual Unix seconds that run `speed` times faster than real seconds.
 
-Nothing else in the emulator asks the machine for the time, apart from the call log's wall time.
+The emulator takes all times from it, except the real times and durations in the call log.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ TimeSource = Callable[[], float]
 
 
 class EmulatorClock:
-    """Virtual time; it never runs backwards, whatever is done to its speed.
+    """A virtual clock; it never runs backwards, even when its speed changes.
 
     Args:
-        speed: How many virtual seconds pass in a real one; above 0.
-        source: Real monotonic seconds. Tests hand in one that they move by hand.
-        epoch: The virtual Unix time at which the clock starts; by default the real time of now.
+        speed: Virtual seconds per real second; above 0.
+        source: Returns real monotonic seconds; tests pass a source that they control.
+        epoch: The virtual Unix time at which the clock starts; by default the current time.
     """
 
     __slots__ = ("_anchor_real", "_anchor_virtual", "_source", "_speed")
@@ -42,15 +42,15 @@ class EmulatorClock:
         return self._speed
 
     def now(self) -> float:
-        """The virtual time in Unix seconds."""
+        """Return the virtual time in Unix seconds."""
         return self._anchor_virtual + (self._source() - self._anchor_real) * self._speed
 
     def real(self) -> float:
-        """Real monotonic seconds, for what is not scaled: rate limits and latencies."""
+        """Return real monotonic seconds, for rate limits, which are not scaled."""
         return self._source()
 
     def set_speed(self, speed: float) -> None:
-        """Change the speed from now on; the virtual time of this moment stays as it is.
+        """Change the speed from now on; the current virtual time does not jump.
 
         Raises:
             ValueError: The speed is not a finite number above 0.
@@ -61,7 +61,7 @@ class EmulatorClock:
         self._speed = checked
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass at once.
+        """Move the virtual time forward by `seconds`.
 
         Raises:
             ValueError: The number is negative or not finite.
@@ -71,7 +71,7 @@ class EmulatorClock:
         self._anchor_virtual += seconds
 
     def real_until(self, virtual: float) -> float:
-        """Real seconds from now until the virtual time is reached; 0 if it has passed."""
+        """Return the real seconds until a virtual time is reached; 0 if it has passed."""
         return max(0.0, (virtual - self.now()) / self._speed)
 
 

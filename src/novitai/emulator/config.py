@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an emulator is started with, and the switches that can be turned while it runs."""
+"""The start configuration of an emulator, and the settings that can change while it runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from novitai.emulator.clock import TimeSource
 Range = tuple[float, float]
 
 PROTECTION_SECONDS = 3600.0
-"""A spot instance is not reclaimed in its first hour (docs/upstream.md §8)."""
+"""A spot instance is not reclaimed in its first hour (upstream.md §8)."""
 
 NOTICE_SECONDS = 3600.0
-"""A reclaim is announced this long before it happens (docs/upstream.md §8)."""
+"""A reclaim is announced this many seconds in advance (upstream.md §8)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """How long each status lasts, in virtual seconds, as a range to draw from.
+    """The range from which each status's duration is drawn, in virtual seconds.
 
-    The sums stay inside what the API shows at speed 1: create to running 60-240 s,
+    The sums stay within the durations seen at the API: create to running 60-240 s,
     start 30-180 s, stop and restart at most 60 s.
     """
 
@@ -47,7 +47,7 @@ class Delays:
     saving: Range = (40, 90)
 
     def draw(self, rng: random.Random, name: str) -> float:
-        """A length for the status `name`, uniformly drawn from its range."""
+        """Draw a duration for the status `name`, uniformly from its range."""
         low, high = getattr(self, name)
         return float(rng.uniform(low, high))
 
@@ -63,27 +63,28 @@ NameFilter = Literal["works", "ignored", "empty"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The emulator's switches; the control side replaces the whole, `reset` restores these.
+    """The settings; the control API replaces the object, and `reset` restores the initial one.
 
     Attributes:
-        not_found_status: 400 as documented, or 404 (docs/upstream.md §1.3).
-        docs_mode: Types as the documentation has them: `node` a list, sizes and prices numbers.
+        not_found_status: 400 as documented, or 404 (upstream.md §1.3).
+        docs_mode: Use the documented types: `node` is a list, sizes and prices are numbers.
         lifecycle_reply: Body of start, stop and the like: `{}`, `{instanceId, state}`, or none.
-        storage_create_reply: The created storage as an object, or its id as a bare string.
-        mask_passwords: Registry passwords are shown as asterisks.
+        storage_create_reply: The created storage as an object, or its ID as a bare string.
+        mask_passwords: Show registry passwords as asterisks.
         account_per_key: Each key sees and changes only the instances of its own account.
         removed_linger_seconds: How long a removed row is still listed, in virtual seconds.
-        delete_not_found_seconds: How long after its create an instance is "not found" to delete.
+        delete_not_found_seconds: How long after its creation a delete of an instance is answered
+            "not found", in virtual seconds.
         rate_limit_per_minute: Calls accepted in a real minute; 0 means no limit.
-        rate_limit_retry_after: Whether the 429 of the limit says `Retry-After`.
-        balance: The account's balance in 1/10000 USD; at 0 or less nothing is created or started.
+        rate_limit_retry_after: Whether the 429 of the rate limit has a `Retry-After` header.
+        balance: The account's balance in 1/10000 USD; at 0 or less, creates and starts fail.
         name_filter: Whether lists filter by `name`, ignore it, or find nothing with it.
-        date_offset_seconds: How far the `Date` header is off the virtual time, by which
-            instances are created; None leaves the header out.
+        date_offset_seconds: Offset of the `Date` header from the virtual time, in seconds;
+            `createdAt` has no such offset. None omits the header.
         creation_times: Whether instances have `createdAt`.
         instance_prices: Whether instances have `instancePrice`.
-        spot_lifetime_seconds: When a spot instance gets its notice by itself, counted from its
-            creation and never inside the protected hour; None means never.
+        spot_lifetime_seconds: Age at which a spot instance gets its reclaim notice, but never in
+            the protected hour; None means never.
     """
 
     not_found_status: Literal[400, 404] = 400
@@ -107,7 +108,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class EmulatorConfig:
-    """What an emulator is started with.
+    """The start configuration of an emulator.
 
     Attributes:
         host: The address to listen on.
@@ -115,10 +116,10 @@ class EmulatorConfig:
         speed: Virtual seconds per real second.
         api_key: The only key that is accepted; None accepts any that is not empty.
         seed: Makes ids, delays and probabilities repeatable.
-        public_url: The base of port-mapping URLs; None takes it from the listening socket or,
-            inside a process without one, from the request's `Host`.
-        time_source: Real monotonic seconds.
-        settings: The switches at start and after a reset.
+        public_url: The base of port-mapping URLs; by default the address of the listening socket
+            or, if there is none, the request's `Host`.
+        time_source: Returns real monotonic seconds.
+        settings: The settings at start and after a reset.
     """
 
     host: str = "127.0.0.1"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `Date` header of every reply, in virtual time: the clock that creation times are read on."""
+"""The `Date` header of every reply, in virtual time, like the creation times of instances."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from novitai.emulator.state import Emulator
 
 
 class Dated:
-    """Middleware that adds `Date` (RFC 9110, section 6.6.1), unless the settings leave it out."""
+    """Middleware that adds `Date` (RFC 9110, section 6.6.1), unless the settings disable it."""
 
     def __init__(self, app: ASGIApp, emulator: Emulator) -> None:
         self._app = app
         self._emulator = emulator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
 
         async def dated(message: Message) -> None:
             offset = self._emulator.settings.date_offset_seconds

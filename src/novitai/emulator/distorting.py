@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a list fault does to the list: rows left out, added or spoiled, pages and totals that lie.
+"""Applies list faults: omits, adds and spoils rows, and falsifies pages and totals.
 
-A spoiled row is made as bytes, because some of what upstream might send is not JSON at all.
+A spoiled row is built as bytes, because some variants are not valid JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FOREIGN_CREATED_AT = 1735689600.0
 
 
 def distorted(matching: list[Instance], fault: ListFault) -> list[Instance]:
-    """The rows without those left out, and twice those repeated; `total` follows the length."""
+    """Omit and repeat the rows that the fault selects; `total` follows the new length."""
     shown = []
     for instance in matching:
         if fault.omit.has(instance):
@@ -50,7 +50,7 @@ def distorted(matching: list[Instance], fault: ListFault) -> list[Instance]:
 
 
 def window(rows: int, offset: int, size: int, fault: ListFault) -> tuple[int, int]:
-    """`(offset, size)` of the page that is shown in place of the one that was asked for."""
+    """Return `(offset, size)` of the page to show instead of the requested one."""
     if fault.most_rows:
         page, size = offset // size, min(size, fault.most_rows)
         offset = page * size
@@ -62,7 +62,7 @@ def window(rows: int, offset: int, size: int, fault: ListFault) -> tuple[int, in
 
 
 def totalled(count: int, fault: ListFault) -> dict[str, object]:
-    """The `total` of the reply as the fault has it; empty if it is left out."""
+    """Return the `total` field as the fault wants it; empty if the field is omitted."""
     total = max(0, count + fault.total_delta)
     match fault.total:
         case "absent":
@@ -78,7 +78,7 @@ def totalled(count: int, fault: ListFault) -> dict[str, object]:
 
 
 def spoiled(row: orjson.Fragment, spoil: Spoil) -> orjson.Fragment:
-    """The row with one value that cannot be read, or in place of a row what is none."""
+    """Replace one field of a row by an unreadable value, or the row by something else."""
     if spoil.value == "notObject":
         return orjson.Fragment(b'"not a row"')
     fields: dict[str, object] = orjson.loads(orjson.dumps(row))
@@ -94,7 +94,7 @@ def spoiled(row: orjson.Fragment, spoil: Spoil) -> orjson.Fragment:
 
 @lru_cache(maxsize=8)
 def foreign(count: int) -> tuple[Instance, ...]:
-    """Instances that exist in the list alone; they are the same in every list."""
+    """Return instances that appear only in lists; they are the same in every list."""
     product, cluster = PRODUCTS[0], CLUSTERS[2]
     return tuple(
         Instance(

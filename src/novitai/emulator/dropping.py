@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closing a connection without an answer, as a broken network does."""
+"""Closes a connection without a response, like a broken network."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _TRANSPORT = "novitai.emulator.transport"
 
 
 class ConnectionDropped(ConnectionResetError):
-    """The connection was dropped on purpose, where there is no socket that could be closed."""
+    """Raised instead of dropping the connection if the application runs without a socket."""
 
 
 class DroppableProtocol(H11Protocol):
-    """HTTP/1.1 that lets the application reach the connection it is called on."""
+    """HTTP/1.1 protocol that gives the application access to its connection."""
 
-    def connection_made(  # type: ignore[override]  # uvicorn's takes this kind of transport too
+    def connection_made(  # type: ignore[override]  # uvicorn accepts this kind of transport
         self, transport: asyncio.Transport
     ) -> None:
-        """Show the transport to the application, in the request's state."""
+        """Store the transport in the request's state."""
         self.app_state = {**self.app_state, _TRANSPORT: transport}
         super().connection_made(transport)
 
 
 async def drop_connection(scope: Scope, receive: Receive) -> None:
-    """Abort the connection and wait until it is gone, so that nobody tries to answer on it.
+    """Abort the connection and wait until it is closed, so that no response is attempted.
 
     Raises:
-        ConnectionDropped: The application is called inside the process, without a socket.
+        ConnectionDropped: The application runs in-process, without a socket.
     """
     transport = scope.get("state", {}).get(_TRANSPORT)
     if transport is None:
-        raise ConnectionDropped("the emulator dropped the connection, as it was told to")
+        raise ConnectionDropped("the emulator dropped the connection because of a fault")
     cast("asyncio.Transport", transport).abort()
     while (await receive())["type"] != "http.disconnect":
         continue

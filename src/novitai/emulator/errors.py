@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refusals as the API words them: `{code, reason, message, metadata}` (docs/upstream.md §1.1)."""
+"""Errors of the emulated API: `{code, reason, message, metadata}` (upstream.md §1.1)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import orjson
 
 
 class Refusal(Exception):
-    """The request is refused; `reason` is one of the table in docs/upstream.md §1.2.
+    """The API refuses the request; upstream.md §1.2 lists the values of `reason`.
 
     Attributes:
-        missing: The thing asked for does not exist, so that the 404 mode applies.
+        missing: The resource does not exist, so `not_found_status` decides the HTTP status.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class Refusal(Exception):
         self.missing = missing
 
     def body(self, status: int | None = None) -> bytes:
-        """The JSON body; `status` replaces the refusal's own."""
+        """Return the JSON body; `status` overrides the refusal's own."""
         return error_body(status or self.status, self.reason, self.message, self.metadata)
 
 
 def error_body(
     status: int, reason: str, message: str, metadata: dict[str, str] | None = None
 ) -> bytes:
-    """An error body in the shape of the Kratos framework."""
+    """Return an error body in the format of the Kratos framework."""
     return orjson.dumps(
         {"code": status, "reason": reason, "message": message, "metadata": metadata or {}}
     )
@@ -49,21 +49,21 @@ def invalid(message: str) -> Refusal:
 
 
 def not_found(what: str, reason: str = "RESOURCE_NOT_FOUND") -> Refusal:
-    """There is no such thing; 400 as documented, unless the 404 mode is on."""
+    """The resource does not exist; 400 as documented, or 404 if `not_found_status` says so."""
     return Refusal(400, reason, f"{what} not found", missing=True)
 
 
 def invalid_state_change() -> Refusal:
     """The instance's status does not allow the operation.
 
-    The message was seen live, the reason was not: OPERATION_LIMIT is the likelier of two
-    candidates (docs/upstream.md §1.1).
+    The message was observed live, the reason was not: OPERATION_LIMIT is the likelier of two
+    candidates (upstream.md §1.1).
     """
     return Refusal(400, "OPERATION_LIMIT", "invalid state change")
 
 
 def no_capacity() -> Refusal:
-    """No node has the GPUs (docs/upstream.md §1.2)."""
+    """No node has enough free GPUs (upstream.md §1.2)."""
     return Refusal(400, "INSUFFICIENT_RESOURCE", "insufficient resource")
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that were asked for: what they are, which call they strike, and how often they did.
+"""Faults set by tests: what they are, which calls they strike, and how often they did.
 
-The rules say what is to go wrong; carrying it out is the business of whoever asks them.
+The rules only describe and select faults; the callers carry them out.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ When = Literal["before", "after"]
 CREATE_PATH = "/gpu/instance/create"
 
 OPERATION_PATHS = tuple(f"/gpu/instance/{verb}" for verb in ("start", "stop", "restart", "delete"))
-"""Operations whose reply does not depend on their work."""
+"""Operations whose reply does not depend on the result of their work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Which of the matching calls are struck; without any condition all of them.
+    """Selects the matching calls to strike; without conditions, all of them.
 
     Attributes:
-        nth: The 1-based numbers of the matching calls.
-        every: Each n-th matching call.
-        after: The first calls, that many, are spared.
-        times: No more than this many calls are struck; 0 means no bound.
-        probability: Chance of each call that the other conditions let through.
+        nth: The numbers of the matching calls to strike, from 1.
+        every: Strike each n-th matching call.
+        after: Spare the first n matching calls.
+        times: Strike at most this many calls; 0 means no limit.
+        probability: The chance for each call that meets the other conditions.
     """
 
     nth: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Trigger:
     probability: float = 1.0
 
     def fires(self, seen: int, fired: int, rng: random.Random) -> bool:
-        """Whether the matching call number `seen` is struck, after `fired` strikes so far."""
+        """Whether to strike the matching call number `seen`, after `fired` earlier strikes."""
         if self.times and fired >= self.times:
             return False
         if seen <= self.after or (self.nth and seen not in self.nth):
@@ -58,21 +58,21 @@ ALWAYS = Trigger()
 
 @dataclass(frozen=True, slots=True)
 class CallFault:
-    """Something that goes wrong with a call as such.
+    """A fault of a single call.
 
     Attributes:
-        path: A path of the API, without its base path, or a pattern with `*`.
-        method: Empty for any.
-        body_contains: Only requests whose body has this text in it.
-        query_contains, query_lacks: Only requests whose query has, or has not, this text in it.
-        when: Before the work is done, and instead of it; or after it was done.
-        latency: Real seconds of waiting at that moment.
-        late: The work is done this many virtual seconds after the answer; 0 does not postpone it.
-        drop: The connection is closed without an answer.
-        status: The answer is an error of this status; 0 leaves it alone.
-        retry_after: Value of a `Retry-After` header; empty for none.
-        reply_id: The answer to a create names another instance (`misnaming.misnamed`).
-        raw_body: The answer's body is this, whatever it should have been; None leaves it alone.
+        path: A path of the API without its base path, or a pattern with `*`.
+        method: Empty matches any method.
+        body_contains: Match only requests whose body contains this text.
+        query_contains, query_lacks: Match only requests whose query contains, or lacks, this text.
+        when: `before` applies the fault instead of the work, `after` once the work is done.
+        latency: Real seconds to wait at that moment.
+        late: Do the work this many virtual seconds after the response; 0 does not postpone it.
+        drop: Close the connection without a response.
+        status: Respond with an error of this status; 0 keeps the response.
+        retry_after: Value of the `Retry-After` header; empty omits it.
+        reply_id: The response to a create names another instance (`misnaming.misnamed`).
+        raw_body: Replaces the body of the response; None keeps it.
     """
 
     path: str
@@ -94,7 +94,7 @@ class CallFault:
     content_type: str | None = None
 
     def matches(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> bool:
-        """Whether the call is one of those this fault is about."""
+        """Whether the fault matches the call."""
         if self.method and self.method != method:
             return False
         if self.body_contains and self.body_contains.encode() not in body:
@@ -116,10 +116,10 @@ class CallFault:
 
 @dataclass(frozen=True, slots=True)
 class CapacityFault:
-    """No GPUs: for a product (id or name), a region (id or name), or both; empty means any.
+    """No free GPUs: for a product (ID or name), a region (ID or name), or both; empty means any.
 
-    A fault with a region is asked once for each region that could be used, one without a region
-    once for the operation as a whole, so that both count what they say.
+    A fault with a region is evaluated once per region that could be used, a fault without a
+    region once per operation; their counters count these evaluations.
     """
 
     product: str = ""
@@ -139,11 +139,12 @@ class CapacityFault:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeFault:
-    """An operation that is accepted and then turns out badly.
+    """An operation that is accepted and then fails or stalls.
 
     Attributes:
         operation: create, start, stop, restart, migrate, upgrade or delete.
-        name, product: Only instances whose name, or product id or name, matches the pattern.
+        name, product: Match only instances whose name matches the pattern `name`, and whose
+            product ID or name is `product`; an empty `product` matches any.
     """
 
     operation: str
@@ -152,14 +153,14 @@ class OutcomeFault:
     product: str = ""
 
     def matches(self, operation: str, name: str, product: str, product_name: str) -> bool:
-        """Whether this operation on this instance turns out so."""
+        """Whether the fault matches this operation on this instance."""
         if self.operation != operation or not fnmatchcase(name, self.name):
             return False
         return not self.product or self.product in {product, product_name}
 
 
 class Selection:
-    """Instances by id, by name, or by a pattern of their name."""
+    """Selects instances by ID, by name, or by a pattern of their name."""
 
     __slots__ = ("_exact", "_patterns")
 
@@ -168,11 +169,11 @@ class Selection:
         self._patterns = tuple(each for each in wanted if set("*?[") & set(each))
 
     def __bool__(self) -> bool:
-        """Whether it selects anything."""
+        """Whether any selector was given."""
         return bool(self._exact)
 
     def has(self, instance: Instance) -> bool:
-        """Whether the instance is one of them."""
+        """Whether the instance is selected."""
         return (
             instance.id in self._exact
             or instance.name in self._exact
@@ -185,12 +186,12 @@ NONE = Selection()
 
 @dataclass(frozen=True, slots=True)
 class Spoil:
-    """A field of a row that cannot be read.
+    """An unreadable field of a row.
 
     Attributes:
-        value: What stands in the field; `notObject` replaces the row itself.
-        rows: Which rows of instances are spoiled; rows that the fault adds always are.
-        also_get: Whether the row is as bad when the instance is asked for by its id.
+        value: The value put into the field; `notObject` replaces the row itself.
+        rows: The instances whose rows are spoiled; rows that the fault adds always are.
+        also_get: Whether a look-up of the instance returns the spoiled row too.
     """
 
     value: str
@@ -201,18 +202,18 @@ class Spoil:
 
 @dataclass(frozen=True, slots=True)
 class ListFault:
-    """A list of instances that does not tell the truth.
+    """A list of instances with false contents.
 
     Attributes:
-        query_contains, query_lacks: Only lists whose query has, or has not, this text in it.
-        lag: The list is as it was this many virtual seconds ago.
-        omit, repeat: Instances that are left out or shown twice.
-        foreign_rows: How many rows are added that no instance belongs to.
+        query_contains, query_lacks: Match only lists whose query contains, or lacks, this text.
+        lag: Show the list as it was this many virtual seconds ago.
+        omit, repeat: Instances to leave out or to show twice.
+        foreign_rows: Number of rows to add that belong to no instance.
         total: How `total` is written: `number`, `absent`, `null`, `string` or `garbage`.
         total_delta: Added to `total`.
         pages: `repeatFirst` shows the first page for every page, `repeatLast` the last page for
-            every page after it; empty shows what is asked for.
-        most_rows: The largest page, whatever is asked for; 0 for no bound.
+            every page after it; empty shows the requested page.
+        most_rows: Maximum page size, even if the request wants more; 0 means no limit.
     """
 
     query_contains: str = ""
@@ -228,7 +229,7 @@ class ListFault:
     most_rows: int = 0
 
     def matches(self, query: Mapping[str, str]) -> bool:
-        """Whether the list is one of those this fault is about."""
+        """Whether the fault matches the list call."""
         return matches_query(query, self.query_contains, self.query_lacks)
 
 
@@ -238,7 +239,7 @@ _F = TypeVar("_F", CallFault, CapacityFault, OutcomeFault, ListFault)
 
 @dataclass(slots=True)
 class Rule:
-    """A fault with its trigger, its counters and the request it came from."""
+    """A fault with its trigger, its counters and the request that created it."""
 
     id: str
     fault: Fault
@@ -250,14 +251,14 @@ class Rule:
 
 @dataclass(slots=True)
 class Faults:
-    """All rules, in the order they were made; the first that strikes wins."""
+    """All rules, in order of creation; the first rule that strikes wins."""
 
     rng: random.Random
     rules: dict[str, Rule] = field(default_factory=dict)
     made: int = 0
 
     def add(self, fault: Fault, trigger: Trigger, request: dict[str, object]) -> Rule:
-        """Keep a new rule."""
+        """Add a rule."""
         self.made += 1
         rule = Rule(f"fault-{self.made}", fault, trigger, request)
         self.rules[rule.id] = rule
@@ -266,7 +267,7 @@ class Faults:
     def for_call(
         self, method: str, path: str, query: Mapping[str, str], body: bytes
     ) -> list[CallFault]:
-        """The faults that strike this call, at most one before and one after the work."""
+        """Return the faults that strike this call: at most one before and one after the work."""
         if not self.rules:
             return []
         struck: dict[str, CallFault] = {}
@@ -278,16 +279,16 @@ class Faults:
         return list(struck.values())
 
     def refuses(self, operation: str, product: str, product_name: str, *regions: str) -> bool:
-        """Whether a capacity fault strikes this operation: in these regions, or as a whole."""
+        """Whether a capacity fault strikes this operation, in these regions or as a whole."""
         return any(
             fault.matches(operation, product, product_name, *regions) and self._strikes(rule)
             for rule, fault in self._of(CapacityFault)
         )
 
     def blocks(self, product: str, product_name: str, *regions: str) -> bool:
-        """Whether a lasting capacity fault makes the product unavailable to look at.
+        """Whether a capacity fault without a trigger makes the product unavailable in listings.
 
-        It looks only, and counts nothing: a fault that strikes some creates leaves the offer up.
+        It changes no counter. A fault that strikes only some creates leaves the offer available.
         """
         return any(
             rule.trigger == ALWAYS
@@ -299,21 +300,21 @@ class Faults:
         )
 
     def outcome(self, operation: str, name: str, product: str, product_name: str) -> Outcome:
-        """How an accepted operation turns out."""
+        """Return how an accepted operation ends."""
         for rule, fault in self._of(OutcomeFault):
             if fault.matches(operation, name, product, product_name) and self._strikes(rule):
                 return fault.outcome
         return SUCCESS
 
     def for_list(self, query: Mapping[str, str]) -> ListFault | None:
-        """The fault that strikes this list call."""
+        """Return the fault that strikes this list call, or None."""
         for rule, fault in self._of(ListFault):
             if fault.matches(query) and self._strikes(rule):
                 return fault
         return None
 
     def for_get(self, instance: Instance) -> Spoil | None:
-        """What a list fault does to the row when one instance is asked for."""
+        """Return how a list fault spoils the row in a look-up of one instance, or None."""
         for rule, fault in self._of(ListFault):
             spoil = fault.spoil
             if (
@@ -331,7 +332,10 @@ class Faults:
                 yield rule, rule.fault
 
     def _strikes(self, rule: Rule, *, free: bool = True) -> bool:
-        """Count a matching call; a rule that comes too late (`free` is false) counts it too."""
+        """Count a matching call and decide whether to strike it.
+
+        If `free` is false, an earlier rule has taken its place: the call is counted as seen only.
+        """
         rule.seen += 1
         if not free or not rule.trigger.fires(rule.seen, rule.fired, self.rng):
             return False
@@ -340,19 +344,19 @@ class Faults:
 
 
 def short(path: str) -> str:
-    """A path as faults, counts and the call log write it: without the API's base path."""
+    """Return the path without the API's base path, as faults, counts and the call log write it."""
     return path.removeprefix(GPU) if path.startswith(GPU + "/") else path
 
 
 def matches_path(pattern: str, path: str) -> bool:
-    """Whether a pattern means this path, be either written with the base path or without."""
+    """Whether a pattern matches a path; each may be written with or without the base path."""
     if "*" in pattern:
         return fnmatchcase(path, pattern) or fnmatchcase(short(path), pattern)
     return short(pattern) == short(path)
 
 
 def matches_query(query: Mapping[str, str], contains: str, lacks: str) -> bool:
-    """Whether a decoded query, written `a=1&b=2`, has one text in it and has not the other."""
+    """Whether a decoded query, written `a=1&b=2`, contains one text and lacks the other."""
     if not contains and not lacks:
         return True
     written = "&".join(f"{name}={value}" for name, value in query.items())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of every call to the emulated API: record, key, rate limit, faults, work, answer.
+"""Handles each call to the emulated API: log, key, rate limit, faults, work, reply.
 
-The work itself never waits, so what a call sees and does is one moment of virtual time.
+The work itself never awaits, so a call sees and changes one moment of virtual time.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class _Task:
 
 
 class Gate:
-    """The emulated API as an ASGI application over a table of (method, path) → handler.
+    """The emulated API as an ASGI application over a table that maps (method, path) to a handler.
 
-    `accepted` answers an operation that a fault postpones.
+    The handler `accepted` answers an operation that a fault postpones.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Gate:
         self._accepted = accepted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         begun = time.perf_counter()
         raw = await _read(receive)
         method, path = scope["method"], short(scope["path"])
@@ -89,7 +89,7 @@ class Gate:
         await _send(send, reply)
 
     def _barred(self, key: str) -> Reply | None:
-        """The answer to a call that does not get in: wrong key, too many calls."""
+        """Return the reply to a call with a wrong key or above the rate limit, or None."""
         wanted = self._emulator.config.api_key
         if not key or (wanted is not None and key != wanted):
             return Reply(401, unauthorized().body())
@@ -108,7 +108,7 @@ class Gate:
         return Reply(429, rate_limited().body(), headers=headers)
 
     async def _with_faults(self, task: _Task, raw: bytes) -> Reply | None:
-        """The answer, or None if the connection is to be dropped."""
+        """Return the reply, or None to drop the connection."""
         entry = task.entry
         faults = self._emulator.faults.for_call(entry.method, entry.path, entry.query, raw)
         if not faults:
@@ -131,9 +131,9 @@ class Gate:
         return reply if reply is not None else self._work(task)
 
     def _answered_first(self, task: _Task, fault: CallFault) -> Reply | None:
-        """The answer to a call whose work is done later; None if the connection is to be dropped.
+        """Reply to a call whose work is done later; None drops the connection.
 
-        An operation on an instance that does not exist is refused at once, and for good.
+        An operation on an instance that does not exist is refused at once and not postponed.
         """
         reply = None
         if not fault.drop:
@@ -158,7 +158,7 @@ class Gate:
         return replaced
 
     def _work(self, task: _Task, at: float | None = None) -> Reply:
-        """Do the work now, or as at an earlier time at which nothing else was done."""
+        """Do the work now, or as of `at`, which no other change may have followed."""
         if at is None:
             self._emulator.settle()
         if task.handler is None:
@@ -185,7 +185,7 @@ class Gate:
 
 
 def describe(fault: CallFault) -> str:
-    """What a fault does to a call, in a few words."""
+    """Summarize in a few words what a fault does to a call."""
     words = [f"{fault.latency:g} s"] if fault.latency else []
     if fault.late:
         words.append(f"to be done {fault.late:g} s later")
@@ -201,7 +201,7 @@ def describe(fault: CallFault) -> str:
 
 
 def _replaced(fault: CallFault, reply: Reply | None) -> Reply | None:
-    """The answer as the fault wants it; None if it leaves the answer alone."""
+    """Return the reply that the fault sets, or None if it keeps the original."""
     if not fault.status and fault.raw_body is None:
         return None
     status = fault.status or (reply.status if reply is not None else 200)
@@ -232,7 +232,7 @@ def _parsed(raw: bytes) -> object:
 
 
 def _kept(raw: bytes, body: object) -> object:
-    """The body as the record of calls keeps it."""
+    """Return the body as the call log stores it."""
     if not raw:
         return None
     return body if len(raw) <= LONGEST_BODY else f"({len(raw)} bytes)"

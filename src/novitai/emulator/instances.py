@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An instance, and what can be seen of it at a moment.
+"""An instance, and its state at a given time.
 
-An instance carries a timeline: at which virtual time it enters which status. What it shows is a
-pure function of that timeline and the clock, so an instance that nobody asks about costs nothing.
+An instance stores a timeline: which status it enters at which virtual time. Its state is a pure
+function of that timeline and the clock, so instances need no background work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NEVER = math.inf
 
 
 class Status(StrEnum):
-    """Upstream's words (docs/upstream.md §7)."""
+    """The statuses of Novita's API (upstream.md §7)."""
 
     PENDING = "pending"
     TO_CREATE = "toCreate"
@@ -40,7 +40,7 @@ class Status(StrEnum):
 
 
 class SpotStatus(StrEnum):
-    """How far the reclaim of a spot instance is (docs/upstream.md §8)."""
+    """The stages of a spot reclaim (upstream.md §8)."""
 
     NONE = ""
     RUNNING = "running"
@@ -50,7 +50,7 @@ class SpotStatus(StrEnum):
 
 
 class BillingMode(StrEnum):
-    """How an instance is paid for."""
+    """How an instance is billed."""
 
     ON_DEMAND = "onDemand"
     MONTHLY = "monthly"
@@ -58,12 +58,12 @@ class BillingMode(StrEnum):
 
 
 GONE = frozenset({Status.TO_REMOVE, Status.REMOVING, Status.REMOVED})
-"""The statuses that a spot reclaim no longer changes, together with `exited`."""
+"""Statuses of a deleted instance; a spot reclaim changes neither these nor `exited`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusError:
-    """Why an instance failed; both empty if it did not."""
+    """Why an instance failed; both fields are empty if it did not."""
 
     state: str = ""
     message: str = ""
@@ -83,7 +83,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SpotPlan:
-    """The reclaim of a spot instance, in virtual times."""
+    """The reclaim of a spot instance; all times are virtual."""
 
     notified_at: float
     reclaim_at: float
@@ -109,7 +109,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """Something mounted into the container: `type` is `network` or `local`."""
+    """A volume mounted into the container; `type` is `network` or `local`."""
 
     type: str
     size: int
@@ -119,18 +119,18 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One instance with everything that was decided about it.
+    """An instance with all its properties and its timeline.
 
     Attributes:
         steps: The timeline, oldest first; never empty.
         price: For the whole instance, in 1/100000 USD per hour, at the time of purchase.
-        starts: How often it has been brought up, or is being; names the run in its addresses.
-        booted_at: When the services of the present run answer; NEVER if they do not.
-        held: A status it is held in, whatever the timeline says.
-        service_status: What an HTTP port answers once booted.
+        starts: How many runs it has had, a pending one included; part of its addresses.
+        booted_at: When the services of the current run begin to answer; NEVER if they do not.
+        held: A status that overrides the timeline.
+        service_status: The HTTP status that its HTTP ports return once booted.
         created_by, deleted_by: The label of the API key, or `control`.
         account: The account that owns it.
-        told_created_at: A creation time that the API tells in place of the true one.
+        told_created_at: A creation time that the API shows instead of the true one.
     """
 
     id: str
@@ -175,24 +175,24 @@ class Instance:
 
     @property
     def shown_created_at(self) -> float:
-        """The creation time that the API tells."""
+        """The creation time that the API shows."""
         return self.created_at if self.told_created_at is None else self.told_created_at
 
     @property
     def removed_at(self) -> float:
-        """When it is, or will be, `removed`; NEVER if no delete is under way."""
+        """When it became, or will become, `removed`; NEVER if no delete is in progress."""
         last = self.steps[-1]
         return last.at if last.status is Status.REMOVED else NEVER
 
     @property
     def has_tcp(self) -> bool:
-        """Whether a TCP port was asked for."""
+        """Whether the instance has a TCP port."""
         return any(port.type == "tcp" for port in self.ports)
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What an instance shows at a moment, and until when that stays so."""
+    """The state of an instance at a given time, and when it next changes."""
 
     status: Status
     error: StatusError
@@ -203,7 +203,7 @@ class Phase:
 
 
 def phase(instance: Instance, now: float) -> Phase:
-    """What the instance shows at virtual time `now`."""
+    """Return the state of the instance at virtual time `now`."""
     steps = instance.steps
     index = len(steps) - 1
     while index > 0 and steps[index].at > now:
@@ -229,7 +229,7 @@ def phase(instance: Instance, now: float) -> Phase:
 
 
 def secret(instance: Instance, purpose: str, length: int = 16) -> str:
-    """A random-looking word that belongs to this run of the instance."""
+    """Return a random-looking string that is unique to this run of the instance."""
     text = f"{instance.id}:{instance.starts}:{instance.created_at}:{purpose}"
     return hashlib.blake2b(text.encode(), digest_size=length // 2).hexdigest()
 

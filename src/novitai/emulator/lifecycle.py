@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status machine: every operation takes an instance and gives the one that follows.
+"""The state machine: each operation takes an instance and returns the changed instance.
 
-Nothing is scheduled here. An operation cuts the timeline at the present and appends what comes
-(docs/upstream.md §6 and §7).
+Nothing is scheduled here. An operation cuts the timeline at `now` and appends the next steps
+(upstream.md §6 and §7).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from novitai.emulator.instances import (
 )
 
 KEPT_STEPS = 48
-"""How much of a timeline's past is kept, for listings that lag."""
+"""How many past steps of a timeline are kept, for lists with a lag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an operation that was accepted turns out, where it does not simply succeed.
+    """How an accepted operation ends if it does not simply succeed.
 
     Attributes:
-        ends_in: The status it fails into, with `error`; None if it does not fail.
-        fails_after: The status after which it fails.
-        stuck_in: A status that it enters and does not leave.
+        ends_in: The status in which it fails, with `error`; None if it does not fail.
+        fails_after: The last status before the failure.
+        stuck_in: The status in which it stays forever.
         boots: False if the services never answer.
     """
 
@@ -76,7 +76,7 @@ WAYS = {
     "upgrade": RESET,
     "delete": REMOVE,
 }
-"""The statuses each operation goes through before its end."""
+"""The statuses that each operation passes through before its final status."""
 
 _DELAY_OF = {
     Status.PENDING: "pending",
@@ -99,7 +99,7 @@ _DELAY_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The delays and the randomness that operations draw from."""
+    """The delay ranges and the random generator that operations use."""
 
     delays: Delays
     rng: random.Random
@@ -107,7 +107,7 @@ class Pace:
     def plan(
         self, now: float, way: tuple[Status, ...], end: Status, outcome: Outcome = SUCCESS
     ) -> tuple[Step, ...]:
-        """The steps through `way` to `end`, or to what `outcome` makes of it."""
+        """Return the steps through `way` to `end`, or to the failure that `outcome` sets."""
         steps: list[Step] = []
         at = now
         for status in way:
@@ -124,7 +124,7 @@ class Pace:
         return tuple(steps)
 
     def booted_at(self, steps: tuple[Step, ...], outcome: Outcome = SUCCESS) -> float:
-        """When the services answer after the last of `steps`."""
+        """Return when the services begin to answer after the last of `steps`, or NEVER."""
         last = steps[-1]
         if last.status is not Status.RUNNING or not outcome.boots:
             return NEVER
@@ -132,20 +132,20 @@ class Pace:
 
 
 def require(instance: Instance, now: float, *allowed: Status) -> None:
-    """Check the status that an operation starts from.
+    """Check that the instance is in one of the allowed statuses.
 
     Raises:
-        Refusal: It is not one of those allowed.
+        Refusal: It is not.
     """
     if phase(instance, now).status not in allowed:
         raise invalid_state_change()
 
 
 def start(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCESS) -> Instance:
-    """Start an exited instance; a reclaimed spot instance begins a new spot life.
+    """Start an exited instance; a spot instance loses its planned reclaim.
 
     Raises:
-        Refusal: It is not exited.
+        Refusal: The instance is not exited.
     """
     require(instance, now, Status.EXITED)
     return _bring_up(replace(instance, spot=None), now, pace, START, outcome)
@@ -155,7 +155,7 @@ def stop(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCESS)
     """Stop a running instance.
 
     Raises:
-        Refusal: It is not running.
+        Refusal: The instance is not running.
     """
     require(instance, now, Status.RUNNING)
     return _follow(instance, now, pace.plan(now, STOP, Status.EXITED, outcome))
@@ -165,7 +165,7 @@ def restart(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCE
     """Restart a running instance.
 
     Raises:
-        Refusal: It is not running.
+        Refusal: The instance is not running.
     """
     require(instance, now, Status.RUNNING)
     return _bring_up(instance, now, pace, RESTART, outcome)
@@ -174,10 +174,10 @@ def restart(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCE
 def remove(
     instance: Instance, now: float, pace: Pace, by: str, outcome: Outcome = SUCCESS
 ) -> Instance:
-    """Delete an instance, whatever it is doing; a second delete changes nothing.
+    """Delete an instance in any status; a second delete changes nothing.
 
     Raises:
-        Refusal: It is prepaid, and not over.
+        Refusal: The instance is prepaid and its term has not ended.
     """
     if instance.billing_mode is BillingMode.MONTHLY and instance.end_time > now:
         raise Refusal(
@@ -190,10 +190,10 @@ def remove(
 
 
 def migrate(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCESS) -> Instance:
-    """Move an instance to another node; it comes back in the status it had.
+    """Move an instance to another node; afterwards it has the status it had before.
 
     Raises:
-        Refusal: It is neither running nor exited, or its reclaim is under way.
+        Refusal: The instance is neither running nor exited, or its reclaim is in progress.
     """
     seen = phase(instance, now)
     if seen.status not in {Status.RUNNING, Status.EXITED} or seen.spot in {
@@ -207,17 +207,17 @@ def migrate(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCE
 
 
 def reset(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCESS) -> Instance:
-    """Make the container anew, as an upgrade does.
+    """Recreate the container, as an upgrade does.
 
     Raises:
-        Refusal: It is neither running nor exited.
+        Refusal: The instance is neither running nor exited.
     """
     require(instance, now, Status.RUNNING, Status.EXITED)
     return _bring_up(instance, now, pace, RESET, outcome)
 
 
 def jump(instance: Instance, now: float, status: Status, error: StatusError = NO_ERROR) -> Instance:
-    """Put an instance into a status at once; this is nothing that upstream's API offers."""
+    """Set an instance's status at once; Novita's API has no such operation."""
     changed = _follow(replace(instance, held=None), now, (Step(now, status, error),))
     if status not in GONE:
         changed = replace(changed, deleted_at=NEVER, deleted_by="")
@@ -234,7 +234,7 @@ def schedule_reclaim(
     With `protect`, the announcement waits for the end of the protected first hour.
 
     Raises:
-        ValueError: It is not a spot instance.
+        ValueError: The instance is not a spot instance.
     """
     if instance.billing_mode is not BillingMode.SPOT:
         raise ValueError("only a spot instance can be reclaimed")
@@ -248,7 +248,7 @@ def schedule_reclaim(
 
 
 def is_visible(instance: Instance, seen: Phase, now: float, linger: float) -> bool:
-    """Whether the API still knows the instance at virtual time `now`."""
+    """Whether the API shows the instance at virtual time `now`."""
     if now < instance.created_at:
         return False
     return seen.status is not Status.REMOVED or now < seen.since + linger

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TCP ports of instances as real loopback sockets.
+"""Opens the TCP ports of instances as loopback sockets.
 
-One task reconciles them with the clock. A socket is bound when its instance runs, so that its
-number can be told, listens from boot on, so that a client that comes earlier is refused, and is
-closed when the instance stops.
+One task reconciles the sockets with the clock. It binds a socket when the instance runs, so that
+the port number is known; listens from boot on, so that earlier connections are refused; and
+closes the socket when the instance stops.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from novitai.emulator.instances import NEVER, Instance, Status, phase, secret
 _LONGEST_SLEEP = 5.0
 
 SPARE_DESCRIPTORS = 128
-"""What is kept for HTTP connections and everything else."""
+"""File descriptors reserved for HTTP connections and everything else."""
 
 
 class _Accept(asyncio.Protocol):
-    """Takes a connection and keeps it until either side closes it."""
+    """Accepts a connection and keeps it open until either side closes it."""
 
     def __init__(self, open_connections: set[asyncio.BaseTransport]) -> None:
         self._open = open_connections
@@ -63,14 +63,14 @@ class _Run:
 
 
 class Listeners:
-    """Keeps sockets in step with the instances that were handed to `watch`.
+    """Keeps the sockets of the instances passed to `watch` up to date.
 
-    Until `start` is called it opens none, and the numbers it tells are made up; so are those of
-    ports for which the machine has no socket.
+    Before `start` it opens no sockets and returns made-up port numbers. It also returns made-up
+    numbers if the machine has no free sockets.
 
     Attributes:
-        open: How many sockets are bound.
-        refused: How many could not be.
+        open: Number of bound sockets.
+        refused: Number of sockets that could not be bound or listened on.
     """
 
     def __init__(self, clock: EmulatorClock, find: Callable[[str], Instance | None]) -> None:
@@ -87,18 +87,18 @@ class Listeners:
         self.refused = 0
 
     def watch(self, instance: Instance) -> None:
-        """Look at an instance that is new or has changed."""
+        """Schedule a check of an instance that is new or has changed."""
         if instance.has_tcp and self._wake is not None:
             self._look_at(instance.id, 0.0)
             self._wake.set()
 
     def nudge(self) -> None:
-        """The clock was changed: look again at when to look next."""
+        """Recompute the next check after a change of the clock."""
         if self._wake is not None:
             self._wake.set()
 
     def endpoint(self, instance: Instance, port: int) -> str:
-        """`host:port` under which a running instance's port can be reached."""
+        """Return the `host:port` at which a port of a running instance can be reached."""
         if self._wake is not None:
             bound = self._bound(instance).sockets.get(port)
             if bound is not None and bound.fileno() >= 0:
@@ -106,13 +106,13 @@ class Listeners:
         return f"127.0.0.1:{made_up_port(instance, f'tcp-{port}')}"
 
     async def start(self) -> None:
-        """Begin to keep sockets, on the running event loop."""
+        """Begin to manage sockets on the running event loop."""
         self._most = most_sockets()
         self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._keep(self._wake))
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Stop the task and close all sockets."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -129,7 +129,7 @@ class Listeners:
         self._next.clear()
 
     async def reconcile(self) -> None:
-        """Open and close what is due at this moment."""
+        """Open and close the sockets that are due now."""
         if self._wake is None:
             return
         async with self._turn:
@@ -159,7 +159,7 @@ class Listeners:
                 continue
 
     async def _settle(self, instance_id: str, now: float) -> float:
-        """Bring one instance's sockets in order; when to look again."""
+        """Update the sockets of one instance; return when to check it again."""
         instance = self._find(instance_id)
         seen = phase(instance, now) if instance is not None else None
         if instance is None or seen is None or seen.status is not Status.RUNNING:
@@ -211,13 +211,13 @@ class Listeners:
 
 
 def most_sockets() -> int:
-    """How many ports there can be: each needs up to two of the process's file descriptors."""
+    """Return the maximum number of ports: each needs up to two file descriptors."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(0, limit - SPARE_DESCRIPTORS) // 2
 
 
 def _bind() -> socket.socket | None:
-    """A socket on a free loopback port; None if the machine has none to give."""
+    """Return a socket on a free loopback port, or None if none is available."""
     try:
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
@@ -232,8 +232,8 @@ def _bind() -> socket.socket | None:
 
 
 def made_up_port(instance: Instance, purpose: str) -> int:
-    """A public port number that nobody listens on; it differs with every start.
+    """Return a public port number on which nothing listens; it differs with every start.
 
-    It is below those that the system gives out, so that nobody else comes to have it.
+    It is below the ephemeral port range, so that no other process gets it by chance.
     """
     return 20_000 + int(secret(instance, purpose, 8), 16) % 12_000

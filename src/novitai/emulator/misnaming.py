@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reply to a create with the id of another instance, while the real one is made."""
+"""Replaces the ID in the reply to a create; the real instance is created anyway."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from novitai.emulator.instances import phase
 from novitai.emulator.state import Emulator
 
 EXISTING = "existing"
-"""The id of the newest other instance."""
+"""Use the ID of the newest other instance."""
 
 MISSING = "missing"
-"""An id that no instance has."""
+"""Use an ID that no instance has."""
 
 
 def misnamed(emulator: Emulator, reply: Reply, wanted: str, caller: str) -> Reply | None:
-    """The reply of a create with another id; None if it made nothing, or there is no other.
+    """Return the reply of a create with another ID, or None.
+
+    The result is None if the create failed or no other instance matches.
 
     Args:
-        emulator: Where the other instance is looked for, among those the caller sees.
-        reply: What the create answered.
-        wanted: `existing`, `missing`, a pattern with `*` of the other's name, or the id itself.
-        caller: Who asked.
+        emulator: Source of the other instance; only those visible to the caller count.
+        reply: The original reply.
+        wanted: `existing`, `missing`, a name pattern with `*`, or the ID itself.
+        caller: The label of the caller's key.
     """
     if reply.status != 200:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP side of port mappings: what the gateway in front of an instance answers."""
+"""The HTTP port mappings: the responses of the gateway in front of an instance."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ WEB_TERMINAL = 2224
 
 
 async def answer(request: Request) -> Response:
-    """`/_proxy/{id}/{port}/{start}/...`: 502 until the instance has booted, then its service.
+    """`/_proxy/{id}/{port}/{start}/...`: 502 until the instance has booted, then its response.
 
-    The path of an earlier run is dead; a path without a run means the present one.
+    The path of an earlier run returns 502; a path without a run means the current run.
     """
     emulator: Emulator = request.app.state.emulator
     emulator.settle()
@@ -34,7 +34,7 @@ async def answer(request: Request) -> Response:
 
 
 async def log(request: Request) -> Response:
-    """`/_proxy/{id}/log/{kind}`: the system or instance log as text."""
+    """`/_proxy/{id}/log/{kind}`: the system log or instance log as text."""
     emulator: Emulator = request.app.state.emulator
     emulator.settle()
     instance = emulator.instance_or_none(request.path_params["instance_id"])

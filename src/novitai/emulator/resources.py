@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything an account owns besides instances, and what a new account begins with."""
+"""The resources of an account besides instances, and the initial ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from novitai.emulator.instances import NEVER, Port
 
 PRIVATE_REGISTRY = "registry.example.com"
-"""Images of this registry can only be pulled with an auth."""
+"""Images of this registry can only be pulled with credentials."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template (docs/upstream.md §10); nested parts are kept as they came."""
+    """A template (upstream.md §10)."""
 
     id: str
     name: str
@@ -55,7 +55,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A private network; it is ready some seconds after it was made."""
+    """A private network; it becomes ready some seconds after its creation."""
 
     id: str
     name: str
@@ -67,10 +67,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job on an instance; its state is a function of the clock.
+    """A job on an instance; its state follows from the clock.
 
     Attributes:
-        error: Why it fails when its time is over; empty if it succeeds.
+        error: The failure message once its time is over; empty if it succeeds.
     """
 
     id: str
@@ -83,7 +83,7 @@ class Job:
     error: str = ""
 
     def state(self, now: float) -> str:
-        """`pulling`, `running`, `success`, `fail` or `break` (docs/upstream.md §12)."""
+        """`pulling`, `running`, `success`, `fail` or `break` (upstream.md §12)."""
         if self.broken_at <= now:
             return "break"
         if now >= self.ends_at:
@@ -93,7 +93,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Prewarm:
-    """An image being copied to a cluster before it is needed."""
+    """A task that copies an image to a cluster in advance."""
 
     id: str
     image_url: str

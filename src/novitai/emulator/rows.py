@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instance rows as bytes, kept until something in them changes.
+"""A cache of instance rows rendered as JSON.
 
-Listing ten thousand settled instances is then a walk over finished rows.
+It makes a list of ten thousand unchanged instances cheap.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class _Row:
 
 
 class Rows:
-    """A cache of rendered rows; a row is good for one instance object, one address, one phase.
+    """Caches rows; a row is valid for one instance object, one base URL and one phase.
 
-    Whoever changes the settings clears it.
+    Code that changes the settings must clear the cache.
     """
 
     def __init__(self, emulator: Emulator) -> None:
@@ -35,14 +35,14 @@ class Rows:
         self._rows: dict[str, _Row] = {}
 
     def seen(self, instance: Instance, now: float) -> Phase:
-        """What the instance shows, without computing it twice."""
+        """Return the instance's phase, from the cache if possible."""
         row = self._rows.get(instance.id)
         if row is not None and row.instance is instance and row.made_at <= now < row.seen.until:
             return row.seen
         return phase(instance, now)
 
     def json(self, instance: Instance, now: float, base_url: str) -> orjson.Fragment:
-        """The row at this moment."""
+        """Return the row at `now`."""
         row = self._rows.get(instance.id)
         if (
             row is not None
@@ -59,7 +59,7 @@ class Rows:
         return made
 
     def make(self, instance: Instance, seen: Phase, now: float, base_url: str) -> orjson.Fragment:
-        """A row that is not kept: of another time than the present, say."""
+        """Render a row without caching it, for example for a past time."""
         settings = self._emulator.settings
         return orjson.Fragment(
             orjson.dumps(
@@ -77,7 +77,7 @@ class Rows:
         )
 
     def forget(self, instance_ids: list[str]) -> None:
-        """Drop the rows of instances that no list will show again."""
+        """Drop the rows of instances that no list can show any more."""
         for instance_id in instance_ids:
             self._rows.pop(instance_id, None)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The emulator as a process or, for tests, as a server inside one."""
+"""Runs the emulator as a process or, for tests, as a server inside a process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKLOG = 512
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to its owner."""
+    """A server that leaves signal handling to its owner."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -33,14 +33,14 @@ def run(config: EmulatorConfig | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        SystemExit: With code 1 if the address cannot be listened on; the reason is on stderr.
+        SystemExit: With code 1 if the address cannot be used; the reason is written to stderr.
     """
     config = config or EmulatorConfig()
     try:
         listening = bind(config.host, config.port)
     except OSError as error:
         reason = error.strerror or str(error)
-        print(  # noqa: T201 - what the command says
+        print(  # noqa: T201 - output of a command
             f"novitai emulator: cannot listen on {config.host}:{config.port}: {reason}\n"
             "Choose another port with --port, or 0 for a free one.",
             file=sys.stderr,
@@ -55,7 +55,7 @@ def run(config: EmulatorConfig | None = None) -> None:
 
 @contextlib.asynccontextmanager
 async def serve(config: EmulatorConfig | None = None) -> AsyncIterator[str]:
-    """Serve on a real socket inside this process; gives the base URL."""
+    """Serve on a socket inside this process; yields the base URL."""
     config = config or EmulatorConfig(port=0)
     listening = bind(config.host, config.port)
     server = _server(config, listening)
@@ -64,7 +64,7 @@ async def serve(config: EmulatorConfig | None = None) -> AsyncIterator[str]:
         while not server.started:
             if task.done():
                 task.result()
-                raise RuntimeError("the emulator ended while it was starting")
+                raise RuntimeError("the emulator exited during startup")
             await asyncio.sleep(0.005)
         yield _url(config.host, listening)
     finally:
@@ -73,10 +73,10 @@ async def serve(config: EmulatorConfig | None = None) -> AsyncIterator[str]:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to the address.
+    """Return a listening socket bound to the address.
 
     Raises:
-        OSError: The address is in use or is none of this machine's.
+        OSError: The address is in use or does not belong to this machine.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -100,7 +100,7 @@ async def _run(server: _Server, config: EmulatorConfig, listening: socket.socket
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, leave)
-    print(  # noqa: T201 - what the command says
+    print(  # noqa: T201 - output of a command
         f"novitai emulator: listening on {_url(config.host, listening)} at speed {config.speed:g}",
         flush=True,
     )
@@ -133,12 +133,12 @@ def _url(host: str, listening: socket.socket) -> str:
 
 
 def _reachable_url(host: str, listening: socket.socket) -> str | None:
-    """The base of port mappings; on a wildcard address only the caller knows it."""
+    """Return the base of port-mapping URLs; None if the host is a wildcard address."""
     return None if host in {"", "0.0.0.0", "::"} else _url(host, listening)  # noqa: S104 - compared, not bound
 
 
 def _raise_socket_limit() -> None:
-    """Let ten thousand instances have their TCP ports, as far as the machine allows."""
+    """Raise the limit of open files, so that ten thousand instances can have TCP ports."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole state of one emulator, and nothing about HTTP."""
+"""The complete state of an emulator; it contains no HTTP code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from novitai.emulator.resources import Job, Network, Prewarm, RegistryAuth, Stor
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 CONTROL = "control"
-"""Who did it, when nobody did it through the API."""
+"""The creator or deleter of instances that the control API created or deleted."""
 
 
 class Emulator:
-    """Clock, catalogue, instances and everything else that `reset` makes anew."""
+    """The clock, the catalogue, the instances and all other state."""
 
     def __init__(self, config: EmulatorConfig) -> None:
         self.config = config
@@ -38,9 +38,9 @@ class Emulator:
         self._restore()
 
     def reset(self) -> None:
-        """Back to the beginning: catalogue, account, instances, faults, calls, switches, speed.
+        """Restore the initial catalogue, account, instances, faults, calls, settings and speed.
 
-        Only the clock's time goes on, so that no two instances were ever made at one moment.
+        The clock's time continues, so that no two instances have the same creation time.
         """
         self.listeners.clear()
         self.clock.set_speed(self.config.speed)
@@ -70,14 +70,14 @@ class Emulator:
         self.next_template = 200_000
 
     def postpone(self, seconds: float, effect: Callable[[float], object]) -> None:
-        """Let an effect happen some virtual seconds from now; it is given its own time."""
+        """Call `effect` after some virtual seconds, with the time at which it was due."""
         self._postponed += 1
         heapq.heappush(self._late, (self.clock.now() + seconds, self._postponed, effect))
 
     def settle(self) -> None:
-        """Carry out the postponed effects whose time has come, in the order of their times.
+        """Run the postponed effects that are due, in the order of their times.
 
-        Everything that reads or changes instances calls this first.
+        All code that reads or changes instances calls this first.
         """
         now = self.clock.now()
         while self._late and self._late[0][0] <= now:
@@ -86,19 +86,19 @@ class Emulator:
 
     @property
     def pace(self) -> Pace:
-        """The delays and the randomness of this moment."""
+        """The current delay ranges and the random generator."""
         return Pace(self.settings.delays, self.rng)
 
     def hex_id(self, digits: int = 16) -> str:
-        """A new id of lower-case hexadecimal digits."""
+        """Return a new ID of lower-case hexadecimal digits."""
         return f"{self.rng.getrandbits(digits * 4):0{digits}x}"
 
     def job_id(self) -> str:
-        """A new id of a job: 16 lower-case letters and digits."""
+        """Return a new job ID: 16 lower-case letters and digits."""
         return "".join(self.rng.choices(_BASE36, k=16))
 
     def add(self, instance: Instance) -> Instance:
-        """Take in a new instance, with the reclaim that the settings foresee for a spot one."""
+        """Add a new instance; a spot instance gets the reclaim that the settings specify."""
         lifetime = self.settings.spot_lifetime_seconds
         if instance.billing_mode is BillingMode.SPOT and lifetime is not None:
             due = instance.created_at + max(lifetime, PROTECTION_SECONDS)
@@ -107,20 +107,20 @@ class Emulator:
         return instance
 
     def put(self, instance: Instance) -> None:
-        """Store an instance in place of the one with its id."""
+        """Store an instance, replacing the one with its ID."""
         self.past.pop(instance.id, None)
         self.instances[instance.id] = instance
         self.listeners.watch(instance)
 
     def instance_or_none(self, instance_id: str) -> Instance | None:
-        """The instance, gone or not."""
+        """Return the instance, even if it is removed, or None."""
         return self.instances.get(instance_id) or self.past.get(instance_id)
 
     def instance(self, instance_id: str, now: float, caller: str) -> Instance:
-        """The instance as the API shows it to a caller.
+        """Return the instance as the API shows it to a caller.
 
         Raises:
-            Refusal: It does not exist, is removed, or belongs to another account.
+            Refusal: The instance does not exist, is removed, or belongs to another account.
         """
         instance = self.instances.get(instance_id)
         if (
@@ -132,15 +132,15 @@ class Emulator:
         return instance
 
     def account_of(self, caller: str) -> str:
-        """The account of a caller: the one its key was assigned to, else one of its own."""
+        """Return the account assigned to a caller's key; by default the key has its own."""
         return self.accounts.get(caller, caller)
 
     def owner(self, caller: str) -> str | None:
-        """The account to which the caller's view is restricted; None if it sees all instances."""
+        """Return the account whose instances the caller sees, or None if it sees all."""
         return self.account_of(caller) if self.settings.account_per_key else None
 
     def owns(self, caller: str, instance: Instance) -> bool:
-        """Whether the caller sees an instance and may change it."""
+        """Whether the caller may see and change an instance."""
         return self.owner(caller) in {None, instance.account}
 
     def visible(self, instance: Instance, seen: Phase, now: float) -> bool:
@@ -148,32 +148,32 @@ class Emulator:
         return is_visible(instance, seen, now, self.settings.removed_linger_seconds)
 
     def newest_first(self) -> Iterator[Instance]:
-        """All instances that the API may still show, the youngest first."""
+        """Iterate over the instances that the API may still show, newest first."""
         return reversed(self.instances.values())
 
     def ever(self) -> Iterator[Instance]:
-        """All instances since the last reset, those long gone first."""
+        """Iterate over all instances since the last reset, retired ones first."""
         yield from self.past.values()
         yield from self.instances.values()
 
     def retire(self, gone: list[Instance]) -> None:
-        """Put away instances that no list will show again."""
+        """Set aside instances that no list can show any more."""
         for instance in gone:
             self.past[instance.id] = self.instances.pop(instance.id)
 
     def outcome(self, operation: str, instance: Instance) -> Outcome:
-        """How an operation on this instance turns out."""
+        """Return how an operation on this instance ends."""
         return self.faults.outcome(
             operation, instance.name, instance.product_id, instance.product_name
         )
 
     def add_job(self, job: Job) -> None:
-        """Take in a job; one of that id is replaced."""
+        """Add a job, replacing one with the same ID."""
         self.jobs[job.id] = job
         self.jobs_until = max(self.jobs_until, job.ends_at)
 
     def on_job(self, instance_id: str, now: float) -> list[Job]:
-        """The jobs that are at work on an instance."""
+        """Return the unfinished jobs of an instance."""
         if now >= self.jobs_until:
             return []
         return [
@@ -183,7 +183,7 @@ class Emulator:
         ]
 
     def capacity(self, operation: str, instance: Instance) -> bool:
-        """Whether there is room for an existing instance to be started or moved."""
+        """Whether there is capacity to start or migrate an existing instance."""
         what = (operation, instance.product_id, instance.product_name)
         if self.faults.refuses(*what) or self.faults.refuses(
             *what, instance.cluster_id, instance.cluster_name
@@ -198,19 +198,19 @@ class Emulator:
         return offer is not None and offer.free_gpus >= instance.gpu_num
 
     def charge(self, reason: str) -> None:
-        """Check that the account can pay.
+        """Check that the account has a balance above 0.
 
         Raises:
-            Refusal: The balance is exhausted; `reason` says in whose words.
+            Refusal: The balance is exhausted; the error has the given reason.
         """
         if self.settings.balance <= 0:
             raise Refusal(400, reason, "balance not enough")
 
     def cluster(self, cluster_id: str) -> Cluster:
-        """A cluster by id.
+        """Return a cluster by ID.
 
         Raises:
-            Refusal: There is none.
+            Refusal: The cluster does not exist.
         """
         cluster = self.clusters.get(cluster_id)
         if cluster is None:
@@ -218,7 +218,7 @@ class Emulator:
         return cluster
 
     def in_use(self, *, storage: str = "", network: str = "", auth: str = "") -> bool:
-        """Whether an instance that is not removed uses a storage, network or registry auth."""
+        """Whether a live instance uses the resource, or a template uses the registry auth."""
         now = self.clock.now()
         for instance in self.instances.values():
             if (

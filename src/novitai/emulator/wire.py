@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records as the API writes them: field sets, names and types of docs/upstream.md §2 to §14.
+"""Renders records as the API does: field sets, names and types of upstream.md §2 to §14.
 
-64-bit numbers go out as strings, 32-bit ones as numbers; the docs mode has them, and `node`, as
-the documentation says instead.
+64-bit numbers are strings, 32-bit numbers are numbers. In docs mode, these and `node` have the
+documented types.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from novitai.emulator.resources import (
 )
 
 USER = "5f0c1b7e"
-"""The id of the emulated user; bills have another for each account (`user_of`)."""
+"""The ID of the emulated user; bills use one ID per account (`user_of`)."""
 
 KEEP_DATA_DAYS = 7
 FREE_STORAGE_GB = 60
@@ -33,19 +33,19 @@ TcpEndpoint = Callable[[Instance, int], str]
 
 
 def unix(at: float) -> str:
-    """A time as the API writes it: Unix seconds in a string."""
+    """Return a time as the API writes it: Unix seconds in a string."""
     return str(int(at))
 
 
 def user_of(account: str | None) -> str:
-    """The id of an account's user; None is the one account that all keys share."""
+    """Return the user ID of an account; None means the one account that all keys share."""
     if account is None:
         return USER
     return hashlib.blake2b(account.encode(), digest_size=4).hexdigest()
 
 
 def cluster(record: Cluster, gpu_types: list[str]) -> JsonObject:
-    """A row of the cluster list."""
+    """Render a row of the cluster list."""
     return {
         "id": record.id,
         "name": record.name,
@@ -56,7 +56,7 @@ def cluster(record: Cluster, gpu_types: list[str]) -> JsonObject:
 
 
 def product(record: Product, *, regions: list[str], available: bool, docs_mode: bool) -> JsonObject:
-    """A row of the product list."""
+    """Render a row of the product list."""
     row: JsonObject = {
         "id": record.id,
         "name": record.name,
@@ -86,7 +86,7 @@ def product(record: Product, *, regions: list[str], available: bool, docs_mode: 
 
 
 def cpu_product(record: CpuProduct, *, docs_mode: bool) -> JsonObject:
-    """A row of the CPU product list."""
+    """Render a row of the CPU product list."""
     return {
         "id": record.id,
         "name": record.name,
@@ -110,9 +110,9 @@ def instance(
     price: bool = True,
     jobs: list[Job] | None = None,
 ) -> JsonObject:
-    """An instance, as get and list show it (docs/upstream.md §5.1).
+    """Render an instance as get and list show it (upstream.md §5.1).
 
-    Without `creation_time` and `price` those fields, which are not documented, are left out.
+    `creation_time` and `price` control two undocumented fields.
     """
     running = seen.status is Status.RUNNING
     plan = record.spot
@@ -186,7 +186,7 @@ def _port_mappings(record: Instance, base_url: str, tcp_endpoint: TcpEndpoint) -
 
 
 def http_endpoint(record: Instance, port: int, base_url: str) -> str:
-    """The URL of an HTTP port in the present run of an instance."""
+    """Return the URL of an HTTP port in the current run of an instance."""
     return f"{base_url}/_proxy/{record.id}/{port}/{record.starts}/"
 
 
@@ -221,7 +221,7 @@ def _connect_components(
 
 
 def _last(record: Instance, status: Status, seen: Phase) -> str:
-    """When it last entered `status`, as far as that has happened."""
+    """Return when the instance last entered `status`, or 0."""
     for step in reversed(record.steps):
         if step.status is status and step.at <= seen.since:
             return unix(step.at)
@@ -233,7 +233,7 @@ def _network_ip(record: Instance) -> str:
 
 
 def template(record: Template) -> JsonObject:
-    """A template; ports are grouped by protocol (docs/upstream.md §10)."""
+    """Render a template; ports are grouped by protocol (upstream.md §10)."""
     kinds = dict.fromkeys(port.type for port in record.ports)
     return {
         "Id": record.id,
@@ -266,7 +266,7 @@ def template(record: Template) -> JsonObject:
 
 
 def auth(record: RegistryAuth, *, masked: bool) -> JsonObject:
-    """A registry auth; whether the password is shown is disputed (docs/upstream.md §9)."""
+    """Render a registry auth; sources disagree on the password field (upstream.md §9)."""
     return {
         "id": record.id,
         "name": record.name,
@@ -276,7 +276,7 @@ def auth(record: RegistryAuth, *, masked: bool) -> JsonObject:
 
 
 def storage(record: Storage, cluster_name: str) -> JsonObject:
-    """A network storage."""
+    """Render a network storage."""
     return {
         "storageId": record.id,
         "storageName": record.name,
@@ -288,7 +288,7 @@ def storage(record: Storage, cluster_name: str) -> JsonObject:
 
 
 def network(record: Network, now: float, members: list[Instance]) -> JsonObject:
-    """A private network with the instances in it."""
+    """Render a private network with its instances."""
     return {
         "Id": record.id,
         "user": USER,
@@ -302,7 +302,7 @@ def network(record: Network, now: float, members: list[Instance]) -> JsonObject:
 
 
 def job(record: Job, now: float) -> JsonObject:
-    """A job; the error text under both names in use (docs/upstream.md §19)."""
+    """Render a job; the error message has both names in use (upstream.md §19)."""
     state = record.state(now)
     message = record.error if state == "fail" else ""
     return {
@@ -325,7 +325,7 @@ def job(record: Job, now: float) -> JsonObject:
 def prewarm(
     record: Prewarm, now: float, cluster_name: str, products: list[tuple[str, str]]
 ) -> JsonObject:
-    """An image prewarm task."""
+    """Render an image prewarm task."""
     state = record.state(now)
     return {
         "id": record.id,

@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs.dispatcher import Dispatcher
+from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel
 from novitai.postgresql_url import resolve
 
@@ -44,7 +45,7 @@ _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _LONG_LIFE_SECONDS: Final = 5.0
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 class _Names(DBSettings):
@@ -111,10 +112,11 @@ class Consumer:
         self._driver: AsyncpgDriver | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Connect, and reconnect whenever the connection is lost."""
+    def start(self) -> Loop:
+        """Connect, and reconnect whenever the connection is lost; return its loop."""
         self._stopping.clear()
         self._task = asyncio.create_task(self._supervise(), name="jobs-consumer")
+        return self._task
 
     def close_intake(self) -> None:
         """Pick no more jobs; those that were picked end with their runs."""

@@ -19,12 +19,13 @@ from novitai.jobs.agenda import Agenda
 from novitai.jobs.backoff import Backoff
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import JobType
+from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel, wait_for, wait_for_all
 
 QUEUE_CAPACITY: Final = 10_000
 _LONGEST_NAP_SECONDS: Final = 1.0
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -87,10 +88,11 @@ class Dispatcher:
         self._lanes[job.name] = _Lane(job, Backoff(self._ids))
         self._metrics.register(job.name)
 
-    def start(self) -> None:
-        """Begin to take keys."""
+    def start(self) -> Loop:
+        """Begin to take keys; return its loop."""
         self._open = True
         self._reminder = asyncio.create_task(self._remind(), name="jobs-reminder")
+        return self._reminder
 
     def offer(self, name: str, key: str, *, swept: bool = False) -> None:
         """Have the key's handler run as soon as it may.

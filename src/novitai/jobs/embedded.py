@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -13,6 +14,7 @@ from novitai.ids import Ids
 from novitai.jobs.dispatcher import QUEUE_CAPACITY, Dispatcher
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import Due, Handler, JobType, Transactions
+from novitai.jobs.supervision import Loop
 from novitai.jobs.sweeper import Sweeper
 
 SWEEP_SECONDS: Final = 1.0
@@ -60,10 +62,15 @@ class EmbeddedEngine:
         """Look at the key soon; see `JobEngine.offer`."""
         self._dispatcher.offer(name, key)
 
-    async def start(self) -> None:
-        """Begin: the first sweep finds what was due before."""
-        self._dispatcher.start()
-        self._sweeper.start(self._dispatcher.jobs)
+    @property
+    def is_only(self) -> bool:
+        """True: the rows are in a file that one process holds."""
+        return True
+
+    async def start(self, *, consume: bool = True) -> Sequence[Loop]:
+        """Begin: the first sweep finds what was due before; see `JobEngine.start`."""
+        del consume
+        return (self._dispatcher.start(), self._sweeper.start(self._dispatcher.jobs))
 
     async def stop(self, grace: float) -> None:
         """Take no new work, wait `grace` seconds for running handlers, then cancel them."""

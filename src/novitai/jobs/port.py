@@ -9,6 +9,9 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from novitai.jobs.metrics import JobMetrics
+from novitai.jobs.supervision import Loop
+
 T = TypeVar("T")
 
 Handler = Callable[[str], Awaitable[int | None]]
@@ -57,6 +60,16 @@ class Transactions(Protocol):
 class JobEngine(Protocol):
     """Brings keys to handlers: soon after a nudge, else when a sweep finds their row due."""
 
+    @property
+    def metrics(self) -> JobMetrics:
+        """The counts of this process by job type."""
+        ...
+
+    @property
+    def is_only(self) -> bool:
+        """Whether no other process works on the same rows."""
+        ...
+
     def register(self, name: str, handler: Handler, *, due: Due, concurrency: int) -> None:
         """Bind `name` to its handler; before `start`.
 
@@ -80,8 +93,14 @@ class JobEngine(Protocol):
         """
         ...
 
-    async def start(self) -> None:
-        """Begin to work."""
+    async def start(self, *, consume: bool = True) -> Sequence[Loop]:
+        """Begin to work, or, with `consume=False`, only to nudge: what an API process does.
+
+        An engine that is the only one works in any case.
+
+        Returns:
+            The loops that run until `stop`.
+        """
         ...
 
     async def stop(self, grace: float) -> None:

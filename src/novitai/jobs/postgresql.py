@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from novitai.jobs import queue_sql
 from novitai.jobs.dispatcher import Dispatcher
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import Due, Handler, JobType, Transactions
+from novitai.jobs.supervision import Loop
 from novitai.jobs.sweeper import Sweeper
 from novitai.jobs.upkeep import PRESENCE_SECONDS, Presence, Upkeep
 
@@ -86,11 +88,16 @@ class PostgresqlEngine:
         """Look at the key soon; see `JobEngine.offer`."""
         self._dispatcher.offer(name, key)
 
-    async def start(self, *, consume: bool = True) -> None:
-        """Begin to work, or, with `consume=False`, only to nudge: what an API process does."""
+    @property
+    def is_only(self) -> bool:
+        """False: any number of processes share the rows."""
+        return False
+
+    async def start(self, *, consume: bool = True) -> Sequence[Loop]:
+        """Begin to work, or only to nudge; see `JobEngine.start`."""
         self._started_at = self._clock.now()
         if not consume:
-            return
+            return ()
         # PgQueuer takes long to load, and a process that only nudges never needs it.
         from novitai.jobs.consumer import Consumer
 
@@ -109,10 +116,12 @@ class PostgresqlEngine:
             self._ids,
             interval=self._presence_interval,
         )
-        self._dispatcher.start()
-        self._consumer.start()
-        self._sweeper.start(self._dispatcher.jobs)
-        self._upkeep.start()
+        return (
+            self._dispatcher.start(),
+            self._consumer.start(),
+            self._sweeper.start(self._dispatcher.jobs),
+            self._upkeep.start(),
+        )
 
     async def stop(self, grace: float) -> None:
         """Take no new work, wait `grace` seconds for running handlers, then cancel them."""

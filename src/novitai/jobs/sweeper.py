@@ -12,12 +12,13 @@ import structlog
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs.port import JobType
+from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel, wait_for
 
 # However much is due, sweeps keep this distance, as a share of the interval.
 _SHORTEST_PAUSE: Final = 0.05
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 class Sweeper:
@@ -52,10 +53,11 @@ class Sweeper:
         self.last_complete = clock.now()
         """When a sweep of everything last went well, in Unix milliseconds; else the start."""
 
-    def start(self, jobs: Sequence[JobType]) -> None:
-        """Begin; the first sweep is at once."""
+    def start(self, jobs: Sequence[JobType]) -> Loop:
+        """Begin; the first sweep is at once; return its loop."""
         self.last_complete = self._clock.now()
         self._task = asyncio.create_task(self._run(jobs), name="jobs-sweep")
+        return self._task
 
     def soon(self) -> None:
         """Do not wait out the interval: there is room for more."""

@@ -16,6 +16,7 @@ from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.jobs import queue_sql
 from novitai.jobs.port import Transactions
+from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ PRESENCE_SECONDS: Final = 5.0
 _LOG_BATCH: Final = 5_000
 _LOG_BATCHES: Final = 20
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = structlog.get_logger(__name__)
 
 
 class NoteWorker(Protocol):
@@ -72,10 +73,11 @@ class Upkeep:
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin."""
+    def start(self) -> Loop:
+        """Begin; return its loop."""
         self._started_at = self._clock.now()
         self._task = asyncio.create_task(self._run(), name="jobs-upkeep")
+        return self._task
 
     async def stop(self) -> None:
         """End the loop and wait for its end."""

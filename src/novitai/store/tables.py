@@ -255,10 +255,7 @@ listings: Final = Table(
     metadata,
     Column("name", String(16), primary_key=True),
     Column("began_at", BigInteger, nullable=False),
-    Column("complete", Boolean, nullable=False),
     Column("complete_at", BigInteger),
-    Column("instances", Integer, nullable=False),
-    Column("unmanaged", Integer, nullable=False),
     Column("whole_at", BigInteger),
     Column("incomplete_count", Integer, nullable=False, server_default=text("0")),
 )

@@ -215,7 +215,7 @@ class _Recovery:
     def __call__(self, count: int) -> None:
         import structlog
 
-        structlog.get_logger("novitai").warning(
+        structlog.get_logger(__name__).warning(
             "output_dropped", stream=self._name, lines=count, reason="no reader took them in time"
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns an HTTP response into its payload or into an error (docs/upstream.md §1.1–1.3)."""
+"""Turns an HTTP response into its payload or into an error (upstream.md §1.1–1.3)."""
 
 from __future__ import annotations
 

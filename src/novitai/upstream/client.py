@@ -19,7 +19,7 @@ import httpx2
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream import paging, payloads, reading
-from novitai.upstream.breaker import Breaker
+from novitai.upstream.breaker import Breaker, State
 from novitai.upstream.errors import (
     Ambiguous,
     ConnectionFailed,
@@ -30,7 +30,7 @@ from novitai.upstream.errors import (
     Timeout,
     UpstreamError,
 )
-from novitai.upstream.gateway import CallObserver, Gateway, Permit, ignore
+from novitai.upstream.gateway import CallObserver, Gateway, Permit
 from novitai.upstream.health import UpstreamHealth
 from novitai.upstream.limiter import Limiter
 from novitai.upstream.models import (
@@ -53,7 +53,7 @@ _CHANNELS: Final = "official,private"
 
 
 class NovitaClient:
-    """Novita's GPU-instance API, v1 (docs/upstream.md)."""
+    """Novita's GPU-instance API, v1 (upstream.md)."""
 
     def __init__(self, gateway: Gateway, clock: Clock, *, key_digest: str = "") -> None:
         """Make a client on a gateway; `key_digest` identifies the API key without revealing it."""
@@ -74,7 +74,7 @@ class NovitaClient:
         timeout: float,
         clock: Clock,
         ids: Ids | None = None,
-        observer: CallObserver = ignore,
+        observer: CallObserver,
         transport: httpx2.AsyncBaseTransport | None = None,
         tls: SSLContext | None = None,
         proxy: str | None = None,
@@ -127,12 +127,16 @@ class NovitaClient:
         return self._gateway.clock_offset
 
     @property
-    def limiter(self) -> Limiter:
-        """The limiter, for its metrics."""
-        return self._gateway.limiter
+    def permits_waiting(self) -> int:
+        """The number of calls that wait for the rate limiter."""
+        return self._gateway.permits_waiting
+
+    def breaker_states(self) -> dict[str, State]:
+        """Return the state of each circuit breaker, by its class of operations."""
+        return self._gateway.breaker_states()
 
     async def clusters(self) -> list[Cluster]:
-        """List the clusters (docs/upstream.md §2).
+        """List the clusters (upstream.md §2).
 
         Raises:
             UpstreamError: all three attempts failed. All reads below raise it too.
@@ -149,7 +153,7 @@ class NovitaClient:
         billing_method: str,
         gpu_num: int | None = None,
     ) -> list[ProductOffer]:
-        """List the GPU products that match (docs/upstream.md §3.1).
+        """List the GPU products that match (upstream.md §3.1).
 
         Args:
             cluster_id: Only products of this cluster; by default, of all clusters.
@@ -169,7 +173,7 @@ class NovitaClient:
         )
 
     async def template(self, template_id: str) -> Template:
-        """Get one template (docs/upstream.md §10).
+        """Get one template (upstream.md §10).
 
         Raises:
             Gone: no template has this ID.
@@ -182,14 +186,14 @@ class NovitaClient:
         )
 
     async def templates(self) -> list[Template]:
-        """List the official templates and those of the account (docs/upstream.md §10)."""
+        """List the official templates and those of the account (upstream.md §10)."""
         found = await self._list(
             Operation.TEMPLATES, "/templates", {"channel": _CHANNELS}, "template", reading.template
         )
         return list(found.rows.values())
 
     async def instance(self, instance_id: str) -> UpstreamInstance:
-        """Get one instance (docs/upstream.md §5.1).
+        """Get one instance (upstream.md §5.1).
 
         Raises:
             Gone: no instance has this ID.
@@ -202,7 +206,7 @@ class NovitaClient:
         )
 
     async def list_instances(self) -> Listing:
-        """List all instances of the account (docs/upstream.md §5.2)."""
+        """List all instances of the account (upstream.md §5.2)."""
         found = await self._list(
             Operation.LIST_INSTANCES, "/gpu/instances", {}, "instances", self._read_instance
         )
@@ -217,7 +221,7 @@ class NovitaClient:
         )
 
     async def find_instances(self, name: str) -> tuple[UpstreamInstance, ...]:
-        """List the instances whose name contains `name`, by upstream's filter (§5.2).
+        """List the instances whose name contains `name`, by upstream's filter (upstream.md §5.2).
 
         The filter may not work in every deployment, so an empty result alone proves nothing.
         """
@@ -231,7 +235,7 @@ class NovitaClient:
         return tuple(found.rows.values())
 
     async def start(self, instance_id: str, *, window: SendWindow) -> None:
-        """Start a stopped instance (docs/upstream.md §6). Tried once, as all calls below.
+        """Start a stopped instance (upstream.md §6). Tried once, as all calls below.
 
         Args:
             instance_id: The upstream ID.

@@ -52,7 +52,7 @@ class UpstreamError(NovitaiError):
 
     Attributes:
         message: Upstream's message, if it sent one, without secrets.
-        reason: Upstream's reason (upper snake case, docs/upstream.md §1.2), or `""`.
+        reason: Upstream's reason (upper snake case, upstream.md §1.2), or `""`.
         http_status: The status of the response; None if none arrived.
     """
 
@@ -82,7 +82,7 @@ class Refused(UpstreamError):
 
 
 class InsufficientResource(Refused):
-    """The product is out of stock in this cluster (docs/upstream.md §1.2)."""
+    """The product is out of stock in this cluster (upstream.md §1.2)."""
 
     outcome = Outcome.NO_CAPACITY
 
@@ -94,7 +94,7 @@ class InvalidStateChange(Refused):
 
 
 class Gone(UpstreamError):
-    """The resource does not exist: 404 or 400 `RESOURCE_NOT_FOUND` (docs/upstream.md §1.3)."""
+    """The resource does not exist: 404 or 400 `RESOURCE_NOT_FOUND` (upstream.md §1.3)."""
 
     outcome = Outcome.GONE
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-import stamina
 import structlog
 
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream.answers import failure, payload
-from novitai.upstream.breaker import Breaker, Ticket, Verdict
+from novitai.upstream.breaker import Breaker, State, Ticket, Verdict
 from novitai.upstream.errors import (
     BreakerOpen,
     NotSent,
@@ -39,10 +38,6 @@ _FIRST_WAIT: Final = 0.5
 
 _log = structlog.get_logger(__name__)
 
-# By default stamina logs each retry as a warning in its own format, and counts it in a Prometheus
-# registry that novitai does not export.
-stamina.instrumentation.set_on_retry_hooks(())
-
 
 class CallObserver(Protocol):
     """Called after every exchange with upstream, for metrics."""
@@ -50,10 +45,6 @@ class CallObserver(Protocol):
     def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
         """Record an exchange; operation and outcome have few values, so they can be labels."""
         ...
-
-
-def ignore(operation: str, outcome: Outcome, seconds: float) -> None:
-    """Do nothing; the default observer."""
 
 
 class Permit:
@@ -109,9 +100,9 @@ class Gateway:
             observer: Called after every exchange.
             secrets: Values to remove from messages, such as the API key.
         """
-        self.limiter = limiter
         self.clock_offset: int | None = None
         self._transport = transport
+        self._limiter = limiter
         self._clock = clock
         self._ids = ids
         self._breakers = breakers
@@ -127,6 +118,15 @@ class Gateway:
         """Return upstream's health as seen in earlier calls."""
         return self._record.snapshot(self._breakers.values())
 
+    @property
+    def permits_waiting(self) -> int:
+        """The number of calls that wait for the limiter."""
+        return self._limiter.waiting
+
+    def breaker_states(self) -> dict[str, State]:
+        """Return the state of each breaker, by its class of operations."""
+        return {name.value: breaker.state for name, breaker in self._breakers.items()}
+
     async def permit(self, operation: Operation) -> Permit:
         """Wait for a permit for one call.
 
@@ -134,7 +134,7 @@ class Gateway:
             BreakerOpen: the breaker of this class of operations is open.
         """
         ticket = await self._admit(operation)
-        return Permit(self.limiter, self._breakers[operation.operation_class], ticket)
+        return Permit(self._limiter, self._breakers[operation.operation_class], ticket)
 
     async def read(
         self, operation: Operation, path: str, query: Mapping[str, str], reader: Reader[T]
@@ -146,24 +146,23 @@ class Gateway:
         Raises:
             UpstreamError: the error of the last attempt.
         """
-        # stamina counts the attempts, but would sleep in real time. So it is told to wait 0 s, and
-        # the waiting is done here, on the clock.
-        async for attempt in stamina.retry_context(
-            on=_without_waiting, attempts=READ_TRIES, timeout=None
-        ):
-            with attempt:
-                if attempt.num > 1:
-                    _log.debug("reading_again", operation=operation.label, number=attempt.num)
-                    wait = _FIRST_WAIT * 2 ** (attempt.num - 2)
-                    await self._clock.sleep(self._ids.jitter(wait, 0.5))
+        number = 1
+        while True:
+            try:
                 permit = await self.permit(operation)
                 return await self.once(operation, Call("GET", path, query), permit, reader)
-        raise AssertionError("a read ends in an answer or an error")
+            except UpstreamError as error:
+                if number == READ_TRIES or not _may_be_retried(error):
+                    raise
+            wait = _FIRST_WAIT * 2 ** (number - 1)
+            number += 1
+            _log.debug("reading_again", operation=operation.label, number=number)
+            await self._clock.sleep(self._ids.jitter(wait, 0.5))
 
     async def act(self, operation: Operation, path: str, body: Object, window: SendWindow) -> None:
         """Send a POST, once, within its window.
 
-        The body of the response is never parsed (docs/upstream.md §6).
+        The body of the response is never parsed (upstream.md §6).
 
         Raises:
             UpstreamError: the call failed.
@@ -207,12 +206,12 @@ class Gateway:
             verdict, outcome = _verdict(error), error.outcome
             self._record.failed(error)
             if isinstance(error, RateLimited):
-                self.limiter.pause(error.retry_after)
+                self._limiter.pause(error.retry_after)
             raise
         else:
             verdict, outcome = Verdict.SUCCESS, Outcome.OK
             self._record.answered()
-            self.limiter.answered()
+            self._limiter.answered()
             return result
         finally:
             self._breakers[operation.operation_class].settle(ticket, verdict)
@@ -223,11 +222,11 @@ class Gateway:
         insistent = operation.is_insistent
         try:
             breaker.check(insistent=insistent)
-            await self.limiter.acquire(operation.priority)
+            await self._limiter.acquire(operation.priority)
             try:
                 return breaker.enter(insistent=insistent)
             except BreakerOpen:
-                self.limiter.give_back()
+                self._limiter.give_back()
                 raise
         except BreakerOpen as error:
             self._tell(operation, error.outcome, 0.0)
@@ -253,8 +252,6 @@ def _verdict(error: UpstreamError) -> Verdict:
     return Verdict.NOTHING if error.http_status is None else Verdict.ANSWERED
 
 
-def _without_waiting(error: Exception) -> bool | float:
-    """Decide whether to retry a read, in stamina's form: False, or the seconds to wait (0)."""
-    if isinstance(error, RateLimited) or (isinstance(error, UpstreamError) and error.is_fault):
-        return 0.0
-    return False
+def _may_be_retried(error: UpstreamError) -> bool:
+    """Whether a retry of a read may succeed."""
+    return error.is_fault or isinstance(error, RateLimited)

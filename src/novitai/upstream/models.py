@@ -21,7 +21,7 @@ SPOT: Final = "spot"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A place where instances run (docs/upstream.md §2)."""
+    """A place where instances run (upstream.md §2)."""
 
     id: str
     name: str
@@ -29,7 +29,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class ProductOffer:
-    """A GPU product as returned by one query (docs/upstream.md §3.1).
+    """A GPU product as returned by one query (upstream.md §3.1).
 
     Attributes:
         price: On-demand price per GPU-hour; None if not offered.
@@ -67,7 +67,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template (docs/upstream.md §10). `image_auth` is the ID of registry credentials."""
+    """A template (upstream.md §10). `image_auth` is the ID of registry credentials."""
 
     id: str
     name: str
@@ -126,7 +126,7 @@ class StatusError:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamInstance:
-    """An instance as upstream returns it (docs/upstream.md §5.1).
+    """An instance as upstream returns it (upstream.md §5.1).
 
     Attributes:
         name: As upstream sent it, not cut, because it contains the marker. See `shown_name`.
@@ -196,7 +196,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class CreateInstance:
-    """The request for a new GPU instance (docs/upstream.md §4).
+    """The request for a new GPU instance (upstream.md §4).
 
     Empty fields are not sent: to upstream, empty and absent are the same.
     """

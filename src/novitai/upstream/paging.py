@@ -2,7 +2,7 @@
 """Reads all pages of a list, whether upstream numbers them from 0 or from 1.
 
 The number of upstream's first page, its maximum page size and its order are not documented
-(docs/upstream.md §5.2). So rows are identified by ID, and the list is complete if the distinct IDs
+(upstream.md §5.2). So rows are identified by ID, and the list is complete if the distinct IDs
 add up to the total of every page. Reading always ends, even if upstream's responses are wrong.
 """
 

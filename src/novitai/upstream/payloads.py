@@ -36,7 +36,7 @@ RowReader = Callable[[Object], T | None]
 
 
 def created_id(body: Object, _: int) -> str:
-    """Read the ID of a created instance (docs/upstream.md §4)."""
+    """Read the ID of a created instance (upstream.md §4)."""
     found = reading.identifier(body.get("id"))
     if not found:
         raise Nonsense("the response to a create has no ID")
@@ -107,7 +107,7 @@ def page(key: str, read_row: RowReader[Row]) -> Reader[Page[Row]]:
 
 
 def _items(body: Object, key: str) -> list[Json]:
-    # An empty list may be null, or absent if there is a total (docs/upstream.md §1).
+    # An empty list may be null, or absent if there is a total (upstream.md §1).
     value = body.get(key)
     if type(value) is list:
         return value

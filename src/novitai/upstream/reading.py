@@ -84,7 +84,7 @@ def identifier(value: Json) -> str:
 
 
 def cluster(row: Object) -> Cluster | None:
-    """Read one cluster (docs/upstream.md §2)."""
+    """Read one cluster (upstream.md §2)."""
     if not (cluster_id := identifier(row.get("id"))):
         return None
     return Cluster(
@@ -94,7 +94,7 @@ def cluster(row: Object) -> Cluster | None:
 
 
 def product(row: Object) -> ProductOffer | None:
-    """Read one product (docs/upstream.md §3.1)."""
+    """Read one product (upstream.md §3.1)."""
     if not (product_id := identifier(row.get("id"))):
         return None
     return ProductOffer(
@@ -111,7 +111,7 @@ def product(row: Object) -> ProductOffer | None:
 
 
 def template(row: Object) -> Template | None:
-    """Read one template (docs/upstream.md §10)."""
+    """Read one template (upstream.md §10)."""
     if not (template_id := identifier(row.get("Id") or row.get("id"))):
         return None
     return Template(
@@ -131,7 +131,7 @@ def template(row: Object) -> Template | None:
 
 
 def instance(row: Object, *, secrets: Iterable[str] = ()) -> UpstreamInstance | None:
-    """Read one instance, from a listing or a look-up (docs/upstream.md §5.1).
+    """Read one instance, from a listing or a look-up (upstream.md §5.1).
 
     Args:
         row: The JSON object.

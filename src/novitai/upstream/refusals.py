@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The remedy after Novita refused a create: another product, a later retry, or none.
 
-The reasons are those of docs/upstream.md §1.2. An unknown reason is handled like missing stock,
+The reasons are those of upstream.md §1.2. An unknown reason is handled like missing stock,
 for which retries also end.
 """
 

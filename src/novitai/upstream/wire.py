@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads single values that upstream may send in several forms, or malformed.
 
-No function here raises: a value that cannot be read counts as absent (docs/upstream.md §1).
+No function here raises: a value that cannot be read counts as absent (upstream.md §1).
 """
 
 from __future__ import annotations

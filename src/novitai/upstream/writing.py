@@ -8,7 +8,7 @@ from novitai.upstream.wire import Json, Object
 
 
 def create_body(request: CreateInstance) -> Object:
-    """Return the body of a create (docs/upstream.md §4), without empty fields."""
+    """Return the body of a create (upstream.md §4), without empty fields."""
     envs: list[Json] = [{"key": key, "value": value} for key, value in request.envs]
     tools: list[Json] = [
         # Upstream requires a tool's port as text.

@@ -22,6 +22,7 @@ from novitai.domain.api_key import Scope
 from novitai.store.queries import account, coordination
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
+from novitai.upstream.errors import Outcome
 from tests.api.application import CREATE, Api
 from tests.api.client import House
 
@@ -180,12 +181,31 @@ async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
         account.replace_unmanaged(connection, [orphan])
         account.save_state(connection, AccountState(restored_at=1))
         for began_at in (1, 2):
-            coordination.record_listing(
-                connection, LastListing(began_at, complete=False, instances=1, unmanaged=1)
-            )
+            coordination.record_listing(connection, LastListing(began_at, complete=False))
 
     await house.app.database.write(write)
     text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
     assert "novitai_orphans 1.0" in text
     assert "novitai_account_held 1.0" in text
     assert "novitai_incomplete_listings 2.0" in text
+
+
+async def test_calls_to_novita_are_metrics(house: House) -> None:
+    """Calls by endpoint and outcome, their latency, who waits for a permit, and each breaker."""
+    house.app.calls("start", Outcome.OK, 0.2)
+    house.app.calls("start", Outcome.BREAKER_OPEN, 0.0)
+    text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+    samples = [sample for family in parse_text(text) for sample in family.samples]
+    prefix, start = "novitai_upstream", {"endpoint": "start"}
+    assert value(iter(samples), f"{prefix}_calls_total", **start, outcome="ok") == 1
+    assert value(iter(samples), f"{prefix}_calls_total", **start, outcome="breaker_open") == 1
+    duration = f"{prefix}_call_duration_seconds"
+    assert value(iter(samples), f"{duration}_bucket", **start, le="0.1") == 0
+    assert value(iter(samples), f"{duration}_bucket", **start, le="0.25") == 1
+    assert value(iter(samples), f"{duration}_count", **start) == 1
+    assert value(iter(samples), f"{duration}_count", endpoint="stop") == 0
+    assert value(iter(samples), f"{prefix}_permits_waiting") == 0
+    state = f"{prefix}_breaker_state"
+    for name in ("catalogue", "instances", "create", "lifecycle"):
+        assert value(iter(samples), state, **{"class": name}, state="closed") == 1
+        assert value(iter(samples), state, **{"class": name}, state="open") == 0

@@ -10,17 +10,14 @@ from typing import Any
 import orjson
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, OperationKind
 from novitai.errors import Conflict
-from novitai.lifecycle.catalogue.cache import Cache
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.probes import Round, Silence
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, operations
-from novitai.upstream.errors import ServerError
 from novitai.upstream.models import Listing
 from tests.lifecycle.actions import ask, calls, directly, fault, heal, upstream
 from tests.lifecycle.world import REQUEST, World
@@ -252,26 +249,6 @@ async def test_an_exit_during_the_last_probe_is_a_failure(
     monkeypatch.setattr(world.app.prober, "not_ready", exits_meanwhile)
     await world.until_status(instance_id, FAILED, within=400)
     assert (await world.view(instance_id))["error"]["code"] == "INSTANCE_EXITED"
-
-
-async def test_who_names_an_age_gets_no_older_copy() -> None:
-    """A price limit is kept against today's price, or not at all."""
-    clock = ManualClock()
-    cache: Cache[str] = Cache(
-        "products", clock, ttl=30, max_size=5, stale_for=86_400, tolerates=(ServerError,)
-    )
-
-    async def known() -> str:
-        return "yesterday's price"
-
-    async def away() -> str:
-        raise ServerError("away", http_status=503)
-
-    await cache.get("key", known)
-    await clock.advance(20 * 3600)
-    assert await cache.get("key", away) == "yesterday's price"
-    with pytest.raises(ServerError):
-        await cache.get("key", away, max_age=0)
 
 
 async def test_a_delete_of_what_vanished_unseen_ends(world: World) -> None:

@@ -206,6 +206,10 @@ SINCE: Final = NOW - 5_000
             ),
             Wait(NOW + LOOK_SOON),
         ),
+        (
+            the_claim("running", call=ACCEPTED, incomplete=1, unlisted=(NOW - 20_000, 9)),
+            Wait(NOW + LOOK_SOON),
+        ),
         # It is asked for again and again, however long that takes, but not while it is removed.
         (the_claim("running", call=asked(LONG_AGO, 99)), Ask()),
         (the_claim("removing", call=asked(LONG_AGO, 99)), Wait(NOW + LOOK_SOON)),

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import AttemptState
 from novitai.store import tables
-from novitai.store.queries import events
+from novitai.store.queries import events, operations
 from tests.lifecycle.actions import CREATE, fault, heal, runs_having_bought_one
 from tests.lifecycle.world import REQUEST, World, on_both_stores
 
@@ -81,6 +81,29 @@ async def test_the_limit_is_kept_against_the_price_of_the_moment(world: World) -
     assert await world.attempts(instance_id) == []
     code, message = await failed(world, instance_id, within=700)
     assert (code, "PRICE_ABOVE_MAX" in message) == ("NO_CAPACITY", True)
+
+
+async def test_the_limit_is_kept_at_the_end_of_a_wait_for_stock(world: World) -> None:
+    """While there is no stock the lists may be ten seconds old: the price is read again anyway."""
+    await have_lists_cached(world)
+    for product in (CHEAPEST, DEARER):
+        await reprice(world, product, freeGpus=0)
+    instance_id = await world.create(replace(REQUEST, name="second", max_hourly_price=0.7))
+    await world.pass_time(20)
+    waiting = await world.app.database.read(lambda c: operations.running(c, instance_id))
+    assert waiting is not None
+    assert waiting.next_step_at is not None
+    await world.pass_time((waiting.next_step_at - world.clock.now()) / 1000 - 1)
+    for product in (CHEAPEST, DEARER):
+        await reprice(world, product, freeGpus=8)
+    catalogue = world.app.catalogue
+    for cluster in await catalogue.clusters():
+        await catalogue.reread(cluster, REQUEST.billing_mode, REQUEST.gpu_num)
+    for product in (CHEAPEST, DEARER):
+        await reprice(world, product, price=90_000)
+    await world.pass_time(5)
+    assert await world.emulator.creates() == 1
+    assert await world.attempts(instance_id) == []
 
 
 async def test_what_became_cheaper_than_the_first_is_bought(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.lifecycle.operations.steps import Again, Claimed, Done, Step
 from novitai.store.queries import operations
-from novitai.upstream.errors import RateLimited, ServerError
+from novitai.upstream.errors import RateLimited, ServerError, Timeout, UpstreamError
 from tests.lifecycle.world import REQUEST, World, on_both_stores
 
 
@@ -123,6 +123,30 @@ async def test_retry_after_decides_the_pause(idle: World) -> None:
     due = await idle.app.runner.run(Scripted(busy), operation.id)
     assert due is not None
     assert 17_000 < due - idle.clock.now() < 23_000
+
+
+@pytest.mark.parametrize(
+    ("errors", "unsure"),
+    [
+        ([Timeout("no answer", sent=True)], True),
+        ([Timeout("no answer", sent=True), RateLimited("slow down")], True),
+        ([RateLimited("slow down"), Timeout("no answer", sent=False)], False),
+    ],
+)
+async def test_a_call_that_may_have_worked_is_remembered(
+    idle: World, errors: list[UpstreamError], *, unsure: bool
+) -> None:
+    """A later failure that had certainly no effect does not make an earlier call certain."""
+    instance_id = await idle.create()
+    operation = await operation_of(idle, instance_id)
+    left = iter(errors)
+
+    async def trouble(_claimed: Claimed) -> Step:
+        raise next(left)
+
+    for _ in errors:
+        await idle.app.runner.run(Scripted(trouble), operation.id)
+    assert (await operation_of(idle, instance_id)).progress.call.unsure is unsure
 
 
 async def test_a_defect_gives_the_lease_back(idle: World) -> None:

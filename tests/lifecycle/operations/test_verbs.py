@@ -320,16 +320,6 @@ async def test_a_word_that_means_nothing_to_us(world: World, running: str, word:
     assert "instance.drift" in await world.events(running)
 
 
-async def test_instances_that_are_not_ours_are_shown_and_never_touched(world: World) -> None:
-    """Counted and listed; no call names them."""
-    await world.emulator.call("POST", "seed", json={"count": 5, "namePrefix": "theirs"})
-    await world.create()
-    await world.pass_time(30)
-    listed = await world.app.ownership.unmanaged()
-    assert len(listed) == 5
-    assert all(one.row.name.startswith("theirs") for one in listed)
-
-
 def all_told(done: StopAll) -> Reply:
     """Render what came of stopping everything."""
     body = {
@@ -346,15 +336,6 @@ async def test_stop_all(world: World, running: str) -> None:
     assert answer["operations"] == [running]
     assert answer["skipped"] == {other: "OPERATION_IN_PROGRESS"}
     await world.until_status(running, STOPPED, within=200)
-
-
-async def test_a_requested_sync_is_an_operation(world: World) -> None:
-    """It lists the account and ends."""
-    reply = await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
-    await world.pass_time(2)
-    operation = await world.app.history.operation(reply.body.decode())
-    assert operation.done
-    assert operation.instance_id is None
 
 
 async def test_a_creation_can_be_cancelled_before_it_buys(world: World) -> None:
@@ -389,18 +370,6 @@ async def test_passwords_are_in_the_credentials_alone(world: World, running: str
 
 
 @on_both_stores
-async def test_the_global_log_misses_nothing(world: World) -> None:
-    """Reading on from the last event seen gives every event once, in order."""
-    ids = [await world.create(replace(REQUEST, name=f"box-{number}")) for number in range(4)]
-    seen: list[str] = []
-    for _ in range(40):
-        await world.pass_time(8)
-        page = await world.app.history.since(seen[-1] if seen else None, limit=3)
-        seen += [event.id for event in page.events]
-    assert len(seen) == len(set(seen)) == 3 * len(ids)
-
-
-@on_both_stores
 async def test_a_verb_is_idempotent_by_key(world: World, running: str) -> None:
     """The same key gives the same bytes, also after the state has moved on."""
     key = IdempotencyKey("key_1", f"POST /api/instances/{running}/stop", "k", "d")
@@ -424,13 +393,3 @@ async def test_a_cancelled_start_leaves_everything_as_it_was(world: World, runni
     await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
     after = await world.view(running)
     assert (after["status"], after["error"]) == (before["status"], before["error"])
-
-
-async def test_requested_syncs_that_wait_are_one(world: World) -> None:
-    """Ten at once list the account no more often than one."""
-    await world.app.jobs.stop(0)
-    replies = [
-        await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
-        for _ in range(10)
-    ]
-    assert len({reply.body for reply in replies}) == 1

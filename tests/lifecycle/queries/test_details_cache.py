@@ -114,7 +114,7 @@ async def test_a_listing_moves_observed_at_and_nothing_else(
         )
     )
     first = await details.read(INSTANCE.id)
-    listing = LastListing(NOW + 60_000, complete=True, instances=1, unmanaged=0)
+    listing = LastListing(NOW + 60_000, complete=True)
     await database.write(partial(coordination.record_listing, listing=listing))
     second = await details.read(INSTANCE.id)
     assert (first.observed_at, second.observed_at) == (NOW, NOW + 60_000)

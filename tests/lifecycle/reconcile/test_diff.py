@@ -106,6 +106,32 @@ def test_absence_counts_in_complete_listings_alone() -> None:
     assert not missing.worth_a_look(99_999, 180, 60_000)
 
 
+def test_what_no_listing_has_held_yet_is_looked_up_later() -> None:
+    """It may not be listed yet: it gets as long as an attempt has until it counts as absent."""
+    never = tracked(row(1), obs_at=None, missing_since=40_000, missing_count=2)
+    [missing] = diff([], [never]).missing
+    assert not missing.worth_a_look(100_000, 180, 60_000)
+    assert not missing.worth_a_look(219_999, 180, 60_000)
+    assert missing.worth_a_look(220_000, 180, 60_000)
+    assert not missing.worth_a_look(220_000, 180, 240_000)
+
+
+def test_absences_from_before_our_last_call_do_not_count() -> None:
+    """Counting begins with the first listing after the call, complete or not."""
+    counted = {
+        "missing_since": 40_000,
+        "missing_count": 2,
+        "unlisted_since": 40_000,
+        "unlisted_count": 2,
+    }
+    [again] = diff([], [tracked(row(1), acted_at=50_000, **counted)]).missing
+    assert (again.since, again.count) == (100_000, 1)
+    assert (again.unlisted_since, again.unlisted_count) == (100_000, 1)
+    [on] = diff([], [tracked(row(1), acted_at=39_999, **counted)]).missing
+    assert (on.since, on.count) == (40_000, 3)
+    assert (on.unlisted_since, on.unlisted_count) == (40_000, 3)
+
+
 def test_a_row_that_is_back_ends_its_absence() -> None:
     """Though nothing else of it has changed."""
     assert diff([row(1)], [tracked(row(1), missing_since=1, missing_count=2)]).changed

@@ -28,7 +28,9 @@ from novitai.egress.guard import Guard
 from novitai.egress.sending import Sender
 from novitai.egress.signing import secret_of
 from novitai.ids import Ids
+from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import Due, Handler
+from novitai.jobs.supervision import Loop
 from novitai.lifecycle.commands.idempotency import Idempotency
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
@@ -97,7 +99,10 @@ class Receivers(httpx2.AsyncBaseTransport):
 class ByHand:
     """A job engine without an engine: the rig asks for what is due."""
 
-    def __init__(self) -> None:
+    is_only = True
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.metrics = JobMetrics(clock)
         self.handler: Handler
         self.due: Due
         self.nudged: list[str] = []
@@ -111,7 +116,8 @@ class ByHand:
     def offer(self, name: str, key: str) -> None:
         self.nudged.append(key)
 
-    async def start(self) -> None: ...
+    async def start(self, *, consume: bool = True) -> tuple[Loop, ...]:
+        return ()
 
     async def stop(self, grace: float) -> None: ...
 
@@ -133,7 +139,7 @@ class Rig:
     def __post_init__(self) -> None:
         clock, ids, database = self.clock, self.ids, self.database
         self.receivers = Receivers(clock)
-        self.engine = ByHand()
+        self.engine = ByHand(clock)
         self.vault = Vault(b"a secret of at least thirty-two bytes")
         self.outbox = Outbox(clock, ids, self.engine)
         self.recorder = Recorder(clock, ids, self.outbox)

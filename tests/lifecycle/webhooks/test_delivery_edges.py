@@ -195,6 +195,20 @@ async def test_a_success_elsewhere_does_not_end_a_pause_that_was_asked_for(rig: 
     assert await rig.statuses(first) == ["delivered"]
 
 
+async def test_a_new_event_does_not_end_a_pause_that_was_asked_for(rig: Rig) -> None:
+    """`Retry-After: 600` on one message: later messages of its instance wait behind it."""
+    instance_id = await rig.instance()
+    rig.receivers.reactions[FIRST] = 429, {"Retry-After": "600"}
+    await rig.work()
+    rig.receivers.reactions[FIRST] = 200
+    await rig.clock.advance(1)
+    await rig.happen(instance_id, EventType.STARTING)
+    await rig.work()
+    assert rig.receivers.types() == ["created"]
+    await rig.after(600)
+    assert rig.receivers.types() == ["created", "created", "starting"]
+
+
 async def test_a_success_makes_the_next_of_its_own_line_due(rig: Rig) -> None:
     """The first message is sent again and arrives: the second need not wait for its schedule."""
     instance_id = await rig.instance()

@@ -180,20 +180,6 @@ async def test_410_ends_a_webhook(rig: Rig) -> None:
     assert (await rig.log(instance_id)).count("webhook.switched_off") == 1
 
 
-async def test_a_new_instance_brings_its_url_back(rig: Rig) -> None:
-    """The URL of an instance that answered 410 is used again for whoever asks for it anew."""
-    first = await rig.instance()
-    rig.receivers.reactions[FIRST] = 410
-    await rig.work()
-    await rig.happen(first, EventType.STARTING)
-    rig.receivers.reactions[FIRST] = 200
-    second = await rig.instance()
-    await rig.happen(second, EventType.STARTING)
-    await rig.work()
-    assert await rig.statuses(first) == ["dead"]
-    assert await rig.statuses(second) == ["delivered", "delivered"]
-
-
 async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
     """With an event, once; a success in between begins the count anew."""
     made = await rig.webhooks.create(WebhookRequest(FIRST))
@@ -217,39 +203,6 @@ async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
     assert (shown.enabled, shown.off_reason) == (False, "failing")
     assert (await rig.log(instance_id)).count("webhook.switched_off") == 1
     assert await rig.waiting() is None
-
-
-async def test_only_what_is_wanted_is_told(rig: Rig) -> None:
-    """Types that were not asked for, webhooks that are off, and events of ours are left out."""
-    await rig.webhooks.create(WebhookRequest(FIRST, (EventType.RUNNING,)))
-    await rig.webhooks.create(WebhookRequest(SECOND, enabled=False))
-    own = "http://93.184.215.3/hook"
-    instance_id = await rig.instance(own)
-    await rig.happen(
-        instance_id, EventType.STARTING, EventType.RUNNING, EventType.DRIFT, EventType.CLEANED_UP
-    )
-    await rig.work()
-    assert rig.receivers.types(FIRST) == ["running"]
-    assert rig.receivers.types(own) == ["created", "starting", "running"]
-    assert not rig.receivers.at(SECOND)
-
-
-async def test_no_event_no_message(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is rolled back with its event is never sent."""
-    instance_id = await rig.instance()
-    await rig.work()
-    with monkeypatch.context() as patched:
-        patched.setattr(rig.outbox, "_jobs", _Failing())
-        with pytest.raises(ZeroDivisionError):
-            await rig.happen(instance_id, EventType.STARTING)
-    await rig.work()
-    assert rig.receivers.types() == ["created"]
-    assert await rig.log(instance_id) == ["instance.created"]
-
-
-class _Failing:
-    def nudge(self, connection: object, name: str, key: str) -> None:
-        raise ZeroDivisionError
 
 
 async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(

@@ -15,7 +15,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Webhook, host_of, id_of_url
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances, webhook_lines, webhooks
-from novitai.store.queries.operations import Fenced
+from novitai.store.queries.leases import Fenced
 from tests.domain.making import an_instance
 
 NOW = 1_000_000
@@ -92,12 +92,12 @@ async def test_a_claim(database: Database) -> None:
     first = await database.write(partial(claim, now=NOW))
     assert first is not None
     assert await database.write(partial(claim, now=NOW + 9)) is None
-    assert await database.write(lambda c: webhook_lines.extend(c, first, until=NOW + 20))
+    assert await database.write(lambda c: webhook_lines.renew(c, first, until=NOW + 20))
     assert await database.write(partial(claim, now=NOW + 19)) is None
     second = await database.write(partial(claim, now=NOW + 20))
     assert second is not None
     assert second.token == first.token + 1
-    assert not await database.write(lambda c: webhook_lines.extend(c, first, until=NOW + 99))
+    assert not await database.write(lambda c: webhook_lines.renew(c, first, until=NOW + 99))
     with pytest.raises(Fenced):
         await database.write(lambda c: webhook_lines.hold(c, first))
     await database.write(lambda c: webhook_lines.hold(c, second))

@@ -79,6 +79,7 @@ class MetricsRoutes:
             queued = {name: one.queued for name, one in stats.items()}
         return Snapshot(
             requests=services.requests,
+            upstream=services.upstream(),
             jobs=stats,
             queued=queued,
             fenced_writes=services.jobs.fenced_writes(),

@@ -26,6 +26,9 @@ from novitai.lifecycle.catalogue.cache import CacheStats
 from novitai.lifecycle.webhooks.metrics import Outcome
 from novitai.telemetry.process import Cpu, Memory
 from novitai.telemetry.requests import BUCKETS, RequestMetrics
+from novitai.upstream.breaker import State
+from novitai.upstream.metrics import BUCKETS as CALL_BUCKETS
+from novitai.upstream.metrics import UpstreamNumbers
 
 TEXT: Final = "text/plain"
 OPENMETRICS: Final = "application/openmetrics-text"
@@ -35,6 +38,7 @@ OPENMETRICS: Final = "application/openmetrics-text"
 class Snapshot:
     """The numbers of one moment; `queued` counts waiting jobs by type.
 
+    `upstream` holds the numbers of the calls to Novita.
     `fenced_writes` counts results that came too late, as somebody else had taken the work over.
     `deliveries` counts tries by outcome, `oldest_delivery` is the age in seconds of the oldest
     message to a webhook that still waits; None where that is not known.
@@ -46,6 +50,7 @@ class Snapshot:
     """
 
     requests: RequestMetrics
+    upstream: UpstreamNumbers
     jobs: Mapping[str, JobStats]
     queued: Mapping[str, int]
     caches: list[CacheStats]
@@ -87,6 +92,7 @@ class _Numbers(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; called by the library."""
         yield from _of_requests(self._snapshot.requests)
+        yield from _of_upstream(self._snapshot.upstream)
         yield from _of_jobs(self._snapshot.jobs, self._snapshot.queued)
         yield CounterMetricFamily(
             "novitai_fenced_writes",
@@ -162,6 +168,40 @@ def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:
         )
     yield answered
     yield took
+
+
+def _of_upstream(numbers: UpstreamNumbers) -> Iterator[Metric]:
+    ended = CounterMetricFamily(
+        "novitai_upstream_calls", "Calls to Novita that ended.", labels=["endpoint", "outcome"]
+    )
+    took = HistogramMetricFamily(
+        "novitai_upstream_call_duration_seconds",
+        "How long calls to Novita took that were sent, without the wait for a permit.",
+        labels=["endpoint"],
+    )
+    state = GaugeMetricFamily(
+        "novitai_upstream_breaker_state",
+        "1 for the state that the circuit breaker of a class of operations is in, else 0.",
+        labels=["class", "state"],
+    )
+    bounds = [*map(str, CALL_BUCKETS), "+Inf"]
+    for endpoint, calls in numbers.endpoints.items():
+        for outcome, count in calls.outcomes.items():
+            ended.add_metric([endpoint, outcome.value], count)
+        took.add_metric(
+            [endpoint],
+            list(zip(bounds, accumulate(calls.buckets), strict=True)),
+            calls.seconds,
+        )
+    for guarded, current in numbers.breakers.items():
+        for one in State:
+            state.add_metric([guarded, one.value], int(one is current))
+    waiting = GaugeMetricFamily(
+        "novitai_upstream_permits_waiting",
+        "Calls to Novita that wait for the rate limiter.",
+        value=numbers.permits_waiting,
+    )
+    yield from (ended, took, waiting, state)
 
 
 def _of_jobs(jobs: Mapping[str, JobStats], queued: Mapping[str, int]) -> Iterator[Metric]:

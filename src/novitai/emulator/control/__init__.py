@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control side, under `/_emulator/`: what a test tells the emulator, and what it can ask."""
+"""The control API, under `/_emulator/`: tests use it to steer and inspect the emulator."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which API key belongs to which account; it matters where `accountPerKey` is on."""
+"""Assigns API keys to accounts; takes effect only if `accountPerKey` is on."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LABEL = re.compile(r"key-[0-9a-f]{12}")
 
 
 class Assignment(Given):
-    """Keys, or callers as the record of calls shows them, and the account they get."""
+    """API keys, or callers as the call log shows them, and the account to assign them to."""
 
     keys: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1000)]
     account: AccountName | None = None
 
 
 def assign(context: Context, given: Assignment) -> JsonObject:
-    """Assign keys to one account: to the given one, else to that of the first key."""
+    """Assign keys to an account; by default to that of the first key."""
     emulator = context.emulator
     callers = [key if _LABEL.fullmatch(key) else caller_label(key) for key in given.keys]
     account = given.account or emulator.account_of(callers[0])
@@ -35,7 +35,7 @@ def assign(context: Context, given: Assignment) -> JsonObject:
 
 
 def show_all(context: Context, _given: Nothing) -> JsonObject:
-    """All accounts with their assigned keys, and how many instances each has."""
+    """List all accounts with their assigned keys and their numbers of instances."""
     emulator = context.emulator
     now = emulator.clock.now()
     accounts: dict[str, tuple[list[str], list[bool]]] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control side as routes, and the page that lists them."""
+"""The routes of the control API, and the endpoint that lists them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def index(context: Context, _given: Nothing) -> JsonObject:
-    """This list."""
+    """List all control endpoints."""
     emulator = context.emulator
     return {
-        "about": "The control side of the emulator; docs/emulator.md explains it with examples.",
+        "about": "The control API of the emulator; see docs/reference/emulator.md.",
         "endpoints": [
             {
                 "method": each.method,
@@ -60,7 +60,7 @@ ENDPOINTS: list[Endpoint] = [
 
 
 def control_routes() -> list[Route]:
-    """The routes of the control side, and an answer to what is none."""
+    """Return the routes of the control API, including a 404 for unknown paths."""
     return [
         *routes(ENDPOINTS, _settle),
         Route(PREFIX, _no_such_endpoint, methods=_METHODS),
@@ -74,7 +74,7 @@ async def _no_such_endpoint(request: Request) -> Response:
 
 
 async def _settle(emulator: Emulator) -> None:
-    """Let effects and sockets follow the clock before the answer to a control call leaves."""
+    """Apply due effects and update the sockets before a control call is answered."""
     emulator.settle()
     await emulator.listeners.reconcile()
 

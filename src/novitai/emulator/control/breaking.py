@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults: made, listed and removed."""
+"""Creates, lists and removes faults."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Triggered(Given):
-    """Which of the matching calls are struck; without any of these, all."""
+    """Selects the matching calls to strike; without conditions, all of them."""
 
     nth: tuple[Annotated[int, Field(ge=1)], ...] | Annotated[int, Field(ge=1)] = ()
     every: Count = 0
@@ -62,13 +62,13 @@ class Triggered(Given):
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def trigger(self) -> Trigger:
-        """The conditions as the engine wants them."""
+        """Return the conditions as a trigger."""
         nth = (self.nth,) if isinstance(self.nth, int) else self.nth
         return Trigger(nth, self.every, self.after, self.times, self.probability)
 
 
 class CallFaultGiven(Triggered):
-    """A fault of a call as such."""
+    """A fault of a single call."""
 
     kind: Literal["call"]
     path: Annotated[str, Field(min_length=1)]
@@ -102,8 +102,8 @@ class CallFaultGiven(Triggered):
             raise ValueError("a dropped connection has neither status nor body")
         if "*" not in self.path and short(self.path) not in PATHS:
             near = get_close_matches(short(self.path), PATHS, 3)
-            hint = f"; near are {', '.join(near)}" if near else ""
-            raise ValueError(f"path: the API has no {self.path!r}{hint}; a pattern needs a *")
+            hint = f"; similar: {', '.join(near)}" if near else ""
+            raise ValueError(f"path: the API has no {self.path!r}{hint}; patterns must contain *")
         return self
 
     @model_validator(mode="after")
@@ -111,9 +111,9 @@ class CallFaultGiven(Triggered):
         if self.reply_id is None:
             return self
         if not matches_path(self.path, CREATE_PATH):
-            raise ValueError(f"replyId: only the answer of {CREATE_PATH} has the id of an instance")
+            raise ValueError(f"replyId: only the reply of {CREATE_PATH} contains an instance ID")
         if self.drop or self.status or self._body() is not None or self.when == "before":
-            raise ValueError("replyId: the work must be done and its answer told")
+            raise ValueError("replyId: cannot be combined with drop, status, body or when=before")
         return self
 
     @model_validator(mode="after")
@@ -124,11 +124,11 @@ class CallFaultGiven(Triggered):
             "*" not in self.path and ("POST", short(self.path)) not in TABLE
         )
         if reads or self.when == "after" or self.reply_id is not None:
-            raise ValueError("lateEffectSeconds: the answer comes before the work of a POST")
+            raise ValueError("lateEffectSeconds: needs a POST that is answered before its work")
         if "*" not in self.path and not self.fault().can_answer_first(self.path):
             raise ValueError(
-                "lateEffectSeconds: this answer depends on the work; only those of "
-                f"{', '.join(OPERATION_PATHS)} do not, others need drop, status or a body"
+                "lateEffectSeconds: the reply of this path depends on the work; use one of "
+                f"{', '.join(OPERATION_PATHS)}, or add drop, status or a body"
             )
         return self
 
@@ -144,7 +144,7 @@ class CallFaultGiven(Triggered):
         return bodies[self.body] if self.body is not None else None
 
     def fault(self) -> CallFault:
-        """The fault; a changed body comes after the work unless it is asked for before."""
+        """Return the fault; by default, the body or the ID is replaced after the work."""
         changes_body = self.reply_id or (self._body() is not None and not self.status)
         comes_after = changes_body and not self.late_effect_seconds
         reason, message = _REASONS.get(self.status or 0, ("UNKNOWN", "internal error"))
@@ -170,7 +170,7 @@ class CallFaultGiven(Triggered):
 
 
 class CapacityFaultGiven(Triggered):
-    """No GPUs for a product, in a region, or both."""
+    """No free GPUs for a product, in a region, or both."""
 
     kind: Literal["capacity"]
     product: str = ""
@@ -180,12 +180,12 @@ class CapacityFaultGiven(Triggered):
     ] = ("create", "start", "migrate")
 
     def fault(self) -> Fault:
-        """The fault."""
+        """Return the fault."""
         return CapacityFault(self.product, self.region, frozenset(self.operations))
 
 
 class OutcomeFaultGiven(Triggered):
-    """An operation that is accepted and then turns out badly."""
+    """An operation that is accepted and then fails or stalls."""
 
     kind: Literal["outcome"]
     operation: Literal["create", "start", "stop", "restart", "migrate", "upgrade", "delete"]
@@ -207,7 +207,7 @@ class OutcomeFaultGiven(Triggered):
         return self
 
     def fault(self) -> Fault:
-        """The fault."""
+        """Return the fault."""
         return OutcomeFault(self.operation, self._outcome(), self.name, self.product)
 
     def _outcome(self) -> Outcome:
@@ -230,7 +230,7 @@ class OutcomeFaultGiven(Triggered):
 
 
 class ListFaultGiven(Triggered):
-    """A list of instances that does not tell the truth."""
+    """A list of instances with false contents."""
 
     kind: Literal["list"]
     query_contains: str = ""
@@ -258,15 +258,15 @@ class ListFaultGiven(Triggered):
                 "totalDelta, pages, mostRows"
             )
         if self.spoil and self.value is None:
-            raise ValueError("spoil needs a value")
+            raise ValueError("spoil requires value")
         if self.value is not None and not (self.spoil or self.foreign_rows):
-            raise ValueError("a value needs the rows to spoil, or foreignRows")
+            raise ValueError("value requires spoil or foreignRows")
         if self.also_get and not self.spoil:
-            raise ValueError("alsoGet needs the rows to spoil")
+            raise ValueError("alsoGet requires spoil")
         return self
 
     def fault(self) -> Fault:
-        """The fault."""
+        """Return the fault."""
         return ListFault(
             query_contains=self.query_contains,
             query_lacks=self.query_lacks,
@@ -296,11 +296,11 @@ class FaultGiven(
         ]
     ]
 ):
-    """A fault of one of the four kinds: call, capacity, outcome, list."""
+    """A fault of one of four kinds: call, capacity, outcome, list."""
 
 
 def make(context: Context, given: FaultGiven) -> JsonObject:
-    """Make a fault; the answer has its id."""
+    """Create a fault; the reply contains its ID."""
     if isinstance(given.root, CapacityFaultGiven):
         _check_names(context.emulator, given.root)
     rule = context.emulator.faults.add(
@@ -312,7 +312,7 @@ def make(context: Context, given: FaultGiven) -> JsonObject:
 
 
 def show_all(context: Context, _given: Nothing) -> JsonObject:
-    """All faults, with how many calls matched and how many were struck."""
+    """List all faults with the numbers of matched and struck calls."""
     return {"faults": [rule_view(rule) for rule in context.emulator.faults.rules.values()]}
 
 
@@ -344,13 +344,13 @@ def _check_names(emulator: Emulator, given: CapacityFaultGiven) -> None:
         if value and value not in known:
             near = get_close_matches(value, known, 3)
             raise ControlError(
-                f"{field}: there is no {value!r}"
-                + (f"; near are {', '.join(near)}" if near else "")
+                f"{field}: {value!r} does not exist"
+                + (f"; similar: {', '.join(near)}" if near else "")
             )
 
 
 def rule_view(rule: Rule) -> JsonObject:
-    """A fault as it was asked for, with its counters."""
+    """Return a fault as it was requested, with its counters."""
     return {"id": rule.id, **rule.request, "matched": rule.seen, "struck": rule.fired}
 
 

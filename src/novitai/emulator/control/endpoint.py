@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a control endpoint is declared: method, path, what may be sent, what it does.
+"""Declares control endpoints: method, path, accepted fields and function.
 
-Everything that comes in is checked by a model that refuses unknown fields, so that a misspelt
-fault is a 400 and not a test that passes for the wrong reason.
+A model validates every request and refuses unknown fields, so that a misspelt fault is a 400
+rather than a test that passes for the wrong reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFIX = "/_emulator"
 
 
 class Given(BaseModel):
-    """What is sent to a control endpoint; names are camelCase, unknown ones are refused."""
+    """The fields of a control request; names are camelCase, and unknown fields are refused."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", frozen=True, allow_inf_nan=False
@@ -34,11 +34,11 @@ class Given(BaseModel):
 
 
 class Nothing(Given):
-    """For endpoints that take nothing."""
+    """For endpoints that accept no fields."""
 
 
 class ControlError(Exception):
-    """The request to the control side is wrong."""
+    """A control request is invalid."""
 
     def __init__(self, message: str, status: int = 400, details: list[object] | None = None):
         super().__init__(message)
@@ -48,17 +48,17 @@ class ControlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a control endpoint works with."""
+    """The objects that a control endpoint works with."""
 
     emulator: Emulator
     rows: Rows
     path: Mapping[str, str]
 
     def instance(self) -> Instance:
-        """The instance that the path names, gone or not.
+        """Return the instance that the path names, even if it is removed.
 
         Raises:
-            ControlError: There never was one.
+            ControlError: No such instance was ever created.
         """
         instance = self.emulator.instance_or_none(self.path["id"])
         if instance is None:
@@ -68,7 +68,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One control endpoint."""
+    """A control endpoint."""
 
     method: str
     path: str
@@ -83,7 +83,7 @@ _G = TypeVar("_G", bound=BaseModel)
 def endpoint(
     method: str, path: str, takes: type[_G], answer: Callable[[Context, _G], object]
 ) -> Endpoint:
-    """Declare an endpoint; its summary is the first line of the function's docstring."""
+    """Declare an endpoint; the first line of the function's docstring is its summary."""
 
     def checked(context: Context, raw: object) -> object:
         return answer(context, _validated(takes, raw))
@@ -93,7 +93,7 @@ def endpoint(
 
 
 def routes(endpoints: list[Endpoint], settle: Callable[[Emulator], Awaitable[None]]) -> list[Route]:
-    """The endpoints as routes; `settle` runs after each that changes something."""
+    """Return the endpoints as routes; `settle` runs after every request that is not a GET."""
     return [_route(each, settle) for each in endpoints]
 
 
@@ -134,14 +134,14 @@ def _validated(takes: type[_G], raw: object) -> _G:
             {"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]}
             for each in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        raise ControlError(f"wrong request; {_takes(takes)}", 400, details) from None
+        raise ControlError(f"invalid request; {_takes(takes)}", 400, details) from None
 
 
 def _takes(model: type[BaseModel]) -> str:
     if not issubclass(model, Given):
-        return "see docs/emulator.md"
+        return "see docs/reference/emulator.md"
     fields = [field.alias or name for name, field in model.model_fields.items()]
-    return f"this endpoint takes: {', '.join(fields) or 'nothing'}"
+    return f"this endpoint accepts: {', '.join(fields) or 'no fields'}"
 
 
 def _response(payload: object, status: int) -> Response:

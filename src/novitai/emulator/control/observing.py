@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the emulator has seen: calls, counts, and all instances that ever were."""
+"""Shows what the emulator has recorded: calls, counts, and all instances ever created."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PageSize = Annotated[int, Field(ge=1, le=20_000)]
 
 
 class CallsQuery(Given):
-    """Which calls to show: those after a number (`seq`), of a path, of a method."""
+    """Selects calls: by path and method, after a number (`seq`), since a real time."""
 
     path: str = ""
     method: str = ""
@@ -28,7 +28,7 @@ class CallsQuery(Given):
 
 
 def calls(context: Context, given: CallsQuery) -> JsonObject:
-    """All calls received, oldest first; bounded, `total` counts those forgotten too."""
+    """List the latest calls, oldest first; `total` also counts those no longer kept."""
     log = context.emulator.calls
     found = (
         entry
@@ -43,14 +43,14 @@ def calls(context: Context, given: CallsQuery) -> JsonObject:
 
 
 def counts(context: Context, _given: Nothing) -> JsonObject:
-    """Number of calls per method and path."""
+    """Count the calls per method and path."""
     log = context.emulator.calls
     rows = {f"{method} {path}": number for (method, path), number in sorted(log.counts.items())}
     return {"counts": rows, "total": log.total}
 
 
 class InstancesQuery(Given):
-    """Which instances to show."""
+    """Selects instances."""
 
     name_prefix: str = ""
     live: bool | None = None
@@ -60,7 +60,7 @@ class InstancesQuery(Given):
 
 
 def instances(context: Context, given: InstancesQuery) -> JsonObject:
-    """All instances ever created, oldest first, whatever became of them."""
+    """List all instances ever created, oldest first, removed ones included."""
     now = context.emulator.clock.now()
     matching = [
         each
@@ -79,7 +79,7 @@ def instances(context: Context, given: InstancesQuery) -> JsonObject:
 
 
 def instance(context: Context, _given: Nothing) -> JsonObject:
-    """One instance with its timeline."""
+    """Show one instance with its timeline."""
     found = context.instance()
     now = context.emulator.clock.now()
     return {
@@ -95,7 +95,7 @@ def is_live(record: Instance, now: float) -> bool:
 
 
 def instance_view(record: Instance, now: float) -> JsonObject:
-    """An instance as the control side shows it; times are virtual Unix seconds."""
+    """Return an instance as the control API shows it; times are virtual Unix seconds."""
     seen = phase(record, now)
     return {
         "id": record.id,
@@ -125,7 +125,7 @@ def instance_view(record: Instance, now: float) -> JsonObject:
 
 
 def call_view(entry: Entry) -> JsonObject:
-    """A call as the control side shows it."""
+    """Return a call as the control API shows it."""
     return {
         "seq": entry.seq,
         "at": entry.at,

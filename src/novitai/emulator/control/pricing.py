@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalogue: prices and stock changed, products added and taken away."""
+"""Changes the catalogue: prices, stock and products."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OfferGiven(Given):
 
 
 class ProductGiven(Given):
-    """A product that was not there before."""
+    """A product to add or replace."""
 
     id: Annotated[str, Field(min_length=1, max_length=255)]
     name: Annotated[str, Field(min_length=1, max_length=255)]
@@ -51,7 +51,7 @@ class ProductGiven(Given):
 
 
 class ProductChange(Given):
-    """What is different from now on; `freeGpus` in one cluster or, without it, in all."""
+    """The fields to change; `freeGpus` applies to one cluster or, without `clusterId`, to all."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     price: Price | None = None
@@ -63,20 +63,20 @@ class ProductChange(Given):
     @model_validator(mode="after")
     def _cluster_for_stock(self) -> ProductChange:
         if self.cluster_id is not None and self.free_gpus is None:
-            raise ValueError("clusterId goes with freeGpus only: a product has one price")
+            raise ValueError("clusterId requires freeGpus; prices are the same in all clusters")
         return self
 
 
 def show_products(context: Context, _given: Nothing) -> JsonObject:
-    """All products with their offers."""
+    """List all products with their offers."""
     return {"products": [_view(each) for each in context.emulator.products.values()]}
 
 
 def add_product(context: Context, given: ProductGiven) -> JsonObject:
-    """Add a product, or replace the one of that id."""
+    """Add a product, or replace the one with the same ID."""
     unknown = {each.cluster_id for each in given.offers} - set(context.emulator.clusters)
     if unknown:
-        raise ControlError(f"offers: there is no cluster {', '.join(sorted(unknown))}")
+        raise ControlError(f"offers: unknown cluster {', '.join(sorted(unknown))}")
     product = Product(
         given.id,
         given.name,
@@ -97,12 +97,12 @@ def add_product(context: Context, given: ProductGiven) -> JsonObject:
 
 
 def change_product(context: Context, given: ProductChange) -> JsonObject:
-    """Change a product's price, name or stock; instances keep what they were made with."""
+    """Change a product's price, name or stock; existing instances keep their price."""
     product = _wanted(context)
     fields = given.model_fields_set & {"name", "price", "spot_price", "monthly_price"}
     changes = {field: getattr(given, field) for field in fields}
     if any(value is None for field, value in changes.items() if field != "spot_price"):
-        raise ControlError("only spotPrice may be null, which leaves the field out")
+        raise ControlError("only spotPrice may be null, which omits the field from replies")
     product = replace(product, **changes)
     if given.free_gpus is not None:
         if given.cluster_id is not None and product.offer(given.cluster_id) is None:
@@ -121,7 +121,7 @@ def change_product(context: Context, given: ProductChange) -> JsonObject:
 
 
 def remove_product(context: Context, _given: Nothing) -> JsonObject:
-    """Take a product out of the catalogue."""
+    """Remove a product from the catalogue."""
     product = _wanted(context)
     del context.emulator.products[product.id]
     return _view(product)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The emulator as a whole: reset, clock and switches."""
+"""Resets the emulator, and changes its clock and settings."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Seconds = Annotated[float, Field(ge=0, le=10 * 366 * 86_400)]
 
 
 def reset(context: Context, _given: Nothing) -> JsonObject:
-    """Back to the beginning: catalogue, instances, faults, calls, counts, settings, speed."""
+    """Restore the initial catalogue, account, instances, faults, calls, settings and speed."""
     context.emulator.reset()
     context.rows.clear()
     return {"reset": True}
 
 
 class ClockChange(Given):
-    """A new speed, or time that passes at once, or both (the time first)."""
+    """A jump in time, a new speed, or both; the jump happens first."""
 
     advance: Seconds | None = None
     speed: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
@@ -44,13 +44,13 @@ class ClockChange(Given):
 
 
 def show_clock(context: Context, _given: Nothing) -> JsonObject:
-    """The virtual time and its speed."""
+    """Show the virtual time and its speed."""
     clock = context.emulator.clock
     return {"now": clock.now(), "speed": clock.speed}
 
 
 def change_clock(context: Context, given: ClockChange) -> JsonObject:
-    """Let virtual time pass at once, or change its speed."""
+    """Advance the virtual time, or change its speed."""
     clock = context.emulator.clock
     if given.advance is not None:
         clock.advance(given.advance)
@@ -61,7 +61,7 @@ def change_clock(context: Context, given: ClockChange) -> JsonObject:
 
 
 class SettingsChange(Given):
-    """The switches to change; those not given stay."""
+    """The settings to change; the others keep their values."""
 
     not_found_status: Literal[400, 404] | None = None
     docs_mode: bool | None = None
@@ -86,7 +86,7 @@ _NULLABLE = frozenset({"spot_lifetime_seconds", "date_offset_seconds"})
 
 
 def show_settings(context: Context, _given: Nothing) -> JsonObject:
-    """All switches."""
+    """Show all settings."""
     settings = context.emulator.settings
     shown = {to_camel(name): value for name, value in asdict(settings).items()}
     shown["delays"] = {to_camel(name): value for name, value in asdict(settings.delays).items()}
@@ -94,7 +94,7 @@ def show_settings(context: Context, _given: Nothing) -> JsonObject:
 
 
 def change_settings(context: Context, given: SettingsChange) -> JsonObject:
-    """Change switches; null turns off spotLifetimeSeconds and dateOffsetSeconds."""
+    """Change settings; null is allowed for spotLifetimeSeconds and dateOffsetSeconds."""
     changes = {name: getattr(given, name) for name in given.model_fields_set - {"delays"}}
     for name, value in changes.items():
         if value is None and name not in _NULLABLE:
@@ -111,10 +111,10 @@ def _delays(delays: Delays, given: dict[str, tuple[float, float]]) -> Delays:
     names = {to_camel(name): name for name in Delays.names()}
     unknown = sorted(set(given) - set(names))
     if unknown:
-        raise ControlError(f"no such delay: {', '.join(unknown)}; there are: {', '.join(names)}")
+        raise ControlError(f"unknown delay: {', '.join(unknown)}; known: {', '.join(names)}")
     for name, (low, high) in given.items():
         if low > high:
-            raise ControlError(f"delays.{name}: the first number must not be above the second")
+            raise ControlError(f"delays.{name}: the minimum must not exceed the maximum")
     return replace(delays, **{names[name]: value for name, value in given.items()})
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to instances behind everybody's back: made, changed, held, reclaimed, gone."""
+"""Changes instances outside the API: seeds, edits, copies, holds, stops, reclaims, deletes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UnixTime = Annotated[float, Field(ge=0, le=2**40)]
 
 
 class Seed(Given):
-    """Instances that were there before anybody looked; by number or by name."""
+    """The instances to add, given by number or by name."""
 
     count: Annotated[int, Field(ge=1, le=100_000)] | None = None
     name_prefix: Annotated[str, Field(max_length=240)] = "seed-"
@@ -61,7 +61,7 @@ class Seed(Given):
 
 
 def seed(context: Context, given: Seed) -> JsonObject:
-    """Put instances there that nobody created through the API."""
+    """Add instances without the API."""
     emulator = context.emulator
     names = given.names or [f"{given.name_prefix}{n}" for n in range(1, (given.count or 0) + 1)]
     pattern = _seedling(emulator, given)
@@ -76,11 +76,11 @@ def seed(context: Context, given: Seed) -> JsonObject:
 def _seedling(emulator: Emulator, given: Seed) -> Instance:
     product = emulator.products.get(given.product_id)
     if product is None:
-        raise ControlError(f"productId: there is no product {given.product_id!r}")
+        raise ControlError(f"productId: unknown product {given.product_id!r}")
     cluster_id = given.cluster_id or product.offers[0].cluster_id
     cluster = emulator.clusters.get(cluster_id)
     if cluster is None:
-        raise ControlError(f"clusterId: there is no cluster {cluster_id!r}")
+        raise ControlError(f"clusterId: unknown cluster {cluster_id!r}")
     ports = _ports(given.ports)
     now = emulator.clock.now()
     created_at = now - given.age_seconds
@@ -118,7 +118,7 @@ def _ports(value: str) -> tuple[Port, ...]:
 
 
 class Change(Given):
-    """What is different from now on."""
+    """The fields to change."""
 
     name: Annotated[str, Field(max_length=255)] | None = None
     status: Status | None = None
@@ -134,7 +134,7 @@ class Change(Given):
 
 
 def change(context: Context, given: Change) -> JsonObject:
-    """Change an instance behind everybody's back: name, status (at once), what the API tells."""
+    """Change an instance outside the API: its status, and the fields that the API shows."""
     instance = context.instance()
     changes: dict[str, Any] = {
         "name": given.name,
@@ -152,18 +152,18 @@ def change(context: Context, given: Change) -> JsonObject:
         error = StatusError(given.error_state, given.error_message)
         instance = lifecycle.jump(instance, context.emulator.clock.now(), given.status, error)
     elif given.error_state or given.error_message:
-        raise ControlError("errorState and errorMessage need a status")
+        raise ControlError("errorState and errorMessage require status")
     return _stored(context, instance)
 
 
 def _equipped(
     emulator: Emulator, instance: Instance, product_id: str | None, gpu_num: int | None
 ) -> Instance:
-    """The instance with another product or number of GPUs; what was paid for it stays."""
+    """Return the instance with another product or number of GPUs; its price does not change."""
     wanted = instance.product_id if product_id is None else product_id
     product = emulator.products.get(wanted)
     if product is None:
-        raise ControlError(f"productId: there is no product {wanted!r}")
+        raise ControlError(f"productId: unknown product {wanted!r}")
     gpus = instance.gpu_num if gpu_num is None else gpu_num
     return replace(
         instance,
@@ -176,7 +176,7 @@ def _equipped(
 
 
 class Copy(Given):
-    """What the copy has of its own."""
+    """The fields in which the copy differs."""
 
     name: Annotated[str, Field(max_length=255)] | None = None
     created_at: UnixTime | None = None
@@ -184,7 +184,7 @@ class Copy(Given):
 
 
 def copy(context: Context, given: Copy) -> JsonObject:
-    """Make another live instance like this one; of a removed one, it is running."""
+    """Create a live copy of an instance; the copy of a removed instance is running."""
     emulator, source = context.emulator, context.instance()
     now = emulator.clock.now()
     status = phase(source, now).status
@@ -212,24 +212,24 @@ def copy(context: Context, given: Copy) -> JsonObject:
 
 
 class Hold(Given):
-    """The status to hold an instance in; null lets it go."""
+    """The status to hold an instance in; null ends the hold."""
 
     status: Status | None
 
 
 def hold(context: Context, given: Hold) -> JsonObject:
-    """Hold an instance in a status, until it is let go or deleted."""
+    """Hold an instance in a status until the hold ends or the instance is deleted."""
     return _stored(context, replace(context.instance(), held=given.status))
 
 
 class Pace(Given):
-    """At once, or through the statuses in between."""
+    """Whether the change happens at once or through the intermediate statuses."""
 
     gradually: bool = False
 
 
 def stop(context: Context, given: Pace) -> JsonObject:
-    """Stop an instance behind everybody's back."""
+    """Stop an instance outside the API."""
     emulator, instance = context.emulator, _present(context)
     now = emulator.clock.now()
     if not given.gradually:
@@ -238,7 +238,7 @@ def stop(context: Context, given: Pace) -> JsonObject:
 
 
 def delete(context: Context, given: Pace) -> JsonObject:
-    """Delete an instance behind everybody's back."""
+    """Delete an instance outside the API."""
     emulator, instance = context.emulator, _present(context)
     now = emulator.clock.now()
     if given.gradually:
@@ -250,14 +250,14 @@ def delete(context: Context, given: Pace) -> JsonObject:
 
 
 class Notice(Given):
-    """How a reclaim is announced."""
+    """When a reclaim is announced."""
 
     notice_seconds: Seconds = NOTICE_SECONDS
     protect: bool = False
 
 
 def notice(context: Context, given: Notice) -> JsonObject:
-    """Announce the reclaim of a spot instance; with protect, not before its first hour is over."""
+    """Announce the reclaim of a spot instance; `protect` delays it to the end of the first hour."""
     emulator, instance = context.emulator, _spot(context)
     planned = lifecycle.schedule_reclaim(
         instance,
@@ -270,13 +270,13 @@ def notice(context: Context, given: Notice) -> JsonObject:
 
 
 class Reclaim(Given):
-    """How a reclaim is carried out."""
+    """Whether a reclaim ends at once."""
 
     immediately: bool = False
 
 
 def reclaim(context: Context, given: Reclaim) -> JsonObject:
-    """Reclaim a spot instance now: reclaiming, then exited and terminated."""
+    """Reclaim a spot instance now: first reclaiming, then exited and terminated."""
     emulator, instance = context.emulator, _spot(context)
     now = emulator.clock.now()
     lasts = 0.0 if given.immediately else emulator.settings.delays.draw(emulator.rng, "reclaiming")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The emulated API, one module per resource; each has a table of (method, path) → handler."""
+"""The emulated API: one module per resource, each with a table of (method, path) → handler."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics, balance and bills, which have base paths of their own (docs/upstream.md §14)."""
+"""Metrics, balance and bills; these endpoints have other base paths (upstream.md §14)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _CATEGORIES = (
 
 
 def metrics(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`GET /openapi/v1/metrics/gpu/instance`; bad values fall back to the defaults."""
+    """`GET /openapi/v1/metrics/gpu/instance`; invalid values fall back to the defaults."""
     if not call.param("instanceId"):
         raise invalid("instanceId is required")
     instance = emulator.instance(call.param("instanceId"), call.now, call.caller)
@@ -70,7 +70,7 @@ def metrics(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def balance(emulator: Emulator, _rows: Rows, _call: Call) -> Reply:
-    """`GET /openapi/v1/billing/balance/detail`: strings in 1/10000 USD."""
+    """`GET /openapi/v1/billing/balance/detail`; amounts are strings in 1/10000 USD."""
     amount = str(emulator.settings.balance)
     return ok(
         {
@@ -84,7 +84,7 @@ def balance(emulator: Emulator, _rows: Rows, _call: Call) -> Reply:
 
 
 def bills(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`GET /openapi/v1/billing/bill/list`: one bill for each instance that ran in the time."""
+    """`GET /openapi/v1/billing/bill/list`: one bill per instance that was billed in the period."""
     one_of(call.param("cycleType") or "Day", _CYCLES, "cycleType")
     category = one_of(call.param("productCategory") or "gpu", _CATEGORIES, "productCategory")
     begin = call.number("startTime", default=int(call.now) - 86_400)
@@ -104,7 +104,7 @@ def bills(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def billed_seconds(instance: Instance, begin: float, end: float) -> float:
-    """For how long it was paid for: from `pulling` until it stopped (docs/upstream.md §8)."""
+    """Return the billed time in seconds: from `pulling` until stopped (upstream.md §8)."""
     total = 0.0
     ends = [*(step.at for step in instance.steps[1:]), end]
     for step, until in zip(instance.steps, ends, strict=True):
@@ -166,7 +166,7 @@ def _gpu_series(instance: Instance, what: str, gpus: list[str], times: list[int]
 
 
 def _value(instance: Instance, what: str, at: int) -> float:
-    """A percentage that looks alive and is the same however often it is asked for."""
+    """Return a plausible percentage that depends only on the arguments."""
     digest = hashlib.blake2b(f"{instance.id}:{what}:{at}".encode(), digest_size=2).digest()
     return round(20 + int.from_bytes(digest, "big") / 65535 * 60, 2)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changes an instance besides its running: edit, migrate, upgrade and the monthly calls."""
+"""Changes of an instance: edit, migrate, upgrade, and the calls for monthly instances."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from novitai.emulator.state import Emulator
 
 
 def edit(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /gpu/instance/edit`: `ports` replaces the set, `expandRootDisk` is added."""
+    """`POST /gpu/instance/edit`: replace the ports, and grow the disk by `expandRootDisk`."""
     instance = _idle(emulator, call)
     more = integer(call.body, "expandRootDisk", default=0)
     ports = instance.ports
@@ -44,7 +44,7 @@ def edit(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def migrate(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /gpu/instance/migrate`: a job, during which the status is `migrating`."""
+    """`POST /gpu/instance/migrate`: start a migration job; the status becomes `migrating`."""
     instance = _idle(emulator, call)
     emulator.charge("EXPIRED_OR_BALANCE_NOT_ENOUGH")
     lifecycle.migrate(instance, call.now, emulator.pace)
@@ -68,7 +68,7 @@ def migrate(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def upgrade(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /gpu/instance/upgrade`: image, variables and mounts anew, through `resetting`."""
+    """`POST /gpu/instance/upgrade`: replace image, variables and mounts, through `resetting`."""
     instance = _idle(emulator, call)
     body = call.body
     image_url = text(body, "imageUrl", least=1, most=500)
@@ -93,7 +93,7 @@ def upgrade(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def renew(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /gpu/instance/renewInstance`: monthly instances only."""
+    """`POST /gpu/instance/renewInstance`; monthly instances only."""
     instance = wanted(emulator, call)
     month = integer(call.body, "month", least=1, most=120)
     if instance.billing_mode is not BillingMode.MONTHLY:
@@ -109,7 +109,7 @@ def renew(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def to_monthly(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /gpu/instance/transToMonthlyInstance`: from on demand, while it is up."""
+    """`POST /gpu/instance/transToMonthlyInstance`; on-demand only, not if pending or stopped."""
     instance = wanted(emulator, call)
     month = integer(call.body, "month", least=1, most=120)
     product = emulator.products.get(instance.product_id)
@@ -136,7 +136,7 @@ def to_monthly(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def set_auto_renew(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /gpu/instance/setAutoRenew`: for several instances at once, all or none."""
+    """`POST /gpu/instance/setAutoRenew`: for several instances, all or none."""
     renewing = flag(call.body, "autoRenew")
     month = integer(call.body, "autoRenewMonth", default=1, least=1, most=12)
     found = [
@@ -158,7 +158,7 @@ def set_auto_migrate(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def _idle(emulator: Emulator, call: Call) -> Instance:
-    """The instance, if it is running or exited and no job is at work on it."""
+    """Return the instance if it is running or exited and has no unfinished job."""
     instance = wanted(emulator, call)
     lifecycle.require(instance, call.now, Status.RUNNING, Status.EXITED)
     if emulator.on_job(instance.id, call.now):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`POST /gpu/instance/create` (docs/upstream.md §4)."""
+"""`POST /gpu/instance/create` (upstream.md §4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_PORTS = 15
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """What the chosen product gives the instance, in total."""
+    """The machine that the chosen product provides; all amounts are totals."""
 
     product_id: str
     product_name: str
@@ -35,7 +35,7 @@ class _Machine:
 
 
 def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """Make an instance and tell its id."""
+    """Create an instance and return its ID."""
     body = call.body
     mode, month = _billing(body)
     kind = one_of(text(body, "kind") or "gpu", ("gpu", "cpu"), "kind")
@@ -107,10 +107,10 @@ def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def parse_ports(value: str) -> tuple[Port, ...]:
-    """`"80/http, 3306/tcp"` as ports.
+    """Parse ports written like `"80/http, 3306/tcp"`.
 
     Raises:
-        Refusal: It is not written like that, or a port is reserved.
+        Refusal: The text has another form, or a port is reserved.
     """
     ports = []
     for part in filter(None, (each.strip() for each in value.split(","))):
@@ -122,10 +122,10 @@ def parse_ports(value: str) -> tuple[Port, ...]:
 
 
 def checked_port(number: int, kind: str) -> Port:
-    """A port that may be exposed.
+    """Return a port that may be exposed.
 
     Raises:
-        Refusal: It may not.
+        Refusal: The port is out of range, reserved, or has an unknown type.
     """
     if not 1 <= number <= 65535 or number in RESERVED_PORTS:
         raise invalid(f"port {number} cannot be exposed")
@@ -133,7 +133,7 @@ def checked_port(number: int, kind: str) -> Port:
 
 
 def can_pull(body: Mapping[str, object], image_url: str, auth_id: str) -> bool:
-    """Whether an image can be pulled: those of the private registry need credentials."""
+    """Whether an image can be pulled; images of the private registry need credentials."""
     private = image_url.removeprefix("https://").startswith(PRIVATE_REGISTRY + "/")
     return not private or bool(auth_id) or bool(body.get("imageAuth"))
 
@@ -172,10 +172,10 @@ def _ports_and_tools(
 
 
 def parse_envs(body: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    """The environment variables of a request.
+    """Parse the environment variables of a request.
 
     Raises:
-        Refusal: They are too many or too long.
+        Refusal: There are too many variables, or one is too long.
     """
     return tuple(
         (text(each, "key", most=511), text(each, "value", most=4095))
@@ -212,7 +212,7 @@ def _place(
     mode: BillingMode,
     cluster_id: str,
 ) -> _Machine:
-    """Find the node: in the cluster that was asked for, else in the first that has room."""
+    """Choose the requested cluster, or else the first one with enough free GPUs."""
     if cluster_id:
         emulator.cluster(cluster_id)
     if kind == "cpu":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Getting and listing instances (docs/upstream.md §5)."""
+"""Get and list instances (upstream.md §5)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from novitai.emulator.rows import Rows
 from novitai.emulator.state import Emulator
 
 KEPT_AFTER_REMOVAL = 86_400.0
-"""Virtual seconds for which a removed instance stays at hand, for lists that lag."""
+"""Virtual seconds for which a removed instance is kept for lists with a lag."""
 
 NO_FAULT = ListFault()
 
 
 def get(emulator: Emulator, rows: Rows, call: Call) -> Reply:
-    """`GET /gpu/instance`; the id may also come in a body (docs/upstream.md §5.1)."""
+    """`GET /gpu/instance`; the ID may also be sent in a body (upstream.md §5.1)."""
     instance_id = call.param("instanceId") or call.body.get("instanceId")
     if not isinstance(instance_id, str) or not instance_id:
         raise invalid("instanceId is required")
@@ -34,7 +34,7 @@ def get(emulator: Emulator, rows: Rows, call: Call) -> Reply:
 
 
 def list_all(emulator: Emulator, rows: Rows, call: Call) -> Reply:
-    """`GET /gpu/instances`: newest first, pages from 0 or 1, filters by name, product, status."""
+    """`GET /gpu/instances`: newest first; pages start at 0 or 1; filters: name, product, status."""
     offset, size = call.page()
     fault = emulator.faults.for_list(call.query) or NO_FAULT
     matching = _matching(emulator, rows, call, fault)
@@ -55,7 +55,7 @@ def list_all(emulator: Emulator, rows: Rows, call: Call) -> Reply:
 
 
 def _matching(emulator: Emulator, rows: Rows, call: Call, fault: ListFault) -> list[Instance]:
-    """The instances that the list shows, those of the other pages included."""
+    """Return the instances of all pages of the list."""
     name, product = _name_filter(emulator, call), call.param("productName").lower()
     if name is None:
         return []
@@ -71,7 +71,7 @@ def _matching(emulator: Emulator, rows: Rows, call: Call, fault: ListFault) -> l
                 retired.append(instance)
             continue
         if owner is not None and instance.account and instance.account != owner:
-            continue  # what a fault adds has no account: everybody sees it
+            continue  # rows that a fault adds have no account and are visible to every caller
         if (
             (name and name not in instance.name.lower())
             or (product and product not in instance.product_name.lower())
@@ -86,7 +86,7 @@ def _matching(emulator: Emulator, rows: Rows, call: Call, fault: ListFault) -> l
 
 
 def _name_filter(emulator: Emulator, call: Call) -> str | None:
-    """What names must contain, in lower case; None if the filter finds nothing."""
+    """Return the lower-case text that names must contain; None if nothing can match."""
     name = call.param("name").lower()
     match emulator.settings.name_filter:
         case "works":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs and image prewarming (docs/upstream.md §12)."""
+"""Jobs and image prewarming (upstream.md §12)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def list_jobs(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def save_image(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /job/save/image`: of a running or exited instance."""
+    """`POST /job/save/image`; the instance must be running or exited."""
     instance = wanted(emulator, call)
     text(call.body, "image", least=1, most=4095)
     auth_id = text(call.body, "registryAuthId")
@@ -65,7 +65,7 @@ def save_image(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def break_job(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /job/break`: a migration cannot be broken off."""
+    """`POST /job/break`; a migration cannot be cancelled."""
     job = emulator.jobs.get(text(call.body, "jobId", least=1))
     if job is None or not _owns(emulator, call, job):
         raise not_found("job", "JOB_NOT_FOUND")
@@ -130,14 +130,14 @@ def create_prewarm(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def edit_prewarm(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /image/prewarm/edit`: another note."""
+    """`POST /image/prewarm/edit`: change the note."""
     task = _prewarm(emulator, text(call.body, "id", least=1))
     emulator.prewarms[task.id] = replace(task, note=text(call.body, "note"))
     return ok({})
 
 
 def delete_prewarms(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /image/prewarm/delete`: several at once, all or none."""
+    """`POST /image/prewarm/delete`: for several tasks, all or none."""
     tasks = [_prewarm(emulator, each) for each in strings(call.body, "ids")]
     for task in tasks:
         emulator.prewarms.pop(task.id, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Private networks (docs/upstream.md §13)."""
+"""Private networks (upstream.md §13)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_NETWORKS = 50
 
 
 def list_all(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`GET /networks`: under both names that clients read."""
+    """`GET /networks`; the reply has the list under both keys that clients read."""
     offset, size = call.page()
     name = call.param("name").lower()
     matching = [each for each in emulator.networks.values() if name in each.name.lower()]
@@ -53,7 +53,7 @@ def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def update(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /network/update`: another name."""
+    """`POST /network/update`: change the name."""
     network = _wanted(emulator, text(call.body, "networkId", least=1))
     renamed = replace(network, name=text(call.body, "name", least=1, most=30))
     emulator.networks[network.id] = renamed
@@ -61,7 +61,7 @@ def update(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /network/delete`: not while an instance is in it."""
+    """`POST /network/delete`; refused while an instance uses the network."""
     network = _wanted(emulator, text(call.body, "networkId", least=1))
     if emulator.in_use(network=network.id):
         raise Refusal(400, "NETWORK_IN_USE", "network is in use")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to rent: clusters, GPU products, CPU products (docs/upstream.md §2, §3)."""
+"""The catalogue: clusters, GPU products and CPU products (upstream.md §2, §3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def list_clusters(emulator: Emulator, _rows: Rows, _call: Call) -> Reply:
 
 
 def list_products(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`GET /products`: availability depends on cluster, billing method and number of GPUs."""
+    """`GET /products`; availability depends on cluster, billing mode and number of GPUs."""
     mode = BillingMode(
         one_of(
             call.param("billingMethod") or BillingMode.ON_DEMAND,
@@ -59,7 +59,7 @@ def list_products(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 def available(
     emulator: Emulator, product: Product, mode: BillingMode, gpu_num: int, cluster_id: str
 ) -> bool:
-    """Whether the product can be deployed like this, in the cluster or in any."""
+    """Whether the product can be deployed in the given cluster or, if it is empty, in any."""
     for offer in product.offers:
         if cluster_id and offer.cluster_id != cluster_id:
             continue

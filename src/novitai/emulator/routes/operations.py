@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be done to an instance: start, stop, restart, delete (docs/upstream.md §6)."""
+"""Operations on an instance: start, stop, restart, delete (upstream.md §6)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def restart(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /gpu/instance/delete`: in any status; monthly instances cannot be given back."""
+    """`POST /gpu/instance/delete`; any status, but not before the end of a monthly term."""
     instance = wanted(emulator, call)
     if call.now < instance.created_at + emulator.settings.delete_not_found_seconds:
         raise not_found("instance")
@@ -56,21 +56,21 @@ def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def accepted(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """The reply of an operation that is carried out later, whatever becomes of it then."""
+    """Reply to an operation that is carried out later; the reply does not depend on its result."""
     return done(emulator, wanted(emulator, call), call.now)
 
 
 def wanted(emulator: Emulator, call: Call) -> Instance:
-    """The instance that the call names.
+    """Return the instance that the call names.
 
     Raises:
-        Refusal: It names none, or none that exists in the caller's account.
+        Refusal: The ID is missing, or no such instance exists in the caller's account.
     """
     return emulator.instance(text(call.body, "instanceId", least=1), call.now, call.caller)
 
 
 def done(emulator: Emulator, instance: Instance, now: float) -> Reply:
-    """The reply of an operation, which real clients must not rely on (docs/upstream.md §6)."""
+    """Return the reply of an operation; clients must not rely on it (upstream.md §6)."""
     match emulator.settings.lifecycle_reply:
         case "empty":
             return Reply(200, b"", None)

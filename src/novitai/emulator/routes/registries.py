@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials of image registries (docs/upstream.md §9)."""
+"""Credentials of image registries (upstream.md §9)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def list_all(emulator: Emulator, _rows: Rows, _call: Call) -> Reply:
 
 
 def save(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /repository/auth/save`: no id is told, it has to be looked up by name."""
+    """`POST /repository/auth/save`; the reply has no ID, so clients look it up by name."""
     auth = RegistryAuth(
         f"auth-{emulator.hex_id(8)}",
         text(call.body, "name", least=1, most=500),

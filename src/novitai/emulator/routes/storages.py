@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network storages (docs/upstream.md §11)."""
+"""Network storages (upstream.md §11)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST_GB, MOST_GB = 10, 10_240
 
 
 def list_all(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`GET /networkstorages/list`, and the path that the official command line uses."""
+    """`GET /networkstorages/list`, and the path that Novita's command line uses."""
     offset, size = call.page("pageNo")
     name, storage_id = call.param("storageName").lower(), call.param("storageId")
     matching = [
@@ -36,7 +36,7 @@ def list_all(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /networkstorage/create`: the object, or in another mode the bare id."""
+    """`POST /networkstorage/create`; the reply is the object or, by setting, the bare ID."""
     cluster = emulator.cluster(text(call.body, "clusterId", least=1))
     if not cluster.network_storage:
         raise Refusal(
@@ -55,7 +55,7 @@ def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def update(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /networkstorage/update`: another name, or more room."""
+    """`POST /networkstorage/update`: change the name or grow the storage."""
     storage = _wanted(emulator, call)
     size = _size(call)
     if size < storage.size:
@@ -66,7 +66,7 @@ def update(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /networkstorage/delete`; `id` is accepted for `storageId`."""
+    """`POST /networkstorage/delete`; `id` is accepted instead of `storageId`."""
     storage = _wanted(emulator, call)
     if emulator.in_use(storage=storage.id):
         raise Refusal(400, "NETWORK_STORAGE_IN_USE", "network storage is in use")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates (docs/upstream.md §10)."""
+"""Templates (upstream.md §10)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANNELS = ("private", "official", "community")
 
 
 def list_all(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`GET /templates`; `channel` may name several, joined by commas."""
+    """`GET /templates`; `channel` may name several channels, separated by commas."""
     offset, size = call.page()
     channels = frozenset(filter(None, call.param("channel").split(",")))
     name, kind = call.param("name").lower(), call.param("type")
@@ -65,7 +65,7 @@ def create(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
 
 
 def update(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
-    """`POST /template/update`: the whole template anew."""
+    """`POST /template/update`: replace the whole template."""
     body = _document(call.body)
     old = _wanted(emulator, text(body, "Id", least=1))
     emulator.templates[old.id] = _parsed(emulator, old.id, body, old.created_at)

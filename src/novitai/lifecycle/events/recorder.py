@@ -26,7 +26,7 @@ from novitai.lifecycle.events.outbox import Outbox
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, operations
 
-_log = structlog.get_logger("novitai.lifecycle")
+_log = structlog.get_logger(__name__)
 
 _GRAVE: Final = frozenset(
     {

@@ -23,7 +23,7 @@ TOLERATED: Final = 2_000
 _READINGS: Final = 3
 _CONFIG: Final = 78  # EX_CONFIG of sysexits(3)
 
-_log = structlog.get_logger("novitai.clock")
+_log = structlog.get_logger(__name__)
 
 
 async def skew(database: Database, clock: Clock) -> int:
@@ -60,7 +60,7 @@ async def warn(database: Database, clock: Clock) -> None:
     """Log an error if the clock has gone wrong since."""
     ahead = await skew(database, clock)
     if abs(ahead) > TOLERATED:
-        _log.error("clock is wrong", error=_told(ahead))
+        _log.error("clock_wrong", error=_told(ahead))
 
 
 def _told(ahead: int) -> str:

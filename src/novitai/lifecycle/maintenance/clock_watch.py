@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from novitai.clock import Clock, SystemClock
+from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel
 from novitai.lifecycle.maintenance import clock_check
 from novitai.store.engine.database import Database
@@ -30,7 +31,7 @@ _COMPARE_EVERY: Final = 60
 """Looks after which this clock is compared with the database's."""
 _WORTH_AN_OFFSET: Final = 100
 
-_log = structlog.get_logger("novitai.clock")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,11 @@ class ClockWatch:
         await self._follow_database()
         await self._pull_back(None)
 
-    def start(self) -> None:
-        """Begin to watch."""
+    def start(self) -> Loop:
+        """Begin to watch; return its loop."""
         self._lead = self._measure()
         self._task = asyncio.create_task(self._run(), name="clock-watch")
+        return self._task
 
     async def stop(self) -> None:
         """Stop."""

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from novitai.clock import Clock
+from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel
 from novitai.lifecycle.commands.idempotency import KEPT_FOR
 from novitai.lifecycle.maintenance import clock_check
@@ -19,7 +20,7 @@ from novitai.store.queries import idempotency_keys
 PAUSE: Final = 600.0
 _BATCH: Final = 1000
 
-_log = structlog.get_logger("novitai.housekeeping")
+_log = structlog.get_logger(__name__)
 
 
 class Housekeeping:
@@ -30,9 +31,10 @@ class Housekeeping:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to tidy up every ten minutes."""
+    def start(self) -> Loop:
+        """Begin to tidy up every ten minutes; return its loop."""
         self._task = asyncio.create_task(self._run(), name="housekeeping")
+        return self._task
 
     async def stop(self) -> None:
         """Stop."""
@@ -56,5 +58,5 @@ class Housekeeping:
                 await self.once()
                 await clock_check.warn(self._database, self._clock)
             except StoreError as error:
-                _log.warning("database in trouble", error=str(error))
+                _log.warning("database_in_trouble", error=str(error))
             await self._clock.sleep(PAUSE)

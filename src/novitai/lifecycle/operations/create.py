@@ -6,7 +6,7 @@
       │ ▼                        ├ exit, statusError, deadline ──▶ failed, then reap
     settle                       ▼
 
-Novita has no idempotency key (docs/upstream.md §1). So the attempt is committed before its create
+Novita has no idempotency key (upstream.md §1). So the attempt is committed before its create
 call leaves, the call is sent once, and a call whose end says nothing is settled by listing.
 """
 

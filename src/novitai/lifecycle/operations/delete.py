@@ -2,7 +2,7 @@
 """The verb *delete*: it wins over every other verb, and ends when nothing is left that could bill.
 
 If a create attempt is still ambiguous, the verb first finds out what was bought. A "not found"
-proves nothing right after a create (docs/upstream.md §1.3), so listings decide when it is over.
+proves nothing right after a create (upstream.md §1.3), so listings decide when it is over.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 Each function takes what was claimed and the time, and returns one decision. It does no I/O. The
 verbs carry the decisions out and give a failure their own meaning. Upstream's answers are hints
-(docs/upstream.md §1.1, §1.3): what the listing shows decides, once it is newer than the call.
+(upstream.md §1.1, §1.3): what the listing shows decides, once it is newer than the call.
 """
 
 from __future__ import annotations

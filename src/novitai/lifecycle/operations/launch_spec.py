@@ -21,7 +21,7 @@ _PURPOSE: Final = "launch"
 def resolve(template: Template, request: CreateRequest) -> LaunchSpec:
     """Copy what a launch takes from the template; the request's `envs` win over its own.
 
-    Novita's create call knows no template, so its client has to do this (docs/upstream.md §10).
+    Novita's create call knows no template, so its client has to do this (upstream.md §10).
     """
     return replace(template.launch, envs={**template.launch.envs, **request.envs})
 
@@ -61,7 +61,7 @@ def unseal(vault: Vault, sealed: bytes) -> LaunchSpec:
 
 
 def create_call(instance: Instance, spec: LaunchSpec, attempt: Attempt) -> models.CreateInstance:
-    """Write the one create call of an attempt (docs/upstream.md §4)."""
+    """Write the one create call of an attempt (upstream.md §4)."""
     return models.CreateInstance(
         name=attempt.upstream_name,
         product_id=attempt.product_id,

@@ -37,9 +37,9 @@ _KEPT: Final = 10.0
 """Seconds for which the result of a round waits for the step that asked for it."""
 _REMEMBERED: Final = 10_000
 _JUPYTER: Final = "jupyter"
-"""The one tool that Novita knows (docs/upstream.md §4), in lower case."""
+"""The one tool that Novita knows (upstream.md §4), in lower case."""
 _NOT_ALIVE: Final = frozenset({502, 503, 504})
-"""What Novita's gateway answers while the service inside is not up (docs/upstream.md §5)."""
+"""What Novita's gateway answers while the service inside is not up (upstream.md §5)."""
 _BROKEN: Final = (*BROKEN, httpx2.InvalidURL, ValueError)
 
 _log = structlog.get_logger("novitai.lifecycle")
@@ -255,7 +255,7 @@ class Prober:
 def _places_of(instance: Instance, spec: LaunchSpec) -> dict[int, PortMapping]:
     """Tell where each port is reached.
 
-    Novita tells where Jupyter is in `connectComponentJupyter` (docs/upstream.md §5.1), and its port
+    Novita tells where Jupyter is in `connectComponentJupyter` (upstream.md §5.1), and its port
     need not be among those that are mapped.
     """
     seen = instance.observed

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs *start* and *restart*: ask, then watch and probe until the instance serves.
 
-Ports, SSH port and password may change at each start (docs/upstream.md §5.1), so nothing that was
+Ports, SSH port and password may change at each start (upstream.md §5.1), so nothing that was
 observed before the call counts.
 """
 

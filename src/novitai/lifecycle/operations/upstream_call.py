@@ -2,7 +2,7 @@
 """Make a verb's call to upstream, and write down what is known of its outcome.
 
 Upstream answers "invalid state change" to calls that worked, and "not found" to calls on what is
-only not listed yet (docs/upstream.md §1.1, §1.3). So an answer is a hint, and the listing decides.
+only not listed yet (upstream.md §1.1, §1.3). So an answer is a hint, and the listing decides.
 """
 
 from __future__ import annotations

@@ -494,7 +494,7 @@ def is_drift(before: Instance, row: UpstreamInstance) -> bool:
     """Whether a row tells of something that nobody asked us for.
 
     Told once, when a settled instance moves, and whenever upstream says a word that means nothing
-    to us (docs/upstream.md §7).
+    to us (upstream.md §7).
     """
     if before.observed.status in {None, row.status}:
         return False
@@ -507,7 +507,7 @@ def is_drift(before: Instance, row: UpstreamInstance) -> bool:
 
 
 def is_reclaimed(row: UpstreamInstance) -> bool:
-    """Whether a spot instance has been taken away (docs/upstream.md §8)."""
+    """Whether a spot instance has been taken away (upstream.md §8)."""
     taken = row.spot_status in {"reclaiming", "terminated"}
     return taken and read_word(row.status) is Observation.EXITED
 

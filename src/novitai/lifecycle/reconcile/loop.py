@@ -119,9 +119,10 @@ class Sync:
         self._incomplete = 0
         self._window = SendWindow(0, 0.0)
 
-    def start(self) -> None:
-        """Begin to list."""
+    def start(self) -> asyncio.Task[None]:
+        """Begin to list; return the task, which must not end before `stop`."""
         self._task = asyncio.create_task(self._run(), name="sync")
+        return self._task
 
     async def stop(self) -> None:
         """Stop listing, and let another process take over at once."""

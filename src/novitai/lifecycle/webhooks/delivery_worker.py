@@ -43,7 +43,7 @@ from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import deliveries, instances, operations, webhook_lines, webhooks
 from novitai.store.queries.deliveries import Head
-from novitai.store.queries.operations import Fenced
+from novitai.store.queries.leases import Fenced
 from novitai.store.queries.webhook_lines import Line
 from novitai.store.vault import Vault
 
@@ -61,7 +61,7 @@ _HURRY_AGAIN: Final = 10_000
 _HURRY_PAGE: Final = 500
 _REMEMBERED_LINES: Final = 10_000
 
-_log = structlog.get_logger("novitai.webhooks")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,9 +385,9 @@ class Deliverer:
         while held:
             await self._clock.sleep(pause)
             until = self._clock.now() + int(LEASE_SECONDS * 1000)
-            extend = partial(webhook_lines.extend, line=line, until=until)
+            renew = partial(webhook_lines.renew, line=line, until=until)
             try:
-                held, pause = await self._database.write(extend), _RENEW_AFTER
+                held, pause = await self._database.write(renew), _RENEW_AFTER
             except StoreError:
                 pause = _RENEW_AGAIN_AFTER  # one hiccup must not cost the lease
 

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from novitai.domain.account import AccountState, Hold, HoldReason
 from novitai.store.engine import upsert
+from novitai.store.engine.chunks import chunks
 from novitai.store.queries import coordination
 from novitai.store.tables import listed_instances as listed
 from novitai.store.tables import unmanaged_instances as table
 
 _STATE: Final = "account"
-_CHUNK: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,8 @@ def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None
     before = {one.upstream_id: one for one in unmanaged(connection)}
     now = {one.upstream_id: one for one in seen}
     stale = [upstream_id for upstream_id, one in before.items() if now.get(upstream_id) != one]
-    for start in range(0, len(stale), _CHUNK):
-        connection.execute(
-            delete(table).where(table.c.upstream_id.in_(stale[start : start + _CHUNK]))
-        )
+    for chunk in chunks(stale):
+        connection.execute(delete(table).where(table.c.upstream_id.in_(chunk)))
     fresh = [
         {name: getattr(one, name) for name in Unmanaged.__slots__}
         for upstream_id, one in now.items()
@@ -151,11 +149,9 @@ def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None
 
 def never_listed(connection: Connection, upstream_ids: Collection[str]) -> set[str]:
     """Choose the upstream ids that no listing has ever held."""
-    never, wanted = set(upstream_ids), sorted(upstream_ids)
-    for start in range(0, len(wanted), _CHUNK):
-        query = select(listed.c.upstream_id).where(
-            listed.c.upstream_id.in_(wanted[start : start + _CHUNK])
-        )
+    never = set(upstream_ids)
+    for chunk in chunks(sorted(never)):
+        query = select(listed.c.upstream_id).where(listed.c.upstream_id.in_(chunk))
         never.difference_update(connection.execute(query).scalars())
     return never
 
@@ -172,10 +168,8 @@ def note_listed(connection: Connection, upstream_ids: Collection[str], at: int) 
 def listed_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Listed]:
     """Look up what is remembered of upstream ids; those never listed are absent."""
     found: dict[str, Listed] = {}
-    for start in range(0, len(upstream_ids), _CHUNK):
-        rows = connection.execute(
-            select(*listed.c).where(listed.c.upstream_id.in_(upstream_ids[start : start + _CHUNK]))
-        )
+    for chunk in chunks(upstream_ids):
+        rows = connection.execute(select(*listed.c).where(listed.c.upstream_id.in_(chunk)))
         found.update((row[0], Listed(*row)) for row in rows)
     return found
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, literal_column, select, update
 from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.operation import Attempt, AttemptState
+from novitai.store.engine.chunks import chunks
 from novitai.store.tables import Record
 from novitai.store.tables import attempts as table
 
@@ -101,11 +102,11 @@ def doubt(connection: Connection, instance_id: str, upstream_id: str) -> None:
 def replied_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str, Attempt]:
     """Load the newest attempts that bought something, by the instances they were made for."""
     found: dict[str, Attempt] = {}
-    for start in range(0, len(instance_ids), 500):
+    for chunk in chunks(instance_ids):
         rows = connection.execute(
             select(*_COLUMNS)
             .where(
-                table.c.instance_id.in_(instance_ids[start : start + 500]),
+                table.c.instance_id.in_(chunk),
                 table.c.state == AttemptState.BOUGHT.value,
             )
             .order_by(table.c.created_at, table.c.id)
@@ -192,8 +193,8 @@ def unsettled(connection: Connection) -> list[Attempt]:
 def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Attempt]:
     """Load attempts by id; those that do not exist are absent."""
     found: dict[str, Attempt] = {}
-    for start in range(0, len(ids), 500):
-        rows = connection.execute(select(*_COLUMNS).where(table.c.id.in_(ids[start : start + 500])))
+    for chunk in chunks(ids):
+        rows = connection.execute(select(*_COLUMNS).where(table.c.id.in_(chunk)))
         found.update((row[0], _attempt(row)) for row in rows)
     return found
 

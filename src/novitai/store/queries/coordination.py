@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries by which processes find each other: leases, worker presence, and the last listing."""
+"""Queries by which processes find each other: worker presence, and the last listing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, or_, select, text
+from sqlalchemy import Connection, delete, func, select, text
 
 from novitai.store.engine import upsert
+from novitai.store.queries import leases
 from novitai.store.tables import (
     installation,
-    leases,
     listings,
     workers,
 )
+
+take_lease = leases.take
+release_lease = leases.release
 
 _LAST: Final = "last"
 _FORGOTTEN_AFTER: Final = 3_600_000
@@ -23,14 +26,21 @@ _SERVER_TIME: Final = text("SELECT extract(epoch FROM clock_timestamp()) * 1000"
 
 @dataclass(frozen=True, slots=True)
 class LastListing:
-    """The last listing of the account; `began_at` in Unix milliseconds."""
+    """The last listing of the account.
+
+    Attributes:
+        began_at: In Unix milliseconds.
+        complete: Whether it proves that what it lacks is absent.
+        instances: How many instances it held; not stored.
+        unmanaged: How many of them are no record's own; not stored.
+        whole: Whether every page was read.
+    """
 
     began_at: int
     complete: bool
-    instances: int
-    unmanaged: int
+    instances: int = 0
+    unmanaged: int = 0
     whole: bool = False
-    incomplete_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +87,6 @@ def kept_value(connection: Connection, name: str, fresh: str) -> str:
     return value
 
 
-def value_of(connection: Connection, name: str) -> str | None:
-    """Return a kept value; None if there is none of that name."""
-    return connection.execute(
-        select(installation.c.value).where(installation.c.name == name)
-    ).scalar_one_or_none()
-
-
 def server_time(connection: Connection) -> int | None:
     """Read the database server's clock, in Unix milliseconds; None where there is no server."""
     if connection.dialect.name != "postgresql":
@@ -91,34 +94,9 @@ def server_time(connection: Connection) -> int | None:
     return int(connection.execute(_SERVER_TIME).scalar_one())
 
 
-def take_lease(connection: Connection, name: str, holder: str, *, now: int, until: int) -> bool:
-    """Take or extend a lease; False while somebody else holds it."""
-    taken = connection.execute(
-        upsert.insert(leases, connection.dialect.name)
-        .values(name=name, holder=holder, until=until)
-        .on_conflict_do_update(
-            index_elements=[leases.c.name],
-            set_={"holder": holder, "until": until},
-            where=or_(leases.c.holder == holder, leases.c.until <= now),
-        )
-        .returning(leases.c.holder)
-    )
-    return taken.first() is not None
-
-
-def release_lease(connection: Connection, name: str, holder: str) -> None:
-    """Give a lease back, if it is ours."""
-    connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
-
-
 def record_listing(connection: Connection, listing: LastListing) -> None:
     """Record the last listing; an older one never replaces a newer one."""
-    values: dict[str, object] = {
-        "began_at": listing.began_at,
-        "complete": listing.complete,
-        "instances": listing.instances,
-        "unmanaged": listing.unmanaged,
-    }
+    values: dict[str, object] = {"began_at": listing.began_at}
     if listing.complete:
         values["complete_at"] = listing.began_at
     if listing.whole:
@@ -141,17 +119,13 @@ def record_listing(connection: Connection, listing: LastListing) -> None:
 def last_listing(connection: Connection) -> LastListing | None:
     """Return the last listing; None before the first."""
     row = connection.execute(
-        select(
-            listings.c.began_at,
-            listings.c.complete,
-            listings.c.instances,
-            listings.c.unmanaged,
-            listings.c.incomplete_count,
-        ).where(listings.c.name == _LAST)
+        select(listings.c.began_at, listings.c.complete_at, listings.c.whole_at).where(
+            listings.c.name == _LAST
+        )
     ).first()
     if row is None:
         return None
-    return LastListing(*row[:4], incomplete_count=row[4])
+    return LastListing(row[0], complete=row[1] == row[0], whole=row[2] == row[0])
 
 
 def looked(connection: Connection) -> Looked:
@@ -169,11 +143,6 @@ def listed_at(connection: Connection) -> int | None:
     return connection.execute(
         select(listings.c.complete_at).where(listings.c.name == _LAST)
     ).scalar_one_or_none()
-
-
-def release_all_leases(connection: Connection) -> None:
-    """Give every lease back: for the one process of an embedded store, when it starts."""
-    connection.execute(delete(leases))
 
 
 def note_worker(connection: Connection, worker_id: str, *, started_at: int, now: int) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from novitai.domain.event import EventType
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.store.engine import upsert
+from novitai.store.engine.chunks import chunks
 from novitai.store.tables import Record, delivery_attempts, events, webhooks
 from novitai.store.tables import deliveries as table
 
@@ -272,7 +273,7 @@ def _list(connection: Connection, query: Select[*tuple[object, ...]]) -> list[De
 def _tries(connection: Connection, delivery_ids: Sequence[str]) -> dict[str, list[Try]]:
     columns = delivery_attempts.c
     found: dict[str, list[Try]] = {}
-    for start in range(0, len(delivery_ids), 500):
+    for chunk in chunks(delivery_ids):
         rows = connection.execute(
             select(
                 columns.delivery_id,
@@ -282,7 +283,7 @@ def _tries(connection: Connection, delivery_ids: Sequence[str]) -> dict[str, lis
                 columns.error,
                 columns.response,
             )
-            .where(columns.delivery_id.in_(delivery_ids[start : start + 500]))
+            .where(columns.delivery_id.in_(chunk))
             .order_by(columns.delivery_id, columns.number)
         )
         for row in rows:

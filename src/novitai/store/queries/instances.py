@@ -22,6 +22,7 @@ from novitai.domain.instance import (
     PortMapping,
 )
 from novitai.domain.product import PRICE_UNITS_PER_USD, usd
+from novitai.store.engine.chunks import chunks
 from novitai.store.tables import Record
 from novitai.store.tables import instances as table
 
@@ -172,8 +173,7 @@ def _by_id(
 ) -> dict[str, Instance]:
     found: dict[str, Instance] = {}
     ordered = sorted(ids)
-    for start in range(0, len(ordered), 500):
-        chunk = ordered[start : start + 500]
+    for chunk in chunks(ordered):
         rows = connection.execute(query.where(table.c.id.in_(chunk)).order_by(table.c.id))
         found.update((row[_AT["id"]], from_row(row)) for row in rows)
     return found
@@ -223,12 +223,8 @@ def load_credentials(connection: Connection, instance_id: str) -> bytes | None:
 def statuses(connection: Connection, instance_ids: Sequence[str]) -> dict[str, InstanceStatus]:
     """Look up the statuses of many instances; an id that there is not is left out."""
     found: dict[str, InstanceStatus] = {}
-    for start in range(0, len(instance_ids), 500):
-        rows = connection.execute(
-            select(table.c.id, table.c.status).where(
-                table.c.id.in_(instance_ids[start : start + 500])
-            )
-        )
+    for chunk in chunks(instance_ids):
+        rows = connection.execute(select(table.c.id, table.c.status).where(table.c.id.in_(chunk)))
         found.update((row[0], InstanceStatus(row[1])) for row in rows)
     return found
 
@@ -251,8 +247,7 @@ def update_columns_of(
     connection: Connection, instance_ids: Sequence[str], values: Mapping[str, object]
 ) -> None:
     """Set the same columns of many instances; the caller owns them and holds the rows' locks."""
-    for start in range(0, len(instance_ids), 500):
-        chunk = instance_ids[start : start + 500]
+    for chunk in chunks(instance_ids):
         connection.execute(update(table).where(table.c.id.in_(chunk)).values(**values))
 
 
@@ -295,7 +290,7 @@ def _tracked(row: Record) -> Tracked:
 def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Ended]:
     """Find the ended records that once held these upstream ids; the one that ended last counts."""
     found: dict[str, Ended] = {}
-    for start in range(0, len(upstream_ids), 500):
+    for chunk in chunks(upstream_ids):
         rows = connection.execute(
             select(
                 table.c.id,
@@ -308,7 +303,7 @@ def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str,
                 table.c.upstream_created_at,
                 table.c.deleted_again,
             ).where(
-                table.c.upstream_id.in_(upstream_ids[start : start + 500]),
+                table.c.upstream_id.in_(chunk),
                 table.c.status.in_(_ENDED),
             )
         )
@@ -323,10 +318,10 @@ def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str,
 def owners_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, str]:
     """Find the live records that hold these upstream ids, by upstream id."""
     found: dict[str, str] = {}
-    for start in range(0, len(upstream_ids), 500):
+    for chunk in chunks(upstream_ids):
         rows = connection.execute(
             select(table.c.upstream_id, table.c.id).where(
-                table.c.upstream_id.in_(upstream_ids[start : start + 500]),
+                table.c.upstream_id.in_(chunk),
                 table.c.status.not_in(_ENDED),
             )
         )

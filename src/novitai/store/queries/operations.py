@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `operations`: claiming, fencing, waking, and finding what is due.
-
-Whoever claims an operation raises its token; every later write names that token, so that a worker
-that lost its lease changes nothing.
-"""
+"""Queries on `operations`: claiming, fencing (see `leases`), waking, and finding what is due."""
 
 from __future__ import annotations
 
@@ -11,11 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import orjson
-from sqlalchemy import Connection, case, func, or_, select, update
+from sqlalchemy import Connection, case, func, select, update
 
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.progress import Progress, from_json, to_json
-from novitai.errors import NovitaiError
+from novitai.store.engine.chunks import chunks
+from novitai.store.queries import leases
+from novitai.store.queries.leases import LeasedTable, fenced
 from novitai.store.tables import Record
 from novitai.store.tables import operations as table
 
@@ -23,8 +21,9 @@ _COLUMNS: Final = tuple(table.c)
 _AT: Final = {column.name: index for index, column in enumerate(_COLUMNS)}
 
 
-class Fenced(NovitaiError):
-    """The operation has been claimed by somebody else, or ended: this write must not count."""
+Fenced = leases.Fenced
+
+_leased: Final = LeasedTable.of(table, table.c.next_step_at, live=~table.c.done)
 
 
 def insert(connection: Connection, *fresh: Operation) -> None:
@@ -65,8 +64,7 @@ def running(connection: Connection, instance_id: str) -> Operation | None:
 def running_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str, Operation]:
     """Load the unfinished operations of many instances, by instance id."""
     found: dict[str, Operation] = {}
-    for start in range(0, len(instance_ids), 500):
-        chunk = instance_ids[start : start + 500]
+    for chunk in chunks(instance_ids):
         rows = connection.execute(
             select(*_COLUMNS).where(table.c.instance_id.in_(chunk), ~table.c.done)
         )
@@ -76,16 +74,7 @@ def running_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str,
 
 def claim(connection: Connection, operation_id: str, *, now: int, until: int) -> Operation | None:
     """Take the lease on an operation until `until`; None if it is done or somebody holds it."""
-    row = connection.execute(
-        update(table)
-        .where(
-            table.c.id == operation_id,
-            ~table.c.done,
-            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
-        )
-        .values(token=table.c.token + 1, lease_until=until)
-        .returning(*_COLUMNS)
-    ).first()
+    row = _leased.claim(connection, operation_id, now=now, until=until, returning=_COLUMNS)
     return None if row is None else from_row(row)
 
 
@@ -100,13 +89,7 @@ def hold(connection: Connection, operation: Operation, **values: object) -> None
     Raises:
         Fenced: it is not ours any more; the transaction must be rolled back.
     """
-    changed = connection.execute(
-        update(table)
-        .where(table.c.id == operation.id, table.c.token == operation.token, ~table.c.done)
-        .values(token=operation.token, **values)
-    )
-    if changed.rowcount == 0:
-        raise Fenced(f"{operation.id} is no longer ours (token {operation.token})")
+    _leased.hold(connection, operation, **values)
 
 
 def commit_call(connection: Connection, operation: Operation, progress: Progress) -> None:
@@ -146,8 +129,7 @@ def apply(
     """
     code, message = error or (None, None)
     row = connection.execute(
-        update(table)
-        .where(table.c.id == operation.id, table.c.token == operation.token, ~table.c.done)
+        _leased.held(operation)
         .values(
             phase=phase,
             updated_at=now,
@@ -161,7 +143,7 @@ def apply(
         .returning(table.c.next_step_at)
     ).first()
     if row is None:
-        raise Fenced(f"{operation.id} is no longer ours (token {operation.token})")
+        raise fenced(operation)
     due: int = row[0]
     return due
 
@@ -209,10 +191,7 @@ def cancel(
     """
     conditions = [table.c.id == operation.id, ~table.c.done]
     if only_if_idle:
-        conditions += [
-            table.c.token == operation.token,
-            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
-        ]
+        conditions += [table.c.token == operation.token, _leased.free(now)]
     ended = connection.execute(
         update(table)
         .where(*conditions)
@@ -230,28 +209,20 @@ def cancel(
 
 def release(connection: Connection, operation: Operation, *, next_step_at: int) -> None:
     """Give a lease back without a result; does nothing if it is no longer ours."""
-    connection.execute(
-        update(table)
-        .where(table.c.id == operation.id, table.c.token == operation.token, ~table.c.done)
-        .values(lease_until=None, next_step_at=next_step_at)
-    )
+    _leased.release(connection, operation, due_at=next_step_at)
 
 
 def release_all(connection: Connection) -> int:
     """Give every lease back: for the one process of an embedded store, when it starts."""
-    return connection.execute(
-        update(table)
-        .where(~table.c.done, table.c.lease_until.is_not(None))
-        .values(lease_until=None, token=table.c.token + 1)
-    ).rowcount
+    return _leased.release_all(connection)
 
 
 def wake(connection: Connection, operation_ids: Sequence[str], *, now: int) -> None:
     """Make unfinished operations due now, also those at a step of which somebody is."""
-    for start in range(0, len(operation_ids), 500):
+    for chunk in chunks(operation_ids):
         connection.execute(
             update(table)
-            .where(table.c.id.in_(operation_ids[start : start + 500]), ~table.c.done)
+            .where(table.c.id.in_(chunk), ~table.c.done)
             .values(wake=table.c.wake + 1, next_step_at=now)
         )
 
@@ -360,12 +331,7 @@ def due(connection: Connection, kind: OperationKind, now: int, limit: int) -> li
     return list(
         connection.execute(
             select(table.c.id)
-            .where(
-                table.c.kind == kind.value,
-                ~table.c.done,
-                table.c.next_step_at <= now,
-                or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
-            )
+            .where(table.c.kind == kind.value, *_leased.due(now))
             .order_by(table.c.next_step_at)
             .limit(limit)
         ).scalars()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries on `webhook_lines`: in what order, by whom and when the messages of a line are sent.
 
-A line is one instance's messages to one receiver. Whoever claims it raises its token, and every
-later write names that token. Everybody locks lines before deliveries and webhooks, and several
-lines in the order of (instance, webhook): so nobody waits in a circle.
+A line is one instance's messages to one receiver; a worker claims it (see `leases`). Every
+transaction locks lines before deliveries and webhooks, and several lines in the order of
+(instance, webhook), so that no two wait for each other.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from sqlalchemy import Connection, Executable, bindparam, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from novitai.store.engine import upsert
-from novitai.store.queries.operations import Fenced
+from novitai.store.engine.chunks import CHUNK, chunks
+from novitai.store.queries.leases import LeasedTable
 from novitai.store.tables import webhook_lines as table
 
-_MOST_EXCEPTIONS = 500
+_leased: Final = LeasedTable.of(table, table.c.next_try_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +88,14 @@ def _opening(dialect: str, *, of_account: bool) -> Executable:
 
 def claim(connection: Connection, line_id: str, *, now: int, until: int) -> Line | None:
     """Take the lease on a line that is due; None if it is not due or somebody holds it."""
-    row = connection.execute(
-        update(table)
-        .where(
-            table.c.id == line_id,
-            table.c.next_try_at <= now,
-            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
-        )
-        .values(token=table.c.token + 1, lease_until=until)
-        .returning(table.c.instance_id, table.c.webhook_id, table.c.token)
-    ).first()
+    row = _leased.claim(
+        connection,
+        line_id,
+        table.c.next_try_at <= now,
+        now=now,
+        until=until,
+        returning=(table.c.instance_id, table.c.webhook_id, table.c.token),
+    )
     return None if row is None else Line(line_id, row[0], row[1], row[2], until)
 
 
@@ -109,28 +109,17 @@ def held_until(connection: Connection, line_id: str, *, now: int) -> int | None:
 
 
 def hold(connection: Connection, line: Line) -> None:
-    """Lock a line of ours, as the first statement of what depends on it.
+    """Lock a line of ours and give its lease back, as the first statement of what depends on it.
 
     Raises:
         Fenced: it is no longer ours; the transaction must be rolled back.
     """
-    held = connection.execute(
-        update(table)
-        .where(table.c.id == line.id, table.c.token == line.token)
-        .values(lease_until=None)
-    )
-    if held.rowcount == 0:
-        raise Fenced(f"{line.id} is no longer ours (token {line.token})")
+    _leased.hold(connection, line, lease_until=None)
 
 
-def extend(connection: Connection, line: Line, *, until: int) -> bool:
+def renew(connection: Connection, line: Line, *, until: int) -> bool:
     """Keep the lease on a line of ours until `until`; False if it is no longer ours."""
-    kept = connection.execute(
-        update(table)
-        .where(table.c.id == line.id, table.c.token == line.token, table.c.lease_until.is_not(None))
-        .values(lease_until=until)
-    )
-    return kept.rowcount > 0
+    return _leased.renew(connection, line, until=until)
 
 
 def set_next(connection: Connection, line_id: str, next_try_at: int | None) -> None:
@@ -140,20 +129,12 @@ def set_next(connection: Connection, line_id: str, next_try_at: int | None) -> N
 
 def release(connection: Connection, line: Line, *, next_try_at: int) -> None:
     """Give a line back without a result; does nothing if it is no longer ours."""
-    connection.execute(
-        update(table)
-        .where(table.c.id == line.id, table.c.token == line.token)
-        .values(lease_until=None, next_try_at=next_try_at)
-    )
+    _leased.release(connection, line, due_at=next_try_at)
 
 
 def release_all(connection: Connection) -> int:
     """Give every lease back: for the one process of an embedded store, when it starts."""
-    return connection.execute(
-        update(table)
-        .where(table.c.lease_until.is_not(None))
-        .values(lease_until=None, token=table.c.token + 1)
-    ).rowcount
+    return _leased.release_all(connection)
 
 
 def ends_of(connection: Connection, line_id: str) -> tuple[str, str] | None:
@@ -173,19 +154,11 @@ def due(
     except_webhooks: Collection[str] = (),
 ) -> list[str]:
     """List the lines that are due and held by nobody, the longest due first."""
-    query = (
-        select(table.c.id)
-        .where(
-            table.c.next_try_at <= now,
-            or_(table.c.lease_until.is_(None), table.c.lease_until <= now),
-        )
-        .order_by(table.c.next_try_at)
-        .limit(limit)
-    )
+    query = select(table.c.id).where(*_leased.due(now)).order_by(table.c.next_try_at).limit(limit)
     if except_hosts:
-        query = query.where(table.c.host.not_in(sorted(except_hosts)[:_MOST_EXCEPTIONS]))
+        query = query.where(table.c.host.not_in(sorted(except_hosts)[:CHUNK]))
     if except_webhooks:
-        query = query.where(table.c.webhook_id.not_in(sorted(except_webhooks)[:_MOST_EXCEPTIONS]))
+        query = query.where(table.c.webhook_id.not_in(sorted(except_webhooks)[:CHUNK]))
     return list(connection.execute(query).scalars())
 
 
@@ -240,10 +213,10 @@ def hurry(
     if then_spared_until is not None:
         query = query.where(_not_spared(now))
     ids = list(connection.execute(query).scalars())
-    for start in range(0, len(ids), 500):
+    for chunk in chunks(ids):
         connection.execute(
             update(table)
-            .where(table.c.id.in_(ids[start : start + 500]))
+            .where(table.c.id.in_(chunk))
             .values(next_try_at=now, spared_until=then_spared_until)
         )
     return ids
@@ -263,7 +236,5 @@ def move(connection: Connection, webhook_id: str, host: str) -> None:
             .with_for_update()
         ).scalars()
     )
-    for start in range(0, len(ids), 500):
-        connection.execute(
-            update(table).where(table.c.id.in_(ids[start : start + 500])).values(host=host)
-        )
+    for chunk in chunks(ids):
+        connection.execute(update(table).where(table.c.id.in_(chunk)).values(host=host))

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of docs/reference hold what the code has: no entry more, none less."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from novitai.domain import webhook
+from novitai.domain.account import HoldReason
+from novitai.domain.event import EventType
+from novitai.domain.instance import TRANSITIONS, InstanceStatus
+from novitai.domain.operation import AttemptState, OperationKind, Outcome
+from novitai.domain.status import Observation, read_word
+from novitai.domain.webhook import DeliveryStatus, OffReason
+from novitai.errors import ApiError, Category
+from novitai.settings import Settings, environment_name, known_names
+from tests.docs.pages import ROOT, code, codes, first_column, page, rows, section
+from tests.live import live
+
+SOURCE = ROOT / "src/novitai"
+_CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+_ELSEWHERE = re.compile(r"(NOVITA|NOVITAI|PG|SC|CLOCK|SSL)_?[A-Z_]+")
+"""Names of the environment and of the system, which are no codes of ours."""
+_LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
+
+
+@cache
+def modules() -> list[tuple[Path, ast.Module]]:
+    """Parse every module of the server; the emulator speaks for Novita and is left out."""
+    return [
+        (path, ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted(SOURCE.rglob("*.py"))
+        if "emulator" not in path.parts
+    ]
+
+
+def nodes() -> Iterator[tuple[Path, ast.AST]]:
+    """Walk through all of them."""
+    for path, module in modules():
+        for node in ast.walk(module):
+            yield path, node
+
+
+def error_classes(parent: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
+    """List the errors that are rendered to clients."""
+    yield parent
+    for child in parent.__subclasses__():
+        if child.__module__.startswith("novitai."):
+            yield from error_classes(child)
+
+
+def error_codes() -> set[str]:
+    """Collect every code: words in capitals, and those of one word that classes have."""
+    found = {"GONE"} | {one.code for one in error_classes()}
+    for _, node in nodes():
+        word = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(word, str) and _CODE.fullmatch(word) and not _ELSEWHERE.fullmatch(word):
+            found.add(word)
+    of_novita = set(re.findall(r"`([A-Z_]+)`", page("reference/upstream.md")))
+    ours = found - (of_novita - set(first_column(page("reference/errors.md"))))
+    kinds = {one.value for one in Category} - {one.code for one in error_classes()}
+    return ours - kinds
+
+
+def test_every_error_code_is_listed() -> None:
+    """docs/reference/errors.md has each code of the source, and no other."""
+    assert set(first_column(page("reference/errors.md"))) == error_codes()
+
+
+def test_errors_of_requests_have_their_status() -> None:
+    """Status, category and whether to retry are those of the class."""
+    listed = {
+        code(row[0]): (row[1], code(row[2]), row[3])
+        for row in rows(section(page("reference/errors.md"), "Errors of requests"))
+    }
+    for one in error_classes():
+        if one is ApiError or one.code == "INVALID_STATE":
+            continue
+        error = one("", code=one.code)
+        retryable = "yes" if error.retryable else "no"
+        assert listed[one.code] == (str(one.status), one.category.value, retryable), one
+
+
+def test_every_event_type_is_listed() -> None:
+    """docs/reference/events.md has each type, and says whether webhooks receive it."""
+    listed = {code(row[0]): row[1] for row in rows(page("reference/events.md"))}
+    assert listed == {one.value: "yes" if one in webhook.TOLD else "no" for one in EventType}
+
+
+def test_every_setting_is_listed() -> None:
+    """docs/reference/settings.md has each name, with its default where that is a plain value."""
+    table = {
+        code(row[0]): row[1] for row in rows(section(page("reference/settings.md"), "All settings"))
+    }
+    assert list(table) == known_names()
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = table[environment_name(name)].strip("`")
+        if isinstance(default, StrEnum):
+            assert shown == default.value
+        elif isinstance(default, bool):
+            assert shown == str(default).lower()
+        elif isinstance(default, int | float):
+            assert float(shown) == default, name
+        elif isinstance(default, str):
+            assert shown == default
+
+
+def test_every_metric_is_listed(tmp_path: Path) -> None:
+    """docs/reference/metrics.md has each family that a server shows, with its type."""
+    with live(f"sqlite:///{tmp_path}/novitai.db", tmp_path) as server:
+        text = server.http.get("/metrics", headers={"Accept": "text/plain"}).text
+    told = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    # A library gives when a series began as a family of its own.
+    told = {name: kind for name, kind in told.items() if not name.endswith("_created")}
+    assert {code(row[0]): row[1] for row in rows(page("reference/metrics.md"))} == told
+
+
+def test_every_status_is_listed() -> None:
+    """The statuses of an instance, and those that may follow each."""
+    table = rows(section(page("reference/statuses.md"), "Instance"))
+    assert {code(row[0]): set(codes(row[2])) for row in table} == {
+        one.value: {following.value for following in TRANSITIONS[one]} for one in InstanceStatus
+    }
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("Operation kinds", OperationKind),
+        ("Outcomes of operations", Outcome),
+        ("States of attempts", AttemptState),
+        ("Statuses of deliveries", DeliveryStatus),
+        ("Why a webhook is off", OffReason),
+        ("Why an account is held", HoldReason),
+    ],
+)
+def test_every_word_of_a_closed_set_is_listed(heading: str, kind: type[StrEnum]) -> None:
+    """Each table has the words of its enumeration."""
+    assert first_column(section(page("reference/statuses.md"), heading)) == [
+        one.value for one in kind
+    ]
+
+
+def test_every_job_type_is_listed() -> None:
+    """Each kind of operation stands with its job type."""
+    table = rows(section(page("reference/statuses.md"), "Operation kinds"))
+    assert {code(row[0]): code(row[1]) for row in table} == {
+        one.value: one.job for one in OperationKind
+    }
+
+
+def test_novitas_words_are_those_that_are_read() -> None:
+    """Each word of the table means something, and those of docs/reference/upstream.md are in it."""
+    listed = first_column(section(page("reference/statuses.md"), "Novita's status words"))
+    assert not [word for word in listed if read_word(word) is Observation.UNKNOWN]
+    known = section(page("reference/upstream.md"), "7. Status words").partition("All but")[0]
+    assert {word for word in codes(known) if word != "freezing"} == set(listed)
+
+
+def test_every_phase_is_one_of_the_code() -> None:
+    """Each phase of the table is a word of lifecycle/ or of a route."""
+    words = {
+        node.value
+        for path, node in nodes()
+        if "lifecycle" in path.parts and isinstance(node, ast.Constant)
+    }
+    assert set(first_column(section(page("reference/statuses.md"), "Phases"))) <= words
+
+
+def log_events() -> set[str]:
+    """Collect the names of log lines; those of changes are made of event types."""
+    found: set[str] = set()
+    for _, node in nodes():
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if node.func.attr not in _LEVELS or "log" not in ast.unparse(node.func.value).lower():
+            continue
+        first = node.args[1 if node.func.attr == "log" else 0]
+        assert isinstance(first, ast.Constant), f"not a plain name: {ast.unparse(node)}"
+        found.add(str(first.value))
+    return found
+
+
+def test_every_log_event_is_listed() -> None:
+    """docs/reference/log-events.md has each name."""
+    assert set(first_column(page("reference/log-events.md"))) == log_events()
+
+
+def test_log_events_are_spelled_alike() -> None:
+    """A name is in snake case."""
+    assert not {name for name in log_events() if not re.fullmatch(r"[a-z][a-z0-9_]*", name)}
+
+
+def test_event_types_are_spelled_alike() -> None:
+    """A type is a subject, a dot, and a word in snake case."""
+    form: Callable[[str], object] = re.compile(r"[a-z]+\.[a-z]+(_[a-z]+)*").fullmatch
+    assert all(form(one.value) for one in EventType)

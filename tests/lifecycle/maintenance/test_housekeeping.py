@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers to idempotency keys are deleted when nobody may ask for them again."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Connection, func, select
+
+from novitai.clock import ManualClock
+from novitai.lifecycle.commands.idempotency import KEPT_FOR
+from novitai.lifecycle.maintenance import housekeeping
+from novitai.lifecycle.maintenance.housekeeping import PAUSE, Housekeeping
+from novitai.store.engine.database import Database
+from novitai.store.queries import idempotency_keys
+from novitai.store.queries.idempotency_keys import Remembered
+from novitai.store.tables import idempotency_keys as table
+
+ANSWER = Remembered("digest", 202, {}, b"{}")
+
+
+async def remember(database: Database, at: int, *keys: str) -> None:
+    """Have answers on record that were given at a time."""
+
+    def write(connection: Connection) -> None:
+        for key in keys:
+            assert idempotency_keys.remember(
+                connection, api_key_id="k", route="r", key=key, answer=ANSWER, now=at, since=0
+            )
+
+    await database.write(write)
+
+
+async def count(database: Database) -> int:
+    """Count the answers on record."""
+    query = select(func.count()).select_from(table)
+    found: int = await database.read(lambda connection: connection.execute(query).scalar_one())
+    return found
+
+
+async def test_answers_are_kept_as_long_as_they_may_be_asked_for(
+    database: Database, clock: ManualClock
+) -> None:
+    """What is a day old stays; what is a millisecond older goes."""
+    await remember(database, clock.now() - KEPT_FOR, "kept")
+    await remember(database, clock.now() - KEPT_FOR - 1, "old")
+    assert await Housekeeping(database, clock).once() == 1
+    assert await count(database) == 1
+
+
+async def test_one_pass_deletes_everything_that_is_old(
+    sqlite_database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes as many transactions as it needs, each of a bounded size."""
+    monkeypatch.setattr(housekeeping, "_BATCH", 2)
+    await remember(sqlite_database, 0, "a", "b", "c", "d", "e")
+    assert await Housekeeping(sqlite_database, clock).once() == 5
+    assert await count(sqlite_database) == 0
+
+
+async def test_it_goes_on_every_ten_minutes_until_it_is_stopped(
+    sqlite_database: Database, clock: ManualClock
+) -> None:
+    """A later pass deletes what has become old since the first."""
+    await remember(sqlite_database, clock.now() - KEPT_FOR + 1000, "soon")
+    keeping = Housekeeping(sqlite_database, clock)
+    keeping.start()
+    await clock.advance(0)
+    began = clock.monotonic()
+    while await count(sqlite_database):
+        assert clock.monotonic() - began < 2 * PAUSE
+        await clock.advance(PAUSE / 20)
+    assert clock.monotonic() - began >= PAUSE
+    await keeping.stop()
+    await remember(sqlite_database, 0, "later")
+    for _ in range(40):
+        await clock.advance(PAUSE / 20)
+        assert await count(sqlite_database) == 1
