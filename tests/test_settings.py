@@ -50,7 +50,7 @@ def test_the_defaults_are_those_that_are_documented() -> None:
 
 def test_every_setting_is_documented() -> None:
     """The page on configuration lists what is read, and nothing else."""
-    page = Path(__file__).parent.parent / "docs" / "configuration.md"
+    page = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
     assert sorted(DOCUMENTED.findall(page.read_text())) == sorted(settings.known_names())
 
 
