@@ -16,8 +16,8 @@ from benchmarks.sync import INSTANCES, fill
 from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
-from novitai.lifecycle.commands.idempotency import Idempotency, Reply
-from novitai.lifecycle.commands.instance_actions import Operating, StopAll
+from novitai.lifecycle.commands.idempotency import Commands
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
@@ -44,28 +44,15 @@ async def _measure(folder: Path) -> tuple[float, float]:
         vault = Vault(b"a secret for the benchmark alone")
         recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
         core = Core(database, vault, clock, ids, engine, recorder)
-        operating = Operating(
-            database,
-            vault,
-            clock,
-            ids,
-            engine,
-            recorder,
-            FollowUps(core, FailedInstancePolicy.STOP),
-            Idempotency(database, clock),
-        )
+        operating = InstanceActions(core, FollowUps(core, FailedInstancePolicy.STOP))
         began = time.perf_counter()
         await database.read(lambda c: instances.load_many(c, instances.live_ids(c)))
         reading = time.perf_counter() - began
         began = time.perf_counter()
-        await operating.stop_all(reply=_told)
+        done = await Commands(database, clock).apply(operating.stop_all())
         stopping = time.perf_counter() - began
     finally:
         await database.close()
-    return stopping * 1000, reading * 1000
-
-
-def _told(done: StopAll) -> Reply:
     if len(done.accepted) != INSTANCES:
-        raise RuntimeError(f"{len(done.skipped)} instances were not accepted")
-    return Reply(202, {}, b"")
+        raise RuntimeError(f"{len(done.skipped)} instances were not stopped")
+    return stopping * 1000, reading * 1000

@@ -33,7 +33,7 @@ from benchmarks.report import Result
 from novitai.clock import SystemClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
-from novitai.egress.guard import Guard
+from novitai.egress.guard import AddressGuard
 from novitai.egress.sending import Sender
 from novitai.egress.signing import secret_of
 from novitai.ids import Ids
@@ -380,7 +380,7 @@ async def work(url: str) -> None:
     clock, ids = SystemClock(), Ids()
     database = await open_database(url, clock)
     engine = _engine(database, url)
-    sender = Sender(Guard(allow_private=True), clock)
+    sender = Sender(AddressGuard(allow_private=True), clock)
     recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
     vault = Vault(b"a secret of at least thirty-two bytes")
     deliverer = Deliverer(database, clock, ids, engine, recorder, vault, sender, secrets=[SECRET])

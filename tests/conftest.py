@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from novitai.clock import ManualClock
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.settings import Settings
 from novitai.store import migrate
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 from tests.lifecycle.world import Emulator, World, settings_for
 from tests.services import POSTGRESQL_URL, REDIS_URL, STORES, PostgresqlServer, unavailable
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from novitai.api.app import create_api
 from novitai.api.http.limits import Quota
-from novitai.api.routing.router import Operation
+from novitai.api.routing.router import Route
 from novitai.app import Application, Outside
 from novitai.cli.listening import answer, bind, url_of
 from novitai.clock import SystemClock
@@ -37,7 +37,7 @@ ADMIN_KEY: Final = "canary-admin-key-5f3a9c"
 class LiveServer:
     """A server at `url`, and a client with an admin key."""
 
-    def __init__(self, settings: Settings, *, speed: float, extra: tuple[Operation, ...]) -> None:
+    def __init__(self, settings: Settings, *, speed: float, extra: tuple[Route, ...]) -> None:
         self._settings = settings
         self._speed = speed
         self._extra = extra
@@ -130,7 +130,7 @@ def live(
     folder: Path,
     *,
     speed: float = 60,
-    extra: tuple[Operation, ...] = (),
+    extra: tuple[Route, ...] = (),
     settings: Mapping[str, object] | None = None,
 ) -> Iterator[LiveServer]:
     """Run a server; `speed` is the emulator's, `settings` differ from the defaults."""

@@ -14,12 +14,12 @@ import structlog
 from pydantic import SecretStr
 
 from novitai.app import Application
-from novitai.clock import ManualClock
 from novitai.errors import StartupError
 from novitai.ids import Ids
 from novitai.opening import open_store
 from novitai.settings import Environment
 from novitai.telemetry import logs
+from novitai.testing import ManualClock
 from tests.lifecycle.world import settings_for
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novitai.clock import ManualClock, SystemClock, iso, parse_iso
+from novitai.clock import SystemClock, iso, parse_iso
+from novitai.testing import ManualClock
 
 
 def test_times_are_written_with_milliseconds_and_z() -> None:

@@ -13,18 +13,15 @@ import novitai
 SOURCE = Path(novitai.__file__).parent
 METHODS = frozenset({"debug", "info", "warning", "error", "critical", "exception", "log"})
 EVENT = re.compile(r"[a-z]+(_[a-z0-9]+)*")
-# Being rewritten; to be checked like the rest once that is done.
-EXCEPT = ("lifecycle/operations/", "lifecycle/reconcile/")
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
     """Find every call in the sources, with the place where it stands."""
     for path in sorted(SOURCE.rglob("*.py")):
         name = path.relative_to(SOURCE).as_posix()
-        if not name.startswith(EXCEPT):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Call):
-                    yield f"{name}:{node.lineno}", node
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                yield f"{name}:{node.lineno}", node
 
 
 def is_logger(value: ast.expr) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 
 from novitai.clock import Clock
-from novitai.egress.guard import EndpointGuard, Guard, UpstreamReach
+from novitai.egress.guard import AddressGuard, EndpointGuard, UpstreamReach
 from novitai.egress.resolving import Resolver, system_resolver
 from novitai.egress.sending import Sender
 from novitai.egress.wire import Wire
@@ -23,10 +23,9 @@ from novitai.jobs.supervision import Supervisor
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
-from novitai.lifecycle.commands.answering import Once
 from novitai.lifecycle.commands.create_instance import CreateCommand
-from novitai.lifecycle.commands.idempotency import Idempotency
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.idempotency import Commands
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
@@ -112,25 +111,15 @@ class Application:
         self.recorder = recorder = Recorder(clock, ids, outbox)
         core = Core(database, vault, clock, ids, self.jobs, recorder)
         follow_ups = FollowUps(core, settings.failed_instance_policy)
-        idempotency = Idempotency(database, clock)
+        self.commands = Commands(database, clock)
         self.details = Details(database, clock)
         self.instances = InstanceReader(database, self.details)
         self.create_instance = CreateCommand(
-            database,
-            self.catalogue,
-            vault,
-            clock,
-            ids,
-            self.jobs,
-            recorder,
-            idempotency,
-            placement_deadline=settings.placement_deadline_seconds,
+            core, self.catalogue, placement_deadline=settings.placement_deadline_seconds
         )
-        self.operating = Operating(
-            database, vault, clock, ids, self.jobs, recorder, follow_ups, idempotency
-        )
+        self.operating = InstanceActions(core, follow_ups)
         sender = Sender(
-            Guard(allow_private=settings.webhook_allow_private),
+            AddressGuard(allow_private=settings.webhook_allow_private),
             clock,
             transport=outside.webhooks,
             tls=tls,
@@ -139,28 +128,15 @@ class Application:
             database, clock, ids, self.jobs, recorder, vault, sender, secrets=signing_secrets
         )
         self.deliverer.register()
-        self.webhooks = Webhooks(
-            database, clock, ids, vault, outbox, self.deliverer, sender, idempotency
-        )
-        self.deliveries = Deliveries(database, clock, self.jobs, idempotency)
+        self.webhooks = Webhooks(database, clock, ids, vault, outbox, self.deliverer, sender)
+        self.deliveries = Deliveries(database, clock, self.jobs)
         self.history = History(database, clock, self.instances)
         resolve = outside.resolve or system_resolver
         reach = UpstreamReach(settings.upstream_url, clock, resolve)
         self.prober = Prober(EndpointGuard(reach, resolve), Wire(tls, outside.probes))
         late_calls = LateCalls(core)
         self.account = Account(core, settings.orphans)
-        self.ownership = Ownership(
-            database,
-            vault,
-            clock,
-            ids,
-            self.jobs,
-            recorder,
-            follow_ups,
-            idempotency,
-            self.account,
-            installation_id=installation_id,
-        )
+        self.ownership = Ownership(core, follow_ups, self.account, installation_id=installation_id)
         self.runner = build_runner(
             core,
             settings,
@@ -187,7 +163,6 @@ class Application:
             measured=self._measure_sync,
         )
         SyncRequests(database, self.sync, clock).register(self.jobs)
-        self._once = Once(database, idempotency)
         self.housekeeping = Housekeeping(database, clock)
         self.clock_watch = ClockWatch(
             database,
@@ -326,7 +301,7 @@ class Application:
             upstream=self._upstream_numbers,
             process=self.process,
             caches=self.caches(),
-            once=self._once,
+            commands=self.commands,
             catalogue=self.catalogue,
             operating=self.operating,
             history=self.history,

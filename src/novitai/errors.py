@@ -13,7 +13,7 @@
     │   ├── PayloadTooLarge          413
     │   ├── UnsupportedMediaType     415
     │   ├── IdempotencyKeyReused     422
-    │   ├── RateLimited              429
+    │   ├── TooManyRequests              429
     │   ├── InternalError            500
     │   ├── Overloaded, ShuttingDown 503
     │   └── UpstreamUnavailable      502, 503, 504: how the API reports an UpstreamError
@@ -209,7 +209,7 @@ class IdempotencyKeyReused(ApiError):
     category = Category.CLIENT
 
 
-class RateLimited(ApiError):
+class TooManyRequests(ApiError):
     """Too many requests for this key, or too many failed authentications from this address."""
 
     status = 429

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx2
 import orjson
 
 from novitai.api.app import create_api
-from novitai.api.http.middleware import Gateway, Rules
-from novitai.api.routing.router import Operation
+from novitai.api.http.middleware import RequestMiddleware, Rules
+from novitai.api.routing.router import Route
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
-from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.requests import CreateRequest
 from novitai.domain.view import View
@@ -23,15 +23,21 @@ from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Cache, Caches
-from novitai.lifecycle.commands.answering import Once
 from novitai.lifecycle.commands.create_instance import Created
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.idempotency import (
+    Command,
+    Commands,
+    Completed,
+    IdempotencyKey,
+    Reply,
+    Transaction,
+)
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.operations.follow_ups import FollowUps
-from novitai.lifecycle.queries.details_cache import Rendered, render
+from novitai.lifecycle.queries.details_cache import Rendered
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.queries.instances import InstancePage, InstanceQuery, Shown
 from novitai.settings import FailedInstancePolicy
@@ -39,7 +45,10 @@ from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
+from novitai.testing import ManualClock
 from novitai.upstream.metrics import UpstreamNumbers
+
+T = TypeVar("T")
 
 CREATE: Mapping[str, object] = {
     "name": "my-instance",
@@ -57,26 +66,18 @@ class FakeInstances:
     error: ApiError | Exception | None = None
     next_cursor: str | None = None
     requests: list[CreateRequest] = field(default_factory=list)
-    idempotency: list[IdempotencyKey | None] = field(default_factory=list)
     deadlines: list[int | None] = field(default_factory=list)
     queries: list[InstanceQuery] = field(default_factory=list)
-    replayed: bool = False
 
-    async def create(
-        self,
-        request: CreateRequest,
-        *,
-        reply: Callable[[Created], Reply],
-        idempotency: IdempotencyKey | None,
-        deadline: int | None,
-    ) -> Reply:
-        if self.error is not None:
-            raise self.error
-        self.requests.append(request)
-        self.idempotency.append(idempotency)
-        self.deadlines.append(deadline)
-        answer = reply(Created("inst_1697843200_abc123", 1_697_797_800_000))
-        return Reply(answer.status, answer.headers, answer.body, self.replayed)
+    def create(self, request: CreateRequest) -> Command[Created]:
+        async def prepare(deadline: int | None) -> Completed[Created]:
+            if self.error is not None:
+                raise self.error
+            self.requests.append(request)
+            self.deadlines.append(deadline)
+            return Completed(Created("inst_1697843200_abc123", 1_697_797_800_000))
+
+        return Command(prepare)
 
     async def get(self, instance_id: str) -> Shown:
         if self.error is not None:
@@ -87,7 +88,8 @@ class FakeInstances:
 
     async def details(self, instance_id: str) -> Rendered:
         shown = await self.get(instance_id)
-        return render(shown.view, shown.observed_at)
+        plain = orjson.dumps(shown.view)
+        return Rendered(plain, str(hash(plain)), shown.observed_at)
 
     async def page(self, query: InstanceQuery) -> InstancePage:
         if self.error is not None:
@@ -95,6 +97,25 @@ class FakeInstances:
         self.queries.append(query)
         views: Sequence[View] = list(self.views.values())
         return InstancePage(views[: query.limit], len(views), self.next_cursor)
+
+
+class NotingCommands(Commands):
+    """Carries commands out, and notes the keys that came with them."""
+
+    def __init__(self, database: Database, clock: ManualClock) -> None:
+        super().__init__(database, clock)
+        self.keys: list[IdempotencyKey | None] = []
+
+    async def run(
+        self,
+        command: Transaction[T] | Command[T],
+        render: Callable[[T], Reply],
+        *,
+        key: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        self.keys.append(key)
+        return await super().run(command, render, key=key, deadline=deadline)
 
 
 @dataclass
@@ -130,10 +151,11 @@ class Dependencies:
 class Api:
     """The application under test, and keys for it."""
 
-    gateway: Gateway
+    gateway: RequestMiddleware
     services: Services
     client: httpx2.AsyncClient
     instances: FakeInstances
+    commands: NotingCommands
     dependencies: Dependencies
     jobs: JobMetrics
     clock: ManualClock
@@ -174,7 +196,7 @@ class ApiFactory:
     async def make(
         self,
         *,
-        extra: tuple[Operation, ...] = (),
+        extra: tuple[Route, ...] = (),
         rules: Rules | None = None,
         client: tuple[str, int] = ("127.0.0.1", 50000),
         allow_private_webhooks: bool = False,
@@ -198,6 +220,7 @@ class ApiFactory:
         jobs = JobMetrics(clock)
         dependencies = Dependencies(queue_seen=clock.now())
         instances = FakeInstances()
+        commands = NotingCommands(self._database, clock)
 
         async def queue_sizes() -> Mapping[str, int]:
             if dependencies.queue_sizes is None:
@@ -217,7 +240,7 @@ class ApiFactory:
             process=ProcessMetrics(clock),
             upstream=lambda: UpstreamNumbers({}, 0, {}),
             catalogue=catalogue,
-            once=Once(self._database, Idempotency(self._database, clock)),
+            commands=commands,
             operating=operating,
             history=History(self._database, clock, instances),
             caches=Caches(
@@ -230,19 +253,18 @@ class ApiFactory:
         gateway = create_api(services, extra=extra)
         transport = httpx2.ASGITransport(app=gateway, client=client)
         http = httpx2.AsyncClient(transport=transport, base_url="http://novitai")
-        api = Api(gateway, services, http, instances, dependencies, jobs, clock, texts)
+        api = Api(gateway, services, http, instances, commands, dependencies, jobs, clock, texts)
         self._open.append(api)
         return api
 
-    def _operating(self, vault: Vault) -> Operating:
+    def _operating(self, vault: Vault) -> InstanceActions:
         """Build what accepts verbs; nothing carries them out."""
         database, clock, ids = self._database, self._clock, Ids()
         jobs = EmbeddedEngine(database, clock, ids)
         recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
-        idempotency = Idempotency(database, clock)
         core = Core(database, vault, clock, ids, jobs, recorder)
         follow_ups = FollowUps(core, FailedInstancePolicy.STOP)
-        return Operating(database, vault, clock, ids, jobs, recorder, follow_ups, idempotency)
+        return InstanceActions(core, follow_ups)
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -14,11 +14,11 @@ from sqlalchemy import Connection
 from starlette.types import ASGIApp
 
 from novitai.app import Application
-from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.store.queries import instances, operations
+from novitai.testing import ManualClock
 from tests.lifecycle.world import AtWork
 
 T = TypeVar("T")

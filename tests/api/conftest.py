@@ -11,10 +11,10 @@ import pytest
 import structlog
 
 from novitai.app import Application, Outside
-from novitai.clock import ManualClock
 from novitai.ids import Ids
 from novitai.settings import Settings
 from novitai.store.engine.database import Database
+from novitai.testing import ManualClock
 from tests.api.application import Api, ApiFactory
 from tests.api.client import House, Http
 from tests.lifecycle.world import Emulator, World

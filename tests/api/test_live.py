@@ -24,8 +24,7 @@ import structlog
 from starlette.responses import Response
 
 from novitai.api.http import middleware
-from novitai.api.openapi.document import Parameter
-from novitai.api.routing.router import Call, Operation
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from novitai.errors import Category
 from novitai.settings import Environment
@@ -39,12 +38,12 @@ TEMPLATES: Final = "/templates"
 CANARIES: Final = ("canary-of-an-env-77aa", "canary-password-5d2e", "canary-of-a-defect-91c4")
 
 
-async def _defect(_call: Call) -> Response:
+async def _defect(_call: RouteCall) -> Response:
     """Break."""
     raise RuntimeError(f"cannot connect with password={CANARIES[2]}")
 
 
-DEFECT: Final = Operation(
+DEFECT: Final = Route(
     method="GET",
     path="/api/defect/{word}",
     handler=_defect,
@@ -52,7 +51,6 @@ DEFECT: Final = Operation(
     tag="Health",
     summary="Break",
     answers={200: None},
-    parameters=[Parameter("word", "Any", {"type": "string"}, "path")],
 )
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import orjson
 import pytest
 from sqlalchemy import Connection, text
 from starlette.responses import Response
@@ -15,11 +16,11 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 from structlog.testing import capture_logs
 
-from novitai.api.http.answers import json_answer
-from novitai.api.routing.router import Call, Operation
+from novitai.api.http.answers import answer
+from novitai.api.routing.router import Route, RouteCall
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
-from novitai.lifecycle.commands.answering import outcome
+from novitai.lifecycle.commands.idempotency import outcome
 from novitai.store.engine.database import Database
 from tests.api.application import Api, ApiFactory
 from tests.api.wire import BODY, LIVE, Answer, create, serving
@@ -29,9 +30,9 @@ T = TypeVar("T")
 QUICK = Limits(drain=0.2, cut=0.2)
 
 
-def route(handler: Callable[[Call], Awaitable[Response]], method: str = "POST") -> Operation:
+def route(handler: Callable[[RouteCall], Awaitable[Response]], method: str = "POST") -> Route:
     """Declare a route that a test watches."""
-    return Operation(
+    return Route(
         method=method,
         path="/api/slow",
         handler=handler,
@@ -73,13 +74,13 @@ async def test_what_cannot_be_finished_is_told_so(factory: ApiFactory, method: s
     """503 `SHUTTING_DOWN`, counted and logged; the work is broken off."""
     begun, broken = asyncio.Event(), asyncio.Event()
 
-    async def slow(_call: Call) -> Response:
+    async def slow(_call: RouteCall) -> Response:
         begun.set()
         try:
             await asyncio.sleep(60)
         finally:
             broken.set()
-        return json_answer({})
+        return answer(orjson.dumps({}))
 
     api = await factory.make(extra=(route(slow, method),))
     async with serving(api.gateway, QUICK) as server:
@@ -112,10 +113,10 @@ async def test_what_waits_for_its_turn_is_told_so(factory: ApiFactory) -> None:
     """Each request of a connection has its own answer, in turn."""
     begun = asyncio.Event()
 
-    async def slow(_call: Call) -> Response:
+    async def slow(_call: RouteCall) -> Response:
         begun.set()
         await asyncio.sleep(60)
-        return json_answer({})
+        return answer(orjson.dumps({}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, QUICK) as server:
@@ -142,8 +143,8 @@ async def test_what_was_committed_is_answered_as_it_is(
         assert go_on.wait(10)
         return 7
 
-    async def slow(_call: Call) -> Response:
-        return json_answer({"made": await outcome(sqlite_database.write(write))})
+    async def slow(_call: RouteCall) -> Response:
+        return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, Limits(drain=0.1, cut=10)) as server:
@@ -168,8 +169,8 @@ async def test_a_database_that_is_stuck_does_not_hold_the_end(
         assert go_on.wait(10)
         return 7
 
-    async def slow(_call: Call) -> Response:
-        return json_answer({"made": await outcome(sqlite_database.write(write))})
+    async def slow(_call: RouteCall) -> Response:
+        return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, QUICK) as server:
@@ -215,7 +216,7 @@ async def test_requests_are_answered_until_the_end(api: Api) -> None:
 async def test_something_that_was_cancelled_within_is_a_defect(factory: ApiFactory) -> None:
     """A request that waits for what another has cancelled gets the envelope as well."""
 
-    async def waits(_call: Call) -> Response:
+    async def waits(_call: RouteCall) -> Response:
         gone: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         gone.cancel()
         return await gone

@@ -14,7 +14,7 @@ import orjson
 from pydantic import TypeAdapter
 from starlette.types import ASGIApp
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.errors import ErrorResponse
 from novitai.cli.connections import Limits
 from novitai.cli.listening import answer, bind, url_of
 from tests.api.application import CREATE, Api
@@ -84,7 +84,7 @@ class Answer(NamedTuple):
     @property
     def error(self) -> dict[str, Any]:
         """The error in the envelope of the API."""
-        TypeAdapter(schemas.ErrorResponse).validate_json(self.body)
+        TypeAdapter(ErrorResponse).validate_json(self.body)
         assert self.headers["content-type"] == "application/json"
         error: dict[str, Any] = orjson.loads(self.body)["error"]
         assert error["requestId"] == self.headers["x-request-id"]

@@ -22,10 +22,10 @@ from novitai.cli.key_access import KeysOfServer
 from novitai.cli.local_client import LocalServer, open_store_or_server
 from novitai.cli.local_server import answer_commands
 from novitai.cli.local_socket import MAX_LINE
-from novitai.clock import ManualClock
 from novitai.errors import NovitaiError, StartupError
 from novitai.ids import Ids
 from novitai.settings import Settings
+from novitai.testing import ManualClock
 from tests.lifecycle.world import settings_for
 
 FIELDS = {"name": "Вася", "scopes": ["write", "read"]}

@@ -62,7 +62,7 @@ def test_a_defect_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch)
 
 def test_help_loads_neither_the_server_nor_the_store() -> None:
     """Only the commands that need slow modules import them."""
-    heavy = "fastapi sqlalchemy alembic uvicorn httpx2 pydantic structlog cryptography orjson"
+    heavy = "starlette sqlalchemy alembic uvicorn httpx2 pydantic structlog cryptography orjson"
     code = (
         "import sys, novitai.cli.main; "
         f"print([name for name in '{heavy}'.split() if name in sys.modules])"

@@ -13,11 +13,11 @@ import pytest
 from novitai.cli import first_key, output
 from novitai.cli.first_key import show_first_key
 from novitai.cli.output import OutputFailed
-from novitai.clock import ManualClock
 from novitai.ids import Ids
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
+from novitai.testing import ManualClock
 
 
 class Full(io.TextIOBase):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_SERVER = {"fastapi", "uvicorn"}
+_SERVER = {"starlette", "uvicorn"}
 _QUEUE = {"pgqueuer", "asyncpg"}
 _DRIVER = {"psycopg"}
 _SHARED = {"redis"}

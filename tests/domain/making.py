@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things of the domain, made with as few words as a test needs."""
+"""Builders of domain objects for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AT = 1_760_000_000_000
 
 
 def an_instance(status: InstanceStatus = InstanceStatus.RUNNING, **more: Any) -> Instance:
-    """An instance that was bought; `more` is any of its fields."""
+    """Return an instance that was bought; `more` sets any of its fields."""
     made = Instance(
         id="inst_1760000000_abc123def456",
         name="my-instance",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the account's rules: what is missing is believed, or held until it is explained."""
+"""The rules for holds: missing records are believed to be gone, or held until it is explained."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ RESTORED = replace(KNOWN, restored_at=1)
 
 
 def census(live: int, missing: int, key: str = OURS, at: int = 1_000) -> Census:
-    """A listing of so many live records, of which so many are missing."""
+    """Return the census of a listing with `live` live records, of which some are missing."""
     ids = [f"inst_{number}" for number in range(live)]
     return Census(at, key, frozenset(ids), frozenset(ids[:missing]))
 
 
-# live records, missing ones -> whether it is held with the same key, unless restored
+# live records, missing ones -> whether the account is held, with the same key and no restore
 SAME_KEY = {
     (1, 0): False,
     (1, 1): False,
@@ -53,7 +53,7 @@ SAME_KEY = {
 
 @pytest.mark.parametrize(("live", "missing"), SAME_KEY)
 def test_a_disappearance_with_the_same_key(live: int, missing: int) -> None:
-    """At least three, and more than a fifth, missing from one listing are not believed."""
+    """A hold begins if at least three, and more than a fifth, are missing from one listing."""
     state = judge(KNOWN, census(live, missing))
     held = SAME_KEY[live, missing]
     assert (state.hold is not None) is held
@@ -65,7 +65,7 @@ def test_a_disappearance_with_the_same_key(live: int, missing: int) -> None:
 
 @pytest.mark.parametrize("live", [1, 2, 3, 10])
 def test_with_another_key_one_missing_record_is_enough(live: int) -> None:
-    """Where no record is seen with the new key, nothing that is missing is believed."""
+    """If no record is seen with a new key, every missing record causes a hold."""
     state = judge(KNOWN, census(live, live, OTHER))
     assert state.hold is not None
     assert state.hold.reason is HoldReason.KEY_CHANGED
@@ -73,7 +73,7 @@ def test_with_another_key_one_missing_record_is_enough(live: int) -> None:
 
 
 def test_a_key_is_taken_over_once_a_known_record_is_seen_with_it() -> None:
-    """A rotated key of the same account is taken over silently where nothing is missing."""
+    """A rotated key of the same account is accepted silently if nothing is missing."""
     state = judge(KNOWN, census(3, 0, OTHER))
     assert state == AccountState(keys=(OURS, OTHER))
     assert judge(state, census(3, 1, OTHER)).hold is None
@@ -81,7 +81,7 @@ def test_a_key_is_taken_over_once_a_known_record_is_seen_with_it() -> None:
 
 @pytest.mark.parametrize(("live", "missing"), [(2, 1), (3, 1), (10, 2), (10, 9)])
 def test_a_key_that_shows_some_records_explains_none_that_it_lacks(live: int, missing: int) -> None:
-    """They were last seen with another key: held until they are seen, or a person confirms it."""
+    """Records that a new key does not show are held until they are seen or confirmed."""
     state = judge(KNOWN, census(live, missing, OTHER))
     assert state.keys == (OURS, OTHER)
     for key in (OTHER, OTHER, OURS, OTHER):
@@ -94,7 +94,7 @@ def test_a_key_that_shows_some_records_explains_none_that_it_lacks(live: int, mi
 
 
 def test_a_key_of_before_explains_nothing_either() -> None:
-    """Both keys open the account, and a record that was last seen with one is missing with it."""
+    """A record last seen with one known key and missing with the other causes a hold."""
     both = AccountState(keys=(OURS, OTHER))
     held = judge(both, census(3, 1, OURS))
     assert held.hold is not None
@@ -104,14 +104,14 @@ def test_a_key_of_before_explains_nothing_either() -> None:
 
 
 def test_a_hold_that_is_confirmed_with_a_key_of_before_is_over() -> None:
-    """The key it was about is the last one from then on."""
+    """After the confirmation, the key of the hold is the last key."""
     held = judge(AccountState(keys=(OURS, OTHER)), census(3, 3, OURS))
     assert held.hold is not None
     assert confirmed(held) == AccountState(keys=(OTHER, OURS))
 
 
 def test_a_key_is_taken_over_where_there_is_nothing_to_lose() -> None:
-    """Without live records another account is as good as the last."""
+    """Without live records, any key is accepted."""
     state = judge(KNOWN, census(0, 0, OTHER))
     assert state.keys == (OTHER,)
     assert not state.blocked
@@ -120,7 +120,7 @@ def test_a_key_is_taken_over_where_there_is_nothing_to_lose() -> None:
 
 @pytest.mark.parametrize("live", [1, 2, 3, 10])
 def test_in_a_restored_database_one_missing_record_is_enough(live: int) -> None:
-    """It is held, and stays blocked when they are seen again, until a person confirms it."""
+    """The account is held, and stays blocked until a person confirms, even if they are seen."""
     held = judge(RESTORED, census(live, 1))
     assert held.hold is not None
     assert held.hold.reason is HoldReason.RESTORED
@@ -131,7 +131,7 @@ def test_in_a_restored_database_one_missing_record_is_enough(live: int) -> None:
 
 
 def test_a_hold_ends_when_they_are_seen_again() -> None:
-    """It keeps its beginning while it changes, and leaves nothing behind."""
+    """A hold keeps its start time while it changes, and leaves no state behind."""
     held = judge(KNOWN, census(5, 5, at=1_000))
     changed = judge(held, census(5, 4, at=2_000))
     assert changed.hold is not None
@@ -141,7 +141,7 @@ def test_a_hold_ends_when_they_are_seen_again() -> None:
 
 
 def test_a_hold_lasts_for_those_that_stay_missing() -> None:
-    """Fewer than a mass are left, and none of them is proven gone by the others' return."""
+    """The return of some records does not prove that the others are gone."""
     held = judge(KNOWN, census(5, 5))
     for missing in (2, 1):
         held = judge(held, census(5, missing))
@@ -151,13 +151,13 @@ def test_a_hold_lasts_for_those_that_stay_missing() -> None:
 
 
 def test_a_hold_for_a_key_ends_with_the_right_key() -> None:
-    """The key of before is still known."""
+    """The previous key is still known."""
     held = judge(KNOWN, census(5, 5, OTHER))
     assert judge(held, census(5, 0, OURS)) == KNOWN
 
 
 def test_what_a_person_confirms_is_the_set_that_was_shown() -> None:
-    """The digest names the set, in whatever order; a confirmed key is the only one from then on."""
+    """The digest identifies the set in any order; the confirmed key becomes the only one."""
     assert missing_digest(["b", "a"]) == missing_digest(["a", "b"])
     assert missing_digest(["a"]) != missing_digest(["a", "b"])
     held = judge(KNOWN, census(2, 2, OTHER))
@@ -167,7 +167,7 @@ def test_what_a_person_confirms_is_the_set_that_was_shown() -> None:
 
 
 def test_the_first_listing_ever_sets_the_key() -> None:
-    """There is nothing yet that it could differ from."""
+    """The first key is accepted, because there is nothing to compare it with."""
     assert judge(AccountState(), census(2, 0)).keys == (OURS,)
 
 
@@ -178,7 +178,7 @@ def test_the_first_listing_ever_sets_the_key() -> None:
 def test_what_we_delete_ourselves_is_not_missed(
     status: InstanceStatus, word: str | None, *, seen: bool, deleting: bool
 ) -> None:
-    """Neither what ends or is ending, nor what was never listed, can start a hold."""
+    """Records that have ended, are ending or were never listed cannot start a hold."""
     counts = counts_as_live(status, word, seen=seen, delete_accepted=deleting)
     going = word in {"toRemove", "removing", "removed"}
     ending = status.ended or status is InstanceStatus.TERMINATING
@@ -186,14 +186,14 @@ def test_what_we_delete_ourselves_is_not_missed(
 
 
 def test_a_delete_that_waits_explains_no_absence_in_a_doubtful_account() -> None:
-    """It has not been accepted by the account in which the instance was seen."""
+    """A delete that was not accepted does not explain an absence from a doubtful account."""
     ending, facts = InstanceStatus.TERMINATING, {"seen": True, "delete_accepted": False}
     assert counts_as_live(ending, "running", **facts, doubtful=True)
     assert not counts_as_live(ending, "running", **facts)
 
 
 def test_the_absence_of_few_takes_longer_to_be_believed() -> None:
-    """Of one or two live records no mass can be told: ten minutes in place of one."""
+    """One or two live records must be absent for ten minutes instead of one."""
     assert [gone_after(live) for live in (0, 1, 2, 3, 10)] == [
         600_000,
         600_000,
@@ -204,7 +204,7 @@ def test_the_absence_of_few_takes_longer_to_be_believed() -> None:
 
 
 def test_two_keys_are_of_one_account_once_both_are_known() -> None:
-    """An attempt without a key was made by an older version: it is no other's."""
+    """An attempt without a key, from an older version, counts as bought with the same account."""
     both = AccountState(keys=(OURS, OTHER))
     assert both.same_account(OURS, OTHER)
     assert KNOWN.same_account("", OTHER)

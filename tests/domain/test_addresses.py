@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the address rules."""
+"""The address rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from novitai.domain.addresses import is_public, read_host
 def test_public_is_never_wider_than_what_python_calls_global(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
-    """Our rules are stricter than the standard library's, never looser."""
+    """An address that is public by our rules is global by Python's rules."""
     if is_public(address):
         assert address.is_global
         assert not address.is_multicast
@@ -24,7 +24,7 @@ def test_public_is_never_wider_than_what_python_calls_global(
 
 @given(address=st.ip_addresses(v=4))
 def test_an_embedded_address_is_never_public(address: ipaddress.IPv4Address) -> None:
-    """IPv4-mapped, compatible, NAT64, 6to4 and Teredo hide another address, so none is public."""
+    """IPv4-mapped, compatible, NAT64, 6to4 and Teredo addresses are not public."""
     number = int(address)
     for prefix, shift in (
         ("::ffff:0:0", 0),
@@ -42,7 +42,7 @@ def test_an_embedded_address_is_never_public(address: ipaddress.IPv4Address) -> 
 def test_every_spelling_of_an_address_is_read_as_that_address(
     address: ipaddress.IPv4Address,
 ) -> None:
-    """Decimal, octal, hexadecimal, and with fewer parts: one address."""
+    """Decimal, octal, hexadecimal and shortened spellings give the same address."""
     number = int(address)
     a, b, c, d = address.packed
     spellings = [
@@ -59,12 +59,12 @@ def test_every_spelling_of_an_address_is_read_as_that_address(
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "100.128.0.1"])
 def test_public_addresses_are_public(address: str) -> None:
-    """What is reachable by anybody is not refused."""
+    """Addresses of the public internet are accepted."""
     assert is_public(ipaddress.ip_address(address))
 
 
 def test_a_host_is_brought_into_one_spelling() -> None:
-    """Case, trailing dot and brackets do not make another host."""
+    """Case, a trailing dot and brackets make no difference."""
     assert read_host("EXAMPLE.com.").name == "example.com"
     assert read_host("bücher.example").name == "xn--bcher-kva.example"
     assert read_host("[0:0:0:0:0:0:0:1]").name == "[::1]"

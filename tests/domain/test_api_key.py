@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of API keys."""
+"""The format, checksum, scopes and expiry of API keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.ids import Ids
 
 
 def test_a_key_has_the_promised_form() -> None:
-    """`nvt_`, 32 letters and digits, 6 characters of checksum."""
+    """A key is `nvt_`, 32 letters and digits, and 6 checksum characters."""
     key = make_key(Ids())
     assert re.fullmatch(r"nvt_[A-Za-z0-9]{38}", key)
     assert well_formed(key)
@@ -24,7 +24,7 @@ def test_a_key_has_the_promised_form() -> None:
 
 @given(seed=st.integers(), place=st.integers(min_value=4, max_value=41))
 def test_one_wrong_character_is_found(seed: int, place: int) -> None:
-    """A typing error in any one place is found without asking the database."""
+    """The checksum detects any single wrong character, without a database query."""
     key = make_key(Ids(random.Random(seed)))
     wrong = "a" if key[place] != "a" else "b"
     assert well_formed(key)
@@ -35,12 +35,12 @@ def test_one_wrong_character_is_found(seed: int, place: int) -> None:
     "text", ["", "nvt_", "nvt_" + "a" * 38, "sk_live_" + "a" * 34, "nvt_" + "é" * 38]
 )
 def test_what_is_no_key_is_refused(text: str) -> None:
-    """Other people's tokens and half keys are not keys."""
+    """Tokens of other systems and truncated keys are rejected."""
     assert not well_formed(text)
 
 
 def test_a_key_with_something_behind_it_is_refused() -> None:
-    """The whole text counts, a line feed included."""
+    """Any text after a key, even a line feed, makes it invalid."""
     key = make_key(Ids())
     assert not well_formed(key + "\n")
     assert not well_formed(key + "a")
@@ -55,22 +55,22 @@ def test_a_key_with_something_behind_it_is_refused() -> None:
     ],
 )
 def test_each_scope_includes_the_ones_below(held: Scope, allowed: set[Scope]) -> None:
-    """`admin` includes `write`, which includes `read`, and never the other way round."""
+    """`admin` includes `write`, which includes `read`, and not the reverse."""
     assert {scope for scope in Scope if allows({held}, scope)} == allowed
 
 
 def test_no_scope_allows_nothing() -> None:
-    """A key without scopes may do nothing."""
+    """A key without scopes allows nothing."""
     assert not any(allows(set(), scope) for scope in Scope)
 
 
 def test_scopes_are_shown_from_small_to_large() -> None:
-    """The order does not depend on how they were given."""
+    """The order of the scopes is fixed, in any order of input."""
     assert in_order([Scope.ADMIN, Scope.READ, Scope.READ]) == [Scope.READ, Scope.ADMIN]
 
 
 def test_a_key_ends_at_its_expiry_to_the_millisecond() -> None:
-    """At the moment of expiry a key is no longer good; neither is a revoked one."""
+    """A key is invalid from the millisecond of its expiry, and when revoked."""
     key = ApiKey("key_1", "ci", frozenset({Scope.READ}), created_at=0, expires_at=1000)
     assert key.usable(999)
     assert not key.usable(1000)

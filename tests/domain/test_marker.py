@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the upstream name: a create call is found again by it, and by nothing else."""
+"""The upstream name and its marker, which identifies a create call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS = Marker("abc123", "0123456789abcdef")
 
 @given(name=st.text(string.ascii_letters + string.digits + "-_", max_size=400), marker=markers)
 def test_every_name_bears_its_marker(name: str, marker: Marker) -> None:
-    """It is read back from any name, within 255 characters that upstream takes."""
+    """The marker is read back from any name, and names stay within 255 characters."""
     made = upstream_name(name, marker)
     assert read_marker(made) == marker
     assert len(made) <= MAX_UPSTREAM_NAME == 255
@@ -32,13 +32,13 @@ def test_every_name_bears_its_marker(name: str, marker: Marker) -> None:
 
 
 def test_a_name_is_made_as_the_contract_has_it() -> None:
-    """The user's name with hyphens, `-nv`, the installation, the attempt."""
+    """The name is the user's name with hyphens, `-nv`, the installation ID, the attempt ID."""
     assert upstream_name("my_instance", OURS) == "my-instance-nvabc1230123456789abcdef"
 
 
 @given(marker=markers)
 def test_a_name_that_holds_a_marker_does_not_deceive(marker: Marker) -> None:
-    """A user's name that looks like another's marker is no marker: only the last one counts."""
+    """Only the last marker counts, even if the user's name looks like a marker."""
     assert read_marker(upstream_name(upstream_name("x", marker), OURS)) == OURS
 
 
@@ -58,5 +58,5 @@ def test_a_name_that_holds_a_marker_does_not_deceive(marker: Marker) -> None:
     ],
 )
 def test_other_names_bear_none(name: str) -> None:
-    """What is not ours is never taken for ours."""
+    """Names of other origin have no marker."""
     assert read_marker(name) is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text and addresses that other people chose."""
+"""Text and addresses from outside."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ ANY_TEXT = st.text(st.characters(exclude_categories=())) | st.text(
     ],
 )
 def test_text_is_one_line_that_can_be_shown(text: str, shown: str) -> None:
-    """No control character, no change of direction, no end of it."""
+    """The text has no control or direction characters, and a bounded length."""
     assert plain(text, 50) == shown
 
 
 @given(ANY_TEXT, st.integers(1, 40))
 def test_no_text_is_too_odd_to_be_shown(text: str, limit: int) -> None:
-    """Whatever comes, what is kept is short and visible."""
+    """Any text becomes short and printable."""
     for shown in (plain(text, limit), message(text, limit)):
         assert len(shown) <= limit
         shown.encode()
@@ -67,7 +67,7 @@ def test_no_text_is_too_odd_to_be_shown(text: str, limit: int) -> None:
     ],
 )
 def test_a_message_hides_what_its_addresses_hold(said: str, shown: str | None) -> None:
-    """User info and tokens; not the names of images."""
+    """User info and tokens are hidden; image names are not changed."""
     hidden = "get https://j.test/?a=1&access_token=***&b=2"
     assert message(said, 200) == (hidden if shown is None else shown)
 
@@ -90,7 +90,7 @@ def test_a_message_hides_what_its_addresses_hold(said: str, shown: str | None) -
     ],
 )
 def test_an_address_is_a_url_or_host_and_port(text: str, address: str | None, shown: str) -> None:
-    """What is shown of it is where it leads, without user info, query and fragment."""
+    """The address is shown without user info, query and fragment."""
     found = read_address(text)
     assert found == (text if address is None else address)
     assert without_secrets(found) == shown
@@ -129,13 +129,13 @@ def test_an_address_is_a_url_or_host_and_port(text: str, address: str | None, sh
     ],
 )
 def test_anything_else_is_no_address(text: str) -> None:
-    """It is absent, not shown as it is."""
+    """Anything else gives an empty string."""
     assert read_address(text) == ""
 
 
 @given(ANY_TEXT | st.builds("https://{}".format, ANY_TEXT) | st.builds("{}:80".format, ANY_TEXT))
 def test_no_address_is_too_odd_to_be_read(text: str) -> None:
-    """What comes back is visible ASCII; what is shown leads to the same place and no further."""
+    """The result is visible ASCII; the shown part has the same host and port."""
     found = read_address(text)
     assert found.isascii()
     assert found == "" or (found.isprintable() and " " not in found)
@@ -147,12 +147,12 @@ def test_no_address_is_too_odd_to_be_read(text: str) -> None:
 
 
 def test_only_a_page_in_a_browser_needs_a_url() -> None:
-    """Host and port alone are no address of Jupyter."""
+    """A host and port without a scheme are not a Jupyter address."""
     assert read_url("h.test:8888") == ""
 
 
 def test_what_is_too_long_to_be_shown_is_left_out_of_what_is_shown() -> None:
-    """A cut address would lead somewhere else."""
+    """Long addresses are omitted, because a cut one would lead elsewhere."""
     assert without_secrets(f"https://h.test/{'x' * 400}") == ""
 
 
@@ -169,6 +169,6 @@ def test_what_is_too_long_to_be_shown_is_left_out_of_what_is_shown() -> None:
     ],
 )
 def test_a_secret_is_hidden_in_what_was_made_a_message(raw: str, shown: str) -> None:
-    """As it is spelt there, and where it was cut off, down to four characters."""
+    """Cleaned secrets are hidden too, and cut ones down to four characters."""
     secrets = ["secret-word", "two\nlines", "", "abc"]
     assert hide_shown(message(raw, 60), secrets, 60) == shown

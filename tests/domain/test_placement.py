@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of placement: what fits a wish, in which order it is tried, why the rest does not."""
+"""Placement: which offers fit, in which order they are tried, and why the others do not fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = RejectionReason
 
 
 def an_offer(product_id: str = "a", cluster: Cluster = WEST, **more: Any) -> Offer:
-    """An offer that fits `WISH`, but for what `more` says."""
+    """Return an offer that fits `WISH`, except for the fields in `more`."""
     made = Offer(product_id, "gpu-basic", cluster, True, 30000, 15000, 8, 32, 10, 1000)
     return replace(made, **more)
 
@@ -29,19 +29,19 @@ WISH = Wish("gpu-basic", BillingMode.ON_DEMAND, 2, 80, ("US-WEST-01", "EU-WEST-0
 
 
 def order(*offers: Offer, wish: Wish = WISH) -> list[str]:
-    """The ids of the candidates in their order."""
+    """Return the product IDs of the candidates in order."""
     return [candidate.offer.product_id for candidate in place(offers, wish).candidates]
 
 
 def reason(offer: Offer, wish: Wish = WISH) -> RejectionReason | None:
-    """Why an offer does not fit; None if it does."""
+    """Return why an offer does not fit; None if it fits."""
     found = place([offer], wish)
     assert len(found.candidates) + len(found.rejections) == 1
     return found.rejections[0].reason if found.rejections else None
 
 
 def test_the_order_in_which_candidates_are_tried() -> None:
-    """The wanted region, then price, memory per GPU, CPU per GPU, id; each decides alone."""
+    """The order is preferred region, price, memory per GPU, CPU per GPU, ID."""
     ranked = [
         an_offer("9", on_demand_price=40000),
         an_offer("8", on_demand_price=50000, memory_per_gpu=64),
@@ -55,7 +55,7 @@ def test_the_order_in_which_candidates_are_tried() -> None:
 
 
 def test_with_any_region_the_cheapest_of_all_comes_first() -> None:
-    """No region is wanted more than the others; ties fall as they do within one region."""
+    """No region is preferred; ties are resolved as within one region."""
     east = an_offer("1", EAST, on_demand_price=55000)
     west = [an_offer("2"), an_offer("3", on_demand_price=55000, memory_per_gpu=64)]
     assert order(east, *west) == ["2", "3", "1"]
@@ -69,12 +69,12 @@ def test_with_any_region_the_cheapest_of_all_comes_first() -> None:
     [("US-CA-06 (California)", "US-CA-06"), ("US-02", "US-02"), ("", "us-2"), ("(x)", "us-2")],
 )
 def test_the_region_of_a_cluster(name: str, region: str) -> None:
-    """The code before the bracket; the id, where the name has none."""
+    """The region is the code before the parenthesis; without a name, the ID."""
     assert Cluster("us-2", name).region == region
 
 
 def test_the_price_compared_is_that_of_the_wanted_mode() -> None:
-    """Cheapest on demand is not cheapest as spot."""
+    """The cheapest offer on demand need not be the cheapest as spot."""
     one = an_offer("one", on_demand_price=10, spot_price=9)
     two = an_offer("two", on_demand_price=20, spot_price=5)
     assert order(one, two) == ["one", "two"]
@@ -85,7 +85,7 @@ def test_the_price_compared_is_that_of_the_wanted_mode() -> None:
 
 @pytest.mark.parametrize("name", ["gpu-basic", "GPU-Basic", "A", "a"])
 def test_a_product_is_meant_by_exact_name_or_id(name: str) -> None:
-    """In any case; what upstream's fuzzy match finds besides is nothing to us."""
+    """Only an exact name or ID matches, in any case; Novita's fuzzy matches are ignored."""
     wish = replace(WISH, product_name=name)
     offers = [an_offer("a"), an_offer("b", product_name="gpu-basic-plus")]
     assert order(*offers, wish=wish) == ["a"]
@@ -95,7 +95,7 @@ def test_a_product_is_meant_by_exact_name_or_id(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "gpu-basi", "basic", " gpu-basic", "", "gpu-basic-plus"])
 def test_what_is_only_similar_does_not_exist(name: str) -> None:
-    """No candidates and no rejections: the product does not exist."""
+    """If only similar names exist, there are no candidates and no rejections."""
     found = place([an_offer()], replace(WISH, product_name=name))
     assert not found.product_exists
     assert place([an_offer(available=False)], WISH).product_exists
@@ -122,7 +122,7 @@ def test_what_is_only_similar_does_not_exist(name: str) -> None:
         ({}, {"max_hourly_price": 0.59999}, R.PRICE_ABOVE_MAX),
         ({}, {"max_hourly_price": 0.3, "billing_mode": BillingMode.SPOT}, None),
         ({}, {"max_hourly_price": 0.3, "gpu_num": 1}, None),
-        # Where several things are wrong, what the client can do least about comes first.
+        # If several rules fail, the one that the client can change least is reported.
         ({"available": False, "cluster": Cluster("x", "AS-IN-01")}, {}, R.REGION_NOT_ALLOWED),
         ({"available": False, "on_demand_price": None}, {}, R.BILLING_MODE_NOT_OFFERED),
         ({"available": False}, {"max_hourly_price": 0.1}, R.NOT_AVAILABLE),
@@ -131,12 +131,12 @@ def test_what_is_only_similar_does_not_exist(name: str) -> None:
 def test_why_an_offer_does_not_fit(
     more: dict[str, Any], wish: dict[str, Any], expected: RejectionReason | None
 ) -> None:
-    """Each rule, at its border."""
+    """Each rule is tested at its limit."""
     assert reason(an_offer(**more), replace(WISH, **wish)) is expected
 
 
 def test_a_rejection_is_told_whole() -> None:
-    """Product, region, reason, and a sentence."""
+    """A rejection has product, region, reason and message."""
     [rejection] = place([an_offer()], replace(WISH, max_hourly_price=0.5)).rejections
     assert rejection.details() == {
         "productId": "a",
@@ -182,7 +182,7 @@ wishes = st.builds(
 
 @given(found=st.lists(offers, max_size=12), wish=wishes, shuffled=st.randoms())
 def test_placing_is_sound(found: list[Offer], wish: Wish, shuffled: Any) -> None:
-    """Nothing named is lost, no candidate breaks the wish, and the order given decides nothing."""
+    """No matching offer is lost, every candidate fits, and the order of input is irrelevant."""
     placement = place(found, wish)
     named = [offer for offer in found if is_named(offer, wish.product_name)]
     assert len(placement.candidates) + len(placement.rejections) == len(named)

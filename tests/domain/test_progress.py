@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operation remembers: its stored form, and what a jump of the clock does to its times."""
+"""The stored progress of an operation, and the effect of clock jumps on its times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STORED = [
         '"not_found_at":1700000000009}'
     ),
 ]
-"""What the column `memory` held, one row for each kind of content."""
+"""Contents of the column `memory`, one row for each kind."""
 OF_PREVIOUS = ("ready_at", "failed", "error_code", "error_message", "error_at")
 TIMES = st.integers(min_value=1, max_value=2**53)
 COUNTS = st.integers(min_value=0, max_value=1000)
@@ -58,7 +58,7 @@ PROGRESS = st.builds(
 
 @pytest.mark.parametrize("text", STORED)
 def test_a_row_of_an_earlier_version_is_read_and_written_without_loss(text: str) -> None:
-    """Each stored key keeps its name and value; only values that say nothing are left out."""
+    """Stored keys keep their names and values; default values are left out."""
     before = orjson.loads(text)
     after = to_json(from_json(before))
     assert after == {name: value for name, value in before.items() if value not in (None, 0, False)}
@@ -66,7 +66,7 @@ def test_a_row_of_an_earlier_version_is_read_and_written_without_loss(text: str)
 
 @given(PROGRESS)
 def test_what_is_stored_is_read_back(progress: Progress) -> None:
-    """Every progress survives its stored form, which is JSON."""
+    """Every progress survives conversion to JSON and back."""
     assert from_json(orjson.loads(orjson.dumps(to_json(progress)))) == progress
 
 
@@ -75,12 +75,12 @@ def test_what_is_stored_is_read_back(progress: Progress) -> None:
     ['{"asks":"2","accepted":1,"asked_at":true,"told":7,"before":[1],"rounds":null,"other":{}}'],
 )
 def test_values_of_a_wrong_type_count_as_absent(text: str) -> None:
-    """A spoilt or unknown value never becomes a state of its own."""
+    """Corrupt or unknown values count as absent."""
     assert from_json(orjson.loads(text)) == Progress()
 
 
 def test_every_time_is_pulled_back_and_postponed() -> None:
-    """No field that holds a time is forgotten when the clock jumps."""
+    """A clock jump moves every field that holds a time."""
     times = Progress(
         call=Call(asked_at=100, tried_at=100),
         migrating_since=100,
@@ -98,7 +98,7 @@ def test_every_time_is_pulled_back_and_postponed() -> None:
 
 
 def test_an_operation_that_was_held_back_has_its_time_again() -> None:
-    """What counts a deadline starts again; what was never begun stays so."""
+    """Running deadlines start again; those not begun stay so."""
     held = Progress(call=Call(asked_at=1, tried_at=2), migrating_since=3).held_back(50)
     assert to_json(held) == {
         "asked_at": 50,

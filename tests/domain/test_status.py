@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the derived status: one pure function of what is intended and what was observed."""
+"""The derived status: a pure function of the record, its operation and the observed state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.domain.making import AT, an_instance
 S, K, O = InstanceStatus, OperationKind, Observation  # noqa: E741 - short names of three enums
 
 WORDS: dict[str, tuple[Observation, InstanceStatus | None, InstanceStatus | None]] = {
-    # word: its meaning, the status during the create, the status when nothing runs
+    # word: its group, the status during the create, the status without an operation
     "pending": (O.WAITING, S.CREATING, S.STARTING),
     "toCreate": (O.WAITING, S.CREATING, S.STARTING),
     "creating": (O.WAITING, S.CREATING, S.STARTING),
@@ -51,37 +51,37 @@ WORDS: dict[str, tuple[Observation, InstanceStatus | None, InstanceStatus | None
 
 
 def seen(word: str | None, status: InstanceStatus = S.RUNNING, **more: object) -> Instance:
-    """An instance as the last listing had it."""
+    """Return an instance as in the last listing."""
     gone = bool(more.pop("gone", False))
     return an_instance(status, observed=Observed(status=word, at=AT, gone=gone), **more)
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_every_word_of_upstreams(word: str) -> None:
-    """The contract's table, during the create and later on; unknown words change nothing."""
+    """Every Novita status maps as in the contract; unknown ones change nothing."""
     meaning, creating, idle = WORDS[word]
     assert read_word(word) is meaning
     assert derive(seen(word, S.CREATING), K.CREATE) is (creating or S.CREATING)
-    # `migrating` may become any of the others; nothing else may.
+    # `migrating` may change to any of the others; no other status may.
     before = S.STARTING if idle in {S.STOPPING, S.MIGRATING} else S.MIGRATING
     assert derive(seen(word, before), None) is (idle or before)
 
 
 def test_nothing_observed_is_an_unknown_word() -> None:
-    """Before the first listing our status stays."""
+    """Before the first listing the status does not change."""
     assert read_word(None) is O.UNKNOWN
     assert derive(seen(None, S.STARTING), None) is S.STARTING
 
 
 def test_running_needs_to_be_ready() -> None:
-    """Upstream's `running` is `starting` until it was probed; then it is `running`."""
+    """Novita's `running` is shown as `starting` until the probes succeed."""
     assert derive(seen("running", S.STARTING), None) is S.STARTING
     assert derive(seen("running", S.STARTING, ready_at=AT), None) is S.RUNNING
     assert derive(seen("running", S.STARTING, ready_at=AT), K.CREATE) is S.STARTING
 
 
 def test_not_bought_yet_is_creating() -> None:
-    """Whatever was observed, without an upstream id there is nothing but the wish."""
+    """Without an upstream ID the status is `creating`, regardless of observations."""
     assert derive(seen("running", S.CREATING, upstream_id=None), K.CREATE) is S.CREATING
 
 
@@ -97,7 +97,7 @@ def test_not_bought_yet_is_creating() -> None:
 def test_an_operation_alone_moves_the_status(
     running: OperationKind, status: InstanceStatus, before: InstanceStatus
 ) -> None:
-    """While one runs, what is observed does not."""
+    """While an operation runs, observations do not change the status."""
     for word in WORDS:
         assert derive(seen(word, before, ready_at=AT), running) is status
         assert derive(seen(word, before, ready_at=AT, gone=True), running) is status
@@ -105,7 +105,7 @@ def test_an_operation_alone_moves_the_status(
 
 @pytest.mark.parametrize("running", [None, K.FOLLOW, K.REAP])
 def test_what_failed_stays_failed(running: OperationKind | None) -> None:
-    """Nothing observed changes it; a start or a deletion does."""
+    """Only a start or a deletion changes `failed`; observations do not."""
     for word in WORDS:
         failed = seen(word, S.FAILED, failed=True, ready_at=AT)
         assert derive(failed, running) is S.FAILED
@@ -115,7 +115,7 @@ def test_what_failed_stays_failed(running: OperationKind | None) -> None:
 
 @pytest.mark.parametrize("running", [None, *K])
 def test_terminated_is_final(running: OperationKind | None) -> None:
-    """Whatever runs, whatever is seen."""
+    """No operation and no observation changes `terminated`."""
     for word in WORDS:
         for status in set(S) - {S.RELEASED}:
             assert derive(seen(word, status, terminated_at=AT), running) is S.TERMINATED
@@ -123,7 +123,7 @@ def test_terminated_is_final(running: OperationKind | None) -> None:
 
 
 def test_what_is_gone_is_terminated() -> None:
-    """Proven absence ends any status, but a failure, which is its own end."""
+    """Proven absence terminates an instance in any status except `failed`."""
     for status in set(S) - {S.FAILED, S.RELEASED}:
         assert derive(seen("running", status, gone=True, ready_at=AT), None) is S.TERMINATED
 
@@ -146,7 +146,7 @@ FORBIDDEN = {
 
 
 def test_every_transition() -> None:
-    """What may follow what, pair by pair; a status may always stay."""
+    """Every pair of statuses is allowed or not as in the table; a status may always stay."""
     assert set(TRANSITIONS) == set(S)
     for before in S:
         for after in S:
@@ -154,7 +154,7 @@ def test_every_transition() -> None:
 
 
 def test_the_references_diagram_holds() -> None:
-    """Every arrow of Appendix A may be taken, but the one that would hide a stop that worked."""
+    """Every transition of Appendix A is allowed, except one that would hide a stop."""
     for before, after in (
         (S.CREATING, S.STARTING),
         (S.STARTING, S.RUNNING),
@@ -169,7 +169,7 @@ def test_the_references_diagram_holds() -> None:
 
 
 def test_every_status_has_its_event() -> None:
-    """`creating` is told as created; the others bear their own names."""
+    """`creating` has the event `created`; every other status has its own name."""
     assert of_status(S.CREATING) is EventType.CREATED
     for status in set(S) - {S.CREATING}:
         assert of_status(status).value == f"instance.{status.value}"
@@ -201,7 +201,7 @@ anything = st.builds(
 
 @pytest.mark.parametrize("running", [None, *K])
 def test_released_is_final(running: OperationKind | None) -> None:
-    """Whatever runs, whatever is seen, and from whatever status but another end."""
+    """No operation and no observation changes `released`; no ended status becomes released."""
     for word in WORDS:
         for status in set(S) - {S.TERMINATED}:
             assert derive(seen(word, status, released_at=AT), running) is S.RELEASED
@@ -209,7 +209,7 @@ def test_released_is_final(running: OperationKind | None) -> None:
 
 @given(instance=anything, running=st.sampled_from([None, *K]))
 def test_deriving_is_sound(instance: Instance, running: OperationKind | None) -> None:
-    """It never leaves the diagram but by `terminated_at`, settles at once, never goes back."""
+    """Derivation follows the transitions, is idempotent, and ends with `terminated_at`."""
     status = derive(instance, running)
     assert may_follow(instance.status, status)
     assert derive(replace(instance, status=status), running) is status

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the judge: which verb may be asked of an instance, in which state, over what."""
+"""Which verbs an instance accepts, by its status and its running operation."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ IDLE: dict[OperationKind, dict[InstanceStatus, Verdict]] = {
         S.RELEASED: V.RELEASED,
     },
 }
-"""What is judged of an instance that was bought and on which nothing runs."""
+"""The verdicts for an instance that was bought and has no running operation."""
 
 
 def an_operation(kind: OperationKind) -> Operation:
-    """An operation that is running."""
+    """Return a running operation."""
     return Operation("op_1", kind, "inst_1", "ask", 0, 0)
 
 
 @pytest.mark.parametrize("kind", ASKED)
 def test_every_state_without_an_operation(kind: OperationKind) -> None:
-    """The whole table; what gives way to a user changes nothing in it."""
+    """The whole table; an operation that gives way to a user changes nothing."""
     for status in InstanceStatus:
         instance = an_instance(status)
         assert judge(kind, instance, None) is IDLE[kind][status], status
@@ -81,7 +81,7 @@ def test_every_state_without_an_operation(kind: OperationKind) -> None:
 @pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("running", BUSY_KINDS)
 def test_every_verb_over_every_operation(kind: OperationKind, running: OperationKind) -> None:
-    """The same verb is under way; delete wins over all; anything else has to wait."""
+    """The same verb is under way; delete replaces any other; the rest is busy."""
     for status in set(InstanceStatus) - {S.TERMINATED, S.RELEASED}:
         verdict = judge(kind, an_instance(status), an_operation(running))
         if running is kind:
@@ -92,7 +92,7 @@ def test_every_verb_over_every_operation(kind: OperationKind, running: Operation
 
 @pytest.mark.parametrize("kind", [K.START, K.STOP, K.RESTART])
 def test_what_is_not_there_cannot_be_operated(kind: OperationKind) -> None:
-    """Never bought, or proven to be gone: only delete is left."""
+    """An instance that was never bought or is gone can only be deleted."""
     for status, verdict in IDLE[kind].items():
         if verdict is V.GO:
             unbought = an_instance(status, upstream_id=None)
@@ -104,7 +104,7 @@ def test_what_is_not_there_cannot_be_operated(kind: OperationKind) -> None:
 
 
 def test_what_is_so_is_not_so_while_another_operation_runs() -> None:
-    """A stopped instance that is being started is not simply stopped."""
+    """A stopped instance that is being started is not already stopped."""
     assert judge(K.STOP, an_instance(S.STOPPED), an_operation(K.START)) is V.BUSY
     assert judge(K.START, an_instance(S.RUNNING), an_operation(K.RESTART)) is V.BUSY
 
@@ -123,7 +123,7 @@ def test_verdicts_are_sound(
     bought: bool,
     gone: bool,
 ) -> None:
-    """Whatever comes together: nothing is begun twice, on nothing, or on what is over."""
+    """No verb begins twice, without an instance, or on an ended record."""
     instance = replace(
         an_instance(status), upstream_id="up" if bought else None, observed=Observed(gone=gone)
     )

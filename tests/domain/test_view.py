@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the view: an instance as everybody sees it, without what nobody may see."""
+"""The view of an instance, which contains no secrets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OPERATION = Operation(
 
 
 def test_everything_that_is_known_is_shown() -> None:
-    """Every field of the contract, in camelCase, times with milliseconds and Z."""
+    """The view has every field of the contract, in camelCase, with times in UTC."""
     assert view(ALL, OPERATION, AT + 8) == {
         "id": "inst_1760000000_abc123def456",
         "name": "my-instance",
@@ -82,7 +82,7 @@ def test_everything_that_is_known_is_shown() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    """No null anywhere; `portMappings` is always there."""
+    """Absent values are omitted, never null; `portMappings` is always present."""
     shown = view(an_instance(upstream_id=None), None)
     assert set(shown) == {
         *("id", "name", "status", "gpuNum", "region", "portMappings", "createdAt"),
@@ -93,7 +93,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 @pytest.mark.parametrize("field", ["ssh", "jupyter", "web_terminal"])
 def test_one_way_in_is_enough(field: str) -> None:
-    """Ways in that there are not are left out; without any there are no details."""
+    """Absent connections are omitted; without any there are no connection details."""
     ways: dict[str, Any] = {"ssh": "", "jupyter": "", "web_terminal": "", field: "x://y"}
     details = view(an_instance(observed=Observed(**ways)), None)["connectionDetails"]
     name = {"web_terminal": "webTerminal"}.get(field, field)
@@ -112,7 +112,7 @@ def test_one_way_in_is_enough(field: str) -> None:
     ],
 )
 def test_a_url_is_shown_without_who_logs_in(url: str, shown: str) -> None:
-    """User name and password go, the rest stays."""
+    """User name and password are removed; the rest of the URL stays."""
     assert masked_url(url) == shown
 
 
@@ -121,6 +121,6 @@ def test_a_url_is_shown_without_who_logs_in(url: str, shown: str) -> None:
     password=st.text("abcXYZ019-._~%:@!$&'()*+,;=", min_size=8),
 )
 def test_no_password_comes_through(user: str, password: str) -> None:
-    """Whatever characters it is made of."""
+    """No password is shown, in any characters."""
     masked = masked_url(f"https://{user}:{password}@hooks.example/x")
     assert masked == "https://***@hooks.example/x"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of what names a receiver."""
+"""The names of hosts and receivers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STORED = COLUMN.length if isinstance(COLUMN, String) and COLUMN.length else 0
     ],
 )
 def test_the_spellings_of_one_host_are_one_host(host: str, urls: list[str]) -> None:
-    """They share what it may take, and none is longer than a host can be."""
+    """All spellings of a host give one name, of bounded length."""
     assert {host_of(url) for url in urls} == {host}
 
 
@@ -51,6 +51,6 @@ def test_the_spellings_of_one_host_are_one_host(host: str, urls: list[str]) -> N
     ],
 )
 def test_every_url_has_a_name_that_can_be_stored(url: str) -> None:
-    """Whatever stands in a row, the events of an instance can be written."""
+    """Any stored URL has a name, so the events of its instance can be written."""
     assert 0 < len(host_of(url)) <= STORED
     assert host_of(url) == host_of(url)

@@ -20,7 +20,7 @@ from novitai.egress.sending import DEADLINE
 from novitai.egress.signing import headers
 from novitai.ids import Ids
 from novitai.lifecycle.webhooks.installation_secret import fresh_secret
-from novitai.lifecycle.webhooks.metrics import Outcome
+from novitai.lifecycle.webhooks.metrics import DeliveryOutcome
 from tests.services import unavailable
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "webhooks.md"
@@ -120,7 +120,7 @@ def test_the_page_names_what_there_is() -> None:
     page = " ".join(PAGE.read_text().split())
     for event_type in TOLD:
         assert f"`{event_type.value}`" in page
-    for outcome in Outcome:
+    for outcome in DeliveryOutcome:
         assert f"`{outcome.value}`" in page
     assert "5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h" in page
     assert f"within {DEADLINE:g} seconds" in page

@@ -13,9 +13,8 @@ import pytest
 
 from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
-from novitai.domain.fields import Wrong
-from novitai.domain.validation import webhook_url
-from novitai.egress.guard import Guard, Refused
+from novitai.domain.webhook_url import webhook_url
+from novitai.egress.guard import AddressGuard, AddressRefused
 from novitai.egress.resolving import SystemResolver, system_resolver
 from novitai.egress.sending import Message, Sender
 from novitai.egress.signing import secret_of
@@ -97,7 +96,7 @@ RESOLVED = (
 )
 
 
-def resolving(*answers: Sequence[str]) -> tuple[Guard, list[str]]:
+def resolving(*answers: Sequence[str]) -> tuple[AddressGuard, list[str]]:
     """Make a guard whose names resolve to these answers, one after another."""
     asked: list[str] = []
 
@@ -105,7 +104,7 @@ def resolving(*answers: Sequence[str]) -> tuple[Guard, list[str]]:
         asked.append(name)
         return [ip_address(text) for text in answers[len(asked) - 1]]
 
-    return Guard(allow_private=False, resolve=resolve), asked
+    return AddressGuard(allow_private=False, resolve=resolve), asked
 
 
 def test_the_corpus_is_large_enough() -> None:
@@ -122,9 +121,9 @@ async def test_private_places_are_refused_at_registration_and_at_delivery(host: 
     """
     guard, asked = resolving()
     for url in (f"http://{host}/", f"https://{host}:8443/x", f"http://a:b@{host}/"):
-        with pytest.raises(Wrong, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
+        with pytest.raises(ValueError, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             webhook_url(url, allow_private=False)
-        with pytest.raises(Refused, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
+        with pytest.raises(AddressRefused, match="NOVITAI_WEBHOOK_ALLOW_PRIVATE=true"):
             await guard.target(url)
     assert not asked
 
@@ -144,7 +143,9 @@ async def test_a_name_with_one_address_that_is_not_public_is_refused(
 ) -> None:
     """Every address of a name is checked, not only the first."""
     guard, _ = resolving(addresses)
-    with pytest.raises(Refused, match=r"not public.*NOVITAI_WEBHOOK_ALLOW_PRIVATE") as caught:
+    with pytest.raises(
+        AddressRefused, match=r"not public.*NOVITAI_WEBHOOK_ALLOW_PRIVATE"
+    ) as caught:
         await guard.target("https://hooks.example.com/")
     assert not any(address in str(caught.value) for address in addresses)
 
@@ -155,7 +156,7 @@ async def test_a_name_that_changes_its_mind_gains_nothing() -> None:
     target = await guard.target("http://rebind.example.com/")
     assert [str(address) for address in target.addresses] == ["93.184.215.14"]
     assert len(asked) == 1
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         await guard.target("http://rebind.example.com/")
 
 
@@ -182,13 +183,13 @@ async def test_a_refused_message_never_leaves() -> None:
 async def test_what_is_no_url_or_means_two_hosts_is_refused(url: str) -> None:
     """Malformed URLs, and those that parsers may read differently, are refused."""
     guard, _ = resolving()
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         await guard.target(url)
 
 
 async def test_this_machine_may_be_allowed() -> None:
     """With `allow_private`, loopback and private addresses are allowed."""
-    guard = Guard(allow_private=True)
+    guard = AddressGuard(allow_private=True)
     target = await guard.target("http://localhost:80/")
     assert target.host == "localhost"
     assert target.addresses
@@ -249,7 +250,7 @@ async def test_a_name_that_does_not_resolve() -> None:
         await SystemClock().sleep(60)
         raise AssertionError
 
-    sender = Sender(Guard(allow_private=True, resolve=never), SystemClock(), deadline=0.2)
+    sender = Sender(AddressGuard(allow_private=True, resolve=never), SystemClock(), deadline=0.2)
     began = time.monotonic()
     result = await sender.send(Message("msg_1", "http://slow.example.com/", b"{}", [SECRET]))
     assert result.error == "No answer within 0.2 s"

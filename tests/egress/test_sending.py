@@ -20,14 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook as Verifier
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
 from novitai.domain.addresses import Address
-from novitai.domain.fields import Wrong
-from novitai.domain.validation import webhook_url
 from novitai.domain.webhook import host_of
-from novitai.egress.guard import Guard
-from novitai.egress.sending import Answer, Message, Sender
+from novitai.domain.webhook_url import webhook_url
+from novitai.egress.guard import AddressGuard
+from novitai.egress.sending import Message, ReceiverAnswer, Sender
 from novitai.egress.signing import secret_of
+from novitai.testing import ManualClock
 from tests.egress.certificates import certificate_for
 from tests.egress.receivers import (
     Script,
@@ -53,10 +53,10 @@ def message(url: str) -> Message:
 
 def sender(*, deadline: float = 60.0) -> Sender:
     """Make a sender that may send to this machine."""
-    return Sender(Guard(allow_private=True), SystemClock(), deadline=deadline)
+    return Sender(AddressGuard(allow_private=True), SystemClock(), deadline=deadline)
 
 
-async def send_to(script: Script, *, deadline: float = 60.0) -> Answer:
+async def send_to(script: Script, *, deadline: float = 60.0) -> ReceiverAnswer:
     """Send a message to a receiver that runs the script."""
     async with listening(script) as receiver:
         return await sender(deadline=deadline).send(message(receiver.url))
@@ -216,7 +216,7 @@ class Seen(httpx2.AsyncBaseTransport):
 
 async def test_a_defect_of_ours_is_a_failed_try() -> None:
     """A bug is logged by its type, without the contents of the message."""
-    made = Sender(Guard(allow_private=True), SystemClock(), transport=Broken())
+    made = Sender(AddressGuard(allow_private=True), SystemClock(), transport=Broken())
     with structlog.testing.capture_logs() as lines:
         result = await made.send(message("http://127.0.0.1/secret-path"))
     assert (result.status, result.delivered) == (None, False)
@@ -267,7 +267,7 @@ async def test_every_name_that_is_accepted_can_be_sent_to(host: str, name: str) 
         assert asked == name
         return [ip_address("127.0.0.1")]
 
-    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock())
+    made = Sender(AddressGuard(allow_private=True, resolve=resolve), SystemClock())
     async with listening(answer(200)) as receiver:
         url = f"http://me:pass@{host}:{receiver.port}/hook?a=%20b#c"
         assert webhook_url(url, allow_private=False) == url
@@ -304,7 +304,7 @@ def test_every_url_that_is_accepted_makes_a_request(
     url = f"{scheme}://{user}{host}{port}{rest}"
     try:
         webhook_url(url, allow_private=True)
-    except Wrong:
+    except ValueError:
         return
 
     async def resolve(_name: str, _port: int) -> Sequence[Address]:
@@ -312,7 +312,7 @@ def test_every_url_that_is_accepted_makes_a_request(
 
     seen = Seen()
     made = Sender(
-        Guard(allow_private=True, resolve=resolve), ManualClock(), transport=seen, tls=TLS
+        AddressGuard(allow_private=True, resolve=resolve), ManualClock(), transport=seen, tls=TLS
     )
     result = asyncio.run(made.send(message(url)))
     assert result.error is None, url
@@ -351,7 +351,7 @@ async def test_a_name_is_resolved_once_and_the_next_address_is_tried() -> None:
         # No server listens on the first address.
         return [ip_address("127.0.0.99"), ip_address("127.0.0.1")]
 
-    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock())
+    made = Sender(AddressGuard(allow_private=True, resolve=resolve), SystemClock())
     async with listening(answer(200)) as receiver:
         url = f"http://hooks.example.com:{receiver.port}/"
         assert (await made.send(message(url))).delivered
@@ -373,7 +373,7 @@ async def test_the_certificate_is_checked_against_the_name(
         return [ip_address("127.0.0.1")]
 
     trusted = ssl.create_default_context(cafile=str(authority))
-    made = Sender(Guard(allow_private=True, resolve=resolve), SystemClock(), tls=trusted)
+    made = Sender(AddressGuard(allow_private=True, resolve=resolve), SystemClock(), tls=trusted)
     async with listening(answer(200), tls=server_side) as receiver:
         result = await made.send(message(f"https://{name}:{receiver.port}/"))
     assert result.delivered is delivered

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 import structlog.testing
 from sqlalchemy.pool import StaticPool
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.store import migrate
+from novitai.testing import ManualClock
 from tests.jobs.rig import (
     EngineFactory,
     Rig,

@@ -11,13 +11,14 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from novitai.clock import Clock, ManualClock, SystemClock
+from novitai.clock import Clock, SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.port import Due, Handler
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
 from novitai.store.queries import coordination
+from novitai.testing import ManualClock
 
 T = TypeVar("T")
 

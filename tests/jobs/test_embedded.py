@@ -9,12 +9,12 @@ import itertools
 import tracemalloc
 from typing import TYPE_CHECKING
 
-from novitai.clock import ManualClock
 from novitai.ids import Ids
 from novitai.jobs.dispatcher import Dispatcher
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import JobType
+from novitai.testing import ManualClock
 
 if TYPE_CHECKING:
     from tests.jobs.rig import Rig

@@ -6,11 +6,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novitai.clock import ManualClock
 from novitai.ids import Ids
 from novitai.jobs.agenda import Agenda
 from novitai.jobs.backoff import Backoff
 from novitai.jobs.metrics import JobMetrics
+from novitai.testing import ManualClock
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 50))))

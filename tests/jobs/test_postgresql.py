@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from pgqueuer.adapters.persistence.schema_ddl import render_install
 
-from novitai.clock import ManualClock
 from novitai.jobs import queue_sql
 from novitai.jobs.consumer import NAMES
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.store import migrate, migrations
+from novitai.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import Connection
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.jobs.upkeep import Presence
 from novitai.store.opening import open_database
 from novitai.store.queries import coordination
+from novitai.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests do to a world: ask for actions, inject faults, and look at what exists upstream."""
+"""Actions of tests on a world: request verbs, inject faults, and inspect the upstream side."""
 
 from __future__ import annotations
 
@@ -8,38 +8,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted
+from novitai.domain.requests import AdoptRequest
 from novitai.store.queries import events
 from tests.lifecycle.world import REQUEST, World
 
 CREATE = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
-"""The fields of a fault that meets create calls."""
+"""The fields of a fault for create calls."""
 BEARER = {"Authorization": "Bearer somebody-else"}
 PATHS = "/gpu-instance/openapi/v1/gpu/instance"
 
 
-def told(accepted: Accepted) -> Reply:
-    """Render what came of a verb."""
-    operation = accepted.operation
-    body = {"status": accepted.instance.status, "operation": operation.id if operation else None}
-    return Reply(202 if operation else 200, {}, orjson.dumps(body))
-
-
 async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> dict[str, Any]:
-    """Ask for a verb."""
-    reply = await world.app.operating.ask(kind, instance_id, reply=told, **more)
-    answer: dict[str, Any] = orjson.loads(reply.body)
-    return answer
+    """Request a verb."""
+    accepted = await world.do(world.app.operating.ask(kind, instance_id, **more))
+    operation = accepted.operation
+    return {
+        "status": accepted.instance.status,
+        "operation": operation.id if operation else None,
+    }
 
 
 async def fault(world: World, **given: Any) -> str:
-    """Inject a fault at the emulator; return its id."""
+    """Inject a fault into the emulator; return its ID."""
     made: str = (await world.emulator.call("POST", "faults", json=given))["id"]
     return made
 
@@ -50,14 +42,14 @@ async def heal(world: World) -> None:
 
 
 async def upstream(world: World, instance_id: str) -> Mapping[str, Any]:
-    """Show the upstream side of an instance."""
+    """Return the upstream side of an instance."""
     wanted = (await world.view(instance_id))["upstreamId"]
     [row] = [row for row in await world.emulator.ever() if row["id"] == wanted]
     return row
 
 
 async def run_some(world: World, count: int) -> list[str]:
-    """Have so many instances that run."""
+    """Create instances and wait until they run."""
     asked = [world.create(replace(REQUEST, name=f"box-{number}")) for number in range(count)]
     ids = list(await asyncio.gather(*asked))
     for one in ids:
@@ -65,36 +57,32 @@ async def run_some(world: World, count: int) -> list[str]:
     return ids
 
 
-def _adopted(instance_id: str, _view: Any) -> Reply:
-    return Reply(201, {}, instance_id.encode())
-
-
 async def adopt(world: World, upstream_id: str, **more: Any) -> str:
-    """Adopt an instance of the account; return the record's id."""
+    """Adopt an instance of the account; return the record's ID."""
     request = AdoptRequest(upstream_id, **more)
-    return (await world.app.ownership.adopt(request, reply=_adopted)).body.decode()
+    return (await world.do(world.app.ownership.adopt(request))).instance_id
 
 
 async def account_events(world: World) -> list[str]:
-    """List the types of the events about the account."""
+    """List the types of the account events."""
     log = await world.app.database.read(events.since)
     return [one.type.value for one in log if one.type.value.startswith("account.")]
 
 
 async def alive(world: World) -> list[str]:
-    """List the ids of what lives upstream."""
+    """List the IDs of the living upstream instances."""
     return [row["id"] for row in await world.emulator.ever() if row["live"]]
 
 
 async def operation_error(world: World, instance_id: str) -> str | None:
-    """Read the error of the operation that runs on an instance."""
+    """Return the error of an instance's running operation."""
     shown = await world.view(instance_id)
     found = await world.app.history.operation(shown["operation"]["id"])
     return found.error_code
 
 
 async def directly(world: World, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Call the emulator as somebody else who has the account's key."""
+    """Call the emulator with the account's key, bypassing novitai."""
     response = await world.emulator.client.post(f"{PATHS}/{path}", json=body, headers=BEARER)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -102,13 +90,13 @@ async def directly(world: World, path: str, body: dict[str, Any]) -> dict[str, A
 
 
 async def calls(world: World, path: str) -> int:
-    """Count the calls of one path."""
+    """Count the calls to one path."""
     counts: dict[str, int] = (await world.emulator.call("GET", "counts"))["counts"]
     return counts.get(f"POST /gpu/instance/{path}", 0)
 
 
 async def runs_having_bought_one(world: World, instance_id: str, within: float = 900) -> None:
-    """Check that an instance comes to run and is the only one that is alive."""
+    """Check that an instance comes to run and is the only living one."""
     await world.until_status(instance_id, InstanceStatus.RUNNING, within=within)
     await world.pass_time(30)
     alive = [row for row in await world.emulator.ever() if row["live"]]

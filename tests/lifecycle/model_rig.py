@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the random model works with: faults, what it remembers, and workers that stall."""
+"""Tools of the random model: faults, the ledger, and workers that stall."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from novitai.lifecycle.operations.steps import LEASE_SECONDS, Claimed, Step, Ver
 from novitai.store.queries import instances
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.models import CreateInstance
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow
 
 LONGEST_LAG = 90
-"""Seconds; under the time of absence, beyond which no control plane could tell."""
+"""Seconds; less than the time of absence, after which a late row cannot be detected."""
 
 VERBS = [OperationKind.START, OperationKind.STOP, OperationKind.RESTART, OperationKind.DELETE]
 MODES = list(BillingMode)
@@ -95,7 +95,7 @@ OUTAGES: list[dict[str, Any]] = [
     *({"kind": "list", "spoil": "*", "field": "name", "value": value} for value in UNREADABLE[:4]),
     {"kind": "list", "spoil": "theirs*", "field": "name", "value": "halfEmoji"},
 ]
-"""What goes on until it is healed."""
+"""Faults that last until they are removed."""
 
 HABITS: dict[str, list[Any]] = {
     "deleteNotFoundSeconds": [0, 0, 20, 120],
@@ -110,26 +110,26 @@ HABITS: dict[str, list[Any]] = {
         {"toRemove": [0.5, 0.5], "removing": [0.5, 0.5]},
     ],
 }
-"""How upstream is in one life (`PATCH /_emulator/settings`)."""
+"""The emulator's settings in one life (`PATCH /_emulator/settings`)."""
 
 TEMPLATES = ["tmpl-12345", "107802"]
-"""One with ports of both kinds, one with none."""
+"""A template with ports of both types, and one without ports."""
 
 WRITES: Final = ("start", "stop", "restart", "delete")
 
 
 @dataclass
 class Ledger:
-    """What a backup takes with it: what the present state of the database rests on.
+    """The expectations that a backup must restore together with the database.
 
     Attributes:
-        ids: The records, in the order in which they were made.
-        ended: Those that are over for good.
-        acknowledged: Operations that were accepted.
-        adopted: Upstream ids that a person has given to a record.
-        released: Upstream ids that a person has let go of.
-        confirmed: Records whose delete a person has asked for in spite of a hold.
-        attempts: The record that each attempt was made for.
+        ids: The IDs of the records, in the order of their creation.
+        ended: The records in a final status.
+        acknowledged: The accepted operations.
+        adopted: The upstream IDs that a person has assigned to a record.
+        released: The upstream IDs that a person has released.
+        confirmed: The records whose delete a person has confirmed during a hold.
+        attempts: The record of each attempt.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -149,7 +149,7 @@ class Files:
         self._copies = path.parent / "copies"
 
     def copy(self) -> None:
-        """Copy them; the database must be closed."""
+        """Copy the files; the database must be closed."""
         shutil.rmtree(self._copies, ignore_errors=True)
         self._copies.mkdir()
         for file in self._files:
@@ -157,7 +157,7 @@ class Files:
                 shutil.copyfile(file, self._copies / file.name)
 
     def put_back(self) -> None:
-        """Put the copy in their place; the database must be closed."""
+        """Restore the copy; the database must be closed."""
         for file in self._files:
             file.unlink(missing_ok=True)
         for file in self._copies.iterdir():
@@ -166,9 +166,9 @@ class Files:
 
 @dataclass(frozen=True)
 class Held:
-    """A write call in the hands of a worker that was stopped before it could send it."""
+    """A write call of a worker that was stopped before it could send it."""
 
-    call: Operation
+    call: Endpoint
     upstream_id: str
     window: SendWindow
     kind: OperationKind | None
@@ -176,14 +176,14 @@ class Held:
 
 
 class _Stopped(Exception):
-    """Ends the step in this process, as its worker is stopped; another takes over."""
+    """Ends the step in this process, as if its worker had stopped; another takes over."""
 
 
 class LateHands:
-    """Workers that are stopped between their claim and their call, and go on much later.
+    """Workers that stop between their claim and their call, and continue much later.
 
-    The step goes on in this process as if in another: the claim is given back at once, where it
-    would have taken its fifteen seconds to end.
+    The step continues in this process as if in another one: its claim is released at once instead
+    of expiring after 15 seconds.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -193,7 +193,7 @@ class LateHands:
         self.held: list[Held] = []
 
     def watch(self, app: Application) -> None:
-        """Watch the calls of a process that has just begun."""
+        """Watch the calls of a process that has just started."""
         self._app = app
         self._act, self._create, self._step = app.client._act, app.client.create, app.runner._step
         self._kinds: dict[str, OperationKind] = {}
@@ -203,18 +203,18 @@ class LateHands:
         setattr(app.runner, "_step", self._stepping)  # noqa: B010 - mypy allows no other way
 
     def arm(self) -> None:
-        """Have the next write call held back."""
+        """Hold back the next write call."""
         self._armed = True
 
     def disarm(self) -> None:
-        """Hold back nothing more."""
+        """Hold back no more calls."""
         self._armed = False
 
     async def go_on(self, *, slips: bool) -> None:
-        """Let the stopped workers go on; with `slips`, they had passed the last check before.
+        """Let the stopped workers continue; with `slips`, they had passed the last check before.
 
         Raises:
-            AssertionError: a call left, though its claim had ended.
+            AssertionError: a call was sent after its claim had ended.
         """
         self._armed = False
         held, self.held = self.held, []
@@ -226,7 +226,7 @@ class LateHands:
 
     @property
     def due(self) -> bool:
-        """Whether every claim of a stopped worker has ended."""
+        """Return whether every claim of a stopped worker has ended."""
         return self._clock.boottime() - self._stopped_at > LEASE_SECONDS + 1
 
     async def _try(self, one: Held) -> None:
@@ -239,7 +239,7 @@ class LateHands:
                     await self._create(one.creation, permit=permit, window=one.window)
                 finally:
                     permit.release()
-        assert not one.window.sent, f"a call left though its claim had ended: {one}"
+        assert not one.window.sent, f"a call was sent after its claim had ended: {one}"
 
     async def _slip(self, one: Held, kind: OperationKind) -> None:
         window = SendWindow.lasting(self._clock, 15_000)
@@ -258,7 +258,7 @@ class LateHands:
         self._kinds[claimed.instance.upstream_id or ""] = verb.kind
         return await self._step(verb, claimed)
 
-    async def _acting(self, call: Operation, upstream_id: str, window: SendWindow) -> None:
+    async def _acting(self, call: Endpoint, upstream_id: str, window: SendWindow) -> None:
         kind = self._kinds.pop(upstream_id, None)
         if self._armed and kind is not None:
             self._stop(Held(call, upstream_id, window, kind))
@@ -266,7 +266,7 @@ class LateHands:
 
     async def _creating(self, request: CreateInstance, *, permit: Any, window: SendWindow) -> str:
         if self._armed:
-            self._stop(Held(Operation.CREATE, "", window, None, request))
+            self._stop(Held(Endpoint.CREATE, "", window, None, request))
         return await self._create(request, permit=permit, window=window)
 
     def _stop(self, held: Held) -> None:

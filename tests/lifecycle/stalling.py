@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that stall between the claim of a step and its call, as SIGSTOP makes them."""
+"""Processes that stall between the claim of a step and its call, as by SIGSTOP."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from novitai.app import Application
 from novitai.clock import Clock
 from novitai.lifecycle.operations.steps import LEASE_MS
 from novitai.upstream.errors import UpstreamError
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow
 
 
 class Stall:
-    """Stops a whole process at its next write call of a kind, until it is told to go on.
+    """Stops a process at its next write call of a kind, until it is released.
 
-    Neither its database nor Novita hears of it meanwhile, so that it renews nothing. `slips` lets
-    the call through when it goes on, as if it had stalled after its window was judged and before
-    its first byte.
+    In the meantime it makes no upstream call and no database query, so it renews no lease. `slips`
+    lets the call through when it continues, as if it had stalled after the check of its window and
+    before its first byte.
     """
 
-    def __init__(self, app: Application, call: Operation, *, slips: bool = False) -> None:
+    def __init__(self, app: Application, call: Endpoint, *, slips: bool = False) -> None:
         self._clock: Clock = app.clock
         self._call = call
         self._slips = slips
@@ -38,7 +38,7 @@ class Stall:
             setattr(app.database, name, self._waiting(getattr(app.database, name)))
 
     def go_on(self) -> None:
-        """Let the process go on, with what it was about to do."""
+        """Let the process continue with its call."""
         self._go_on.set()
 
     def _waiting(self, act: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -48,7 +48,7 @@ class Stall:
 
         return waiting
 
-    async def _held_back(self, call: Operation, instance_id: str, window: SendWindow) -> None:
+    async def _held_back(self, call: Endpoint, instance_id: str, window: SendWindow) -> None:
         if call is not self._call or self.began.is_set():
             return await self._act(call, instance_id, window)
         self.began.set()

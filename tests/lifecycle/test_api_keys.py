@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the key ring."""
+"""The key ring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection
 
-from novitai.clock import ManualClock
 from novitai.domain.api_key import ApiKey, KeyRequest, Scope, make_key, well_formed
 from novitai.errors import NotFound, ValidationFailed
 from novitai.ids import Ids
@@ -20,6 +19,7 @@ from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreBusy
 from novitai.store.queries import api_keys
 from novitai.store.vault import Vault
+from novitai.testing import ManualClock
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ READER = KeyRequest("ci", frozenset({Scope.READ}))
 
 
 class Watched(Database):
-    """A database that counts, may refuse writes, and may hold back the answers to reads."""
+    """A database that counts queries, can reject writes, and can delay the answers to reads."""
 
     def __init__(self, inner: Database) -> None:
         self.inner = inner
@@ -62,7 +62,7 @@ class Watched(Database):
 
 @pytest.fixture
 def watched(sqlite_database: Database) -> Watched:
-    """A database that is watched."""
+    """Return a watched database."""
     return Watched(sqlite_database)
 
 
@@ -73,7 +73,7 @@ def ring_over(database: Database, clock: ManualClock, admin: str | None = None) 
 
 @pytest.fixture
 def ring(watched: Watched, clock: ManualClock) -> KeyRing:
-    """A ring without a key from the settings."""
+    """Return a ring without a configured key."""
     return ring_over(watched, clock)
 
 
@@ -85,7 +85,7 @@ async def stored(database: Database, key_id: str) -> ApiKey:
 
 
 async def test_a_new_key_is_good_and_a_guess_is_not(database: Database, clock: ManualClock) -> None:
-    """The key that was shown is the key that is accepted, on both stores."""
+    """The key that was shown is accepted, on both stores; a guess is not."""
     ring = ring_over(database, clock)
     made = await ring.create(READER)
     caller = await ring.authenticate(made.text)
@@ -97,7 +97,7 @@ async def test_a_new_key_is_good_and_a_guess_is_not(database: Database, clock: M
 
 
 async def test_what_is_no_key_costs_no_look_up(ring: KeyRing, watched: Watched) -> None:
-    """A wrong checksum is found without the database."""
+    """A wrong checksum is detected without the database."""
     for text in ("", "secret", "nvt_" + "a" * 38, make_key(Ids()) + "x"):
         assert await ring.authenticate(text) is None
     assert watched.reads == 0
@@ -106,7 +106,7 @@ async def test_what_is_no_key_costs_no_look_up(ring: KeyRing, watched: Watched) 
 async def test_a_known_key_is_looked_up_once_in_a_while(
     ring: KeyRing, watched: Watched, clock: ManualClock
 ) -> None:
-    """A busy key does not cost a read each time, and is read again within 2 s."""
+    """A key is cached, and read again within 2 s."""
     made = await ring.create(READER)
     for _ in range(50):
         assert await ring.authenticate(made.text)
@@ -118,14 +118,14 @@ async def test_a_known_key_is_looked_up_once_in_a_while(
 
 
 async def test_unknown_keys_fill_no_memory(ring: KeyRing) -> None:
-    """Guessing leaves nothing behind."""
+    """Unknown keys are not cached."""
     for _ in range(100):
         assert await ring.authenticate(make_key(Ids())) is None
     assert len(ring._remembered) == 0
 
 
 async def test_remembered_keys_are_bounded(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many keys there are, only so many are remembered."""
+    """The number of cached keys is bounded."""
     monkeypatch.setattr("novitai.lifecycle.api_keys._MAX_REMEMBERED", 3)
     for _ in range(5):
         made = await ring.create(READER)
@@ -135,7 +135,7 @@ async def test_remembered_keys_are_bounded(ring: KeyRing, monkeypatch: pytest.Mo
 
 
 async def test_revocation_is_effective_at_once_here(ring: KeyRing) -> None:
-    """The next request after the answer is refused; revoking twice is harmless."""
+    """The next request is rejected; revoking twice is harmless."""
     made = await ring.create(READER)
     assert await ring.authenticate(made.text)
     revoked = await ring.revoke(made.key.id)
@@ -148,7 +148,7 @@ async def test_revocation_is_effective_at_once_here(ring: KeyRing) -> None:
 async def test_a_look_up_on_its_way_does_not_undo_a_revocation(
     ring: KeyRing, watched: Watched
 ) -> None:
-    """A row read before the revocation is not remembered after it."""
+    """A row read before the revocation is not cached after it."""
     made = await ring.create(READER)
     watched.hold = asyncio.Event()
     early = asyncio.create_task(ring.authenticate(made.text))
@@ -163,7 +163,7 @@ async def test_a_look_up_on_its_way_does_not_undo_a_revocation(
 async def test_revocation_reaches_other_processes_within_two_seconds(
     ring: KeyRing, watched: Watched, clock: ManualClock
 ) -> None:
-    """Another process that knew the key stops to accept it."""
+    """Another process that cached the key stops accepting it."""
     elsewhere = ring_over(watched.inner, clock)
     made = await ring.create(READER)
     assert await elsewhere.authenticate(made.text)
@@ -174,7 +174,7 @@ async def test_revocation_reaches_other_processes_within_two_seconds(
 
 
 async def test_a_key_expires_even_while_it_is_remembered(ring: KeyRing, clock: ManualClock) -> None:
-    """Expiry is judged at each request."""
+    """Expiry is checked at each request."""
     made = await ring.create(KeyRequest("ci", READER.scopes, clock.now() + 1000))
     assert await ring.authenticate(made.text)
     await clock.advance(1)
@@ -185,7 +185,7 @@ async def test_a_key_expires_even_while_it_is_remembered(ring: KeyRing, clock: M
 async def test_use_is_written_at_most_once_a_minute(
     ring: KeyRing, watched: Watched, clock: ManualClock
 ) -> None:
-    """The first use is written, then one use a minute."""
+    """The first use is written, then at most one per minute."""
     made = await ring.create(READER)
     began = clock.now()
     for _ in range(59):
@@ -201,7 +201,7 @@ async def test_use_is_written_at_most_once_a_minute(
 
 
 async def test_a_use_that_cannot_be_written_refuses_nobody(ring: KeyRing, watched: Watched) -> None:
-    """A store that takes no writes still lets good keys read."""
+    """If writes fail, valid keys are still accepted."""
     made = await ring.create(READER)
     watched.refuse_writes = True
     assert await ring.authenticate(made.text)
@@ -209,7 +209,7 @@ async def test_a_use_that_cannot_be_written_refuses_nobody(ring: KeyRing, watche
 
 
 async def test_the_key_of_the_settings_is_an_admin(watched: Watched, clock: ManualClock) -> None:
-    """Any form is good; it is not in the database, and a prefix of it is not it."""
+    """It may have any format, is not in the database, and a prefix of it is invalid."""
     ring = ring_over(watched, clock, admin="correct-horse-battery-staple")
     caller = await ring.authenticate("correct-horse-battery-staple")
     assert caller is not None
@@ -220,7 +220,7 @@ async def test_the_key_of_the_settings_is_an_admin(watched: Watched, clock: Manu
 
 
 async def test_the_first_key_is_made_once(ring: KeyRing) -> None:
-    """A server without any key makes an admin key, and only then."""
+    """A server without any key makes one admin key."""
     made = await ring.ensure_first_key()
     assert made is not None
     assert well_formed(made.text)
@@ -234,7 +234,7 @@ async def test_the_first_key_is_made_once(ring: KeyRing) -> None:
 async def test_processes_that_start_at_once_make_one_first_key(
     database: Database, clock: ManualClock
 ) -> None:
-    """Each of them looks before any has made one."""
+    """Processes that start together make only one key."""
     rings = [ring_over(database, clock) for _ in range(8)]
     made = await asyncio.gather(*(ring.ensure_first_key() for ring in rings))
     assert len([key for key in made if key is not None]) == 1
@@ -244,14 +244,14 @@ async def test_processes_that_start_at_once_make_one_first_key(
 async def test_no_first_key_where_the_settings_have_one(
     watched: Watched, clock: ManualClock
 ) -> None:
-    """Who set an admin key needs no other."""
+    """If an admin key is configured, no first key is made."""
     ring = ring_over(watched, clock, admin="correct-horse-battery-staple")
     assert await ring.ensure_first_key() is None
     assert (await ring.page()).keys == []
 
 
 async def test_keys_are_listed_a_page_at_a_time(ring: KeyRing, clock: ManualClock) -> None:
-    """Newest first, all of them, each once."""
+    """Keys are listed newest first, each once."""
     made = []
     for _ in range(5):
         made.append((await ring.create(READER)).key.id)
@@ -267,7 +267,7 @@ async def test_keys_are_listed_a_page_at_a_time(ring: KeyRing, clock: ManualCloc
 
 
 async def test_closing_ends_where_the_last_use_has_just_been_written(ring: KeyRing) -> None:
-    """Though the loop has not come to the callback yet that forgets the task."""
+    """Closing works before the callback of the last write has run."""
     task = asyncio.ensure_future(asyncio.sleep(0, None))
     ring._touching.add(task)
     task.add_done_callback(ring._touching.discard)
@@ -279,13 +279,13 @@ async def test_closing_ends_where_the_last_use_has_just_been_written(ring: KeyRi
 
 
 async def test_what_is_no_cursor_is_refused(ring: KeyRing) -> None:
-    """What this list cannot have given is the client's mistake."""
+    """An invalid cursor is a client error."""
     with pytest.raises(ValidationFailed):
         await ring.page(cursor="nonsense")
 
 
 async def test_revoking_what_is_not_there_is_told(ring: KeyRing) -> None:
-    """An unknown id is not found; so is the settings' key, which is not ours to revoke."""
+    """An unknown ID is not found; neither is the configured key."""
     with pytest.raises(NotFound) as caught:
         await ring.revoke("key_nobody")
     assert caught.value.code == "KEY_NOT_FOUND"

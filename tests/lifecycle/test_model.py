@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random verbs, lies of upstream, crashes and changes behind our back, against what must hold.
+"""Random verbs, upstream faults, crashes and outside changes, checked against invariants.
 
-After every step: allowed transitions only, never two live upstream instances of our own making for
-one record unless it is told, no write call for what is not ours, none at all while the account is
-held, terminal states final. In the end, with upstream well again, the right key, and a person who
-has confirmed and adopted what the overview shows: every acknowledged operation has reached its end,
-and records and upstream agree.
+After every step: only allowed transitions; never two living instances that our calls made for one
+record, unless it is reported; no write call for a foreign instance, and none during a hold;
+terminal statuses are final. At the end upstream is healed, the right key is set, and a person
+confirms and adopts what the overview shows. Then every accepted operation has ended, and the
+records match the upstream instances.
 
 TEST_MODEL_EXAMPLES and TEST_MODEL_STEPS lengthen the run (`make soak`).
 """
@@ -43,22 +43,19 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from novitai.clock import ManualClock
 from novitai.domain.account import AccountState
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.event import Event, EventType, of_status
 from novitai.domain.instance import GONE, TRANSITIONS, BillingMode, Instance, InstanceStatus, Origin
 from novitai.domain.marker import read_marker, upstream_stem, without_marker
 from novitai.domain.operation import Attempt, OperationKind
-from novitai.domain.requests import CreateRequest
+from novitai.domain.requests import AdoptRequest, CreateRequest
 from novitai.domain.status import Observation, read_word
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.errors import ApiError
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import StopAll
 from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store import tables
 from novitai.store.queries import account, attempts, events, instances, operations
+from novitai.testing import ManualClock
 from tests.lifecycle.model_rig import (
     FAULTS,
     HABITS,
@@ -79,9 +76,8 @@ T = TypeVar("T")
 EXAMPLES = int(os.environ.get("TEST_MODEL_EXAMPLES", "3"))
 STEPS = int(os.environ.get("TEST_MODEL_STEPS", "15"))
 PAUSES = [0, 0, 5, 20, 60]
-"""Seconds that pass after something was asked for."""
+"""Seconds that pass after a request."""
 KEY, OTHER_KEY = "sk-of-the-tests", "sk-of-another-account"
-DONE = Reply(200, {}, b"")
 
 steps_taken = 0
 
@@ -101,7 +97,7 @@ def _template(_sqlite_template: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quietly() -> Iterator[None]:
-    """Log nothing: the log of fifty thousand steps under faults is read by nobody."""
+    """Log nothing, because the log of fifty thousand steps is too long."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
@@ -109,7 +105,7 @@ def _quietly() -> Iterator[None]:
 
 
 class LifecycleMachine(RuleBasedStateMachine):
-    """A control plane and the emulator under it, driven at random."""
+    """A control plane with the emulator, driven at random."""
 
     template: Path
 
@@ -126,12 +122,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.born: dict[str, str] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run something on the machine's own loop."""
+        """Run a coroutine on the machine's own loop."""
         return self.runner.run(work)
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
-        """Start with a few instances of ours, and a few that are not."""
+        """Start with a few instances of ours and a few foreign ones."""
         self.random = random.Random(seed)
         self.run(self._begin(seed))
 
@@ -165,7 +161,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         await self._populate()
 
     async def _populate(self) -> None:
-        """Have records that run, that are stopped, and that are still being bought."""
+        """Make records that run, are stopped, or are being bought."""
         before = (await self.world.emulator.call("GET", "settings"))["delays"]
         quick = {"delays": {name: [0.5, 0.5] for name in before}}
         await self.world.emulator.call("PATCH", "settings", json=quick)
@@ -211,7 +207,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         then=st.sampled_from(PAUSES),
     )
     def create(self, template: str, mode: BillingMode, region: str, then: int) -> None:
-        """Ask for an instance; a refusal is an answer."""
+        """Request an instance; a rejection is allowed."""
         request = self._request(template, mode, region)
         self.run(self._guarded(lambda: self._create(request), then))
 
@@ -229,52 +225,43 @@ class LifecycleMachine(RuleBasedStateMachine):
         then=st.sampled_from(PAUSES),
     )
     def ask(self, kind: OperationKind, which: int, then: int, *, confirmed: bool) -> None:
-        """Ask an instance for a verb; a delete perhaps in spite of a hold."""
+        """Request a verb for an instance; perhaps a delete with a confirmation for a hold."""
         if self.ledger.ids:
             instance_id = self._one_of(self.ledger.ids, which)
             sure = confirmed and kind is OperationKind.DELETE
             self.run(self._guarded(lambda: self._ask(kind, instance_id, confirmed=sure), then))
 
     async def _ask(self, kind: OperationKind, instance_id: str, *, confirmed: bool) -> None:
-        def reply(accepted: Any) -> Reply:
-            operation = accepted.operation
-            return Reply(202, {}, (operation.id if operation else "").encode())
-
-        answer = await self.world.app.operating.ask(
-            kind, instance_id, reply=reply, confirmed=confirmed
+        accepted = await self.world.do(
+            self.world.app.operating.ask(kind, instance_id, confirmed=confirmed)
         )
-        if answer.body:
-            self.ledger.acknowledged.add(answer.body.decode())
+        if accepted.operation:
+            self.ledger.acknowledged.add(accepted.operation.id)
         if confirmed:
             self.ledger.confirmed.add(instance_id)
 
     @rule()
     def stop_all(self) -> None:
-        """Ask everything to stop."""
+        """Request a stop of everything."""
         self.run(self._guarded(self._stop_all))
 
     async def _stop_all(self) -> None:
-        def reply(done: StopAll) -> Reply:
-            begun = [one.operation.id for one in done.accepted if one.operation]
-            return Reply(202, {}, " ".join(begun).encode())
-
-        answer = await self.world.app.operating.stop_all(reply=reply)
-        self.ledger.acknowledged.update(answer.body.decode().split())
+        done = await self.world.do(self.world.app.operating.stop_all())
+        begun = [one.operation.id for one in done.accepted if one.operation]
+        self.ledger.acknowledged.update(begun)
 
     @rule()
     def sync(self) -> None:
-        """Ask for a listing."""
+        """Request a sync."""
         self.run(self._guarded(self._sync))
 
     async def _sync(self) -> None:
-        answer = await self.world.app.operating.sync(
-            reply=lambda operation_id: Reply(202, {}, operation_id.encode())
-        )
-        self.ledger.acknowledged.add(answer.body.decode())
+        operation_id = await self.world.do(self.world.app.operating.sync())
+        self.ledger.acknowledged.add(operation_id)
 
     @rule(which=st.integers(0, 20))
     def cancel(self, which: int) -> None:
-        """Try to cancel whatever runs on an instance."""
+        """Try to cancel the running operation of an instance."""
         if self.ledger.ids:
             one = self._one_of(self.ledger.ids, which)
             self.run(self._guarded(lambda: self._cancel(one)))
@@ -282,18 +269,16 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _cancel(self, instance_id: str) -> None:
         view = await self.world.view(instance_id)
         if "operation" in view:
-            await self.world.app.operating.cancel(
-                view["operation"]["id"], reply=lambda _operation: DONE
-            )
+            await self.world.do(self.world.app.operating.cancel(view["operation"]["id"]))
 
     @rule(seconds=st.sampled_from([1, 2, 5, 10, 30]))
     def pass_time(self, seconds: int) -> None:
-        """Let time pass."""
+        """Advance time."""
         self.run(self.world.pass_time(seconds, step=2))
 
     @rule(seconds=st.sampled_from([120, 300]))
     def pass_much_time(self, seconds: int) -> None:
-        """Let much time pass."""
+        """Advance time by much."""
         self.run(self.world.pass_time(seconds, step=5))
 
     @rule(
@@ -301,7 +286,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         suspended=st.booleans(),
     )
     def set_clock(self, seconds: int, *, suspended: bool) -> None:
-        """Have the time of day jump, or the machine sleep."""
+        """Make the wall clock jump, or the machine sleep."""
         if suspended and seconds > 0:
             self.clock.suspend(seconds)
         else:
@@ -310,7 +295,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(given=st.sampled_from(FAULTS))
     def break_upstream(self, given: dict[str, Any]) -> None:
-        """Have upstream misbehave soon."""
+        """Make upstream fail soon."""
         self.run(self._break(given))
 
     async def _break(self, given: dict[str, Any]) -> None:
@@ -326,12 +311,12 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(given=st.sampled_from(OUTAGES))
     def fail_for_long(self, given: dict[str, Any]) -> None:
-        """Have something of upstream's fail until it is healed."""
+        """Make a part of upstream fail until it is healed."""
         self.run(self._break(given))
 
     @rule(which=st.integers(0, 20), status=st.sampled_from(["migrating", "freezing", "toStop"]))
     def hold(self, which: int, status: str) -> None:
-        """Have one of our instances stay in a status until it is healed."""
+        """Keep one of our instances in a status until it is healed."""
         self.run(self._hold(which, status))
 
     async def _hold(self, which: int, status: str) -> None:
@@ -350,7 +335,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def lose_everything(
         self, kind: OperationKind, which: int, seconds: int, *, confirms: bool
     ) -> None:
-        """Have upstream show nothing for a while, in which a verb is asked for."""
+        """Make upstream show nothing for a while, and request a verb meanwhile."""
         self.run(self._lose_everything(kind, which, seconds, confirms=confirms))
 
     async def _lose_everything(
@@ -373,7 +358,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule()
     def heal(self) -> None:
-        """Take every fault away."""
+        """Remove all faults."""
         self.run(self._heal())
 
     async def _heal(self) -> None:
@@ -384,7 +369,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 await self.world.emulator.call("POST", f"instances/{row['id']}/hold", json=free)
 
     async def _ours(self) -> list[dict[str, Any]]:
-        """List what lives and was made by our own calls, or given to us by a person."""
+        """List the living instances that our calls made, or that a person gave us."""
         return [
             row
             for row in await self.world.emulator.ever()
@@ -396,7 +381,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         which=st.integers(0, 20),
     )
     def meddle(self, act: str, which: int) -> None:
-        """Change one of our instances behind our back."""
+        """Change one of our instances outside novitai."""
         self.run(self._meddle(act, which))
 
     async def _meddle(self, act: str, which: int) -> None:
@@ -432,15 +417,15 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(act=st.sampled_from(["copy", "rename", "pretend"]), which=st.integers(0, 20))
     def confuse(self, act: str, which: int) -> None:
-        """Copy one of our instances, rename it, or give its name to somebody else's."""
+        """Copy one of our instances, rename it, or give its name to a foreign one."""
         self.run(self._confuse(act, which))
 
     async def _confuse(self, act: str, which: int) -> None:
-        """Confuse only what a record is known to own: before that, nothing but the name tells."""
+        """Confuse only confirmed instances, because before that only the name identifies them."""
         owned = await self.world.app.database.read(self._established)
         now = (await self.world.emulator.call("GET", "clock"))["now"]
         rows = [row for row in await self._ours() if row["id"] in owned]
-        # What came into being together with a purchase cannot be told from it.
+        # An instance created together with a purchase cannot be distinguished from it.
         rows = [row for row in rows if now - float(row["createdAt"]) > 120]
         if not rows:
             return
@@ -466,7 +451,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule(crash=st.booleans())
     def restart(self, *, crash: bool) -> None:
-        """End the process, in order or by a crash, and start another."""
+        """End the process, gracefully or by a crash, and start another."""
         self.run(self._restart(crash))
 
     async def _restart(self, crash: bool) -> None:
@@ -477,16 +462,16 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule()
     def stall(self) -> None:
-        """Have the next worker stop between its claim and its call."""
+        """Stop the next worker between its claim and its call."""
         self.stopped.arm()
 
     @rule(slips=st.booleans())
     def go_on(self, *, slips: bool) -> None:
-        """Let stopped workers go on, once their claims have ended."""
+        """Let stopped workers continue, once their claims have ended."""
         if self.stopped.due:
             self.run(self.stopped.go_on(slips=slips))
             if slips:
-                # Such a call was judged before it stalled, so it leaves during a hold too.
+                # Such a call was checked before it stalled, so it is sent even during a hold.
                 self.held = None
 
     @rule()
@@ -520,7 +505,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @rule()
     def put_back(self) -> None:
-        """Put the copy of the database in the place of the database."""
+        """Restore the copy of the database."""
         if self.copied is not None:
             self.run(self._put_back(self.copied))
 
@@ -538,7 +523,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         which=st.integers(0, 20),
     )
     def decide(self, act: str, which: int) -> None:
-        """Have a person decide about what is whose."""
+        """Let a person decide who owns what."""
         acts: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
             "adopt": self._adopt_one,
             "dismiss": self._dismiss_one,
@@ -561,10 +546,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     async def _adopt(self, upstream_id: str, instance_id: str | None) -> None:
         request = AdoptRequest(upstream_id, instance_id=instance_id)
-        answer = await self.world.app.ownership.adopt(
-            request, reply=lambda adopted, _view: Reply(201, {}, adopted.encode())
-        )
-        adopted = answer.body.decode()
+        adopted = (await self.world.do(self.world.app.ownership.adopt(request))).instance_id
         if adopted not in self.ledger.ids:
             self.ledger.ids.append(adopted)
         self.ledger.adopted.add(upstream_id)
@@ -574,13 +556,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         listed = await self.world.app.ownership.unmanaged()
         if listed:
             upstream_id = self._one_of(listed, which).row.upstream_id
-            await self.world.app.ownership.dismiss(upstream_id, reply=lambda _shown: DONE)
+            await self.world.do(self.world.app.ownership.dismiss(upstream_id))
 
     async def _release_one(self, which: int) -> None:
         if self.ledger.ids:
             instance_id = self._one_of(self.ledger.ids, which)
             upstream_id = (await self.world.view(instance_id)).get("upstreamId")
-            await self.world.app.ownership.release(instance_id, reply=lambda _view: DONE)
+            await self.world.do(self.world.app.ownership.release(instance_id))
             if upstream_id is not None:
                 self.ledger.released.add(upstream_id)
                 self.ledger.adopted.discard(upstream_id)
@@ -589,7 +571,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         shown = await self.world.app.ownership.overview()
         if shown.state.blocked:
             digest = shown.missing_digest if shown.state.hold else None
-            await self.world.app.ownership.confirm(digest, reply=lambda _count: DONE)
+            await self.world.do(self.world.app.ownership.confirm(digest))
 
     async def _care(self, _which: int = 0) -> None:
         """Do what the overview and the operations tell a person to do."""
@@ -617,11 +599,11 @@ class LifecycleMachine(RuleBasedStateMachine):
         if self.random.random() < 0.5:
             await self._adopt(orphan.upstream_id, None)
         else:
-            await self.world.app.ownership.dismiss(orphan.upstream_id, reply=lambda _shown: DONE)
+            await self.world.do(self.world.app.ownership.dismiss(orphan.upstream_id))
 
     @invariant()
     def what_must_hold(self) -> None:
-        """Check everything that must hold at any moment."""
+        """Check the invariants."""
         global steps_taken  # noqa: PLW0603 - a machine is made for each life
         steps_taken += 1
         if hasattr(self, "world"):
@@ -657,7 +639,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             await self._check_history(instance_id)
 
     def _note_births(self, rows: list[dict[str, Any]]) -> dict[str, str]:
-        """Tell which attempt each of our own purchases was first named after."""
+        """Record the attempt in the first name of each of our purchases."""
         for row in rows:
             if row["createdBy"] in CALLERS and row["id"] not in self.born:
                 marker = read_marker(row["name"])
@@ -668,8 +650,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _check_calls(self, now: tuple[object, ...] | None) -> None:
         """Check that our write calls since the last check were all allowed.
 
-        With `now`, the account as it is: if it has been held ever since the last check, none was,
-        but the deletes that a person had confirmed.
+        `now` is whether the account is on hold now. If it has been since the last check, only the
+        deletes that a person confirmed were allowed.
         """
         query = f"calls?after={self.seen_calls}&limit=20000&method=POST"
         calls = (await self.world.emulator.call("GET", query))["calls"]
@@ -683,7 +665,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             upstream_id = (call["body"] or {}).get("instanceId", "")
             if held:
                 sure = verb == "delete" and await self._is_sure(upstream_id)
-                assert sure, f"a call left while the account is held: {call}"
+                assert sure, f"a call was sent during a hold: {call}"
             if verb in WRITES:
                 assert self._is_ours(upstream_id), f"it is not ours to {verb}: {call}"
 
@@ -703,7 +685,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     async def _check_history(self, instance_id: str) -> None:
         def load(connection: Any) -> tuple[list[Event], Instance | None, bool]:
-            # At one moment: steps go on between two reads.
+            # In one snapshot, because steps run between two reads.
             log = events.of_instance(connection, instance_id)
             deleted = operations.was_deleted(connection, instance_id)
             return log, instances.load(connection, instance_id), deleted
@@ -714,22 +696,22 @@ class LifecycleMachine(RuleBasedStateMachine):
         seen = [event for event in log if event.type in told]
         for one, other in itertools.pairwise(seen):
             before, after = told[one.type], told[other.type]
-            # What was ended by absence alone comes back when it is seen, or is deleted.
+            # A record that ended by absence is revived or deleted when its instance is seen.
             back = before is InstanceStatus.TERMINATED and _error_of(one) == GONE
             assert back or after in TRANSITIONS[before], f"{before} -> {after}"
         status = instance.status
-        # What was adopted has none before its status moves.
-        assert not seen or told[seen[-1].type] is status, "the last event tells another status"
+        # An adopted instance has no event before its status changes.
+        assert not seen or told[seen[-1].type] is status, "the last event has another status"
         if instance_id in self.ledger.ended:
-            assert status.ended, "what is over is final"
+            assert status.ended, "an ended status changed"
         if status is InstanceStatus.TERMINATED and not instance.ended_by_absence:
             removed = read_word(instance.observed.status) is Observation.REMOVED
-            assert deleted or removed or instance.upstream_id is None, "ended by nobody, for good"
+            assert deleted or removed or instance.upstream_id is None, "ended without a cause"
         if status.ended and not instance.ended_by_absence:
             self.ledger.ended.add(instance_id)
 
     def teardown(self) -> None:
-        """Let upstream be well, and see that everything comes to rest."""
+        """Heal upstream, and check that everything comes to rest."""
         try:
             if hasattr(self, "world"):
                 self.run(self._come_to_rest())
@@ -755,7 +737,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 await self._care()
                 await world.pass_time(60, step=5)
             else:
-                raise AssertionError(f"no rest: {await self._unfinished()}")
+                raise AssertionError(f"did not come to rest: {await self._unfinished()}")
             await self._check()
             await self._agree()
         finally:
@@ -764,7 +746,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             await self.lifespan.__aexit__(None, None, None)
 
     async def _settle_with_other_key(self) -> None:
-        """Let attempts that were sent with the other key be settled with it."""
+        """Settle attempts that were sent with the other key, by using it."""
         for _ in range(60):
             found = await self.world.app.database.read(attempts.unsettled)
             sent_with = {one.key_digest for one in found}
@@ -779,7 +761,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             await self._guarded(self._confirm)
 
     async def _unfinished(self) -> list[object]:
-        """Tell what keeps everything from coming to rest."""
+        """Return what keeps everything from coming to rest."""
 
         def load(connection: Any) -> list[object]:
             found = [operations.running(connection, one) for one in self.ledger.ids]
@@ -801,7 +783,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     async def _agree(self) -> None:
         await self.world.pass_time(400, step=5)
         rows = {row["id"]: row for row in await self.world.emulator.ever()}
-        # What was bought with the key of another account cannot be seen with this one.
+        # An instance bought with another account's key cannot be listed with this one.
         here = {one: row for one, row in rows.items() if row["live"] and row["account"] == "mine"}
         orphans = {
             one.row.upstream_id
@@ -829,7 +811,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         for row in here.values():
             ours = row["createdBy"] in CALLERS and row["id"] not in self.ledger.released
             if self.restored and read_marker(row["name"]) is None:
-                # Renamed, and bought after the backup was made: nothing tells that it is ours.
+                # Renamed, and bought after the backup: nothing shows that it is ours.
                 ours = ours and self.born[row["id"]] in self.ledger.attempts
             if ours or row["id"] in self.ledger.adopted:
                 assert row["id"] in owned | orphans, f"live, ours, and not told: {row}"
@@ -837,7 +819,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert (await self.world.app.history.operation(operation_id)).done
 
     async def _story(self, instance_id: str) -> list[tuple[int, str, object, object]]:
-        """Tell an instance's history, for whoever has to understand a failure."""
+        """Return an instance's history, to explain a failure."""
         log = await self.world.app.database.read(
             partial(events.of_instance, instance_id=instance_id)
         )
@@ -847,7 +829,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         ]
 
     def _wanted(self, instance: Instance) -> set[str | None] | None:
-        """Tell what upstream may show of a record at rest; None if nothing can be said."""
+        """Return what upstream may show of a record at rest; None if anything is possible."""
         if instance.status is InstanceStatus.RUNNING:
             return {"running"}
         if instance.status is InstanceStatus.STOPPED:
@@ -861,14 +843,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         return None if keeps else {"exited", None}
 
     def _one_of(self, choices: Any, which: int) -> Any:
-        """Choose one, by a number that Hypothesis has drawn."""
+        """Choose one by a number that Hypothesis has drawn."""
         return choices[which % len(choices)]
 
     async def _guarded(self, act: Callable[[], Coroutine[Any, Any, None]], then: int = 0) -> None:
-        """Do something that may be refused, and let `then` seconds pass."""
+        """Make a request that may be rejected, and let `then` seconds pass."""
         with contextlib.suppress(
             ApiError
-        ):  # A refusal is an answer; what it must not do is checked.
+        ):  # A rejection is allowed; its effects are checked elsewhere.
             await act()
         await self.world.pass_time(then, step=5)
 
@@ -876,7 +858,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 def _remembered(
     connection: Any, wanted: list[str], listed: list[str]
 ) -> tuple[dict[str, Attempt], set[str], AccountState, int]:
-    """Load, at one moment, what is known of purchases and of the account."""
+    """Load, in one snapshot, the attempts and the account state."""
     told = account.listed_of(connection, listed).values()
     changes = select(func.count()).where(tables.events.c.type == EventType.ACCOUNT_CHANGED.value)
     return (
@@ -888,7 +870,7 @@ def _remembered(
 
 
 def _waiting(connection: Any, instance_id: str) -> tuple[Instance, str | None]:
-    """Load a record, and the error of what runs on it."""
+    """Load a record, and the error of its running operation."""
     instance = instances.load(connection, instance_id)
     assert instance is not None
     running = operations.running(connection, instance_id)
@@ -906,19 +888,19 @@ SETTINGS = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
-    phases=(Phase.generate,),  # a life takes seconds: it is told as it was found, not shrunk
+    phases=(Phase.generate,),  # A life takes seconds, so a failure is not shrunk.
     database=None,
-    # The same lives each time in `make test`, other ones each time in `make soak`.
+    # `make test` runs the same lives each time, `make soak` random ones.
     derandomize="TEST_MODEL_EXAMPLES" not in os.environ,
 )
 
 
 @pytest.mark.timeout(0)
 def test_whatever_happens_what_must_hold_holds() -> None:
-    """Random lives under random faults, with crashes."""
+    """The invariants hold in random lives with faults and crashes."""
     run_state_machine_as_test(LifecycleMachine, settings=SETTINGS)
 
 
 def teardown_module() -> None:
-    """Say how far the run went."""
+    """Print how far the run went."""
     print(f"\nmodel: {steps_taken} steps")  # noqa: T201 - how far the soak went

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must not be bought, ended or stopped, whatever a person, a key or a clock does meanwhile."""
+"""Purchases, ends and stops that must not happen, even if a person or a clock interferes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.queries import instances
 from tests.lifecycle.actions import (
@@ -31,7 +30,7 @@ RUNNING, STOPPED = InstanceStatus.RUNNING, InstanceStatus.STOPPED
 
 
 async def stranger(world: World) -> str:
-    """Have an instance in the account that is no record's own; return its upstream id."""
+    """Make an unmanaged instance in the account; return its upstream ID."""
     await world.emulator.call("POST", "seed", json={"names": ["theirs"], "status": "running"})
     await world.pass_time(90, step=5)
     [found] = await world.app.ownership.unmanaged()
@@ -39,7 +38,7 @@ async def stranger(world: World) -> str:
 
 
 def interrupt(target: Any, name: str, act: Any) -> None:
-    """Do something once, just before a method of an object is called."""
+    """Run something once, just before a method of an object is called."""
     true = getattr(target, name)
     done: list[bool] = []
 
@@ -53,7 +52,7 @@ def interrupt(target: Any, name: str, act: Any) -> None:
 
 
 async def test_a_record_that_is_given_an_instance_while_it_looks_buys_none(world: World) -> None:
-    """The adoption comes between the look at the offers and the purchase."""
+    """An adoption between placement and purchase stops the purchase."""
     theirs = await stranger(world)
     given: list[str] = []
 
@@ -70,7 +69,7 @@ async def test_a_record_that_is_given_an_instance_while_it_looks_buys_none(world
 
 
 async def test_an_adoption_is_not_undone_by_the_answer_of_a_purchase(world: World) -> None:
-    """The adoption comes while the create call is under way: the record keeps what it was given."""
+    """An adoption during the create call is kept."""
     theirs = await stranger(world)
     ids: list[str] = []
 
@@ -85,7 +84,7 @@ async def test_an_adoption_is_not_undone_by_the_answer_of_a_purchase(world: Worl
 
 
 async def test_a_part_that_comes_back_does_not_prove_the_rest_gone(world: World) -> None:
-    """Three are missing, one is seen again: the hold lasts for the other two."""
+    """If one of three is seen again, the hold lasts for the others."""
     ids = await run_some(world, 3)
     own = [str((await world.view(one))["upstreamId"]) for one in ids]
     all_away = await fault(world, kind="list", omit=own)
@@ -103,7 +102,7 @@ async def test_a_part_that_comes_back_does_not_prove_the_rest_gone(world: World)
 
 
 async def test_what_no_listing_showed_yet_is_missed_with_another_key(world: World) -> None:
-    """It was bought, and the key is another before the first listing: nothing fails."""
+    """A key change before the first listing fails nothing."""
     await world.emulator.call("PATCH", "settings", json={"accountPerKey": True})
     await fault(world, kind="list", omit="*")
     instance_id = await world.create()
@@ -120,7 +119,7 @@ async def test_what_no_listing_showed_yet_is_missed_with_another_key(world: Worl
 
 
 async def test_an_adopted_record_is_its_id_and_its_creation_time(world: World) -> None:
-    """Its id shows another creation time: it is another instance, and nothing leaves for it."""
+    """Another creation time is another instance, for which no call is sent."""
     theirs = await stranger(world)
     adopted = await adopt(world, theirs)
     await world.until_status(adopted, RUNNING, within=120)
@@ -144,7 +143,7 @@ async def test_an_adopted_record_is_its_id_and_its_creation_time(world: World) -
 
 
 async def test_an_adopted_instance_is_no_surplus_of_another_record(world: World) -> None:
-    """A person adopts an orphan while a listing is worked through."""
+    """An orphan adopted during a sync pass is not deleted."""
     [instance_id] = await run_some(world, 1)
     own = (await world.view(instance_id))["upstreamId"]
     await world.pass_time(60)
@@ -152,13 +151,13 @@ async def test_an_adopted_instance_is_no_surplus_of_another_record(world: World)
     await world.pass_time(90, step=5)
     [orphan] = await world.app.ownership.unmanaged()
     adopted = await adopt(world, orphan.row.upstream_id)
-    await world.app.ownership.release(instance_id, reply=lambda _view: Reply(200, {}, b""))
+    await world.do(world.app.ownership.release(instance_id))
     await world.until_status(adopted, RUNNING, within=120)
     assert len(await alive(world)) == 2
 
 
 async def test_a_clock_that_is_set_forward_proves_no_absence(world: World) -> None:
-    """Seconds of absence are not ten minutes, whatever the time of day says."""
+    """A clock jump does not turn seconds of absence into minutes."""
     [instance_id] = await run_some(world, 1)
     await fault(world, kind="list", omit="*")
     await fault(world, kind="call", path="/gpu/instance", method="GET", status=404)
@@ -169,7 +168,7 @@ async def test_a_clock_that_is_set_forward_proves_no_absence(world: World) -> No
 
 
 async def test_a_clock_that_is_set_forward_buys_nothing_twice(world: World) -> None:
-    """What was bought is not listed for a while, and the clock goes forward by an hour."""
+    """A jump of an hour does not make an unlisted purchase absent."""
     await fault(world, **CREATE, drop=True, when="after", times=1)
     await fault(world, kind="list", omit="*")
     instance_id = await world.create()
@@ -182,7 +181,7 @@ async def test_a_clock_that_is_set_forward_buys_nothing_twice(world: World) -> N
 
 
 async def test_a_clock_that_is_set_forward_fails_nothing(world: World) -> None:
-    """What is coming up has its time, and is not deleted."""
+    """A starting instance keeps its time after a clock jump."""
     instance_id = await world.create()
     await world.pass_time(12)
     assert await world.status(instance_id) in {"creating", "starting"}
@@ -192,7 +191,7 @@ async def test_a_clock_that_is_set_forward_fails_nothing(world: World) -> None:
 
 
 async def test_a_hold_that_begins_while_a_call_waits_keeps_it(world: World) -> None:
-    """The purchase waits for its turn while everything disappears: it does not leave."""
+    """A create call that waits when a hold begins is not sent."""
     ids = await run_some(world, 3)
     creates = await world.emulator.creates()
     own = [str((await world.view(one))["upstreamId"]) for one in ids]
@@ -213,7 +212,7 @@ async def test_a_hold_that_begins_while_a_call_waits_keeps_it(world: World) -> N
 
 
 async def test_what_failed_is_not_started_by_a_late_stop(world: World) -> None:
-    """Its clean-up stops it, late: that is what was wanted."""
+    """A late stop of a failed instance is not corrected."""
     [instance_id] = await run_some(world, 1)
     app = world.app
     late: LateCalls = app.runner._late_calls

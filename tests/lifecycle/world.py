@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole control plane against the emulator, in one process and in virtual time."""
+"""A whole control plane with the emulator, in one process and in virtual time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import orjson
@@ -18,7 +18,6 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from novitai.app import Application, Outside
-from novitai.clock import ManualClock
 from novitai.domain.addresses import Address
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Attempt
@@ -26,12 +25,15 @@ from novitai.domain.requests import CreateRequest
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.create_instance import Created
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Command, Reply, Transaction
 from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, events
+from novitai.testing import ManualClock
 from tests.services import STORES
+
+T = TypeVar("T")
 
 REQUEST = CreateRequest(
     name="my_instance",
@@ -44,12 +46,12 @@ REQUEST = CreateRequest(
 
 
 async def at_home(_name: str, _port: int) -> Sequence[Address]:
-    """Resolve every name to this machine: the emulator's, and those of what it makes."""
+    """Resolve every name to this machine."""
     return [ip_address("127.0.0.1")]
 
 
 def answer(created: Created) -> Reply:
-    """Render an acceptance as plainly as can be."""
+    """Render an acceptance."""
     body = orjson.dumps({"instanceId": created.instance_id, "ready": created.estimated_ready_at})
     return Reply(201, {}, body)
 
@@ -81,7 +83,7 @@ class Emulator:
         return found
 
     async def reconcile(self) -> None:
-        """Open and close the TCP ports that are due at this moment."""
+        """Open and close the emulator's TCP ports as due now."""
         await self.app.state.emulator.listeners.reconcile()
 
     async def aclose(self) -> None:
@@ -91,7 +93,7 @@ class Emulator:
 
 @dataclass
 class AtWork:
-    """Counts what a database does on threads: while it does, virtual time must stand still."""
+    """Counts running transactions. Virtual time must not advance while there are any."""
 
     count: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -108,11 +110,11 @@ class AtWork:
             setattr(database, name, self._counted(getattr(database, name), crashed))
 
     def crash(self) -> None:
-        """Have the process write nothing more, as if it had been killed at this moment."""
+        """Make every later write fail, as if the process had been killed now."""
         self._crashed[0] = True
 
     async def rest(self) -> None:
-        """Let the threads of the database and the tasks of the loop come to rest."""
+        """Wait until the database threads and the event loop are idle."""
         calm = 0
         while calm < 8:
             if self.count:
@@ -141,7 +143,7 @@ class AtWork:
 
 @dataclass
 class World:
-    """A control plane, its emulator, and the time both live in."""
+    """A control plane, its emulator, and their virtual time."""
 
     settings: Settings
     clock: ManualClock
@@ -158,7 +160,7 @@ class World:
         await self.open()
 
     async def end(self) -> None:
-        """End the process; steps in hand may wait for time to pass."""
+        """End the process; running steps may wait for time to pass."""
         ending = asyncio.create_task(self.app.stop())
         while not ending.done():
             await self.pass_time(1)
@@ -172,7 +174,7 @@ class World:
             self.clock,
             Ids(random.Random(self.seed)),
             outside=Outside(upstream=transport, probes=transport, resolve=at_home),
-            # The shared engine's queue lives in real time; its own tests show what it promises.
+            # The shared engine's queue uses real time; it has tests of its own.
             engine=lambda _settings, database, clock, ids: EmbeddedEngine(
                 database, clock, ids, sweep_interval=self.sweep_interval
             ),
@@ -182,21 +184,24 @@ class World:
         await self.app.start(work=work)
 
     async def create(self, request: CreateRequest = REQUEST) -> str:
-        """Have a request accepted; return the instance's id."""
-        reply = await self.app.create_instance.create(request, reply=answer)
-        instance_id: str = orjson.loads(reply.body)["instanceId"]
-        return instance_id
+        """Create an instance; return its ID."""
+        created = await self.do(self.app.create_instance.create(request))
+        return created.instance_id
+
+    async def do(self, command: Transaction[T] | Command[T], *, deadline: int | None = None) -> T:
+        """Carry a command out; return its result."""
+        return await self.app.commands.apply(command, deadline=deadline)
 
     async def view(self, instance_id: str) -> Mapping[str, Any]:
-        """Show an instance."""
+        """Return the view of an instance."""
         return (await self.app.instances.get(instance_id)).view
 
     async def status(self, instance_id: str) -> str:
-        """Tell an instance's status."""
+        """Return an instance's status."""
         return str((await self.view(instance_id))["status"])
 
     async def attempts(self, instance_id: str) -> list[Attempt]:
-        """List the attempts of an instance's creations."""
+        """List the attempts of an instance."""
         return await self.app.database.read(lambda c: attempts.of_instance(c, instance_id))
 
     async def events(self, instance_id: str) -> list[str]:
@@ -207,14 +212,14 @@ class World:
     async def until(
         self, condition: Callable[[], Awaitable[bool]], *, within: float, step: float = 1.0
     ) -> None:
-        """Let virtual time pass until a condition holds; fail if it does not within that."""
+        """Advance virtual time until a condition holds; fail if it does not in time."""
         end = self.clock.monotonic() + within
         while not await condition():
             assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
             await self.pass_time(step, step=min(step, 5.0))
 
     async def until_creates(self, count: int = 1) -> None:
-        """Let virtual time pass until so many create calls have arrived upstream."""
+        """Advance virtual time until a number of create calls has arrived upstream."""
 
         async def arrived() -> bool:
             return await self.emulator.creates() >= count
@@ -222,16 +227,16 @@ class World:
         await self.until(arrived, within=60)
 
     async def until_status(self, instance_id: str, status: InstanceStatus, within: float) -> None:
-        """Let virtual time pass until an instance has a status."""
+        """Advance virtual time until an instance has a status."""
 
         async def reached() -> bool:
             return await self.status(instance_id) == status.value
 
-        # What takes long is looked at less often: a thousand looks take seconds of real time.
+        # Poll less often over long times: a thousand polls take seconds of real time.
         await self.until(reached, within=within, step=1.0 if within < 600 else 5.0)
 
     async def pass_time(self, seconds: float, step: float = 1.0) -> None:
-        """Let virtual time pass, and what is due be done."""
+        """Advance virtual time, and run what is due."""
         end = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end:
             await self.clock.advance(min(step, end - self.clock.monotonic()))
@@ -239,12 +244,12 @@ class World:
             await self.quiet()
 
     async def quiet(self) -> None:
-        """Let the threads of the database and the tasks of the loop come to rest."""
+        """Wait until the database threads and the event loop are idle."""
         await self.at_work.rest()
 
 
 def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:
-    """Make settings without looking at the environment."""
+    """Make settings without reading the environment."""
     return Settings.model_construct(
         **{
             **{
@@ -262,4 +267,4 @@ def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:
 
 
 on_both_stores = pytest.mark.parametrize("store", STORES, indirect=True)
-"""For tests of what a store could make different: locks, fencing, idempotency, whole lives."""
+"""For tests whose result may depend on the store: locks, fencing, idempotency, whole lives."""

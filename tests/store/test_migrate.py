@@ -19,7 +19,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 
-from novitai.clock import ManualClock
 from novitai.errors import NovitaiError, StartupError
 from novitai.store import migrate
 from novitai.store.engine import postgresql_server
@@ -28,6 +27,7 @@ from novitai.store.migrate import Version
 from novitai.store.queries import coordination
 from novitai.store.queries.coordination import LastListing, Looked
 from novitai.store.tables import metadata
+from novitai.testing import ManualClock
 
 CLOCK = ManualClock()
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
 from novitai.telemetry.process import ProcessMetrics, memory_limit
+from novitai.testing import ManualClock
 
 
 class FixedProbe:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.telemetry.requests import UNMATCHED, LastMinute, RequestMetrics
+from novitai.testing import ManualClock
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.emulator.config import EmulatorConfig
 from novitai.emulator.server import serve
 from novitai.ids import Ids
+from novitai.testing import ManualClock
 from novitai.upstream.models import CreateInstance
 from tests.upstream.servers import Calls, Maker, RawServer, T
 

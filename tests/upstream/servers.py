@@ -15,7 +15,7 @@ import orjson
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream.client import NovitaClient
-from novitai.upstream.errors import Outcome
+from novitai.upstream.errors import CallOutcome
 from novitai.upstream.gateway import CallObserver
 from novitai.upstream.metrics import CallMetrics
 
@@ -156,11 +156,11 @@ class RawServer:
 class Calls:
     """An observer that records its calls."""
 
-    seen: list[tuple[str, Outcome]] = field(default_factory=list)
+    seen: list[tuple[str, CallOutcome]] = field(default_factory=list)
 
-    def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
+    def __call__(self, endpoint: str, outcome: CallOutcome, seconds: float) -> None:
         assert seconds >= 0
-        self.seen.append((operation, outcome))
+        self.seen.append((endpoint, outcome))
 
 
 class Maker:

@@ -12,7 +12,7 @@ import pytest
 from novitai.clock import SystemClock
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import Ambiguous, Gone, InsufficientResource, InvalidStateChange
-from novitai.upstream.models import CreateInstance, Port, UpstreamInstance
+from novitai.upstream.models import CreateInstance, UpstreamInstance, UpstreamPort
 from tests.windows import window_until
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def buy(client: NovitaClient, name: str = "trainer-nv") -> str:
         gpu_num=1,
         rootfs_size=60,
         image_url="pytorch/pytorch:latest",
-        ports=(Port(8888, "http"),),
+        ports=(UpstreamPort(8888, "http"),),
         envs=(("A", "b"),),
     )
     permit = await client.permit_create()

@@ -12,16 +12,16 @@ from novitai.upstream.answers import failure, payload, retry_after
 from novitai.upstream.errors import (
     Gone,
     InsufficientResource,
+    InvalidResponse,
     InvalidStateChange,
     KeyRefused,
-    Nonsense,
     RateLimited,
     Refused,
     ServerError,
     Timeout,
     UpstreamError,
 )
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.transport import Answer
 
 NOW = 1_760_000_000_000
@@ -33,7 +33,7 @@ def answer(status: int, reason: str = "", message: str = "m") -> Answer:
     return Answer(status, {}, orjson.dumps(body))
 
 
-def judge(operation: Operation, given_answer: Answer) -> UpstreamError | None:
+def judge(operation: Endpoint, given_answer: Answer) -> UpstreamError | None:
     """Return the error of a response."""
     return failure(operation, given_answer, now=NOW)
 
@@ -41,32 +41,32 @@ def judge(operation: Operation, given_answer: Answer) -> UpstreamError | None:
 @pytest.mark.parametrize(
     ("operation", "status", "reason", "message", "kind"),
     [
-        (Operation.INSTANCE, 400, "RESOURCE_NOT_FOUND", "", Gone),
-        (Operation.INSTANCE, 404, "", "", Gone),
-        (Operation.DELETE, 400, "RESOURCE_NOT_FOUND", "", Gone),
-        (Operation.DELETE, 404, "NOT_FOUND", "", Gone),
-        (Operation.TEMPLATE, 400, "TEMPLATE_NOT_FOUND", "", Gone),
-        (Operation.TEMPLATE, 400, "", "template not found", Gone),
-        (Operation.START, 400, "IMAGE_NOT_FOUND", "image not found", Refused),
-        (Operation.CREATE, 400, "RESOURCE_NOT_FOUND", "", Refused),
-        (Operation.CREATE, 404, "", "", Refused),
-        (Operation.LIST_INSTANCES, 404, "", "", Refused),
-        (Operation.CREATE, 400, "INSUFFICIENT_RESOURCE", "", InsufficientResource),
-        (Operation.START, 400, "MIGRATE_INSUFFICIENT_RESOURCE", "", InsufficientResource),
-        (Operation.STOP, 400, "OPERATION_LIMIT", "Invalid state change.", InvalidStateChange),
-        (Operation.CREATE, 400, "BALANCE_NOT_ENOUGH", "", Refused),
-        (Operation.CREATE, 422, "", "", Refused),
-        (Operation.CLUSTERS, 401, "UNAUTHORIZED", "", KeyRefused),
-        (Operation.CREATE, 403, "FORBIDDEN", "", KeyRefused),
-        (Operation.CREATE, 408, "", "", Timeout),
-        (Operation.CREATE, 429, "RATE_LIMIT_EXCEEDED", "", RateLimited),
-        (Operation.CREATE, 500, "UNKNOWN", "", ServerError),
-        (Operation.CREATE, 503, "", "", ServerError),
-        (Operation.CREATE, 301, "", "", Nonsense),
+        (Endpoint.INSTANCE, 400, "RESOURCE_NOT_FOUND", "", Gone),
+        (Endpoint.INSTANCE, 404, "", "", Gone),
+        (Endpoint.DELETE, 400, "RESOURCE_NOT_FOUND", "", Gone),
+        (Endpoint.DELETE, 404, "NOT_FOUND", "", Gone),
+        (Endpoint.TEMPLATE, 400, "TEMPLATE_NOT_FOUND", "", Gone),
+        (Endpoint.TEMPLATE, 400, "", "template not found", Gone),
+        (Endpoint.START, 400, "IMAGE_NOT_FOUND", "image not found", Refused),
+        (Endpoint.CREATE, 400, "RESOURCE_NOT_FOUND", "", Refused),
+        (Endpoint.CREATE, 404, "", "", Refused),
+        (Endpoint.LIST_INSTANCES, 404, "", "", Refused),
+        (Endpoint.CREATE, 400, "INSUFFICIENT_RESOURCE", "", InsufficientResource),
+        (Endpoint.START, 400, "MIGRATE_INSUFFICIENT_RESOURCE", "", InsufficientResource),
+        (Endpoint.STOP, 400, "OPERATION_LIMIT", "Invalid state change.", InvalidStateChange),
+        (Endpoint.CREATE, 400, "BALANCE_NOT_ENOUGH", "", Refused),
+        (Endpoint.CREATE, 422, "", "", Refused),
+        (Endpoint.CLUSTERS, 401, "UNAUTHORIZED", "", KeyRefused),
+        (Endpoint.CREATE, 403, "FORBIDDEN", "", KeyRefused),
+        (Endpoint.CREATE, 408, "", "", Timeout),
+        (Endpoint.CREATE, 429, "RATE_LIMIT_EXCEEDED", "", RateLimited),
+        (Endpoint.CREATE, 500, "UNKNOWN", "", ServerError),
+        (Endpoint.CREATE, 503, "", "", ServerError),
+        (Endpoint.CREATE, 301, "", "", InvalidResponse),
     ],
 )
 def test_each_answer_has_its_error(
-    operation: Operation, status: int, reason: str, message: str, kind: type[UpstreamError]
+    operation: Endpoint, status: int, reason: str, message: str, kind: type[UpstreamError]
 ) -> None:
     """Each response has its error, which keeps upstream's reason and status."""
     error = judge(operation, answer(status, reason, message))
@@ -77,7 +77,7 @@ def test_each_answer_has_its_error(
 
 def test_a_success_is_no_error() -> None:
     """Any 2xx is a success."""
-    assert judge(Operation.STOP, Answer(204, {}, b"")) is None
+    assert judge(Endpoint.STOP, Answer(204, {}, b"")) is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_success_is_no_error() -> None:
 )
 def test_a_gateways_own_errors_are_read_too(body: bytes, message: str) -> None:
     """Errors of a gateway have no reason and need not be JSON."""
-    error = judge(Operation.CLUSTERS, Answer(502, {}, body))
+    error = judge(Endpoint.CLUSTERS, Answer(502, {}, body))
     assert error is not None
     assert (error.message, error.reason) == (message, "")
 
@@ -102,7 +102,7 @@ def test_a_gateways_own_errors_are_read_too(body: bytes, message: str) -> None:
 def test_what_was_sent_in_confidence_is_not_shown_back() -> None:
     """If upstream repeats a secret in its message, the secret is masked."""
     error = failure(
-        Operation.CREATE,
+        Endpoint.CREATE,
         answer(400, "VALIDATOR_PARAM", "bad env hunter22, bad auth bob:hunter22-2"),
         now=NOW,
         secrets=("hunter22", "bob:hunter22-2", "a"),
@@ -124,7 +124,7 @@ def test_what_was_sent_in_confidence_is_not_shown_back() -> None:
 )
 def test_a_refusals_message_is_one_short_line_without_secrets(body: bytes, message: str) -> None:
     """A refusal's message is shown, logged and stored, so it is one short line."""
-    error = judge(Operation.CREATE, Answer(400, {}, body))
+    error = judge(Endpoint.CREATE, Answer(400, {}, body))
     assert error is not None
     assert error.message == message
 
@@ -132,7 +132,7 @@ def test_a_refusals_message_is_one_short_line_without_secrets(body: bytes, messa
 def test_a_secret_is_hidden_before_a_message_is_cut() -> None:
     """No part of a secret remains at the end of a cut message."""
     given_answer = answer(400, "VALIDATOR_PARAM", "x" * 495 + "hunter22")
-    error = failure(Operation.CREATE, given_answer, now=NOW, secrets=("hunter22",))
+    error = failure(Endpoint.CREATE, given_answer, now=NOW, secrets=("hunter22",))
     assert error is not None
     assert error.message == "x" * 495 + "***"
 
@@ -140,7 +140,7 @@ def test_a_secret_is_hidden_before_a_message_is_cut() -> None:
 def test_a_word_that_is_no_reason_is_not_taken_for_one() -> None:
     """Only upper snake case counts as a reason, because reasons are shown and compared."""
     for word in ("<script>", "A" * 65, "A\n"):
-        error = judge(Operation.CREATE, answer(400, word, "m"))
+        error = judge(Endpoint.CREATE, answer(400, word, "m"))
         assert error is not None
         assert error.reason == ""
 
@@ -167,14 +167,14 @@ def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) ->
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"[" * 5000])
 def test_what_is_no_object_is_nonsense(body: bytes) -> None:
     """A success without an object is an error that does not contain the document."""
-    with pytest.raises(Nonsense) as caught:
+    with pytest.raises(InvalidResponse) as caught:
         payload(Answer(200, {}, body))
     assert caught.value.__context__ is None
 
 
-@given(st.sampled_from(Operation), st.integers(200, 599), st.binary(max_size=60), st.text())
+@given(st.sampled_from(Endpoint), st.integers(200, 599), st.binary(max_size=60), st.text())
 def test_no_answer_is_too_odd_to_be_judged(
-    operation: Operation, status: int, body: bytes, header: str
+    operation: Endpoint, status: int, body: bytes, header: str
 ) -> None:
     """Every response is a success or an `UpstreamError`."""
     error = failure(operation, Answer(status, {"retry-after": header}, body), now=NOW)

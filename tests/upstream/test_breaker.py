@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from novitai.clock import ManualClock
-from novitai.upstream.breaker import Breaker, State, Verdict
+from novitai.testing import ManualClock
+from novitai.upstream.breaker import Breaker, BreakerState, CallVerdict
 from novitai.upstream.errors import BreakerOpen
 
 FAULT, SUCCESS, ANSWERED, NOTHING = (
-    Verdict.FAULT,
-    Verdict.SUCCESS,
-    Verdict.ANSWERED,
-    Verdict.NOTHING,
+    CallVerdict.FAULT,
+    CallVerdict.SUCCESS,
+    CallVerdict.ANSWERED,
+    CallVerdict.NOTHING,
 )
 
 
@@ -23,12 +23,12 @@ def breaker(clock: ManualClock) -> Breaker:
     return Breaker("create", clock=clock, threshold=3, cool_down=10, max_cool_down=40)
 
 
-def call(breaker: Breaker, verdict: Verdict, *, insistent: bool = False) -> None:
+def call(breaker: Breaker, verdict: CallVerdict, *, bypass: bool = False) -> None:
     """Make a call with this verdict."""
-    breaker.settle(breaker.enter(insistent=insistent), verdict)
+    breaker.settle(breaker.enter(bypass=bypass), verdict)
 
 
-def state(breaker: Breaker) -> State:
+def state(breaker: Breaker) -> BreakerState:
     """Return the current state."""
     return breaker.state
 
@@ -51,7 +51,7 @@ def test_a_success_in_between_starts_the_count_again(breaker: Breaker) -> None:
     """Only consecutive faults count."""
     for verdict in (FAULT, FAULT, SUCCESS, FAULT, FAULT):
         call(breaker, verdict)
-    assert state(breaker) is State.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
 
 
 def test_refusals_and_cancellations_neither_open_nor_heal(breaker: Breaker) -> None:
@@ -59,17 +59,17 @@ def test_refusals_and_cancellations_neither_open_nor_heal(breaker: Breaker) -> N
     for _ in range(20):
         call(breaker, ANSWERED)
         call(breaker, NOTHING)
-    assert state(breaker) is State.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
     for verdict in (FAULT, FAULT, ANSWERED, NOTHING, FAULT):
         call(breaker, verdict)
-    assert state(breaker) is State.OPEN
+    assert state(breaker) is BreakerState.OPEN
 
 
 async def test_time_alone_half_opens_it(breaker: Breaker, clock: ManualClock) -> None:
     """The breaker becomes half-open by the clock alone."""
     trip(breaker)
     await clock.advance(10)
-    assert state(breaker) is State.HALF_OPEN
+    assert state(breaker) is BreakerState.HALF_OPEN
 
 
 async def test_one_probe_at_a_time(breaker: Breaker, clock: ManualClock) -> None:
@@ -84,13 +84,13 @@ async def test_one_probe_at_a_time(breaker: Breaker, clock: ManualClock) -> None
 
 @pytest.mark.parametrize("verdict", [SUCCESS, ANSWERED])
 async def test_an_answer_to_the_probe_closes_it(
-    breaker: Breaker, clock: ManualClock, verdict: Verdict
+    breaker: Breaker, clock: ManualClock, verdict: CallVerdict
 ) -> None:
     """A 4xx to the probe also proves that upstream works."""
     trip(breaker)
     await clock.advance(10)
     call(breaker, verdict)
-    assert state(breaker) is State.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
 
 
 async def test_each_failed_probe_doubles_the_wait_up_to_a_bound(
@@ -137,28 +137,28 @@ async def test_a_late_verdict_from_before_changes_nothing(
     early = [breaker.enter() for _ in range(10)]
     trip(breaker)
     breaker.settle(early[0], SUCCESS)
-    assert state(breaker) is State.OPEN
+    assert state(breaker) is BreakerState.OPEN
     await clock.advance(10)
     call(breaker, SUCCESS)
     for ticket in early[1:]:
         breaker.settle(ticket, FAULT)
-    assert state(breaker) is State.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
 
 
 async def test_deletes_are_never_kept_out_for_good(breaker: Breaker, clock: ManualClock) -> None:
     """While other calls keep failing, one insistent call is admitted every ten seconds."""
     trip(breaker)
     with pytest.raises(BreakerOpen):
-        breaker.enter(insistent=True)
+        breaker.enter(bypass=True)
     entered, waits = 0, []
     for _ in range(300):
         await clock.advance(1)
-        for insistent in (False, True):
+        for bypass in (False, True):
             try:
-                call(breaker, FAULT, insistent=insistent)
-                entered += insistent
+                call(breaker, FAULT, bypass=bypass)
+                entered += bypass
             except BreakerOpen as refusal:
-                if insistent:
+                if bypass:
                     waits.append(refusal.retry_after)
     assert entered >= 20
     assert max(waits) <= 10
@@ -172,5 +172,5 @@ async def test_a_delete_gets_in_past_a_probe_that_hangs(
     await clock.advance(10)
     breaker.enter()
     await clock.advance(10)
-    call(breaker, SUCCESS, insistent=True)
-    assert state(breaker) is State.CLOSED
+    call(breaker, SUCCESS, bypass=True)
+    assert state(breaker) is BreakerState.CLOSED

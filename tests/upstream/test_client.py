@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from novitai.clock import ManualClock
 from novitai.ids import Ids
+from novitai.testing import ManualClock
 from novitai.upstream import gateway, transport
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import (
     BreakerOpen,
+    CallOutcome,
     ConnectionFailed,
     Gone,
+    InvalidResponse,
     KeyRefused,
-    Nonsense,
-    Outcome,
     RateLimited,
     Refused,
     ServerError,
@@ -105,7 +105,7 @@ async def test_the_environment_has_no_say(
 async def test_no_redirect_is_followed(raw: RawServer, make: Maker) -> None:
     """Redirects are not followed, because the key would be sent along."""
     raw.reply(302, headers=f"Location: {raw.url}/elsewhere\r\n")
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidResponse):
         await make.at(raw.url).delete("abc", window=window_until())
     assert len(raw.received) == 1
 
@@ -140,14 +140,18 @@ async def test_a_query_says_only_what_was_asked(make: Maker) -> None:
 @pytest.mark.parametrize(
     ("failure", "kind", "outcome"),
     [
-        (httpx2.Response(500), ServerError, Outcome.SERVER_ERROR),
-        (httpx2.Response(408), Timeout, Outcome.TIMEOUT),
-        (httpx2.Response(200, content=b"{"), Nonsense, Outcome.NONSENSE),
-        (httpx2.Response(200, json={"message": "maintenance"}), Nonsense, Outcome.NONSENSE),
-        (httpx2.ReadTimeout("x"), Timeout, Outcome.TIMEOUT),
-        (httpx2.ConnectError("x"), ConnectionFailed, Outcome.CONNECTION_FAILED),
-        (httpx2.RemoteProtocolError("x"), ConnectionFailed, Outcome.CONNECTION_FAILED),
-        (httpx2.Response(429), RateLimited, Outcome.RATE_LIMITED),
+        (httpx2.Response(500), ServerError, CallOutcome.SERVER_ERROR),
+        (httpx2.Response(408), Timeout, CallOutcome.TIMEOUT),
+        (httpx2.Response(200, content=b"{"), InvalidResponse, CallOutcome.INVALID_RESPONSE),
+        (
+            httpx2.Response(200, json={"message": "maintenance"}),
+            InvalidResponse,
+            CallOutcome.INVALID_RESPONSE,
+        ),
+        (httpx2.ReadTimeout("x"), Timeout, CallOutcome.TIMEOUT),
+        (httpx2.ConnectError("x"), ConnectionFailed, CallOutcome.CONNECTION_FAILED),
+        (httpx2.RemoteProtocolError("x"), ConnectionFailed, CallOutcome.CONNECTION_FAILED),
+        (httpx2.Response(429), RateLimited, CallOutcome.RATE_LIMITED),
     ],
 )
 async def test_a_read_is_tried_three_times(
@@ -156,7 +160,7 @@ async def test_a_read_is_tried_three_times(
     calls: Calls,
     failure: httpx2.Response | Exception,
     kind: type[UpstreamError],
-    outcome: Outcome,
+    outcome: CallOutcome,
 ) -> None:
     """A read is retried after a fault or a 429 until it succeeds, at most twice."""
     answer, asked = script(failure)
@@ -268,7 +272,7 @@ async def test_an_open_breaker_stops_reads_of_its_class_alone(make: Maker, finis
 async def test_another_instance_than_was_asked_for_is_nonsense(make: Maker, finish: Finish) -> None:
     """An instance with another ID is an error: its status would go to the wrong row."""
     answer, _ = script(httpx2.Response(200, json={"id": "other", "status": "running"}))
-    with pytest.raises(Nonsense):
+    with pytest.raises(InvalidResponse):
         await finish(make.of(answer).instance("abc"))
 
 
@@ -296,7 +300,7 @@ async def test_an_empty_list_may_come_as_null_but_not_as_something_else(
 
     bodies: list[object] = [{}, {"ok": True}, {"instances": "none", "total": 0}, []]
     for bad in bodies:
-        with pytest.raises(Nonsense):
+        with pytest.raises(InvalidResponse):
             await finish(make.of(script(httpx2.Response(200, json=bad))[0]).list_instances())
 
 
@@ -390,7 +394,7 @@ async def test_an_answer_without_end_is_cut_off(
     monkeypatch.setattr(transport.Transport.__init__, "__kwdefaults__", defaults)
     bomb = gzip.compress(b" " * 5_000_000)
     raw.reply(200, bomb, headers="Content-Encoding: gzip\r\n")
-    with pytest.raises(Nonsense, match="larger than 10000 bytes"):
+    with pytest.raises(InvalidResponse, match="larger than 10000 bytes"):
         await finish(make.at(raw.url).clusters())
 
 
@@ -538,8 +542,8 @@ async def test_every_exchange_is_told_to_the_observer(make: Maker, calls: Calls)
         with pytest.raises(UpstreamError):
             await act
     assert calls.seen == [
-        ("clusters", Outcome.OK),
-        ("delete", Outcome.GONE),
-        ("start", Outcome.NO_CAPACITY),
-        ("stop", Outcome.INVALID_STATE),
+        ("clusters", CallOutcome.OK),
+        ("delete", CallOutcome.GONE),
+        ("start", CallOutcome.NO_CAPACITY),
+        ("stop", CallOutcome.INVALID_STATE),
     ]

@@ -12,7 +12,8 @@ import httpx2
 import orjson
 import pytest
 
-from novitai.clock import ManualClock, SystemClock
+from novitai.clock import SystemClock
+from novitai.testing import ManualClock
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import (
     Ambiguous,
@@ -24,7 +25,7 @@ from novitai.upstream.errors import (
     Refused,
     UpstreamError,
 )
-from novitai.upstream.models import CreateInstance, Port, Tool
+from novitai.upstream.models import CreateInstance, UpstreamPort, UpstreamTool
 from novitai.upstream.writing import create_body
 from tests.windows import window_until
 
@@ -74,8 +75,8 @@ def test_the_body_says_everything_in_upstreams_words() -> None:
             billing_mode="spot",
             cluster_id="us-ca-6",
             image_auth_id="7",
-            ports=(Port(80, "http"), Port(3306, "tcp")),
-            tools=(Tool("Jupyter", 8888, "http"),),
+            ports=(UpstreamPort(80, "http"), UpstreamPort(3306, "tcp")),
+            tools=(UpstreamTool("Jupyter", 8888, "http"),),
             command="run",
             entrypoint="/bin/sh",
             min_cuda_version="12.4",
@@ -398,8 +399,8 @@ async def test_metrics_that_fail_do_not_cost_the_id(
 ) -> None:
     """An observer that raises does not lose the ID of the new instance."""
 
-    def defective(operation: str, outcome: object, seconds: float) -> None:
-        raise RuntimeError(operation)
+    def defective(endpoint: str, outcome: object, seconds: float) -> None:
+        raise RuntimeError(endpoint)
 
     raw.reply(200, {"id": "abc"})
     assert await create(make.at(raw.url, observer=defective), wanted) == "abc"

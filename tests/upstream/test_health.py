@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from novitai.clock import ManualClock
-from novitai.upstream.breaker import Breaker, Verdict
+from novitai.testing import ManualClock
+from novitai.upstream.breaker import Breaker, CallVerdict
 from novitai.upstream.errors import (
     BreakerOpen,
     Gone,
@@ -77,7 +77,7 @@ async def test_an_open_breaker_is_down_until_it_may_be_tried(
 ) -> None:
     """An open breaker means down until its cool-down ends by the clock."""
     breaker = Breaker("create", clock=clock, threshold=1)
-    breaker.settle(breaker.enter(), Verdict.FAULT)
+    breaker.settle(breaker.enter(), CallVerdict.FAULT)
     assert record.snapshot([breaker]).open_breakers == ("create",)
     assert record.snapshot([breaker]).down
     await clock.advance(10)

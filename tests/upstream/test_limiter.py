@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novitai.clock import ManualClock
 from novitai.ids import Ids
-from novitai.upstream.limiter import MAX_PAUSE, Limiter, Priority
+from novitai.testing import ManualClock
+from novitai.upstream.limiter import MAX_PAUSE, Priority, UpstreamLimiter
 
 READ, WRITE, END = Priority.READING, Priority.WRITING, Priority.ENDING
 
@@ -19,7 +19,7 @@ READ, WRITE, END = Priority.READING, Priority.WRITING, Priority.ENDING
 class Crowd:
     """Waiting callers, and the order and times in which they got permits."""
 
-    def __init__(self, limiter: Limiter, clock: ManualClock) -> None:
+    def __init__(self, limiter: UpstreamLimiter, clock: ManualClock) -> None:
         self.limiter = limiter
         self.clock = clock
         self.through: list[tuple[float, str]] = []
@@ -46,13 +46,13 @@ class Crowd:
 
 
 @pytest.fixture
-def limiter(clock: ManualClock, ids: Ids) -> Limiter:
+def limiter(clock: ManualClock, ids: Ids) -> UpstreamLimiter:
     """A limiter of ten calls a minute: two at once, then one every 60/9 seconds."""
-    return Limiter(10, clock=clock, ids=ids)
+    return UpstreamLimiter(10, clock=clock, ids=ids)
 
 
 @pytest.fixture
-def crowd(limiter: Limiter, clock: ManualClock) -> Crowd:
+def crowd(limiter: UpstreamLimiter, clock: ManualClock) -> Crowd:
     """Callers of the limiter."""
     return Crowd(limiter, clock)
 
@@ -76,7 +76,7 @@ def test_no_minute_holds_more_calls_than_allowed(rate: int, pauses: list[float])
 
     async def scenario() -> None:
         clock = ManualClock()
-        crowd = Crowd(Limiter(rate, clock=clock, ids=Ids()), clock)
+        crowd = Crowd(UpstreamLimiter(rate, clock=clock, ids=Ids()), clock)
         for pause in pauses:
             await crowd.come(READ, count=rate // 4 + 2)
             await clock.advance(pause)
@@ -139,7 +139,7 @@ async def test_a_permit_given_to_one_just_cancelled_comes_back(ids: Ids) -> None
     """A permit granted to a caller that was just cancelled is not lost."""
 
     class Untimely(ManualClock):
-        """A clock that cancels a caller in the loop turn in which it is granted a permit."""
+        """A queue that cancels a caller in the same loop turn in which it is granted a permit."""
 
         async def sleep(self, seconds: float) -> None:
             await super().sleep(seconds)
@@ -147,7 +147,7 @@ async def test_a_permit_given_to_one_just_cancelled_comes_back(ids: Ids) -> None
                 asyncio.get_running_loop().call_soon(callers.tasks[2].cancel)
 
     clock = Untimely()
-    callers = Crowd(Limiter(10, clock=clock, ids=ids), clock)
+    callers = Crowd(UpstreamLimiter(10, clock=clock, ids=ids), clock)
     await callers.come(READ, "used", count=2)
     await callers.come(READ, "gives up")
     await callers.come(READ, "stays")
@@ -186,14 +186,14 @@ async def test_a_pause_reaches_those_who_wait_already(crowd: Crowd) -> None:
     assert len(crowd.through) == 3
 
 
-def test_a_pause_has_a_bound(limiter: Limiter) -> None:
+def test_a_pause_has_a_bound(limiter: UpstreamLimiter) -> None:
     """A pause lasts at most five minutes and 20% of jitter."""
     limiter.pause(1_000_000)
     assert MAX_PAUSE <= limiter.paused_for <= MAX_PAUSE * 1.2
 
 
 async def test_without_a_word_from_upstream_pauses_double(
-    limiter: Limiter, clock: ManualClock
+    limiter: UpstreamLimiter, clock: ManualClock
 ) -> None:
     """Without `Retry-After` pauses are 1, 2, 4 ... 60 s, each up to 20% longer."""
     for expected in (1, 2, 4, 8, 16, 32, 60, 60):
@@ -202,7 +202,7 @@ async def test_without_a_word_from_upstream_pauses_double(
         await clock.advance(limiter.paused_for)
 
 
-async def test_refusals_of_calls_under_way_count_as_one(limiter: Limiter) -> None:
+async def test_refusals_of_calls_under_way_count_as_one(limiter: UpstreamLimiter) -> None:
     """Thirty 429s to calls sent before the first 429 cause one pause."""
     for _ in range(30):
         limiter.pause(None)
@@ -210,7 +210,7 @@ async def test_refusals_of_calls_under_way_count_as_one(limiter: Limiter) -> Non
 
 
 async def test_refusals_during_a_pause_do_not_lengthen_the_next_one(
-    limiter: Limiter, clock: ManualClock
+    limiter: UpstreamLimiter, clock: ManualClock
 ) -> None:
     """A 429 during a pause does not lengthen the next pause, even with `Retry-After`."""
     for _ in range(30):
@@ -221,7 +221,7 @@ async def test_refusals_during_a_pause_do_not_lengthen_the_next_one(
 
 
 async def test_an_answer_makes_the_next_pause_short_again(
-    limiter: Limiter, clock: ManualClock
+    limiter: UpstreamLimiter, clock: ManualClock
 ) -> None:
     """A success shortens the next pause, unless it arrives during a pause."""
     limiter.pause(None)
@@ -237,7 +237,7 @@ async def test_an_answer_makes_the_next_pause_short_again(
 
 async def test_one_call_a_minute_is_possible(clock: ManualClock, ids: Ids) -> None:
     """A rate of one call a minute works."""
-    crowd = Crowd(Limiter(1, clock=clock, ids=ids), clock)
+    crowd = Crowd(UpstreamLimiter(1, clock=clock, ids=ids), clock)
     await crowd.come(READ, count=2)
     await clock.advance(59.9)
     assert len(crowd.through) == 1
@@ -248,4 +248,4 @@ async def test_one_call_a_minute_is_possible(clock: ManualClock, ids: Ids) -> No
 def test_none_a_minute_is_refused(clock: ManualClock, ids: Ids) -> None:
     """A rate of zero is refused."""
     with pytest.raises(ValueError, match="at least 1"):
-        Limiter(0, clock=clock, ids=ids)
+        UpstreamLimiter(0, clock=clock, ids=ids)

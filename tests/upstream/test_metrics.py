@@ -8,34 +8,34 @@ import asyncio
 import httpx2
 import pytest
 
-from novitai.clock import ManualClock
-from novitai.upstream.breaker import THRESHOLD, State
-from novitai.upstream.errors import BreakerOpen, Outcome, UpstreamError
+from novitai.testing import ManualClock
+from novitai.upstream.breaker import THRESHOLD, BreakerState
+from novitai.upstream.errors import BreakerOpen, CallOutcome, UpstreamError
 from novitai.upstream.metrics import BUCKETS, CallMetrics
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow
 from tests.upstream.servers import Maker
 
 
 def test_every_endpoint_is_there_from_the_start() -> None:
     """A dashboard finds the series of an endpoint that was never called."""
-    assert set(CallMetrics().endpoints) == {operation.label for operation in Operation}
+    assert set(CallMetrics().endpoints) == {operation.label for operation in Endpoint}
 
 
 def test_calls_are_counted_by_endpoint_and_outcome() -> None:
     """A call that was sent has a duration; one that was not is counted alone."""
     calls = CallMetrics()
-    calls("stop", Outcome.OK, 0.04)
-    calls("stop", Outcome.OK, 0.05)
-    calls("stop", Outcome.TIMEOUT, 61.0)
-    calls("stop", Outcome.BREAKER_OPEN, 0.0)
-    calls("stop", Outcome.NOT_SENT, 0.0)
+    calls("stop", CallOutcome.OK, 0.04)
+    calls("stop", CallOutcome.OK, 0.05)
+    calls("stop", CallOutcome.TIMEOUT, 61.0)
+    calls("stop", CallOutcome.BREAKER_OPEN, 0.0)
+    calls("stop", CallOutcome.NOT_SENT, 0.0)
     stop = calls.endpoints["stop"]
     assert stop.outcomes == {
-        Outcome.OK: 2,
-        Outcome.TIMEOUT: 1,
-        Outcome.BREAKER_OPEN: 1,
-        Outcome.NOT_SENT: 1,
+        CallOutcome.OK: 2,
+        CallOutcome.TIMEOUT: 1,
+        CallOutcome.BREAKER_OPEN: 1,
+        CallOutcome.NOT_SENT: 1,
     }
     expected = [0] * (len(BUCKETS) + 1)
     expected[BUCKETS.index(0.05)] = 2
@@ -54,16 +54,16 @@ async def test_the_breaker_that_opens_is_shown(make: Maker, clock: ManualClock) 
         with pytest.raises(UpstreamError):
             await client.start("a", window=window)
     assert client.breaker_states() == {
-        "catalogue": State.CLOSED,
-        "instances": State.CLOSED,
-        "create": State.CLOSED,
-        "lifecycle": State.OPEN,
+        "catalogue": BreakerState.CLOSED,
+        "instances": BreakerState.CLOSED,
+        "create": BreakerState.CLOSED,
+        "lifecycle": BreakerState.OPEN,
     }
     with pytest.raises(BreakerOpen):
         await client.start("a", window=window)
     assert calls.endpoints["start"].outcomes == {
-        Outcome.SERVER_ERROR: THRESHOLD,
-        Outcome.BREAKER_OPEN: 1,
+        CallOutcome.SERVER_ERROR: THRESHOLD,
+        CallOutcome.BREAKER_OPEN: 1,
     }
 
 

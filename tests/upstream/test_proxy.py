@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from novitai.clock import ManualClock
+from novitai.testing import ManualClock
 from novitai.upstream.errors import Ambiguous, ConnectionFailed, NotSent, Timeout
 from novitai.upstream.models import CreateInstance
-from novitai.upstream.transport import Call
+from novitai.upstream.transport import UpstreamCall
 from tests.egress.certificates import certificate_for
 from tests.upstream.servers import Maker, RawServer
 from tests.windows import window_until
 
 REQUEST = CreateInstance("n", "p", 1, 10, "i")
-_A_CALL = Call("GET", "/clusters")
+_A_CALL = UpstreamCall("GET", "/clusters")
 BASIC = "Basic " + base64.b64encode(b"me:s@cret").decode()
 
 

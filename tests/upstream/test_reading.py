@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.upstream import payloads, reading
-from novitai.upstream.models import Port, SshAccess, UpstreamInstance
+from novitai.upstream.models import SshAccess, UpstreamInstance, UpstreamPort
 from novitai.upstream.wire import Json, Object
 from tests.upstream.strategies import ANYTHING
 
@@ -313,7 +313,11 @@ def test_a_template_has_its_ports_flattened() -> None:
         }
     )
     assert found is not None
-    assert found.ports == (Port(8888, "http"), Port(6006, "http"), Port(22, "tcp"))
+    assert found.ports == (
+        UpstreamPort(8888, "http"),
+        UpstreamPort(6006, "http"),
+        UpstreamPort(22, "tcp"),
+    )
     assert found.tools[0].port == 8888
 
 

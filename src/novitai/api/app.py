@@ -3,42 +3,42 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from functools import partial
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from novitai.api.http import errors
-from novitai.api.http.auth import Guard
-from novitai.api.http.limits import Limiter, LocalLimiter, Quota
-from novitai.api.http.middleware import Gateway
+from novitai.api.http.auth import KeyGuard
+from novitai.api.http.limits import LocalLimiter, Quota, RateLimiter
+from novitai.api.http.middleware import RequestMiddleware
 from novitai.api.openapi import page
-from novitai.api.openapi.document import Documented
+from novitai.api.openapi.document import document
 from novitai.api.routes.account import AccountRoutes
 from novitai.api.routes.caches import CacheRoutes
 from novitai.api.routes.catalogue import CatalogueRoutes
 from novitai.api.routes.deliveries import DeliveryRoutes
 from novitai.api.routes.health import HealthRoutes
 from novitai.api.routes.history import HistoryRoutes
-from novitai.api.routes.instance_actions import VerbRoutes
+from novitai.api.routes.instance_actions import InstanceActionRoutes
 from novitai.api.routes.instances import InstanceRoutes
 from novitai.api.routes.keys import KeyRoutes
 from novitai.api.routes.metrics import MetricsRoutes
 from novitai.api.routes.webhooks import WebhookRoutes
-from novitai.api.routing.router import Operation, Router
+from novitai.api.routing.router import Route, Router
 from novitai.api.services import Services
 
 
-def create_api(services: Services, *, extra: tuple[Operation, ...] = ()) -> Gateway:
+def create_api(services: Services, *, extra: tuple[Route, ...] = ()) -> RequestMiddleware:
     """Build the ASGI application.
 
     Serve it with `proxy_headers=False`: who is believed about `X-Forwarded-*` is decided here.
 
     Args:
         services: What the routes need.
-        extra: Further operations; tests put in what goes wrong on purpose.
+        extra: Further routes; tests put in what goes wrong on purpose.
     """
     app = create_app(services, extra=extra)
-    return Gateway(
+    return RequestMiddleware(
         app,
         clock=services.clock,
         ids=services.ids,
@@ -47,52 +47,48 @@ def create_api(services: Services, *, extra: tuple[Operation, ...] = ()) -> Gate
     )
 
 
-def create_app(services: Services, *, extra: tuple[Operation, ...] = ()) -> FastAPI:
+def create_app(services: Services, *, extra: tuple[Route, ...] = ()) -> Starlette:
     """Build what stands within the middleware: the routes and their document."""
-    app = Documented(
-        title="novitai",
-        version=version("novitai"),
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
+    app = Starlette()
+    app.router.redirect_slashes = False
     errors.install(app, services.clock)
-    guard = Guard(
+    guard = KeyGuard(
         services.keys,
         calls=_limiter(services, "calls", services.quota),
         failures=_limiter(services, "failures", services.failures),
     )
-    router = Router(app, guard, services.clock)
-    for routes in (
+    router = Router(
+        app,
+        guard,
+        services.clock,
+        services.commands,
+        allow_private=services.allow_private_webhooks,
+    )
+    # What is asked for most stands first: the routes are tried in turn.
+    for resource in (
         InstanceRoutes(services),
         KeyRoutes(services),
         CacheRoutes(services),
         MetricsRoutes(services),
         HealthRoutes(services),
     ):
-        router.add(*routes.operations())
+        router.add(*resource.routes())
     if services.catalogue is not None:
-        router.add(*CatalogueRoutes(services.catalogue).operations())
+        router.add(*CatalogueRoutes(services.catalogue).routes())
     if services.operating is not None and services.history is not None:
-        router.add(*VerbRoutes(services.operating, services.instances).operations())
-        router.add(*HistoryRoutes(services.history, services.operating).operations())
+        router.add(*InstanceActionRoutes(services.operating, services.instances).routes())
+        router.add(*HistoryRoutes(services.history, services.operating).routes())
     if services.ownership is not None:
-        router.add(*AccountRoutes(services.ownership).operations())
+        router.add(*AccountRoutes(services.ownership).routes())
     if services.webhooks is not None:
-        allow_private = services.allow_private_webhooks
-        webhooks = WebhookRoutes(
-            services.webhooks.webhooks, services.clock, allow_private=allow_private
-        )
-        router.add(*webhooks.operations())
-        router.add(*DeliveryRoutes(services.webhooks.deliveries).operations())
+        router.add(*WebhookRoutes(services.webhooks.webhooks).routes())
+        router.add(*DeliveryRoutes(services.webhooks.deliveries).routes())
     router.add(*extra)
-    router.finish()
-    page.install(app)
+    page.install(app, partial(document, router.routes))
     return app
 
 
-def _limiter(services: Services, name: str, quota: Quota) -> Limiter:
+def _limiter(services: Services, name: str, quota: Quota) -> RateLimiter:
     if services.shared_buckets is None:
         return LocalLimiter(quota, services.clock)
     return services.shared_buckets.limiter(name, quota)

@@ -17,10 +17,9 @@ from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Caches
-from novitai.lifecycle.commands.answering import Once
 from novitai.lifecycle.commands.create_instance import Created
-from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.idempotency import Command, Commands
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.commands.ownership import Ownership
 from novitai.lifecycle.maintenance.clock_watch import WentBack
 from novitai.lifecycle.queries.details_cache import Rendered
@@ -43,14 +42,7 @@ FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)
 class CreatePort(Protocol):
     """Accepts requests for instances, as `CreateCommand` does."""
 
-    async def create(
-        self,
-        request: CreateRequest,
-        *,
-        reply: Callable[[Created], Reply],
-        idempotency: IdempotencyKey | None,
-        deadline: int | None,
-    ) -> Reply:
+    def create(self, request: CreateRequest) -> Command[Created]:
         """Accept a request."""
         ...
 
@@ -155,11 +147,11 @@ class Services:
     upstream: Callable[[], UpstreamNumbers]
     process: ProcessMetrics
     catalogue: CataloguePort | None = None
-    operating: Operating | None = None
+    operating: InstanceActions | None = None
     history: History | None = None
     ownership: Ownership | None = None
     webhooks: WebhookSources | None = None
-    once: Once
+    commands: Commands
     caches: Caches = field(default_factory=Caches)
     rules: Rules = field(default_factory=Rules)
     quota: Quota = DEFAULT_QUOTA

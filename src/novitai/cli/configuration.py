@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DOTENV: Final = Path(".env")
 
 
-class Source(StrEnum):
+class SettingSource(StrEnum):
     """Where a setting's value comes from."""
 
     ENVIRONMENT = "environment"
@@ -35,7 +35,7 @@ class Effective:
 
     name: str
     value: str
-    source: Source
+    source: SettingSource
 
 
 def config(
@@ -65,11 +65,11 @@ def effective(
     for field in type(settings).model_fields:
         name = environment_name(field)
         if _has(environment, name):
-            source = Source.ENVIRONMENT
+            source = SettingSource.ENVIRONMENT
         elif _has(dotenv, name):
-            source = Source.DOTENV
+            source = SettingSource.DOTENV
         else:
-            source = Source.DEFAULT
+            source = SettingSource.DEFAULT
         found.append(Effective(name, _shown(settings, field), source))
     return found
 

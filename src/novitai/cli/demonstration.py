@@ -79,7 +79,7 @@ class DemoSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class _DemoServer:
     url: str
     key: str
 
@@ -125,7 +125,7 @@ async def demonstrate(ending: Ending, *, once: bool) -> None:
                     await ending.asked.wait()
 
 
-async def _show(server: _Server, receiver: Receiver) -> _Shown:
+async def _show(server: _DemoServer, receiver: Receiver) -> _Shown:
     """Create an instance, watch it until it runs, and say what it costs and what was received."""
     headers = {"Authorization": f"Bearer {server.key}"}
     async with httpx2.AsyncClient(
@@ -195,7 +195,7 @@ async def _emulator() -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncIterator[_Server]:
+async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncIterator[_DemoServer]:
     """Run the same server as `novitai serve`."""
     settings = DemoSettings(
         NOVITA_API_KEY=SecretStr("demo"),  # type: ignore[call-arg]  # its name outside
@@ -216,7 +216,7 @@ async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncItera
         serving = asyncio.create_task(answer(app.api(), listening, over, ready=ready.set))
         try:
             await ready.wait()
-            yield _Server(url_of(HOST, listening), key.text if key else "")
+            yield _DemoServer(url_of(HOST, listening), key.text if key else "")
         finally:
             over.set()
             await serving
@@ -225,7 +225,7 @@ async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncItera
         await app.stop()
 
 
-def _explain(server: _Server, instance_id: str) -> None:
+def _explain(server: _DemoServer, instance_id: str) -> None:
     """Print what the user can do next; each curl line is a line of its own, so it can be pasted."""
     curl, url = f"curl -s -H 'Authorization: Bearer {server.key}'", f"{server.url}/api/instances"
     another = json.dumps({**REQUEST, "name": "another-instance"})

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from novitai.api.schemas.keys import CreateKeyRequest
+from novitai.api.schemas.wire import read
 from novitai.cli.local_client import LocalServer
 from novitai.clock import Clock
 from novitai.domain.api_key import ApiKey, Scope
-from novitai.domain.validation import parse_key_request
 from novitai.lifecycle.api_keys import KeyRing, NewKey
 
 
@@ -42,7 +43,9 @@ class KeysHere:
 
     async def create(self, fields: Mapping[str, object]) -> NewKey:
         """Create a key."""
-        return await self._ring.create(parse_key_request(fields, now=self._clock.now()))
+        return await self._ring.create(
+            read(CreateKeyRequest, fields, now=self._clock.now()).wanted()
+        )
 
     async def shown(self) -> None:
         """Do nothing: the key was valid from the start."""

@@ -63,13 +63,14 @@ def revoke(
 
 
 async def _create(name: str, scopes: list[Scope], expires_at: str | None) -> None:
+    from novitai.api.schemas.keys import CreateKeyRequest
+    from novitai.api.schemas.wire import read
     from novitai.clock import SystemClock
-    from novitai.domain.validation import parse_key_request
 
     fields: dict[str, object] = {"name": _as_utf8(name), "scopes": [one.value for one in scopes]}
     if expires_at is not None:
         fields["expiresAt"] = expires_at
-    parse_key_request(fields, now=SystemClock().now())
+    read(CreateKeyRequest, fields, now=SystemClock().now())
     async with _open_keys() as keys:
         made = await keys.create(fields)
         with contextlib.suppress(OutputFailed):  # only the key itself must be shown

@@ -16,11 +16,12 @@ from typing import Final
 import orjson
 import structlog
 
+from novitai.api.schemas.keys import CreateKeyRequest
+from novitai.api.schemas.wire import read
 from novitai.app import Application
 from novitai.cli.local_socket import MAX_LINE, address, peer_uid, socket_path
 from novitai.clock import Clock
 from novitai.domain.api_key import ApiKey, in_order
-from novitai.domain.validation import parse_key_request
 from novitai.errors import NovitaiError
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.store.engine.sqlite_file import path_of
@@ -147,7 +148,9 @@ class _Answering:
     async def _do(self, request: Mapping[str, object], unshown: list[str]) -> object:
         match request:
             case {"command": "create_key", "fields": dict(fields)}:
-                made = await self._keys.create(parse_key_request(fields, now=self._clock.now()))
+                made = await self._keys.create(
+                    read(CreateKeyRequest, fields, now=self._clock.now()).wanted()
+                )
                 unshown.append(made.key.id)
                 return {"key": _as_json(made.key), "text": made.text}
             case {"command": "key_shown"}:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance, an operation, a product and an event are. Pure: no I/O, no frameworks."""
+"""The types and rules of instances, operations, products and events. No I/O, no frameworks."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a listing does not show is believed: a mass disappearance, another key, a backup.
+"""Decide whether to believe that instances missing from a listing are gone.
 
-An account that suddenly lacks our instances is more often the wrong account, a broken listing or a
-restored database than an account in which everything was deleted. While that is open, a hold
-stands: no write call leaves, and no absence ends anything. Pure functions over a small state.
+If many instances are missing at once, the likely cause is a wrong account, a broken listing or a
+restored database, not that all of them were deleted. Until a person or a later listing decides, a
+hold stops all write calls and no record ends by absence. Pure functions over a small state.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.status import Observation, read_word
 
 MASS: Final = 3
-"""So many records must be missing from one listing before that is a mass disappearance."""
+"""The least number of records missing from one listing that is a mass disappearance."""
 MASS_SHARE: Final = 0.2
-"""The share of the live records of which more must be missing."""
+"""In a mass disappearance, more than this share of the live records is missing."""
 FEW: Final = 2
-"""Up to so many live records no mass can be told; their absence takes longer to be believed."""
+"""The most live records for which `GONE_AFTER_OF_FEW` applies: too few to show a mass."""
 GONE_AFTER: Final = 60_000
 GONE_AFTER_OF_FEW: Final = 600_000
 """Milliseconds of absence before a look-up may prove that an instance is gone."""
@@ -30,7 +30,7 @@ _GOING: Final = frozenset({Observation.REMOVING, Observation.REMOVED})
 
 
 class HoldReason(StrEnum):
-    """Why absence is not believed."""
+    """Why the account is on hold."""
 
     DISAPPEARED = "disappeared"
     KEY_CHANGED = "key_changed"
@@ -39,13 +39,13 @@ class HoldReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A disappearance that is not believed.
+    """A disappearance of records that is not believed.
 
     Attributes:
-        reason: What makes it doubtful.
+        reason: Why it is not believed.
         since: When it began, in Unix milliseconds.
-        missing: The ids of the records that are missing, in order.
-        key: The digest of the upstream key with which they were not seen.
+        missing: The IDs of the missing records, sorted.
+        key: The digest of the upstream key that the listing was made with.
     """
 
     reason: HoldReason
@@ -55,21 +55,21 @@ class Hold:
 
     @property
     def digest(self) -> str:
-        """Name the set that is missing, so that a person confirms just what was shown."""
+        """The digest of the missing set; with it a person confirms exactly the set shown."""
         return missing_digest(self.missing)
 
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """What is remembered of the upstream account.
+    """The stored state of the upstream account.
 
     Attributes:
-        keys: The digests of the upstream keys that are known to open this account. With the last
-            of them its records were seen last.
-        hold: The disappearance that is not believed, if there is one.
-        restored_at: When it was found that the database was restored or copied, in Unix
-            milliseconds; None once a person has confirmed it.
-        filter_works: Whether the listing's filter by name has found an instance of ours.
+        keys: The digests of the upstream keys known to open this account. The last one is the
+            key with which the records were last seen.
+        hold: The current hold, if any.
+        restored_at: When a restored or copied database was detected, in Unix milliseconds; None
+            once a person has confirmed it.
+        filter_works: Whether the listing's name filter has ever found one of our instances.
     """
 
     keys: tuple[str, ...] = ()
@@ -79,26 +79,26 @@ class AccountState:
 
     @property
     def blocked(self) -> bool:
-        """Whether no write call may leave."""
+        """Whether write calls to Novita are stopped."""
         return self.hold is not None or self.restored_at is not None
 
     def same_account(self, one: str, other: str) -> bool:
-        """Whether two keys are known to open the same account; an unknown key is no other."""
+        """Return whether two keys open the same account. An empty `one` counts as the same."""
         return not one or one == other or {one, other} <= set(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What one complete listing held of the live records.
+    """The live records, compared with one complete listing.
 
     Attributes:
         at: When the listing began, in Unix milliseconds.
         key: The digest of the upstream key it was made with.
-        live: The ids of the records that count as live and have been seen before, or that are in
+        live: The IDs of the records that count as live and have been seen before, or are in
             `strange`.
-        missing: Those of them that the listing did not hold.
-        strange: Those of the missing that no listing has held yet, and that were bought with a key
-            which is not known to open this account.
+        missing: Those of `live` that are not in the listing.
+        strange: Those of `missing` that have never been listed and were bought with a key that is
+            not known to open this account.
     """
 
     at: int
@@ -109,7 +109,7 @@ class Census:
 
 
 def missing_digest(instance_ids: Iterable[str]) -> str:
-    """Name a set of records by a digest of their ids."""
+    """Return a digest that identifies a set of records by their IDs."""
     return hashlib.blake2b("\n".join(sorted(instance_ids)).encode(), digest_size=16).hexdigest()
 
 
@@ -121,11 +121,11 @@ def counts_as_live(
     delete_accepted: bool,
     doubtful: bool = False,
 ) -> bool:
-    """Whether the absence of a record with an upstream id would be news.
+    """Return whether a record with an upstream ID is expected in a listing.
 
-    A record that we are deleting, or that upstream was last seen removing, is expected to vanish.
-    One that no listing has held yet cannot have disappeared from it. Where it is `doubtful` that
-    the listing is of the right account, a delete that upstream has not accepted explains nothing.
+    A record that is being deleted, or that Novita was last seen removing, is expected to disappear.
+    A record that has never been listed cannot disappear. If it is `doubtful` that the listing is of
+    the right account, only a delete that Novita has accepted explains an absence.
     """
     ending = status is InstanceStatus.TERMINATING and not doubtful
     going = status.ended or ending or delete_accepted
@@ -133,7 +133,7 @@ def counts_as_live(
 
 
 def judge(state: AccountState, census: Census) -> AccountState:
-    """Judge a complete listing: take a key over, begin a hold, change it, or end it."""
+    """Update the state by a complete listing: accept a key; begin, change or end a hold."""
     reason = _reason(state, census)
     state = _with_key(state, census)
     if reason is None:
@@ -144,7 +144,7 @@ def judge(state: AccountState, census: Census) -> AccountState:
 
 
 def _with_key(state: AccountState, census: Census) -> AccountState:
-    """Take a key over once an instance known before has been seen with it, or none is known."""
+    """Accept the key if it has shown a known instance, or if no instance or key is known."""
     if census.key in state.keys[-1:]:
         return state
     known = census.key in state.keys
@@ -160,10 +160,11 @@ def _with_last(keys: tuple[str, ...], key: str) -> tuple[str, ...]:
 
 
 def _reason(state: AccountState, census: Census) -> HoldReason | None:
-    """Say why what is missing is not believed; judged by the key of before this listing.
+    """Return why the missing records are not believed to be gone; None if they are believed.
 
-    A key that shows some of the records and lacks others may open a part of what was seen with the
-    one before it: that it is taken over explains none that is missing.
+    `state` is the state before this listing, so its last key is the previous key. A new key that
+    shows only some of the records may open only part of what the previous key opened. It is
+    accepted, but that does not explain the missing records.
     """
     if not census.missing:
         return None
@@ -172,7 +173,7 @@ def _reason(state: AccountState, census: Census) -> HoldReason | None:
         return HoldReason.KEY_CHANGED
     if state.restored_at is not None:
         return HoldReason.RESTORED
-    # That some of them have come back does not prove the others gone.
+    # The return of some of the missing records does not prove that the others are gone.
     if state.hold is not None and not census.missing.isdisjoint(state.hold.missing):
         changed = state.hold.reason is HoldReason.KEY_CHANGED
         return HoldReason.KEY_CHANGED if changed else HoldReason.DISAPPEARED
@@ -181,12 +182,12 @@ def _reason(state: AccountState, census: Census) -> HoldReason | None:
 
 
 def gone_after(live: int) -> int:
-    """Tell how many milliseconds one of so many live records must be absent before a look-up."""
+    """Return the milliseconds a record must be absent before a look-up, for `live` live records."""
     return GONE_AFTER_OF_FEW if live <= FEW else GONE_AFTER
 
 
 def confirmed(state: AccountState) -> AccountState:
-    """Take the state as a person has confirmed it: what is missing is gone, the key is ours."""
+    """Return the state after a person confirms it: the missing are gone and the key is ours."""
     keys = state.keys
     if state.hold is not None:
         key = state.hold.key

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which hosts and addresses a request may be sent to. Pure: no name is ever resolved here."""
+"""Decide to which hosts and addresses requests may be sent. Pure: no name is resolved here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_HOST: Final = 253
 PORTS: Final = {"http": 80, "https": 443}
-"""Where a URL leads that names no port."""
+"""The default port of each supported URL scheme."""
 
-# The registries of special addresses (RFC 6890 and after), written out: Python's `is_global` is
-# true for multicast, NAT64, 6to4 and more, and changes between versions.
+# The special-purpose addresses (RFC 6890 and its updates). Python's `is_global` is not used: it is
+# true for multicast, NAT64, 6to4 and others, and changes between versions.
 _IPV4_SPECIAL: Final = tuple(
     ipaddress.IPv4Network(network)
     for network in (
@@ -25,8 +25,8 @@ _IPV4_SPECIAL: Final = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",  # carrier-grade NAT
         "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's own, on every host there: its wire server, DNS and more
-        "169.254.0.0/16",  # link-local, and where clouds keep their metadata
+        "168.63.129.16/32",  # Azure's virtual address on every host: WireServer, DNS and others
+        "169.254.0.0/16",  # link-local, including the metadata services of clouds
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.0.2.0/24",
@@ -42,21 +42,21 @@ _IPV4_SPECIAL: Final = tuple(
         "240.0.0.0/4",  # reserved, and broadcast
     )
 )
-# Nothing outside of 2000::/3 is given out: that alone refuses loopback, unique local, link-local,
-# multicast, IPv4-mapped and -compatible addresses, and NAT64.
+# IANA allocates global unicast addresses from 2000::/3 only. This excludes loopback, unique local,
+# link-local, multicast, IPv4-mapped and IPv4-compatible addresses, and NAT64.
 _IPV6_GIVEN_OUT: Final = ipaddress.IPv6Network("2000::/3")
 _IPV6_SPECIAL: Final = tuple(
     ipaddress.IPv6Network(network)
     for network in (
-        "2001::/23",  # Teredo, benchmarks, ORCHID: protocol assignments
+        "2001::/23",  # IETF protocol assignments: Teredo, benchmarking, ORCHID
         "2001:db8::/32",
         "2002::/16",  # 6to4
         "2620:4f:8000::/48",
         "3fff::/20",
     )
 )
-# What is private by intent: the owner of a private network gives these addresses out. Metadata
-# services (link-local), multicast and reserved addresses are not among them.
+# Addresses that the owner of a private network assigns. Metadata services (link-local), multicast
+# and reserved addresses are not included.
 _PRIVATE_USE: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -65,20 +65,20 @@ _PRIVATE_USE: Final = tuple(
         "127.0.0.0/8",
         "172.16.0.0/12",
         "192.168.0.0/16",
-        "198.18.0.0/15",  # benchmarks; also what proxies that answer DNS themselves give out
+        "198.18.0.0/15",  # benchmarking; also used by proxies that answer DNS queries themselves
         "::1/128",
         "fc00::/7",
     )
 )
-# AWS answers for instance metadata at an address of the unique local range.
+# The instance metadata service of AWS has an address in the unique local range.
 _METADATA: Final = frozenset({ipaddress.ip_address("fd00:ec2::254")})
-# Ends of names that public DNS cannot resolve: reserved for other uses, or never given out.
+# Top-level labels that public DNS does not resolve: reserved for other uses, or not delegated.
 _PRIVATE_SUFFIXES: Final = frozenset(
     {
         # RFC 6761, 6762, 7686, 8375, 9476; ICANN's reservation of `internal`. `example` stays
-        # allowed: documentation uses it, and it leads nowhere.
+        # allowed: documentation uses it, and it does not resolve.
         "localhost", "local", "invalid", "test", "onion", "alt", "arpa", "internal",
-        # RFC 6762, appendix G; names that ICANN has set aside because local networks use them.
+        # RFC 6762, appendix G; names that ICANN does not delegate because local networks use them.
         "localdomain", "localnet", "lan", "home", "corp", "mail", "intranet", "private",
         "workgroup", "belkin",
         # Kubernetes (`a.svc`, `kubernetes.default`), Docker, Consul, I2P.
@@ -90,7 +90,7 @@ _NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether an address belongs to the public internet and holds no other address within."""
+    """Return whether an address is on the public internet and does not embed another address."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _IPV4_SPECIAL)
     if address.scope_id is not None or address not in _IPV6_GIVEN_OUT:
@@ -99,7 +99,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_private_use(address: Address) -> bool:
-    """Tell whether an address belongs to a private network, the loopback included."""
+    """Return whether an address belongs to a private network or the loopback."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None or address in _METADATA:
             return False
@@ -109,23 +109,23 @@ def is_private_use(address: Address) -> bool:
 
 
 class Reach(Enum):
-    """How far a request may go that somebody outside chose the address of."""
+    """The addresses allowed for a request to a destination that was chosen outside novitai."""
 
     PUBLIC = "public"
-    """To the public internet alone."""
+    """The public internet only."""
     PRIVATE = "private"
-    """To private networks and the loopback as well; to no metadata service and no multicast."""
+    """Also private networks and the loopback, but no metadata services and no multicast."""
     ANYWHERE = "anywhere"
-    """Wherever it leads: the operator has said so."""
+    """Any address, because the operator configured the destination."""
 
     def covers(self, address: Address) -> bool:
-        """Tell whether an address is within reach."""
+        """Return whether an address is within reach."""
         if self is Reach.ANYWHERE or is_public(address):
             return True
         return self is Reach.PRIVATE and is_private_use(address)
 
     def may_cover(self, host: Host) -> bool:
-        """Tell whether a host may be within reach, as far as that shows without resolving it."""
+        """Return whether a host may be within reach, judged without resolving its name."""
         if host.address is not None:
             return self.covers(host.address)
         return self is not Reach.PUBLIC or not host.private
@@ -133,30 +133,30 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host as a URL names it, in one spelling: lower case, ASCII, without a trailing dot."""
+    """The host of a URL, normalized: lower case, ASCII, without a trailing dot."""
 
     name: str
     address: Address | None = None
 
     @property
     def private(self) -> bool:
-        """Whether it can be seen, without resolving it, to be no host of the public internet."""
+        """Whether it is not on the public internet, judged without resolving its name."""
         if self.address is not None:
             return not is_public(self.address)
-        # No top-level domain has an address of its own: one label is a name of a local network.
+        # Top-level domains have no addresses, so a single label is a name of a local network.
         _, dot, last = self.name.rpartition(".")
         return not dot or last in _PRIVATE_SUFFIXES
 
 
 def read_host(text: str) -> Host:
-    """Read the host of a URL in any spelling: IDNA, `0x7f.1`, `2130706433`, `[::1]`, `a.b.`.
+    """Parse the host of a URL in any spelling: IDNA, `0x7f.1`, `2130706433`, `[::1]`, `a.b.`.
 
     Raises:
-        ValueError: no host is spelt like that.
+        ValueError: it is not a valid host.
     """
     if text.startswith("[") and text.endswith("]"):
         address = ipaddress.IPv6Address(text[1:-1].replace("%25", "%", 1))
-        # A zone may be of any length.
+        # A zone ID may have any length.
         return Host(_bounded(f"[{address}]"), address)
     name = _bounded(_ascii(text))
     labels = name.split(".")
@@ -169,10 +169,10 @@ def read_host(text: str) -> Host:
 
 
 def read_place(url: str) -> tuple[Host, int]:
-    """Read the host and the port that a URL of HTTP leads to.
+    """Parse the host and the port of an HTTP URL.
 
     Raises:
-        ValueError: it leads nowhere.
+        ValueError: it is not an HTTP URL, or its host or port is invalid.
     """
     parts = urlsplit(url)
     if parts.scheme not in PORTS:
@@ -188,8 +188,8 @@ def _bounded(name: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    # The codec folds full-width digits and dots, circled letters and soft hyphens as resolvers and
-    # clients do; a percent sign never gets through the labels' form.
+    # Like resolvers and HTTP clients, the codec folds full-width digits and dots, circled letters
+    # and soft hyphens. `_LABEL` rejects percent signs.
     try:
         name = text.encode("idna").decode("ascii").lower()
     except UnicodeError:
@@ -198,7 +198,7 @@ def _ascii(text: str) -> str:
 
 
 def _ipv4(labels: list[str]) -> ipaddress.IPv4Address:
-    """Read what `inet_aton` reads: one to four numbers, each decimal, octal or hexadecimal."""
+    """Parse an address as `inet_aton` does: 1 to 4 numbers, decimal, octal or hexadecimal."""
     if len(labels) > 4:
         raise ValueError("an IPv4 address has at most four parts")
     *leading, last = (_number(label) for label in labels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an API key is: its form, its checksum, and what its scopes allow."""
+"""API keys: their format, checksum and scopes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORM: Final = re.compile(rf"{PREFIX}[A-Za-z0-9]{{{BODY_LENGTH + CHECKSUM_LENGTH
 
 
 class Scope(StrEnum):
-    """What a key may do; each includes those before it."""
+    """The permissions of a key; each scope includes those before it."""
 
     READ = "read"
     WRITE = "write"
@@ -31,7 +31,7 @@ class Scope(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Where the scope stands in `admin` > `write` > `read`."""
+        """The position of the scope in the order `read` < `write` < `admin`, from 0."""
         return _RANKS[self]
 
 
@@ -39,18 +39,18 @@ _RANKS: Final = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 
 
 def allows(scopes: Iterable[Scope], needed: Scope) -> bool:
-    """Tell whether one of `scopes` includes `needed`."""
+    """Return whether one of `scopes` includes `needed`."""
     return any(scope.rank >= needed.rank for scope in scopes)
 
 
 def in_order(scopes: Iterable[Scope]) -> list[Scope]:
-    """Sort scopes from the smallest to the largest, each once."""
+    """Return the scopes without duplicates, from the lowest rank to the highest."""
     return sorted(set(scopes), key=lambda scope: scope.rank)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is recorded, without its text. Times are Unix milliseconds."""
+    """The record of a key, without its text. Times are Unix milliseconds."""
 
     id: str
     name: str
@@ -75,20 +75,20 @@ class KeyRequest:
 
 
 def make_key(ids: Ids) -> str:
-    """Make the text of a new key: `nvt_`, 32 random letters and digits, 6 of checksum."""
+    """Make the text of a new key: `nvt_`, 32 random letters and digits, 6 checksum characters."""
     body = PREFIX + ids.key_body(BODY_LENGTH)
     return body + _checksum(body)
 
 
 def well_formed(text: str) -> bool:
-    """Tell whether `text` can be a key at all, so that a typing error costs no look-up."""
+    """Return whether format and checksum are valid, so a typing error needs no database query."""
     if not _FORM.fullmatch(text):
         return False
     return _checksum(text[:-CHECKSUM_LENGTH]) == text[-CHECKSUM_LENGTH:]
 
 
 def _checksum(body: str) -> str:
-    # CRC-32 in base 62: 2**32 < 62**6. It finds typing errors and is no secret.
+    # CRC-32 in base 62: 2**32 < 62**6. It detects typing errors; it is not a secret.
     number = zlib.crc32(body.encode())
     digits = []
     for _ in range(CHECKSUM_LENGTH):

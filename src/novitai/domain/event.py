@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an event is: one line of the log that history, webhooks and the live stream all read."""
+"""Events: the entries of the log that history, webhooks and the live stream read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from novitai.domain.instance import InstanceStatus
 
 
 class EventType(StrEnum):
-    """Everything that is worth telling. Those named after a status are told to webhooks."""
+    """All event types. `novitai.domain.webhook.TOLD` lists those delivered to webhooks."""
 
     CREATED = "instance.created"
     STARTING = "instance.starting"
@@ -42,7 +42,7 @@ class EventType(StrEnum):
 
 
 def of_status(status: InstanceStatus) -> EventType:
-    """Name the event that says an instance has come to `status`."""
+    """Return the event type for an instance that has changed to `status`."""
     if status is InstanceStatus.CREATING:
         return EventType.CREATED
     return EventType(f"instance.{status.value}")
@@ -50,9 +50,9 @@ def of_status(status: InstanceStatus) -> EventType:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the log; `at` in Unix milliseconds.
+    """One entry of the log; `at` in Unix milliseconds.
 
-    An event about the account as a whole belongs to no instance and shows an object of its own.
+    An account event belongs to no instance, and its `data` has a shape of its own.
     """
 
     id: str

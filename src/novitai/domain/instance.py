@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an instance is, and which status may follow which."""
+"""The instance record and its status transitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class InstanceStatus(StrEnum):
-    """The statuses of Appendix A of the API reference, and three that tell more of the truth."""
+    """The statuses of Appendix A of the API reference, and three more of novitai's own."""
 
     CREATING = "creating"
     STARTING = "starting"
@@ -25,19 +25,19 @@ class InstanceStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the record is over: it holds neither its name nor its upstream id any more."""
+        """Whether the record has ended, which frees its name and its upstream ID."""
         return self in {InstanceStatus.TERMINATED, InstanceStatus.RELEASED}
 
 
 class Origin(StrEnum):
-    """How an instance came to be a record of ours."""
+    """How the record of an instance came about."""
 
     CREATED = "created"
     ADOPTED = "adopted"
 
 
 class BillingMode(StrEnum):
-    """How Novita charges: by the second at a fixed price, or cheaper and reclaimable."""
+    """How Novita charges: on demand at a fixed price, or spot: cheaper, but reclaimable."""
 
     ON_DEMAND = "onDemand"
     SPOT = "spot"
@@ -66,18 +66,19 @@ TRANSITIONS: Final[Mapping[InstanceStatus, frozenset[InstanceStatus]]] = {
     _S.TERMINATED: frozenset(),
     _S.RELEASED: frozenset(),
 }
-"""Appendix A, widened by what really happens: a restart, a refused start or stop, a stop or start
-from outside, a migration, a deletion, and an instance that is gone. What reappears is revived."""
+"""The transitions of Appendix A, and those for a restart, a refused start or stop, a stop or start
+from outside, a migration, a deletion, and an instance that is gone. A terminated instance that
+reappears is revived outside this table."""
 
 
 def may_follow(previous: InstanceStatus, following: InstanceStatus) -> bool:
-    """Tell whether `following` may come right after `previous`."""
+    """Return whether `previous` may change to `following`, or is equal to it."""
     return previous is following or following in TRANSITIONS[previous]
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port inside the instance that is to be reachable from outside."""
+    """A port of the instance to publish."""
 
     port: int
     type: PortType
@@ -103,9 +104,9 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """All that a create call says besides product and name: the template with the request over it.
+    """The launch settings of a create call: the template's, overridden by the request's.
 
-    Holds secrets (`envs`), so it is stored encrypted and never shown.
+    It contains secrets (`envs`), so it is stored encrypted and never shown.
     """
 
     image: str
@@ -118,7 +119,7 @@ class LaunchSpec:
     min_cuda_version: str | None = None
 
     def watched_ports(self) -> tuple[Port, ...]:
-        """List what has to answer before the instance counts as ready: ports and tools."""
+        """Return the ports, including those of tools, that must answer before it is ready."""
         tools = tuple(Port(tool.port, tool.type) for tool in self.tools)
         return self.ports + tuple(port for port in tools if port not in self.ports)
 
@@ -134,13 +135,16 @@ class InstanceError:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the account listing last said of an instance. Written by sync alone.
+    """The state of an instance in the account listing. Only reconciliation writes it.
 
-    `at` is when the listing that brought the news began; `missing_since` and `missing_count` tell
-    for how long, and in how many complete listings, the row has been absent; `unlisted_since`
-    and `unlisted_count` the same of listings that were read whole, complete or not; `gone` that
-    the absence has been proven by complete listings and a look-up. `hourly_price` is what Novita
-    charges for the whole instance, in USD an hour; None where it does not say.
+    Attributes:
+        at: When the listing that last changed this state began.
+        missing_since: Since when the instance has been absent from complete listings.
+        missing_count: From how many of them it has been absent.
+        unlisted_since: As `missing_since`, for listings read to the end, complete or not.
+        unlisted_count: As `missing_count`, for the same listings.
+        gone: Whether complete listings and a look-up have proven that it no longer exists.
+        hourly_price: Novita's price for the whole instance in USD per hour; None if not given.
     """
 
     status: str | None = None
@@ -161,16 +165,16 @@ class Observed:
 
 
 GONE: Final = "GONE"
-"""The error code of a record that was terminated because its instance was absent, no more."""
+"""The error code of a record that was terminated only because its instance was absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance as our record knows it. Times are Unix milliseconds, sizes GB, prices USD/h.
+    """The record of an instance. Times are Unix milliseconds, sizes GB, prices USD per hour.
 
-    `confirmed_at` is when it was established that the upstream id is really this record's: until
-    then nothing but a look leaves for it. `upstream_created_at` is on upstream's clock.
-    `hourly_price` is the price at which it was bought, for the whole instance.
+    `confirmed_at` is when the upstream ID was confirmed to belong to this record; until then only
+    read calls are sent for it. `upstream_created_at` is a time of Novita's clock. `hourly_price` is
+    the price of the whole instance at its purchase.
     """
 
     id: str
@@ -208,17 +212,17 @@ class Instance:
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether it has an upstream id of which it is not established that it is its own."""
+        """Whether it has an upstream ID that is not confirmed to belong to it."""
         return self.upstream_id is not None and self.confirmed_at is None
 
     @property
     def ended_by_absence(self) -> bool:
-        """Whether it was terminated by absence alone, so that a sighting brings it back."""
+        """Whether it was terminated only by absence, so that it is revived if listed again."""
         ended = self.status is InstanceStatus.TERMINATED
         return ended and self.error is not None and self.error.code == GONE
 
     @property
     def current_hourly_price(self) -> float | None:
-        """What Novita charges by its own account, else the price at which it was bought."""
+        """The hourly price that Novita lists; if it lists none, the price at purchase."""
         observed = self.observed.hourly_price
         return self.hourly_price if observed is None else observed

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The upstream name: the user's name with a marker by which a create call is found again.
+"""The upstream name: the user's name with a marker that identifies the create call.
 
 Novita has no idempotency key and its names need not be unique (upstream.md §1), so the name
-is the only thing of ours that a listing gives back.
+is the only value of ours that a listing returns.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ _MARKER: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Whose instance it is, and which create call made it."""
+    """The installation that owns an instance, and the create call that made it."""
 
     installation_id: str
     attempt_id: str
 
 
 def upstream_stem(name: str) -> str:
-    """Return what stands before the marker in the upstream name of an instance of this name."""
+    """Return the part of the upstream name before the marker, for an instance called `name`."""
     return name.replace("_", "-")[: MAX_UPSTREAM_NAME - MARKER_LENGTH]
 
 
 def upstream_name(name: str, marker: Marker) -> str:
-    """Make the name an instance bears at Novita: letters, digits and hyphens, marker last."""
+    """Return the instance's name at Novita: letters, digits and hyphens, with the marker last."""
     return f"{upstream_stem(name)}-nv{marker.installation_id}{marker.attempt_id}"
 
 
 def without_marker(upstream_name: str) -> str:
-    """Return what stands before the marker; the whole name where there is none."""
+    """Return the part before the marker; the whole name if there is no marker."""
     return upstream_name[:-MARKER_LENGTH] if read_marker(upstream_name) else upstream_name
 
 
 def read_marker(upstream_name: str) -> Marker | None:
-    """Find the marker in an upstream name; None where there is none."""
+    """Return the marker of an upstream name; None if there is none."""
     match = _MARKER.search(upstream_name)
     return Marker(match[1], match[2]) if match else None

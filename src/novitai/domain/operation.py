@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operation and an attempt are: a verb in progress, and one create call within it."""
+"""Operations (verbs in progress) and attempts (the create calls of an operation)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 from novitai.domain.progress import Progress
 
 LISTED_SLACK: Final = 2_000
-"""Milliseconds by which the order of two of our own times may be wrong after a clock jump."""
+"""Milliseconds by which two of our own times may be out of order after a clock jump."""
 
 
 class OperationKind(StrEnum):
     """The verbs. The job type of each is `<kind>_instance` (`create_instance`, ...).
 
-    Three are ours: `REAP` ends the billing of an instance that failed, `FOLLOW` sees through what
-    was begun behind our back, `SYNC` is a listing that somebody asked for and has no instance.
+    Clients cannot request two of them: `REAP` stops or deletes an instance that failed, `FOLLOW`
+    tracks a start that was begun outside novitai. `SYNC` is a requested listing, of no instance.
     """
 
     CREATE = "create"
@@ -31,12 +31,12 @@ class OperationKind(StrEnum):
 
     @property
     def job(self) -> str:
-        """The job type under which metrics and logs know this verb."""
+        """The job type of this verb in metrics and logs."""
         return "sync_requested" if self is OperationKind.SYNC else f"{self.value}_instance"
 
     @property
     def gives_way(self) -> bool:
-        """Whether whatever a user asks for replaces it."""
+        """Whether any verb that a user requests replaces it."""
         return self is OperationKind.FOLLOW
 
 
@@ -49,10 +49,11 @@ class Outcome(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """What is known of one create call.
+    """The known outcome of one create call.
 
-    `SENT` and `UNKNOWN` are settled by listing, never by posting again. `SENT` is written before
-    the call leaves, so a crash finds it; `UNKNOWN` when the call's end was seen and said nothing.
+    `SENT` and `UNKNOWN` are settled by a listing, never by a second call. `SENT` is written before
+    the call is sent, so it survives a crash; `UNKNOWN` means that the call ended without an answer
+    that shows its outcome.
     """
 
     SENT = "sent"
@@ -65,12 +66,12 @@ class AttemptState(StrEnum):
 
     @property
     def settled(self) -> bool:
-        """Whether it is known if something was bought."""
+        """Whether the outcome is known."""
         return self not in {AttemptState.SENT, AttemptState.UNKNOWN}
 
     @property
     def may_have_bought(self) -> bool:
-        """Whether the call may have bought something, as far as its own end tells."""
+        """Whether the call may have bought an instance, judged by its own answer only."""
         return self not in {AttemptState.REFUSED, AttemptState.NOT_SENT}
 
 
@@ -78,8 +79,8 @@ class AttemptState(StrEnum):
 class Operation:
     """A verb in progress: a small state machine, one step at a time. Times in Unix milliseconds.
 
-    `token` fences: whoever claims the operation raises it, and a write with an old token changes
-    nothing. `wake` counts nudges, so that one that comes while a step runs is not lost.
+    `token` is the fence: each claim raises it, and a write with an old token changes nothing.
+    `wake` counts nudges, so that a nudge during a step is not lost.
     """
 
     id: str
@@ -112,16 +113,16 @@ class Operation:
         deadline_at: int | None = None,
         progress: Progress | None = None,
     ) -> Operation:
-        """Make a new operation that is due at once.
+        """Return a new operation that is due at once.
 
         Args:
-            operation_id: A fresh id.
+            operation_id: A new ID.
             kind: The verb.
-            instance_id: The instance it acts on; None for a listing that somebody asked for.
+            instance_id: The instance it acts on; None for `SYNC`.
             phase: The verb's first phase.
             now: Unix milliseconds.
             deadline_at: Unix milliseconds by which it must have ended, if the verb has a deadline.
-            progress: What it remembers from the start.
+            progress: Its initial progress.
         """
         return cls(
             id=operation_id,
@@ -137,19 +138,23 @@ class Operation:
 
     @property
     def error(self) -> tuple[str, str] | None:
-        """The code and the message of the error it shows; None where it shows none."""
+        """The code and the message of its error; None if it has none."""
         return None if self.error_code is None else (self.error_code, self.error_message or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One create call: written before it leaves, and what was learnt of it afterwards.
+    """One create call: stored before it is sent, updated with its outcome.
 
-    `price` is Novita's unit, 1/100000 USD per GPU-hour. `ended_at` is when the request ended; not
-    known after a crash. `unseen_count` counts the complete listings without it since then, the
-    first of which began at `unseen_since`. `reason` and `message` are Novita's own, of a refusal.
-    `key_digest` tells the upstream key it was sent with; `clock_offset` how many milliseconds
-    upstream's clock was ahead of ours then, None where that was not known.
+    Attributes:
+        price: In Novita's unit, 1/100000 USD per GPU-hour.
+        ended_at: When the request ended; None if unknown, as after a crash.
+        reason: Novita's reason for a refusal.
+        message: Novita's message for a refusal.
+        unseen_count: How many complete listings since then did not show the instance.
+        unseen_since: When the first of those listings began.
+        key_digest: The digest of the upstream key of the call.
+        clock_offset: Milliseconds by which Novita's clock was ahead of ours; None if unknown.
     """
 
     id: str
@@ -175,9 +180,9 @@ class Attempt:
 
 
 def was_there_before(first_listed: int | None, began_at: int) -> bool:
-    """Tell whether an instance was listed before an attempt began, so the attempt did not make it.
+    """Return whether an instance was listed before an attempt began, so it is of another origin.
 
-    Its name proves nothing: anybody can give an instance the name of another. Both times are Unix
+    The name alone proves nothing: two instances can have the same name. Both times are Unix
     milliseconds.
     """
     return first_listed is not None and first_listed + LISTED_SLACK < began_at

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text and addresses that other people chose: what of them is kept, shown and written down.
+"""Clean text and addresses from outside before they are stored, shown or logged.
 
-Text that is shown passes `plain` or `message`, an address passes `read_address`. Pure: no name is
-ever resolved here.
+Text to be shown passes through `plain` or `message`, an address through `read_address`. Pure: no
+name is resolved here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from urllib.parse import unquote
 from novitai.domain.addresses import MAX_HOST, read_host
 
 MAX_ADDRESS: Final = 2_048
-"""The longest address that is read, user info and query included."""
+"""The longest address that is accepted, user info and query included."""
 MAX_SHOWN_ADDRESS: Final = 300
 """The longest address that is shown."""
 _MAX_PORT: Final = 65_535
-# Joiners shape the words of several scripts; every other format character is invisible, and some
-# turn the direction of what follows.
+# Several scripts need joiners. Every other format character is invisible, and some change the
+# direction of the text after them.
 _JOINERS: Final = frozenset("\u200c\u200d")
 _DROPPED: Final = frozenset({"Cc", "Cf", "Cs", "Co"})
 _BREAKS: Final = frozenset({"Zl", "Zp"})
@@ -32,9 +32,9 @@ _IGNORABLE: Final = re.compile(
     "\U000e0100-\U000e01ef]"
 )
 _SPACES: Final = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x1f\x85")
-# How much of a long text is read for its first characters: so much may be dropped between them.
+# A text is read up to this many times its limit, because characters in between may be dropped.
 _READ_AHEAD: Final = 16
-# Not the tag of an image before its digest: `name:tag@sha256:...`.
+# Does not match an image reference with a tag and a digest: `name:tag@sha256:...`.
 _USER_INFO: Final = re.compile(
     r"(?<![^\s\"'(=,])[^\s/@:\"'(=,]{1,256}:[^\s/@]{1,256}@(?!sha[0-9]{3}:)"
 )
@@ -52,7 +52,7 @@ _URL: Final = re.compile(
     r"((?:/[a-z0-9._~!$&'()*+,;=:@%/-]*)?(?:[?#][^\\]*)?)",
     re.IGNORECASE | re.ASCII,
 )
-# A name that needs no other spelling and is no number: most are.
+# Fast path for most names: already normalized, and not a numeric address.
 _NAME: Final = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,8}[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
@@ -60,10 +60,10 @@ _DIGITS: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 def plain(text: str, limit: int) -> str:
-    """Make one line of printable text of at most `limit` characters.
+    """Return one line of printable text of at most `limit` characters.
 
-    Line breaks and tabs become spaces. Control characters (ESC among them), bidirectional and
-    other invisible format characters and lone surrogates are dropped.
+    Line breaks and tabs become spaces. Control characters (including ESC), bidirectional and other
+    invisible format characters, and lone surrogates are dropped.
     """
     if len(text) <= limit and text.isprintable():
         return text
@@ -78,10 +78,10 @@ def plain(text: str, limit: int) -> str:
 
 
 def first_unseen(text: str) -> str | None:
-    """Find the first character that a reader does not see as one; a space is seen.
+    """Return the first invisible character; None if there is none. U+0020 counts as visible.
 
-    Controls, format characters (bidirectional ones among them), other spaces, line separators,
-    surrogates, characters that Unicode does not define, fillers and variation selectors.
+    Invisible are controls, format characters (including bidirectional ones), other spaces, line
+    separators, surrogates, unassigned code points, fillers and variation selectors.
     """
     for letter in text:
         if not letter.isprintable() or _IGNORABLE.match(letter):
@@ -90,7 +90,7 @@ def first_unseen(text: str) -> str | None:
 
 
 def message(text: str, limit: int) -> str:
-    """Do as `plain` does, and hide user info and tokens of the addresses in a message."""
+    """Clean a message as `plain` does, and hide user info and tokens in its addresses."""
     shown = plain(text, limit * _READ_AHEAD)
     if "@" in shown:
         shown = _USER_INFO.sub(f"{_HIDDEN}@", _URL_USER.sub(f"{_HIDDEN}@", shown))
@@ -100,7 +100,7 @@ def message(text: str, limit: int) -> str:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """Hide secrets that are known in a text; not those of fewer than four characters."""
+    """Hide the given secrets in a text, except those of fewer than four characters."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _MIN_SECRET:
             text = text.replace(secret, _HIDDEN)
@@ -108,15 +108,15 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 
 def hide_shown(text: str, secrets: Iterable[str], limit: int) -> str:
-    """Hide secrets in a text that `message` made with this limit, as `hide` does in a raw one.
+    """Hide secrets in a text that `message` returned with this limit.
 
-    There, line breaks are spaces, and a secret may be cut off at the end.
+    In such a text line breaks have become spaces, and a secret may be cut off at the end.
     """
     if not text:
         return text
     known = {shown for secret in secrets for shown in (secret, plain(secret, len(secret)))}
     shown = hide(text, known)
-    if len(text) < limit - _READ_AHEAD:  # not cut, whatever was stripped off its end
+    if len(text) < limit - _READ_AHEAD:  # not cut, even if spaces were stripped from its end
         return shown
     for secret in sorted(known, key=len, reverse=True):
         for length in range(len(secret) - 1, _MIN_SECRET - 1, -1):
@@ -126,16 +126,16 @@ def hide_shown(text: str, secrets: Iterable[str], limit: int) -> str:
 
 
 def read_address(text: str) -> str:
-    """Read an `http(s)` URL, or `host:port`; `""` for anything else.
+    """Normalize an `http(s)` URL or `host:port`; return `""` for anything else.
 
-    What comes back has a well-formed host and port, no spaces and no control characters. It may
-    hold user info and tokens: `without_secrets` leaves them out.
+    The result has a well-formed host and port, no spaces and no control characters. It may contain
+    user info and tokens; `without_secrets` removes them.
     """
     return read_url(text) or _read_host_and_port(text.strip())
 
 
 def read_url(text: str) -> str:
-    """Read an `http(s)` URL; `""` for anything else."""
+    """Normalize an `http(s)` URL; return `""` for anything else."""
     url = text.strip()
     if not _is_visible(url) or (parts := _URL.fullmatch(url)) is None:
         return ""
@@ -147,10 +147,10 @@ def read_url(text: str) -> str:
 
 
 def without_secrets(address: str) -> str:
-    """Leave out of an address that was read the user info, the query and the fragment.
+    """Remove the user info, the query and the fragment from an address of `read_address`.
 
-    Which names a token goes by is not known, so no part of a query is shown. `""` where what is
-    left is too long to be shown.
+    The whole query is removed because a token may have any parameter name. Returns `""` if the rest
+    is longer than `MAX_SHOWN_ADDRESS`.
     """
     scheme, separator, rest = address.rpartition("://")
     place = re.split(r"[;?#]", rest, maxsplit=1)[0]
@@ -160,7 +160,7 @@ def without_secrets(address: str) -> str:
 
 
 def secrets_of(address: str) -> set[str]:
-    """List what `without_secrets` leaves out of an address, piece by piece, raw and decoded."""
+    """Return the values that `without_secrets` removes from an address, raw and decoded."""
     rest = address.rpartition("://")[2]
     place, *hidden = re.split(r"[;?#]", rest, maxsplit=1)
     user = place.partition("/")[0].rpartition("@")[0]
@@ -171,13 +171,13 @@ def secrets_of(address: str) -> set[str]:
 
 
 def read_port(digits: str) -> int | None:
-    """Read the number of a port; None if it is none."""
+    """Parse a port number; return None if it is invalid."""
     port = int(digits) if _DIGITS.fullmatch(digits) else 0
     return port if 0 < port <= _MAX_PORT else None
 
 
 def read_host_name(text: str) -> str:
-    """Read a host, an IPv6 address with or without its brackets; `""` if it is none."""
+    """Normalize a host; IPv6 with or without brackets. Return `""` if it is invalid."""
     try:
         return _host(text.removeprefix("[").removesuffix("]"))
     except ValueError:

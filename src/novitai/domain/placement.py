@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placement: which offers fit a wish, in the order they are tried, and why the rest do not."""
+"""Placement: select the offers that fit a wish, in the order of purchase; explain the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from novitai.domain.product import PRICE_UNITS_PER_USD, Offer, usd
 
 
 class RejectionReason(StrEnum):
-    """Why an offer of the right name is not a candidate."""
+    """Why an offer of the requested product is not a candidate."""
 
     NOT_AVAILABLE = "NOT_AVAILABLE"
     REGION_NOT_ALLOWED = "REGION_NOT_ALLOWED"
@@ -22,16 +22,15 @@ class RejectionReason(StrEnum):
 
     @property
     def may_pass(self) -> bool:
-        """Whether time may make a candidate of the offer: stock and prices change."""
+        """Whether the offer may become a candidate later, because stock and prices change."""
         return self in {RejectionReason.NOT_AVAILABLE, RejectionReason.PRICE_ABOVE_MAX}
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What placement has to satisfy. `regions`: the allowed codes, the wanted one first.
+    """The conditions of a placement. `regions` are the allowed codes, the preferred one first.
 
-    With `any_region` none of them is wanted more than the others. `max_hourly_price` is in USD for
-    the whole instance.
+    With `any_region` no region is preferred. `max_hourly_price` is in USD for the whole instance.
     """
 
     product_name: str
@@ -45,27 +44,27 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An offer that fits. `price` per GPU-hour in Novita's unit, for the wanted billing mode."""
+    """An offer that fits. `price` is per GPU-hour in Novita's unit, for the wish's billing mode."""
 
     offer: Offer
     price: int
 
     @property
     def key(self) -> tuple[str, str]:
-        """What a create call names of it: the product and the cluster."""
+        """The product ID and the cluster ID, as a create call sends them."""
         return self.offer.product_id, self.offer.cluster.id
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An offer of the right name that does not fit, and why."""
+    """An offer of the requested product that does not fit, and why."""
 
     offer: Offer
     reason: RejectionReason
     message: str
 
     def details(self) -> dict[str, object]:
-        """Show the rejection as the API does, in `details` of `NO_CAPACITY`."""
+        """Return the rejection as an entry of `details` of the API error `NO_CAPACITY`."""
         return {
             "productId": self.offer.product_id,
             "region": self.offer.cluster.region,
@@ -76,34 +75,34 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Candidates in the order in which they are tried, and the reasons of the others."""
+    """The candidates in the order of purchase, and the rejected offers."""
 
     candidates: tuple[Candidate, ...]
     rejections: tuple[Rejection, ...]
 
     @property
     def product_exists(self) -> bool:
-        """Whether any offer has the wanted name."""
+        """Whether the requested product exists in any offer."""
         return bool(self.candidates or self.rejections)
 
 
 def is_named(offer: Offer, product_name: str) -> bool:
-    """Tell whether an offer has exactly this name or id, whatever the case."""
+    """Return whether this is the offer's product name or ID, ignoring case."""
     wanted = product_name.casefold()
     return wanted in {offer.product_name.casefold(), offer.product_id.casefold()}
 
 
 def spelling(offer: Offer, product_name: str) -> str:
-    """Write a product's name or id, whichever was asked for, as the offer does."""
+    """Return the requested product name or ID in the offer's spelling."""
     by_name = product_name.casefold() == offer.product_name.casefold()
     return offer.product_name if by_name else offer.product_id
 
 
 def place(offers: Sequence[Offer], wish: Wish) -> Placement:
-    """Find the offers that fit.
+    """Select the offers that fit.
 
-    The wanted region comes first, if there is one; then the cheapest, then more memory per GPU,
-    then more CPU per GPU, then the id.
+    The preferred region comes first, if any; then the lowest price, then more memory per GPU, then
+    more CPU per GPU, then the ID.
     """
     candidates: list[Candidate] = []
     rejections: list[Rejection] = []
@@ -135,7 +134,7 @@ def _judge(offer: Offer, wish: Wish) -> Candidate | Rejection:
         return Rejection(
             offer,
             RejectionReason.REGION_NOT_ALLOWED,
-            f"{region} is not a region that was asked for",
+            f"{region} is not among the requested regions",
         )
     price = offer.price(wish.billing_mode)
     if price is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products, templates and clusters: what there is to ask for."""
+"""Products, templates and clusters, as Novita offers them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PRICE_UNITS_PER_USD: Final = 100_000
 REFERENCE_REGIONS: Final = ("CN-HK-01", "US-WEST-01", "EU-WEST-01")
 DEFAULT_REGION: Final = "CN-HK-01"
 ANY_REGION: Final = "any"
-"""Asked for as a region, in any case: all of them, and none comes before the others."""
+"""As the region of a request, in any case: all regions, without a preferred one."""
 
 
 def is_any_region(region: str) -> bool:
-    """Tell whether a region that was asked for means all of them."""
+    """Return whether a requested region means all regions."""
     return region.casefold() == ANY_REGION
 
 
@@ -29,14 +29,14 @@ def usd(price: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A place where Novita has machines. `region` is the code that users say: `US-WEST-01`."""
+    """A place where Novita has machines. `region` is the code that users give: `US-WEST-01`."""
 
     id: str
     name: str
 
     @property
     def region(self) -> str:
-        """The code before the bracket: `US-CA-06 (California)` is `US-CA-06`."""
+        """The code before the parenthesis: `US-CA-06 (California)` is `US-CA-06`."""
         return self.name.split("(", 1)[0].strip() or self.id
 
 
@@ -56,13 +56,13 @@ class Offer:
     max_rootfs_size: int | None = None
 
     def price(self, billing_mode: BillingMode) -> int | None:
-        """Price per GPU-hour in that mode; None where it is not offered."""
+        """Return the price per GPU-hour in a billing mode; None if that mode is not offered."""
         return self.spot_price if billing_mode is BillingMode.SPOT else self.on_demand_price
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template: what is shown of it, and what a launch takes from it."""
+    """A template: the fields that the API shows, and the launch settings it provides."""
 
     id: str
     name: str

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operation remembers between its steps, as types. Stored as JSON beside the operation.
+"""The state an operation keeps between its steps. Stored as JSON with the operation.
 
-All times are Unix milliseconds. The names of the stored keys never change: a newer process reads
-what an older one wrote, and the reverse.
+All times are Unix milliseconds. The names of the stored keys never change, because old and new
+processes read each other's operations.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from novitai.domain.instance import Instance
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The calls that an operation has made to start, stop, restart or delete its instance.
+    """The calls an operation has made to start, stop, restart or delete its instance.
 
     Attributes:
-        asked_at: When the last call was made; None if none was.
+        asked_at: When the last call was made; None before the first.
         asks: How many calls were made.
-        accepted: Whether Novita ever accepted one, rather than finding nothing to do.
+        accepted: Whether Novita accepted any of them, rather than answering "nothing to do".
         unsure: Whether the outcome of the last call is unknown.
-        tried_at: When a call was first made or first failed to leave; deadlines count from it.
+        tried_at: When a call was first made, or first could not be sent. Deadlines count from it.
         stumbles: How many steps in a row ended in an upstream error.
     """
 
@@ -34,16 +34,16 @@ class Call:
     stumbles: int = 0
 
     def first_tried(self, now: int) -> int:
-        """Tell when a call was first tried; `now` if none was.
+        """Return when a call was first tried; `now` if none was.
 
-        Deadlines count from the first try, so an operation that waits for its turn is not late.
+        Deadlines count from the first try, so the time an operation waits for its turn is free.
         """
         return now if self.tried_at is None else self.tried_at
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousState:
-    """The columns of an instance that accepting an operation changes, as they were before."""
+    """The previous values of the instance columns that change when an operation is accepted."""
 
     ready_at: int | None = None
     failed: bool = False
@@ -60,7 +60,7 @@ class PreviousState:
         return cls(instance.ready_at, instance.failed, error.code, error.message, error.at)
 
     def columns(self) -> dict[str, object]:
-        """Return them as columns to write back."""
+        """Return the values by column name, to be written back."""
         return {
             "ready_at": self.ready_at,
             "failed": self.failed,
@@ -72,16 +72,18 @@ class PreviousState:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What an operation remembers.
+    """The state of an operation.
 
     Attributes:
         call: The calls it has made.
         previous: The instance's columns before the operation was accepted.
-        told_error: Novita's `statusError` when the operation was accepted: not news.
-        confirmed: Whether a person has said that its calls leave even while the account is held.
+        told_error: Novita's `statusError` when the operation was accepted; it is not a failure of
+            this operation.
+        confirmed: Whether a person has confirmed that its calls are sent even during a hold.
         moved: Whether the instance was seen to leave `running` since the call (restart).
         migrating_since: Since when the instance has been migrating.
-        detour_at: When the instance was last seen on a detour, or the operation was last held back.
+        detour_at: When the instance was last seen in a status that suspends the deadlines, or the
+            operation was last held back.
         not_found_at: When a look-up first did not find an instance that is no longer listed.
         rounds: How many rounds over all candidates found no capacity (create).
         short_since: Since when there has been no capacity (create).
@@ -102,7 +104,7 @@ class Progress:
 
     @classmethod
     def begun(cls, instance: Instance, *, confirmed: bool = False) -> Progress:
-        """Make the progress of an operation that is about to change an instance's columns."""
+        """Return the initial progress of an operation that will change an instance's columns."""
         return cls(
             previous=PreviousState.of(instance),
             told_error=instance.observed.error,
@@ -110,11 +112,11 @@ class Progress:
         )
 
     def previous_columns(self) -> dict[str, object]:
-        """Return the instance's columns from before the operation; empty if none were kept."""
+        """Return the instance's columns from before the operation; empty if not recorded."""
         return {} if self.previous is None else self.previous.columns()
 
     def held_back(self, now: int) -> Progress:
-        """Restart the deadlines: the operation could do nothing until now."""
+        """Restart the deadlines at `now`, because the operation was blocked until now."""
         call = self.call
         return replace(
             self,
@@ -128,11 +130,11 @@ class Progress:
         )
 
     def postponed(self, by: int, now: int) -> Progress:
-        """Move every time by a jump of the clock, so that no deadline counts time not passed.
+        """Shift every time after a forward clock jump, so deadlines do not count the jump.
 
         Args:
-            by: Milliseconds by which the clock went forward.
-            now: The time by the clock as it is now; no time is moved beyond it.
+            by: Milliseconds by which the clock jumped forward.
+            now: The time after the jump; no time is moved beyond it.
         """
         return replace(self._with_times(lambda at: min(at + by, now)), detour_at=now)
 
@@ -156,7 +158,7 @@ class Progress:
 
 
 def to_json(progress: Progress) -> dict[str, object]:
-    """Write it as the JSON object that is stored. What has its default value is left out."""
+    """Return the JSON object to store. Default values are left out."""
     call, previous = progress.call, progress.previous
     stored: dict[str, object] = {
         "asked_at": call.asked_at,
@@ -180,7 +182,7 @@ def to_json(progress: Progress) -> dict[str, object]:
 
 
 def from_json(stored: Mapping[str, object]) -> Progress:
-    """Read a stored JSON object. A value of a wrong type counts as absent."""
+    """Read a stored JSON object. A value of the wrong type counts as absent."""
     before = stored.get("before")
     return Progress(
         call=Call(

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client may ask for, once it has been checked."""
+"""Validated client requests for instances."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from novitai.domain.event import EventType
 from novitai.domain.instance import BillingMode
+
+MAX_DESCRIPTION: Final = 500
+"""The longest description of a webhook, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
     """A valid request for an instance (API reference, "POST /api/instances").
 
-    `region` is None where the client named none: then the default region is tried first and the
+    If the client named no region, `region` is None: the default region is tried first, and the
     others may follow. `max_hourly_price` is in USD for the whole instance.
     """
 
@@ -28,3 +33,38 @@ class CreateRequest:
     max_hourly_price: float | None = None
     region_fallback: bool = False
     envs: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptRequest:
+    """Which upstream instance is to become a record's own.
+
+    Attributes:
+        upstream_id: The instance.
+        name: The name of the new record; made of upstream's where it is None.
+        instance_id: The waiting record that is to be given it, instead of a new one.
+    """
+
+    upstream_id: str
+    name: str | None = None
+    instance_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """A standing webhook that is wanted; no event types means all of them."""
+
+    url: str
+    event_types: tuple[EventType, ...] = ()
+    enabled: bool = True
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookChange:
+    """A change of a standing webhook; None leaves a field unchanged."""
+
+    url: str | None = None
+    event_types: tuple[EventType, ...] | None = None
+    enabled: bool | None = None
+    description: str | None = None

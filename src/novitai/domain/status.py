@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a status is derived: one pure function of what we intend and what was observed."""
+"""Derive an instance's status from its record, its operation and its observed state. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from novitai.domain.operation import OperationKind
 
 
 class Observation(Enum):
-    """Novita's status words, grouped by what they mean to us (upstream.md §7)."""
+    """Novita's statuses, grouped by their meaning to novitai (upstream.md §7)."""
 
     WAITING = auto()
     PULLING = auto()
@@ -49,12 +49,12 @@ _WORDS: Final[Mapping[str, Observation]] = {
 
 
 def read_word(word: str | None) -> Observation:
-    """Group one of Novita's status words; `freezing` and words nobody knows are UNKNOWN."""
+    """Return the group of a Novita status; `freezing` and undocumented ones are UNKNOWN."""
     return _WORDS.get(word or "", Observation.UNKNOWN)
 
 
 def is_gone(instance: Instance) -> bool:
-    """Whether there is nothing left upstream: proven gone, or shown as removed."""
+    """Return whether nothing is left at Novita: proven gone, or listed as removed."""
     return instance.observed.gone or read_word(instance.observed.status) is Observation.REMOVED
 
 
@@ -71,14 +71,14 @@ _OBSERVED: Final[Mapping[Observation, InstanceStatus]] = {
 
 
 def derive(instance: Instance, running: OperationKind | None) -> InstanceStatus:
-    """Derive the status an instance has now.
+    """Derive the current status of an instance.
 
     Args:
-        instance: The record, with its present status and what was last observed.
-        running: The unfinished operation; while there is one, it alone moves the status.
+        instance: The record, with its previous status and its last observed state.
+        running: The kind of its unfinished operation. It takes precedence over the observed state.
 
     Returns:
-        The new status, or the present one where nothing allows a change.
+        The new status, or the previous one if the transition is not allowed.
     """
     wanted = _wanted(instance, running)
     return wanted if may_follow(instance.status, wanted) else instance.status

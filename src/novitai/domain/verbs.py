@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a verb may be asked of an instance now. Pure; the same for every way of asking."""
+"""Decide whether an instance accepts a verb now. Pure; the same for every API and command."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from novitai.domain.status import is_gone
 
 
 class Verdict(Enum):
-    """What becomes of a request for a verb."""
+    """The decision on a request for a verb."""
 
     GO = auto()
-    """It is accepted; whatever runs and gives way is replaced."""
+    """Accepted; it replaces the unfinished operation, if any."""
     ALREADY = auto()
-    """What is asked for is so already."""
+    """The instance is already in the requested state."""
     UNDER_WAY = auto()
     """The same verb is running."""
     BUSY = auto()
     """Another operation is running."""
     RELEASED = auto()
-    """The record was released: nothing is asked of its instance any more."""
+    """The record was released, so no verb acts on its instance any more."""
     NOT_NOW = auto()
-    """The state does not allow it."""
+    """The instance's state does not allow the verb."""
 
 
 _ALREADY: Final[Mapping[OperationKind, InstanceStatus]] = {
@@ -43,11 +43,11 @@ _FROM: Final[Mapping[OperationKind, frozenset[InstanceStatus]]] = {
 
 
 def judge(kind: OperationKind, instance: Instance, running: Operation | None) -> Verdict:
-    """Judge a request for a verb.
+    """Decide on a request for a verb.
 
-    Delete always wins: over whatever runs, in whatever state. A record that was ended by absence
-    alone may yet have an instance that lives, so it can be deleted. A start needs something to
-    start.
+    A delete replaces any other operation and is accepted in any state that has not ended. A record
+    that ended by absence may still have a living instance, so it can be deleted as well. The other
+    verbs need an upstream instance that is not gone.
     """
     if instance.status is InstanceStatus.RELEASED:
         return Verdict.RELEASED

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The view: an instance as the API, the event log and webhooks show it.
 
-Absent optional values are left out. Secrets never enter it: passwords, `envs`, user info in URLs.
+Absent optional values are left out. It never contains passwords, `envs` or user info of URLs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ View = dict[str, object]
 
 
 def view(instance: Instance, operation: Operation | None, observed_at: int | None = None) -> View:
-    """Show an instance (API reference, "InstanceDetails").
+    """Return the view of an instance (API reference, "InstanceDetails").
 
     Args:
         instance: The record.
         operation: Its unfinished operation, if any.
-        observed_at: When it was last seen, in Unix milliseconds; from the last listing.
+        observed_at: When Novita last showed it, in Unix milliseconds.
     """
     return present(
         {
@@ -60,17 +60,17 @@ def view(instance: Instance, operation: Operation | None, observed_at: int | Non
 
 
 def present(shown: Mapping[str, object | None]) -> View:
-    """Leave out what is absent: it is never shown as `null`."""
+    """Leave out absent values; the API never shows them as `null`."""
     return {name: value for name, value in shown.items() if value is not None}
 
 
 def iso_or_none(at: int | None) -> str | None:
-    """Write Unix milliseconds as `iso` does; None where there is no time."""
+    """Format Unix milliseconds as `iso` does; None stays None."""
     return None if at is None else iso(at)
 
 
 def masked_url(url: str) -> str:
-    """Show a URL without the user name and password it may hold."""
+    """Replace the user name and password of a URL, if any, by `***`."""
     parts = urlsplit(url)
     if "@" not in parts.netloc:
         return url

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a webhook, a delivery and a try are, and when the next try is due."""
+"""Types for webhooks, deliveries and delivery attempts, and the retry schedule."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ TOLD: Final = (
     EventType.ORPHAN_FOUND,
     EventType.ORPHAN_DELETED,
 )
-"""The events that webhooks are told; the others are for the event log alone.
+"""The event types delivered to webhooks; the others are written to the event log only.
 
-Those about the account go to standing webhooks only.
+Account events are delivered to standing webhooks only.
 """
 
 MAX_STANDING: Final = 100
-"""Standing webhooks that may exist at the same time: every event is written for each of them."""
+"""The most standing webhooks at a time. Every event writes one delivery for each of them."""
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
@@ -53,21 +53,23 @@ PAUSES: Final = (
     20 * _HOUR,
     24 * _HOUR,
 )
-"""Seconds from one try to the next; after the last of them the message is dead."""
+"""Seconds from one try to the next. If the try after the last pause fails, the message is dead."""
 TRIES: Final = len(PAUSES) + 1
 LONGEST_RETRY_AFTER: Final = 24 * _HOUR
-"""Seconds that a receiver's `Retry-After` is honoured for, at most."""
+"""The longest `Retry-After` of a receiver that is honoured, in seconds."""
 SWITCHED_OFF_AFTER: Final = 5 * 24 * 3600 * 1000
-"""Milliseconds without one success, and with failures, after which a receiver is switched off."""
+"""Milliseconds of failures without a success after which a receiver is switched off."""
 FAILURES_APART: Final = 27 * 3600 * 1000
-"""Milliseconds: a little more than the longest pause between two tries. Failures further apart are
-not one time of failing."""
+"""Milliseconds between two failures beyond which `failing_since` starts again from the later one.
+
+A little more than the longest pause between two tries.
+"""
 SECRET_OVERLAP: Final = 24 * 3600 * 1000
-"""Milliseconds for which a rotated secret still signs beside the new one."""
+"""Milliseconds for which deliveries are signed with the old secret as well after a rotation."""
 
 
 class DeliveryStatus(StrEnum):
-    """What became of a message to one receiver."""
+    """The state of a message to one receiver."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -84,13 +86,13 @@ class OffReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A receiver that was asked for by itself, or (not `standing`) with an instance.
+    """A receiver: `standing` if registered on its own, otherwise given with an instance.
 
     Attributes:
-        event_types: What it is told; empty means everything.
-        failing_since: When it first failed after its last success, in Unix milliseconds.
-        off_reason: Why it is not enabled; None while it is.
-        previous_secret_until: Until when the secret before the last rotation still signs.
+        event_types: The event types it receives; empty means all.
+        failing_since: The first failure after its last success, in Unix milliseconds.
+        off_reason: Why it is disabled; None while it is enabled.
+        previous_secret_until: When the secret before the last rotation stops signing.
     """
 
     id: str
@@ -108,13 +110,13 @@ class Webhook:
     deleted_at: int | None = None
 
     def wants(self, event_type: EventType) -> bool:
-        """Tell whether it is told of such events."""
+        """Return whether the webhook receives events of this type."""
         return not self.event_types or event_type in self.event_types
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One attempt to deliver; `at` in Unix milliseconds, `response` begins the answer (2 KiB)."""
+    """One delivery attempt. `at` is in Unix milliseconds; `response` holds the first 2 KiB."""
 
     at: int
     duration_ms: int
@@ -125,7 +127,10 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message to one receiver, `standing` or not: an event of an instance, or of the account."""
+    """A message to one receiver: an event of an instance or of the account.
+
+    `standing` says whether the receiver is a standing webhook.
+    """
 
     id: str
     webhook_id: str
@@ -143,15 +148,15 @@ class Delivery:
 
 
 def pause_after(tries: int) -> float | None:
-    """Return the seconds to wait after so many failed tries; None if that was the last."""
+    """Return the seconds to wait after `tries` failed tries; None after the last."""
     return PAUSES[tries - 1] if tries <= len(PAUSES) else None
 
 
 def host_of(url: str) -> str:
-    """Name the host and port that a URL leads to, in one spelling and at most 259 characters.
+    """Return the normalized `host:port` of a URL, at most 259 characters.
 
-    All that leads to one host shares what it may take. A URL that leads nowhere has a name too,
-    since the events of an instance are written whatever its receivers are.
+    The limits per host are counted by this name. An invalid URL gets a name as well, because the
+    events of an instance are written even if its receiver's URL is invalid.
     """
     try:
         host, port = read_place(url)
@@ -161,5 +166,5 @@ def host_of(url: str) -> str:
 
 
 def id_of_url(url: str) -> str:
-    """Name the receiver behind a URL that came with an instance: one for all that name the same."""
+    """Return the receiver ID for the webhook URL of an instance. Equal URLs have equal IDs."""
     return "url_" + hashlib.sha256(url.encode()).hexdigest()[:32]

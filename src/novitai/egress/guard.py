@@ -17,8 +17,7 @@ import httpx2
 
 from novitai.clock import Clock
 from novitai.domain.addresses import PORTS, Address, Host, Reach, is_public, read_host, read_place
-from novitai.domain.fields import Wrong
-from novitai.domain.validation import PRIVATE_WEBHOOKS_HINT, webhook_url
+from novitai.domain.webhook_url import PRIVATE_WEBHOOKS_HINT, webhook_url
 from novitai.egress.resolving import Resolver, system_resolver
 from novitai.errors import NovitaiError
 
@@ -29,12 +28,12 @@ _REMEMBERED: Final = 60.0
 """Seconds for which the result of whether upstream's own address is private is cached."""
 
 
-class Refused(NovitaiError):
+class AddressRefused(NovitaiError):
     """The request must not be sent to this address; the message says why and names no address."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class AddressTarget:
     """Where to connect, and the name of the receiver.
 
     Attributes:
@@ -50,30 +49,30 @@ class Target:
     tls_name: str | None
 
 
-class Guard:
+class AddressGuard:
     """Decides where webhook messages may be sent."""
 
     def __init__(self, *, allow_private: bool, resolve: Resolver | None = None) -> None:
         self._allow_private = allow_private
         self._resolve = resolve or system_resolver
 
-    async def target(self, url: str) -> Target:
+    async def target(self, url: str) -> AddressTarget:
         """Find and check the addresses of a URL's host.
 
         Raises:
-            Refused: the URL is not an HTTP URL, or leads to an address that is not public.
+            AddressRefused: the URL is not an HTTP URL, or leads to an address that is not public.
             OSError: the name does not resolve.
         """
         try:
             webhook_url(url, allow_private=self._allow_private)
             host, port = read_place(url)
-        except (Wrong, ValueError) as error:
-            raise Refused(str(error)) from None
+        except ValueError as error:
+            raise AddressRefused(str(error)) from None
         reach = Reach.ANYWHERE if self._allow_private else Reach.PUBLIC
         try:
             addresses = await _addresses(host, port, reach, self._resolve)
-        except Refused as refusal:
-            raise Refused(f"{refusal}{PRIVATE_WEBHOOKS_HINT}") from None
+        except AddressRefused as refusal:
+            raise AddressRefused(f"{refusal}{PRIVATE_WEBHOOKS_HINT}") from None
         return _target(url, host, port, addresses)
 
 
@@ -88,42 +87,42 @@ class EndpointGuard:
         self._reach = reach
         self._resolve = resolve
 
-    async def http(self, url: str) -> Target:
+    async def http(self, url: str) -> AddressTarget:
         """Find and check the addresses of an HTTP endpoint.
 
         Raises:
-            Refused: no probe may be sent there.
+            AddressRefused: no probe may be sent there.
             OSError: the name does not resolve.
         """
         if len(url) > _MAX_ENDPOINT or not url.isascii() or any(not _plain(one) for one in url):
-            raise Refused("the endpoint is not a plain URL")
+            raise AddressRefused("the endpoint is not a plain URL")
         try:
             parts = urlsplit(url)
             if "@" in parts.netloc:
-                raise Refused("the endpoint contains a user name")
+                raise AddressRefused("the endpoint contains a user name")
             host, port = read_place(url)
         except ValueError:
-            raise Refused("the endpoint is not an HTTP URL") from None
+            raise AddressRefused("the endpoint is not an HTTP URL") from None
         _refuse_spelling(parts.hostname or "", host)
         return _target(url, host, port, await self._check(host, port))
 
-    async def tcp(self, place: str) -> Target:
+    async def tcp(self, place: str) -> AddressTarget:
         """Find and check the addresses of a TCP endpoint, `host:port`.
 
         Raises:
-            Refused: no probe may be sent there.
+            AddressRefused: no probe may be sent there.
             OSError: the name does not resolve.
         """
         name, _, number = place.rpartition(":")
         if not (number.isascii() and number.isdecimal() and 0 < int(number[:6]) < 65_536):
-            raise Refused("the endpoint has no valid port")
+            raise AddressRefused("the endpoint has no valid port")
         try:
             host = read_host(name)
         except ValueError:
-            raise Refused("the endpoint has no valid host") from None
+            raise AddressRefused("the endpoint has no valid host") from None
         _refuse_spelling(name.strip("[]"), host)
         port = int(number)
-        return Target(await self._check(host, port), port, host.name, None)
+        return AddressTarget(await self._check(host, port), port, host.name, None)
 
     async def _check(self, host: Host, port: int) -> Sequence[Address]:
         return await _addresses(host, port, await self._reach(), self._resolve)
@@ -172,26 +171,26 @@ def _reach_of(addresses: Sequence[Address]) -> Reach:
 
 async def _addresses(host: Host, port: int, reach: Reach, resolve: Resolver) -> Sequence[Address]:
     if not reach.may_cover(host):
-        raise Refused("The address is not public")
+        raise AddressRefused("The address is not public")
     if host.address is not None:
         return [host.address]
     addresses = list(await resolve(host.name, port))
     if not addresses:
         raise OSError("the name has no address")
     if not all(reach.covers(address) for address in addresses):
-        raise Refused("The host resolves to an address that is not public")
+        raise AddressRefused("The host resolves to an address that is not public")
     return addresses[:MAX_ADDRESSES]
 
 
-def _target(url: str, host: Host, port: int, addresses: Sequence[Address]) -> Target:
+def _target(url: str, host: Host, port: int, addresses: Sequence[Address]) -> AddressTarget:
     shown = host.name if port == PORTS[urlsplit(url).scheme] else f"{host.name}:{port}"
-    return Target(addresses, port, shown, None if host.address is not None else host.name)
+    return AddressTarget(addresses, port, shown, None if host.address is not None else host.name)
 
 
 def _refuse_spelling(name: str, host: Host) -> None:
     """Refuse an IPv4 address that is not written as four decimal numbers, such as `0x7f.1`."""
     if host.address is not None and host.address.version == 4 and name != str(host.address):
-        raise Refused("the endpoint's address is in an unusual notation")
+        raise AddressRefused("the endpoint's address is in an unusual notation")
 
 
 def _plain(character: str) -> bool:

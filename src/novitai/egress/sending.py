@@ -18,7 +18,7 @@ import structlog
 
 from novitai.clock import Clock
 from novitai.egress import signing
-from novitai.egress.guard import MAX_ADDRESSES, Guard, Refused, Target
+from novitai.egress.guard import MAX_ADDRESSES, AddressGuard, AddressRefused, AddressTarget
 from novitai.egress.signing import NoSecret
 from novitai.egress.wire import BROKEN, Wire
 
@@ -45,7 +45,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReceiverAnswer:
     """The result of an attempt.
 
     Attributes:
@@ -80,7 +80,7 @@ class Sender:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: AddressGuard,
         clock: Clock,
         *,
         deadline: float = DEADLINE,
@@ -101,10 +101,10 @@ class Sender:
         self._deadline = deadline
         self._wire = Wire(tls, transport)
 
-    async def send(self, message: Message) -> Answer:
+    async def send(self, message: Message) -> ReceiverAnswer:
         """Make one attempt; any failure is in the `error` of the result."""
         at, began = self._clock.now(), self._clock.monotonic()
-        exchange = _Exchange()
+        exchange = _Sending()
         error: str | None = None
         try:
             async with asyncio.timeout(self._deadline):
@@ -115,7 +115,7 @@ class Sender:
             error = f"No connection within {waited:g} s"
         except (TimeoutError, httpx2.TimeoutException):
             error = f"No answer within {self._deadline:g} s"
-        except (Refused, NoSecret) as refusal:
+        except (AddressRefused, NoSecret) as refusal:
             error = f"Refused: {refusal}"
         except BROKEN as broken:
             error = _explain(broken)
@@ -128,7 +128,7 @@ class Sender:
             # Once the status has arrived, it decides; a broken body does not matter.
             ok = 200 <= exchange.status < 300
             error = None if ok else f"The receiver answered {exchange.status}"
-        return Answer(
+        return ReceiverAnswer(
             at=at,
             duration_ms=round((self._clock.monotonic() - began) * 1000),
             status=exchange.status,
@@ -137,7 +137,9 @@ class Sender:
             retry_after=exchange.retry_after,
         )
 
-    async def _post(self, message: Message, target: Target, exchange: _Exchange, at: int) -> None:
+    async def _post(
+        self, message: Message, target: AddressTarget, exchange: _Sending, at: int
+    ) -> None:
         headers = {
             "Content-Type": "application/json",
             "Accept": "*/*",
@@ -158,7 +160,7 @@ class Sender:
             await exchange.read(response)
 
 
-class _Exchange:
+class _Sending:
     """The part of the response received so far; still available if the deadline passes."""
 
     def __init__(self) -> None:

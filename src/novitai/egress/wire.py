@@ -17,7 +17,7 @@ import anyio
 import httpx2
 
 from novitai.domain.addresses import Address
-from novitai.egress.guard import Target, url_at
+from novitai.egress.guard import AddressTarget, url_at
 
 USER_AGENT: Final = f"novitai/{version('novitai')}"
 BROKEN: Final = (
@@ -74,7 +74,7 @@ class Wire:
         self,
         method: str,
         url: str,
-        target: Target,
+        target: AddressTarget,
         *,
         headers: Mapping[str, str],
         content: bytes | None = None,
@@ -119,7 +119,7 @@ class Wire:
         address: Address,
         method: str,
         url: str,
-        target: Target,
+        target: AddressTarget,
         headers: Mapping[str, str],
         content: bytes | None,
         waits: httpx2.Timeout,

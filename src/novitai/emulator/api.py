@@ -4,30 +4,31 @@
 from __future__ import annotations
 
 from novitai.emulator.gate import RouteTable
-from novitai.emulator.routes import (
-    account,
-    changes,
-    instances,
-    jobs,
-    networks,
-    offers,
-    operations,
-    registries,
-    storages,
-    templates,
-)
+from novitai.emulator.routes import instances, offers, operations, templates
+
+
+def load_extras() -> RouteTable:
+    """Load the endpoints that novitai never calls; none where they are not installed."""
+    try:
+        from novitai.emulator.extras import ROUTES
+    except ModuleNotFoundError as error:
+        if error.name != "novitai.emulator.extras":
+            raise
+        return {}
+    return ROUTES
+
+
+_EXTRAS = load_extras()
+
+HAS_EXTRAS = bool(_EXTRAS)
+"""Whether the endpoints that novitai never calls are installed."""
 
 TABLE: RouteTable = {
     **offers.ROUTES,
     **instances.ROUTES,
     **operations.ROUTES,
-    **changes.ROUTES,
     **templates.ROUTES,
-    **registries.ROUTES,
-    **storages.ROUTES,
-    **networks.ROUTES,
-    **jobs.ROUTES,
-    **account.ROUTES,
+    **_EXTRAS,
 }
 
 PATHS = tuple(sorted({path for _, path in TABLE}))

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 
+from novitai.emulator.api import HAS_EXTRAS
 from novitai.emulator.app import create_app
 from novitai.emulator.config import EmulatorConfig
 from novitai.emulator.dropping import DroppableProtocol
@@ -104,6 +105,12 @@ async def _run(server: _Server, config: EmulatorConfig, listening: socket.socket
         f"novitai emulator: listening on {_url(config.host, listening)} at speed {config.speed:g}",
         flush=True,
     )
+    if not HAS_EXTRAS:
+        print(  # noqa: T201 - as above
+            "novitai emulator: only the endpoints that novitai calls are installed; "
+            "the source tree has all of them",
+            flush=True,
+        )
     await server.serve(sockets=[listening])
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs, and what they share: the catalogue, sync, readiness, the record of what happened."""
+"""The operations on instances, and their catalogue, reconciliation, events and webhooks."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The account: whether an absence is believed, whether write calls may leave, what is an orphan.
+"""The state of the upstream account: holds, accepted keys, unmanaged instances and orphans.
 
-`novitai.domain.account` holds the rules; this stores what they decide, tells of it, and lets a
-person decide: confirm what is missing, dismiss an orphan.
+`novitai.domain.account` contains the rules. This module stores their decisions, appends the
+events, and carries out a person's confirmation that missing instances are gone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from novitai.store.queries.coordination import Looked
 
 ORPHANS_DELETED_AN_HOUR: Final = 2
 ORPHAN_DELETED_AFTER: Final = 600_000
-"""Milliseconds for which an orphan stands in the list before it may be deleted."""
+"""Milliseconds for which an orphan must have been known before it may be deleted."""
 _HOUR: Final = 3_600_000
 _LONGEST_LIST: Final = 100
 
@@ -47,17 +47,17 @@ WHAT_TO_DO: Final[Mapping[HoldReason, str]] = {
         "right account, or confirm with POST /api/account/confirm that they are gone"
     ),
     HoldReason.RESTORED: (
-        "The database is older than the account: it was restored from a backup or copied. Look at "
-        "GET /api/instances/unmanaged, adopt what is yours, then confirm with "
+        "The database is older than the account: it was restored from a backup or copied. Check "
+        "GET /api/instances/unmanaged, adopt your instances, then confirm with "
         "POST /api/account/confirm"
     ),
 }
-"""What a person can do about a hold, by its reason."""
+"""The message of a hold, by its reason: the cause and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class MissingRecord:
-    """A record that was not in the account."""
+    """A record whose instance is missing from the account."""
 
     instance_id: str
     name: str
@@ -66,13 +66,13 @@ class MissingRecord:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The account as a person sees it.
+    """The state of the account as the API and the CLI show it.
 
     Attributes:
-        state: What is remembered of it.
-        missing: The records that the hold is about.
+        state: The stored state.
+        missing: The missing records of the hold.
         looked: When the account was last listed.
-        orphans: How many orphans nobody has dismissed.
+        orphans: How many orphans have not been dismissed.
     """
 
     state: AccountState
@@ -82,12 +82,12 @@ class Overview:
 
     @property
     def missing_digest(self) -> str:
-        """Name the set that is missing, so that a person confirms just what was shown."""
+        """The digest of the missing set; with it a person confirms exactly the set shown."""
         return missing_digest(self.state.hold.missing if self.state.hold else ())
 
 
 class Account:
-    """Keeps what is known of the upstream account."""
+    """Updates the stored state of the upstream account."""
 
     def __init__(self, core: Core, policy: OrphanPolicy) -> None:
         self._clock = core.clock
@@ -96,7 +96,7 @@ class Account:
         self.policy = policy
 
     def take_census(self, connection: Connection, census: Census) -> AccountState:
-        """Judge a complete listing; store and tell what changes."""
+        """Update the state by a complete listing; append an event if the hold changes."""
         before = account.load_state(connection)
         after = judge(before, census)
         if after != before:
@@ -105,18 +105,18 @@ class Account:
         return after
 
     def found_filter(self, connection: Connection) -> None:
-        """Remember that the listing's filter by name finds instances of ours."""
+        """Record that the listing's name filter has found one of our instances."""
         state = account.load_state(connection)
         account.save_state(connection, replace(state, filter_works=True))
 
     def notice_restored(
         self, connection: Connection, seen: Sequence[Unmanaged], *, clock_offset: int | None
     ) -> None:
-        """Notice that the database was restored or copied, by what a listing holds.
+        """Detect from a listing that the database was restored or copied.
 
-        An orphan whose attempt we do not know, and which is younger than our newest attempt, was
-        bought by a later state of this database: this one is a backup or a copy. To be judged
-        before any write call that the listing leads to.
+        An orphan whose attempt is not in the database, but which is younger than the newest attempt
+        there, was bought by a later state of this database, so this one is a backup or a copy.
+        Call this before the listing causes any write call.
         """
         newest = attempts.newest_at(connection)
         strangers = [one for one in _fresh_orphans(connection, seen) if not one.attempt_known]
@@ -124,7 +124,7 @@ class Account:
             self.mark_restored(connection)
 
     def note_unmanaged(self, connection: Connection, seen: Sequence[Unmanaged]) -> None:
-        """Replace the list of what is not ours, and tell of new orphans."""
+        """Replace the list of unmanaged instances, and append an event for each new orphan."""
         account.replace_unmanaged(connection, seen)
         now = self._clock.now()
         for one in _fresh_orphans(connection, seen):
@@ -135,7 +135,7 @@ class Account:
                 )
 
     def mark_restored(self, connection: Connection) -> None:
-        """Remember that the database was restored or copied, until a person confirms it."""
+        """Record that the database was restored or copied, until a person confirms it."""
         before = account.load_state(connection)
         if before.restored_at is not None:
             return
@@ -144,9 +144,10 @@ class Account:
         self._tell_change(connection, before, after)
 
     def orphans_to_delete(self, connection: Connection) -> list[Unmanaged]:
-        """List the orphans that the policy `delete` may end now: at most two an hour.
+        """Return the orphans that the policy `delete` may delete now: at most two an hour.
 
-        Only those whose attempt is ours; whether the attempt made them, the caller has judged.
+        Only those with an attempt in the database. The caller decides whether the attempt made
+        them.
         """
         if self.policy is not OrphanPolicy.DELETE:
             return []
@@ -168,12 +169,12 @@ class Account:
         return due[:left]
 
     def note_orphan_deleted(self, connection: Connection, orphan: Unmanaged) -> None:
-        """Write that an orphan was deleted by the policy."""
+        """Record that the policy has deleted an orphan."""
         account.mark_listed(connection, orphan.upstream_id, deleted_at=self._clock.now())
         self._recorder.append_account(connection, EventType.ORPHAN_DELETED, describe_orphan(orphan))
 
     def overview(self, connection: Connection) -> Overview:
-        """Show the account."""
+        """Return the state of the account, to be shown."""
         state = account.load_state(connection)
         missing = _missing_records(connection, state.hold)
         return Overview(
@@ -181,17 +182,17 @@ class Account:
         )
 
     def confirm(self, connection: Connection, digest: str | None) -> int:
-        """Accept what is missing as gone, and a restored database as it is.
+        """End the hold: accept the missing records as gone, or a restored database as it is.
 
         Args:
             connection: A write transaction.
-            digest: Names the set that the person was shown.
+            digest: The digest of the missing set that the person was shown.
 
         Returns:
-            How many records were accepted as gone.
+            How many records were missing.
 
         Raises:
-            Conflict: `NOTHING_TO_CONFIRM`: nothing is held, or another set is missing now.
+            Conflict: `NOTHING_TO_CONFIRM`: there is no hold, or another set is missing now.
         """
         state = account.load_state(connection)
         missing = state.hold.missing if state.hold else ()
@@ -223,7 +224,7 @@ class Account:
     def _tell_change(
         self, connection: Connection, before: AccountState, after: AccountState
     ) -> None:
-        """Tell of a hold that begins, changes or ends; a key that is taken over is silent."""
+        """Append an event if a hold begins, changes or ends; accepting a key appends none."""
         if (before.hold, before.restored_at) == (after.hold, after.restored_at):
             return
         data: dict[str, object] = {"held": after.blocked}
@@ -231,7 +232,7 @@ class Account:
         if reason is None and after.restored_at is not None:
             reason = HoldReason.RESTORED
         if reason is None:
-            data["message"] = "The account is as it was remembered, or a person has confirmed it"
+            data["message"] = "The account matches the records again, or a person has confirmed it"
         else:
             missing = after.hold.missing if after.hold else ()
             records = _missing_records(connection, after.hold)
@@ -249,7 +250,7 @@ class Account:
 
 
 def describe_orphan(orphan: Unmanaged) -> dict[str, object]:
-    """Show an orphan in an event."""
+    """Return the data of an event about an orphan."""
     return {
         "upstreamId": orphan.upstream_id,
         "name": orphan.name,
@@ -259,7 +260,7 @@ def describe_orphan(orphan: Unmanaged) -> dict[str, object]:
 
 
 def _fresh_orphans(connection: Connection, seen: Sequence[Unmanaged]) -> list[Unmanaged]:
-    """Choose the orphans that have not been told yet."""
+    """Return the orphans that are not recorded as orphans yet."""
     orphans = [one for one in seen if one.orphan]
     listed = account.listed_of(connection, [one.upstream_id for one in orphans])
     return [
@@ -277,7 +278,7 @@ def _missing_records(connection: Connection, hold: Hold | None) -> list[MissingR
 
 
 def _is_younger(orphan: Unmanaged, newest: int | None, clock_offset: int | None) -> bool:
-    """Whether an orphan was made after our newest attempt; True where that is not known."""
+    """Return whether an orphan was made after our newest attempt; True if that is unknown."""
     if newest is None or orphan.created_at is None or clock_offset is None:
         return True
     return orphan.created_at > newest + clock_offset

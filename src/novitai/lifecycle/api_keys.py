@@ -7,7 +7,7 @@ import asyncio
 import functools
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,8 +24,7 @@ from novitai.domain.api_key import (
 )
 from novitai.errors import NotFound, NovitaiError
 from novitai.ids import Ids
-from novitai.lifecycle.commands.answering import answer_once, outcome, reveal_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import Transaction, outcome
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
 from novitai.store.queries import api_keys
@@ -92,7 +91,6 @@ class KeyRing:
         self._vault = vault
         self._clock = clock
         self._ids = ids
-        self._idempotency = Idempotency(database, clock)
         self._admin_digest = None if admin_api_key is None else vault.digest(admin_api_key)
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._revocations = 0
@@ -113,37 +111,20 @@ class KeyRing:
         key = remembered.key
         return Caller(key.id, key.scopes)
 
-    async def create(
-        self,
-        request: KeyRequest,
-        *,
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> NewKey:
-        """Make a key; its text is in the answer and nowhere else.
+    async def create(self, request: KeyRequest) -> NewKey:
+        """Make a key at the command line; its text is in the result and nowhere else."""
+        return await outcome(self._database.write(self.creation(request)))
 
-        Args:
-            request: What is wanted.
-            idempotency: The client's key, if it gave one.
-            deadline: Unix milliseconds after which nothing may be committed.
-
-        Raises:
-            Conflict: `IDEMPOTENCY_NOT_REPLAYABLE`: it was made before, and the answer that showed
-                it was not kept; or the same request is still running.
-            IdempotencyKeyReused: the client's key was used with another body.
-            RequestTimeout: the deadline passed; nothing was done.
-        """
+    def creation(self, request: KeyRequest) -> Transaction[NewKey]:
+        """Make a key for a client; its text is in the result and nowhere else."""
         made = self._new(request)
         digest = self._vault.digest(made.text)
-        await reveal_once(
-            self._database,
-            self._idempotency,
-            functools.partial(api_keys.insert, key=made.key, digest=digest),
-            made.key.id,
-            idempotency,
-            deadline,
-        )
-        return made
+
+        def act(connection: Connection) -> NewKey:
+            api_keys.insert(connection, made.key, digest)
+            return made
+
+        return act
 
     async def page(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> KeyPage:
         """List keys, newest first, revoked and expired ones too.
@@ -156,43 +137,16 @@ class KeyRing:
         return KeyPage(*cut(keys, limit, lambda key: (key.created_at, key.id)))
 
     async def revoke(self, key_id: str) -> ApiKey:
+        """Revoke a key at the command line, as `revocation` does for a client."""
+        return await outcome(self._database.write(self.revocation(key_id)))
+
+    def revocation(self, key_id: str) -> Transaction[ApiKey]:
         """Revoke a key: at once in this process, within 2 s in others. Twice is harmless.
 
         Raises:
             NotFound: there is no key of that id in the database.
         """
-        return await outcome(self._database.write(functools.partial(self._revoke, key_id=key_id)))
-
-    async def revoke_once(
-        self,
-        key_id: str,
-        *,
-        reply: Callable[[ApiKey], Reply],
-        idempotency: IdempotencyKey | None,
-        deadline: int | None,
-    ) -> Reply:
-        """Revoke a key for a client, whose answer is remembered with its idempotency key.
-
-        Args:
-            key_id: Which key.
-            reply: Renders the answer.
-            idempotency: The client's key, if it gave one.
-            deadline: Unix milliseconds after which nothing may be committed.
-
-        Raises:
-            NotFound: there is no key of that id in the database.
-            Conflict: the first request with the client's key is still running.
-            IdempotencyKeyReused: the client's key was used with another body.
-            RequestTimeout: the deadline passed; nothing was done.
-        """
-        return await answer_once(
-            self._database,
-            self._idempotency,
-            functools.partial(self._revoke, key_id=key_id),
-            reply,
-            idempotency,
-            deadline,
-        )
+        return functools.partial(self._revoke, key_id=key_id)
 
     async def ensure_first_key(self) -> NewKey | None:
         """Make an admin key if there is no usable one at all, and return it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every part of the business logic is given: one object instead of six arguments."""
+"""The common dependencies of the business logic, passed as one object."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from novitai.store.vault import Vault
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The six things that nearly every part needs.
+    """The dependencies that most parts of the business logic need.
 
     Attributes:
-        database: Where the records are.
+        database: Stores the records.
         vault: Encrypts and decrypts stored secrets.
-        clock: Time and waiting.
-        ids: Identifiers and randomness.
+        clock: Reads the time and sleeps.
+        ids: Makes identifiers and random values.
         jobs: Wakes operations.
         recorder: Writes statuses and events.
     """

@@ -68,7 +68,7 @@ class Durations:
 
 
 @dataclass(slots=True)
-class Route:
+class RouteNumbers:
     """One method of one route: its durations, also as a histogram, and its answers by status."""
 
     durations: Durations = field(default_factory=Durations)
@@ -102,7 +102,7 @@ class RequestMetrics:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._routes: dict[tuple[str, str], RouteNumbers] = {}
         self._seconds = [_Second(-1) for _ in range(WINDOW_SECONDS)]
 
     def observe(self, method: str, route: str, status: int, seconds: float | None) -> None:
@@ -117,7 +117,7 @@ class RequestMetrics:
         key = (method if method in _METHODS else OTHER_METHOD, route)
         counted = self._routes.get(key)
         if counted is None:
-            counted = self._routes[key] = Route()
+            counted = self._routes[key] = RouteNumbers()
         counted.durations.add(seconds)
         if seconds is not None:
             counted.buckets[bisect_left(BUCKETS, seconds)] += 1
@@ -133,7 +133,7 @@ class RequestMetrics:
             slot.total += seconds
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Route]:
+    def routes(self) -> Mapping[tuple[str, str], RouteNumbers]:
         """The counts by method and route template."""
         return self._routes
 

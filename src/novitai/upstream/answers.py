@@ -16,16 +16,16 @@ from novitai.upstream.decoding import decode
 from novitai.upstream.errors import (
     Gone,
     InsufficientResource,
+    InvalidResponse,
     InvalidStateChange,
     KeyRefused,
-    Nonsense,
     RateLimited,
     Refused,
     ServerError,
     Timeout,
     UpstreamError,
 )
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.transport import Answer
 from novitai.upstream.wire import Json, Object, verbatim
 
@@ -39,12 +39,12 @@ _NOT_FOUND: Final = "not found"
 
 
 def failure(
-    operation: Operation, answer: Answer, *, now: int, secrets: Iterable[str] = ()
+    endpoint: Endpoint, answer: Answer, *, now: int, secrets: Iterable[str] = ()
 ) -> UpstreamError | None:
     """Return the error of a response; None if it is a success.
 
     Args:
-        operation: The operation of the request; it decides what "not found" means.
+        endpoint: The endpoint of the request; it decides what "not found" means.
         answer: The response.
         now: Unix milliseconds, to read a `Retry-After` that is a date.
         secrets: Values to remove from the message: upstream might repeat the request.
@@ -53,7 +53,7 @@ def failure(
     if 200 <= status < 300:
         return None
     if status < 400:
-        return Nonsense("Novita answered with a redirect", http_status=status)
+        return InvalidResponse("Novita answered with a redirect", http_status=status)
     reason, message = _explanation(answer, secrets)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return KeyRefused(message, reason=reason, http_status=status)
@@ -68,7 +68,7 @@ def failure(
         )
     if status >= 500:
         return ServerError(message, reason=reason, http_status=status)
-    if _is_gone(operation, status, reason, message):
+    if _is_gone(endpoint, status, reason, message):
         return Gone(message, reason=reason, http_status=status)
     if reason in _NO_STOCK:
         return InsufficientResource(message, reason=reason, http_status=status)
@@ -81,11 +81,11 @@ def payload(answer: Answer) -> Object:
     """Parse the JSON object of a success.
 
     Raises:
-        Nonsense: not JSON, or not an object.
+        InvalidResponse: not JSON, or not an object.
     """
     found = _json(answer.body)
     if type(found) is not dict:
-        raise Nonsense("the answer is not a JSON object", http_status=answer.status)
+        raise InvalidResponse("the answer is not a JSON object", http_status=answer.status)
     return found
 
 
@@ -109,13 +109,13 @@ def _seconds_until(date: str, now: int) -> float | None:
     return max(0.0, at - now / 1000)
 
 
-def _is_gone(operation: Operation, status: int, reason: str, message: str) -> bool:
-    if not operation.gone_reasons:
+def _is_gone(endpoint: Endpoint, status: int, reason: str, message: str) -> bool:
+    if not endpoint.gone_reasons:
         return False
-    if status == HTTPStatus.NOT_FOUND or reason in operation.gone_reasons:
+    if status == HTTPStatus.NOT_FOUND or reason in endpoint.gone_reasons:
         return True
     # For a missing template, Novita was observed to send a 400 with only a message.
-    return operation is Operation.TEMPLATE and not reason and _NOT_FOUND in message.lower()
+    return endpoint is Endpoint.TEMPLATE and not reason and _NOT_FOUND in message.lower()
 
 
 def _explanation(answer: Answer, secrets: Iterable[str]) -> tuple[str, str]:

@@ -23,7 +23,7 @@ MAX_COOL_DOWN: Final = 60.0
 PROBE_EXPIRES: Final = 60.0
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """The state of a breaker."""
 
     CLOSED = "closed"
@@ -31,7 +31,7 @@ class State(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class Verdict(StrEnum):
+class CallVerdict(StrEnum):
     """The result of a call, as the breaker counts it."""
 
     SUCCESS = "success"
@@ -88,14 +88,18 @@ class Breaker:
         self._open_until: float | None = None
         self._probe: int | None = None
         self._probe_until = 0.0
-        self._next_insistent = 0.0
+        self._next_bypass = 0.0
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """The current state."""
         if self._open_until is None:
-            return State.CLOSED
-        return State.OPEN if self._clock.monotonic() < self._open_until else State.HALF_OPEN
+            return BreakerState.CLOSED
+        return (
+            BreakerState.OPEN
+            if self._clock.monotonic() < self._open_until
+            else BreakerState.HALF_OPEN
+        )
 
     @property
     def retry_after(self) -> float:
@@ -107,62 +111,62 @@ class Breaker:
             return self._open_until - now
         return max(0.0, self._probe_until - now) if self._probe is not None else 0.0
 
-    def check(self, *, insistent: bool = False) -> None:
+    def check(self, *, bypass: bool = False) -> None:
         """Raise if a call would not be admitted now; the state does not change.
 
         Raises:
             BreakerOpen: with the seconds to wait.
         """
-        wait = self._wait(insistent=insistent)
+        wait = self._wait(bypass=bypass)
         if wait > 0:
             raise BreakerOpen(f"Novita keeps failing ({self.name})", retry_after=wait)
 
-    def enter(self, *, insistent: bool = False) -> Ticket:
+    def enter(self, *, bypass: bool = False) -> Ticket:
         """Admit one call.
 
         Args:
-            insistent: For calls that end spending. One of them is admitted per initial cool-down
+            bypass: For calls that end spending. One of them is admitted per initial cool-down
                 even while the breaker is open, so that failures of other calls do not block it.
 
         Raises:
             BreakerOpen: with the seconds to wait.
         """
-        self.check(insistent=insistent)
+        self.check(bypass=bypass)
         self._tickets += 1
         if self._open_until is None:
             return Ticket(self._era, is_probe=False, number=self._tickets)
         now = self._clock.monotonic()
-        self._next_insistent = now + self._base
+        self._next_bypass = now + self._base
         self._probe = self._tickets
         self._probe_until = now + self._probe_expires
         return Ticket(self._era, is_probe=True, number=self._tickets)
 
-    def settle(self, ticket: Ticket, verdict: Verdict) -> None:
+    def settle(self, ticket: Ticket, verdict: CallVerdict) -> None:
         """Record the verdict of a call."""
         if ticket.era != self._era:
             return
         if ticket.is_probe:
             self._settle_probe(ticket, verdict)
-        elif verdict is Verdict.SUCCESS:
+        elif verdict is CallVerdict.SUCCESS:
             self._faults = 0
-        elif verdict is Verdict.FAULT:
+        elif verdict is CallVerdict.FAULT:
             self._faults += 1
             if self._faults >= self._threshold:
                 self._open(self._base)
 
-    def _wait(self, *, insistent: bool) -> float:
+    def _wait(self, *, bypass: bool) -> float:
         wait = self.retry_after
-        if wait > 0 and insistent:
-            return min(wait, max(0.0, self._next_insistent - self._clock.monotonic()))
+        if wait > 0 and bypass:
+            return min(wait, max(0.0, self._next_bypass - self._clock.monotonic()))
         return wait
 
-    def _settle_probe(self, ticket: Ticket, verdict: Verdict) -> None:
+    def _settle_probe(self, ticket: Ticket, verdict: CallVerdict) -> None:
         match verdict:
-            case Verdict.SUCCESS | Verdict.ANSWERED:
+            case CallVerdict.SUCCESS | CallVerdict.ANSWERED:
                 self._close()
-            case Verdict.FAULT:
+            case CallVerdict.FAULT:
                 self._open(min(self._max, self._cool_down * 2), reopened=True)
-            case Verdict.NOTHING if self._probe == ticket.number:
+            case CallVerdict.NOTHING if self._probe == ticket.number:
                 self._probe = None
 
     def _open(self, cool_down: float, *, reopened: bool = False) -> None:
@@ -173,7 +177,7 @@ class Breaker:
         self._open_until = now + cool_down
         self._probe = None
         if not reopened:
-            self._next_insistent = now + self._base
+            self._next_bypass = now + self._base
 
     def _close(self) -> None:
         self._era += 1

@@ -19,30 +19,30 @@ import httpx2
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream import paging, payloads, reading
-from novitai.upstream.breaker import Breaker, State
+from novitai.upstream.breaker import Breaker, BreakerState
 from novitai.upstream.errors import (
     Ambiguous,
     ConnectionFailed,
-    Nonsense,
+    InvalidResponse,
     NotSent,
     Refused,
     ServerError,
     Timeout,
     UpstreamError,
 )
-from novitai.upstream.gateway import CallObserver, Gateway, Permit
+from novitai.upstream.gateway import CallObserver, Permit, UpstreamGateway
 from novitai.upstream.health import UpstreamHealth
-from novitai.upstream.limiter import Limiter
+from novitai.upstream.limiter import UpstreamLimiter
 from novitai.upstream.models import (
-    Cluster,
     CreateInstance,
     Listing,
     ProductOffer,
-    Template,
+    UpstreamCluster,
     UpstreamInstance,
+    UpstreamTemplate,
 )
-from novitai.upstream.operations import Operation, OperationClass
-from novitai.upstream.transport import Call, Transport
+from novitai.upstream.operations import Endpoint, EndpointClass
+from novitai.upstream.transport import Transport, UpstreamCall
 from novitai.upstream.window import SendWindow
 from novitai.upstream.wire import Object
 from novitai.upstream.writing import create_body
@@ -55,14 +55,14 @@ _CHANNELS: Final = "official,private"
 class NovitaClient:
     """Novita's GPU-instance API, v1 (upstream.md)."""
 
-    def __init__(self, gateway: Gateway, clock: Clock, *, key_digest: str = "") -> None:
+    def __init__(self, gateway: UpstreamGateway, clock: Clock, *, key_digest: str = "") -> None:
         """Make a client on a gateway; `key_digest` identifies the API key without revealing it."""
         self.key_digest = key_digest
         self._gateway = gateway
         self._clock = clock
         self._read_instance = partial(reading.instance, secrets=gateway.secrets)
-        self._first_page: dict[Operation, int] = {}
-        self._page_size: dict[Operation, int] = {}
+        self._first_page: dict[Endpoint, int] = {}
+        self._page_size: dict[Endpoint, int] = {}
 
     @classmethod
     def build(
@@ -97,14 +97,14 @@ class NovitaClient:
             ValueError: the key has characters that are not allowed in a header.
         """
         source = ids or Ids()
-        gateway = Gateway(
+        gateway = UpstreamGateway(
             Transport(
                 base_url, api_key, timeout=timeout, transport=transport, tls=tls, proxy=proxy
             ),
             clock=clock,
             ids=source,
-            limiter=Limiter(calls_per_minute, clock=clock, ids=source),
-            breakers={name: Breaker(name, clock=clock) for name in OperationClass},
+            limiter=UpstreamLimiter(calls_per_minute, clock=clock, ids=source),
+            breakers={name: Breaker(name, clock=clock) for name in EndpointClass},
             observer=observer,
             secrets=(api_key,),
         )
@@ -131,18 +131,18 @@ class NovitaClient:
         """The number of calls that wait for the rate limiter."""
         return self._gateway.permits_waiting
 
-    def breaker_states(self) -> dict[str, State]:
+    def breaker_states(self) -> dict[str, BreakerState]:
         """Return the state of each circuit breaker, by its class of operations."""
         return self._gateway.breaker_states()
 
-    async def clusters(self) -> list[Cluster]:
+    async def clusters(self) -> list[UpstreamCluster]:
         """List the clusters (upstream.md §2).
 
         Raises:
             UpstreamError: all three attempts failed. All reads below raise it too.
         """
         return await self._gateway.read(
-            Operation.CLUSTERS, "/clusters", {}, payloads.rows("data", reading.cluster)
+            Endpoint.CLUSTERS, "/clusters", {}, payloads.rows("data", reading.cluster)
         )
 
     async def products(
@@ -169,26 +169,26 @@ class NovitaClient:
         }
         query = {name: value for name, value in wanted.items() if value}
         return await self._gateway.read(
-            Operation.PRODUCTS, "/products", query, payloads.rows("data", reading.product)
+            Endpoint.PRODUCTS, "/products", query, payloads.rows("data", reading.product)
         )
 
-    async def template(self, template_id: str) -> Template:
+    async def template(self, template_id: str) -> UpstreamTemplate:
         """Get one template (upstream.md §10).
 
         Raises:
             Gone: no template has this ID.
         """
         return await self._gateway.read(
-            Operation.TEMPLATE,
+            Endpoint.TEMPLATE,
             "/template",
             {"templateId": template_id},
             payloads.template(template_id),
         )
 
-    async def templates(self) -> list[Template]:
+    async def templates(self) -> list[UpstreamTemplate]:
         """List the official templates and those of the account (upstream.md §10)."""
         found = await self._list(
-            Operation.TEMPLATES, "/templates", {"channel": _CHANNELS}, "template", reading.template
+            Endpoint.TEMPLATES, "/templates", {"channel": _CHANNELS}, "template", reading.template
         )
         return list(found.rows.values())
 
@@ -199,7 +199,7 @@ class NovitaClient:
             Gone: no instance has this ID.
         """
         return await self._gateway.read(
-            Operation.INSTANCE,
+            Endpoint.INSTANCE,
             "/gpu/instance",
             {"instanceId": instance_id},
             payloads.instance(instance_id, self._read_instance),
@@ -208,7 +208,7 @@ class NovitaClient:
     async def list_instances(self) -> Listing:
         """List all instances of the account (upstream.md §5.2)."""
         found = await self._list(
-            Operation.LIST_INSTANCES, "/gpu/instances", {}, "instances", self._read_instance
+            Endpoint.LIST_INSTANCES, "/gpu/instances", {}, "instances", self._read_instance
         )
         return Listing(
             began_at=found.began_at,
@@ -221,12 +221,12 @@ class NovitaClient:
         )
 
     async def find_instances(self, name: str) -> tuple[UpstreamInstance, ...]:
-        """List the instances whose name contains `name`, by upstream's filter (upstream.md §5.2).
+        """List the instances whose name contains `name`, by upstream's filter (§5.2).
 
         The filter may not work in every deployment, so an empty result alone proves nothing.
         """
         found = await self._list(
-            Operation.LIST_INSTANCES,
+            Endpoint.LIST_INSTANCES,
             "/gpu/instances",
             {"name": name},
             "instances",
@@ -248,19 +248,19 @@ class NovitaClient:
             InvalidStateChange: the instance is in the wrong state, or an earlier call took effect.
             UpstreamError: any other failure.
         """
-        await self._act(Operation.START, instance_id, window)
+        await self._act(Endpoint.START, instance_id, window)
 
     async def stop(self, instance_id: str, *, window: SendWindow) -> None:
         """Stop a running instance; raises as `start` does."""
-        await self._act(Operation.STOP, instance_id, window)
+        await self._act(Endpoint.STOP, instance_id, window)
 
     async def restart(self, instance_id: str, *, window: SendWindow) -> None:
         """Restart a running instance; raises as `start` does."""
-        await self._act(Operation.RESTART, instance_id, window)
+        await self._act(Endpoint.RESTART, instance_id, window)
 
     async def delete(self, instance_id: str, *, window: SendWindow) -> None:
         """Delete an instance; raises as `start` does."""
-        await self._act(Operation.DELETE, instance_id, window)
+        await self._act(Endpoint.DELETE, instance_id, window)
 
     async def permit_create(self) -> Permit:
         """Wait for a permit to send one create; call this before the attempt is recorded.
@@ -270,7 +270,7 @@ class NovitaClient:
         Raises:
             BreakerOpen: creates keep failing; retry later.
         """
-        return await self._gateway.permit(Operation.CREATE)
+        return await self._gateway.permit(Endpoint.CREATE)
 
     async def create(self, request: CreateInstance, *, permit: Permit, window: SendWindow) -> str:
         """Send one create, once, and return the upstream ID of the new instance.
@@ -288,7 +288,7 @@ class NovitaClient:
             KeyRefused: nothing was created: upstream does not accept the API key.
             Ambiguous: the instance may have been created; settle this by listing.
         """
-        call = Call(
+        call = UpstreamCall(
             "POST",
             "/gpu/instance/create",
             body=create_body(request),
@@ -296,38 +296,38 @@ class NovitaClient:
         )
         try:
             return await self._gateway.once(
-                Operation.CREATE, call, permit, payloads.created_id, secrets=request.secrets()
+                Endpoint.CREATE, call, permit, payloads.created_id, secrets=request.secrets()
             )
         except (Timeout, ConnectionFailed) as error:
             if error.sent:
                 raise _ambiguous(error) from error
             raise NotSent(error.message, reason="NO_CONNECTION") from error
-        except (ServerError, Nonsense) as error:
+        except (ServerError, InvalidResponse) as error:
             raise _ambiguous(error) from error
 
-    async def _act(self, operation: Operation, instance_id: str, window: SendWindow) -> None:
+    async def _act(self, endpoint: Endpoint, instance_id: str, window: SendWindow) -> None:
         body: Object = {"instanceId": instance_id}
-        path = f"/gpu/instance/{operation.label}"
-        await self._gateway.act(operation, path, body, window)
+        path = f"/gpu/instance/{endpoint.label}"
+        await self._gateway.act(endpoint, path, body, window)
 
     async def _list(
         self,
-        operation: Operation,
+        endpoint: Endpoint,
         path: str,
         query: Mapping[str, str],
         key: str,
         read_row: payloads.RowReader[Row],
     ) -> paging.Collected[Row]:
-        sizes = iter(paging.PAGE_SIZES[self._page_size.get(operation, 0) :])
+        sizes = iter(paging.PAGE_SIZES[self._page_size.get(endpoint, 0) :])
         size = next(sizes)
 
         async def fetch(number: int) -> paging.Page[Row]:
             wanted = {**query, "pageSize": str(size), "pageNum": str(number)}
-            return await self._gateway.read(operation, path, wanted, payloads.page(key, read_row))
+            return await self._gateway.read(endpoint, path, wanted, payloads.page(key, read_row))
 
         while True:
             try:
-                found = await paging.collect(fetch, first_page=self._first_page.get(operation, 1))
+                found = await paging.collect(fetch, first_page=self._first_page.get(endpoint, 1))
             except Refused as error:
                 # The page may be too large for upstream. If that is not the reason, upstream
                 # refuses the smallest page too, and the error is raised.
@@ -336,8 +336,8 @@ class NovitaClient:
                     raise
                 size = smaller
             else:
-                self._first_page[operation] = found.first_page
-                self._page_size[operation] = paging.PAGE_SIZES.index(size)
+                self._first_page[endpoint] = found.first_page
+                self._page_size[endpoint] = paging.PAGE_SIZES.index(size)
                 return found
 
 

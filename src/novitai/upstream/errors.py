@@ -11,7 +11,7 @@
     ├── Timeout                 no response in time, or a 408          ┐
     ├── ConnectionFailed        no connection, or it broke             │ upstream's fault:
     ├── ServerError             5xx                                    │ counted by the breaker
-    ├── Nonsense                a response that cannot be read         ┘
+    ├── InvalidResponse         a response that cannot be read         ┘
     ├── NotSent                 nothing was sent
     │   └── BreakerOpen            upstream is not called for a while
     └── Ambiguous               a create that may or may not have taken effect
@@ -27,7 +27,7 @@ from typing import ClassVar
 from novitai.errors import NovitaiError
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """The result of a call, as a label for metrics."""
 
     OK = "ok"
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     CONNECTION_FAILED = "connection_failed"
     SERVER_ERROR = "server_error"
-    NONSENSE = "nonsense"
+    INVALID_RESPONSE = "invalid_response"
     NOT_SENT = "not_sent"
     BREAKER_OPEN = "breaker_open"
     AMBIGUOUS = "ambiguous"
@@ -56,7 +56,7 @@ class UpstreamError(NovitaiError):
         http_status: The status of the response; None if none arrived.
     """
 
-    outcome: ClassVar[Outcome]
+    outcome: ClassVar[CallOutcome]
     is_fault: ClassVar[bool] = False
     """Whether upstream is at fault; if so, the breaker and the health record count it."""
 
@@ -78,37 +78,37 @@ class UpstreamError(NovitaiError):
 class Refused(UpstreamError):
     """Upstream refused the call (4xx). Nothing was created or changed."""
 
-    outcome = Outcome.REFUSED
+    outcome = CallOutcome.REFUSED
 
 
 class InsufficientResource(Refused):
     """The product is out of stock in this cluster (upstream.md §1.2)."""
 
-    outcome = Outcome.NO_CAPACITY
+    outcome = CallOutcome.NO_CAPACITY
 
 
 class InvalidStateChange(Refused):
     """The instance is in the wrong state; the call may still have taken effect (§1.1)."""
 
-    outcome = Outcome.INVALID_STATE
+    outcome = CallOutcome.INVALID_STATE
 
 
 class Gone(UpstreamError):
     """The resource does not exist: 404 or 400 `RESOURCE_NOT_FOUND` (upstream.md §1.3)."""
 
-    outcome = Outcome.GONE
+    outcome = CallOutcome.GONE
 
 
 class KeyRefused(UpstreamError):
     """Upstream does not accept the API key (401, 403): novitai is misconfigured."""
 
-    outcome = Outcome.KEY_REFUSED
+    outcome = CallOutcome.KEY_REFUSED
 
 
 class RateLimited(UpstreamError):
     """Too many calls (429); nothing was changed. `retry_after` in seconds, if upstream sent it."""
 
-    outcome = Outcome.RATE_LIMITED
+    outcome = CallOutcome.RATE_LIMITED
 
     def __init__(
         self,
@@ -142,39 +142,39 @@ class _MaybeSent(UpstreamError):
 class Timeout(_MaybeSent):
     """No complete response arrived in time, or upstream sent a 408."""
 
-    outcome = Outcome.TIMEOUT
+    outcome = CallOutcome.TIMEOUT
 
 
 class ConnectionFailed(_MaybeSent):
     """No connection could be made, or it broke before the response was complete."""
 
-    outcome = Outcome.CONNECTION_FAILED
+    outcome = CallOutcome.CONNECTION_FAILED
 
 
 class ServerError(UpstreamError):
     """Upstream failed (5xx)."""
 
-    outcome = Outcome.SERVER_ERROR
+    outcome = CallOutcome.SERVER_ERROR
     is_fault = True
 
 
-class Nonsense(UpstreamError):
+class InvalidResponse(UpstreamError):
     """The response cannot be read: not JSON, the wrong shape, too large, or a redirect."""
 
-    outcome = Outcome.NONSENSE
+    outcome = CallOutcome.INVALID_RESPONSE
     is_fault = True
 
 
 class NotSent(UpstreamError):
     """Nothing was sent, so nothing was changed. `reason` says why."""
 
-    outcome = Outcome.NOT_SENT
+    outcome = CallOutcome.NOT_SENT
 
 
 class BreakerOpen(NotSent):
     """The breaker is open: calls keep failing. `retry_after`: seconds until the next one."""
 
-    outcome = Outcome.BREAKER_OPEN
+    outcome = CallOutcome.BREAKER_OPEN
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message, reason="BREAKER_OPEN")
@@ -187,11 +187,11 @@ class Ambiguous(UpstreamError):
     Raised for a timeout, a reset, a 5xx, a 408, a redirect, and a success without an ID.
     """
 
-    outcome = Outcome.AMBIGUOUS
+    outcome = CallOutcome.AMBIGUOUS
 
 
 def may_have_worked(error: UpstreamError) -> bool:
     """Whether the call may have taken effect although it failed."""
     if isinstance(error, _MaybeSent):
         return error.sent
-    return isinstance(error, ServerError | Nonsense | Ambiguous)
+    return isinstance(error, ServerError | InvalidResponse | Ambiguous)

@@ -13,18 +13,18 @@ import structlog
 from novitai.clock import Clock
 from novitai.ids import Ids
 from novitai.upstream.answers import failure, payload
-from novitai.upstream.breaker import Breaker, State, Ticket, Verdict
+from novitai.upstream.breaker import Breaker, BreakerState, CallVerdict, Ticket
 from novitai.upstream.errors import (
     BreakerOpen,
+    CallOutcome,
     NotSent,
-    Outcome,
     RateLimited,
     UpstreamError,
 )
 from novitai.upstream.health import HealthRecord, UpstreamHealth
-from novitai.upstream.limiter import Limiter
-from novitai.upstream.operations import Operation, OperationClass
-from novitai.upstream.transport import Answer, Call, Transport
+from novitai.upstream.limiter import UpstreamLimiter
+from novitai.upstream.operations import Endpoint, EndpointClass
+from novitai.upstream.transport import Answer, Transport, UpstreamCall
 from novitai.upstream.window import SendWindow
 from novitai.upstream.wire import Object
 
@@ -42,15 +42,15 @@ _log = structlog.get_logger(__name__)
 class CallObserver(Protocol):
     """Called after every exchange with upstream, for metrics."""
 
-    def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
-        """Record an exchange; operation and outcome have few values, so they can be labels."""
+    def __call__(self, endpoint: str, outcome: CallOutcome, seconds: float) -> None:
+        """Record an exchange; endpoint and outcome have few values, so they can be labels."""
         ...
 
 
 class Permit:
     """The permission for one call, from the limiter and a breaker; it can be used once."""
 
-    def __init__(self, limiter: Limiter, breaker: Breaker, ticket: Ticket) -> None:
+    def __init__(self, limiter: UpstreamLimiter, breaker: Breaker, ticket: Ticket) -> None:
         self._limiter = limiter
         self._breaker = breaker
         self._ticket = ticket
@@ -72,10 +72,10 @@ class Permit:
         if not self._is_spent:
             self._is_spent = True
             self._limiter.give_back()
-            self._breaker.settle(self._ticket, Verdict.NOTHING)
+            self._breaker.settle(self._ticket, CallVerdict.NOTHING)
 
 
-class Gateway:
+class UpstreamGateway:
     """Sends calls, and updates limiter, breakers and health from their results."""
 
     def __init__(
@@ -84,8 +84,8 @@ class Gateway:
         *,
         clock: Clock,
         ids: Ids,
-        limiter: Limiter,
-        breakers: Mapping[OperationClass, Breaker],
+        limiter: UpstreamLimiter,
+        breakers: Mapping[EndpointClass, Breaker],
         observer: CallObserver,
         secrets: Iterable[str],
     ) -> None:
@@ -123,21 +123,21 @@ class Gateway:
         """The number of calls that wait for the limiter."""
         return self._limiter.waiting
 
-    def breaker_states(self) -> dict[str, State]:
+    def breaker_states(self) -> dict[str, BreakerState]:
         """Return the state of each breaker, by its class of operations."""
         return {name.value: breaker.state for name, breaker in self._breakers.items()}
 
-    async def permit(self, operation: Operation) -> Permit:
+    async def permit(self, endpoint: Endpoint) -> Permit:
         """Wait for a permit for one call.
 
         Raises:
             BreakerOpen: the breaker of this class of operations is open.
         """
-        ticket = await self._admit(operation)
-        return Permit(self._limiter, self._breakers[operation.operation_class], ticket)
+        ticket = await self._admit(endpoint)
+        return Permit(self._limiter, self._breakers[endpoint.endpoint_class], ticket)
 
     async def read(
-        self, operation: Operation, path: str, query: Mapping[str, str], reader: Reader[T]
+        self, endpoint: Endpoint, path: str, query: Mapping[str, str], reader: Reader[T]
     ) -> T:
         """Send a GET; retry after upstream's faults and after a 429.
 
@@ -149,17 +149,17 @@ class Gateway:
         number = 1
         while True:
             try:
-                permit = await self.permit(operation)
-                return await self.once(operation, Call("GET", path, query), permit, reader)
+                permit = await self.permit(endpoint)
+                return await self.once(endpoint, UpstreamCall("GET", path, query), permit, reader)
             except UpstreamError as error:
                 if number == READ_TRIES or not _may_be_retried(error):
                     raise
             wait = _FIRST_WAIT * 2 ** (number - 1)
             number += 1
-            _log.debug("reading_again", operation=operation.label, number=number)
+            _log.debug("reading_again", operation=endpoint.label, number=number)
             await self._clock.sleep(self._ids.jitter(wait, 0.5))
 
-    async def act(self, operation: Operation, path: str, body: Object, window: SendWindow) -> None:
+    async def act(self, endpoint: Endpoint, path: str, body: Object, window: SendWindow) -> None:
         """Send a POST, once, within its window.
 
         The body of the response is never parsed (upstream.md §6).
@@ -167,20 +167,20 @@ class Gateway:
         Raises:
             UpstreamError: the call failed.
         """
-        permit = await self.permit(operation)
-        call = Call(
+        permit = await self.permit(endpoint)
+        call = UpstreamCall(
             "POST",
             path,
             body=body,
             reads_body=False,
             may_begin=lambda: window.begin(self._clock),
         )
-        await self.once(operation, call, permit, lambda _, __: None)
+        await self.once(endpoint, call, permit, lambda _, __: None)
 
     async def once(
         self,
-        operation: Operation,
-        call: Call,
+        endpoint: Endpoint,
+        call: UpstreamCall,
         permit: Permit,
         reader: Reader[T],
         *,
@@ -192,13 +192,13 @@ class Gateway:
             UpstreamError: the call failed.
         """
         ticket = permit.spend()
-        verdict, outcome = Verdict.NOTHING, Outcome.CANCELLED
+        verdict, outcome = CallVerdict.NOTHING, CallOutcome.CANCELLED
         began, asked_at = self._clock.monotonic(), self._clock.now()
         try:
             answer = await self._transport.send(call)
             self._read_clock(answer)
             known = (*self.secrets, *secrets)
-            error = failure(operation, answer, now=self._clock.now(), secrets=known)
+            error = failure(endpoint, answer, now=self._clock.now(), secrets=known)
             if error is not None:
                 raise error
             result = reader(payload(answer) if call.reads_body else {}, asked_at)
@@ -209,27 +209,27 @@ class Gateway:
                 self._limiter.pause(error.retry_after)
             raise
         else:
-            verdict, outcome = Verdict.SUCCESS, Outcome.OK
+            verdict, outcome = CallVerdict.SUCCESS, CallOutcome.OK
             self._record.answered()
             self._limiter.answered()
             return result
         finally:
-            self._breakers[operation.operation_class].settle(ticket, verdict)
-            self._tell(operation, outcome, self._clock.monotonic() - began)
+            self._breakers[endpoint.endpoint_class].settle(ticket, verdict)
+            self._tell(endpoint, outcome, self._clock.monotonic() - began)
 
-    async def _admit(self, operation: Operation) -> Ticket:
-        breaker = self._breakers[operation.operation_class]
-        insistent = operation.is_insistent
+    async def _admit(self, endpoint: Endpoint) -> Ticket:
+        breaker = self._breakers[endpoint.endpoint_class]
+        bypass = endpoint.bypasses_breaker
         try:
-            breaker.check(insistent=insistent)
-            await self._limiter.acquire(operation.priority)
+            breaker.check(bypass=bypass)
+            await self._limiter.acquire(endpoint.priority)
             try:
-                return breaker.enter(insistent=insistent)
+                return breaker.enter(bypass=bypass)
             except BreakerOpen:
                 self._limiter.give_back()
                 raise
         except BreakerOpen as error:
-            self._tell(operation, error.outcome, 0.0)
+            self._tell(endpoint, error.outcome, 0.0)
             raise
 
     def _read_clock(self, answer: Answer) -> None:
@@ -241,15 +241,15 @@ class Gateway:
         # A `Date` is truncated to whole seconds, so on average it is 500 ms too early.
         self.clock_offset = int(said * 1000) + 500 - self._clock.now()
 
-    def _tell(self, operation: Operation, outcome: Outcome, seconds: float) -> None:
+    def _tell(self, endpoint: Endpoint, outcome: CallOutcome, seconds: float) -> None:
         with contextlib.suppress(Exception):  # a bug in metrics must not lose a call's result
-            self._observer(operation.label, outcome, seconds)
+            self._observer(endpoint.label, outcome, seconds)
 
 
-def _verdict(error: UpstreamError) -> Verdict:
+def _verdict(error: UpstreamError) -> CallVerdict:
     if error.is_fault:
-        return Verdict.FAULT
-    return Verdict.NOTHING if error.http_status is None else Verdict.ANSWERED
+        return CallVerdict.FAULT
+    return CallVerdict.NOTHING if error.http_status is None else CallVerdict.ANSWERED
 
 
 def _may_be_retried(error: UpstreamError) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from novitai.upstream.breaker import Breaker, State
+from novitai.upstream.breaker import Breaker, BreakerState
 from novitai.upstream.errors import KeyRefused, UpstreamError
 
 FAULTS_THAT_COUNT: Final = 3
@@ -62,7 +62,7 @@ class HealthRecord:
         return UpstreamHealth(
             key_refused=self._key_refused,
             open_breakers=tuple(
-                breaker.name for breaker in breakers if breaker.state is State.OPEN
+                breaker.name for breaker in breakers if breaker.state is BreakerState.OPEN
             ),
             faults_in_a_row=self._faults,
         )

@@ -36,7 +36,7 @@ class Priority(IntEnum):
     """All other calls."""
 
 
-class Limiter:
+class UpstreamLimiter:
     """Grants permits to call upstream. It stores one entry per waiting caller."""
 
     def __init__(self, calls_per_minute: int, *, clock: Clock, ids: Ids) -> None:

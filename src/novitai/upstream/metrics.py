@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from novitai.upstream.breaker import State
-from novitai.upstream.errors import Outcome
-from novitai.upstream.operations import Operation
+from novitai.upstream.breaker import BreakerState
+from novitai.upstream.errors import CallOutcome
+from novitai.upstream.operations import Endpoint
 
 BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histogram of durations, in seconds."""
 
-_NO_EXCHANGE: Final = frozenset({Outcome.BREAKER_OPEN, Outcome.NOT_SENT})
+_NO_EXCHANGE: Final = frozenset({CallOutcome.BREAKER_OPEN, CallOutcome.NOT_SENT})
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class EndpointCalls:
         seconds: The sum of the durations.
     """
 
-    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    outcomes: dict[CallOutcome, int] = field(default_factory=dict)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
 
@@ -41,11 +41,11 @@ class CallMetrics:
     """Records every call to upstream. A call that was not sent is counted without a duration."""
 
     def __init__(self) -> None:
-        self._endpoints = {operation.label: EndpointCalls() for operation in Operation}
+        self._endpoints = {endpoint.label: EndpointCalls() for endpoint in Endpoint}
 
-    def __call__(self, operation: str, outcome: Outcome, seconds: float) -> None:
+    def __call__(self, endpoint: str, outcome: CallOutcome, seconds: float) -> None:
         """Count one call of an operation, by its label."""
-        counted = self._endpoints[operation]
+        counted = self._endpoints[endpoint]
         counted.outcomes[outcome] = counted.outcomes.get(outcome, 0) + 1
         if outcome not in _NO_EXCHANGE:
             counted.buckets[bisect_left(BUCKETS, seconds)] += 1
@@ -69,4 +69,4 @@ class UpstreamNumbers:
 
     endpoints: Mapping[str, EndpointCalls]
     permits_waiting: int
-    breakers: Mapping[str, State]
+    breakers: Mapping[str, BreakerState]

@@ -20,7 +20,7 @@ SPOT: Final = "spot"
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class UpstreamCluster:
     """A place where instances run (upstream.md §2)."""
 
     id: str
@@ -49,7 +49,7 @@ class ProductOffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class UpstreamPort:
     """A port for upstream to publish; `type` is `http` or `tcp`."""
 
     port: int
@@ -57,7 +57,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class UpstreamTool:
     """A tool that upstream runs in the instance, such as Jupyter."""
 
     name: str
@@ -66,7 +66,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class UpstreamTemplate:
     """A template (upstream.md §10). `image_auth` is the ID of registry credentials."""
 
     id: str
@@ -77,14 +77,14 @@ class Template:
     start_command: str
     entrypoint: str
     rootfs_size: int | None
-    ports: tuple[Port, ...]
+    ports: tuple[UpstreamPort, ...]
     envs: Envs = field(repr=False)
-    tools: tuple[Tool, ...]
+    tools: tuple[UpstreamTool, ...]
     min_cuda_version: str
 
 
 @dataclass(frozen=True, slots=True)
-class PortMapping:
+class UpstreamPortMapping:
     """The endpoint of a port of an instance.
 
     Attributes:
@@ -114,7 +114,7 @@ MAX_MESSAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class StatusError:
+class UpstreamStatusError:
     """The reason of a failure as upstream sent it; both fields are empty if nothing failed."""
 
     state: str = ""
@@ -143,8 +143,8 @@ class UpstreamInstance:
     id: str
     name: str
     status: str
-    status_error: StatusError
-    port_mappings: tuple[PortMapping, ...]
+    status_error: UpstreamStatusError
+    port_mappings: tuple[UpstreamPortMapping, ...]
     ssh: SshAccess | None
     ssh_password: str = field(repr=False)
     jupyter_address: str = field(repr=False)
@@ -209,9 +209,9 @@ class CreateInstance:
     billing_mode: str = ON_DEMAND
     cluster_id: str = ""
     image_auth_id: str = field(default="", repr=False)
-    ports: tuple[Port, ...] = ()
+    ports: tuple[UpstreamPort, ...] = ()
     envs: Envs = field(default=(), repr=False)
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[UpstreamTool, ...] = ()
     command: str = field(default="", repr=False)
     entrypoint: str = field(default="", repr=False)
     min_cuda_version: str = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the body of each success; one without the expected content raises `Nonsense`.
+"""Checks the body of each success; one without the expected content raises `InvalidResponse`.
 
 These checks are strict, unlike `reading`: an account must not look empty because a gateway
 answered instead of upstream.
@@ -12,9 +12,9 @@ from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from novitai.upstream import reading
-from novitai.upstream.errors import Nonsense
+from novitai.upstream.errors import InvalidResponse
 from novitai.upstream.gateway import Reader
-from novitai.upstream.models import Template, UpstreamInstance
+from novitai.upstream.models import UpstreamInstance, UpstreamTemplate
 from novitai.upstream.paging import Page
 from novitai.upstream.wire import Json, Object, integer, mapping
 
@@ -39,7 +39,7 @@ def created_id(body: Object, _: int) -> str:
     """Read the ID of a created instance (upstream.md §4)."""
     found = reading.identifier(body.get("id"))
     if not found:
-        raise Nonsense("the response to a create has no ID")
+        raise InvalidResponse("the response to a create has no ID")
     return found
 
 
@@ -51,19 +51,19 @@ def instance(
     def read(body: Object, _: int) -> UpstreamInstance:
         found = read_row(body)
         if found is None or found.id != instance_id:
-            raise Nonsense("the response is not the requested instance")
+            raise InvalidResponse("the response is not the requested instance")
         return found
 
     return read
 
 
-def template(template_id: str) -> Reader[Template]:
+def template(template_id: str) -> Reader[UpstreamTemplate]:
     """Make a reader of one template that requires the requested ID."""
 
-    def read(body: Object, _: int) -> Template:
+    def read(body: Object, _: int) -> UpstreamTemplate:
         found = reading.template(mapping(body.get("template")))
         if found is None or found.id != template_id:
-            raise Nonsense("the response is not the requested template")
+            raise InvalidResponse("the response is not the requested template")
         return found
 
     return read
@@ -113,4 +113,4 @@ def _items(body: Object, key: str) -> list[Json]:
         return value
     if value is None and (key in body or "total" in body):
         return []
-    raise Nonsense(f"the response has no list named {key}")
+    raise InvalidResponse(f"the response has no list named {key}")

@@ -16,16 +16,16 @@ from novitai.domain import outside
 from novitai.upstream.models import (
     MAX_MESSAGE,
     MAX_STATE,
-    Cluster,
     Envs,
-    Port,
-    PortMapping,
     ProductOffer,
     SshAccess,
-    StatusError,
-    Template,
-    Tool,
+    UpstreamCluster,
     UpstreamInstance,
+    UpstreamPort,
+    UpstreamPortMapping,
+    UpstreamStatusError,
+    UpstreamTemplate,
+    UpstreamTool,
 )
 from novitai.upstream.wire import (
     Json,
@@ -57,7 +57,7 @@ _MAX_LAUNCH_TEXT = 8_192
 _MAX_IMAGE = 1_000
 _MAX_ENVS = 200
 _MAX_PORTS = 32
-_NO_ERROR = StatusError()
+_NO_ERROR = UpstreamStatusError()
 _SSH_PORT = 22
 _SSH_OPTIONS_WITH_VALUE = frozenset("-" + letter for letter in "BbcDEeFIiJLlmOoQRSWw")
 _SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
@@ -83,11 +83,11 @@ def identifier(value: Json) -> str:
     return found
 
 
-def cluster(row: Object) -> Cluster | None:
+def cluster(row: Object) -> UpstreamCluster | None:
     """Read one cluster (upstream.md §2)."""
     if not (cluster_id := identifier(row.get("id"))):
         return None
-    return Cluster(
+    return UpstreamCluster(
         id=cluster_id,
         name=text(row.get("name")),
     )
@@ -110,11 +110,11 @@ def product(row: Object) -> ProductOffer | None:
     )
 
 
-def template(row: Object) -> Template | None:
+def template(row: Object) -> UpstreamTemplate | None:
     """Read one template (upstream.md §10)."""
     if not (template_id := identifier(row.get("Id") or row.get("id"))):
         return None
-    return Template(
+    return UpstreamTemplate(
         id=template_id,
         name=text(row.get("name")),
         channel=text(row.get("channel"), _MAX_WORD),
@@ -230,13 +230,17 @@ def _secrets(row: UpstreamInstance, envs: Json) -> set[str]:
     return hidden.union(*map(outside.secrets_of, (*addresses, *endpoints)))
 
 
-def _status_error(value: Json, secrets: set[str]) -> StatusError:
+def _status_error(value: Json, secrets: set[str]) -> UpstreamStatusError:
     if type(value) is str:
-        return StatusError(message=_message(value, MAX_MESSAGE, secrets)) if value else _NO_ERROR
+        return (
+            UpstreamStatusError(message=_message(value, MAX_MESSAGE, secrets))
+            if value
+            else _NO_ERROR
+        )
     found = mapping(value)
     state = _message(found.get("state"), MAX_STATE, secrets)
     said = _message(found.get("message"), MAX_MESSAGE, secrets)
-    return StatusError(state, said) if state or said else _NO_ERROR
+    return UpstreamStatusError(state, said) if state or said else _NO_ERROR
 
 
 def _message(value: Json, limit: int, secrets: set[str]) -> str:
@@ -249,8 +253,8 @@ def _port(value: Json) -> int | None:
     return number if number is not None and 0 < number <= _MAX_PORT else None
 
 
-def _port_mappings(value: Json) -> tuple[PortMapping, ...]:
-    found: dict[tuple[int, str], PortMapping] = {}
+def _port_mappings(value: Json) -> tuple[UpstreamPortMapping, ...]:
+    found: dict[tuple[int, str], UpstreamPortMapping] = {}
     for row in objects(value):
         if (port := _port(row.get("port"))) is None:
             continue
@@ -259,7 +263,7 @@ def _port_mappings(value: Json) -> tuple[PortMapping, ...]:
         kind = _MAPPED.get(_word(row.get("type"))) or _kind_of(endpoint)
         earlier = found.get((port, kind))
         if earlier is None or (endpoint and not earlier.endpoint):
-            found[port, kind] = PortMapping(port, endpoint, kind)
+            found[port, kind] = UpstreamPortMapping(port, endpoint, kind)
         if len(found) == _MAX_PORTS:
             break
     return tuple(found.values())
@@ -276,26 +280,26 @@ def _word(value: Json) -> str:
     return text(value, _MAX_WORD).strip().lower()
 
 
-def _template_ports(value: Json) -> tuple[Port, ...]:
+def _template_ports(value: Json) -> tuple[UpstreamPort, ...]:
     """Read the ports that can be published, without duplicates; skip the others."""
-    found: dict[int, Port] = {}
+    found: dict[int, UpstreamPort] = {}
     for group in objects(value):
         if (kind := _PUBLISHED.get(_word(group.get("type")))) is None:
             continue
         numbers = group.get("ports", group.get("port"))
         for item in numbers if type(numbers) is list else [numbers]:
             if (number := _port(item)) is not None and len(found) < _MAX_PORTS:
-                found.setdefault(number, Port(number, kind))
+                found.setdefault(number, UpstreamPort(number, kind))
     return tuple(found.values())
 
 
-def _tools(value: Json) -> tuple[Tool, ...]:
-    found: dict[tuple[str, int], Tool] = {}
+def _tools(value: Json) -> tuple[UpstreamTool, ...]:
+    found: dict[tuple[str, int], UpstreamTool] = {}
     for row in objects(value):
         port, kind = _port(row.get("port")), _PUBLISHED.get(_word(row.get("type")))
         name = text(row.get("name"))
         if port is not None and kind is not None and len(found) < _MAX_PORTS:
-            found.setdefault((name, port), Tool(name, port, kind))
+            found.setdefault((name, port), UpstreamTool(name, port, kind))
     return tuple(found.values())
 
 

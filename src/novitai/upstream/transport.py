@@ -23,7 +23,7 @@ import httpx2
 import orjson
 from socksio import ProtocolError
 
-from novitai.upstream.errors import ConnectionFailed, Nonsense, NotSent, Timeout
+from novitai.upstream.errors import ConnectionFailed, InvalidResponse, NotSent, Timeout
 from novitai.upstream.wire import Object
 
 BASE_PATH: Final = "/gpu-instance/openapi/v1"
@@ -55,7 +55,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamCall:
     """A request.
 
     Attributes:
@@ -180,14 +180,14 @@ class Transport:
         """Close every connection."""
         await self._client.aclose()
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: UpstreamCall) -> Answer:
         """Send a request once and read the response.
 
         Raises:
             NotSent: `may_begin` refused.
             Timeout: no complete response in time; `sent` says whether sending had begun.
             ConnectionFailed: the connection was refused or broke; `sent` as above.
-            Nonsense: the response is too large or its compression is broken.
+            InvalidResponse: the response is too large or its compression is broken.
         """
         trace = _Trace(call.may_begin)
         if not self._is_traced:
@@ -213,7 +213,9 @@ class Transport:
         except httpx2.DecodingError as error:
             if head is not None and not _needs_body(call, head.status_code):
                 return Answer(head.status_code, head.headers, b"")
-            raise Nonsense("the response's encoding is broken", http_status=_code(head)) from error
+            raise InvalidResponse(
+                "the response's encoding is broken", http_status=_code(head)
+            ) from error
         except (
             httpx2.HTTPError,
             OSError,
@@ -237,7 +239,7 @@ class Transport:
             raise ConnectionFailed("the proxy requires credentials", sent=False)
         return Answer(head.status_code, head.headers, body)
 
-    def _request(self, call: Call, trace: _Trace) -> httpx2.Request:
+    def _request(self, call: UpstreamCall, trace: _Trace) -> httpx2.Request:
         headers, content = {}, None
         if call.body is not None:
             headers["Content-Type"] = "application/json"
@@ -251,7 +253,7 @@ class Transport:
             extensions={"trace": trace.__call__},
         )
 
-    async def _read(self, call: Call, head: httpx2.Response) -> bytes:
+    async def _read(self, call: UpstreamCall, head: httpx2.Response) -> bytes:
         needed = _needs_body(call, head.status_code)
         limit = self._max_body if needed else min(MAX_UNREAD_BODY, self._max_body)
         body = bytearray()
@@ -259,7 +261,7 @@ class Transport:
             body += chunk
             if len(body) > limit:
                 if needed:
-                    raise Nonsense(
+                    raise InvalidResponse(
                         f"the response is larger than {limit} bytes", http_status=head.status_code
                     )
                 return b""
@@ -278,7 +280,7 @@ class Transport:
         return not isinstance(error, _BEFORE_SENDING)
 
 
-def _needs_body(call: Call, status: int) -> bool:
+def _needs_body(call: UpstreamCall, status: int) -> bool:
     """Whether the body is needed: only if the call reads the body and succeeded."""
     return call.reads_body and 200 <= status < 300
 

@@ -6,23 +6,25 @@ from __future__ import annotations
 import gzip
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 from starlette.responses import Response
 
-from novitai.api.http.answers import json_answer
-from novitai.api.http.body import MAX_BODY, JsonBody, parse
-from novitai.api.routing.router import Call, Operation
+from novitai.api.http.answers import answer
+from novitai.api.http.body import MAX_BODY, JsonBody, parse, read_body
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from novitai.errors import ValidationFailed
 from tests.api.application import CREATE, Api, ApiFactory
 
 
-async def echo(call: Call) -> Response:
+async def echo(call: RouteCall) -> Response:
     """Answer with the body's fields."""
-    return json_answer(dict((await call.body(optional=True)).fields))
+    body = await read_body(call.request, optional=True, seconds=call.seconds_left)
+    return answer(orjson.dumps(dict(body.fields)))
 
 
-OPTIONAL = Operation(
+OPTIONAL = Route(
     method="POST",
     path="/api/echo",
     handler=echo,

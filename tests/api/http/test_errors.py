@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
-from novitai.api.openapi import schemas
-from novitai.api.routing.router import Call, Operation
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.errors import ErrorResponse, Problem
 from novitai.domain.api_key import Scope
 from novitai.errors import (
     ApiError,
@@ -24,7 +24,7 @@ from novitai.errors import (
     ValidationFailed,
     WrongSecretKey,
 )
-from novitai.lifecycle.catalogue.upstream_errors import to_client
+from novitai.lifecycle.catalogue.upstream_errors import to_api_error
 from novitai.upstream.errors import KeyRefused
 from tests.api.application import CREATE, Api, ApiFactory
 from tests.api.client import House
@@ -32,21 +32,21 @@ from tests.api.client import House
 SECRET = "hunter2"
 
 
-async def defect(_call: Call) -> Response:
+async def defect(_call: RouteCall) -> Response:
     """Break."""
     raise ZeroDivisionError(SECRET)
 
 
-async def half(call: Call) -> Response:
+async def half(call: RouteCall) -> Response:
     """Break in the middle of an answer."""
     await call.request._send({"type": "http.response.start", "status": 200, "headers": []})
     raise ZeroDivisionError(SECRET)
 
 
-def operation(path: str, handler: object) -> Operation:
+def operation(path: str, handler: object) -> Route:
     """Declare a route that goes wrong on purpose."""
     assert callable(handler)
-    return Operation(
+    return Route(
         method="GET",
         path=path,
         handler=handler,
@@ -71,7 +71,7 @@ ERRORS: list[tuple[ApiError, int, str, str, bool]] = [
     (Conflict("x", code="Y", retry_after=1), 409, "Y", "CLIENT_ERROR", True),
     (UpstreamUnavailable("x"), 502, "EXTERNAL_API_ERROR", "EXTERNAL_API_ERROR", True),
     (
-        to_client(KeyRefused("x", http_status=401)),
+        to_api_error(KeyRefused("x", http_status=401)),
         502,
         "EXTERNAL_API_ERROR",
         "EXTERNAL_API_ERROR",
@@ -125,7 +125,7 @@ async def test_every_error_has_the_same_envelope(
     """The reference's fields and ours, the ids of the request, and nothing else."""
     answer = await broken.call(method, path, scope=scope, headers={"X-Correlation-ID": "corr/1"})
     assert answer.status_code == status
-    TypeAdapter(schemas.ErrorResponse).validate_python(answer.json())
+    TypeAdapter(ErrorResponse).validate_python(answer.json())
     error = answer.json()["error"]
     assert error["requestId"] == answer.headers["X-Request-ID"]
     assert error["correlationId"] == answer.headers["X-Correlation-ID"] == "corr/1"
@@ -148,7 +148,7 @@ async def test_an_error_is_sent_as_a_problem_where_that_is_asked_for(api: Api) -
         headers={"Accept": "application/problem+json"},
     )
     assert answer.headers["Content-Type"] == "application/problem+json"
-    TypeAdapter(schemas.Problem).validate_python(answer.json())
+    TypeAdapter(Problem).validate_python(answer.json())
     problem = answer.json()
     assert problem["status"] == answer.status_code == 400
     assert problem["title"] == "Bad Request"

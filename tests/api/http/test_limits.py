@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from novitai.api.http.limits import Buckets, Quota
-from novitai.clock import ManualClock
 from novitai.domain.api_key import KeyRequest, Scope
+from novitai.testing import ManualClock
 from tests.api.application import Api
 
 QUOTA = Quota(capacity=120, per_minute=100)

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from structlog.testing import capture_logs
 
-from novitai.api.http.answers import json_answer
-from novitai.api.routing.router import Call, Operation
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from tests.api.application import CREATE, Api, ApiFactory
 
@@ -147,16 +146,16 @@ async def test_a_client_that_goes_away_is_no_defect(api: Api) -> None:
     assert api.services.requests.last_minute().error_rate == 0
 
 
-def slow(path: str, method: str, started: asyncio.Event, released: asyncio.Event) -> Operation:
+def slow(path: str, method: str, started: asyncio.Event, released: asyncio.Event) -> Route:
     """Declare a route that waits until it is released."""
 
-    async def wait(_call: Call) -> Response:
+    async def wait(_call: RouteCall) -> Response:
         """Wait."""
         started.set()
         await released.wait()
-        return json_answer({"done": True})
+        return Response(b'{"done":true}')
 
-    return Operation(
+    return Route(
         method=method,
         path=path,
         handler=wait,

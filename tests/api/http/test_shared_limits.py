@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from novitai.api.http.limits import Quota
 from novitai.api.http.shared_limits import RETRY_SECONDS, SharedStore
-from novitai.clock import ManualClock
+from novitai.testing import ManualClock
 
 pytestmark = pytest.mark.redis
 QUOTA = Quota(capacity=120, per_minute=100)

@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from starlette.responses import Response
 
-from novitai.api.http.answers import json_answer
 from novitai.api.http.versioning import Deprecation, without_version
-from novitai.api.routing.router import Call, Operation
+from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from tests.api.application import ApiFactory
 
@@ -50,13 +49,13 @@ def test_a_time_without_an_offset_is_refused() -> None:
 async def test_one_declaration_is_told_on_every_answer(factory: ApiFactory) -> None:
     """`Deprecation`, `Sunset` and both links, on success and on errors, and in the document."""
 
-    async def old(_call: Call) -> Response:
+    async def old(_call: RouteCall) -> Response:
         """Answer as before."""
-        return json_answer({})
+        return Response(b"{}")
 
     api = await factory.make(
         extra=(
-            Operation(
+            Route(
                 method="GET",
                 path="/api/old",
                 handler=old,

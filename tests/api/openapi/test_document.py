@@ -12,14 +12,23 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from pydantic import BaseModel, TypeAdapter
 
-from novitai.api.openapi import schemas
 from novitai.api.openapi.examples import EXAMPLES
 from novitai.api.openapi.links import LINKS
+from novitai.api.schemas.caches import CacheChangedResponse, CacheDeletedResponse
+from novitai.api.schemas.errors import ErrorResponse, Problem
+from novitai.api.schemas.health import HealthCheckResponse
+from novitai.api.schemas.instances import (
+    CreateInstanceRequest,
+    CreateInstanceResponse,
+    InstanceDetails,
+    ListInstancesResponse,
+)
+from novitai.api.schemas.metrics import MetricsResponse
+from novitai.api.schemas.webhooks import CreateWebhookRequest
+from novitai.api.schemas.wire import read
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.domain.validation import parse_create
-from novitai.domain.webhook_requests import parse_webhook
 from tests.api.application import CREATE, Api
 from tests.api.client import House
 
@@ -145,7 +154,7 @@ async def test_every_post_and_delete_takes_an_idempotency_key(house: House) -> N
 
 def test_every_example_of_an_error_is_such_an_error(document: dict[str, Any]) -> None:
     """Examples are made by what renders the errors, and fit their own schema."""
-    envelope, problem = TypeAdapter(schemas.ErrorResponse), TypeAdapter(schemas.Problem)
+    envelope, problem = TypeAdapter(ErrorResponse), TypeAdapter(Problem)
     seen = set()
     for _, _, operation in operations(document):
         for status, answer in operation["responses"].items():
@@ -220,10 +229,12 @@ def requests(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 PARSED: dict[str, Callable[[dict[str, object]], object]] = {
-    "CreateInstanceRequest": lambda sent: parse_create({**CREATE, **sent}, allow_private=False),
-    "CreateWebhookRequest": lambda sent: parse_webhook(
-        {"url": "https://example.com/hook", **sent}, allow_private=False
-    ),
+    "CreateInstanceRequest": lambda sent: read(
+        CreateInstanceRequest, {**CREATE, **sent}, allow_private=False
+    ).wanted(),
+    "CreateWebhookRequest": lambda sent: read(
+        CreateWebhookRequest, {"url": "https://example.com/hook", **sent}, allow_private=False
+    ).wanted(),
 }
 """How a body is read in whose schema a field has a default."""
 
@@ -278,13 +289,13 @@ def test_every_link_leads_to_an_operation_and_its_parameter(document: dict[str, 
 def test_every_example_of_an_answer_fits_its_schema(document: dict[str, Any]) -> None:
     """The reference's examples, with what our answers add, are such answers."""
     models: dict[str, type[BaseModel]] = {
-        "post_api_instances": schemas.CreateInstanceResponse,
-        "get_api_instances": schemas.ListInstancesResponse,
-        "get_api_instances_instanceId": schemas.InstanceDetails,
-        "get_health": schemas.HealthCheckResponse,
-        "get_metrics": schemas.MetricsResponse,
-        "post_api_cache_clear": schemas.CacheChangedResponse,
-        "delete_api_cache_cacheName_key": schemas.CacheDeletedResponse,
+        "post_api_instances": CreateInstanceResponse,
+        "get_api_instances": ListInstancesResponse,
+        "get_api_instances_instanceId": InstanceDetails,
+        "get_health": HealthCheckResponse,
+        "get_metrics": MetricsResponse,
+        "post_api_cache_clear": CacheChangedResponse,
+        "delete_api_cache_cacheName_key": CacheDeletedResponse,
     }
     by_id = {operation["operationId"]: operation for _, _, operation in operations(document)}
     assert {name for name, _ in EXAMPLES} == set(models)

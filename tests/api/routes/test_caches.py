@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.caches import CacheDetails, CachesResponse
 from novitai.domain.api_key import Scope
 from tests.api.application import Api
 
@@ -27,7 +27,7 @@ async def filled(api: Api) -> Api:
 async def test_all_caches_are_shown_together(filled: Api) -> None:
     """Each by name, and the sum of them."""
     answer = await filled.call("GET", "/v1/api/cache/stats", scope=Scope.READ)
-    TypeAdapter(schemas.CachesResponse).validate_python(answer.json())
+    TypeAdapter(CachesResponse).validate_python(answer.json())
     body = answer.json()
     assert body["caches"]["templates"] == {
         "hits": 1,
@@ -51,7 +51,7 @@ async def test_all_caches_are_shown_together(filled: Api) -> None:
 async def test_one_cache_is_shown_with_its_keys(filled: Api) -> None:
     """Their age, and the time they have left."""
     answer = await filled.call("GET", "/api/cache/templates/stats", scope=Scope.READ)
-    TypeAdapter(schemas.CacheDetails).validate_python(answer.json())
+    TypeAdapter(CacheDetails).validate_python(answer.json())
     body = answer.json()
     assert (body["cacheName"], body["size"]) == ("templates", 2)
     assert {"key": "d", "ageSeconds": 10, "timeLeftSeconds": 50} in body["keys"]

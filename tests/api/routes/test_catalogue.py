@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.openapi import schemas
 from novitai.api.routes import catalogue as routes
+from novitai.api.schemas.catalogue import (
+    ListProductsResponse,
+    ListRegionsResponse,
+    ListTemplatesResponse,
+)
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType
 from novitai.domain.product import Cluster, Offer, Template
@@ -73,7 +77,7 @@ async def offering(factory: ApiFactory, catalogue: FakeCatalogue) -> Api:
 async def test_products_are_listed_once_with_their_best_prices(offering: Api) -> None:
     """One entry for a product, USD per GPU-hour, cheapest first; what is not offered is absent."""
     answer = await offering.call("GET", "/api/products")
-    TypeAdapter(schemas.ListProductsResponse).validate_python(answer.json())
+    TypeAdapter(ListProductsResponse).validate_python(answer.json())
     first, second = answer.json()["products"]
     assert first == {
         "id": "a",
@@ -134,7 +138,7 @@ async def test_products_can_be_narrowed(
 async def test_templates_are_listed_without_their_secrets(offering: Api) -> None:
     """`envs` of a template are nobody's to read here."""
     answer = await offering.call("GET", "/api/templates")
-    TypeAdapter(schemas.ListTemplatesResponse).validate_python(answer.json())
+    TypeAdapter(ListTemplatesResponse).validate_python(answer.json())
     assert answer.json()["templates"][0]["ports"] == [{"port": 22, "type": "tcp"}]
     assert "hunter2" not in answer.text
 
@@ -144,7 +148,7 @@ async def test_regions_are_listed_in_pages_that_lead_on(offering: Api) -> None:
     names, path = [], "/api/regions?limit=2"
     for _ in range(2):
         answer = await offering.call("GET", path)
-        TypeAdapter(schemas.ListRegionsResponse).validate_python(answer.json())
+        TypeAdapter(ListRegionsResponse).validate_python(answer.json())
         names += [(region["name"], region["default"]) for region in answer.json()["regions"]]
         link = answer.headers.get("Link", "<>")
         path = link[1 : link.index(">")]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.health import HealthCheckResponse, ProbeResponse
 from novitai.store.engine.errors import StorageFull
 from tests.api.application import CREATE, Api
 
@@ -15,7 +15,7 @@ async def test_when_all_is_well_it_is_200(api: Api) -> None:
     """The reference's body."""
     answer = await api.call("GET", "/health", scope=None)
     assert answer.status_code == 200
-    TypeAdapter(schemas.HealthCheckResponse).validate_python(answer.json())
+    TypeAdapter(HealthCheckResponse).validate_python(answer.json())
     body = answer.json()
     assert body["status"] == "healthy"
     assert body["services"] == {"novitaApi": "up", "jobQueue": "up", "cache": "up"}
@@ -35,7 +35,7 @@ async def test_when_one_part_is_down_it_is_503(api: Api, part: str) -> None:
     answer = await api.call("GET", "/health", scope=None)
     assert answer.status_code == 503
     body = answer.json()
-    TypeAdapter(schemas.HealthCheckResponse).validate_python(body)
+    TypeAdapter(HealthCheckResponse).validate_python(body)
     assert body["status"] == "unhealthy"
     assert [name for name, state in body["services"].items() if state == "down"] == [
         name for name in [part] if name != "database"
@@ -99,5 +99,5 @@ async def test_readiness_says_why(api: Api) -> None:
     assert "reason" not in (await api.call("GET", "/health/ready", scope=None)).json()
     api.dependencies.database = StorageFull("No space is left for the database.")
     ready = await api.call("GET", "/health/ready", scope=None)
-    TypeAdapter(schemas.ProbeResponse).validate_python(ready.json())
+    TypeAdapter(ProbeResponse).validate_python(ready.json())
     assert (ready.status_code, ready.json()["reason"]) == (503, "STORAGE_FULL")

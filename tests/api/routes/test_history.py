@@ -12,13 +12,10 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
 from novitai.api.http import middleware
-from novitai.api.openapi.lifecycle_schemas import (
-    ListEventsResponse,
-    ListUnmanagedResponse,
-    OperationView,
-)
-from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.routes import history
+from novitai.api.schemas.account import ListUnmanagedResponse
+from novitai.api.schemas.history import ListEventsResponse, OperationView
+from novitai.api.schemas.instances import InstanceDetails
 from novitai.domain.api_key import Scope
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus

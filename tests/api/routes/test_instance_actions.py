@@ -12,14 +12,14 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
 from novitai.api.http.paths import RESERVED
-from novitai.api.openapi.lifecycle_schemas import (
+from novitai.api.schemas.history import OperationView
+from novitai.api.schemas.instances import (
     CredentialsResponse,
-    OperationView,
+    InstanceDetails,
     StopAllResponse,
     SyncResponse,
     VerbResponse,
 )
-from novitai.api.openapi.schemas import InstanceDetails
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind

@@ -6,7 +6,11 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.instances import (
+    CreateInstanceResponse,
+    InstanceDetails,
+    ListInstancesResponse,
+)
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.view import View
 from tests.api.application import CREATE, Api, ApiFactory
@@ -31,7 +35,7 @@ async def test_an_accepted_request_has_the_references_answer(api: Api) -> None:
     """201, the reference's body, and where to look."""
     answer = await api.call("POST", "/v1/api/instances", body={**CREATE, "gpuNum": 2})
     assert answer.status_code == 201
-    TypeAdapter(schemas.CreateInstanceResponse).validate_python(answer.json())
+    TypeAdapter(CreateInstanceResponse).validate_python(answer.json())
     assert answer.json() == {
         "instanceId": "inst_1697843200_abc123",
         "status": "creating",
@@ -41,7 +45,7 @@ async def test_an_accepted_request_has_the_references_answer(api: Api) -> None:
     assert answer.headers["Location"] == "/api/instances/inst_1697843200_abc123"
     assert "Idempotent-Replayed" not in answer.headers
     assert api.instances.requests[0].gpu_num == 2
-    assert api.instances.idempotency == [None]
+    assert api.commands.keys == [None]
 
 
 async def test_a_wrong_request_is_told_whole_and_goes_no_further(api: Api) -> None:
@@ -79,7 +83,7 @@ async def test_an_idempotency_key_is_bound_to_key_route_and_body(api: Api) -> No
         ({**CREATE, "gpuNum": 2}, "/api/instances"),
     ):
         await api.call("POST", path, body=body, headers=headers)
-    first, second, third = api.instances.idempotency
+    first, second, third = api.commands.keys
     assert first is not None
     assert third is not None
     assert first == second
@@ -91,9 +95,10 @@ async def test_an_idempotency_key_is_bound_to_key_route_and_body(api: Api) -> No
 
 async def test_a_replayed_answer_says_so(api: Api) -> None:
     """`Idempotent-Replayed: true`, with the status, headers and bytes of the first."""
-    first = await api.call("POST", "/api/instances", body=CREATE)
-    api.instances.replayed = True
-    again = await api.call("POST", "/api/instances", body=CREATE)
+    headers = {"Idempotency-Key": "abc"}
+    first = await api.call("POST", "/api/instances", body=CREATE, headers=headers)
+    again = await api.call("POST", "/api/instances", body=CREATE, headers=headers)
+    assert len(api.instances.requests) == 1
     assert again.headers["Idempotent-Replayed"] == "true"
     assert (again.status_code, again.content) == (first.status_code, first.content)
     assert again.headers["Location"] == first.headers["Location"]
@@ -127,7 +132,7 @@ async def test_one_instance_is_shown_with_when_it_was_seen(api: Api) -> None:
     api.instances.observed_at = api.clock.now()
     answer = await api.call("GET", "/v1/api/instances/inst_1")
     assert answer.json() == {**VIEW, "observedAt": "2025-10-09T08:53:20.000Z"}
-    TypeAdapter(schemas.InstanceDetails).validate_python(answer.json())
+    TypeAdapter(InstanceDetails).validate_python(answer.json())
 
 
 async def test_the_tag_changes_with_the_record_and_not_with_the_observation(api: Api) -> None:
@@ -165,14 +170,16 @@ async def test_instances_are_listed(api: Api) -> None:
     api.instances.views["inst_1"] = VIEW
     answer = await api.call("GET", "/api/instances")
     assert answer.json() == {"instances": [VIEW], "total": 1}
-    TypeAdapter(schemas.ListInstancesResponse).validate_python(answer.json())
+    TypeAdapter(ListInstancesResponse).validate_python(answer.json())
     assert "Link" not in answer.headers
 
 
 async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
     """`nextCursor`, and `Link: rel="next"` with the same filters."""
     api.instances.next_cursor = "abc-_9"
-    answer = await api.call("GET", "/v1/api/instances?limit=1&status=running&cursor=old")
+    answer = await api.call(
+        "GET", "/v1/api/instances?limit=1&status=running&cursor=1697797800000.inst_1"
+    )
     assert answer.json()["nextCursor"] == "abc-_9"
     assert answer.headers["Link"] == (
         '</api/instances?limit=1&status=running&cursor=abc-_9>; rel="next"'
@@ -209,7 +216,7 @@ async def test_filters_are_handed_on(api: Api) -> None:
     await api.call(
         "GET",
         "/api/instances?status=stopped&region=US-WEST-01&name=a%20b&includeTerminated=true"
-        "&limit=1000&cursor=x",
+        "&limit=1000&cursor=1.x",
     )
     await api.call("GET", "/api/instances")
     filtered, everything = api.instances.queries
@@ -218,7 +225,7 @@ async def test_filters_are_handed_on(api: Api) -> None:
         "US-WEST-01",
         "a b",
     )
-    assert (filtered.include_terminated, filtered.limit, filtered.cursor) == (True, 1000, "x")
+    assert (filtered.include_terminated, filtered.limit, filtered.cursor) == (True, 1000, "1.x")
     assert (everything.status, everything.limit, everything.include_terminated) == (
         None,
         None,
@@ -254,3 +261,20 @@ async def test_a_wrong_query_is_refused(api: Api, query: str) -> None:
     assert error["code"] == "VALIDATION_ERROR"
     assert [detail["field"] for detail in error["details"]] == [query.partition("=")[0]]
     assert api.instances.queries == []
+
+
+async def test_everything_wrong_with_a_query_is_told_in_order(api: Api) -> None:
+    """What is asked for first, then the page, unknown parameters last."""
+    answer = await api.call(
+        "GET", "/api/instances?zz=1&cursor=x&limit=a&name=&region=&includeTerminated=1&status=q"
+    )
+    assert answer.status_code == 400
+    assert [one["field"] for one in answer.json()["error"]["details"]] == [
+        "status",
+        "includeTerminated",
+        "region",
+        "name",
+        "limit",
+        "cursor",
+        "zz",
+    ]

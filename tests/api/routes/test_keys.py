@@ -8,7 +8,7 @@ import re
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.keys import CreateKeyResponse, ListKeysResponse
 from novitai.domain.api_key import Scope
 from tests.api.application import Api
 
@@ -24,7 +24,7 @@ async def test_a_key_is_made_and_shown_once(api: Api) -> None:
         body={"name": "ci", "scopes": ["write", "read"], "expiresAt": "2030-01-01T00:00:00Z"},
     )
     assert answer.status_code == 201
-    TypeAdapter(schemas.CreateKeyResponse).validate_python(answer.json())
+    TypeAdapter(CreateKeyResponse).validate_python(answer.json())
     made = answer.json()
     assert re.fullmatch(r"nvt_[A-Za-z0-9]{38}", made["key"])
     assert made["scopes"] == ["read", "write"]
@@ -48,7 +48,7 @@ async def test_keys_are_listed_with_their_use(api: Api) -> None:
     path = "/v1/api/keys?limit=2"
     for _ in range(2):
         answer = await api.call("GET", path, scope=Scope.ADMIN)
-        TypeAdapter(schemas.ListKeysResponse).validate_python(answer.json())
+        TypeAdapter(ListKeysResponse).validate_python(answer.json())
         ids += [key["id"] for key in answer.json()["keys"]]
         if "nextCursor" in answer.json():
             link = answer.headers["Link"]

@@ -16,13 +16,13 @@ from prometheus_client.samples import Sample
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from novitai.api.openapi import schemas
+from novitai.api.schemas.metrics import MetricsResponse
 from novitai.domain.account import AccountState
 from novitai.domain.api_key import Scope
 from novitai.store.queries import account, coordination
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
-from novitai.upstream.errors import Outcome
+from novitai.upstream.errors import CallOutcome
 from tests.api.application import CREATE, Api
 from tests.api.client import House
 
@@ -48,7 +48,7 @@ async def test_json_is_the_default(busy: Api) -> None:
     """The reference's body, from the route templates and job types."""
     answer = await busy.call("GET", "/v1/metrics", scope=Scope.READ)
     assert answer.headers["Content-Type"] == "application/json"
-    TypeAdapter(schemas.MetricsResponse).validate_python(answer.json())
+    TypeAdapter(MetricsResponse).validate_python(answer.json())
     body = answer.json()
     assert body["status"] == "success"
     requests = body["data"]["requests"]
@@ -82,7 +82,7 @@ async def test_json_is_the_default(busy: Api) -> None:
 async def test_an_idle_process_has_numbers_too(api: Api) -> None:
     """Zeros, not errors."""
     answer = await api.call("GET", "/metrics")
-    TypeAdapter(schemas.MetricsResponse).validate_python(answer.json())
+    TypeAdapter(MetricsResponse).validate_python(answer.json())
     assert answer.json()["data"]["requests"]["total"]["count"] == 0
 
 
@@ -192,8 +192,8 @@ async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
 
 async def test_calls_to_novita_are_metrics(house: House) -> None:
     """Calls by endpoint and outcome, their latency, who waits for a permit, and each breaker."""
-    house.app.calls("start", Outcome.OK, 0.2)
-    house.app.calls("start", Outcome.BREAKER_OPEN, 0.0)
+    house.app.calls("start", CallOutcome.OK, 0.2)
+    house.app.calls("start", CallOutcome.BREAKER_OPEN, 0.0)
     text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
     samples = [sample for family in parse_text(text) for sample in family.samples]
     prefix, start = "novitai_upstream", {"endpoint": "start"}

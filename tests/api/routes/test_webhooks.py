@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from novitai.api.openapi.webhook_schemas import (
+from novitai.api.schemas.webhooks import (
     DeliveryView,
     ListDeliveriesResponse,
     ListWebhooksResponse,

@@ -7,8 +7,8 @@ import asyncio
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.lifecycle.catalogue.cache import Cache
+from novitai.testing import ManualClock
 from novitai.upstream.errors import KeyRefused, ServerError
 
 

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the catalogue where Novita's lists say less than the emulator's."""
+"""The catalogue with a source whose lists omit more than the emulator's."""
 
 from __future__ import annotations
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import BillingMode
 from novitai.domain.placement import RejectionReason, Wish
 from novitai.lifecycle.catalogue.catalogue import Catalogue
+from novitai.testing import ManualClock
 from novitai.upstream import models
 
 
 class TerseSource:
-    """One product in one cluster, left out of every list whose filter it does not meet."""
+    """One product in one cluster, omitted from every list whose filter it does not match."""
 
-    async def clusters(self) -> list[models.Cluster]:
-        return [models.Cluster("us-ca-6", "US-CA-06 (California)")]
+    async def clusters(self) -> list[models.UpstreamCluster]:
+        return [models.UpstreamCluster("us-ca-6", "US-CA-06 (California)")]
 
     async def products(
         self,
@@ -30,10 +30,10 @@ class TerseSource:
             return []
         return [models.ProductOffer("h100", "H100", 256_000, None, 20, 200, 10, 1000, True)]
 
-    async def template(self, template_id: str) -> models.Template:
+    async def template(self, template_id: str) -> models.UpstreamTemplate:
         raise NotImplementedError
 
-    async def templates(self) -> list[models.Template]:
+    async def templates(self) -> list[models.UpstreamTemplate]:
         return []
 
 
@@ -47,7 +47,7 @@ class TerseSource:
 async def test_what_a_filter_leaves_out_exists(
     clock: ManualClock, mode: BillingMode, gpu_num: int, reason: RejectionReason
 ) -> None:
-    """A product that is not offered so is no unknown product."""
+    """A product that a filter omits is not reported as unknown."""
     catalogue = Catalogue(TerseSource(), clock)
     wish = Wish("h100", mode, gpu_num, 60, await catalogue.regions(), any_region=True)
     found = await catalogue.placement(wish)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests are accepted in one commit or refused with reasons; records are read without a call."""
+"""Requests are accepted in one commit or rejected with reasons; reads make no upstream call."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
 
-import orjson
 import pytest
 
 from novitai.domain.instance import BillingMode, InstanceStatus
@@ -19,7 +18,7 @@ from novitai.errors import (
     UpstreamUnavailable,
     ValidationFailed,
 )
-from novitai.lifecycle.commands.idempotency import IdempotencyKey
+from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.queries.instances import InstanceQuery
 from tests.lifecycle.world import REQUEST, World, answer, on_both_stores
 
@@ -27,12 +26,17 @@ KEY = IdempotencyKey("key_1", "POST /api/instances", "abc", "digest-1")
 
 
 async def count(world: World) -> int:
-    """Count the records there are."""
+    """Count the records."""
     return (await world.app.instances.page(InstanceQuery())).total
 
 
+async def once(world: World, key: IdempotencyKey = KEY) -> Reply:
+    """Have a request accepted with a key."""
+    return await world.app.commands.run(world.app.create_instance.create(REQUEST), answer, key=key)
+
+
 async def test_an_unknown_product_is_refused_with_the_nearest_names(world: World) -> None:
-    """400 INVALID_PRODUCT_NAME says what there is instead, and nothing is written."""
+    """400 INVALID_PRODUCT_NAME suggests the nearest products, and nothing is written."""
     with pytest.raises(ValidationFailed) as refusal:
         await world.create(replace(REQUEST, product_name="gpu-basik"))
     assert refusal.value.code == "INVALID_PRODUCT_NAME"
@@ -41,7 +45,7 @@ async def test_an_unknown_product_is_refused_with_the_nearest_names(world: World
 
 
 async def test_an_unknown_template_is_refused(world: World) -> None:
-    """400 INVALID_TEMPLATE_ID."""
+    """An unknown template is rejected with 400 INVALID_TEMPLATE_ID."""
     with pytest.raises(ValidationFailed) as refusal:
         await world.create(replace(REQUEST, template_id="nope"))
     assert refusal.value.code == "INVALID_TEMPLATE_ID"
@@ -49,7 +53,7 @@ async def test_an_unknown_template_is_refused(world: World) -> None:
 
 @pytest.mark.parametrize("wrong", ["tmpl-1234", "Tmpl-12345x", "my-templ"])
 async def test_a_wrong_template_names_the_nearest_ones(world: World, wrong: str) -> None:
-    """By id or by name, in the message and at the field, as a wrong product does."""
+    """The error suggests templates by ID or name, in the message and for the field."""
     with pytest.raises(ValidationFailed) as refusal:
         await world.create(replace(REQUEST, template_id=wrong))
     assert "; the nearest are " in refusal.value.message
@@ -60,7 +64,7 @@ async def test_a_wrong_template_names_the_nearest_ones(world: World, wrong: str)
 
 
 async def test_a_refusal_does_not_need_its_suggestion(world: World) -> None:
-    """Where Novita does not tell the names, the refusal comes without them."""
+    """If Novita does not return the names, the error has no suggestion."""
     given = {"kind": "call", "path": "/templates", "status": 500}
     await world.emulator.call("POST", "faults", json=given)
     with pytest.raises(ValidationFailed) as refusal:
@@ -70,7 +74,7 @@ async def test_a_refusal_does_not_need_its_suggestion(world: World) -> None:
 
 
 async def test_everything_wrong_in_the_catalogue_is_told_at_once(world: World) -> None:
-    """Product, template and region make one refusal, in the order of the reference's table."""
+    """Product, template and region give one error, in the API reference's order."""
     wrong = replace(REQUEST, product_name="nope", template_id="nope", region="nowhere")
     for request, fields in (
         (wrong, ["productName", "templateId", "region"]),
@@ -86,7 +90,7 @@ async def test_everything_wrong_in_the_catalogue_is_told_at_once(world: World) -
 
 
 async def test_a_wrong_template_is_told_before_missing_stock(world: World) -> None:
-    """Stock may come; what is wrong with the request stays wrong."""
+    """An invalid template is reported before a lack of stock, which may pass."""
     await world.emulator.call("PATCH", "products/gpu-basic.8c32g", json={"freeGpus": 0})
     with pytest.raises(ValidationFailed) as refusal:
         await world.create(replace(REQUEST, template_id="nope"))
@@ -94,7 +98,7 @@ async def test_a_wrong_template_is_told_before_missing_stock(world: World) -> No
 
 
 async def test_names_are_kept_as_novita_spells_them(world: World) -> None:
-    """So that one product has one name, whoever asked for it."""
+    """Product names are stored in Novita's spelling."""
     instance_id = await world.create(replace(REQUEST, product_name="GPU-Basic"))
     assert (await world.view(instance_id))["productName"] == "gpu-basic"
     other = await world.create(replace(REQUEST, product_name="GPU-BASIC.8c32g"))
@@ -121,7 +125,7 @@ async def test_the_product_may_be_named_by_its_id_in_any_case(world: World) -> N
 
 
 async def test_a_price_limit_rules_out_what_costs_more(world: World) -> None:
-    """409 NO_CAPACITY says PRICE_ABOVE_MAX for each candidate."""
+    """409 NO_CAPACITY gives PRICE_ABOVE_MAX for each candidate."""
     with pytest.raises(Conflict) as refusal:
         await world.create(replace(REQUEST, max_hourly_price=0.01))
     assert refusal.value.code == "NO_CAPACITY"
@@ -129,14 +133,14 @@ async def test_a_price_limit_rules_out_what_costs_more(world: World) -> None:
 
 
 async def test_a_root_filesystem_that_no_product_takes_is_refused(world: World) -> None:
-    """The minimum and maximum of the product count."""
+    """The product's minimum and maximum sizes apply."""
     with pytest.raises(Conflict) as refusal:
         await world.create(replace(REQUEST, rootfs_size=100_000))
     assert "ROOTFS_SIZE_OUT_OF_RANGE" in str(refusal.value.details)
 
 
 async def test_the_price_is_checked_again_just_before_buying(world: World) -> None:
-    """What became too dear between the answer and the purchase is not bought."""
+    """If the price rises above the limit after the acceptance, nothing is bought."""
     await world.app.jobs.stop(0)
     instance_id = await world.create(replace(REQUEST, max_hourly_price=0.7))
     products = (await world.emulator.call("GET", "products"))["products"]
@@ -149,7 +153,7 @@ async def test_the_price_is_checked_again_just_before_buying(world: World) -> No
 
 
 async def test_a_spot_request_is_bought_as_spot(world: World) -> None:
-    """The billing mode reaches upstream, and its own price is the one that is shown."""
+    """The create call has the billing mode, and the spot price is shown."""
     request = replace(REQUEST, billing_mode=BillingMode.SPOT, region_fallback=True)
     instance_id = await world.create(request)
     await world.until_status(instance_id, InstanceStatus.RUNNING, within=400)
@@ -158,7 +162,7 @@ async def test_a_spot_request_is_bought_as_spot(world: World) -> None:
 
 
 async def test_upstream_away_is_a_502_and_changes_nothing(world: World) -> None:
-    """Without a copy of the catalogue, the request is refused for upstream's fault."""
+    """If Novita fails and nothing is cached, the request is rejected with 502."""
     await world.emulator.call("POST", "faults", json={"kind": "call", "path": "*", "status": 500})
     creating = asyncio.create_task(world.create())
     while not creating.done():
@@ -169,7 +173,7 @@ async def test_upstream_away_is_a_502_and_changes_nothing(world: World) -> None:
 
 
 async def test_a_stale_catalogue_stands_in_while_upstream_is_away(world: World) -> None:
-    """Requests are accepted for a day from the last copies."""
+    """For a day, requests are accepted by the cached copies."""
     await world.create()
     await world.pass_time(120)
     await world.emulator.call("POST", "faults", json={"kind": "call", "path": "*", "status": 500})
@@ -180,19 +184,17 @@ async def test_a_stale_catalogue_stands_in_while_upstream_is_away(world: World) 
 
 
 async def test_a_passed_deadline_commits_nothing(world: World) -> None:
-    """A request that took too long is refused with 408, and nothing was done."""
+    """A request past its deadline is rejected with 408, and nothing is written."""
     with pytest.raises((RequestTimeout, UpstreamUnavailable)):
-        await world.app.create_instance.create(
-            REQUEST, reply=answer, deadline=world.clock.now() - 1
-        )
+        await world.do(world.app.create_instance.create(REQUEST), deadline=world.clock.now() - 1)
     assert await count(world) == 0
 
 
 @on_both_stores
 async def test_an_idempotency_key_gives_the_same_answer(world: World) -> None:
-    """The replay is the first answer, byte for byte, and makes nothing."""
-    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
-    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    """The replay is byte-identical, and creates nothing."""
+    first = await once(world)
+    again = await once(world)
     assert again.body == first.body
     assert again.replayed
     assert await count(world) == 1
@@ -200,41 +202,36 @@ async def test_an_idempotency_key_gives_the_same_answer(world: World) -> None:
 
 @on_both_stores
 async def test_an_idempotency_key_survives_a_restart(world: World) -> None:
-    """The answer was committed with its effect, so the next process knows it."""
-    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    """The answer was committed with the change, so the next process has it."""
+    first = await once(world)
     await world.reopen()
-    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await once(world)
     assert again.body == first.body
 
 
 async def test_an_idempotency_key_with_another_body_is_refused(world: World) -> None:
-    """422: it was bound to the first body."""
-    await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    """Another body with the same key gives 422."""
+    await once(world)
     with pytest.raises(IdempotencyKeyReused):
-        await world.app.create_instance.create(
-            REQUEST, reply=answer, idempotency=replace(KEY, body_digest="digest-2")
-        )
+        await once(world, replace(KEY, body_digest="digest-2"))
 
 
 async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None:
-    """24 hours in virtual time; then the same key makes another."""
+    """After 24 hours of virtual time the same key creates another instance."""
     await world.app.jobs.stop(0)
     await world.app.sync.stop()
-    first = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    first = await once(world)
     await world.clock.advance(24 * 3600 + 1)
-    again = await world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
+    again = await once(world)
     assert again.body != first.body
     assert await world.app.housekeeping.once() == 0
 
 
 @on_both_stores
 async def test_rivals_with_one_key_make_one_instance(world: World) -> None:
-    """Thirty requests with one key at once: one record, one answer; the rest are told to wait."""
+    """Thirty concurrent requests with one key make one record; the others must retry."""
     results = await asyncio.gather(
-        *(
-            world.app.create_instance.create(REQUEST, reply=answer, idempotency=KEY)
-            for _ in range(30)
-        ),
+        *(once(world) for _ in range(30)),
         return_exceptions=True,
     )
     bodies = {one.body for one in results if not isinstance(one, BaseException)}
@@ -245,7 +242,7 @@ async def test_rivals_with_one_key_make_one_instance(world: World) -> None:
 
 
 async def test_an_unknown_instance_is_not_found(world: World) -> None:
-    """404 INSTANCE_NOT_FOUND."""
+    """An unknown instance gives 404 INSTANCE_NOT_FOUND."""
     with pytest.raises(NotFound) as refusal:
         await world.app.instances.get("inst_0_nope")
     assert refusal.value.code == "INSTANCE_NOT_FOUND"
@@ -253,7 +250,7 @@ async def test_an_unknown_instance_is_not_found(world: World) -> None:
 
 @on_both_stores
 async def test_a_list_is_paged_without_gaps_or_repeats(world: World) -> None:
-    """Newest first; cursors stay right while instances are added."""
+    """Lists are newest first; cursors stay valid while instances are added."""
     await world.app.jobs.stop(0)
     made = []
     for number in range(25):
@@ -275,7 +272,7 @@ async def test_a_list_is_paged_without_gaps_or_repeats(world: World) -> None:
 
 
 async def test_a_list_can_be_filtered(world: World) -> None:
-    """By status, region and name."""
+    """Lists can be filtered by status, region and name."""
     instance_id = await world.create()
     await world.create(replace(REQUEST, name="other", region="CN-HK-01"))
     pages = [
@@ -293,20 +290,19 @@ async def test_a_list_can_be_filtered(world: World) -> None:
 
 @pytest.mark.parametrize("cursor", ["", "x", "!!!", "aW5zdA", "é"])
 async def test_a_cursor_that_is_not_ours_is_refused(world: World, cursor: str) -> None:
-    """A precise error, never a crash."""
+    """An invalid cursor gives a validation error."""
     with pytest.raises(ValidationFailed):
         await world.app.instances.page(InstanceQuery(cursor=cursor))
 
 
 async def test_the_estimate_learns_from_what_was_made(world: World) -> None:
-    """Four minutes at first; then the median of what creations of the product took."""
-    reply = await world.app.create_instance.create(REQUEST, reply=answer)
-    body = orjson.loads(reply.body)
-    assert body["ready"] - world.clock.now() == 240_000
-    await world.until_status(body["instanceId"], InstanceStatus.RUNNING, within=300)
-    view = await world.view(body["instanceId"])
-    reply = await world.app.create_instance.create(replace(REQUEST, name="next"), reply=answer)
-    estimate = orjson.loads(reply.body)["ready"] - world.clock.now()
+    """The estimate is four minutes, then the median of the product's creates."""
+    created = await world.do(world.app.create_instance.create(REQUEST))
+    assert created.estimated_ready_at - world.clock.now() == 240_000
+    await world.until_status(created.instance_id, InstanceStatus.RUNNING, within=300)
+    view = await world.view(created.instance_id)
+    another = await world.do(world.app.create_instance.create(replace(REQUEST, name="next")))
+    estimate = another.estimated_ready_at - world.clock.now()
     assert estimate != 240_000
     assert estimate > 0
     assert view["readyAt"]

@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
-from novitai.domain.webhook_requests import WebhookRequest
+from novitai.domain.requests import WebhookRequest
 from novitai.store.engine.database import Database
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig
 
 
@@ -35,8 +35,8 @@ async def test_a_new_instance_brings_its_url_back(rig: Rig) -> None:
 
 async def test_only_what_is_wanted_is_told(rig: Rig) -> None:
     """Types that were not asked for, webhooks that are off, and events of ours are left out."""
-    await rig.webhooks.create(WebhookRequest(FIRST, (EventType.RUNNING,)))
-    await rig.webhooks.create(WebhookRequest(SECOND, enabled=False))
+    await rig.do(rig.webhooks.create(WebhookRequest(FIRST, (EventType.RUNNING,))))
+    await rig.do(rig.webhooks.create(WebhookRequest(SECOND, enabled=False)))
     own = "http://93.184.215.3/hook"
     instance_id = await rig.instance(own)
     await rig.happen(
@@ -68,8 +68,8 @@ class _Failing:
 
 async def test_events_about_the_account_go_to_standing_webhooks(rig: Rig) -> None:
     """The URL of an instance is not told of them, and neither is a webhook of other types."""
-    await rig.webhooks.create(WebhookRequest(FIRST))
-    await rig.webhooks.create(WebhookRequest(SECOND, (EventType.RUNNING,)))
+    await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
+    await rig.do(rig.webhooks.create(WebhookRequest(SECOND, (EventType.RUNNING,))))
     own = "http://93.184.215.3/hook"
     await rig.instance(own)
     await rig.work()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus
 from novitai.ids import Ids
@@ -18,6 +17,7 @@ from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 
 ID = "inst_1_recorded"

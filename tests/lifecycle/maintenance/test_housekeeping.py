@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, func, select
 
-from novitai.clock import ManualClock
 from novitai.lifecycle.commands.idempotency import KEPT_FOR
 from novitai.lifecycle.maintenance import housekeeping
 from novitai.lifecycle.maintenance.housekeeping import PAUSE, Housekeeping
@@ -14,6 +13,7 @@ from novitai.store.engine.database import Database
 from novitai.store.queries import idempotency_keys
 from novitai.store.queries.idempotency_keys import Remembered
 from novitai.store.tables import idempotency_keys as table
+from novitai.testing import ManualClock
 
 ANSWER = Remembered("digest", 202, {}, b"{}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instances in the statuses that most actions begin with."""
+"""Fixtures: instances in the statuses that most verbs start from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lifecycle.world import World
 
 @pytest.fixture
 async def running(world: World) -> str:
-    """An instance that runs."""
+    """Return a running instance."""
     instance_id = await world.create()
     await world.until_status(instance_id, InstanceStatus.RUNNING, within=400)
     return instance_id
@@ -21,7 +21,7 @@ async def running(world: World) -> str:
 
 @pytest.fixture
 async def stopped(world: World, running: str) -> str:
-    """An instance that ran and was stopped."""
+    """Return an instance that ran and was stopped."""
     await ask(world, OperationKind.STOP, running)
     await world.until_status(running, InstanceStatus.STOPPED, within=200)
     return running

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outages and lags that meet a verb at the worst moment: nothing bills unseen, nothing hangs."""
+"""Outages and lagging lists during a verb: no unseen billing, no operation that hangs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name
 from novitai.domain.operation import Attempt, AttemptState, OperationKind
 from novitai.errors import Conflict
-from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.operations.probes import Round, Silence
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, operations
@@ -28,7 +27,7 @@ RUNNING, FAILED = InstanceStatus.RUNNING, InstanceStatus.FAILED
 
 
 async def test_a_delete_is_not_over_before_the_instance_was_ever_listed(world: World) -> None:
-    """The list lags and upstream "does not find" it: absence from before proves nothing."""
+    """Absence from lagging lists before the delete proves nothing."""
     await world.emulator.call("PATCH", "settings", json={"deleteNotFoundSeconds": 60})
     await fault(world, kind="list", lagSeconds=60)
     instance_id = await world.create()
@@ -42,7 +41,7 @@ async def test_a_delete_is_not_over_before_the_instance_was_ever_listed(world: W
 
 
 async def test_one_listing_without_it_does_not_end_a_delete(world: World, running: str) -> None:
-    """Upstream took the call and then leaves the instance out once, though it is being removed."""
+    """An instance omitted once, while it is being removed, does not end the delete."""
     wanted = (await upstream(world, running))["id"]
     await fault(world, kind="outcome", operation="delete", result="stuck")
     await fault(world, kind="list", omit=wanted, times=1)
@@ -54,7 +53,7 @@ async def test_one_listing_without_it_does_not_end_a_delete(world: World, runnin
 
 
 async def test_what_was_found_gone_and_is_back_is_live_again(world: World, running: str) -> None:
-    """Its record was ended by absence alone: it comes back, and nothing bills unseen."""
+    """A record that ended only by absence is revived when its instance is listed."""
     wanted = (await upstream(world, running))["id"]
     await fault(world, kind="list", omit=wanted)
     await fault(world, kind="call", path="/gpu/instance", method="GET", status=404)
@@ -67,7 +66,7 @@ async def test_what_was_found_gone_and_is_back_is_live_again(world: World, runni
 
 
 async def test_a_restart_through_an_outage_comes_to_rest(world: World, running: str) -> None:
-    """Upstream does not take the call: it goes back to running, with the reason."""
+    """If Novita never accepts the call, the instance is running again, with an error."""
     await fault(world, kind="call", path="/gpu/instance/restart", method="POST", status=503)
     await ask(world, RESTART, running)
     await world.pass_time(720, step=5)
@@ -77,7 +76,7 @@ async def test_a_restart_through_an_outage_comes_to_rest(world: World, running: 
 
 
 async def test_an_outage_is_no_reason_to_delete(world: World) -> None:
-    """What ran is stopped when upstream is back, however long that took."""
+    """An instance that ran is stopped after the outage, even if that took long."""
     await fault(world, kind="outcome", operation="create", result="neverBoots")
     instance_id = await world.create()
     await world.pass_time(500, step=5)
@@ -91,7 +90,7 @@ async def test_an_outage_is_no_reason_to_delete(world: World) -> None:
 
 
 async def test_a_list_that_is_away_is_no_reason_to_delete(world: World, stopped: str) -> None:
-    """Nothing is known of the stop; the user's data are kept."""
+    """While listings fail, a stop has no verdict and the data are kept."""
     await fault(world, kind="outcome", operation="start", result="neverBoots")
     await ask(world, START, stopped)
     await world.until_status(stopped, FAILED, within=900)
@@ -102,7 +101,7 @@ async def test_a_list_that_is_away_is_no_reason_to_delete(world: World, stopped:
 
 
 async def test_no_start_is_given_up_while_the_list_is_away(world: World, stopped: str) -> None:
-    """The deadline passes during an outage of the list: the account is looked at first."""
+    """A deadline that passes while listings fail is judged after the next listing."""
     await fault(world, kind="call", path="/gpu/instances", status=503)
     await ask(world, START, stopped)
     await world.pass_time(700, step=5)
@@ -112,7 +111,7 @@ async def test_no_start_is_given_up_while_the_list_is_away(world: World, stopped
 
 
 async def test_a_reap_does_not_believe_an_old_exit(world: World, stopped: str) -> None:
-    """The list was away during a start that failed: what it said before is not the answer."""
+    """A reap ignores the status listed before a start that failed."""
     await fault(world, kind="outcome", operation="start", result="neverBoots")
     await fault(world, kind="call", path="/gpu/instances", status=503)
     await ask(world, START, stopped)
@@ -126,7 +125,7 @@ async def test_a_reap_does_not_believe_an_old_exit(world: World, stopped: str) -
 async def test_a_start_from_failed_is_not_judged_by_the_old_error(
     world: World, stopped: str
 ) -> None:
-    """The list still tells of the last failure while the new start is under way."""
+    """The listed error of the last failure does not fail the new start."""
     await fault(world, kind="outcome", operation="start", result="statusError")
     await ask(world, START, stopped)
     await world.until_status(stopped, FAILED, within=700)
@@ -138,7 +137,7 @@ async def test_a_start_from_failed_is_not_judged_by_the_old_error(
 
 
 async def test_a_restart_is_not_over_before_it_has_happened(world: World) -> None:
-    """Without ports and with a list that lags, `running` may still be of before."""
+    """With lagging lists, `running` may be from before the restart."""
     instance_id = await world.create(replace(REQUEST, template_id="107802"))
     await world.until_status(instance_id, RUNNING, within=400)
     await fault(world, kind="list", lagSeconds=20)
@@ -153,7 +152,7 @@ async def test_a_restart_is_not_over_before_it_has_happened(world: World) -> Non
 
 
 async def test_following_cannot_be_cancelled(world: World, stopped: str) -> None:
-    """It is ours: without it an instance would hang between two statuses."""
+    """A follow cannot be cancelled, since the instance would stay in a transient status."""
     wanted = (await upstream(world, stopped))["id"]
     await fault(world, kind="outcome", operation="start", result="neverBoots")
     await directly(world, "start", {"instanceId": wanted})
@@ -161,12 +160,12 @@ async def test_following_cannot_be_cancelled(world: World, stopped: str) -> None
     operation = (await world.view(stopped))["operation"]
     assert operation["kind"] == "follow"
     with pytest.raises(Conflict):
-        await world.app.operating.cancel(operation["id"], reply=lambda one: Reply(200, {}, b""))
+        await world.do(world.app.operating.cancel(operation["id"]))
     await world.until_status(stopped, FAILED, within=900)
 
 
 async def test_what_was_removed_cannot_be_started(world: World) -> None:
-    """Also while its removed row lingers: 409, and it stays failed."""
+    """A removed instance cannot be started (409) and stays failed."""
     await world.emulator.call("PATCH", "settings", json={"removedLingerSeconds": 3600})
     await fault(world, kind="outcome", operation="create", result="statusError")
     instance_id = await world.create()
@@ -178,7 +177,7 @@ async def test_what_was_removed_cannot_be_started(world: World) -> None:
 
 
 async def test_of_two_purchases_one_stays(world: World) -> None:
-    """Both attempts have bought and none is adopted yet: the older stays, the other goes."""
+    """If both attempts have bought, the older instance is kept and the other deleted."""
     await world.end()
     await world.open(work=False)
     await world.app.jobs.stop(0)
@@ -236,7 +235,7 @@ async def test_of_two_purchases_one_stays(world: World) -> None:
 async def test_an_exit_during_the_last_probe_is_a_failure(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a result rests on changed while the step ran: it is looked at again."""
+    """If the input of a step changed while it ran, the step is repeated."""
     instance_id = await world.create()
 
     async def exits_meanwhile(instance: Instance, _spec: LaunchSpec) -> Round:
@@ -252,7 +251,7 @@ async def test_an_exit_during_the_last_probe_is_a_failure(
 
 
 async def test_a_delete_of_what_vanished_unseen_ends(world: World) -> None:
-    """No listing ever held it and upstream does not find it: asking again delays nothing."""
+    """A delete of an instance that was never listed and is not found ends."""
     await fault(world, kind="list", lagSeconds=90)
     instance_id = await world.create()
     await world.pass_time(5)
@@ -266,7 +265,7 @@ async def test_a_delete_of_what_vanished_unseen_ends(world: World) -> None:
 
 
 async def test_a_restart_whose_answer_is_lost_is_not_made_twice(world: World, running: str) -> None:
-    """A second one would end what the first has begun to serve: the listing tells what came."""
+    """The listing shows the outcome, since a second call would interrupt it."""
     await fault(world, kind="call", path="/gpu/instance/restart", drop=True, when="after", times=1)
     await ask(world, RESTART, running)
     await world.pass_time(5)
@@ -277,7 +276,7 @@ async def test_a_restart_whose_answer_is_lost_is_not_made_twice(world: World, ru
 
 
 async def test_a_restart_that_never_arrived_is_made_again(world: World, running: str) -> None:
-    """Nothing came of it for a minute, so it is asked for once more."""
+    """A restart without effect for a minute is repeated."""
     await fault(world, kind="call", path="/gpu/instance/restart", drop=True, times=1)
     await ask(world, RESTART, running)
     await world.pass_time(55)
@@ -288,7 +287,7 @@ async def test_a_restart_that_never_arrived_is_made_again(world: World, running:
 
 
 async def test_an_id_that_is_taken_is_not_believed(world: World, running: str) -> None:
-    """Upstream answers a create with another's id: the listing tells what was really bought."""
+    """If a create is answered with another record's ID, a listing finds the right one."""
     taken = (await upstream(world, running))["id"]
     body = orjson.dumps({"id": taken}).decode()
     await fault(
@@ -304,7 +303,7 @@ async def test_an_id_that_is_taken_is_not_believed(world: World, running: str) -
 async def test_what_was_bought_is_written_though_the_database_stumbles(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer of the create call is kept, not found out again by listing."""
+    """The answer of a create call is stored in spite of database errors."""
     await fault(world, kind="list", omit="my-instance*")
     write, stumbles = world.app.database.write, [2]
 
@@ -322,7 +321,7 @@ async def test_what_was_bought_is_written_though_the_database_stumbles(
 
 
 async def test_a_stop_that_waits_its_turn_is_not_late(world: World, running: str) -> None:
-    """Its time counts from the call, not from the request: thousands may be before it."""
+    """The deadline of a stop counts from its call, not from the request."""
     await world.app.jobs.stop(0)
     await ask(world, STOP, running)
     await world.pass_time(1200, step=5)
@@ -332,26 +331,26 @@ async def test_a_stop_that_waits_its_turn_is_not_late(world: World, running: str
 
 
 async def test_a_closed_region_does_not_hide_the_others(world: World) -> None:
-    """One cluster refuses to tell its products: those of the others are bought."""
+    """If Novita refuses one cluster, the offers of the others are used."""
     await fault(world, kind="call", path="/products", status=400, reason="BAD_CLUSTER", nth=1)
     instance_id = await world.create(replace(REQUEST, region=None))
     await world.until_status(instance_id, RUNNING, within=600)
 
 
 async def test_what_took_effect_cannot_be_cancelled(world: World, stopped: str) -> None:
-    """The answer of a start was lost though it worked: to call it cancelled would be untrue."""
+    """A start that worked, though its answer was lost, cannot be cancelled."""
     await fault(world, kind="call", path="/gpu/instance/start", drop=True, when="after")
     asked = await ask(world, START, stopped)
     await world.pass_time(0.5, step=0.25)
     assert await calls(world, "start") == 1
     with pytest.raises(Conflict):
-        await world.app.operating.cancel(asked["operation"], reply=lambda one: Reply(200, {}, b""))
+        await world.do(world.app.operating.cancel(asked["operation"]))
     await heal(world)
     await world.until_status(stopped, RUNNING, within=500)
 
 
 async def test_one_id_for_two_creates_is_believed_of_neither(world: World) -> None:
-    """Upstream answers both with an id that is nobody's: listing finds what each has bought."""
+    """If two creates get one unknown ID, listings find both instances."""
     body = orjson.dumps({"id": "deadbeefdeadbeef"}).decode()
     path = "/gpu/instance/create"
     await fault(world, kind="call", path=path, rawBody=body, when="after", times=2)
@@ -367,7 +366,7 @@ async def test_one_id_for_two_creates_is_believed_of_neither(world: World) -> No
 async def test_a_storm_of_news_keeps_no_deadline_from_being_met(
     world: World, stopped: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each listing wakes the operation during its probe; ten minutes later it has failed."""
+    """The readiness deadline holds, even if each listing restarts the probes."""
     await world.reopen(sync_interval_seconds=2.0)
 
     async def silent(_instance: Instance, spec: LaunchSpec) -> Round:
@@ -390,7 +389,7 @@ async def test_a_storm_of_news_keeps_no_deadline_from_being_met(
 async def test_a_listing_that_never_ends_is_ended(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sync is the only poll there is: after half an hour the next pass begins."""
+    """A sync pass is cancelled after half an hour, so that the next can begin."""
     begun: list[float] = []
     list_instances = world.app.client.list_instances
 

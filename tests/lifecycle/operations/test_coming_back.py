@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was thought to be gone, or over, and is not: it ends, and nothing bills unseen."""
+"""Instances that reappear after they counted as gone, and failed instances that keep living."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN = {"kind": "call", "path": "/gpu/instance", "method": "GET", "status": 4
 
 
 async def alive(world: World) -> bool:
-    """Whether anything is left at upstream."""
+    """Return whether any upstream instance is left."""
     return any(row["live"] for row in await world.emulator.ever())
 
 
@@ -27,7 +27,7 @@ async def alive(world: World) -> bool:
 async def test_a_delete_of_what_is_missing_already_ends_as_soon_as_any(
     world: World, running: str, healed: bool
 ) -> None:
-    """Its absence before the call does not keep listings after it from proving it gone."""
+    """Absences from before a delete call do not count, and the delete ends."""
     await world.emulator.call(
         "PATCH", "settings", json={"delays": {"toRemove": [0.5, 0.5], "removing": [0.5, 0.5]}}
     )
@@ -50,7 +50,7 @@ async def test_a_delete_of_what_is_missing_already_ends_as_soon_as_any(
 async def test_a_migration_takes_its_time(
     world: World, running: str, policy: FailedInstancePolicy
 ) -> None:
-    """A quarter of an hour is no failure: its time to serve begins when it has arrived."""
+    """After a migration of 15 minutes the readiness deadline starts again."""
     await world.reopen(failed_instance_policy=policy)
     await world.emulator.call(
         "PATCH", "settings", json={"delays": {"migrating": [900, 900], "boot": [30, 30]}}
@@ -63,7 +63,7 @@ async def test_a_migration_takes_its_time(
 
 
 async def test_what_failed_as_gone_is_ended_when_it_is_back(world: World) -> None:
-    """It runs, and its record has failed: told as drift, and deleted as it never served."""
+    """A failed, gone instance that runs again is reported as drift and deleted."""
     await fault(world, **UNSEEN)
     await fault(world, **UNKNOWN)
     instance_id = await world.create()
@@ -77,7 +77,7 @@ async def test_what_failed_as_gone_is_ended_when_it_is_back(world: World) -> Non
 
 
 async def test_what_was_deleted_is_deleted_when_it_is_back(world: World) -> None:
-    """Upstream did not find it and did not list it; its user wanted it gone."""
+    """A deleted instance that is listed again is deleted again."""
     await world.emulator.call("PATCH", "settings", json={"deleteNotFoundSeconds": 400})
     await fault(world, **UNSEEN)
     await fault(world, **UNKNOWN)
@@ -95,7 +95,7 @@ async def test_what_was_deleted_is_deleted_when_it_is_back(world: World) -> None
 async def test_what_failed_and_cannot_be_stopped_is_deleted(
     world: World, stopped: str, word: str
 ) -> None:
-    """It hangs in a status on its way: asked for ten minutes to stop, then deleted."""
+    """A failed instance that does not stop within ten minutes is deleted."""
     await start_and_fail(world, stopped, word)
     await world.pass_time(900, step=5)
     assert await calls(world, "stop") > 2
@@ -104,7 +104,7 @@ async def test_what_failed_and_cannot_be_stopped_is_deleted(
 
 
 async def test_nothing_is_deleted_for_a_word_we_do_not_know(world: World, stopped: str) -> None:
-    """The reap ends, telling so; when the word is another, it begins anew."""
+    """The reap ends with an unknown status; the next status begins another."""
     await start_and_fail(world, stopped, "freezing")
     await world.pass_time(900, step=5)
     assert await alive(world)
@@ -118,7 +118,7 @@ async def test_nothing_is_deleted_for_a_word_we_do_not_know(world: World, stoppe
 async def test_what_somebody_starts_after_it_failed_is_left_to_them(
     world: World, stopped: str
 ) -> None:
-    """It was stopped, and someone with the account's key starts it: told as drift, not stopped."""
+    """A failed, stopped instance started outside is reported as drift only."""
     await start_and_fail(world, stopped, "starting")
     wanted = (await upstream(world, stopped))["id"]
     await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": None})
@@ -130,7 +130,7 @@ async def test_what_somebody_starts_after_it_failed_is_left_to_them(
     await world.until(exited, within=300)
     await world.pass_time(60)
     stops = await calls(world, "stop")
-    # Long enough to be listed on its way.
+    # Long enough to be listed in a transient status.
     await world.emulator.call("PATCH", "settings", json={"delays": {"starting": [120, 120]}})
     await directly(world, "start", {"instanceId": wanted})
     await world.pass_time(400)
@@ -140,7 +140,7 @@ async def test_what_somebody_starts_after_it_failed_is_left_to_them(
 
 
 async def test_a_stop_under_way_is_not_ended_by_a_refusal(world: World, stopped: str) -> None:
-    """Taken once and refused when asked again: what ever ran is not deleted for that."""
+    """A repeated stop that is refused does not cause a deletion."""
     await fault(world, kind="outcome", operation="start", result="neverBoots")
     await ask(world, START, stopped)
     await fault(world, kind="outcome", operation="stop", result="stuck")
@@ -155,7 +155,7 @@ async def test_a_stop_under_way_is_not_ended_by_a_refusal(world: World, stopped:
 
 
 async def start_and_fail(world: World, instance_id: str, word: str) -> None:
-    """Start an instance that never serves and then stays in a status."""
+    """Start an instance that never becomes ready and then stays in a status."""
     wanted = (await upstream(world, instance_id))["id"]
     await fault(world, kind="outcome", operation="start", result="neverBoots")
     await ask(world, START, instance_id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An instance is born: bought once whatever happens, watched, probed, and told of."""
+"""The create: an instance is bought once, watched, probed and reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = {"kind": "call", "path": "*"}
 
 @on_both_stores
 async def test_an_accepted_request_runs_and_was_bought_once(world: World) -> None:
-    """A request goes through creating and starting to running with a single create call."""
+    """A create goes from creating via starting to running with one create call."""
     instance_id = await world.create()
     assert await world.status(instance_id) == "creating"
     await world.until_status(instance_id, InstanceStatus.RUNNING, within=300)
@@ -48,7 +48,7 @@ async def test_a_running_instance_shows_how_to_reach_it(world: World) -> None:
 
 
 async def test_the_template_is_resolved_into_the_create_call(world: World) -> None:
-    """Image, ports and envs of the template arrive upstream, the request's envs over them."""
+    """The call has the template's image, ports and envs, overridden by the request's."""
     instance_id = await world.create(replace(REQUEST, envs={"MINE": "1"}))
     await world.until_status(instance_id, InstanceStatus.RUNNING, within=300)
     [row] = await world.emulator.ever()
@@ -58,7 +58,7 @@ async def test_the_template_is_resolved_into_the_create_call(world: World) -> No
 
 @on_both_stores
 async def test_a_lost_answer_is_settled_by_listing(world: World) -> None:
-    """The connection drops after the work was done: the instance is found, not bought again."""
+    """If the answer is lost after the purchase, a listing finds the instance."""
     await fault(world, **CREATE, drop=True, when="after", times=1)
     instance_id = await world.create()
     await runs_having_bought_one(world, instance_id)
@@ -67,7 +67,7 @@ async def test_a_lost_answer_is_settled_by_listing(world: World) -> None:
 
 @on_both_stores
 async def test_a_lost_request_is_bought_again_only_when_absence_is_proven(world: World) -> None:
-    """The connection drops before the work: five listings over the time of absence, then again."""
+    """A lost request is repeated after five listings over the absence time."""
     await fault(world, **CREATE, drop=True, when="before", times=1)
     instance_id = await world.create()
     await world.pass_time(world.settings.absent_after_seconds - 5)
@@ -81,7 +81,7 @@ async def test_a_lost_request_is_bought_again_only_when_absence_is_proven(world:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("status", [500, 502, 504, 408])
 async def test_a_server_error_is_ambiguous(world: World, status: int, when: str) -> None:
-    """A 5xx or 408 says nothing of whether it was bought; one instance lives in the end."""
+    """A 5xx or 408 is ambiguous; in the end one instance lives."""
     await fault(world, **CREATE, status=status, when=when, times=1)
     instance_id = await world.create()
     await runs_having_bought_one(world, instance_id)
@@ -89,7 +89,7 @@ async def test_a_server_error_is_ambiguous(world: World, status: int, when: str)
 
 @pytest.mark.parametrize("body", ["empty", "malformed", "list"])
 async def test_a_success_that_cannot_be_read_is_ambiguous(world: World, body: str) -> None:
-    """A 200 without an id is settled by listing."""
+    """A 200 without an ID is settled by a listing."""
     await fault(world, **CREATE, body=body, times=1)
     instance_id = await world.create()
     await runs_having_bought_one(world, instance_id)
@@ -97,7 +97,7 @@ async def test_a_success_that_cannot_be_read_is_ambiguous(world: World, body: st
 
 
 async def test_a_purchase_that_shows_up_late_is_adopted(world: World) -> None:
-    """The listing lags behind a lost answer; within the time of absence that costs nothing."""
+    """A purchase listed late, but within the absence time, is assigned."""
     await fault(world, **CREATE, drop=True, when="after", times=1)
     await fault(world, kind="list", lagSeconds=100)
     instance_id = await world.create()
@@ -107,7 +107,7 @@ async def test_a_purchase_that_shows_up_late_is_adopted(world: World) -> None:
 
 @on_both_stores
 async def test_a_purchase_that_shows_up_too_late_is_deleted(world: World) -> None:
-    """It was declared absent and bought again: one of the two goes at once, with an event."""
+    """A purchase listed after a second one is deleted as surplus, with an event."""
     await fault(world, **CREATE, drop=True, when="after", times=1)
     await fault(world, kind="list", lagSeconds=400)
     instance_id = await world.create()
@@ -119,7 +119,7 @@ async def test_a_purchase_that_shows_up_too_late_is_deleted(world: World) -> Non
 
 
 async def test_a_capacity_refusal_leads_to_the_next_candidate(world: World) -> None:
-    """The cheapest has no stock at the moment of buying; the next is bought, nothing deleted."""
+    """If the cheapest is out of stock at the purchase, the next is bought."""
     await fault(world, **CREATE, status=400, reason="INSUFFICIENT_RESOURCE", times=1)
     instance_id = await world.create(replace(REQUEST, region_fallback=True))
     await runs_having_bought_one(world, instance_id)
@@ -133,7 +133,7 @@ async def test_a_capacity_refusal_leads_to_the_next_candidate(world: World) -> N
 
 
 async def test_a_refusal_for_another_reason_is_told(world: World) -> None:
-    """An empty account is not a lack of capacity; upstream's reason reaches the user."""
+    """A refusal for another reason than capacity is shown to the user."""
     await fault(world, **CREATE, status=400, reason="BALANCE_NOT_ENOUGH", message="no money")
     instance_id = await world.create()
     await world.until_status(instance_id, InstanceStatus.FAILED, within=300)
@@ -143,7 +143,7 @@ async def test_a_refusal_for_another_reason_is_told(world: World) -> None:
 
 
 async def test_a_429_waits_and_keeps_the_candidate(world: World) -> None:
-    """Too many calls is not a refusal: the same product is bought after the pause."""
+    """After a 429 the same candidate is bought after the pause."""
     await fault(world, **CREATE, status=429, retryAfter=7, times=2)
     instance_id = await world.create()
     await runs_having_bought_one(world, instance_id)
@@ -157,7 +157,7 @@ async def test_a_429_waits_and_keeps_the_candidate(world: World) -> None:
 
 
 async def test_a_refused_key_holds_everything(world: World) -> None:
-    """401 loses nothing: health goes down, and the instance is bought once the key is good."""
+    """After a 401 health is down, and the instance is bought once the key is valid."""
     instance_id = await world.create()
     await fault(world, **ALL, status=401)
     await world.pass_time(60)
@@ -168,7 +168,7 @@ async def test_a_refused_key_holds_everything(world: World) -> None:
 
 
 async def test_the_placement_deadline_ends_in_failure(world: World) -> None:
-    """An instance that could not be bought in time has failed, and says that upstream was away."""
+    """A create past the placement deadline fails with the upstream error."""
     await world.reopen(placement_deadline_seconds=120)
     await fault(world, **CREATE, status=401)
     instance_id = await world.create()
@@ -187,7 +187,7 @@ async def test_the_placement_deadline_ends_in_failure(world: World) -> None:
 async def test_a_create_that_ends_badly_has_failed_and_is_reaped(
     world: World, result: str, code: str
 ) -> None:
-    """What never ran is deleted under the policy `stop`: nothing of the user's is on it."""
+    """Under the policy `stop`, an instance that never ran is deleted."""
     await world.emulator.call("PATCH", "settings", json={"removedLingerSeconds": 60})
     await fault(world, kind="outcome", operation="create", result=result)
     instance_id = await world.create()
@@ -199,7 +199,7 @@ async def test_a_create_that_ends_badly_has_failed_and_is_reaped(
 
 
 async def test_what_ran_and_never_served_is_stopped(world: World) -> None:
-    """Ten minutes after the purchase it is given up; it ran, so it is stopped and kept."""
+    """An instance that ran and is not ready after ten minutes is stopped."""
     await fault(world, kind="outcome", operation="create", result="neverBoots")
     instance_id = await world.create()
     await world.until_status(instance_id, InstanceStatus.FAILED, within=700)
@@ -217,7 +217,7 @@ async def test_what_ran_and_never_served_is_stopped(world: World) -> None:
 async def test_the_policy_decides_what_becomes_of_a_failed_instance(
     world: World, policy: FailedInstancePolicy, left: list[str]
 ) -> None:
-    """`keep` leaves it as it is, `delete` deletes it though it ran."""
+    """`keep` leaves it as it is; `delete` deletes it even if it ran."""
     await world.reopen(failed_instance_policy=policy)
     await fault(world, kind="outcome", operation="create", result="neverBoots")
     instance_id = await world.create()
@@ -228,7 +228,7 @@ async def test_the_policy_decides_what_becomes_of_a_failed_instance(
 
 @on_both_stores
 async def test_a_worker_that_ends_loses_nothing(world: World) -> None:
-    """Steps, deadlines and probes go on in the next process."""
+    """Steps, deadlines and probes continue in the next process."""
     ids = [await world.create(replace(REQUEST, name=f"box-{number}")) for number in range(5)]
     for _ in range(4):
         await world.pass_time(20)

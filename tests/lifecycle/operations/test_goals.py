@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decisions of the verbs as tables: status, what was listed since, calls made, and age."""
+"""Tables of the verbs' decisions by status, age of the listing, and calls made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.domain.making import an_instance
 
 NOW: Final = 1_800_000_000_000
 ACTED: Final = NOW - 100_000
-"""When the last call was made, where a test does not say."""
+"""When the last call was made, by default."""
 NEVER: Final = Call()
 DECISION = Reached | Ask | ProbePorts | LookUp | Wait | GiveUp | TurnBack
 
@@ -64,10 +64,10 @@ def the_claim(
     gone: bool = False,
     **progress: object,
 ) -> Claimed:
-    """A claimed operation: the status that was listed, when, and what the operation remembers.
+    """Return a claimed operation with a listed status and progress.
 
-    `listed_at` is when the row last changed in a listing, `looked_at` when the last complete one
-    began (the same unless given). `missing` and `unlisted` are since when, and how often.
+    `listed_at` is when a listing last changed the row; `looked_at` is when the last complete
+    listing began, by default the same. `missing` and `unlisted` are (since when, how many times).
     """
     observed = Observed(
         status=word,
@@ -87,7 +87,7 @@ def the_claim(
 
 
 def asked(ago: int = 10_000, asks: int = 1, **more: object) -> Call:
-    """Calls of which the last was made so long ago, in milliseconds."""
+    """Return calls, the last of them `ago` milliseconds ago."""
     tried_at = more.pop("tried_at", NOW - ago)
     made = Call(asked_at=NOW - ago, asks=asks, tried_at=tried_at)  # type: ignore[arg-type]  # see above
     return replace(made, **more)  # type: ignore[arg-type]  # see above
@@ -102,18 +102,18 @@ STOP_TIMEOUT = GiveUp("STOP_TIMEOUT", "It did not stop in time")
 @pytest.mark.parametrize(
     ("claimed", "decision", "cleanup"),
     [
-        # Never asked.
+        # No call was made.
         (the_claim("running"), Ask(), Ask()),
         (the_claim("migrating"), Ask(), Wait(NOW + LOOK_ANYWAY)),
         (the_claim("exited"), Reached(), Reached()),
         (the_claim("exited", listed_at=ACTED - 1), Reached(), Ask()),
-        # Asked, and the listing is older than the call: it proves nothing.
+        # The call was made, but the listing is older.
         (
             the_claim("exited", call=asked(), listed_at=ACTED - 1),
             Wait(NOW + LOOK_SOON),
             Wait(NOW + LOOK_ANYWAY),
         ),
-        # Asked a moment ago.
+        # The call was made a moment ago.
         (
             the_claim("running", call=asked()),
             Wait(NOW + LOOK_ANYWAY),
@@ -125,12 +125,12 @@ STOP_TIMEOUT = GiveUp("STOP_TIMEOUT", "It did not stop in time")
             Wait(NOW + LOOK_ANYWAY),
         ),
         (the_claim("exited", call=asked()), Reached(), Reached()),
-        # Asked long ago, and the listing that is newer shows no effect.
+        # The call was made long ago, and the newer listing shows no effect.
         (the_claim("running", call=asked(LONG_AGO)), Ask(), Ask()),
         (the_claim("stopping", call=asked(LONG_AGO)), Wait(NOW + LOOK_ANYWAY), Ask()),
         (the_claim("freezing", call=asked(LONG_AGO)), Wait(NOW + LOOK_ANYWAY), Ask()),
         (the_claim("running", call=asked(LONG_AGO, MAX_ASKS)), STOP_FAILED, Ask()),
-        # The time is over, and the listing is newer than the deadline.
+        # The deadline has passed, and the listing is newer than it.
         (
             the_claim("running", call=asked(LONG_AGO, tried_at=OVERDUE)),
             STOP_TIMEOUT,
@@ -141,7 +141,7 @@ STOP_TIMEOUT = GiveUp("STOP_TIMEOUT", "It did not stop in time")
             STOP_TIMEOUT,
             STOP_FAILED,
         ),
-        # The time is over, but nothing was listed since: no verdict.
+        # The deadline has passed, but there was no listing since: no decision.
         (
             the_claim(
                 "running",
@@ -155,14 +155,14 @@ STOP_TIMEOUT = GiveUp("STOP_TIMEOUT", "It did not stop in time")
     ],
 )
 def test_what_a_stop_does_next(claimed: Claimed, decision: DECISION, cleanup: DECISION) -> None:
-    """A stop gives up where a clean-up insists; neither judges by a listing that is too old."""
+    """A stop gives up where a clean-up insists; neither decides by an old listing."""
     assert stopped(claimed, NOW) == decision
     assert stopped(claimed, NOW, insist=True) == cleanup
 
 
 ACCEPTED: Final = asked(accepted=True)
 SINCE: Final = NOW - 5_000
-"""After the call that `asked` makes by default."""
+"""A time after the default call of `asked`."""
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ SINCE: Final = NOW - 5_000
         (the_claim("removing"), Ask()),
         (the_claim("removed"), Reached()),
         (the_claim("running", gone=True), Reached()),
-        # Accepted: two complete listings since then without it are the end, no fewer.
+        # Accepted: two complete listings without it prove the deletion, one does not.
         (the_claim("running", call=ACCEPTED, missing=(SINCE, LISTINGS_WITHOUT)), Reached()),
         (
             the_claim("running", call=ACCEPTED, missing=(SINCE, LISTINGS_WITHOUT - 1)),
             Wait(NOW + LOOK_SOON),
         ),
-        # It was missing before the call already, or the call was never accepted: no proof.
+        # It was absent before the call, or no call was accepted: no proof.
         (
             the_claim("running", call=ACCEPTED, missing=(NOW - 20_000, LISTINGS_WITHOUT)),
             Wait(NOW + LOOK_SOON),
@@ -187,7 +187,7 @@ SINCE: Final = NOW - 5_000
             the_claim("running", call=asked(), missing=(SINCE, LISTINGS_WITHOUT)),
             Wait(NOW + LOOK_SOON),
         ),
-        # Listings that do not add up prove less.
+        # Listings with wrong totals prove less.
         (
             the_claim(
                 "running",
@@ -210,13 +210,13 @@ SINCE: Final = NOW - 5_000
             the_claim("running", call=ACCEPTED, incomplete=1, unlisted=(NOW - 20_000, 9)),
             Wait(NOW + LOOK_SOON),
         ),
-        # It is asked for again and again, however long that takes, but not while it is removed.
+        # The call is repeated without limit, but not while the instance is being removed.
         (the_claim("running", call=asked(LONG_AGO, 99)), Ask()),
         (the_claim("removing", call=asked(LONG_AGO, 99)), Wait(NOW + LOOK_SOON)),
     ],
 )
 def test_what_a_delete_does_next(claimed: Claimed, decision: DECISION) -> None:
-    """A deletion ends by proof alone and never gives up."""
+    """A deletion ends only by proof and never gives up."""
     assert removed(claimed, NOW) == decision
 
 
@@ -234,7 +234,7 @@ OLD: Final = ACTED - 1
     [
         (the_claim("exited"), IN_TIME, Ask(), Ask()),
         (the_claim("exited"), TOO_LATE, NOT_TAKEN, NOT_TAKEN),
-        # Nothing was listed since the call.
+        # There was no listing since the call.
         (
             the_claim("exited", call=asked(LONG_AGO), listed_at=OLD),
             IN_TIME,
@@ -247,7 +247,7 @@ OLD: Final = ACTED - 1
             Wait(NOW + LOOK_SOON),
             Wait(NOW + LOOK_SOON),
         ),
-        # A new error of Novita's ends it; one that was there before does not.
+        # A new error of Novita ends it; an earlier one does not.
         (the_claim("starting", call=asked(), error="broken"), IN_TIME, BROKEN, BROKEN),
         (
             the_claim("starting", call=asked(), error="broken", told_error="broken", moved=True),
@@ -255,7 +255,7 @@ OLD: Final = ACTED - 1
             Wait(NOW + LOOK_ANYWAY),
             Wait(NOW + LOOK_ANYWAY),
         ),
-        # It stays stopped.
+        # The instance stays stopped.
         (
             the_claim("exited", call=asked()),
             IN_TIME,
@@ -267,7 +267,7 @@ OLD: Final = ACTED - 1
         (the_claim("exited", call=asked(LONG_AGO)), IN_TIME, Ask(), Ask()),
         (the_claim("exited", call=asked(LONG_AGO)), TOO_LATE, NOT_TAKEN, NOT_TAKEN),
         (the_claim("exited", call=asked(LONG_AGO, MAX_ASKS)), IN_TIME, STAYED, STAYED),
-        # It runs: a start probes it, a restart first wants to have seen it move.
+        # It is running: a start probes it; a restart must first see another status.
         (
             the_claim("running", call=asked()),
             IN_TIME,
@@ -283,7 +283,7 @@ OLD: Final = ACTED - 1
             ProbePorts(),
             NOT_TAKEN,
         ),
-        # It is on its way.
+        # It is in a transient status.
         (
             the_claim("starting", call=asked(), moved=True),
             IN_TIME,
@@ -296,7 +296,7 @@ OLD: Final = ACTED - 1
 def test_what_a_start_does_next(
     claimed: Claimed, give_up_at: int, start: DECISION, restart: DECISION
 ) -> None:
-    """A restart is never made twice on a guess, and neither verb judges by an old listing."""
+    """A restart is not repeated on a guess, and no verb decides by an old listing."""
     kinds = OperationKind.START, OperationKind.RESTART
     found = [started(claimed, NOW, kind=kind, give_up_at=give_up_at) for kind in kinds]
     assert found == [start, restart]
@@ -311,7 +311,7 @@ def test_what_a_start_does_next(
         (the_claim("pulling"), NOW + 7, Wait(NOW + 7)),
         (the_claim("pulling"), TOO_LATE, NOT_READY),
         (the_claim("pulling", listed_at=TOO_LATE), TOO_LATE, Wait(NOW + LOOK_SOON)),
-        # A migration has an hour of its own.
+        # A migration has a deadline of one hour.
         (
             the_claim("migrating", migrating_since=NOW - 10),
             TOO_LATE,
@@ -327,12 +327,12 @@ def test_what_a_start_does_next(
 def test_what_is_done_until_it_serves(
     claimed: Claimed, give_up_at: int, decision: DECISION
 ) -> None:
-    """What runs is probed; what does not is waited for until a listing newer than the deadline."""
+    """A running instance is probed; otherwise it is awaited until the deadline."""
     assert serving(claimed, NOW, give_up_at=give_up_at) == decision
 
 
 def test_a_detour_is_noted_and_its_start_is_kept() -> None:
-    """Migrating since the first time that it was seen so; forgotten when it is over."""
+    """The start of a migration is recorded, and cleared after its end."""
     first = note_detours(the_claim("migrating"), NOW)
     assert (first.progress.migrating_since, first.progress.detour_at) == (NOW, NOW)
     later = note_detours(first, NOW + 50)
@@ -352,12 +352,12 @@ def test_a_detour_is_noted_and_its_start_is_kept() -> None:
     ],
 )
 def test_when_a_restart_counts_as_seen(claimed: Claimed, moved: bool) -> None:
-    """News of another status; any news at all where nothing is known of the call."""
+    """Another status counts; if the outcome of the call is unknown, any change does."""
     assert note_moved(claimed).progress.moved is moved
 
 
 def test_waiting_for_a_listing_that_adds_up_is_told() -> None:
-    """An operation names what it waits for from the third incomplete listing on."""
+    """From the third incomplete listing on, the operation shows an error."""
     assert incomplete_error(the_claim("running", incomplete=TOLD_AFTER - 1)) is None
     told = incomplete_error(the_claim("running", incomplete=TOLD_AFTER))
     assert told is not None
@@ -365,5 +365,5 @@ def test_waiting_for_a_listing_that_adds_up_is_told() -> None:
 
 
 def test_readiness_is_ten_minutes() -> None:
-    """The figure that the message names is the deadline."""
+    """The message contains the deadline in minutes."""
     assert READINESS_DEADLINE == 600_000

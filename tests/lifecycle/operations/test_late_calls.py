@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker that stalls past its claim sends nothing, and what slips through is put right."""
+"""A worker that stalls past its claim sends no call; the effect of a late call is corrected."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx2
-import orjson
 import pytest
 
 from novitai.app import Application, Outside
-from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
-from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted
 from novitai.store.queries import events
+from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from tests.lifecycle.stalling import Stall
 from tests.lifecycle.world import World, at_home
 
@@ -31,10 +28,10 @@ TERMINATED = InstanceStatus.TERMINATED
 START, STOP = OperationKind.START, OperationKind.STOP
 RESTART, DELETE = OperationKind.RESTART, OperationKind.DELETE
 CALLS = {
-    START: Operation.START,
-    STOP: Operation.STOP,
-    RESTART: Operation.RESTART,
-    DELETE: Operation.DELETE,
+    START: Endpoint.START,
+    STOP: Endpoint.STOP,
+    RESTART: Endpoint.RESTART,
+    DELETE: Endpoint.DELETE,
 }
 BEFORE = {START: STOPPED, STOP: RUNNING, RESTART: RUNNING, DELETE: RUNNING}
 AFTER = {START: RUNNING, STOP: STOPPED, RESTART: RUNNING, DELETE: TERMINATED}
@@ -68,7 +65,7 @@ MakeStall = Callable[..., Stall]
 
 @pytest.fixture
 def make_stall(world: World) -> Iterator[MakeStall]:
-    """Make a process stall; it goes on at the latest when the test ends."""
+    """Make a process stall; it continues at the latest when the test ends."""
     made: list[Stall] = []
 
     def make(kind: OperationKind, *, slips: bool = False) -> Stall:
@@ -81,16 +78,12 @@ def make_stall(world: World) -> Iterator[MakeStall]:
 
 
 async def ask(app: Application, kind: OperationKind, instance_id: str) -> None:
-    """Ask a process for a verb."""
-
-    def reply(accepted: Accepted) -> Reply:
-        return Reply(202, {}, orjson.dumps({"id": accepted.instance.id}))
-
-    await app.operating.ask(kind, instance_id, reply=reply)
+    """Request a verb in a process."""
+    await app.commands.apply(app.operating.ask(kind, instance_id))
 
 
 async def status_in(app: Application, instance_id: str) -> str:
-    """Tell an instance's status, as a process sees it."""
+    """Return an instance's status, as a process sees it."""
     return str((await app.instances.get(instance_id)).view["status"])
 
 
@@ -106,25 +99,25 @@ async def until_status(
 
 
 async def stands(world: World, kind: OperationKind) -> str:
-    """Have an instance in the status in which a verb can be asked of it."""
+    """Create an instance in the status that a verb needs."""
     instance_id = await world.create()
     await world.until_status(instance_id, RUNNING, within=600)
     if BEFORE[kind] is STOPPED:
         await ask(world.app, STOP, instance_id)
         await world.until_status(instance_id, STOPPED, within=300)
-    # A listing that began before the last call must not be what the next one rests on.
+    # The next call must not rely on a listing that began before the last call.
     await world.pass_time(10)
     return instance_id
 
 
 async def calls_of(world: World, kind: OperationKind) -> int:
-    """Count the calls of a verb that arrived."""
+    """Count the upstream calls of a verb."""
     counts: dict[str, int] = (await world.emulator.call("GET", "counts"))["counts"]
     return counts.get(f"POST /gpu/instance/{CALLS[kind].label}", 0)
 
 
 async def late_drifts(app: Application, instance_id: str) -> list[dict[str, Any]]:
-    """List the events that tell of a late call."""
+    """List the drift events of late calls."""
     log = await app.database.read(lambda c: events.of_instance(c, instance_id))
     drifts: list[dict[str, Any]] = [
         dict(event.data) for event in log if event.type.value == "instance.drift"
@@ -135,7 +128,7 @@ async def late_drifts(app: Application, instance_id: str) -> list[dict[str, Any]
 async def held_up(
     world: World, make_stall: MakeStall, kind: OperationKind, *, slips: bool = False
 ) -> tuple[str, Stall, int]:
-    """Ask for a verb, and let time pass until its call is held back; count the calls before."""
+    """Request a verb and wait until its call is held back; return the calls before it."""
     instance_id = await stands(world, kind)
     before = await calls_of(world, kind)
     stall = make_stall(kind, slips=slips)
@@ -151,7 +144,7 @@ async def held_up(
 async def finished_by(
     world: World, other: Application, kind: OperationKind, instance_id: str
 ) -> None:
-    """Let the claim run out, and another process finish the verb."""
+    """Let the claim expire, and let another process finish the verb."""
     await world.pass_time(20)
     await until_status(world, other, instance_id, AFTER[kind])
 
@@ -159,7 +152,7 @@ async def finished_by(
 async def is_sent_once_after_a_look(
     world: World, stall: Stall, kind: OperationKind, instance_id: str, before: int
 ) -> None:
-    """Let the stalled call go on: it is not sent, and after a look the verb is carried out."""
+    """Release the stalled call: it is not sent; after a listing the verb is carried out."""
     stall.go_on()
     await world.quiet()
     assert isinstance(stall.error, NotSent)
@@ -173,7 +166,7 @@ async def is_sent_once_after_a_look(
 async def test_a_worker_that_stalls_past_its_claim_sends_nothing(
     world: World, other: Application, make_stall: MakeStall, kind: OperationKind
 ) -> None:
-    """Another process has finished the verb, and the user has asked for its opposite since."""
+    """A call is not sent after another process has finished the verb."""
     instance_id, stall, before = await held_up(world, make_stall, kind)
     await finished_by(world, other, kind, instance_id)
     opposite = {START: STOP, STOP: START}.get(kind)
@@ -206,7 +199,7 @@ async def test_a_call_is_judged_by_the_later_of_two_clocks(
     kind: OperationKind,
     away: Callable[[ManualClock], None],
 ) -> None:
-    """The time of day has passed the claim's end; the call is made anew, after a look."""
+    """If the wall clock has passed the lease, the call is not sent."""
     instance_id, stall, before = await held_up(world, make_stall, kind)
     away(clock)
     await is_sent_once_after_a_look(world, stall, kind, instance_id, before)
@@ -216,7 +209,7 @@ async def test_a_call_is_judged_by_the_later_of_two_clocks(
 async def test_a_clock_set_back_opens_no_window_again(
     world: World, clock: ManualClock, make_stall: MakeStall, kind: OperationKind
 ) -> None:
-    """By the time of day the claim has not ended yet; by steady time it has."""
+    """If the monotonic clock has passed the lease, the call is not sent."""
     instance_id, stall, before = await held_up(world, make_stall, kind)
     clock.jump(-60)
     await world.pass_time(20)
@@ -232,7 +225,7 @@ async def test_what_slips_through_is_put_right_once_and_told(
     kind: OperationKind,
     opposite: OperationKind,
 ) -> None:
-    """The worker stalled after the last check: its call undoes what the user asked for since."""
+    """A late call that undoes the user's last verb is corrected once, with an event."""
     instance_id, stall, _ = await held_up(world, make_stall, kind, slips=True)
     await finished_by(world, other, kind, instance_id)
     await ask(other, opposite, instance_id)
@@ -262,7 +255,7 @@ async def _is_told(app: Application, instance_id: str) -> bool:
 async def test_what_slips_through_and_changes_nothing_is_let_be(
     world: World, other: Application, make_stall: MakeStall, kind: OperationKind
 ) -> None:
-    """A second restart ends where it began, and what is deleted stays so."""
+    """Late restarts and late calls to deleted instances need no correction."""
     instance_id, stall, _ = await held_up(world, make_stall, kind, slips=True)
     await finished_by(world, other, kind, instance_id)
     await world.pass_time(60)

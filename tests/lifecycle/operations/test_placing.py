@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an instance is bought, at which price, and how long a lack of stock is waited for."""
+"""Placement: where an instance is bought, at which price, and the wait for stock."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ L40S = replace(REQUEST, product_name="L40S 48GB", gpu_num=1)
 
 
 async def reprice(world: World, product_id: str, **changes: Any) -> None:
-    """Change a product's price or stock from now on."""
+    """Change a product's price or stock."""
     await world.emulator.call("PATCH", f"products/{product_id}", json=changes)
 
 
 async def have_lists_cached(world: World) -> None:
-    """Have an instance bought, which leaves lists in the cache that stay fresh for 30 seconds."""
+    """Buy an instance, which leaves lists in the cache that stay fresh for 30 seconds."""
     await world.create()
 
     async def is_bought() -> bool:
@@ -40,27 +40,27 @@ async def have_lists_cached(world: World) -> None:
 
 
 async def bought(world: World, instance_id: str) -> tuple[str, str, int]:
-    """Tell product, region and price per GPU-hour of the purchase."""
+    """Return product, region and price per GPU-hour of the purchase."""
     [attempt] = [a for a in await world.attempts(instance_id) if a.state is AttemptState.BOUGHT]
     return attempt.product_id, attempt.region, attempt.price
 
 
 async def refused(world: World, instance_id: str) -> list[str]:
-    """List the products that were refused, in the order in which it was told."""
+    """List the refused products in the order of the events."""
     log = await world.app.database.read(lambda c: events.of_instance(c, instance_id))
     told = [event.data.get("attempt") for event in log]
     return [attempt["productId"] for attempt in told if isinstance(attempt, dict)]
 
 
 async def failed(world: World, instance_id: str, within: float) -> tuple[str, str]:
-    """Wait for the failure; tell its code and message."""
+    """Wait for the failure; return its code and message."""
     await world.until_status(instance_id, FAILED, within=within)
     error = (await world.view(instance_id))["error"]
     return error["code"], error["message"]
 
 
 async def test_the_price_is_that_of_the_moment_of_buying(world: World) -> None:
-    """A price that rose while the cached list was fresh is shown as it is, for every request."""
+    """The current price is shown, even if the cached list has an older one."""
     await have_lists_cached(world)
     for product in (CHEAPEST, DEARER):
         await reprice(world, product, price=90_000)
@@ -71,7 +71,7 @@ async def test_the_price_is_that_of_the_moment_of_buying(world: World) -> None:
 
 
 async def test_the_limit_is_kept_against_the_price_of_the_moment(world: World) -> None:
-    """The cached list holds a price under the limit and is still fresh: nothing is bought."""
+    """If the price is above the limit now, nothing is bought."""
     await have_lists_cached(world)
     for product in (CHEAPEST, DEARER):
         await reprice(world, product, price=90_000)
@@ -107,7 +107,7 @@ async def test_the_limit_is_kept_at_the_end_of_a_wait_for_stock(world: World) ->
 
 
 async def test_what_became_cheaper_than_the_first_is_bought(world: World) -> None:
-    """The lists of all clusters are read for a purchase, not that of one candidate alone."""
+    """The lists of all clusters are reloaded for a purchase."""
     await world.create(replace(L40S, region="any"))
     await world.pass_time(5)
     await reprice(world, "L40S.28c125g", price=50_000)
@@ -117,7 +117,7 @@ async def test_what_became_cheaper_than_the_first_is_bought(world: World) -> Non
 
 
 async def test_what_became_dearer_than_another_is_not_bought(world: World) -> None:
-    """The price that is read again decides which candidate is the cheapest."""
+    """The reloaded price decides which candidate is the cheapest."""
     await have_lists_cached(world)
     await reprice(world, CHEAPEST, price=34_000)
     instance_id = await world.create(replace(REQUEST, name="second"))
@@ -127,7 +127,7 @@ async def test_what_became_dearer_than_another_is_not_bought(world: World) -> No
 
 @on_both_stores
 async def test_the_price_follows_what_novita_charges(world: World) -> None:
-    """The instance's own price in the listing is shown, before the price of the purchase."""
+    """The price in the listing is shown instead of the price of the purchase."""
     instance_id = await world.create()
     await world.until_status(instance_id, RUNNING, within=300)
     state = world.emulator.app.state.emulator
@@ -140,7 +140,7 @@ async def test_the_price_follows_what_novita_charges(world: World) -> None:
 
 @on_both_stores
 async def test_stock_that_comes_back_is_bought(world: World) -> None:
-    """Refusals for want of stock are no purchases: they are tried again until it is there."""
+    """Refusals for lack of stock are retried until there is stock."""
     await fault(world, **NO_STOCK)
     instance_id = await world.create()
     await world.pass_time(400)
@@ -151,7 +151,7 @@ async def test_stock_that_comes_back_is_bought(world: World) -> None:
 
 
 async def test_a_lack_of_stock_is_waited_for_and_then_told(world: World) -> None:
-    """All candidates are tried, at least once a minute, until the last time when the wait ends."""
+    """All candidates are tried at least once a minute, and once at the end."""
     await fault(world, **NO_STOCK)
     instance_id = await world.create()
     began = world.clock.now()
@@ -179,7 +179,7 @@ async def test_the_wait_is_a_setting(world: World) -> None:
 
 
 async def test_a_catalogue_without_stock_is_a_lack_of_stock(world: World) -> None:
-    """Nothing is posted for what the list says is not there; the wait is the same."""
+    """If the list shows no stock, no call is made; the wait is the same."""
     await have_lists_cached(world)
     for product in (CHEAPEST, DEARER):
         await reprice(world, product, freeGpus=0)
@@ -192,7 +192,7 @@ async def test_a_catalogue_without_stock_is_a_lack_of_stock(world: World) -> Non
 
 
 async def test_after_a_downtime_stock_is_looked_for_before_giving_up(world: World) -> None:
-    """The wait ended while the process was away: what is there by now is bought."""
+    """If the wait ended during a downtime, stock is checked once more."""
     await fault(world, **NO_STOCK)
     instance_id = await world.create()
     await world.pass_time(100)
@@ -204,7 +204,7 @@ async def test_after_a_downtime_stock_is_looked_for_before_giving_up(world: Worl
 
 
 async def test_a_refusal_of_before_the_end_of_the_wait_is_asked_for_again(world: World) -> None:
-    """One candidate refused, the other was too busy to say so until the wait was over."""
+    """A refusal from before the end of the wait is retried once."""
     await world.reopen(capacity_wait_seconds=30)
     await fault(world, **NO_STOCK, bodyContains=CHEAPEST, times=1)
     await fault(world, **CREATE, status=429, retryAfter=60, bodyContains=DEARER, times=1)
@@ -215,7 +215,7 @@ async def test_a_refusal_of_before_the_end_of_the_wait_is_asked_for_again(world:
 
 
 async def test_a_clock_that_was_ahead_does_not_prolong_the_wait(world: World) -> None:
-    """The wait that began at a time which is now to come counts from now."""
+    """A wait whose start lies in the future counts from now."""
     await fault(world, **NO_STOCK)
     instance_id = await world.create()
     await world.pass_time(60)
@@ -227,7 +227,7 @@ async def test_a_clock_that_was_ahead_does_not_prolong_the_wait(world: World) ->
 
 
 async def test_after_a_downtime_the_account_is_listed_before_giving_up(world: World) -> None:
-    """The placement deadline passed while the process was away: a complete listing comes first."""
+    """A placement deadline that passed in a downtime needs a listing first."""
     await world.reopen(placement_deadline_seconds=300)
     await fault(world, **NO_STOCK)
     instance_id = await world.create()
@@ -262,7 +262,7 @@ async def test_after_a_downtime_the_account_is_listed_before_giving_up(world: Wo
 async def test_what_neither_candidate_nor_time_can_cure_fails_at_once(
     world: World, reason: str
 ) -> None:
-    """One call, and the reason reaches the user."""
+    """After one call the create fails with the reason."""
     await fault(world, **CREATE, status=400, reason=reason, message="because of you")
     instance_id = await world.create(replace(REQUEST, region="any"))
     code, message = await failed(world, instance_id, within=10)
@@ -272,7 +272,7 @@ async def test_what_neither_candidate_nor_time_can_cure_fails_at_once(
 
 
 async def test_a_candidate_that_will_never_do_is_tried_once(world: World) -> None:
-    """The next one is waited for without it."""
+    """A candidate refused for good is not tried again."""
     unfit = {**CREATE, "status": 400, "reason": "CUDA_VERSION_INCOMPATIBLE"}
     await fault(world, **unfit, bodyContains=CHEAPEST)
     await fault(world, **NO_STOCK, bodyContains=DEARER)
@@ -287,7 +287,7 @@ async def test_a_candidate_that_will_never_do_is_tried_once(world: World) -> Non
 
 
 async def test_no_candidate_that_will_ever_do_is_a_failure_at_once(world: World) -> None:
-    """Each is tried once; there is nothing to wait for."""
+    """If all are refused for good, the create fails at once."""
     await fault(world, **CREATE, status=400, reason="UNSUPPORTED_BILLING_MODE", message="not so")
     instance_id = await world.create()
     code, message = await failed(world, instance_id, within=10)
@@ -297,7 +297,7 @@ async def test_no_candidate_that_will_ever_do_is_a_failure_at_once(world: World)
 
 @pytest.mark.parametrize("reason", ["GPU_SPEC_USED", "NODE_STATUS", "A_WORD_OF_TOMORROW", ""])
 async def test_any_other_refusal_is_treated_as_a_lack_of_stock(world: World, reason: str) -> None:
-    """Also a word that is not known: the next candidate is tried, and so is time."""
+    """After an unknown refusal, other candidates and later tries follow."""
     await fault(world, **CREATE, status=400, reason=reason, message="not now", times=7)
     instance_id = await world.create()
     await runs_having_bought_one(world, instance_id)
@@ -305,7 +305,7 @@ async def test_any_other_refusal_is_treated_as_a_lack_of_stock(world: World, rea
 
 
 async def test_at_most_five_calls_that_may_have_bought(world: World) -> None:
-    """Refusals are not among them, lost calls are."""
+    """Lost calls count towards the five attempts; refusals do not."""
     await world.reopen(absent_after_seconds=10)
     await fault(world, **NO_STOCK, times=8)
     await fault(world, **CREATE, drop=True, when="before")
@@ -319,7 +319,7 @@ async def test_at_most_five_calls_that_may_have_bought(world: World) -> None:
 @pytest.mark.parametrize("region", ["any", "ANY", "Any"])
 @pytest.mark.parametrize("fallback", [False, True])
 async def test_any_region_is_the_cheapest_of_all(world: World, region: str, fallback: bool) -> None:
-    """No region comes first, and `regionFallback` changes nothing."""
+    """With `any`, the cheapest offer wins; `regionFallback` has no effect."""
     instance_id = await world.create(replace(L40S, region=region, region_fallback=fallback))
     assert (await world.view(instance_id))["region"] == "any"
     await world.until_status(instance_id, RUNNING, within=300)
@@ -342,7 +342,7 @@ async def test_any_region_is_the_cheapest_of_all(world: World, region: str, fall
 async def test_the_order_of_the_regions(
     world: World, region: str | None, fallback: bool, prices: list[int]
 ) -> None:
-    """The default or the wanted one first, then the cheapest; a named one alone if it is strict."""
+    """The default or requested region comes first; a strict request has only that one."""
     await world.reopen(capacity_wait_seconds=0)
     await fault(world, **NO_STOCK)
     instance_id = await world.create(replace(L40S, region=region, region_fallback=fallback))

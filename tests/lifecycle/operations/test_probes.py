@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An instance is ready when every port that was asked for answers."""
+"""An instance is ready when every watched port answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.addresses import Address, Reach
 from novitai.domain.instance import (
     Instance,
@@ -31,6 +30,7 @@ from novitai.egress.guard import EndpointGuard, UpstreamReach
 from novitai.egress.resolving import Resolver
 from novitai.egress.wire import Wire
 from novitai.lifecycle.operations.probes import Places, Prober, Silence
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 
 HTTP, TCP = PortType.HTTP, PortType.TCP
@@ -41,18 +41,18 @@ PLAIN = an_instance(InstanceStatus.STARTING)
 
 
 def published(*mappings: tuple[int, str, PortType]) -> Instance:
-    """An instance with these port mappings."""
+    """Return an instance with these port mappings."""
     found = tuple(PortMapping(port, where, kind.value) for port, where, kind in mappings)
     return replace(PLAIN, observed=Observed(port_mappings=found))
 
 
 async def private() -> Reach:
-    """Upstream is on this machine."""
+    """Return the reach of probes for an upstream on this machine."""
     return Reach.PRIVATE
 
 
 async def public() -> Reach:
-    """Upstream is on the public internet."""
+    """Return the reach of probes for an upstream on the public internet."""
     return Reach.PUBLIC
 
 
@@ -70,21 +70,21 @@ def a_prober(
     places: Places | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Prober:
-    """A prober on the real network, which here is the loopback."""
+    """Return a prober on the real network, which is the loopback here."""
     guard = EndpointGuard(reach, resolve)
     return Prober(guard, Wire(tls or TLS), deadline=deadline, quick=quick, places=places)
 
 
 @pytest.fixture
 async def prober() -> AsyncIterator[Prober]:
-    """A prober beside an upstream on this machine."""
+    """Return a prober with an upstream on this machine."""
     made = a_prober()
     yield made
     await made.aclose()
 
 
 class Service:
-    """Answers every connection with a fixed answer, or with silence."""
+    """Answers every connection with a fixed answer, or never answers."""
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
@@ -105,19 +105,19 @@ class Service:
 
 
 def status(code: int) -> bytes:
-    """An HTTP answer."""
+    """Return an HTTP answer."""
     return f"HTTP/1.1 {code} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
 async def silent(prober: Prober, instance: Instance, ports: Sequence[Port]) -> list[int]:
-    """Probe, and list the ports that do not answer."""
+    """Probe, and return the ports that do not answer."""
     found = await prober.not_ready(instance, LaunchSpec("image", ports=tuple(ports)))
     return [silence.port.port for silence in found]
 
 
 @pytest.mark.parametrize("code", [200, 204, 301, 401, 403, 404, 500, 501])
 async def test_any_answer_but_the_gateways_means_alive(prober: Prober, code: int) -> None:
-    """A Jupyter behind a password answers 401 and is ready."""
+    """Any other status means alive, such as 401 of a protected Jupyter."""
     async with Service(status(code)) as port:
         instance = published((80, f"http://127.0.0.1:{port}/", HTTP))
         assert await silent(prober, instance, [Port(80, HTTP)]) == []
@@ -125,14 +125,14 @@ async def test_any_answer_but_the_gateways_means_alive(prober: Prober, code: int
 
 @pytest.mark.parametrize("code", [502, 503, 504])
 async def test_the_gateways_own_answers_mean_not_yet(prober: Prober, code: int) -> None:
-    """Nobody is behind it."""
+    """502, 503 and 504 mean that the service is down."""
     async with Service(status(code)) as port:
         instance = published((80, f"http://127.0.0.1:{port}/", HTTP))
         assert await silent(prober, instance, [Port(80, HTTP)]) == [80]
 
 
 async def test_a_tcp_port_is_alive_when_it_accepts(prober: Prober) -> None:
-    """Nothing is sent."""
+    """An accepted connection is enough; no data is sent."""
     async with Service(b"") as port:
         instance = published((22, f"127.0.0.1:{port}", TCP))
         assert await silent(prober, instance, [Port(22, TCP)]) == []
@@ -143,30 +143,30 @@ async def test_a_tcp_port_is_alive_when_it_accepts(prober: Prober) -> None:
     "endpoint", ["", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999", ":1", "::"]
 )
 async def test_an_endpoint_that_means_nothing_is_not_ready(prober: Prober, endpoint: str) -> None:
-    """Never a crash."""
+    """A malformed endpoint is not ready, and raises nothing."""
     instance = published((22, endpoint, TCP))
     assert await silent(prober, instance, [Port(22, TCP)]) == [22]
 
 
 @pytest.mark.parametrize("endpoint", ["http://", "http://[::", "https://127.0.0.1:1/", "http://\n"])
 async def test_a_url_that_leads_nowhere_is_not_ready(prober: Prober, endpoint: str) -> None:
-    """Never a crash."""
+    """An invalid URL is not ready, and raises nothing."""
     instance = published((80, endpoint, HTTP))
     assert await silent(prober, instance, [Port(80, HTTP)]) == [80]
 
 
 async def test_a_port_that_is_not_mapped_yet_is_not_ready(prober: Prober) -> None:
-    """Mappings may be empty until `running`, and incomplete after."""
+    """A port without a mapping is not ready."""
     assert await silent(prober, PLAIN, [Port(80, HTTP), Port(22, TCP)]) == [80, 22]
 
 
 async def test_without_ports_it_is_ready_at_once(prober: Prober) -> None:
-    """Nothing has to answer."""
+    """Without watched ports the instance is ready."""
     assert await silent(prober, PLAIN, []) == []
 
 
 async def test_tools_are_watched_like_ports(prober: Prober) -> None:
-    """A Jupyter that was asked for has to answer."""
+    """The port of a requested Jupyter must answer."""
     spec = LaunchSpec("image", tools=(Tool("Jupyter", 8888, HTTP),))
     [silence] = await prober.not_ready(PLAIN, spec)
     assert silence == Silence(Port(8888, HTTP), "not mapped yet")
@@ -176,7 +176,7 @@ async def test_tools_are_watched_like_ports(prober: Prober) -> None:
 async def test_jupyter_is_probed_at_its_own_address(
     prober: Prober, mapped: tuple[tuple[int, str, PortType], ...]
 ) -> None:
-    """Upstream need not map the port of a tool that the template has not among its ports."""
+    """Jupyter is probed at its separate address if its port is not mapped."""
     spec = LaunchSpec("image", tools=(Tool("Jupyter", 8888, HTTP), Tool("Other", 9999, HTTP)))
     instance = published(*mapped)
     for code, missing in ((401, [9999]), (502, [8888, 9999])):
@@ -187,7 +187,7 @@ async def test_jupyter_is_probed_at_its_own_address(
 
 
 async def test_a_redirect_is_not_followed(prober: Prober) -> None:
-    """An answer is an answer, and nobody leads us elsewhere."""
+    """A redirect counts as an answer and is not followed."""
     moved = b"HTTP/1.1 302 X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
     async with Service(moved) as port:
         instance = published((80, f"http://127.0.0.1:{port}/", HTTP))
@@ -196,7 +196,7 @@ async def test_a_redirect_is_not_followed(prober: Prober) -> None:
 
 @dataclass
 class Peer:
-    """A peer that wastes its callers' time, and what it saw of them."""
+    """A peer that delays its callers, and a record of its connections."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
@@ -205,7 +205,7 @@ class Peer:
 
 
 class Hanging:
-    """Names that never resolve, and how many of them are asked for."""
+    """A resolver that never answers, and counts its calls."""
 
     def __init__(self) -> None:
         self.asked = self.present = self.most = 0
@@ -224,7 +224,7 @@ class Hanging:
 
 @asynccontextmanager
 async def dripping(every: float = 0.02, *, ever: bool = True) -> AsyncIterator[Peer]:
-    """Answer with one header line after another, and never end the head; or say nothing."""
+    """Send one header line after another without end, or send nothing."""
     peer = Peer()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -261,14 +261,14 @@ async def dripping(every: float = 0.02, *, ever: bool = True) -> AsyncIterator[P
 
 @pytest.fixture
 def without_collector() -> Iterator[None]:
-    """Keep the collector from closing what was forgotten."""
+    """Disable the garbage collector, so that it does not close leaked sockets."""
     gc.disable()
     yield
     gc.enable()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something that happens on another connection."""
+    """Wait for an event on another connection."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -276,7 +276,7 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 async def test_a_probe_ends_at_its_deadline_whatever_the_peer_sends() -> None:
-    """A header line now and then keeps no probe alive, and its connection is closed."""
+    """Slow header lines do not extend a probe; its connection is closed."""
     prober = a_prober(deadline=0.3)
     async with dripping() as peer:
         instance = published((80, f"http://127.0.0.1:{peer.port}/", HTTP))
@@ -288,7 +288,7 @@ async def test_a_probe_ends_at_its_deadline_whatever_the_peer_sends() -> None:
 
 
 async def test_a_handshake_that_never_ends_is_ended_and_closed(without_collector: None) -> None:
-    """A peer that accepts and never speaks TLS holds neither the probe nor a socket."""
+    """A peer without a TLS answer holds neither the probe nor a socket."""
     prober = a_prober(deadline=0.3)
     gone = asyncio.Event()
 
@@ -307,7 +307,7 @@ async def test_a_handshake_that_never_ends_is_ended_and_closed(without_collector
 
 
 async def test_a_name_that_never_resolves_is_given_up_at_the_deadline() -> None:
-    """Resolving is part of the probe."""
+    """The deadline of a probe includes name resolution."""
 
     async def never(_name: str, _port: int) -> Sequence[Address]:
         await asyncio.Event().wait()
@@ -319,7 +319,7 @@ async def test_a_name_that_never_resolves_is_given_up_at_the_deadline() -> None:
 
 
 async def test_at_most_four_ports_of_an_instance_are_probed_at_the_same_time() -> None:
-    """Ten slow ports of one instance take turns; a port that is listed twice is probed once."""
+    """Ten slow ports take turns; duplicate ports are probed once."""
     hanging = Hanging()
     prober = a_prober(deadline=0.2, resolve=hanging)
     ports = [Port(number, HTTP) for number in range(1, 11)]
@@ -329,12 +329,12 @@ async def test_at_most_four_ports_of_an_instance_are_probed_at_the_same_time() -
 
 
 async def test_slow_instances_keep_no_other_waiting() -> None:
-    """Though they are many more than there are places for probes."""
+    """Slow instances use only a part of the places."""
     hanging = Hanging()
     prober = a_prober(resolve=hanging, deadline=0.5, places=Places(total=8, slow=6))
     spec = LaunchSpec("image", ports=(Port(80, HTTP),))
     slow = published((80, "http://slow.example/", HTTP))
-    # It has timed out once, so it is known to be slow.
+    # It has timed out once, so it counts as slow.
     assert await prober.not_ready(slow, spec)
     woken: list[int] = []
     for number in range(60):
@@ -353,7 +353,7 @@ async def test_slow_instances_keep_no_other_waiting() -> None:
 
 
 async def test_a_step_never_waits_for_a_slow_peer() -> None:
-    """The round goes on beside it, wakes it at its end, and its result is there then."""
+    """The round continues, wakes the step at its end, and keeps its result."""
     prober = a_prober(deadline=0.5, quick=0.05)
     spec = LaunchSpec("image", ports=(Port(80, HTTP),))
     woken = asyncio.Event()
@@ -371,7 +371,7 @@ async def test_a_step_never_waits_for_a_slow_peer() -> None:
 
 
 async def test_other_endpoints_make_another_round() -> None:
-    """What was asked of the endpoints before says nothing of those after a restart."""
+    """Changed endpoints, as after a restart, begin a new round."""
     prober = a_prober(deadline=5, quick=1)
     spec = LaunchSpec("image", ports=(Port(80, HTTP),))
     async with dripping(ever=False) as peer, Service(status(200)) as port:
@@ -409,7 +409,7 @@ INWARD = [
 async def test_no_probe_leads_inward_where_upstream_is_public(
     kind: PortType, endpoint: str
 ) -> None:
-    """Whatever Novita, or somebody in its place, says where the port is."""
+    """With a public upstream, no private endpoint is probed."""
     prober = a_prober(public)
     async with dripping() as peer:
         instance = published((80, endpoint.format(port=peer.port), kind))
@@ -444,7 +444,7 @@ async def test_no_probe_leads_inward_where_upstream_is_public(
 async def test_even_beside_an_upstream_on_this_machine_an_odd_endpoint_is_refused(
     prober: Prober, kind: PortType, endpoint: str
 ) -> None:
-    """User information, other schemes, unusual spellings, metadata services, multicast."""
+    """User info, other schemes, metadata and multicast are refused."""
     async with dripping() as peer:
         instance = published((80, endpoint.format(port=peer.port), kind))
         [silence] = await prober.not_ready(instance, LaunchSpec("image", ports=(Port(80, kind),)))
@@ -453,7 +453,7 @@ async def test_even_beside_an_upstream_on_this_machine_an_odd_endpoint_is_refuse
 
 
 async def test_the_probe_goes_to_the_address_that_was_checked() -> None:
-    """The name is resolved once; `Host` keeps it."""
+    """The name is resolved once; the `Host` header keeps it."""
     asked: list[str] = []
 
     async def once(name: str, _port: int) -> Sequence[Address]:
@@ -486,7 +486,7 @@ async def test_the_probe_goes_to_the_address_that_was_checked() -> None:
 async def test_private_addresses_are_probed_only_where_upstreams_own_is_private(
     url: str, addresses: Sequence[str] | OSError | None, reach: Reach
 ) -> None:
-    """As with the emulator; where that cannot be told, nothing private is probed."""
+    """If the upstream's address is unknown, no private one is probed."""
     asked: list[str] = []
 
     async def resolve(name: str, _port: int) -> Sequence[Address]:

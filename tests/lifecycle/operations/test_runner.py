@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How operations move: claimed by one, fenced, woken, released."""
+"""The runner: one claim at a time, fencing, waking and releasing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lifecycle.world import REQUEST, World, on_both_stores
 
 
 class Scripted:
-    """A verb that does what the test says."""
+    """A verb whose steps are set by the test."""
 
     kind = OperationKind.CREATE
 
@@ -26,7 +26,7 @@ class Scripted:
         self._act = act
 
     async def step(self, claimed: Claimed) -> Step:
-        """Do what the test says."""
+        """Run the step of the test."""
         return await self._act(claimed)
 
 
@@ -37,7 +37,7 @@ async def operation_of(world: World, instance_id: str) -> Any:
 
 @pytest.fixture
 async def idle(world: World) -> World:
-    """A control plane that accepts and reads, and takes no steps by itself."""
+    """A control plane that accepts and reads requests, but runs no steps."""
     await world.app.stop()
     await world.open(work=False)
     await world.app.jobs.stop(0)
@@ -46,7 +46,7 @@ async def idle(world: World) -> World:
 
 @on_both_stores
 async def test_a_worker_that_lost_its_lease_changes_nothing(idle: World) -> None:
-    """While one worker's step runs, another claims the operation: the first leaves no mark."""
+    """A result is dropped if another worker claimed the operation meanwhile."""
     instance_id = await idle.create()
     operation = await operation_of(idle, instance_id)
 
@@ -66,7 +66,7 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(idle: World) -> None
 
 @on_both_stores
 async def test_one_operation_is_worked_on_by_one(idle: World) -> None:
-    """A second claim finds the lease taken and does nothing."""
+    """A second claim during the lease does nothing."""
     instance_id = await idle.create()
     operation = await operation_of(idle, instance_id)
 
@@ -81,7 +81,7 @@ async def test_one_operation_is_worked_on_by_one(idle: World) -> None:
 
 
 async def test_a_nudge_during_a_step_is_not_lost(idle: World) -> None:
-    """What wakes an operation while its step runs makes it due at once afterwards."""
+    """A nudge during a step makes the operation due at once afterwards."""
     instance_id = await idle.create()
     operation = await operation_of(idle, instance_id)
 
@@ -94,7 +94,7 @@ async def test_a_nudge_during_a_step_is_not_lost(idle: World) -> None:
 
 
 async def test_upstream_trouble_pauses_longer_each_time(idle: World) -> None:
-    """A step that upstream fails stays where it is; the pause doubles up to a minute."""
+    """After upstream errors the step is retried; the pause doubles up to a minute."""
     instance_id = await idle.create()
     operation = await operation_of(idle, instance_id)
 
@@ -113,7 +113,7 @@ async def test_upstream_trouble_pauses_longer_each_time(idle: World) -> None:
 
 
 async def test_retry_after_decides_the_pause(idle: World) -> None:
-    """Upstream's own word on when to come back is taken."""
+    """The pause is Novita's `Retry-After`."""
     instance_id = await idle.create()
     operation = await operation_of(idle, instance_id)
 
@@ -150,7 +150,7 @@ async def test_a_call_that_may_have_worked_is_remembered(
 
 
 async def test_a_defect_gives_the_lease_back(idle: World) -> None:
-    """A step that raises what nobody expects is counted by the engine and can be taken again."""
+    """A step that raises an unexpected error releases its lease."""
     instance_id = await idle.create(replace(REQUEST, name="unlucky"))
     operation = await operation_of(idle, instance_id)
 
@@ -165,7 +165,7 @@ async def test_a_defect_gives_the_lease_back(idle: World) -> None:
 
 
 async def test_a_stop_is_never_lost_on_the_way(idle: World) -> None:
-    """A worker that is told to end while its lease keeper ends really ends."""
+    """A worker that is cancelled while its lease renewal ends stops."""
     instance_id = await idle.create()
     operation = await operation_of(idle, instance_id)
     entered = asyncio.Event()
@@ -188,7 +188,7 @@ async def test_a_stop_is_never_lost_on_the_way(idle: World) -> None:
 
 
 async def test_a_step_that_never_ends_is_ended_at_its_deadline(idle: World) -> None:
-    """Whatever it waits for: its lease is given back, and it is taken again a little later."""
+    """A step that hangs is cancelled, releases its lease, and is retried."""
     instance_id = await idle.create(replace(REQUEST, name="unending"))
     operation = await operation_of(idle, instance_id)
     cancelled, begun = False, asyncio.Event()
@@ -203,7 +203,7 @@ async def test_a_step_that_never_ends_is_ended_at_its_deadline(idle: World) -> N
             raise
         raise AssertionError
 
-    # Beside a minute of waiting, as long as ten calls to Novita may take.
+    # A minute of waiting, plus the time of ten calls to Novita.
     deadline = 60 + 10 * idle.settings.upstream_timeout_seconds
     step = asyncio.create_task(idle.app.runner.run(Scripted(unending), operation.id))
     await begun.wait()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An instance lives and ends: start, stop, restart and delete against upstream's bad habits."""
+"""Start, stop, restart and delete against Novita's documented quirks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
-from novitai.lifecycle.commands.instance_actions import StopAll
-from tests.lifecycle.actions import ask, fault, told, upstream
+from novitai.lifecycle.commands.instance_actions import Accepted
+from tests.lifecycle.actions import ask, fault, upstream
 from tests.lifecycle.world import REQUEST, World, on_both_stores
 
 START, STOP = OperationKind.START, OperationKind.STOP
@@ -25,7 +25,7 @@ TERMINATED = InstanceStatus.TERMINATED
 
 @on_both_stores
 async def test_a_whole_life(world: World, running: str) -> None:
-    """Stop, start, restart, delete: each does what it says and tells of it."""
+    """Stop, start, restart and delete succeed and append their events."""
     before = await world.view(running)
     assert (await ask(world, STOP, running))["status"] == "stopping"
     await world.until_status(running, STOPPED, within=200)
@@ -61,7 +61,7 @@ async def test_a_whole_life(world: World, running: str) -> None:
 async def test_doing_what_is_done_does_nothing(
     world: World, running: str, kind: OperationKind
 ) -> None:
-    """200 with the instance; no operation, no call."""
+    """A verb whose state is reached gives 200 without an operation or a call."""
     if kind is not START:
         await ask(world, kind, running)
         await world.until_status(running, STOPPED if kind is STOP else TERMINATED, within=200)
@@ -75,14 +75,14 @@ async def test_doing_what_is_done_does_nothing(
 
 
 async def test_what_the_state_does_not_allow_is_refused(world: World, stopped: str) -> None:
-    """409 INVALID_STATE."""
+    """A verb that the state does not allow gives 409 INVALID_STATE."""
     with pytest.raises(Conflict) as refusal:
         await ask(world, RESTART, stopped)
     assert refusal.value.code == "INVALID_STATE"
 
 
 async def test_another_operation_is_in_progress(world: World) -> None:
-    """409 OPERATION_IN_PROGRESS while the creation runs; the same verb twice is one operation."""
+    """Another verb gives 409 OPERATION_IN_PROGRESS; the same verb gives the same operation."""
     instance_id = await world.create()
     with pytest.raises(Conflict) as refusal:
         await ask(world, STOP, instance_id)
@@ -93,22 +93,22 @@ async def test_another_operation_is_in_progress(world: World) -> None:
 
 
 async def test_an_unknown_instance_is_not_found(world: World) -> None:
-    """404 INSTANCE_NOT_FOUND."""
+    """An unknown instance gives 404 INSTANCE_NOT_FOUND."""
     with pytest.raises(NotFound):
         await ask(world, STOP, "inst_0_nope")
 
 
 async def test_a_name_that_two_bear_is_ambiguous(world: World) -> None:
-    """409 AMBIGUOUS_NAME with both ids; one live bearer is enough to be meant."""
+    """A name of two records gives 409 AMBIGUOUS_NAME, unless one is ended."""
     first, second = await world.create(), await world.create()
     with pytest.raises(Conflict) as refusal:
-        await world.app.operating.ask_by_name(DELETE, "my_instance", reply=told)
+        await world.do(world.app.operating.ask_by_name(DELETE, "my_instance"))
     assert refusal.value.code == "AMBIGUOUS_NAME"
     assert first in str(refusal.value.details)
     assert second in str(refusal.value.details)
     await ask(world, DELETE, first)
     await world.until_status(first, TERMINATED, within=400)
-    await world.app.operating.ask_by_name(DELETE, "my_instance", reply=told)
+    await world.do(world.app.operating.ask_by_name(DELETE, "my_instance"))
     await world.until_status(second, TERMINATED, within=400)
 
 
@@ -116,7 +116,7 @@ async def test_a_name_that_two_bear_is_ambiguous(world: World) -> None:
 async def test_an_invalid_state_change_that_worked(
     world: World, running: str, kind: OperationKind, path: str
 ) -> None:
-    """Upstream answers 400 to a call that worked: the listing decides."""
+    """Novita answers 400 to a call that worked: the listing decides."""
     if kind is START:
         await ask(world, STOP, running)
         await world.until_status(running, STOPPED, within=200)
@@ -129,7 +129,7 @@ async def test_an_invalid_state_change_that_worked(
 
 
 async def test_a_stop_that_never_works_goes_back_to_running(world: World, running: str) -> None:
-    """Asked three times, then given up: it runs on, with the reason."""
+    """After three calls without effect the instance is running, with an error."""
     ready_at = (await world.view(running))["readyAt"]
     await fault(world, kind="call", path="/gpu/instance/stop", method="POST", status=400)
     await ask(world, STOP, running)
@@ -142,7 +142,7 @@ async def test_a_stop_that_never_works_goes_back_to_running(world: World, runnin
 
 
 async def test_a_start_without_capacity_stays_stopped(world: World, stopped: str) -> None:
-    """The reason stands beside it, nothing is deleted, and the next start may work."""
+    """The instance has an error, is not deleted, and can be started again."""
     await fault(world, kind="capacity", product="gpu-basic.8c32g", region="US-WEST-01")
     await ask(world, START, stopped)
     await world.pass_time(10)
@@ -157,7 +157,7 @@ async def test_a_start_without_capacity_stays_stopped(world: World, stopped: str
 
 
 async def test_a_start_that_ends_in_a_status_error_has_failed(world: World, stopped: str) -> None:
-    """It is reaped by the policy and can be started again."""
+    """The instance is reaped by the policy and can be started again."""
     await fault(world, kind="outcome", operation="start", result="statusError")
     await ask(world, START, stopped)
     await world.until_status(stopped, InstanceStatus.FAILED, within=700)
@@ -169,7 +169,7 @@ async def test_a_start_that_ends_in_a_status_error_has_failed(world: World, stop
 
 @pytest.mark.parametrize("reply", ["empty", "state"])
 async def test_any_reply_to_a_verb_will_do(world: World, running: str, reply: str) -> None:
-    """The bodies of lifecycle calls are not read."""
+    """The bodies of lifecycle answers are not read."""
     await world.emulator.call("PATCH", "settings", json={"lifecycleReply": reply})
     await ask(world, STOP, running)
     await world.until_status(running, STOPPED, within=200)
@@ -177,7 +177,7 @@ async def test_any_reply_to_a_verb_will_do(world: World, running: str, reply: st
 
 @on_both_stores
 async def test_delete_wins_over_an_ambiguous_create(world: World) -> None:
-    """It finds out what was bought, then removes it; nothing is left that bills."""
+    """The delete settles the attempt and removes what it bought."""
     create = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
     await fault(world, **create, drop=True, when="after")
     instance_id = await world.create()
@@ -191,7 +191,7 @@ async def test_delete_wins_over_an_ambiguous_create(world: World) -> None:
 
 
 async def test_delete_of_what_was_never_bought(world: World) -> None:
-    """The call was lost: once absence is proven, nothing is left to delete."""
+    """Once the lost call is proven absent, the delete ends."""
     create = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
     await fault(world, **create, drop=True, when="before")
     instance_id = await world.create()
@@ -202,7 +202,7 @@ async def test_delete_of_what_was_never_bought(world: World) -> None:
 
 
 async def test_not_found_right_after_a_create_is_no_proof(world: World) -> None:
-    """Upstream does not find what it has just made: the delete is asked for until it is gone."""
+    """The delete is repeated until the new instance is gone."""
     await world.emulator.call("PATCH", "settings", json={"deleteNotFoundSeconds": 120})
     instance_id = await world.create()
     await world.pass_time(10)
@@ -213,14 +213,14 @@ async def test_not_found_right_after_a_create_is_no_proof(world: World) -> None:
 
 @pytest.mark.parametrize("linger", [0, 300])
 async def test_removed_rows_may_linger_or_vanish(world: World, running: str, linger: int) -> None:
-    """Either way the deletion ends."""
+    """The deletion ends in both cases."""
     await world.emulator.call("PATCH", "settings", json={"removedLingerSeconds": linger})
     await ask(world, DELETE, running)
     await world.until_status(running, TERMINATED, within=200)
 
 
 async def test_lagging_and_leaky_lists_mislead_nobody(world: World, running: str) -> None:
-    """Rows that are omitted or repeated change nothing of a running instance."""
+    """Omitted or repeated rows do not change a running instance."""
     wanted = (await upstream(world, running))["id"]
     await fault(world, kind="list", omit=wanted, every=2)
     await fault(world, kind="list", repeat=wanted, every=3)
@@ -234,7 +234,7 @@ async def test_lagging_and_leaky_lists_mislead_nobody(world: World, running: str
 
 
 async def test_an_instance_deleted_behind_our_back(world: World, running: str) -> None:
-    """Of a single instance ten minutes of absence are asked for; then it is terminated."""
+    """A single instance is terminated after ten minutes of absence."""
     wanted = (await upstream(world, running))["id"]
     await world.emulator.call("POST", f"instances/{wanted}/delete", json={})
     await world.pass_time(500, step=5)
@@ -244,7 +244,7 @@ async def test_an_instance_deleted_behind_our_back(world: World, running: str) -
 
 
 async def test_an_instance_stopped_behind_our_back(world: World, running: str) -> None:
-    """Drift: followed and told."""
+    """A stop from outside is followed and reported as drift."""
     wanted = (await upstream(world, running))["id"]
     await world.emulator.call("POST", f"instances/{wanted}/stop", json={})
     await world.until_status(running, STOPPED, within=300)
@@ -253,7 +253,7 @@ async def test_an_instance_stopped_behind_our_back(world: World, running: str) -
 
 
 async def test_a_start_behind_our_back_is_probed(world: World, stopped: str) -> None:
-    """It counts as running only once it serves."""
+    """An instance started outside counts as running once it is ready."""
     wanted = (await upstream(world, stopped))["id"]
     await world.emulator.call("PATCH", f"instances/{wanted}", json={"status": "running"})
     await world.until_status(stopped, RUNNING, within=300)
@@ -261,7 +261,7 @@ async def test_a_start_behind_our_back_is_probed(world: World, stopped: str) -> 
 
 
 async def test_a_spot_instance_reclaimed(world: World) -> None:
-    """Stopped with the reason, told apart from a stop that was asked for; announced before."""
+    """A reclaimed instance is stopped with its reason, and the reclaim was announced."""
     request = replace(REQUEST, billing_mode=REQUEST.billing_mode.SPOT, region_fallback=True)
     instance_id = await world.create(request)
     await world.until_status(instance_id, RUNNING, within=400)
@@ -287,7 +287,7 @@ async def test_a_spot_notice_is_told(world: World) -> None:
 
 
 async def test_a_migration_that_never_ends_has_failed(world: World, running: str) -> None:
-    """After an hour; nothing is deleted, since its data are on the way somewhere."""
+    """It fails after an hour; nothing is deleted, since its data are moving."""
     wanted = (await upstream(world, running))["id"]
     await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": "migrating"})
     await world.until_status(running, InstanceStatus.MIGRATING, within=100)
@@ -296,7 +296,7 @@ async def test_a_migration_that_never_ends_has_failed(world: World, running: str
     await world.pass_time(600, step=5)
     counts = (await world.emulator.call("GET", "counts"))["counts"]
     assert "POST /gpu/instance/stop" not in counts
-    # Once it has arrived and runs, it is stopped, as whatever has failed.
+    # Once it has arrived and runs, it is stopped, as any failed instance.
     await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": None})
     await world.pass_time(900, step=5)
     assert (await upstream(world, running))["status"] == "exited"
@@ -310,7 +310,7 @@ async def _is(world: World, instance_id: str, status: str) -> bool:
 
 @pytest.mark.parametrize("word", ["freezing"])
 async def test_a_word_that_means_nothing_to_us(world: World, running: str, word: str) -> None:
-    """Our status stays; the view shows upstream's word, and drift is recorded."""
+    """For an unknown status, ours stays, the view shows Novita's, and drift is reported."""
     wanted = (await upstream(world, running))["id"]
     await world.emulator.call("POST", f"instances/{wanted}/hold", json={"status": word})
     await world.pass_time(70)
@@ -320,30 +320,23 @@ async def test_a_word_that_means_nothing_to_us(world: World, running: str, word:
     assert "instance.drift" in await world.events(running)
 
 
-def all_told(done: StopAll) -> Reply:
-    """Render what came of stopping everything."""
-    body = {
-        "operations": [one.instance.id for one in done.accepted],
-        "skipped": {one.instance_id: one.reason for one in done.skipped},
-    }
-    return Reply(202, {}, orjson.dumps(body))
-
-
 async def test_stop_all(world: World, running: str) -> None:
-    """Stops what runs and says why it left the rest."""
+    """Stops the running instances and gives a reason for each of the others."""
     other = await world.create(replace(REQUEST, name="other"))
-    answer = orjson.loads((await world.app.operating.stop_all(reply=all_told)).body)
-    assert answer["operations"] == [running]
-    assert answer["skipped"] == {other: "OPERATION_IN_PROGRESS"}
+    done = await world.do(world.app.operating.stop_all())
+    assert [one.instance.id for one in done.accepted] == [running]
+    assert [(one.instance_id, one.reason) for one in done.skipped] == [
+        (other, "OPERATION_IN_PROGRESS")
+    ]
     await world.until_status(running, STOPPED, within=200)
 
 
 async def test_a_creation_can_be_cancelled_before_it_buys(world: World) -> None:
-    """Nothing irreversible has happened: the record ends, nothing was bought."""
+    """A create that has bought nothing can be cancelled."""
     await world.app.jobs.stop(0)
     instance_id = await world.create()
     operation = str((await world.view(instance_id))["operation"]["id"])
-    await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+    await world.do(world.app.operating.cancel(operation))
     assert await world.status(instance_id) == "terminated"
     await world.reopen()
     await world.pass_time(20)
@@ -351,16 +344,16 @@ async def test_a_creation_can_be_cancelled_before_it_buys(world: World) -> None:
 
 
 async def test_a_creation_that_has_bought_cannot_be_cancelled(world: World) -> None:
-    """409: it can be deleted instead."""
+    """A create that has bought gives 409; the instance can be deleted instead."""
     instance_id = await world.create()
     await world.pass_time(10)
     operation = str((await world.view(instance_id))["operation"]["id"])
     with pytest.raises(Conflict):
-        await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+        await world.do(world.app.operating.cancel(operation))
 
 
 async def test_passwords_are_in_the_credentials_alone(world: World, running: str) -> None:
-    """The credentials have the SSH password; neither view nor events do."""
+    """Only the credentials contain the SSH password, not views or events."""
     found = await world.app.operating.credentials(running)
     password = str(found["sshPassword"])
     assert password
@@ -369,19 +362,24 @@ async def test_passwords_are_in_the_credentials_alone(world: World, running: str
     assert password not in str([event.data for event in page.events])
 
 
+def rendered(accepted: Accepted) -> Reply:
+    """Render the result of a verb."""
+    return Reply(202, {}, orjson.dumps({"status": accepted.instance.status}))
+
+
 @on_both_stores
 async def test_a_verb_is_idempotent_by_key(world: World, running: str) -> None:
-    """The same key gives the same bytes, also after the state has moved on."""
+    """The same key gives the same bytes, even after the state has changed."""
     key = IdempotencyKey("key_1", f"POST /api/instances/{running}/stop", "k", "d")
-    first = await world.app.operating.ask(STOP, running, reply=told, idempotency=key)
+    first = await world.app.commands.run(world.app.operating.ask(STOP, running), rendered, key=key)
     await world.until_status(running, STOPPED, within=200)
-    again = await world.app.operating.ask(STOP, running, reply=told, idempotency=key)
+    again = await world.app.commands.run(world.app.operating.ask(STOP, running), rendered, key=key)
     assert again.body == first.body
     assert again.replayed
 
 
 async def test_a_cancelled_start_leaves_everything_as_it_was(world: World, running: str) -> None:
-    """Also the failure, and its reason, of what had failed before."""
+    """A previous failure and its error are restored too."""
     await fault(world, kind="outcome", operation="restart", result="statusError")
     await ask(world, RESTART, running)
     await world.until_status(running, InstanceStatus.FAILED, within=900)
@@ -390,6 +388,6 @@ async def test_a_cancelled_start_leaves_everything_as_it_was(world: World, runni
     await world.app.jobs.stop(0)
     operation = (await ask(world, START, running))["operation"]
     assert await world.status(running) == "starting"
-    await world.app.operating.cancel(operation, reply=lambda one: Reply(200, {}, b""))
+    await world.do(world.app.operating.cancel(operation))
     after = await world.view(running)
     assert (after["status"], after["error"]) == (before["status"], before["error"])

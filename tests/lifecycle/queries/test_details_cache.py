@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the `instance-details` cache."""
+"""The `instance-details` cache."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import orjson
 import pytest
 from sqlalchemy import Connection
 
-from novitai.api.openapi.schemas import InstanceDetails
 from novitai.api.routes.instances import whole_view
-from novitai.clock import ManualClock
+from novitai.api.schemas.instances import InstanceDetails
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.errors import NotFound
@@ -20,6 +19,7 @@ from novitai.lifecycle.queries.details_cache import DETAILS_TTL, MAX_DETAILS, De
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination, instances, operations
 from novitai.store.queries.coordination import LastListing
+from novitai.testing import ManualClock
 from tests.domain.making import AT as NOW
 from tests.domain.making import an_instance
 from tests.lifecycle.world import World
@@ -30,7 +30,7 @@ OPERATION = Operation("op_1", OperationKind.CREATE, INSTANCE.id, "place", NOW, N
 
 @pytest.fixture
 async def details(database: Database, clock: ManualClock) -> Details:
-    """The reader, over a record of one instance that is being created."""
+    """The reader, with the record of one instance that is being created."""
 
     def write(connection: Connection) -> None:
         instances.insert(connection, INSTANCE, b"sealed")
@@ -70,7 +70,7 @@ async def test_what_did_not_change_is_not_rendered_again(details: Details) -> No
 async def test_a_change_by_anybody_shows_in_the_next_read(
     database: Database, details: Details, changes: dict[str, Any]
 ) -> None:
-    """Another process wrote, and told nobody: the copy is not given any more."""
+    """After a write by another process, the copy is not used."""
     before = await details.read(INSTANCE.id)
     await database.write(partial(instances.update_columns, instance_id=INSTANCE.id, values=changes))
     after = await details.read(INSTANCE.id)
@@ -82,7 +82,7 @@ async def test_a_change_by_anybody_shows_in_the_next_read(
 async def test_a_step_of_the_operation_shows_in_the_next_read(
     database: Database, details: Details
 ) -> None:
-    """The operation that is shown with the instance is compared too."""
+    """A change of the running operation also invalidates the copy."""
 
     def step(connection: Connection) -> None:
         claimed = operations.claim(connection, "op_1", now=NOW, until=NOW + 1)
@@ -105,7 +105,7 @@ async def test_a_step_of_the_operation_shows_in_the_next_read(
 async def test_a_listing_moves_observed_at_and_nothing_else(
     database: Database, details: Details
 ) -> None:
-    """Each listing of the account is no news of the instance: the copy and its digest stay."""
+    """A listing does not change the copy and its digest."""
     await database.write(
         partial(
             instances.update_columns,
@@ -122,7 +122,7 @@ async def test_a_listing_moves_observed_at_and_nothing_else(
 
 
 async def test_an_instance_that_is_not_there_is_never_held(details: Details) -> None:
-    """Strangers cannot fill the cache with ids they make up."""
+    """Unknown IDs are not cached."""
     for number in range(5):
         with pytest.raises(NotFound):
             await details.read(f"inst_0_{number}")
@@ -130,7 +130,7 @@ async def test_an_instance_that_is_not_there_is_never_held(details: Details) -> 
 
 
 async def test_it_is_bounded_in_number_and_in_time(details: Details, clock: ManualClock) -> None:
-    """What nobody asks for goes."""
+    """Unused copies are evicted."""
     await details.read(INSTANCE.id)
     assert details.cache.stats().max_size == MAX_DETAILS
     await clock.advance(DETAILS_TTL)
@@ -141,14 +141,14 @@ async def test_it_is_bounded_in_number_and_in_time(details: Details, clock: Manu
 
 
 async def test_the_ready_bytes_are_what_the_model_and_the_view_say(world: World) -> None:
-    """Through a whole life, the bytes are the view's JSON and fit the documented model."""
+    """In every status the bytes are the view's JSON and match the schema."""
     instance_id = await world.create()
     seen = set()
     for _ in range(400):
         before = await world.app.instances.get(instance_id)
         rendered = await world.app.details.read(instance_id)
         after = await world.app.instances.get(instance_id)
-        # A step may have been applied between two reads: then it is the one or the other.
+        # A step may run between the two reads, so either view is right.
         views = [orjson.dumps(whole_view(shown)) for shown in (before, after)]
         assert rendered.body in views
         model = InstanceDetails.model_validate_json(rendered.body, strict=True)

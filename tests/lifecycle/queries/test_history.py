@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.errors import NotFound, ValidationFailed
@@ -18,6 +17,7 @@ from novitai.lifecycle.queries.instances import Shown
 from novitai.lifecycle.queries.status_watch import LOOK_EVERY
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 from tests.lifecycle.world import REQUEST, World, on_both_stores
 

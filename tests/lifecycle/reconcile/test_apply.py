@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import GONE, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
@@ -24,6 +23,7 @@ from novitai.settings import FailedInstancePolicy
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances
 from novitai.store.vault import Vault
+from novitai.testing import ManualClock
 from novitai.upstream import reading
 from novitai.upstream.models import UpstreamInstance
 from tests.domain.making import an_instance

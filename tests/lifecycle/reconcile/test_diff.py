@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a listing changes, and what it must not."""
+"""The differences between a listing and the records."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ TIMEOUT = 15.0
 
 
 def row(number: int, name: str = "box", status: str = "running") -> UpstreamInstance:
-    """A row of a listing."""
+    """Return a row of a listing."""
     read = reading.instance({"id": f"{number:016x}", "name": name, "status": status})
     assert read is not None
     return read
 
 
 def tracked(seen: UpstreamInstance, **changes: Any) -> Tracked:
-    """Our record of a row, in which nothing is new."""
+    """Return the record of a row, without differences."""
     ours = Tracked(f"inst_{seen.id}", seen.id, observed_columns.digest(seen), 1, 1, None, 0)
     return replace(ours, **changes)
 
 
 def attempt(attempt_id: str, **changes: Any) -> Attempt:
-    """An attempt whose call has left."""
+    """Return an attempt whose call was sent."""
     made = Attempt(
         id=attempt_id,
         operation_id="op_1",
@@ -60,7 +60,7 @@ def diff(
     whole: bool | None = None,
     **known: Any,
 ) -> Difference:
-    """Compare a listing with what we know."""
+    """Compare a listing with the records."""
     listing = Listing(
         began_at,
         tuple(rows),
@@ -75,14 +75,14 @@ def diff(
 
 
 def test_what_has_not_changed_costs_no_write() -> None:
-    """The digest of all that is kept is the same."""
+    """A row with the same digest is not written."""
     found = diff([row(1)], [tracked(row(1))])
     live = frozenset({tracked(row(1)).id})
     assert found == Difference(census=Census(100_000, "", live, frozenset()))
 
 
 def test_a_change_is_found_by_its_digest() -> None:
-    """Any field that is kept counts, passwords too."""
+    """Any stored field changes the digest, including passwords."""
     [change] = diff([row(1, status="exited")], [tracked(row(1))]).changed
     assert change.row.status == "exited"
     hidden = replace(row(1), ssh_password="new")
@@ -90,7 +90,7 @@ def test_a_change_is_found_by_its_digest() -> None:
 
 
 def test_an_older_listing_changes_nothing() -> None:
-    """Neither what a newer one brought, nor what we did after it began."""
+    """A listing older than the last observation or call is ignored."""
     exited = [row(1, status="exited")]
     assert not diff(exited, [tracked(row(1), obs_at=100_000)]).changed
     assert not diff(exited, [tracked(row(1), acted_at=100_001)]).changed
@@ -98,7 +98,7 @@ def test_an_older_listing_changes_nothing() -> None:
 
 
 def test_absence_counts_in_complete_listings_alone() -> None:
-    """A listing that missed a page proves nothing."""
+    """Absence from a listing that missed a page does not count."""
     assert not diff([], [tracked(row(1))], complete=False).missing
     [missing] = diff([], [tracked(row(1), missing_since=40_000, missing_count=2)]).missing
     assert (missing.since, missing.count) == (40_000, 3)
@@ -133,12 +133,12 @@ def test_absences_from_before_our_last_call_do_not_count() -> None:
 
 
 def test_a_row_that_is_back_ends_its_absence() -> None:
-    """Though nothing else of it has changed."""
+    """A row that is listed again is written, even if nothing else changed."""
     assert diff([row(1)], [tracked(row(1), missing_since=1, missing_count=2)]).changed
 
 
 def test_instances_of_others_are_unmanaged() -> None:
-    """Without a marker, with another house's, or with one that no attempt of ours has."""
+    """No marker, a foreign marker or an unknown attempt makes it unmanaged."""
     others = [
         row(1, "theirs"),
         row(2, upstream_name("box", Marker("zzzzzz", "a" * 16))),
@@ -159,7 +159,7 @@ def test_a_marker_finds_its_attempt() -> None:
 
 
 def test_an_attempt_is_unseen_only_after_its_request_is_over() -> None:
-    """From its end, or, where that is not known, from `sendBy` and the longest a call may take."""
+    """Listings count from the end of the call, or from its latest end."""
     sent = attempt("a" * 16)
     assert not diff([], [], [sent], began_at=26_000).unseen
     [unseen] = diff([], [], [sent], began_at=26_001).unseen
@@ -170,7 +170,7 @@ def test_an_attempt_is_unseen_only_after_its_request_is_over() -> None:
 
 
 def test_absence_of_an_attempt_needs_five_listings_over_the_whole_time() -> None:
-    """Neither many listings at once nor few over a long time will do."""
+    """Both the number of listings and the time are needed."""
     four = attempt("a" * 16, ended_at=1_000, unseen_count=4, unseen_since=1_000)
     [enough] = diff([], [], [four], began_at=181_000).unseen
     assert enough.is_absent(181_000, 180)
@@ -181,7 +181,7 @@ def test_absence_of_an_attempt_needs_five_listings_over_the_whole_time() -> None
 
 
 def test_what_a_hold_is_about_stays_missing_though_it_was_never_listed() -> None:
-    """Bought with the key of before and held for that: the new key is taken over meanwhile."""
+    """A held record stays missing after a new key is accepted."""
     bought = tracked(row(2), obs_at=None, acted_at=None)
     hold = Hold(HoldReason.KEY_CHANGED, 1, (bought.id,), "")
     state = AccountState(keys=("before", ""), hold=hold)

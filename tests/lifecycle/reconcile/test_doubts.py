@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that others bear, keys that are changed early, backups and holds that come in between."""
+"""Foreign instances with our names, early key changes, backups, and holds during a pass."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from novitai.clock import ManualClock
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
+from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
-from novitai.upstream.operations import Operation
+from novitai.upstream.operations import Endpoint
 from novitai.upstream.window import SendWindow
 from tests.lifecycle.actions import (
     CREATE,
@@ -33,7 +33,7 @@ STOP, DELETE = OperationKind.STOP, OperationKind.DELETE
 
 
 async def test_an_instance_that_was_there_before_is_not_adopted_for_its_name(world: World) -> None:
-    """Somebody gives it the name of a purchase whose end is not known: it is told, not touched."""
+    """An older instance renamed to our marker is reported only."""
     await world.emulator.call("POST", "seed", json={"names": ["theirs"], "status": "running"})
     await world.pass_time(90, step=5)
     await fault(world, **CREATE, drop=True, when="before", times=1)
@@ -54,7 +54,7 @@ async def test_an_instance_that_was_there_before_is_not_adopted_for_its_name(wor
 async def test_the_older_of_two_with_one_name_is_not_ours_if_it_was_there_before(
     world: World,
 ) -> None:
-    """The reply was lost: of two that bear the marker, the one that is new is what was bought."""
+    """Of two with the marker, the newly listed one is ours."""
     await world.emulator.call("POST", "seed", json={"names": ["theirs"], "status": "running"})
     await world.pass_time(90, step=5)
     [theirs] = await alive(world)
@@ -72,7 +72,7 @@ async def test_the_older_of_two_with_one_name_is_not_ours_if_it_was_there_before
 
 
 async def test_what_was_renamed_comes_back_as_the_record_that_it_was(world: World) -> None:
-    """It was ended by absence alone; its id and its creation time say which it is."""
+    """ID and creation time identify the instance of an ended record."""
     [instance_id] = await run_some(world, 1)
     [bought] = await alive(world)
     await world.emulator.call("PATCH", f"instances/{bought}", json={"name": "renamed"})
@@ -87,7 +87,7 @@ async def test_what_was_renamed_comes_back_as_the_record_that_it_was(world: Worl
 async def test_a_purchase_that_was_never_listed_outlives_the_key_of_another_account(
     world: World,
 ) -> None:
-    """The key is changed right after the purchase: what it bought is not taken for gone."""
+    """A key change after a purchase does not end its record."""
     await world.emulator.call("PATCH", "settings", json={"accountPerKey": True})
     await world.pass_time(30)
     await fault(world, kind="call", path="/gpu/instances", status=503)
@@ -106,13 +106,13 @@ async def test_a_purchase_that_was_never_listed_outlives_the_key_of_another_acco
 
 
 async def test_a_call_that_waits_for_its_turn_does_not_leave_into_a_hold(world: World) -> None:
-    """It was claimed before the account was held; its turn comes after."""
+    """A call claimed before a hold is not sent during it."""
     ids = await run_some(world, 4)
     turn, waiting = asyncio.Event(), asyncio.Event()
     refused: list[Exception] = []
     act = world.app.client._act
 
-    async def wait_for_a_turn(call: Operation, upstream_id: str, window: SendWindow) -> None:
+    async def wait_for_a_turn(call: Endpoint, upstream_id: str, window: SendWindow) -> None:
         waiting.set()
         await turn.wait()
         try:
@@ -138,12 +138,12 @@ async def test_a_call_that_waits_for_its_turn_does_not_leave_into_a_hold(world: 
 
 
 async def test_the_listing_that_shows_a_backup_deletes_nothing(world: World) -> None:
-    """It holds a double that would be deleted, and an orphan of a later state of the database."""
+    """A listing that shows a restored database causes no deletion."""
     [instance_id] = await run_some(world, 1)
     [bought] = await world.emulator.ever()
     installation = world.app.installation_id
     await world.end()
-    # Made at the same time, as far as can be told: a double by all that is known.
+    # Created at the same time, so by all evidence it is a surplus.
     await world.emulator.call(
         "POST", f"instances/{bought['id']}/copy", json={"createdAt": int(bought["createdAt"])}
     )
@@ -158,7 +158,7 @@ async def test_the_listing_that_shows_a_backup_deletes_nothing(world: World) -> 
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_window_that_was_closed_lets_nothing_through(*, closed: bool) -> None:
-    """Nor does one inside of it."""
+    """A closed window, or one within it, allows no call."""
     clock = ManualClock()
     outer = SendWindow.lasting(clock, 15_000)
     inner = SendWindow(clock.now() + 5_000, clock.boottime() + 5, within=outer)

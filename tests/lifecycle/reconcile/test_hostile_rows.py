@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What upstream's words may do to us, however they are chosen: next to nothing."""
+"""Hostile values in Novita's answers have almost no effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries import instances
 from novitai.upstream import reading
@@ -26,7 +25,7 @@ LIST_PATH = "/gpu-instance/openapi/v1/gpu/instances"
 
 
 class Spoiling:
-    """An emulator whose answers have some bytes replaced, and whose create calls are kept."""
+    """An emulator that replaces some bytes of its answers, and records create calls."""
 
     def __init__(self, app: Any) -> None:
         self.inner: ASGIApp = app
@@ -36,7 +35,7 @@ class Spoiling:
         self.created: list[Mapping[str, Any]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; the parts of its answer are sent as one."""
+        """Serve a request; send the parts of its answer as one."""
         head: list[Message] = []
         parts: list[bytes] = []
         sent: list[bytes] = []
@@ -75,7 +74,7 @@ class Spoiling:
 
 @pytest.fixture
 async def spoiling(world: World) -> Spoiling:
-    """The world's emulator, with its answers in our hands."""
+    """The world's emulator, with answers that the test can change."""
     made = Spoiling(world.emulator.app)
     world.emulator.app = made  # type: ignore[assignment]  # it stands in for FastAPI
     await world.reopen()
@@ -83,10 +82,8 @@ async def spoiling(world: World) -> Spoiling:
 
 
 async def delete(world: World, instance_id: str) -> None:
-    """Have an instance deleted."""
-    await world.app.operating.ask(
-        OperationKind.DELETE, instance_id, reply=lambda one: Reply(202, {}, b""), idempotency=None
-    )
+    """Delete an instance and wait."""
+    await world.do(world.app.operating.ask(OperationKind.DELETE, instance_id))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +101,7 @@ async def delete(world: World, instance_id: str) -> None:
 async def test_a_strangers_name_stops_nobodys_create_or_delete(
     world: World, spoiling: Spoiling, name: bytes
 ) -> None:
-    """The list is read around it: an instance comes, is seen, and goes."""
+    """A foreign instance with an odd name blocks no create and no delete."""
     await world.emulator.call("POST", "seed", json={"names": ["the-stranger"]})
     spoiling.swaps[b'"the-stranger"'] = name
     instance_id = await world.create()
@@ -119,7 +116,7 @@ async def test_a_strangers_name_stops_nobodys_create_or_delete(
 async def test_secrets_in_addresses_are_in_the_credentials_alone(
     world: World, spoiling: Spoiling
 ) -> None:
-    """Neither view nor events nor the bytes of the database hold them in clear."""
+    """Views, events and database files contain no secrets in clear text."""
     instance_id = await world.create()
     await world.until_status(instance_id, RUNNING, within=400)
     spoiling.rows = {
@@ -167,7 +164,7 @@ async def test_secrets_in_addresses_are_in_the_credentials_alone(
 async def test_an_error_repeats_no_variable_that_only_we_know(
     world: World, spoiling: Spoiling
 ) -> None:
-    """A row without its variables tells none of them, nor our key, in view, event or database."""
+    """Errors contain no environment variable's value and no upstream key."""
     request = replace(REQUEST, envs={"TOKEN": "hunter2-token", "PEM": "hunter2\nof lines"})
     instance_id = await world.create(request)
     await world.until_status(instance_id, RUNNING, within=400)
@@ -194,12 +191,12 @@ async def test_an_error_repeats_no_variable_that_only_we_know(
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
-    """Read every file below a folder."""
+    """Read every file below a directory."""
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 async def test_nothing_of_ours_grows_by_upstreams_doing(world: World, spoiling: Spoiling) -> None:
-    """A million characters in each field: a view and an event of a few kilobytes."""
+    """A million characters in each field give views and events of a few kilobytes."""
     instance_id = await world.create()
     await world.until_status(instance_id, RUNNING, within=400)
     huge = "x" * 1_000_000
@@ -226,7 +223,7 @@ async def test_nothing_of_ours_grows_by_upstreams_doing(world: World, spoiling: 
 
 
 async def test_what_a_client_would_run_is_not_shown(world: World, spoiling: Spoiling) -> None:
-    """Options as hosts, scripts as addresses, escape sequences as words."""
+    """Options as hosts, scripts as addresses and escape sequences are not shown."""
     instance_id = await world.create()
     await world.until_status(instance_id, RUNNING, within=400)
     spoiling.rows = {
@@ -249,7 +246,7 @@ async def test_what_a_client_would_run_is_not_shown(world: World, spoiling: Spoi
 async def test_no_type_of_a_templates_port_stops_a_create(
     world: World, spoiling: Spoiling, kind: object
 ) -> None:
-    """What can be published is asked for once; the rest is left out."""
+    """Ports that can be published are sent once; the others are left out."""
     group = {"type": kind, "ports": [9000, 9000, "9000"]}
     template = {
         "Id": "tmpl-odd",
@@ -277,12 +274,12 @@ async def test_no_type_of_a_templates_port_stops_a_create(
 
 
 async def bought(spoiling: Spoiling) -> bool:
-    """Whether a create call has left."""
+    """Return whether a create call was sent."""
     return bool(spoiling.created)
 
 
 def test_a_row_has_a_digest_whatever_it_holds() -> None:
-    """Half a surrogate pair is no text that can be encoded, and still told from another."""
+    """Lone surrogates can be digested, and change the digest."""
     row = reading.instance({"id": "1", "status": "running"})
     assert row is not None
     odd = [replace(row, status=word) for word in ("\ud83d", "\ude00", "\x00", "\ufffd")]

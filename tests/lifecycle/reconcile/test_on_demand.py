@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from novitai.lifecycle.commands.idempotency import Reply
 from tests.lifecycle.world import World
 
 
 async def test_a_requested_sync_is_an_operation(world: World) -> None:
     """It lists the account and ends."""
-    reply = await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
+    operation_id = await world.do(world.app.operating.sync())
     await world.pass_time(2)
-    operation = await world.app.history.operation(reply.body.decode())
+    operation = await world.app.history.operation(operation_id)
     assert operation.done
     assert operation.instance_id is None
 
@@ -19,8 +18,5 @@ async def test_a_requested_sync_is_an_operation(world: World) -> None:
 async def test_requested_syncs_that_wait_are_one(world: World) -> None:
     """Ten at once list the account no more often than one."""
     await world.app.jobs.stop(0)
-    replies = [
-        await world.app.operating.sync(reply=lambda one: Reply(202, {}, one.encode()))
-        for _ in range(10)
-    ]
-    assert len({reply.body for reply in replies}) == 1
+    replies = [await world.do(world.app.operating.sync()) for _ in range(10)]
+    assert len(set(replies)) == 1

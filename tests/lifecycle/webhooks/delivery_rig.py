@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deliveries by hand: rows and time are real or virtual, receivers in memory, no engine between.
+"""A rig for deliveries: a real database, virtual time, receivers in memory, no job engine.
 
-What is due is asked of the rows and done at once, so that days can pass in a moment.
+The rig queries the due lines and runs them at once, so that days pass without real time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import orjson
@@ -20,18 +20,17 @@ import standardwebhooks.webhooks
 from sqlalchemy import Connection
 from standardwebhooks import Webhook as Verifier
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Delivery
-from novitai.egress.guard import Guard
+from novitai.egress.guard import AddressGuard
 from novitai.egress.sending import Sender
 from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.jobs.metrics import JobMetrics
 from novitai.jobs.port import Due, Handler
 from novitai.jobs.supervision import Loop
-from novitai.lifecycle.commands.idempotency import Idempotency
+from novitai.lifecycle.commands.idempotency import Command, Commands, Transaction
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.webhooks.deliveries import Deliveries
@@ -40,7 +39,10 @@ from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
+
+T = TypeVar("T")
 
 SECRET = secret_of("installationinstallationinstallation12345678")
 FIRST = "http://93.184.215.1/hook"
@@ -70,7 +72,7 @@ class Received:
 
 
 class Receivers(httpx2.AsyncBaseTransport):
-    """Receivers in memory. `reactions` says by URL how they answer; 200 unless it says so."""
+    """Receivers in memory. `reactions` sets their answers by URL; the default is 200."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
@@ -88,16 +90,16 @@ class Receivers(httpx2.AsyncBaseTransport):
         return httpx2.Response(status, headers=dict(headers), stream=httpx2.ByteStream(b"seen"))
 
     def at(self, url: str) -> list[Received]:
-        """What one of them got, in order."""
+        """Return the messages of one receiver, in order."""
         return [one for one in self.received if one.url == url]
 
     def types(self, url: str = FIRST) -> list[str]:
-        """The types of what one of them got, in order."""
+        """Return the event types of one receiver's messages, in order."""
         return [one.json["type"].removeprefix("instance.") for one in self.at(url)]
 
 
 class ByHand:
-    """A job engine without an engine: the rig asks for what is due."""
+    """A job engine that runs nothing: the rig queries the due lines."""
 
     is_only = True
 
@@ -130,7 +132,7 @@ class ByHand:
 
 @dataclass
 class Rig:
-    """Everything that deliveries need, and ways to make things happen."""
+    """The parts that deliveries need, and methods to cause events."""
 
     database: Database
     clock: ManualClock
@@ -143,7 +145,7 @@ class Rig:
         self.vault = Vault(b"a secret of at least thirty-two bytes")
         self.outbox = Outbox(clock, ids, self.engine)
         self.recorder = Recorder(clock, ids, self.outbox)
-        self.sender = Sender(Guard(allow_private=False), clock, transport=self.receivers)
+        self.sender = Sender(AddressGuard(allow_private=False), clock, transport=self.receivers)
         self.deliverer = self.another_deliverer()
         self.webhooks = Webhooks(
             database,
@@ -153,12 +155,16 @@ class Rig:
             self.outbox,
             self.deliverer,
             self.sender,
-            Idempotency(database, clock),
         )
-        self.record = Deliveries(database, clock, self.engine, Idempotency(database, clock))
+        self.record = Deliveries(database, clock, self.engine)
+        self.commands = Commands(database, clock)
+
+    async def do(self, command: Transaction[T] | Command[T], *, deadline: int | None = None) -> T:
+        """Have a command carried out; return what came of it."""
+        return await self.commands.apply(command, deadline=deadline)
 
     def another_deliverer(self) -> Deliverer:
-        """Make a deliverer, as a further process would have one."""
+        """Make a deliverer, as another process would have one."""
         made = Deliverer(
             self.database,
             self.clock,
@@ -173,7 +179,7 @@ class Rig:
         return made
 
     async def instance(self, url: str | None = FIRST) -> str:
-        """Put an instance on record; its first event is told."""
+        """Insert an instance; its first event is delivered."""
         now = self.clock.now()
         instance = an_instance(
             InstanceStatus.CREATING,
@@ -202,7 +208,7 @@ class Rig:
         await self.database.write(write)
 
     async def work(self) -> None:
-        """Do what is due, until nothing is."""
+        """Run due lines until none is left."""
         for _ in range(1000):
             keys = await self.database.read(
                 lambda connection: self.engine.due(connection, self.clock.now(), 100)
@@ -213,16 +219,16 @@ class Rig:
         raise AssertionError("there is always something due")
 
     async def after(self, seconds: float) -> None:
-        """Let virtual time pass, and do what is due then."""
+        """Advance virtual time, and run the lines due then."""
         await self.clock.advance(seconds)
         await self.work()
 
     async def deliveries(self, instance_id: str) -> Sequence[Delivery]:
-        """List what was told of an instance."""
+        """List the deliveries of an instance."""
         return (await self.record.of_instance(instance_id)).deliveries
 
     async def statuses(self, instance_id: str) -> list[str]:
-        """List what became of what was told of an instance."""
+        """List the delivery statuses of an instance."""
         return [one.status.value for one in await self.deliveries(instance_id)]
 
     async def log(self, instance_id: str) -> list[str]:
@@ -231,15 +237,15 @@ class Rig:
         return [event.type.value for event in found]
 
     async def waiting(self) -> int | None:
-        """Tell since when the oldest message waits."""
+        """Return since when the oldest message has been pending."""
         return await self.database.read(deliveries.oldest_waiting)
 
 
 def verify(message: Received, secret: str) -> None:
-    """Have the independent verifier judge a message at the virtual time of its arrival.
+    """Verify a message with the independent verifier at the virtual time of its arrival.
 
     Raises:
-        WebhookVerificationError: it is not what it should be.
+        WebhookVerificationError: the message is not valid.
     """
 
     class Then(datetime):

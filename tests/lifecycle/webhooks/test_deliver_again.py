@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done about webhooks by hand: changed, rotated, tested, sent again."""
+"""Manual actions on webhooks: change, rotate, test, redeliver and replay."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import Connection
 from standardwebhooks import WebhookVerificationError
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.domain.webhook import DeliveryStatus, OffReason
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.errors import Conflict, NotFound, RequestTimeout, ValidationFailed
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.webhooks import endpoints as lifecycle_webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, webhooks
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig, verify
 
 DAY = 86_400.0
@@ -27,23 +27,18 @@ DAY = 86_400.0
 
 @pytest.fixture
 async def rig(database: Database, clock: ManualClock) -> Rig:
-    """Deliveries on each store in turn."""
+    """Deliveries, on each store in turn."""
     return Rig(database, clock)
 
 
 def count(number: int) -> Reply:
-    """Render how many messages a replay makes."""
+    """Render the number of messages of a replay."""
     return Reply(202, {}, str(number).encode())
 
 
-def plain(_thing: object) -> Reply:
-    """Render nothing."""
-    return Reply(202, {}, b"")
-
-
 async def all_dead(rig: Rig) -> tuple[str, str]:
-    """Make a webhook whose three messages are dead, of an instance; return both ids."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """Make a webhook with three dead messages of an instance; return both IDs."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
     rig.receivers.reactions[FIRST] = 410
@@ -55,35 +50,35 @@ async def all_dead(rig: Rig) -> tuple[str, str]:
 
 
 async def test_a_dead_message_can_be_sent_again(rig: Rig) -> None:
-    """With the id it had, as soon as the webhook is enabled."""
+    """A dead message is sent with its ID once the webhook is enabled."""
     webhook_id, instance_id = await all_dead(rig)
     second = (await rig.deliveries(instance_id))[1]
     with pytest.raises(Conflict, match="switched off"):
-        await rig.record.redeliver(second.id, reply=plain)
-    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
-    await rig.record.redeliver(second.id, reply=plain)
+        await rig.do(rig.record.redeliver(second.id))
+    await rig.do(rig.webhooks.change(webhook_id, WebhookChange(enabled=True)))
+    await rig.do(rig.record.redeliver(second.id))
     await rig.work()
     assert [one.id for one in rig.receivers.received] == [second.id]
     assert await rig.statuses(instance_id) == ["dead", "delivered", "dead"]
 
 
 async def test_what_was_delivered_can_be_sent_again(rig: Rig) -> None:
-    """A receiver that lost a message gets it once more, id and body unchanged."""
+    """A delivered message is sent again with the same ID and body."""
     instance_id = await rig.instance()
     await rig.work()
     (delivery,) = await rig.deliveries(instance_id)
-    await rig.record.redeliver(delivery.id, reply=plain)
+    await rig.do(rig.record.redeliver(delivery.id))
     await rig.work()
     first, second = rig.receivers.received
     assert (first.id, first.body) == (second.id, second.body)
     (delivery,) = await rig.deliveries(instance_id)
     assert len(delivery.attempts) == 2
     with pytest.raises(NotFound, match="msg_none"):
-        await rig.record.redeliver("msg_none", reply=plain)
+        await rig.do(rig.record.redeliver("msg_none"))
 
 
 async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
-    """A message that waits for its next try is tried at once, and so is what it waits behind."""
+    """A pending message and those before it are tried at once."""
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING)
     rig.receivers.reactions[FIRST] = 500
@@ -91,26 +86,26 @@ async def test_sending_again_does_not_wait_for_the_table(rig: Rig) -> None:
     await rig.after(6)
     rig.receivers.reactions[FIRST] = 200
     last = (await rig.deliveries(instance_id))[-1]
-    await rig.record.redeliver(last.id, reply=plain)
+    await rig.do(rig.record.redeliver(last.id))
     await rig.work()
     assert rig.receivers.types() == ["created", "created", "created", "starting"]
 
 
 async def test_the_url_of_an_instance_is_used_again_when_asked_for(rig: Rig) -> None:
-    """Nothing else could enable it: sending one of its messages again does."""
+    """Redelivery enables the URL of an instance again."""
     instance_id = await rig.instance()
     rig.receivers.reactions[FIRST] = 410
     await rig.work()
     rig.receivers.reactions[FIRST] = 200
     (delivery,) = await rig.deliveries(instance_id)
-    await rig.record.redeliver(delivery.id, reply=plain)
+    await rig.do(rig.record.redeliver(delivery.id))
     await rig.happen(instance_id, EventType.STARTING)
     await rig.work()
     assert await rig.statuses(instance_id) == ["delivered", "delivered"]
 
 
 async def test_a_replay_sends_everything_since_a_time_in_order(rig: Rig) -> None:
-    """What was delivered, what died, and what was never told; each message keeps its id."""
+    """Delivered, dead and unsent events are sent, each with its ID."""
     began = rig.clock.now()
     webhook_id, instance_id = await all_dead(rig)
     ids = [one.id for one in await rig.deliveries(instance_id)]
@@ -118,34 +113,34 @@ async def test_a_replay_sends_everything_since_a_time_in_order(rig: Rig) -> None
     later = rig.clock.now()
     await rig.happen(instance_id, EventType.STOPPING)
     with pytest.raises(Conflict, match="switched off"):
-        await rig.webhooks.replay(webhook_id, began, reply=count)
-    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
-    assert (await rig.webhooks.replay(webhook_id, later, reply=count)).body == b"1"
+        await rig.do(rig.webhooks.replay(webhook_id, began))
+    await rig.do(rig.webhooks.change(webhook_id, WebhookChange(enabled=True)))
+    assert await rig.do(rig.webhooks.replay(webhook_id, later)) == 1
     await rig.work()
     assert rig.receivers.types() == ["stopping"]
-    assert (await rig.webhooks.replay(webhook_id, began, reply=count)).body == b"4"
+    assert await rig.do(rig.webhooks.replay(webhook_id, began)) == 4
     await rig.work()
     assert rig.receivers.types()[1:] == ["created", "starting", "running", "stopping"]
     assert [one.id for one in rig.receivers.received[1:4]] == ids
 
 
 async def never_told(rig: Rig, count: int) -> tuple[str, list[str]]:
-    """Make instances with two events each, and then a webhook; return their ids."""
+    """Make instances with two events each, and then a webhook; return their IDs."""
     ids = [await rig.instance(None) for _ in range(count)]
     for instance_id in ids:
         await rig.happen(instance_id, EventType.STARTING)
-    return (await rig.webhooks.create(WebhookRequest(FIRST))).webhook.id, sorted(ids)
+    return (await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))).webhook.id, sorted(ids)
 
 
 async def test_a_replay_that_has_begun_is_finished(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A deadline that passes before anything was done is told; after that it does not count."""
+    """The deadline applies only before the first page is written."""
     monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
     webhook_id, ids = await never_told(rig, 3)
     now = rig.clock.now()
     with pytest.raises(RequestTimeout):
-        await rig.webhooks.replay(webhook_id, 0, reply=count, deadline=now - 1)
+        await rig.do(rig.webhooks.replay(webhook_id, 0), deadline=now - 1)
     assert not [await rig.deliveries(one) for one in ids if await rig.deliveries(one)]
     put = rig.outbox.put
 
@@ -155,8 +150,8 @@ async def test_a_replay_that_has_begun_is_finished(
         put(*given)
 
     monkeypatch.setattr(rig.outbox, "put", slow)
-    made = await rig.webhooks.replay(webhook_id, 0, reply=count, deadline=now + 30_000)
-    assert made.body == b"6"
+    made = await rig.do(rig.webhooks.replay(webhook_id, 0), deadline=now + 30_000)
+    assert made == 6
     await rig.work()
     assert len(rig.receivers.received) == 6
 
@@ -164,7 +159,7 @@ async def test_a_replay_that_has_begun_is_finished(
 async def test_a_replay_keeps_the_order_while_things_happen(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was never told comes before what happens meanwhile: an instance is told as a whole."""
+    """Replayed events come before new ones of the same instance."""
     monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
     webhook_id, ids = await never_told(rig, 2)
     write, busy = rig.database.write, False
@@ -181,14 +176,14 @@ async def test_a_replay_keeps_the_order_while_things_happen(
         return done
 
     monkeypatch.setattr(rig.database, "write", meanwhile)
-    await rig.webhooks.replay(webhook_id, 0, reply=count)
+    await rig.do(rig.webhooks.replay(webhook_id, 0))
     await rig.work()
     told: dict[str, list[str]] = {}
     for message in rig.receivers.received:
         told.setdefault(message.json["data"]["id"], []).append(message.json["type"])
     first = [one.removeprefix("instance.") for one in told[ids[0]]]
     assert first[:3] == ["created", "starting", "running"]
-    # The second was told its live event first: that is told again in its place.
+    # The second instance's new event was sent first, so it is sent again in order.
     second = [one.removeprefix("instance.") for one in told[ids[1]]]
     assert second[second.index("created") :][:3] == ["created", "starting", "running"]
 
@@ -196,7 +191,7 @@ async def test_a_replay_keeps_the_order_while_things_happen(
 async def test_a_replay_ends_where_its_webhook_is_switched_off(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was told by then was told: the answer says how much."""
+    """The answer counts the messages written until then."""
     monkeypatch.setattr(lifecycle_webhooks, "_REPLAY_INSTANCES", 1)
     webhook_id, ids = await never_told(rig, 3)
     put = rig.outbox.put
@@ -206,20 +201,20 @@ async def test_a_replay_ends_where_its_webhook_is_switched_off(
         webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=rig.clock.now())
 
     monkeypatch.setattr(rig.outbox, "put", last)
-    assert (await rig.webhooks.replay(webhook_id, 0, reply=count)).body == b"2"
+    assert await rig.do(rig.webhooks.replay(webhook_id, 0)) == 2
     assert [len(await rig.deliveries(one)) for one in ids] == [2, 0, 0]
 
 
 async def test_a_test_message_of_a_webhook_that_is_being_deleted_is_signed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Webhook and secret are those of one moment."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """Webhook and secret are read in one snapshot."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     loop = asyncio.get_running_loop()
     load = webhooks.load_sealed
 
     def after_the_deletion(connection: Connection, webhook_id: str) -> webhooks.Sealed:
-        deleting = rig.webhooks.delete(webhook_id, reply=plain)
+        deleting = rig.do(rig.webhooks.delete(webhook_id))
         asyncio.run_coroutine_threadsafe(deleting, loop).result(10)
         return load(connection, webhook_id)
 
@@ -232,20 +227,20 @@ async def test_a_test_message_of_a_webhook_that_is_being_deleted_is_signed(
 
 
 async def test_a_replay_is_done_once_for_one_key(rig: Rig) -> None:
-    """The same request with its `Idempotency-Key` sends nothing more."""
+    """The same request with its `Idempotency-Key` sends no more messages."""
     webhook_id, _ = await all_dead(rig)
-    await rig.webhooks.change(webhook_id, WebhookChange(enabled=True))
+    await rig.do(rig.webhooks.change(webhook_id, WebhookChange(enabled=True)))
     key = IdempotencyKey("key_1", "POST /api/webhooks/x/replay", "once", "digest")
     for _ in range(2):
-        await rig.webhooks.replay(webhook_id, 0, reply=count, idempotency=key)
+        await rig.commands.run(rig.webhooks.replay(webhook_id, 0), count, key=key)
         await rig.work()
     assert len(rig.receivers.received) == 3
 
 
 async def test_two_secrets_sign_during_a_rotation(rig: Rig) -> None:
-    """For 24 hours messages carry both signatures, afterwards that of the new secret alone."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
-    rotated = await rig.webhooks.rotate(made.webhook.id)
+    """Messages have both signatures for 24 hours, then the new one only."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
+    rotated = await rig.do(rig.webhooks.rotate(made.webhook.id))
     assert rotated.secret != made.secret
     instance_id = await rig.instance(None)
     await rig.work()
@@ -263,29 +258,37 @@ async def test_two_secrets_sign_during_a_rotation(rig: Rig) -> None:
 
 
 async def test_secrets_are_stored_sealed_and_shown_once(rig: Rig) -> None:
-    """The row holds no secret in the clear, and the same request does not show it again."""
+    """The row holds no secret in clear text, and a retry does not show it."""
     key = IdempotencyKey("key_1", "POST /api/webhooks", "once", "digest")
-    made = await rig.webhooks.create(WebhookRequest(FIRST), idempotency=key)
+
+    def shown(made: lifecycle_webhooks.Revealed) -> Reply:
+        seen.append(made)
+        return Reply(201, {}, made.secret.encode(), secret_of=made.webhook.id)
+
+    seen: list[lifecycle_webhooks.Revealed] = []
+    answer = await rig.commands.run(rig.webhooks.create(WebhookRequest(FIRST)), shown, key=key)
+    [made] = seen
+    assert answer.body.decode() == made.secret
     sealed = await rig.database.read(lambda c: webhooks.load_sealed(c, made.webhook.id))
     assert sealed.secret is not None
     assert made.secret.encode() not in sealed.secret
     assert made.secret not in repr(made)
     with pytest.raises(Conflict) as caught:
-        await rig.webhooks.create(WebhookRequest(FIRST), idempotency=key)
+        await rig.commands.run(rig.webhooks.create(WebhookRequest(FIRST)), shown, key=key)
     assert caught.value.code == "IDEMPOTENCY_NOT_REPLAYABLE"
     assert caught.value.details == {"id": made.webhook.id}
 
 
 async def test_switching_off_gives_up_what_waits(rig: Rig) -> None:
-    """Nothing is sent to a webhook that is off or deleted, however long it waited."""
+    """Pending messages of a disabled or deleted webhook are never sent."""
     instance_id = await rig.instance(None)
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
-    off = await rig.webhooks.create(WebhookRequest(FIRST))
-    gone = await rig.webhooks.create(WebhookRequest(SECOND))
+    off = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
+    gone = await rig.do(rig.webhooks.create(WebhookRequest(SECOND)))
     await rig.happen(instance_id, EventType.STARTING)
     await rig.work()
-    await rig.webhooks.change(off.webhook.id, WebhookChange(enabled=False))
-    await rig.webhooks.delete(gone.webhook.id, reply=plain)
+    await rig.do(rig.webhooks.change(off.webhook.id, WebhookChange(enabled=False)))
+    await rig.do(rig.webhooks.delete(gone.webhook.id))
     await rig.after(DAY)
     assert len(rig.receivers.received) == 2
     assert await rig.statuses(instance_id) == ["dead", "dead"]
@@ -296,41 +299,41 @@ async def test_switching_off_gives_up_what_waits(rig: Rig) -> None:
 
 
 async def test_a_new_url_gets_what_waits_at_once(rig: Rig) -> None:
-    """Whoever corrects a URL does not wait for the table."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """After a change of URL, pending messages are sent at once."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     rig.receivers.reactions[FIRST] = 404
     await rig.instance(None)
     await rig.work()
     await rig.after(6)
-    await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+    await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
     await rig.work()
     assert rig.receivers.types(SECOND) == ["created"]
 
 
 async def test_a_new_url_is_not_blamed_for_the_old_one(rig: Rig) -> None:
-    """Five days of failing are those of one URL; the same URL again is no new one."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """Failures count per URL; setting the same URL resets nothing."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     await rig.instance(None)
     await rig.work()
     began = rig.clock.now()
     await rig.clock.advance(6)
-    same = await rig.webhooks.change(made.webhook.id, WebhookChange(url=FIRST))
-    assert same.failing_since == began
-    other = await rig.webhooks.change(made.webhook.id, WebhookChange(description="moved"))
-    assert other.failing_since == began
-    moved = await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
-    assert moved.failing_since is None
+    same = await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=FIRST)))
+    assert same.after.failing_since == began
+    other = await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(description="moved")))
+    assert other.after.failing_since == began
+    moved = await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
+    assert moved.after.failing_since is None
     await rig.work()
     assert (await rig.webhooks.get(made.webhook.id)).failing_since == rig.clock.now()
 
 
 async def test_what_the_old_url_answers_does_not_switch_the_new_one_off(rig: Rig) -> None:
-    """A try that was under way when the webhook moved says nothing of where it is now."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """A running try to the old URL does not affect the new one."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
 
     async def move_meanwhile() -> int:
-        await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+        await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
         return 410
 
     rig.receivers.reactions[FIRST] = move_meanwhile
@@ -344,15 +347,17 @@ async def test_what_the_old_url_answers_does_not_switch_the_new_one_off(rig: Rig
 
 
 async def test_a_webhook_can_be_moved_and_switched_off_at_once(rig: Rig) -> None:
-    """Both wishes of one request hold."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
-    changed = await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND, enabled=False))
-    assert (changed.url, changed.off_reason) == (SECOND, "requested")
+    """One request can change the URL and disable the webhook."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
+    changed = await rig.do(
+        rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND, enabled=False))
+    )
+    assert (changed.after.url, changed.after.off_reason) == (SECOND, "requested")
 
 
 async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
-    """It says what came of it, is signed, is no event, and works while the webhook is off."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST, enabled=False))
+    """It returns its result, is signed, is not an event, and works while disabled."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST, enabled=False)))
     tested = await rig.webhooks._send_test(made.webhook.id)
     (message,) = rig.receivers.received
     verify(message, made.secret)
@@ -366,8 +371,8 @@ async def test_a_test_message_is_sent_now_and_once(rig: Rig) -> None:
 
 
 async def test_deliveries_are_listed_in_pages(rig: Rig) -> None:
-    """Of an instance oldest first, of a webhook newest first; filtered, and with a way on."""
-    made = await rig.webhooks.create(WebhookRequest(SECOND))
+    """By instance oldest first, by webhook newest first; filtered and paged."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(SECOND)))
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING, EventType.RUNNING)
     await rig.work()
@@ -391,13 +396,13 @@ async def test_deliveries_are_listed_in_pages(rig: Rig) -> None:
 async def test_no_more_tries_are_kept_than_anybody_reads(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The latest tries of a message stay on record, up to a number."""
+    """Only the latest tries of a message are stored."""
     assert deliveries.KEPT_ATTEMPTS == 50
     monkeypatch.setattr(deliveries, "KEPT_ATTEMPTS", 5)
     instance_id = await rig.instance()
     (delivery,) = await rig.deliveries(instance_id)
     for _ in range(8):
-        await rig.record.redeliver(delivery.id, reply=plain)
+        await rig.do(rig.record.redeliver(delivery.id))
         await rig.after(1)
     (delivery,) = await rig.deliveries(instance_id)
     assert len(delivery.attempts) == 5

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deliveries when two things meet: a trouble and a place, a try under way and a change."""
+"""Races of deliveries: errors and places, running tries and changes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import webhook_lines
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, Rig
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -23,17 +22,12 @@ HOUR, DAY = 3600.0, 86_400.0
 
 @pytest.fixture
 async def rig(database: Database, clock: ManualClock) -> Rig:
-    """Deliveries on each store in turn."""
+    """Deliveries, on each store in turn."""
     return Rig(database, clock)
 
 
-def plain(_thing: object) -> Reply:
-    """Render nothing."""
-    return Reply(202, {}, b"")
-
-
 def gated(status: int) -> tuple[Callable[[], Awaitable[int]], asyncio.Event, asyncio.Event]:
-    """Make a reaction that begins, and answers once it is let go."""
+    """Make a reaction that starts, and answers once it is released."""
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def react() -> int:
@@ -45,13 +39,13 @@ def gated(status: int) -> tuple[Callable[[], Awaitable[int]], asyncio.Event, asy
 
 
 async def next_due(rig: Rig, instance_id: str) -> float:
-    """Tell in how many seconds the first waiting message of an instance is due."""
+    """Return in how many seconds the first pending message of an instance is due."""
     waiting = [one for one in await rig.deliveries(instance_id) if one.status.value == "pending"]
     return (waiting[0].due_at - rig.clock.now()) / 1000
 
 
 async def test_a_trouble_costs_no_place(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database is away while lines of one host wait: afterwards all of them are sent."""
+    """After a database error all waiting lines of a host are sent."""
     ids = [await rig.instance() for _ in range(12)]
     write, away = rig.database.write, [True]
 
@@ -72,7 +66,7 @@ async def test_a_trouble_costs_no_place(rig: Rig, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_who_waits_is_offered_to_the_engine(rig: Rig) -> None:
-    """No line works under another's key, so news of each is looked at when it comes."""
+    """Waiting lines are offered to the engine under their own key."""
     for _ in range(4):
         await rig.instance()
     lines = list(dict.fromkeys(rig.engine.nudged))
@@ -80,7 +74,7 @@ async def test_who_waits_is_offered_to_the_engine(rig: Rig) -> None:
     rig.receivers.reactions[FIRST] = react
     rig.engine.nudged.clear()
     sending = [asyncio.create_task(rig.deliverer.run(line)) for line in lines]
-    # Two find no place and are done; the others wait for the receiver.
+    # Two find no place and return; the others wait for the receiver.
     for ended in asyncio.as_completed(sending):
         await ended
         if sum(one.done() for one in sending) == 2:
@@ -94,7 +88,7 @@ async def test_who_waits_is_offered_to_the_engine(rig: Rig) -> None:
 
 
 async def test_a_hanging_receiver_holds_up_no_other_of_its_host(rig: Rig) -> None:
-    """One URL of a shared gateway hangs; the other has its message at once."""
+    """One URL of a shared host hangs; the other gets its message at once."""
     hanging, healthy = "http://93.184.215.9/a", "http://93.184.215.9/b"
     react, begun, go = gated(500)
     rig.receivers.reactions[hanging] = react
@@ -112,7 +106,7 @@ async def test_a_hanging_receiver_holds_up_no_other_of_its_host(rig: Rig) -> Non
 
 
 async def test_a_redelivery_during_the_last_try_counts(rig: Rig) -> None:
-    """It was promised with all its tries before it: the try under way ends nothing."""
+    """A redelivery during the last try gets all its tries."""
     instance_id = await rig.instance()
     rig.receivers.reactions[FIRST] = 500
     for _ in range(9):
@@ -124,7 +118,7 @@ async def test_a_redelivery_during_the_last_try_counts(rig: Rig) -> None:
     sending = asyncio.create_task(rig.deliverer.run(line))
     await begun.wait()
     (message,) = await rig.deliveries(instance_id)
-    await rig.record.redeliver(message.id, reply=plain)
+    await rig.do(rig.record.redeliver(message.id))
     go.set()
     await sending
     assert await rig.statuses(instance_id) == ["pending"]
@@ -134,15 +128,15 @@ async def test_a_redelivery_during_the_last_try_counts(rig: Rig) -> None:
 
 
 async def test_the_end_of_an_old_url_is_not_that_of_a_new_one(rig: Rig) -> None:
-    """410 for a URL that has been changed meanwhile: the message goes to the new one."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """A 410 of the old URL does not affect the new one."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     react, begun, go = gated(410)
     rig.receivers.reactions[FIRST] = react
     (line,) = set(rig.engine.nudged)
     sending = asyncio.create_task(rig.deliverer.run(line))
     await begun.wait()
-    await rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND))
+    await rig.do(rig.webhooks.change(made.webhook.id, WebhookChange(url=SECOND)))
     go.set()
     await sending
     assert (await rig.webhooks.get(made.webhook.id)).enabled
@@ -152,8 +146,8 @@ async def test_the_end_of_an_old_url_is_not_that_of_a_new_one(rig: Rig) -> None:
 
 
 async def test_failures_that_lie_apart_switch_nothing_off(rig: Rig) -> None:
-    """A message died in a past outage; after thirty quiet days one hiccup means little."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """One failure thirty days after an outage does not switch it off."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     rig.receivers.reactions[FIRST] = 500
     for _ in range(10):
@@ -166,7 +160,7 @@ async def test_failures_that_lie_apart_switch_nothing_off(rig: Rig) -> None:
 
 
 async def test_an_early_try_that_is_asked_to_wait_waits(rig: Rig) -> None:
-    """`Retry-After` counts also for a try made on the chance that the receiver is back."""
+    """`Retry-After` also applies to an early try."""
     first, second = await rig.instance(), await rig.instance()
     rig.receivers.reactions[FIRST] = 500
     await rig.work()
@@ -181,7 +175,7 @@ async def test_an_early_try_that_is_asked_to_wait_waits(rig: Rig) -> None:
 
 
 async def test_a_success_elsewhere_does_not_end_a_pause_that_was_asked_for(rig: Rig) -> None:
-    """`Retry-After: 600` on one message: another's success leaves it alone for that long."""
+    """Another message's success does not shorten `Retry-After: 600`."""
     first = await rig.instance()
     rig.receivers.reactions[FIRST] = 429, {"Retry-After": "600"}
     await rig.work()
@@ -210,7 +204,7 @@ async def test_a_new_event_does_not_end_a_pause_that_was_asked_for(rig: Rig) -> 
 
 
 async def test_a_success_makes_the_next_of_its_own_line_due(rig: Rig) -> None:
-    """The first message is sent again and arrives: the second need not wait for its schedule."""
+    """After a success the next message of the line is due at once."""
     instance_id = await rig.instance()
     await rig.work()
     await rig.happen(instance_id, EventType.STARTING)
@@ -220,7 +214,7 @@ async def test_a_success_makes_the_next_of_its_own_line_due(rig: Rig) -> None:
     assert await next_due(rig, instance_id) > HOUR
     rig.receivers.reactions[FIRST] = 200
     created = (await rig.deliveries(instance_id))[0]
-    await rig.record.redeliver(created.id, reply=plain)
+    await rig.do(rig.record.redeliver(created.id))
     await rig.work()
     assert await rig.statuses(instance_id) == ["delivered", "delivered"]
 
@@ -228,7 +222,7 @@ async def test_a_success_makes_the_next_of_its_own_line_due(rig: Rig) -> None:
 async def test_one_hiccup_does_not_cost_the_lease(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The renewal of a lease fails once while a receiver takes long: nobody else sends it."""
+    """A failed renewal is retried before the lease of a slow delivery expires."""
     await rig.instance()
     react, begun, go = gated(200)
     rig.receivers.reactions[FIRST] = react

@@ -19,13 +19,13 @@ SMALL = Plan(messages=240, receivers=9, dead=3, instances_each=3, per_second=80)
 @pytest.mark.postgresql
 @pytest.mark.parametrize("workers", [1, 2] if FULL else [1])
 async def test_nothing_is_lost_or_out_of_order(postgresql_database_url: str, workers: int) -> None:
-    """SIGKILL three times on the way: 0 lost, 0 out of order, duplicates bear the same id."""
+    """After three SIGKILLs: 0 lost, 0 out of order, duplicates have the same ID."""
     plan = Plan(workers=workers) if FULL else SMALL
     found = await storm(postgresql_database_url, plan)
     assert found.sent == plan.messages
     assert (found.lost, found.out_of_order) == (0, 0)
     assert (found.strange_duplicates, found.unverified) == (0, 0)
-    # A kill can repeat what was under way, and nothing else.
+    # A kill repeats only the messages in delivery.
     assert found.duplicates <= 25 * plan.kills
     if FULL and workers == 2:
         assert Outcome.p99(found.latencies) < 1.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How messages arrive: signed, in order, by the retry table, whatever receivers do."""
+"""Deliveries are signed, in order, and retried on schedule, in spite of faulty receivers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import Connection
 from standardwebhooks import WebhookVerificationError
 
-from novitai.clock import ManualClock, iso
+from novitai.clock import iso
 from novitai.domain.event import EventType
+from novitai.domain.requests import WebhookRequest
 from novitai.domain.webhook import PAUSES
-from novitai.domain.webhook_requests import WebhookRequest
 from novitai.store.engine.database import Database
 from novitai.store.queries import webhook_lines
+from novitai.testing import ManualClock
 from tests.lifecycle.webhooks.delivery_rig import FIRST, SECOND, SECRET, Rig, verify
 
 DAY = 86_400.0
@@ -25,12 +26,12 @@ DAY = 86_400.0
 
 @pytest.fixture
 async def rig(database: Database, clock: ManualClock) -> Rig:
-    """Deliveries on each store in turn."""
+    """Deliveries, on each store in turn."""
     return Rig(database, clock)
 
 
 async def test_a_message_arrives_signed_and_whole(rig: Rig) -> None:
-    """The body is type, timestamp and the view; the independent verifier accepts it."""
+    """The body is type, timestamp and view; the independent verifier accepts it."""
     instance_id = await rig.instance()
     await rig.work()
     (message,) = rig.receivers.received
@@ -46,7 +47,7 @@ async def test_a_message_arrives_signed_and_whole(rig: Rig) -> None:
 
 
 async def test_what_was_tampered_with_is_refused(rig: Rig) -> None:
-    """A changed byte, an old timestamp and a wrong secret are refused by the verifier."""
+    """The verifier rejects a changed byte, an old timestamp and a wrong secret."""
     await rig.instance()
     await rig.work()
     (message,) = rig.receivers.received
@@ -60,7 +61,7 @@ async def test_what_was_tampered_with_is_refused(rig: Rig) -> None:
 
 
 async def test_the_retry_table(rig: Rig) -> None:
-    """At once, then 5 s to 24 h, each from the try before, ±10 %; then dead, and the next goes."""
+    """Tries follow at once, then after 5 s to 24 h (±10 %); then the message is dead."""
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING)
     rig.receivers.reactions[FIRST] = 500
@@ -80,9 +81,9 @@ async def test_the_retry_table(rig: Rig) -> None:
 
 
 async def test_order_is_kept_per_instance_and_receiver(rig: Rig) -> None:
-    """A message waits for the one before it; other receivers and other instances do not."""
+    """A message waits for the one before it in its line only."""
     held = await rig.instance()
-    other = await rig.webhooks.create(WebhookRequest(SECOND))
+    other = await rig.do(rig.webhooks.create(WebhookRequest(SECOND)))
     await rig.happen(held, EventType.STARTING, EventType.RUNNING)
     rig.receivers.reactions[FIRST] = 503
     await rig.work()
@@ -96,7 +97,7 @@ async def test_order_is_kept_per_instance_and_receiver(rig: Rig) -> None:
 
 
 async def test_a_success_makes_what_waits_for_the_receiver_due_at_once(rig: Rig) -> None:
-    """Other instances' messages to it follow at once; those to others keep to their table."""
+    """A success hurries the receiver's other lines, not other receivers'."""
     waiting, elsewhere = await rig.instance(), await rig.instance(SECOND)
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     await rig.work()
@@ -110,7 +111,7 @@ async def test_a_success_makes_what_waits_for_the_receiver_due_at_once(rig: Rig)
 
 
 async def test_an_early_try_uses_up_none_of_the_table(rig: Rig) -> None:
-    """What a working receiver refuses is not dead before its time, nor hurried in a loop."""
+    """Early tries do not count, and are not repeated in a loop."""
     refused = await rig.instance()
 
     async def refuse_that_one() -> int:
@@ -140,7 +141,7 @@ async def test_an_early_try_uses_up_none_of_the_table(rig: Rig) -> None:
     ],
 )
 async def test_retry_after_is_honoured(rig: Rig, value: str, least: float, most: float) -> None:
-    """Nothing comes sooner than the receiver asked (a day at most), or than the table says."""
+    """No try is earlier than `Retry-After` (up to a day) or the schedule."""
     if value == "date":
         moment = datetime.fromtimestamp(rig.clock.now() / 1000 + 120, UTC)
         value = format_datetime(moment, usegmt=True)
@@ -153,7 +154,7 @@ async def test_retry_after_is_honoured(rig: Rig, value: str, least: float, most:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 404, 409, 422, 429, 500])
 async def test_every_answer_but_2xx_is_tried_again(rig: Rig, status: int) -> None:
-    """Redirects are failures and are not followed; refusals are tried again like any failure."""
+    """Redirects are not followed; every other status is retried."""
     instance_id = await rig.instance()
     rig.receivers.reactions[FIRST] = (status, {"Location": SECOND})
     await rig.work()
@@ -166,8 +167,8 @@ async def test_every_answer_but_2xx_is_tried_again(rig: Rig, status: int) -> Non
 
 
 async def test_410_ends_a_webhook(rig: Rig) -> None:
-    """What waits for it is given up, an event says so, and nothing more is written for it."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """After a 410 pending messages are dead, an event is appended, and no more are written."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     await rig.happen(instance_id, EventType.STARTING)
     rig.receivers.reactions[FIRST] = 410
@@ -181,8 +182,8 @@ async def test_410_ends_a_webhook(rig: Rig) -> None:
 
 
 async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
-    """With an event, once; a success in between begins the count anew."""
-    made = await rig.webhooks.create(WebhookRequest(FIRST))
+    """With one event; a success in between restarts the count."""
+    made = await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     instance_id = await rig.instance(None)
     rig.receivers.reactions[FIRST] = 500
     for _ in range(4):
@@ -208,7 +209,7 @@ async def test_five_days_of_failure_switch_a_receiver_off(rig: Rig) -> None:
 async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one process sends, another finds nothing; what the first learns too late is dropped."""
+    """A result after the end of the lease is dropped."""
     instance_id = await rig.instance()
     await rig.happen(instance_id, EventType.STARTING)
     gate, begun = asyncio.Event(), asyncio.Event()
@@ -240,7 +241,7 @@ async def test_a_line_is_worked_on_by_one_and_taken_over_when_its_lease_ends(
 
 
 async def test_the_lease_is_kept_while_a_receiver_takes_long(rig: Rig) -> None:
-    """A message that is under way for longer than a lease is not taken over."""
+    """A delivery longer than a lease is not claimed by another worker."""
     await rig.instance()
     gate, begun = asyncio.Event(), asyncio.Event()
 
@@ -266,7 +267,7 @@ async def test_the_lease_is_kept_while_a_receiver_takes_long(rig: Rig) -> None:
 async def test_who_comes_to_send_too_late_does_not(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that stood still after its claim gives it back: its lease may be over."""
+    """A process that stalls after its claim releases it without sending."""
     await rig.instance()
     (line_id,) = set(rig.engine.nudged)
     claim = rig.deliverer._claim
@@ -287,7 +288,7 @@ async def test_who_comes_to_send_too_late_does_not(
 
 
 async def test_a_stop_gives_the_line_back(rig: Rig) -> None:
-    """A sending that is cancelled can be taken up at once."""
+    """The line of a cancelled delivery can be claimed at once."""
     await rig.instance()
     begun = asyncio.Event()
 
@@ -309,7 +310,7 @@ async def test_a_stop_gives_the_line_back(rig: Rig) -> None:
 
 
 async def test_leases_of_a_process_that_died_are_given_back_at_the_start(rig: Rig) -> None:
-    """The one process of an embedded store need not wait for the leases of the one before."""
+    """An embedded store releases all leases at the start."""
     await rig.instance()
     (line_id,) = set(rig.engine.nudged)
     now = rig.clock.now()
@@ -322,7 +323,7 @@ async def test_leases_of_a_process_that_died_are_given_back_at_the_start(rig: Ri
 
 
 async def test_the_age_of_what_waits_is_known(rig: Rig) -> None:
-    """The oldest undelivered message has an age; none has none."""
+    """The age of the oldest pending message is reported; 0 if there is none."""
     await rig.instance()
     rig.receivers.reactions[FIRST] = 500
     await rig.after(2)
@@ -339,7 +340,7 @@ async def test_the_age_of_what_waits_is_known(rig: Rig) -> None:
 
 
 async def test_a_message_keeps_the_time_of_its_event(rig: Rig) -> None:
-    """However late it comes, its timestamp is when the thing happened; the signature's is now."""
+    """The timestamp is the event's; the signature's is the current time."""
     began = rig.clock.now()
     await rig.instance()
     await rig.after(100)
@@ -349,7 +350,7 @@ async def test_a_message_keeps_the_time_of_its_event(rig: Rig) -> None:
 
 
 async def test_no_message_is_overlooked(rig: Rig) -> None:
-    """One that is written while its line is being closed is found due all the same."""
+    """A message written while its line is being closed is found due."""
     instance_id = await rig.instance()
     (line_id,) = set(rig.engine.nudged)
     for _ in range(10):
@@ -366,10 +367,10 @@ async def test_no_message_is_overlooked(rig: Rig) -> None:
 
 
 async def test_concurrent_events_and_recoveries_do_not_block_each_other(rig: Rig) -> None:
-    """Whatever meets on the same rows, nobody waits in a circle, and all arrives."""
+    """Concurrent writes do not deadlock, and all messages arrive."""
     ids = [await rig.instance(url) for url in (FIRST, SECOND) * 5]
     for url in (FIRST, SECOND):
-        await rig.webhooks.create(WebhookRequest(url))
+        await rig.do(rig.webhooks.create(WebhookRequest(url)))
     rig.receivers.reactions.update({FIRST: 500, SECOND: 500})
     await rig.work()
     rig.receivers.reactions.update({FIRST: 200, SECOND: 200})
@@ -378,7 +379,7 @@ async def test_concurrent_events_and_recoveries_do_not_block_each_other(rig: Rig
         await asyncio.gather(
             *(rig.happen(one, EventType.STARTING) for one in ids),
             *(rig.engine.handler(line) for line in lines),
-            *(rig.deliverer.hurry(hook.id) for hook in (await rig.webhooks.page()).webhooks),
+            *(rig.deliverer.expedite(hook.id) for hook in (await rig.webhooks.page()).webhooks),
         )
         await rig.clock.advance(11)
     await rig.work()

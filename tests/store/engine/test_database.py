@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from novitai.clock import ManualClock
 from novitai.errors import RequestTimeout
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.tables import installation
+from novitai.testing import ManualClock
 from tests.store.transactions import Gate, names, put, put_and_fail
 
 

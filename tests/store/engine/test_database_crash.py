@@ -10,9 +10,9 @@ import sys
 import pytest
 from sqlalchemy import Connection, select
 
-from novitai.clock import ManualClock
 from novitai.store.opening import open_database
 from novitai.store.tables import installation, leases
+from novitai.testing import ManualClock
 
 WRITER = """
 import asyncio, os, sys

@@ -17,12 +17,12 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.errors import NovitaiError, SettingsError, StartupError
 from novitai.store import migrate
 from novitai.store.engine import sqlite_file
 from novitai.store.engine.errors import StorageFull
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 from tests.store.transactions import names, put
 
 CLOCK = ManualClock()

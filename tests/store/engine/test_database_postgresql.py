@@ -14,12 +14,12 @@ from psycopg import sql
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from novitai.clock import ManualClock
 from novitai.store.engine import postgresql
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import CommitUnknown, StoreBusy, StoreUnavailable
 from novitai.store.opening import open_database
 from novitai.store.tables import installation
+from novitai.testing import ManualClock
 from tests.services import PostgresqlServer
 from tests.store.transactions import Gate, names, put
 

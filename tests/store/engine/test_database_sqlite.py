@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import IntegrityError
 
-from novitai.clock import ManualClock
 from novitai.errors import RequestTimeout
 from novitai.store.engine import sqlite
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StorageFull, StoreBusy, StoreCorrupt, StoreUnavailable
 from novitai.store.engine.sqlite import SqliteDatabase
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 from tests.store.transactions import Gate, names, other_program, put, put_and_fail
 
 

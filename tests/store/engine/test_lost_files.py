@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from novitai.clock import ManualClock
 from novitai.errors import StartupError
 from novitai.store.engine import sqlite_file, sqlite_keeper
 from novitai.store.engine.errors import CommitUnknown, StorageFull, StoreCorrupt
 from novitai.store.engine.file_lock import FileLock
 from novitai.store.engine.sqlite import SqliteDatabase
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 from tests.store.transactions import names, other_program, put
 
 CLOCK = ManualClock()

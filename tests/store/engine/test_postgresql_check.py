@@ -18,11 +18,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from novitai.clock import ManualClock
 from novitai.errors import StartupError
 from novitai.store import migrate
 from novitai.store.engine import postgresql_check
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 from tests.services import PostgresqlServer, unavailable
 from tests.store.transactions import names, put
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from novitai.clock import ManualClock
 from novitai.store.engine import sqlite
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StorageFull, StoreBusy, StoreUnavailable
 from novitai.store.engine.write_check import TRUST_SECONDS, WriteCheck
 from novitai.store.opening import open_database
+from novitai.testing import ManualClock
 
 
 class Writes:

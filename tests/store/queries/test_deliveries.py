@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Webhook, host_of, id_of_url
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances, webhook_lines, webhooks
 from novitai.store.queries.leases import Fenced
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 
 NOW = 1_000_000

@@ -19,7 +19,6 @@ from alembic.command import downgrade
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
-from novitai.clock import ManualClock
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.store import migrate
@@ -27,6 +26,7 @@ from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
 from novitai.store.queries import events, instances
+from novitai.testing import ManualClock
 from tests.domain.making import an_instance
 from tests.services import PostgresqlServer
 

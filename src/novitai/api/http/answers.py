@@ -5,18 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import orjson
 from starlette.responses import Response
 
 from novitai.api.http.accept import JSON
+from novitai.api.schemas.wire import ResponseModel
 from novitai.lifecycle.commands.idempotency import Reply
 
 
-def json_answer(
-    body: object, status: int = 200, headers: Mapping[str, str] | None = None
+def answer(
+    body: ResponseModel | bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with JSON."""
-    return Response(orjson.dumps(body), status, headers, JSON)
+    return Response(_bytes(body), status, headers, JSON)
+
+
+def reply(
+    body: ResponseModel | bytes,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    secret_of: str | None = None,
+) -> Reply:
+    """Write an answer that is stored with its `Idempotency-Key`, unless it shows a secret."""
+    return Reply(status, headers or {}, _bytes(body), secret_of)
 
 
 def from_reply(reply: Reply) -> Response:
@@ -27,6 +38,5 @@ def from_reply(reply: Reply) -> Response:
     return Response(reply.body, reply.status, headers, JSON)
 
 
-def reply_with(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """Render an answer that is kept for a request with the same key."""
-    return Reply(status, dict(headers or {}), orjson.dumps(body))
+def _bytes(body: ResponseModel | bytes) -> bytes:
+    return body if isinstance(body, bytes) else body.json_bytes()

@@ -9,16 +9,16 @@ from typing import Final
 from starlette.requests import Request
 
 from novitai.api.http.context import RequestContext
-from novitai.api.http.limits import Limiter, Taken
+from novitai.api.http.limits import RateLimiter, Taken
 from novitai.api.http.proxies import neighbourhood
 from novitai.domain.api_key import Scope, allows
-from novitai.errors import Forbidden, RateLimited, Unauthorized
+from novitai.errors import Forbidden, TooManyRequests, Unauthorized
 from novitai.lifecycle.api_keys import Caller, KeyRing
 
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
 
 
-class Guard:
+class KeyGuard:
     """Stands before every route that needs a key.
 
     Args:
@@ -27,7 +27,7 @@ class Guard:
         failures: The buckets of the addresses from which no good key came.
     """
 
-    def __init__(self, keys: KeyRing, calls: Limiter, failures: Limiter) -> None:
+    def __init__(self, keys: KeyRing, calls: RateLimiter, failures: RateLimiter) -> None:
         self._keys = keys
         self._calls = calls
         self._failures = failures
@@ -40,7 +40,7 @@ class Guard:
 
         Raises:
             Unauthorized: no key, or none that is good.
-            RateLimited: too many calls with this key, or too many failures from this address.
+            TooManyRequests: too many calls with this key, or too many failures from this address.
             Forbidden: the key lacks the scope.
         """
         caller = await self._authenticate(request)
@@ -50,7 +50,7 @@ class Guard:
         taken = await self._calls.take(caller.key_id)
         context.headers += self._headers(taken)
         if not taken.allowed:
-            raise RateLimited("Rate limit exceeded", retry_after=taken.retry_after)
+            raise TooManyRequests("Rate limit exceeded", retry_after=taken.retry_after)
         if not allows(caller.scopes, needed):
             raise Forbidden(
                 f"This API key lacks the scope '{needed.value}'",
@@ -63,11 +63,11 @@ class Guard:
         match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
         return None if match is None else await self._keys.authenticate(match[1])
 
-    async def _refused(self, context: RequestContext) -> Unauthorized | RateLimited:
+    async def _refused(self, context: RequestContext) -> Unauthorized | TooManyRequests:
         # Only now: a good key is never refused for what others do from the same address.
         taken = await self._failures.take(neighbourhood(context.client))
         if not taken.allowed:
-            return RateLimited(
+            return TooManyRequests(
                 "Too many failed authentications from this address", retry_after=taken.retry_after
             )
         # The same words for every reason: a guesser learns nothing.

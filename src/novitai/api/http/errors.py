@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 import orjson
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -59,7 +59,7 @@ def problem(error: ApiError, context: RequestContext, now: int) -> dict[str, obj
     }
 
 
-def install(app: FastAPI, clock: Clock) -> None:
+def install(app: Starlette, clock: Clock) -> None:
     """Have the application tell its errors this way, those of the framework too."""
 
     async def told(request: Request, error: Exception) -> Response:

@@ -51,7 +51,7 @@ class Taken:
     retry_after: int
 
 
-class Limiter(Protocol):
+class RateLimiter(Protocol):
     """Whoever decides whether a key has a token left."""
 
     @property

@@ -49,7 +49,7 @@ class Rules:
     trusted_proxies: Sequence[IpNetwork] = ()
 
 
-class Gateway:
+class RequestMiddleware:
     """Identifies, checks, counts and logs each request."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Gateway:
         headers = Headers(scope=scope)
         peer = find_peer(scope, headers, self._rules.trusted_proxies)
         context = self._context(headers, peer, scope.get(CLOSING))
-        exchange = _Exchange(scope, receive, send, context)
+        exchange = _RequestExchange(scope, receive, send, context)
         attach(exchange.scope, context)
         with bind(request_id=context.request_id):
             try:
@@ -93,7 +93,7 @@ class Gateway:
             closing=closing or Closing(),
         )
 
-    async def _answer(self, exchange: _Exchange, headers: Headers, peer: Peer) -> None:
+    async def _answer(self, exchange: _RequestExchange, headers: Headers, peer: Peer) -> None:
         try:
             refusal = self._refuse(exchange, headers, peer)
             if refusal is not None:
@@ -115,7 +115,7 @@ class Gateway:
         except Exception:  # whatever a route raises, the client gets the envelope
             await self._fail(exchange)
 
-    def _refuse(self, exchange: _Exchange, headers: Headers, peer: Peer) -> ApiError | None:
+    def _refuse(self, exchange: _RequestExchange, headers: Headers, peer: Peer) -> ApiError | None:
         scope = exchange.scope
         if REFUSAL in scope:
             refusal: ApiError = scope[REFUSAL]
@@ -134,20 +134,20 @@ class Gateway:
             return not_found()
         return None
 
-    async def _fail(self, exchange: _Exchange) -> None:
+    async def _fail(self, exchange: _RequestExchange) -> None:
         """Log a defect of ours, within its handler, and say that there was one."""
         _log.exception("unhandled_error")
         await self._tell_unless_told(exchange, internal_error())
 
-    async def _tell_unless_told(self, exchange: _Exchange, error: ApiError) -> None:
+    async def _tell_unless_told(self, exchange: _RequestExchange, error: ApiError) -> None:
         if not exchange.status:
             await self._tell(exchange, error)
 
-    async def _tell(self, exchange: _Exchange, error: ApiError) -> None:
+    async def _tell(self, exchange: _RequestExchange, error: ApiError) -> None:
         response = render(error, exchange.context, self._clock.now())
         await response(exchange.scope, exchange.receive, exchange.send)
 
-    def _account(self, exchange: _Exchange) -> None:
+    def _account(self, exchange: _RequestExchange) -> None:
         context = exchange.context
         seconds = self._clock.monotonic() - context.began
         status = exchange.status or 500
@@ -165,7 +165,7 @@ class Gateway:
         )
 
 
-class _Exchange:
+class _RequestExchange:
     """One request and its answer on their way through."""
 
     def __init__(

@@ -1,30 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAPI document: what FastAPI makes of the declared routes, and what it cannot know."""
+"""The OpenAPI document: made of the declared routes and of the models they use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import Any, Final
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from novitai import __doc__ as _about
 from novitai.api.http.accept import JSON, PROBLEM
 from novitai.api.http.context import RequestContext
-from novitai.api.http.errors import envelope, problem
-from novitai.api.openapi import lifecycle_schemas, schemas, webhook_schemas
+from novitai.api.http.errors import envelope, problem, shutting_down
 from novitai.api.openapi.examples import add_examples
 from novitai.api.openapi.links import add_links
-from novitai.domain.api_key import Scope
-from novitai.errors import ApiError, InternalError
+from novitai.api.routing.common_errors import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
+from novitai.api.routing.queries import IDEMPOTENCY_KEY
+from novitai.api.routing.router import Route
+from novitai.api.schemas.errors import ErrorResponse, Problem
+from novitai.api.schemas.wire import NoFields
+from novitai.errors import (
+    ApiError,
+    Forbidden,
+    InternalError,
+    RequestTimeout,
+    TooManyRequests,
+    Unauthorized,
+)
+from novitai.store.engine.errors import StoreUnavailable
 
 SECURITY: Final = "apiKey"
 _REF: Final = "#/components/schemas/{model}"
+_IN_PATH: Final = re.compile(r"{(\w+)}")
 _EXAMPLE_AT: Final = 1_697_797_800_000
 _EXAMPLE: Final = RequestContext("req_1697843200_abc123", None, "", "", 0, 0.0)
 
@@ -40,77 +52,156 @@ TAGS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A parameter of a path, a query or a header; `schema` is JSON Schema."""
+PATH_PARAMETERS: Final[Mapping[str, tuple[str, int | None]]] = {
+    "instanceId": ("The instance's id", 64),
+    "upstreamId": ("The instance's id at Novita", 255),
+    "operationId": ("The operation's id", 64),
+    "webhookId": ("The webhook's id", 64),
+    "deliveryId": ("The delivery's id", 64),
+    "keyId": ("The key's id", 64),
+    "cacheName": ("The cache's name", None),
+    "key": ("A key in the cache", None),
+}
+"""What the parameters of paths are, and how long they may be."""
 
-    name: str
-    description: str
-    schema: Mapping[str, object]
-    place: str = "query"
-
-    def as_openapi(self) -> dict[str, object]:
-        """Write it as the document wants it."""
-        return {
-            "name": self.name,
-            "in": self.place,
-            "required": self.place == "path",
-            "description": self.description,
-            "schema": dict(self.schema),
-        }
-
-
-def describe(
-    *,
-    scope: Scope | None,
-    body: type[BaseModel] | None,
-    parameters: Sequence[Parameter],
-) -> dict[str, Any]:
-    """Describe what a route takes."""
-    extra: dict[str, Any] = {"parameters": [parameter.as_openapi() for parameter in parameters]}
-    extra["security"] = [] if scope is None else [{SECURITY: []}]
-    if scope is not None:
-        extra["x-required-scope"] = scope.value
-    if body is not None:
-        schema = {"$ref": _REF.format(model=body.__name__)}
-        required = any(field.is_required() for field in body.model_fields.values())
-        extra["requestBody"] = {"required": required, "content": {JSON: {"schema": schema}}}
-    return extra
+_KEY_HEADER: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Sent again within 24 h with the same body, the request has no second effect "
+    "and gets the same answer, with `Idempotent-Replayed: true`",
+    "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$"},
+}
 
 
-def document_answers(
-    answers: Mapping[int, type[BaseModel] | None], errors: Sequence[ApiError]
-) -> dict[int | str, dict[str, Any]]:
-    """Describe what a route answers: its successes, and its errors with an example each."""
-    documented: dict[int | str, dict[str, Any]] = {}
-    for status, model in answers.items():
-        documented[status] = {"description": HTTPStatus(status).phrase}
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """Write the document of the routes, from the models that validate and render."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route)
+    models = dict.fromkeys(_models(routes))
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template=_REF
+    )
+    written = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "novitai",
+            "version": version("novitai"),
+            "description": (_about or "").strip(),
+        },
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {
+                SECURITY: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key: `nvt_...`",
+                }
+            },
+        },
+        "tags": [{"name": name, "description": text} for name, text in TAGS],
+    }
+    add_links(written)
+    add_examples(written)
+    return written
+
+
+def _models(routes: Sequence[Route]) -> Iterator[type[BaseModel]]:
+    yield from (ErrorResponse, Problem)
+    for route in routes:
+        yield from filter(None, (route.body, *route.answers.values()))
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": inspect.cleandoc(route.handler.__doc__ or ""),
+        "operationId": _operation_id(route),
+        "parameters": _parameters(route),
+        "responses": _responses(route),
+        "security": [] if route.scope is None else [{SECURITY: []}],
+    }
+    if route.scope is not None:
+        operation["x-required-scope"] = route.scope.value
+    if route.deprecated is not None:
+        operation["deprecated"] = True
+    if route.body is not None:
+        content = {JSON: {"schema": _ref(route.body)}}
+        operation["requestBody"] = {"required": not route.body.optional(), "content": content}
+    return operation
+
+
+def _operation_id(route: Route) -> str:
+    words = [word.strip("{}") for word in route.template.split("/") if word]
+    return "_".join([route.method.lower(), *words]).replace("-", "_").replace(".", "_")
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    found = []
+    for name in _IN_PATH.findall(route.template):
+        about, longest = PATH_PARAMETERS.get(name, (name, None))
+        schema = {"type": "string", **({"maxLength": longest} if longest else {})}
+        found.append(_parameter("path", name, about, schema))
+    if route.query is not None:
+        properties = route.query.model_json_schema(ref_template=_REF).get("properties", {})
+        for name, schema in properties.items():
+            schema.pop("title", None)
+            found.append(_parameter("query", name, schema.pop("description"), schema))
+    for name, about in (route.headers or {}).items():
+        found.append(_parameter("header", name, about, {"type": "string"}))
+    return [*found, *([_KEY_HEADER] if route.takes_key else [])]
+
+
+def _parameter(place: str, name: str, about: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "description": about,
+        "schema": dict(schema),
+    }
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    documented: dict[str, Any] = {}
+    for status, model in route.answers.items():
+        documented[str(status)] = {"description": HTTPStatus(status).phrase}
         if model is not None:
-            documented[status]["model"] = model
+            documented[str(status)]["content"] = {JSON: {"schema": _ref(model)}}
     by_status: dict[int, list[ApiError]] = {}
-    for error in [*errors, InternalError("An unexpected error occurred")]:
+    for error in [*route.errors, *_common(route), InternalError("An unexpected error occurred")]:
         by_status.setdefault(error.status, []).append(error)
     for status, examples in sorted(by_status.items()):
-        documented.setdefault(status, _error_answer(status, examples))
+        documented.setdefault(str(status), _error_answer(status, examples))
     return documented
 
 
-class Documented(FastAPI):
-    """An application that gives the completed document."""
+def _common(route: Route) -> list[ApiError]:
+    errors: list[ApiError] = []
+    if route.body is not None:
+        errors += BAD_BODY
+    if route.body is NoFields:
+        errors.append(UNKNOWN_FIELD)
+    if route.takes_key:
+        errors += IDEMPOTENCY
+    if route.scope is None:
+        return errors
+    return [
+        *errors,
+        Unauthorized("A valid API key is required: Authorization: Bearer <key>"),
+        Forbidden(f"This API key lacks the scope '{route.scope.value}'"),
+        TooManyRequests("Rate limit exceeded", retry_after=1),
+        RequestTimeout("The request took too long; nothing was done"),
+        StoreUnavailable("The database does not answer"),
+        shutting_down(),
+    ]
 
-    def openapi(self) -> dict[str, Any]:
-        """Write the document, the first time that it is asked for."""
-        if self.openapi_schema is None:
-            self.openapi_schema = _complete(
-                get_openapi(
-                    title=self.title,
-                    version=self.version,
-                    description=(_about or "").strip(),
-                    routes=self.routes,
-                    tags=[{"name": name, "description": text} for name, text in TAGS],
-                )
-            )
-        return self.openapi_schema
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REF.format(model=model.__name__)}
 
 
 def _error_answer(status: int, examples: Sequence[ApiError]) -> dict[str, Any]:
@@ -134,22 +225,3 @@ def _error_answer(status: int, examples: Sequence[ApiError]) -> dict[str, Any]:
             },
         },
     }
-
-
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    components = document.setdefault("components", {})
-    components["securitySchemes"] = {
-        SECURITY: {"type": "http", "scheme": "bearer", "description": "An API key: `nvt_...`"}
-    }
-    # FastAPI knows of the models that are answered; those that are asked, and errors, are added.
-    _, definitions = models_json_schema(
-        [
-            (model, "validation")
-            for model in (*schemas.REFERRED, *lifecycle_schemas.REFERRED, *webhook_schemas.REFERRED)
-        ],
-        ref_template=_REF,
-    )
-    components["schemas"] = {**components.get("schemas", {}), **definitions.get("$defs", {})}
-    add_links(document)
-    add_examples(document)
-    return document

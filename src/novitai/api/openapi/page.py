@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-from fastapi import FastAPI
+import orjson
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from novitai.api.http.answers import json_answer
+from novitai.api.http.answers import answer
 from novitai.api.http.context import context_of
 
 _PAGE: Final = """<!doctype html>
@@ -32,21 +35,27 @@ OPENAPI_PATH: Final = "/openapi.json"
 DOCS_PATH: Final = "/docs"
 
 
-def install(app: FastAPI) -> None:
-    """Serve the document and the page; no key is needed for either."""
+def install(app: Starlette, write: Callable[[], dict[str, Any]]) -> None:
+    """Serve the document and the page; no key is needed for either.
+
+    Args:
+        app: Where they are served.
+        write: Writes the document, the first time that it is asked for.
+    """
     page, policy = _page()
+    written = cache(lambda: orjson.dumps(write()))
 
     async def document(request: Request) -> Response:
         context_of(request).route = OPENAPI_PATH
-        return json_answer(app.openapi())
+        return answer(written())
 
     async def docs(request: Request) -> Response:
         context_of(request).route = DOCS_PATH
         headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
         return Response(page, 200, headers, "text/html")
 
-    app.add_route(OPENAPI_PATH, document, methods=["GET"], include_in_schema=False)
-    app.add_route(DOCS_PATH, docs, methods=["GET"], include_in_schema=False)
+    app.add_route(OPENAPI_PATH, document, methods=["GET"])
+    app.add_route(DOCS_PATH, docs, methods=["GET"])
 
 
 def _page() -> tuple[bytes, str]:

@@ -5,40 +5,35 @@ from __future__ import annotations
 
 from typing import Final
 
+import orjson
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer, reply_with
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.lifecycle_schemas import (
+from novitai.api.http.answers import answer, reply
+from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE, UNKNOWN_FIELD
+from novitai.api.routing.lists import listed
+from novitai.api.routing.queries import NoQuery, WrappedQuery
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.account import (
+    AccountHold,
     AccountResponse,
     AdoptInstanceRequest,
     ConfirmAccountRequest,
     ConfirmAccountResponse,
     ListUnmanagedResponse,
-    NoFields,
+    MissingInstance,
     UnmanagedInstance,
 )
-from novitai.api.openapi.schemas import InstanceDetails
-from novitai.api.routes.instances import INSTANCE_ID
-from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE, UNKNOWN_FIELD
-from novitai.api.routing.lists import LIMIT, MAX_LIMIT, WRAPPED_CURSOR, limit, listed, wrap, wrapped
-from novitai.api.routing.queries import idempotency_key, query_fields
-from novitai.api.routing.router import Call, Operation
-from novitai.clock import iso
+from novitai.api.schemas.instances import InstanceDetails
+from novitai.api.schemas.wire import NoFields
 from novitai.domain.account import HoldReason
-from novitai.domain.account_requests import parse_adopt, parse_confirm
 from novitai.domain.api_key import Scope
 from novitai.domain.product import usd
-from novitai.domain.view import View, iso_or_none, present
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.account import WHAT_TO_DO, Overview
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.ownership import Ownership, Shown
+from novitai.lifecycle.commands.ownership import Adopted, Ownership, UnmanagedShown
 
-_UPSTREAM_ID: Final = Parameter(
-    "upstreamId", "The instance's id at Novita", {"type": "string", "maxLength": 255}, "path"
-)
 _NOT_LISTED: Final = NotFound(
     "The last listing of the account holds no unmanaged instance '3560b7fec915bbf9'",
     code="UPSTREAM_INSTANCE_NOT_FOUND",
@@ -73,10 +68,10 @@ class AccountRoutes:
     def __init__(self, ownership: Ownership) -> None:
         self._ownership = ownership
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="GET",
                 path="/api/account",
                 handler=self.overview,
@@ -85,7 +80,7 @@ class AccountRoutes:
                 summary="Read what is known of the Novita account",
                 answers={200: AccountResponse},
             ),
-            Operation(
+            Route(
                 method="POST",
                 path="/api/account/confirm",
                 handler=self.confirm,
@@ -93,10 +88,9 @@ class AccountRoutes:
                 tag="Account",
                 summary="Confirm what is held",
                 answers={200: ConfirmAccountResponse},
-                body=ConfirmAccountRequest,
                 errors=[_NOTHING, UNKNOWN_FIELD],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/instances/unmanaged",
                 handler=self.unmanaged,
@@ -104,10 +98,9 @@ class AccountRoutes:
                 tag="Account",
                 summary="List the account's other instances",
                 answers={200: ListUnmanagedResponse},
-                parameters=[LIMIT, WRAPPED_CURSOR],
                 errors=[BAD_QUERY],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path=f"{paths.UNMANAGED}/dismiss",
                 handler=self.dismiss,
@@ -115,11 +108,9 @@ class AccountRoutes:
                 tag="Account",
                 summary="Dismiss an instance that is no matter",
                 answers={200: UnmanagedInstance},
-                body=NoFields,
-                parameters=[_UPSTREAM_ID],
                 errors=[_NOT_LISTED],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path="/api/instances/adopt",
                 handler=self.adopt,
@@ -127,10 +118,9 @@ class AccountRoutes:
                 tag="Account",
                 summary="Adopt an instance of the account",
                 answers={201: InstanceDetails},
-                body=AdoptInstanceRequest,
                 errors=[_NO_ID, _NOT_LISTED, NO_INSTANCE, _MANAGED, _ELSEWHERE, _NOT_WAITING],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path=f"{paths.INSTANCE}/release",
                 handler=self.release,
@@ -138,133 +128,105 @@ class AccountRoutes:
                 tag="Account",
                 summary="Release an instance",
                 answers={200: InstanceDetails},
-                body=NoFields,
-                parameters=[INSTANCE_ID],
                 errors=[NO_INSTANCE, _BUSY, _NOT_WAITING],
             ),
         ]
 
-    async def overview(self, call: Call) -> Response:
+    async def overview(self, _call: RouteCall, query: NoQuery) -> Response:
         """Read whether the account is held, why, and what to do."""
-        query_fields(call).finish()
-        return json_answer(_overview(await self._ownership.overview()))
+        return answer(_overview(await self._ownership.overview()))
 
-    async def confirm(self, call: Call) -> Response:
+    async def confirm(self, call: RouteCall, body: ConfirmAccountRequest) -> Response:
         """Accept the missing instances that were shown as gone, and a restored database as it is.
 
         `missingDigest` names the set. If another set is missing by now, nothing is confirmed.
         """
-        body = await call.body(optional=True)
-        reply = await self._ownership.confirm(
-            parse_confirm(body.fields),
-            reply=lambda count: reply_with({"confirmed": count}),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        return await call.run_once(
+            self._ownership.confirm(body.missing_digest),
+            lambda count: reply(ConfirmAccountResponse(confirmed=count)),
         )
-        return from_reply(reply)
 
-    async def unmanaged(self, call: Call) -> Response:
+    async def unmanaged(self, call: RouteCall, query: WrappedQuery) -> Response:
         """List what the last listing of the account held that is no record's own.
 
         It is never changed, stopped or deleted by this server, unless `NOVITAI_ORPHANS` says so
         of orphans that its own calls have made.
         """
-        fields = query_fields(call)
-        most = fields.read("limit", limit, MAX_LIMIT)
-        after = fields.read("cursor", wrapped, b"")
-        fields.finish()
+        after = bytes.fromhex(query.cursor or "")
         known = await self._ownership.unmanaged()
         found = [one for one in known if one.row.upstream_id.encode() > after]
-        last = wrap(found[most - 1].row.upstream_id) if len(found) > most else None
-        shown = [_unmanaged(one) for one in found[:most]]
-        return listed(call, "instances", shown, last, total=len(known))
-
-    async def dismiss(self, call: Call) -> Response:
-        """Remember that an instance is no matter: no record waits for it any more."""
-        body = await call.no_fields()
-        reply = await self._ownership.dismiss(
-            call.path_params["upstreamId"],
-            reply=lambda shown: reply_with(_unmanaged(shown)),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        shown = found[: query.most]
+        more = len(found) > len(shown)
+        return listed(
+            call,
+            ListUnmanagedResponse(
+                instances=[_unmanaged(one) for one in shown],
+                total=len(known),
+                next_cursor=shown[-1].row.upstream_id.encode().hex() if more else None,
+            ),
         )
-        return from_reply(reply)
 
-    async def adopt(self, call: Call) -> Response:
+    async def dismiss(self, call: RouteCall, body: NoFields) -> Response:
+        """Remember that an instance is no matter: no record waits for it any more."""
+        return await call.run_once(
+            self._ownership.dismiss(call.named("upstreamId")),
+            lambda shown: reply(_unmanaged(shown)),
+        )
+
+    async def adopt(self, call: RouteCall, body: AdoptInstanceRequest) -> Response:
         """Make an instance of the account a record: it is watched, and can be stopped and deleted.
 
         With `instanceId`, a record that waits to be bought is given it instead.
         """
-        body = await call.body()
-        reply = await self._ownership.adopt(
-            parse_adopt(body.fields),
-            reply=_adopted,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await call.run_once(self._ownership.adopt(body.wanted()), _adopted)
 
-    async def release(self, call: Call) -> Response:
+    async def release(self, call: RouteCall, body: NoFields) -> Response:
         """Let go of an instance: it goes on at Novita, and this server does nothing to it again."""
-        body = await call.no_fields()
-        reply = await self._ownership.release(
-            call.path_params["instanceId"],
-            reply=reply_with,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
+        return await call.run_once(
+            self._ownership.release(call.named("instanceId")),
+            lambda view: reply(orjson.dumps(view)),
         )
-        return from_reply(reply)
 
 
-def _adopted(instance_id: str, view: View) -> Reply:
-    return reply_with(view, 201, {"Location": f"/api/instances/{instance_id}"})
+def _adopted(adopted: Adopted) -> Reply:
+    location = f"/api/instances/{adopted.instance_id}"
+    return reply(orjson.dumps(adopted.view), 201, {"Location": location})
 
 
-def _unmanaged(shown: Shown) -> View:
+def _unmanaged(shown: UnmanagedShown) -> UnmanagedInstance:
     row = shown.row
-    return present(
-        {
-            "upstreamId": row.upstream_id,
-            "name": row.name,
-            "status": row.status,
-            "orphan": row.orphan,
-            "dismissed": shown.dismissed or None,
-            "hourlyPrice": None if row.hourly_price is None else usd(row.hourly_price),
-            "createdAt": iso_or_none(row.created_at),
-            "region": row.region or None,
-        }
+    return UnmanagedInstance(
+        upstream_id=row.upstream_id,
+        name=row.name,
+        status=row.status,
+        orphan=row.orphan,
+        dismissed=shown.dismissed or None,
+        hourly_price=None if row.hourly_price is None else usd(row.hourly_price),
+        created_at=row.created_at,
+        region=row.region or None,
     )
 
 
-def _overview(overview: Overview) -> View:
-    state, looked = overview.state, overview.looked
-    hold = None
-    if state.blocked:
-        reason = state.hold.reason if state.hold else HoldReason.RESTORED
-        since = state.hold.since if state.hold else state.restored_at
-        hold = {
-            "reason": reason.value,
-            "since": iso(since or 0),
-            "message": WHAT_TO_DO[reason],
-            "missing": [
-                present(
-                    {
-                        "instanceId": one.instance_id,
-                        "name": one.name,
-                        "upstreamId": one.upstream_id,
-                    }
-                )
-                for one in overview.missing
-            ],
-            "missingCount": len(state.hold.missing) if state.hold else 0,
-            "missingDigest": overview.missing_digest,
-        }
-    return present(
-        {
-            "held": state.blocked,
-            "hold": hold,
-            "listedAt": iso_or_none(looked.complete_at),
-            "incompleteListings": looked.incomplete_count,
-            "orphans": overview.orphans,
-        }
+def _overview(overview: Overview) -> AccountResponse:
+    state = overview.state
+    return AccountResponse(
+        held=state.blocked,
+        hold=_hold(overview) if state.blocked else None,
+        listed_at=overview.looked.complete_at,
+        incomplete_listings=overview.looked.incomplete_count,
+        orphans=overview.orphans,
+    )
+
+
+def _hold(overview: Overview) -> AccountHold:
+    state = overview.state
+    reason = state.hold.reason if state.hold else HoldReason.RESTORED
+    since = state.hold.since if state.hold else state.restored_at
+    return AccountHold(
+        reason=reason,
+        since=since or 0,
+        message=WHAT_TO_DO[reason],
+        missing=[MissingInstance.model_validate(one) for one in overview.missing],
+        missing_count=len(state.hold.missing) if state.hold else 0,
+        missing_digest=overview.missing_digest,
     )

@@ -3,35 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer, reply_with
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.lifecycle_schemas import NoFields
-from novitai.api.openapi.schemas import (
+from novitai.api.http.answers import answer, reply
+from novitai.api.routes.metrics import ratio
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.caches import (
     CacheChangedResponse,
     CacheDeletedResponse,
     CacheDetails,
+    CacheKeyView,
     CachesResponse,
+    CachesSummary,
+    CacheStatsView,
     ClearCacheRequest,
 )
-from novitai.api.routes.metrics import ratio
-from novitai.api.routing.queries import idempotency_key
-from novitai.api.routing.router import Call, Operation
+from novitai.api.schemas.wire import NoFields
 from novitai.api.services import Services
-from novitai.clock import iso
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import Fields, text
 from novitai.errors import FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.catalogue.cache import CacheStats
-from novitai.lifecycle.commands.idempotency import Reply
+from novitai.lifecycle.commands.idempotency import Command, Completed
 
-_NAME: Final = Parameter("cacheName", "The cache's name", {"type": "string"}, "path")
-_KEY: Final = Parameter("key", "A key in the cache", {"type": "string"}, "path")
+T = TypeVar("T")
+
 _NO_CACHE: Final = NotFound("There is no cache named 'x'", code="CACHE_NOT_FOUND")
 _NO_KEY: Final = NotFound("There is no key 'x' in cache 'templates'", code="CACHE_KEY_NOT_FOUND")
 _BAD_NAME: Final = ValidationFailed(
@@ -44,13 +43,12 @@ class CacheRoutes:
 
     def __init__(self, services: Services) -> None:
         self._caches = services.caches
-        self._once = services.once
         self._clock = services.clock
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="GET",
                 path="/api/cache/stats",
                 handler=self.overview,
@@ -59,7 +57,7 @@ class CacheRoutes:
                 summary="Statistics of all caches",
                 answers={200: CachesResponse},
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/cache/{cacheName:id}/stats",
                 handler=self.one,
@@ -67,10 +65,9 @@ class CacheRoutes:
                 tag="Cache",
                 summary="Statistics and keys of one cache",
                 answers={200: CacheDetails},
-                parameters=[_NAME],
                 errors=[_NO_CACHE],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path="/api/cache/clear",
                 handler=self.clear,
@@ -78,10 +75,9 @@ class CacheRoutes:
                 tag="Cache",
                 summary="Clear one cache or all",
                 answers={200: CacheChangedResponse},
-                body=ClearCacheRequest,
                 errors=[_BAD_NAME, _NO_CACHE],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path="/api/cache/cleanup",
                 handler=self.cleanup,
@@ -89,9 +85,8 @@ class CacheRoutes:
                 tag="Cache",
                 summary="Remove what has expired",
                 answers={200: CacheChangedResponse},
-                body=NoFields,
             ),
-            Operation(
+            Route(
                 method="DELETE",
                 path=paths.CACHE_KEY,
                 handler=self.discard,
@@ -99,105 +94,109 @@ class CacheRoutes:
                 tag="Cache",
                 summary="Delete one key",
                 answers={200: CacheDeletedResponse},
-                body=NoFields,
-                parameters=[_NAME, _KEY],
                 errors=[_NO_CACHE, _NO_KEY],
             ),
         ]
 
-    async def overview(self, _call: Call) -> Response:
+    async def overview(self, _call: RouteCall) -> Response:
         """Tell how every cache does, and all of them together."""
         stats = [cache.stats() for cache in self._caches]
         hits, misses = sum(one.hits for one in stats), sum(one.misses for one in stats)
-        return json_answer(
-            {
-                "timestamp": self._now(),
-                "caches": {one.name: _shown(one) for one in stats},
-                "summary": {
-                    "totalCaches": len(stats),
-                    "totalEntries": sum(one.size for one in stats),
-                    "totalHits": hits,
-                    "totalMisses": misses,
-                    "overallHitRatio": ratio(hits, misses),
-                },
-            }
+        return answer(
+            CachesResponse(
+                timestamp=self._clock.now(),
+                caches={one.name: _shown(one) for one in stats},
+                summary=CachesSummary(
+                    total_caches=len(stats),
+                    total_entries=sum(one.size for one in stats),
+                    total_hits=hits,
+                    total_misses=misses,
+                    overall_hit_ratio=ratio(hits, misses),
+                ),
+            )
         )
 
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: RouteCall) -> Response:
         """Tell how one cache does, with its keys, their age and the time they have left."""
-        cache = self._caches.named(call.path_params["cacheName"])
+        cache = self._caches.named(call.named("cacheName"))
         held = cache.keys()
         keys = [
-            {
-                "key": key.key,
-                "ageSeconds": round(key.age, 3),
-                "timeLeftSeconds": round(key.time_left, 3),
-            }
-            for key in held
+            CacheKeyView(
+                key=one.key,
+                age_seconds=round(one.age, 3),
+                time_left_seconds=round(one.time_left, 3),
+            )
+            for one in held
         ]
-        stats = cache.stats()
-        shown = {"cacheName": cache.name, "timestamp": self._now(), **_shown(stats), "keys": keys}
-        return json_answer(shown)
+        return answer(
+            CacheDetails(
+                **dict(_shown(cache.stats())),
+                cache_name=cache.name,
+                timestamp=self._clock.now(),
+                keys=keys,
+            )
+        )
 
-    async def clear(self, call: Call) -> Response:
+    async def clear(self, call: RouteCall, body: ClearCacheRequest) -> Response:
         """Empty one cache, or all where none is named. Nothing is lost but time."""
-        body = await call.body(optional=True)
-        fields = Fields(body.fields)
-        name = fields.read("cacheName", text("Cache name", longest=64), "")
-        fields.finish()
+        name = body.cache_name
 
-        def clear() -> Reply:
+        def clear() -> CacheChangedResponse:
             if name:
                 removed = self._caches.named(name).clear()
                 return self._changed(f"Cache '{name}' cleared successfully", removed)
             removed = sum(cache.clear() for cache in self._caches)
             return self._changed("All caches cleared successfully", removed)
 
-        return from_reply(await self._once(clear, idempotency_key(call, body)))
+        return await call.run_once(_at_once(clear), reply)
 
-    async def cleanup(self, call: Call) -> Response:
+    async def cleanup(self, call: RouteCall, body: NoFields) -> Response:
         """Remove from all caches what is no longer fresh."""
-        body = await call.no_fields()
 
-        def cleanup() -> Reply:
+        def cleanup() -> CacheChangedResponse:
             removed = sum(cache.cleanup() for cache in self._caches)
             return self._changed("Expired entries cleaned up", removed)
 
-        return from_reply(await self._once(cleanup, idempotency_key(call, body)))
+        return await call.run_once(_at_once(cleanup), reply)
 
-    async def discard(self, call: Call) -> Response:
+    async def discard(self, call: RouteCall, body: NoFields) -> Response:
         """Delete one key of one cache."""
-        name, key = call.path_params["cacheName"], call.path_params["key"]
-        body = await call.no_fields()
+        name, key = call.named("cacheName"), call.named("key")
 
-        def discard() -> Reply:
+        def discard() -> CacheDeletedResponse:
             if not self._caches.named(name).discard(key):
                 raise NotFound(
                     f"There is no key '{key}' in cache '{name}'", code="CACHE_KEY_NOT_FOUND"
                 )
-            return self._told(message=f"Key '{key}' deleted from cache '{name}'")
+            return CacheDeletedResponse(
+                message=f"Key '{key}' deleted from cache '{name}'", timestamp=self._clock.now()
+            )
 
-        return from_reply(await self._once(discard, idempotency_key(call, body)))
+        return await call.run_once(_at_once(discard), reply)
 
-    def _changed(self, message: str, removed: int) -> Reply:
-        return self._told(message=message, entriesRemoved=removed)
-
-    def _told(self, message: str, **more: int) -> Reply:
-        answer = {"message": message, "timestamp": self._now(), **more}
-        return reply_with(answer)
-
-    def _now(self) -> str:
-        return iso(self._clock.now())
+    def _changed(self, message: str, removed: int) -> CacheChangedResponse:
+        return CacheChangedResponse(
+            message=message, timestamp=self._clock.now(), entries_removed=removed
+        )
 
 
-def _shown(stats: CacheStats) -> Mapping[str, object]:
-    return {
-        "hits": stats.hits,
-        "misses": stats.misses,
-        "hitRatio": ratio(stats.hits, stats.misses),
-        "size": stats.size,
-        "maxSize": stats.max_size,
-        "ttlSeconds": stats.ttl,
-        "evictions": stats.evictions,
-        "expired": stats.expired,
-    }
+def _at_once(act: Callable[[], T]) -> Command[T]:
+    """Make a command of what touches nothing but copies in memory."""
+
+    async def prepare(_deadline: int | None) -> Completed[T]:
+        return Completed(act())
+
+    return Command(prepare)
+
+
+def _shown(stats: CacheStats) -> CacheStatsView:
+    return CacheStatsView(
+        hits=stats.hits,
+        misses=stats.misses,
+        hit_ratio=ratio(stats.hits, stats.misses),
+        size=stats.size,
+        max_size=stats.max_size,
+        ttl_seconds=stats.ttl,
+        evictions=stats.evictions,
+        expired=stats.expired,
+    )

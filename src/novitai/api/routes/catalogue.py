@@ -5,42 +5,64 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Annotated, Final, TypeVar
 
+from pydantic import Field
 from starlette.responses import Response
 
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.schemas import (
+from novitai.api.routing.common_errors import BAD_QUERY
+from novitai.api.routing.lists import listed
+from novitai.api.routing.queries import Few, OffsetQuery, OneOf
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.catalogue import (
     ListProductsResponse,
     ListRegionsResponse,
     ListTemplatesResponse,
+    PortView,
+    ProductView,
+    RegionView,
+    TemplateView,
 )
-from novitai.api.routing.common_errors import BAD_QUERY
-from novitai.api.routing.lists import LIMIT, MAX_LIMIT, OFFSET_CURSOR, limit, listed, offset
-from novitai.api.routing.queries import one_of, query_fields, visible
-from novitai.api.routing.router import Call, Operation
+from novitai.api.schemas.wire import VISIBLE, Wording, absent
 from novitai.api.services import CataloguePort
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import Fields, text
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import DEFAULT_REGION, Offer, Template, is_any_region, usd
-from novitai.domain.view import present
 from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
-from novitai.lifecycle.catalogue.upstream_errors import to_client
+from novitai.lifecycle.catalogue.upstream_errors import to_api_error
 from novitai.upstream.errors import UpstreamError
 
 T = TypeVar("T")
 
 _FOR_THE_ANSWER: Final = 2.0
 """Seconds of a request's time that are kept for the answer."""
-_MODES: Final = tuple(mode.value for mode in BillingMode)
-_GPU_NUMS: Final = tuple(str(number) for number in range(1, 9))
 _AWAY: Final = (
     UpstreamUnavailable("Novita answered with an error"),
     CircuitBreakerOpen("Novita keeps failing", retry_after=30),
     UpstreamTimeout("Novita did not answer in time"),
 )
+
+
+class ProductsQuery(OffsetQuery):
+    """Which products to list."""
+
+    region: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=VISIBLE,
+            description="Only what this region offers; `any` for all",
+        ),
+        Wording("Region"),
+    ] = absent()
+    billing_mode: Annotated[
+        BillingMode,
+        Field(description="Only what is offered in this billing mode"),
+        OneOf("Billing mode"),
+    ] = absent()
+    gpu_num: Annotated[int, Field(description="For so many GPUs"), Few("GPU number", most=8)] = 1
 
 
 class CatalogueRoutes:
@@ -49,10 +71,10 @@ class CatalogueRoutes:
     def __init__(self, catalogue: CataloguePort) -> None:
         self._catalogue = catalogue
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="GET",
                 path="/api/products",
                 handler=self.products,
@@ -60,24 +82,9 @@ class CatalogueRoutes:
                 tag="Catalogue",
                 summary="List products",
                 answers={200: ListProductsResponse},
-                parameters=[
-                    Parameter("region", "Only what this region offers; `any` for all", visible(64)),
-                    Parameter(
-                        "billingMode",
-                        "Only what is offered in this billing mode",
-                        {"type": "string", "enum": list(_MODES)},
-                    ),
-                    Parameter(
-                        "gpuNum",
-                        "For so many GPUs",
-                        {"type": "integer", "minimum": 1, "maximum": 8, "default": 1},
-                    ),
-                    LIMIT,
-                    OFFSET_CURSOR,
-                ],
                 errors=[BAD_QUERY, *_AWAY],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/templates",
                 handler=self.templates,
@@ -85,10 +92,9 @@ class CatalogueRoutes:
                 tag="Catalogue",
                 summary="List templates",
                 answers={200: ListTemplatesResponse},
-                parameters=[LIMIT, OFFSET_CURSOR],
                 errors=[BAD_QUERY, *_AWAY],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/regions",
                 handler=self.regions,
@@ -96,56 +102,46 @@ class CatalogueRoutes:
                 tag="Catalogue",
                 summary="List regions",
                 answers={200: ListRegionsResponse},
-                parameters=[LIMIT, OFFSET_CURSOR],
                 errors=[BAD_QUERY, *_AWAY],
             ),
         ]
 
-    async def products(self, call: Call) -> Response:
+    async def products(self, call: RouteCall, query: ProductsQuery) -> Response:
         """List products with their prices in USD per GPU-hour.
 
         The cheapest in the billing mode asked for stands first (`onDemand`, where none is); what
         is not offered in it stands last.
         """
-        fields = query_fields(call)
-        region = fields.read("region", text("Region", longest=64), "")
-        mode = fields.read("billingMode", one_of("Billing mode", _MODES), "")
-        gpu_num = fields.read("gpuNum", one_of("GPU number", _GPU_NUMS), "1")
-        page = _page(fields)
-        fields.finish()
-        anywhere = not region or is_any_region(region)
-        billing_mode = BillingMode(mode) if mode else BillingMode.ON_DEMAND
-        offers = await _told(call, self._catalogue.offers(billing_mode, int(gpu_num)))
+        anywhere = not query.region or is_any_region(query.region)
+        mode = query.billing_mode or BillingMode.ON_DEMAND
+        offers = await _told(call, self._catalogue.offers(mode, query.gpu_num))
         by_product: dict[str, list[Offer]] = {}
         for offer in offers:
-            here = anywhere or offer.cluster.region.casefold() == region.casefold()
-            if here and (not mode or offer.price(billing_mode) is not None):
+            here = anywhere or offer.cluster.region.casefold() == query.region.casefold()
+            if here and (not query.billing_mode or offer.price(mode) is not None):
                 by_product.setdefault(offer.product_id, []).append(offer)
         found = sorted(
             by_product.values(),
-            key=lambda same: (_rank(_cheapest(same, billing_mode)), same[0].product_id),
+            key=lambda same: (_rank(_cheapest(same, mode)), same[0].product_id),
         )
-        return _answer(call, "products", [_product(same) for same in found], page)
+        shown, after = _page(query, [_product(same) for same in found])
+        return listed(call, ListProductsResponse(products=shown, next_cursor=after))
 
-    async def templates(self, call: Call) -> Response:
+    async def templates(self, call: RouteCall, query: OffsetQuery) -> Response:
         """List templates. What is secret in them is not shown."""
-        fields = query_fields(call)
-        page = _page(fields)
-        fields.finish()
         templates = await _told(call, self._catalogue.templates())
-        return _answer(call, "templates", [_template(one) for one in templates], page)
+        shown, after = _page(query, [_template(one) for one in templates])
+        return listed(call, ListTemplatesResponse(templates=shown, next_cursor=after))
 
-    async def regions(self, call: Call) -> Response:
+    async def regions(self, call: RouteCall, query: OffsetQuery) -> Response:
         """List the regions that may be asked for."""
-        fields = query_fields(call)
-        page = _page(fields)
-        fields.finish()
         regions = await _told(call, self._catalogue.regions())
-        shown = [{"name": name, "default": name == DEFAULT_REGION} for name in regions]
-        return _answer(call, "regions", shown, page)
+        known = [RegionView(name=name, default=name == DEFAULT_REGION) for name in regions]
+        shown, after = _page(query, known)
+        return listed(call, ListRegionsResponse(regions=shown, next_cursor=after))
 
 
-async def _told(call: Call, asked: Awaitable[T]) -> T:
+async def _told(call: RouteCall, asked: Awaitable[T]) -> T:
     """Wait for what Novita tells, for as long as the request has time."""
     try:
         async with asyncio.timeout(max(0.0, call.seconds_left - _FOR_THE_ANSWER)):
@@ -153,37 +149,28 @@ async def _told(call: Call, asked: Awaitable[T]) -> T:
     except TimeoutError:
         raise UpstreamTimeout("Novita did not answer in time") from None
     except UpstreamError as error:
-        raise to_client(error) from error
+        raise to_api_error(error) from error
 
 
-def _page(fields: Fields) -> tuple[int, int]:
-    start = fields.read("cursor", offset, 0)
-    return start, fields.read("limit", limit, MAX_LIMIT)
+def _page(query: OffsetQuery, items: list[T]) -> tuple[list[T], str | None]:
+    start = int(query.cursor or 0)
+    end = start + query.most
+    return items[start:end], str(end) if end < len(items) else None
 
 
-def _answer(
-    call: Call, name: str, items: Sequence[Mapping[str, object]], page: tuple[int, int]
-) -> Response:
-    start, most = page
-    end = start + most
-    return listed(call, name, items[start:end], str(end) if end < len(items) else None)
-
-
-def _product(offers: Sequence[Offer]) -> dict[str, object]:
+def _product(offers: Sequence[Offer]) -> ProductView:
     first = offers[0]
-    return present(
-        {
-            "id": first.product_id,
-            "name": first.product_name,
-            "regions": sorted({offer.cluster.region for offer in offers}),
-            "available": any(offer.available for offer in offers),
-            "onDemandPrice": _usd(_cheapest(offers, BillingMode.ON_DEMAND)),
-            "spotPrice": _usd(_cheapest(offers, BillingMode.SPOT)),
-            "cpuPerGpu": first.cpu_per_gpu,
-            "memoryPerGpu": first.memory_per_gpu,
-            "minRootfsSize": first.min_rootfs_size,
-            "maxRootfsSize": first.max_rootfs_size,
-        }
+    return ProductView(
+        id=first.product_id,
+        name=first.product_name,
+        regions=sorted({offer.cluster.region for offer in offers}),
+        available=any(offer.available for offer in offers),
+        on_demand_price=_usd(_cheapest(offers, BillingMode.ON_DEMAND)),
+        spot_price=_usd(_cheapest(offers, BillingMode.SPOT)),
+        cpu_per_gpu=first.cpu_per_gpu,
+        memory_per_gpu=first.memory_per_gpu,
+        min_rootfs_size=first.min_rootfs_size,
+        max_rootfs_size=first.max_rootfs_size,
     )
 
 
@@ -200,17 +187,13 @@ def _usd(price: int | None) -> float | None:
     return None if price is None else usd(price)
 
 
-def _template(template: Template) -> dict[str, object]:
-    return present(
-        {
-            "id": template.id,
-            "name": template.name,
-            "image": template.image,
-            "channel": template.channel,
-            "rootfsSize": template.rootfs_size,
-            "ports": [
-                {"port": port.port, "type": port.type.value}
-                for port in template.launch.watched_ports()
-            ],
-        }
+def _template(template: Template) -> TemplateView:
+    ports = template.launch.watched_ports()
+    return TemplateView(
+        id=template.id,
+        name=template.name,
+        image=template.image,
+        channel=template.channel,
+        rootfs_size=template.rootfs_size,
+        ports=[PortView(port=port.port, type=port.type.value) for port in ports],
     )

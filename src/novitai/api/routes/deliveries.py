@@ -3,42 +3,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
+from pydantic import Field
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, reply_with
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.lifecycle_schemas import NoFields
-from novitai.api.openapi.webhook_schemas import DeliveryView, ListDeliveriesResponse
-from novitai.api.routes.instances import INSTANCE_ID
+from novitai.api.http.answers import reply
 from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
-from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page, read_page
-from novitai.api.routing.queries import idempotency_key, one_of, query_fields
-from novitai.api.routing.router import Call, Operation
-from novitai.clock import iso
+from novitai.api.routing.lists import listed
+from novitai.api.routing.queries import OneOf, PageQuery
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.webhooks import AttemptView, DeliveryView, ListDeliveriesResponse
+from novitai.api.schemas.wire import NoFields, absent
 from novitai.domain.api_key import Scope
-from novitai.domain.view import iso_or_none, masked_url, present
+from novitai.domain.view import masked_url
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.webhooks.deliveries import Deliveries, DeliveryPage
 
-WEBHOOK_ID: Final = Parameter(
-    "webhookId", "The webhook's id", {"type": "string", "maxLength": 64}, "path"
-)
 NO_WEBHOOK: Final = NotFound("Webhook 'whk_1' not found", code="WEBHOOK_NOT_FOUND")
 SWITCHED_OFF: Final = Conflict(
     "The webhook is switched off: enable it first", details={"reason": "gone"}
 )
 
-_DELIVERY_ID: Final = Parameter(
-    "deliveryId", "The delivery's id", {"type": "string", "maxLength": 64}, "path"
-)
 _NO_DELIVERY: Final = NotFound("Delivery 'msg_1' not found", code="DELIVERY_NOT_FOUND")
-_STATUSES: Final = tuple(status.value for status in DeliveryStatus)
+
+
+class DeliveriesQuery(PageQuery):
+    """Which messages to list."""
+
+    status: Annotated[DeliveryStatus, Field(description="Only this status"), OneOf("Status")] = (
+        absent()
+    )
 
 
 class DeliveryRoutes:
@@ -47,10 +45,10 @@ class DeliveryRoutes:
     def __init__(self, deliveries: Deliveries) -> None:
         self._deliveries = deliveries
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/deliveries",
                 handler=self.of_instance,
@@ -58,10 +56,9 @@ class DeliveryRoutes:
                 tag="Webhooks",
                 summary="List what was told of an instance",
                 answers={200: ListDeliveriesResponse},
-                parameters=[INSTANCE_ID, LIMIT, PLACE_CURSOR],
                 errors=[NO_INSTANCE, BAD_QUERY],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/webhooks/{webhookId:id}/deliveries",
                 handler=self.of_webhook,
@@ -69,17 +66,9 @@ class DeliveryRoutes:
                 tag="Webhooks",
                 summary="List what a webhook was told",
                 answers={200: ListDeliveriesResponse},
-                parameters=[
-                    WEBHOOK_ID,
-                    Parameter(
-                        "status", "Only this status", {"type": "string", "enum": list(_STATUSES)}
-                    ),
-                    LIMIT,
-                    PLACE_CURSOR,
-                ],
                 errors=[NO_WEBHOOK, BAD_QUERY],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path="/api/deliveries/{deliveryId:id}/redeliver",
                 handler=self.redeliver,
@@ -87,85 +76,58 @@ class DeliveryRoutes:
                 tag="Webhooks",
                 summary="Send a message again",
                 answers={202: DeliveryView},
-                body=NoFields,
-                parameters=[_DELIVERY_ID],
                 errors=[_NO_DELIVERY, SWITCHED_OFF],
             ),
         ]
 
-    async def of_instance(self, call: Call) -> Response:
+    async def of_instance(self, call: RouteCall, query: PageQuery) -> Response:
         """List the messages about an instance, to whomever they go, oldest event first."""
-        most, after = only_page(call)
         page = await self._deliveries.of_instance(
-            call.path_params["instanceId"], limit=most, cursor=after
+            call.named("instanceId"), limit=query.most, cursor=query.cursor
         )
         return _listed(call, page)
 
-    async def of_webhook(self, call: Call) -> Response:
+    async def of_webhook(self, call: RouteCall, query: DeliveriesQuery) -> Response:
         """List the messages to a standing webhook, newest event first."""
-        fields = query_fields(call)
-        status = fields.read("status", one_of("Status", _STATUSES), "")
-        most, after = read_page(fields)
-        fields.finish()
         page = await self._deliveries.of_webhook(
-            call.path_params["webhookId"],
-            limit=most,
-            cursor=after,
-            status=DeliveryStatus(status) if status else None,
+            call.named("webhookId"), limit=query.most, cursor=query.cursor, status=query.status
         )
         return _listed(call, page)
 
-    async def redeliver(self, call: Call) -> Response:
+    async def redeliver(self, call: RouteCall, body: NoFields) -> Response:
         """Send a message again, at once and with its own id, whatever became of it.
 
         If it fails, it is tried by the table from the beginning. Messages about the same instance
         that wait for the same receiver go after it.
         """
-        body = await call.no_fields()
-        reply = await self._deliveries.redeliver(
-            call.path_params["deliveryId"],
-            reply=_accepted,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await call.run_once(self._deliveries.redeliver(call.named("deliveryId")), _accepted)
 
 
-def show_try(made: Try) -> Mapping[str, object]:
+def show_try(made: Try) -> AttemptView:
     """Show one try."""
-    return present(
-        {
-            "at": iso(made.at),
-            "statusCode": made.status_code,
-            "error": made.error,
-            "durationMs": made.duration_ms,
-            "response": made.response,
-        }
-    )
+    return AttemptView.model_validate(made)
 
 
 def _accepted(delivery: Delivery) -> Reply:
-    return reply_with(_show(delivery), 202)
+    return reply(_show(delivery), 202)
 
 
-def _listed(call: Call, page: DeliveryPage) -> Response:
-    return listed(call, "deliveries", [_show(one) for one in page.deliveries], page.next_cursor)
+def _listed(call: RouteCall, page: DeliveryPage) -> Response:
+    shown = [_show(one) for one in page.deliveries]
+    return listed(call, ListDeliveriesResponse(deliveries=shown, next_cursor=page.next_cursor))
 
 
-def _show(delivery: Delivery) -> Mapping[str, object]:
-    waits = delivery.status is DeliveryStatus.PENDING
-    return present(
-        {
-            "id": delivery.id,
-            "eventId": delivery.event_id,
-            "type": delivery.event_type.value,
-            "instanceId": delivery.instance_id,
-            "webhookId": delivery.webhook_id if delivery.standing else None,
-            "url": masked_url(delivery.url),
-            "status": delivery.status.value,
-            "createdAt": iso(delivery.created_at),
-            "nextAttemptAt": iso(delivery.due_at) if waits else None,
-            "endedAt": iso_or_none(delivery.ended_at),
-            "attempts": [show_try(made) for made in delivery.attempts],
-        }
+def _show(delivery: Delivery) -> DeliveryView:
+    return DeliveryView(
+        id=delivery.id,
+        event_id=delivery.event_id,
+        type=delivery.event_type,
+        instance_id=delivery.instance_id,
+        webhook_id=delivery.webhook_id if delivery.standing else None,
+        url=masked_url(delivery.url),
+        status=delivery.status,
+        created_at=delivery.created_at,
+        next_attempt_at=delivery.due_at if delivery.status is DeliveryStatus.PENDING else None,
+        ended_at=delivery.ended_at,
+        attempts=[show_try(made) for made in delivery.attempts],
     )

@@ -10,12 +10,20 @@ from typing import Final
 import structlog
 from starlette.responses import Response
 
-from novitai.api.http.answers import json_answer
-from novitai.api.openapi.schemas import HealthCheckResponse, ProbeResponse
-from novitai.api.routing.router import Call, Operation
+from novitai.api.http.answers import answer
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.health import (
+    ClockView,
+    CpuView,
+    HealthCheckResponse,
+    HealthMemory,
+    HealthSystem,
+    Performance,
+    ProbeResponse,
+    ServicesHealth,
+    Up,
+)
 from novitai.api.services import Services
-from novitai.clock import iso
-from novitai.domain.view import present
 from novitai.errors import ApiError
 
 WORKER_UNSEEN_MS: Final = 30_000
@@ -37,10 +45,10 @@ class HealthRoutes:
         self._process = services.process
         self._clock = services.clock
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="GET",
                 path="/health",
                 handler=self.health,
@@ -49,7 +57,7 @@ class HealthRoutes:
                 summary="Health of the process and of what it depends on",
                 answers={200: HealthCheckResponse, 503: HealthCheckResponse},
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/health/live",
                 handler=self.live,
@@ -58,7 +66,7 @@ class HealthRoutes:
                 summary="Whether the process answers",
                 answers={200: ProbeResponse},
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/health/ready",
                 handler=self.ready,
@@ -69,44 +77,46 @@ class HealthRoutes:
             ),
         ]
 
-    async def health(self, _call: Call) -> Response:
+    async def health(self, _call: RouteCall) -> Response:
         """Tell how everything is: 200 when all is well, 503 when anything is not."""
         queue, database, account = await asyncio.gather(
             _trouble("jobQueue", self._queue_seen),
             _trouble("database", self._ping),
             _trouble("account", self._account_is_right),
         )
-        services = {
-            "novitaApi": account is None and not self._sources.upstream_down(),
-            "jobQueue": queue is None,
-            "cache": await _trouble("cache", self._cache_works) is None,
-        }
-        healthy = database is None and all(services.values())
-        body = {
-            "status": "healthy" if healthy else "unhealthy",
-            "timestamp": iso(self._clock.now()),
-            "services": {name: "up" if up else "down" for name, up in services.items()},
-            "uptime": round(self._process.uptime, 3),
-            "performance": self._performance(),
-            "system": self._system(),
-        }
-        if (went_back := self._sources.clock_went_back()) is not None:
-            body["clock"] = present({"wentBackAt": iso(went_back.at), "seconds": went_back.seconds})
-        return json_answer(body, 200 if healthy else 503, {"Cache-Control": "no-store"})
+        services = ServicesHealth(
+            novita_api=_up(account is None and not self._sources.upstream_down()),
+            job_queue=_up(queue is None),
+            cache=_up(await _trouble("cache", self._cache_works) is None),
+        )
+        healthy = database is None and all(up == "up" for _, up in services)
+        went_back = self._sources.clock_went_back()
+        body = HealthCheckResponse(
+            status="healthy" if healthy else "unhealthy",
+            timestamp=self._clock.now(),
+            services=services,
+            uptime=round(self._process.uptime, 3),
+            performance=self._performance(),
+            system=self._system(),
+            clock=None
+            if went_back is None
+            else ClockView(went_back_at=went_back.at, seconds=went_back.seconds),
+        )
+        return answer(body, 200 if healthy else 503, {"Cache-Control": "no-store"})
 
-    async def live(self, _call: Call) -> Response:
+    async def live(self, _call: RouteCall) -> Response:
         """Tell that the process answers."""
         return self._probe(None)
 
-    async def ready(self, _call: Call) -> Response:
+    async def ready(self, _call: RouteCall) -> Response:
         """Tell whether the database answers and takes writes, so that requests can be served."""
         return self._probe(await _trouble("database", self._ping))
 
     def _probe(self, trouble: str | None) -> Response:
-        body = {"status": "unavailable" if trouble else "ok", "timestamp": iso(self._clock.now())}
-        if trouble:
-            body["reason"] = trouble
-        return json_answer(body, 503 if trouble else 200, {"Cache-Control": "no-store"})
+        body = ProbeResponse(
+            status="unavailable" if trouble else "ok", timestamp=self._clock.now(), reason=trouble
+        )
+        return answer(body, 503 if trouble else 200, {"Cache-Control": "no-store"})
 
     async def _queue_seen(self) -> bool:
         return self._clock.now() - await self._sources.queue_seen() <= WORKER_UNSEEN_MS
@@ -121,31 +131,35 @@ class HealthRoutes:
     async def _cache_works(self) -> bool:
         return self._sources.cache_works()
 
-    def _performance(self) -> dict[str, object]:
+    def _performance(self) -> Performance:
         minute = self._requests.last_minute()
-        return {
-            "requestsPerMinute": minute.count,
-            "averageResponseTime": round(minute.average * 1000, 3),
-            "errorRate": round(minute.error_rate * 100, 3),
-            "jobProcessingRate": sum(
+        return Performance(
+            requests_per_minute=minute.count,
+            average_response_time=round(minute.average * 1000, 3),
+            error_rate=round(minute.error_rate * 100, 3),
+            job_processing_rate=sum(
                 stats.processed_last_minute for stats in self._jobs.stats().values()
             ),
-        }
+        )
 
-    def _system(self) -> dict[str, object]:
+    def _system(self) -> HealthSystem:
         memory, cpu = self._process.memory(), self._process.cpu()
-        return {
-            "memory": {
-                "usedMB": round(memory.private / _MB, 1),
-                "totalMB": round(memory.total / _MB, 1),
-                "externalMB": round(memory.shared / _MB, 1),
-                "rss": round(memory.rss / _MB, 1),
-            },
-            "cpu": {
-                "usage": round(cpu.usage * 100, 2),
-                "loadAverage": [round(load, 2) for load in cpu.load_average],
-            },
-        }
+        return HealthSystem(
+            memory=HealthMemory(
+                usedMB=round(memory.private / _MB, 1),
+                totalMB=round(memory.total / _MB, 1),
+                externalMB=round(memory.shared / _MB, 1),
+                rss=round(memory.rss / _MB, 1),
+            ),
+            cpu=CpuView(
+                usage=round(cpu.usage * 100, 2),
+                load_average=[round(load, 2) for load in cpu.load_average],
+            ),
+        )
+
+
+def _up(works: bool) -> Up:
+    return "up" if works else "down"
 
 
 async def _trouble(name: str, check: Callable[[], Awaitable[bool]]) -> str | None:

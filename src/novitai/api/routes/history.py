@@ -7,45 +7,37 @@ A client that waits and goes away is noticed at once: nothing is held for nobody
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
+import orjson
+from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer, reply_with
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.lifecycle_schemas import (
+from novitai.api.http.answers import answer, reply
+from novitai.api.routes.instances import whole_view
+from novitai.api.routing.common_errors import NO_INSTANCE
+from novitai.api.routing.lists import listed
+from novitai.api.routing.queries import EVENT_CURSOR, NOT_A_CURSOR, EventsQuery, OneOf, Whole
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.history import (
+    EventView,
     ListEventsResponse,
-    NoFields,
+    OperationErrorView,
     OperationView,
 )
-from novitai.api.openapi.schemas import InstanceDetails
-from novitai.api.routes.instances import INSTANCE_ID, whole_view
-from novitai.api.routing.common_errors import NO_INSTANCE
-from novitai.api.routing.lists import (
-    CURSOR,
-    LIMIT,
-    cursor,
-    listed,
-    only_page,
-    read_page,
-)
-from novitai.api.routing.queries import idempotency_key, one_of, query_fields
-from novitai.api.routing.router import Call, Operation
-from novitai.clock import iso
+from novitai.api.schemas.instances import InstanceDetails
+from novitai.api.schemas.wire import NoFields, RequestModel, absent
 from novitai.domain.api_key import Scope
-from novitai.domain.event import Event
-from novitai.domain.fields import Wrong
 from novitai.domain.instance import InstanceStatus
-from novitai.domain.operation import Operation as Verb
-from novitai.domain.view import View, present
+from novitai.domain.operation import Operation
+from novitai.domain.view import View
 from novitai.errors import Conflict, FieldError, NotFound, Overloaded, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Operating
+from novitai.lifecycle.commands.instance_actions import InstanceActions
 from novitai.lifecycle.queries.history import EventPage, History
 
 T = TypeVar("T")
@@ -55,12 +47,6 @@ MAX_WAITING: Final = 1000
 MAX_SECONDS: Final = 300
 DEFAULT_SECONDS: Final = 60
 
-_STATUSES: Final = tuple(status.value for status in InstanceStatus)
-_WHOLE: Final = re.compile(r"[0-9]{1,4}")
-
-_OPERATION_ID: Final = Parameter(
-    "operationId", "The operation's id", {"type": "string", "maxLength": 64}, "path"
-)
 _NO_OPERATION: Final = NotFound("Operation 'op_1' not found", code="OPERATION_NOT_FOUND")
 _BAD_CURSOR: Final = ValidationFailed(
     "Validation failed",
@@ -90,18 +76,42 @@ _OUT_OF_REACH: Final = Conflict(
 _TOO_MANY: Final = Overloaded("Too many requests are waiting for a status", retry_after=5)
 
 
+class WaitQuery(RequestModel):
+    """What to wait for, and for how long."""
+
+    status: Annotated[
+        InstanceStatus, Field(description="The status to wait for"), OneOf("Status")
+    ] = InstanceStatus.RUNNING
+    timeout: Annotated[
+        int, Field(description="For how many seconds"), Whole("Timeout", most=MAX_SECONDS)
+    ] = DEFAULT_SECONDS
+
+
+class SinceQuery(EventsQuery):
+    """Which events to list."""
+
+    since: Annotated[
+        str,
+        Field(
+            pattern=EVENT_CURSOR,
+            description="Only what came after this event; `cursor` goes on from there",
+        ),
+        NOT_A_CURSOR,
+    ] = absent()
+
+
 class HistoryRoutes:
     """Handlers of what is read of the past, and of what is under way."""
 
-    def __init__(self, history: History, operating: Operating) -> None:
+    def __init__(self, history: History, operating: InstanceActions) -> None:
         self._history = history
         self._operating = operating
         self._waiting = 0
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/wait",
                 handler=self.wait,
@@ -109,32 +119,10 @@ class HistoryRoutes:
                 tag="Instances",
                 summary="Wait for a status",
                 answers={200: InstanceDetails, 202: InstanceDetails},
-                parameters=[
-                    INSTANCE_ID,
-                    Parameter(
-                        "status",
-                        "The status to wait for",
-                        {
-                            "type": "string",
-                            "enum": list(_STATUSES),
-                            "default": InstanceStatus.RUNNING.value,
-                        },
-                    ),
-                    Parameter(
-                        "timeout",
-                        "For how many seconds",
-                        {
-                            "type": "integer",
-                            "minimum": 1,
-                            "maximum": MAX_SECONDS,
-                            "default": DEFAULT_SECONDS,
-                        },
-                    ),
-                ],
                 errors=[NO_INSTANCE, _BAD_TIMEOUT, _OUT_OF_REACH, _TOO_MANY],
                 patient=True,
             ),
-            Operation(
+            Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/events",
                 handler=self.of_instance,
@@ -142,10 +130,9 @@ class HistoryRoutes:
                 tag="History",
                 summary="List an instance's events",
                 answers={200: ListEventsResponse},
-                parameters=[INSTANCE_ID, LIMIT, CURSOR],
                 errors=[NO_INSTANCE, _BAD_CURSOR],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/events",
                 handler=self.since,
@@ -153,18 +140,9 @@ class HistoryRoutes:
                 tag="History",
                 summary="List the events of all instances",
                 answers={200: ListEventsResponse},
-                parameters=[
-                    Parameter(
-                        "since",
-                        "Only what came after this event; `cursor` goes on from there",
-                        {"type": "string", "maxLength": 64},
-                    ),
-                    LIMIT,
-                    CURSOR,
-                ],
                 errors=[_BAD_SINCE],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path=paths.OPERATION,
                 handler=self.operation,
@@ -172,10 +150,9 @@ class HistoryRoutes:
                 tag="History",
                 summary="Read an operation",
                 answers={200: OperationView},
-                parameters=[_OPERATION_ID],
                 errors=[_NO_OPERATION],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path=f"{paths.OPERATION}/cancel",
                 handler=self.cancel,
@@ -183,8 +160,6 @@ class HistoryRoutes:
                 tag="History",
                 summary="Cancel an operation",
                 answers={200: OperationView},
-                body=NoFields,
-                parameters=[_OPERATION_ID],
                 errors=[
                     _NO_OPERATION,
                     Conflict(
@@ -195,7 +170,7 @@ class HistoryRoutes:
             ),
         ]
 
-    async def wait(self, call: Call) -> Response:
+    async def wait(self, call: RouteCall, query: WaitQuery) -> Response:
         """Hold the request until the instance has a status.
 
         200 with the instance when it has; 202 with the instance when time is up, or at once when
@@ -203,66 +178,50 @@ class HistoryRoutes:
         nothing but a new request changes: then `error.details` has the `instance`, its `error`
         and that error's `code`.
         """
-        fields = query_fields(call)
-        wanted = fields.read("status", one_of("Status", _STATUSES), InstanceStatus.RUNNING.value)
-        seconds = fields.read("timeout", _seconds, DEFAULT_SECONDS)
-        fields.finish()
-        instance_id = call.path_params["instanceId"]
+        instance_id = call.named("instanceId")
         with self._seat():
             waited = await _while_there(
                 call.request,
-                self._history.wait(instance_id, InstanceStatus(wanted), seconds),
+                self._history.wait(instance_id, query.status, query.timeout),
                 call.context.closing.asked,
             )
         if waited is None:
-            waited = await self._history.wait(instance_id, InstanceStatus(wanted), 0)
+            waited = await self._history.wait(instance_id, query.status, 0)
         shown = whole_view(waited.shown)
         if waited.out_of_reach:
-            raise _out_of_reach(shown, wanted)
-        return json_answer(shown, 200 if waited.reached else 202)
+            raise _out_of_reach(shown, query.status.value)
+        return answer(orjson.dumps(shown), 200 if waited.reached else 202)
 
-    async def of_instance(self, call: Call) -> Response:
+    async def of_instance(self, call: RouteCall, query: EventsQuery) -> Response:
         """List what happened to an instance, oldest first; after its termination too."""
-        most, after = only_page(call)
         page = await self._history.of_instance(
-            call.path_params["instanceId"], cursor=after, limit=most
+            call.named("instanceId"), cursor=query.cursor, limit=query.most
         )
         return _events(call, page)
 
-    async def since(self, call: Call) -> Response:
+    async def since(self, call: RouteCall, query: SinceQuery) -> Response:
         """List what happened to all instances, oldest first.
 
         Ask again with the id of the last event seen as `since`: nothing is missed, nothing comes
         twice.
         """
-        fields = query_fields(call)
-        since = fields.read("since", cursor, None)
-        most, after = read_page(fields)
-        fields.finish()
-        if after is None:
-            return _events(call, await self._history.since(since, limit=most))
+        after, most = query.cursor, query.most
+        if not after:
+            return _events(call, await self._history.since(query.since, limit=most))
         # A cursor is the id of an event too, and further on than where the reading began.
         return _events(call, await self._history.since(after, limit=most, field="cursor"))
 
-    async def operation(self, call: Call) -> Response:
+    async def operation(self, call: RouteCall) -> Response:
         """Read an operation, running or over: `outcome` says how it ended."""
-        found = await self._history.operation(call.path_params["operationId"])
-        return json_answer(_operation(found))
+        return answer(_operation(await self._history.operation(call.named("operationId"))))
 
-    async def cancel(self, call: Call) -> Response:
+    async def cancel(self, call: RouteCall, body: NoFields) -> Response:
         """Cancel an operation of which nothing irreversible has happened yet.
 
         A creation can be cancelled until it may have bought something; after that, delete the
         instance. A deletion cannot be cancelled.
         """
-        body = await call.no_fields()
-        reply = await self._operating.cancel(
-            call.path_params["operationId"],
-            reply=_cancelled,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await call.run_once(self._operating.cancel(call.named("operationId")), _cancelled)
 
     @contextmanager
     def _seat(self) -> Iterator[None]:
@@ -324,49 +283,31 @@ def _out_of_reach(shown: View, wanted: str) -> Conflict:
     )
 
 
-def _seconds(value: object) -> int:
-    if not isinstance(value, str) or not _WHOLE.fullmatch(value):
-        raise Wrong("Timeout must be an integer")
-    if not 1 <= int(value) <= MAX_SECONDS:
-        raise Wrong(f"Timeout must be between 1 and {MAX_SECONDS}")
-    return int(value)
+def _events(call: RouteCall, page: EventPage) -> Response:
+    shown = [EventView.model_validate(one) for one in page.events]
+    return listed(call, ListEventsResponse(events=shown, next_cursor=page.next_cursor))
 
 
-def _events(call: Call, page: EventPage) -> Response:
-    return listed(call, "events", [_event(one) for one in page.events], page.next_cursor)
+def _cancelled(operation: Operation) -> Reply:
+    return reply(_operation(operation))
 
 
-def _event(event: Event) -> dict[str, object]:
-    return {
-        "id": event.id,
-        "type": event.type.value,
-        "at": iso(event.at),
-        "data": event.data,
-    }
-
-
-def _cancelled(operation: Verb) -> Reply:
-    return reply_with(_operation(operation))
-
-
-def _operation(operation: Verb) -> dict[str, object]:
-    return present(
-        {
-            "id": operation.id,
-            "kind": operation.kind.value,
-            "instanceId": operation.instance_id,
-            "phase": operation.phase,
-            "done": operation.done,
-            "outcome": operation.outcome.value if operation.outcome else None,
-            "attempts": operation.attempts,
-            "error": _error(operation),
-            "createdAt": iso(operation.created_at),
-            "updatedAt": iso(operation.updated_at),
-        }
+def _operation(operation: Operation) -> OperationView:
+    return OperationView(
+        id=operation.id,
+        kind=operation.kind,
+        instance_id=operation.instance_id,
+        phase=operation.phase,
+        done=operation.done,
+        outcome=operation.outcome,
+        attempts=operation.attempts,
+        error=_error(operation),
+        created_at=operation.created_at,
+        updated_at=operation.updated_at,
     )
 
 
-def _error(operation: Verb) -> dict[str, str] | None:
+def _error(operation: Operation) -> OperationErrorView | None:
     if operation.error_code is None:
         return None
-    return {"code": operation.error_code, "message": operation.error_message or ""}
+    return OperationErrorView(code=operation.error_code, message=operation.error_message or "")

@@ -7,41 +7,38 @@ A verb is accepted in one commit and carried out afterwards; its answer names th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
+import orjson
+from pydantic import Field
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.answers import from_reply, json_answer, reply_with
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.lifecycle_schemas import (
+from novitai.api.http.answers import answer, reply
+from novitai.api.routes.instances import whole_view
+from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
+from novitai.api.routing.queries import Flag
+from novitai.api.routing.router import Handler, Route, RouteCall
+from novitai.api.schemas.instances import (
     CredentialsResponse,
+    InstanceDetails,
     InstanceNameRequest,
     LastUsedRequest,
-    NoFields,
+    LeftAlone,
     StopAllResponse,
+    StopBegun,
     SyncResponse,
     VerbResponse,
 )
-from novitai.api.openapi.schemas import InstanceDetails
-from novitai.api.routes.instances import INSTANCE_ID, whole_view
-from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
-from novitai.api.routing.queries import flag as query_flag
-from novitai.api.routing.queries import idempotency_key, query_fields
-from novitai.api.routing.router import Call, Handler, Operation
+from novitai.api.schemas.wire import NoFields, RequestModel, absent
 from novitai.api.services import ReadPort
-from novitai.clock import parse_iso
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import Fields, Wrong
 from novitai.domain.operation import OperationKind
-from novitai.domain.validation import parse_instance_name
 from novitai.errors import ApiError, Conflict, FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
-from novitai.lifecycle.commands.instance_actions import Accepted, Operating, StopAll
+from novitai.lifecycle.commands.instance_actions import Accepted, InstanceActions, StopAll
 
 _ID: Final = "inst_1697843200_abc123"
-_END_OF_TIME: Final = 253_402_300_800_000
-"""The year 10000, in Unix milliseconds: what cannot be written as ISO-8601 any more."""
 
 _NOUNS: Final = {
     OperationKind.START: "start",
@@ -53,11 +50,6 @@ _BUSY: Final = Conflict(
     f"Instance '{_ID}' is busy: a create is running",
     code="OPERATION_IN_PROGRESS",
     details={"operationId": "op_1", "kind": "create"},
-)
-_CONFIRM: Final = Parameter(
-    "confirm",
-    "Whether the call may leave although the account is held",
-    {"type": "boolean"},
 )
 _AMBIGUOUS: Final = Conflict(
     "2 live instances are named 'my-instance': use an id",
@@ -81,21 +73,31 @@ _BAD_TIME: Final = ValidationFailed(
 )
 
 
-class VerbRoutes:
+class DeleteQuery(RequestModel):
+    """How an instance is deleted."""
+
+    confirm: Annotated[
+        bool,
+        Field(description="Whether the call may leave although the account is held"),
+        Flag("confirm"),
+    ] = absent()
+
+
+class InstanceActionRoutes:
     """Handlers of the verbs."""
 
-    def __init__(self, operating: Operating, instances: ReadPort) -> None:
+    def __init__(self, operating: InstanceActions, instances: ReadPort) -> None:
         self._operating = operating
         self._instances = instances
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
             *_verb(OperationKind.START, self.start, self.start_named),
             *_verb(OperationKind.STOP, self.stop, self.stop_named),
             *_verb(OperationKind.RESTART, self.restart, self.restart_named),
             *_verb(OperationKind.DELETE, self.delete, self.delete_named),
-            Operation(
+            Route(
                 method="POST",
                 path="/api/instances/stop-all",
                 handler=self.stop_all,
@@ -103,9 +105,8 @@ class VerbRoutes:
                 tag="Instances",
                 summary="Stop every instance",
                 answers={202: StopAllResponse},
-                body=NoFields,
             ),
-            Operation(
+            Route(
                 method="POST",
                 path="/api/instances/sync",
                 handler=self.sync,
@@ -113,21 +114,18 @@ class VerbRoutes:
                 tag="Instances",
                 summary="List the account now",
                 answers={202: SyncResponse},
-                body=NoFields,
             ),
-            Operation(
+            Route(
                 method="PUT",
                 path=f"{paths.INSTANCE}/last-used",
-                handler=self.note_use,
+                handler=self.record_usage,
                 scope=Scope.WRITE,
                 tag="Instances",
                 summary="Note when an instance was last used",
                 answers={200: InstanceDetails},
-                body=LastUsedRequest,
-                parameters=[INSTANCE_ID],
                 errors=[NO_INSTANCE, _BAD_TIME],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/credentials",
                 handler=self.credentials,
@@ -135,129 +133,95 @@ class VerbRoutes:
                 tag="Instances",
                 summary="Read an instance's passwords",
                 answers={200: CredentialsResponse},
-                parameters=[INSTANCE_ID],
                 errors=[NO_INSTANCE],
             ),
         ]
 
-    async def start(self, call: Call) -> Response:
+    async def start(self, call: RouteCall, body: NoFields) -> Response:
         """Start an instance that is `stopped`, or `failed` and was bought.
 
         One that runs already is answered with 200 as it is.
         """
         return await self._ask(call, OperationKind.START)
 
-    async def stop(self, call: Call) -> Response:
+    async def stop(self, call: RouteCall, body: NoFields) -> Response:
         """Stop an instance that is `running`; its disk is kept, and billed.
 
         One that is stopped already is answered with 200 as it is.
         """
         return await self._ask(call, OperationKind.STOP)
 
-    async def restart(self, call: Call) -> Response:
+    async def restart(self, call: RouteCall, body: NoFields) -> Response:
         """Restart an instance that is `running`."""
         return await self._ask(call, OperationKind.RESTART)
 
-    async def delete(self, call: Call) -> Response:
+    async def delete(self, call: RouteCall, query: DeleteQuery, body: NoFields) -> Response:
         """Delete an instance and all that is on it, whatever its state.
 
         It cancels whatever operation runs. One that is terminated already is answered with 200.
         """
-        return await self._ask(call, OperationKind.DELETE)
+        return await self._ask(call, OperationKind.DELETE, confirmed=bool(query.confirm))
 
-    async def start_named(self, call: Call) -> Response:
+    async def start_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Start the one live instance of a name."""
-        return await self._ask_named(call, OperationKind.START)
+        return await self._ask_named(call, OperationKind.START, body)
 
-    async def stop_named(self, call: Call) -> Response:
+    async def stop_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Stop the one live instance of a name."""
-        return await self._ask_named(call, OperationKind.STOP)
+        return await self._ask_named(call, OperationKind.STOP, body)
 
-    async def restart_named(self, call: Call) -> Response:
+    async def restart_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Restart the one live instance of a name."""
-        return await self._ask_named(call, OperationKind.RESTART)
+        return await self._ask_named(call, OperationKind.RESTART, body)
 
-    async def delete_named(self, call: Call) -> Response:
+    async def delete_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
         """Delete the one live instance of a name, and all that is on it."""
-        return await self._ask_named(call, OperationKind.DELETE)
+        return await self._ask_named(call, OperationKind.DELETE, body)
 
-    async def stop_all(self, call: Call) -> Response:
+    async def stop_all(self, call: RouteCall, body: NoFields) -> Response:
         """Ask every instance to stop that can be, in one commit, and say why others are left."""
-        body = await call.no_fields()
-        reply = await self._operating.stop_all(
-            reply=_all_told,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await call.run_once(self._operating.stop_all(), _all_told)
 
-    async def sync(self, call: Call) -> Response:
+    async def sync(self, call: RouteCall, body: NoFields) -> Response:
         """Compare the records with Novita's list of the account without waiting for the next turn.
 
         Poll the operation to see that it is done.
         """
-        body = await call.no_fields()
-        reply = await self._operating.sync(
-            reply=_sync_told,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await call.run_once(self._operating.sync(), _sync_told)
 
-    async def note_use(self, call: Call) -> Response:
+    async def record_usage(self, call: RouteCall, body: LastUsedRequest) -> Response:
         """Note when an instance was last used: now, unless `lastUsedAt` says when."""
-        fields = Fields((await call.body(optional=True)).fields)
-        at = fields.read("lastUsedAt", _time, None)
-        fields.finish()
-        instance_id = call.path_params["instanceId"]
-        await self._operating.note_use(instance_id, at, deadline=call.context.deadline)
-        return json_answer(whole_view(await self._instances.get(instance_id)))
+        instance_id = call.named("instanceId")
+        await call.apply(self._operating.record_usage(instance_id, body.last_used_at))
+        return answer(orjson.dumps(whole_view(await self._instances.get(instance_id))))
 
-    async def credentials(self, call: Call) -> Response:
+    async def credentials(self, call: RouteCall) -> Response:
         """Read the passwords as Novita last told them. They are shown nowhere else."""
-        instance_id = call.path_params["instanceId"]
+        instance_id = call.named("instanceId")
         found = await self._operating.credentials(instance_id)
-        return json_answer(
-            {"instanceId": instance_id, **found}, headers={"Cache-Control": "no-store"}
-        )
+        shown = CredentialsResponse.model_validate({"instanceId": instance_id, **found})
+        return answer(shown, headers={"Cache-Control": "no-store"})
 
-    async def _ask(self, call: Call, kind: OperationKind) -> Response:
-        confirmed = False
-        if kind is OperationKind.DELETE:
-            fields = query_fields(call)
-            confirmed = fields.read("confirm", query_flag("confirm"), False)
-            fields.finish()
-        body = await call.no_fields()
-        reply = await self._operating.ask(
-            kind,
-            call.path_params["instanceId"],
-            reply=_told,
-            confirmed=confirmed,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+    async def _ask(
+        self, call: RouteCall, kind: OperationKind, *, confirmed: bool = False
+    ) -> Response:
+        command = self._operating.ask(kind, call.named("instanceId"), confirmed=confirmed)
+        return await call.run_once(command, _told)
 
-    async def _ask_named(self, call: Call, kind: OperationKind) -> Response:
-        body = await call.body()
-        reply = await self._operating.ask_by_name(
-            kind,
-            parse_instance_name(body.fields),
-            reply=_told,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+    async def _ask_named(
+        self, call: RouteCall, kind: OperationKind, body: InstanceNameRequest
+    ) -> Response:
+        return await call.run_once(self._operating.ask_by_name(kind, body.instance_name), _told)
 
 
-def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operation]:
+def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Route]:
     """Declare a verb: of an instance's id, and of its name."""
     path, word = f"{paths.INSTANCE}/{kind.value}", kind.value.capitalize()
     method = "POST"
     if kind is OperationKind.DELETE:
         method, path = "DELETE", paths.INSTANCE
     return [
-        Operation(
+        Route(
             method=method,
             path=path,
             handler=by_id,
@@ -265,11 +229,9 @@ def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operati
             tag="Instances",
             summary=f"{word} an instance",
             answers={202: VerbResponse, 200: InstanceDetails},
-            body=NoFields,
-            parameters=[INSTANCE_ID, *([_CONFIRM] if kind is OperationKind.DELETE else [])],
             errors=[NO_INSTANCE, *_refusals(kind)],
         ),
-        Operation(
+        Route(
             method="POST",
             path=f"/api/instances/{kind.value}",
             handler=by_name,
@@ -277,7 +239,6 @@ def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Operati
             tag="Instances",
             summary=f"{word} an instance by its name",
             answers={202: VerbResponse, 200: InstanceDetails},
-            body=InstanceNameRequest,
             errors=[NO_INSTANCE, _AMBIGUOUS, *_refusals(kind), _BAD_NAME, UNKNOWN_FIELD],
         ),
     ]
@@ -296,45 +257,32 @@ def _refusals(kind: OperationKind) -> Sequence[ApiError]:
 def _told(accepted: Accepted) -> Reply:
     operation = accepted.operation
     if operation is None:
-        return reply_with(accepted.view())
-    body = {
-        "instanceId": accepted.instance.id,
-        "status": accepted.instance.status.value,
-        "operationId": operation.id,
-        "message": f"Instance {_NOUNS[operation.kind]} initiated successfully",
-    }
-    return reply_with(body, 202, _location(operation.id))
+        return reply(orjson.dumps(accepted.view()))
+    told = VerbResponse(
+        instance_id=accepted.instance.id,
+        status=accepted.instance.status,
+        operation_id=operation.id,
+        message=f"Instance {_NOUNS[operation.kind]} initiated successfully",
+    )
+    return reply(told, 202, _location(operation.id))
 
 
 def _all_told(done: StopAll) -> Reply:
-    body = {
-        "operations": [
-            {"instanceId": one.instance.id, "operationId": one.operation.id}
+    told = StopAllResponse(
+        operations=[
+            StopBegun(instance_id=one.instance.id, operation_id=one.operation.id)
             for one in done.accepted
             if one.operation is not None
         ],
-        "skipped": [{"instanceId": one.instance_id, "reason": one.reason} for one in done.skipped],
-    }
-    return reply_with(body, 202)
+        skipped=[LeftAlone.model_validate(one) for one in done.skipped],
+    )
+    return reply(told, 202)
 
 
 def _sync_told(operation_id: str) -> Reply:
-    return reply_with({"operationId": operation_id}, 202, _location(operation_id))
+    return reply(SyncResponse(operation_id=operation_id), 202, _location(operation_id))
 
 
 def _location(operation_id: str) -> dict[str, str]:
     """Say where the operation can be followed."""
     return {"Location": f"/api/operations/{operation_id}"}
-
-
-def _time(value: object) -> int:
-    wrong = Wrong("Last used at must be an ISO-8601 time with an offset, such as Z")
-    if not isinstance(value, str):
-        raise wrong
-    try:
-        at = parse_iso(value)
-    except (ValueError, OverflowError):
-        raise wrong from None
-    if not 0 <= at < _END_OF_TIME:
-        raise Wrong("Last used at must be between the years 1970 and 9999")
-    return at

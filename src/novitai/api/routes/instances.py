@@ -3,31 +3,30 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
+import orjson
+from pydantic import Field
 from starlette.responses import Response
 
 from novitai.api.http import paths
-from novitai.api.http.accept import JSON
-from novitai.api.http.answers import from_reply, reply_with
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.schemas import (
+from novitai.api.http.answers import answer, reply
+from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
+from novitai.api.routing.lists import next_page
+from novitai.api.routing.queries import Flag, OneOf, PageQuery
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.instances import (
     CreateInstanceRequest,
     CreateInstanceResponse,
     InstanceDetails,
     ListInstancesResponse,
 )
-from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
-from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, cursor, limit, listed
-from novitai.api.routing.queries import flag, idempotency_key, one_of, query_fields, visible
-from novitai.api.routing.router import Call, Operation
+from novitai.api.schemas.wire import VISIBLE, Wording, absent
 from novitai.api.services import Services
 from novitai.clock import iso
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import text
 from novitai.domain.instance import InstanceStatus
-from novitai.domain.validation import parse_create
-from novitai.domain.view import View
+from novitai.domain.view import View, present
 from novitai.errors import (
     CircuitBreakerOpen,
     Conflict,
@@ -39,11 +38,6 @@ from novitai.errors import (
 from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.queries.instances import InstanceQuery, Shown
-
-INSTANCE_ID: Final = Parameter(
-    "instanceId", "The instance's id", {"type": "string", "maxLength": 64}, "path"
-)
-_STATUSES: Final = tuple(status.value for status in InstanceStatus)
 
 _WRONG: Final = tuple(
     ValidationFailed("Validation failed", code=code, details=[FieldError(field, message, value)])
@@ -71,18 +65,43 @@ _WRONG: Final = tuple(
 )
 
 
+class ListInstancesQuery(PageQuery):
+    """Which instances to list."""
+
+    status: Annotated[InstanceStatus, Field(description="Only this status"), OneOf("Status")] = (
+        absent()
+    )
+    include_terminated: Annotated[
+        bool,
+        Field(
+            description="Whether to list terminated and released ones too. Where `status` is "
+            "given, it alone decides."
+        ),
+        Flag("includeTerminated"),
+    ] = False
+    region: Annotated[
+        str,
+        Field(min_length=1, max_length=64, pattern=VISIBLE, description="Only this region"),
+        Wording("Region"),
+    ] = absent()
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=100, pattern=VISIBLE, description="Only this name"),
+        Wording("Name"),
+    ] = absent()
+
+
 class InstanceRoutes:
     """Handlers of the instance routes."""
 
     def __init__(self, services: Services) -> None:
         self._create_instance = services.create_instance
         self._instances = services.instances
-        self._allow_private = services.allow_private_webhooks
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="POST",
                 path="/api/instances",
                 handler=self.create,
@@ -90,7 +109,6 @@ class InstanceRoutes:
                 tag="Instances",
                 summary="Ask for an instance",
                 answers={201: CreateInstanceResponse},
-                body=CreateInstanceRequest,
                 errors=[
                     ValidationFailed(
                         "Validation failed",
@@ -114,7 +132,7 @@ class InstanceRoutes:
                     UpstreamTimeout("Novita did not answer in time"),
                 ],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/instances",
                 handler=self.page,
@@ -122,87 +140,51 @@ class InstanceRoutes:
                 tag="Instances",
                 summary="List instances",
                 answers={200: ListInstancesResponse},
-                parameters=[
-                    LIMIT,
-                    PLACE_CURSOR,
-                    Parameter(
-                        "status", "Only this status", {"type": "string", "enum": list(_STATUSES)}
-                    ),
-                    Parameter("region", "Only this region", visible(64)),
-                    Parameter("name", "Only this name", visible(100)),
-                    Parameter(
-                        "includeTerminated",
-                        "Whether to list terminated and released ones too. Where `status` is "
-                        "given, it alone decides.",
-                        {"type": "boolean", "default": False},
-                    ),
-                ],
                 errors=[BAD_QUERY],
-                hot=True,
             ),
-            Operation(
+            Route(
                 method="GET",
                 path=paths.INSTANCE,
                 handler=self.one,
                 scope=Scope.READ,
                 tag="Instances",
                 summary="Read one instance",
+                headers={"If-None-Match": "The `ETag` of an earlier answer"},
                 answers={200: InstanceDetails, 304: None},
-                parameters=[
-                    INSTANCE_ID,
-                    Parameter(
-                        "If-None-Match",
-                        "The `ETag` of an earlier answer",
-                        {"type": "string"},
-                        "header",
-                    ),
-                ],
                 errors=[NO_INSTANCE],
-                hot=True,
             ),
         ]
 
-    async def create(self, call: Call) -> Response:
+    async def create(self, call: RouteCall, body: CreateInstanceRequest) -> Response:
         """Accept a request for an instance.
 
         By the time of the answer it is on record; the instance is bought afterwards, once.
         """
-        body = await call.body()
-        request = parse_create(body.fields, allow_private=self._allow_private)
-        reply = await self._create_instance.create(
-            request,
-            reply=_accepted,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await call.run_once(self._create_instance.create(body.wanted()), _accepted)
 
-    async def page(self, call: Call) -> Response:
+    async def page(self, call: RouteCall, query: ListInstancesQuery) -> Response:
         """List instances, newest first; all of them, up to 1,000, where no limit is given."""
-        fields = query_fields(call)
-        status = fields.read("status", one_of("Status", _STATUSES), "")
-        with_terminated = fields.read("includeTerminated", flag("includeTerminated"), False)
-        query = InstanceQuery(
-            status=InstanceStatus(status) if status else None,
-            region=fields.read("region", text("Region", longest=64), None),
-            name=fields.read("name", text("Name", longest=100), None),
+        wanted = InstanceQuery(
+            status=query.status,
+            region=query.region,
+            name=query.name,
             # A status that is asked for is listed, whichever it is.
-            include_terminated=with_terminated or bool(status),
-            limit=fields.read("limit", limit, None),
-            cursor=fields.read("cursor", cursor, None),
+            include_terminated=query.include_terminated or "status" in query.model_fields_set,
+            limit=query.limit,
+            cursor=query.cursor,
         )
-        fields.finish()
-        page = await self._instances.page(query)
-        return listed(call, "instances", page.views, page.next_cursor, total=page.total)
+        page = await self._instances.page(wanted)
+        body = {"instances": page.views, "total": page.total, "nextCursor": page.next_cursor}
+        return answer(orjson.dumps(present(body)), headers=next_page(call, page.next_cursor))
 
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: RouteCall) -> Response:
         """Read one instance from our own records; Novita is not called."""
-        shown = await self._instances.details(call.path_params["instanceId"])
+        shown = await self._instances.details(call.named("instanceId"))
         tag = f'W/"{shown.digest}"'
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         if _matches(call.request.headers.getlist("if-none-match"), tag):
             return Response(None, 304, headers)
-        return Response(shown.body, 200, headers, JSON)
+        return answer(shown.body, headers=headers)
 
 
 def whole_view(shown: Shown) -> View:
@@ -213,14 +195,13 @@ def whole_view(shown: Shown) -> View:
 
 
 def _accepted(created: Created) -> Reply:
-    body = {
-        "instanceId": created.instance_id,
-        "status": InstanceStatus.CREATING.value,
-        "message": "Instance creation initiated successfully",
-        "estimatedReadyTime": iso(created.estimated_ready_at),
-    }
-    location = f"/api/instances/{created.instance_id}"
-    return reply_with(body, 201, {"Location": location})
+    accepted = CreateInstanceResponse(
+        instance_id=created.instance_id,
+        status="creating",
+        message="Instance creation initiated successfully",
+        estimated_ready_time=created.estimated_ready_at,
+    )
+    return reply(accepted, 201, {"Location": f"/api/instances/{created.instance_id}"})
 
 
 def _matches(given: list[str], tag: str) -> bool:

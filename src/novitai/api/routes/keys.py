@@ -3,32 +3,20 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from starlette.responses import Response
 
-from novitai.api.http.answers import from_reply, json_answer, reply_with
-from novitai.api.openapi.document import Parameter
-from novitai.api.openapi.lifecycle_schemas import NoFields
-from novitai.api.openapi.schemas import (
-    CreateKeyRequest,
-    CreateKeyResponse,
-    KeyView,
-    ListKeysResponse,
-)
+from novitai.api.http.answers import reply
 from novitai.api.routing.common_errors import BAD_QUERY
-from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page
-from novitai.api.routing.queries import idempotency_key
-from novitai.api.routing.router import Call, Operation
+from novitai.api.routing.lists import listed
+from novitai.api.routing.queries import PageQuery
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.keys import CreateKeyRequest, CreateKeyResponse, KeyView, ListKeysResponse
+from novitai.api.schemas.wire import NoFields
 from novitai.api.services import Services
-from novitai.clock import iso
 from novitai.domain.api_key import ApiKey, Scope, in_order
-from novitai.domain.validation import parse_key_request
-from novitai.domain.view import iso_or_none, present
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
+from novitai.lifecycle.api_keys import NewKey
 from novitai.lifecycle.commands.idempotency import Reply
-
-_KEY_ID: Final = Parameter("keyId", "The key's id", {"type": "string", "maxLength": 64}, "path")
 
 
 class KeyRoutes:
@@ -36,12 +24,11 @@ class KeyRoutes:
 
     def __init__(self, services: Services) -> None:
         self._keys = services.keys
-        self._clock = services.clock
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [
-            Operation(
+            Route(
                 method="POST",
                 path="/api/keys",
                 handler=self.create,
@@ -49,7 +36,6 @@ class KeyRoutes:
                 tag="Keys",
                 summary="Make an API key",
                 answers={201: CreateKeyResponse},
-                body=CreateKeyRequest,
                 errors=[
                     Conflict(
                         "This request was answered before; the key it made is not shown again",
@@ -62,7 +48,7 @@ class KeyRoutes:
                     ),
                 ],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/keys",
                 handler=self.page,
@@ -70,10 +56,9 @@ class KeyRoutes:
                 tag="Keys",
                 summary="List API keys",
                 answers={200: ListKeysResponse},
-                parameters=[LIMIT, PLACE_CURSOR],
                 errors=[BAD_QUERY],
             ),
-            Operation(
+            Route(
                 method="DELETE",
                 path="/api/keys/{keyId:id}",
                 handler=self.revoke,
@@ -81,55 +66,49 @@ class KeyRoutes:
                 tag="Keys",
                 summary="Revoke an API key",
                 answers={200: KeyView},
-                body=NoFields,
-                parameters=[_KEY_ID],
                 errors=[NotFound("There is no API key 'key_1'", code="KEY_NOT_FOUND")],
             ),
         ]
 
-    async def create(self, call: Call) -> Response:
+    async def create(self, call: RouteCall, body: CreateKeyRequest) -> Response:
         """Make a key. The answer is the only time that the key itself is shown."""
-        body = await call.body()
-        made = await self._keys.create(
-            parse_key_request(body.fields, now=self._clock.now()),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        shown = _view(made.key)
-        shown["key"] = made.text
-        return json_answer(shown, 201, {"Cache-Control": "no-store"})
+        return await call.run_once(self._keys.creation(body.wanted()), _made)
 
-    async def page(self, call: Call) -> Response:
+    async def page(self, call: RouteCall, query: PageQuery) -> Response:
         """List keys, newest first, revoked and expired ones too."""
-        most, after = only_page(call)
-        page = await self._keys.page(limit=most, cursor=after)
-        return listed(call, "keys", [_view(key) for key in page.keys], page.next_cursor)
+        page = await self._keys.page(limit=query.most, cursor=query.cursor)
+        shown = [_view(key) for key in page.keys]
+        return listed(call, ListKeysResponse(keys=shown, next_cursor=page.next_cursor))
 
-    async def revoke(self, call: Call) -> Response:
+    async def revoke(self, call: RouteCall, body: NoFields) -> Response:
         """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
-        body = await call.no_fields()
-        reply = await self._keys.revoke_once(
-            call.path_params["keyId"],
-            reply=_revoked,
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        return await call.run_once(self._keys.revocation(call.named("keyId")), _revoked)
+
+
+def _made(made: NewKey) -> Reply:
+    key = made.key
+    shown = CreateKeyResponse(
+        id=key.id,
+        name=key.name,
+        scopes=in_order(key.scopes),
+        key=made.text,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+    )
+    return reply(shown, 201, {"Cache-Control": "no-store"}, secret_of=key.id)
 
 
 def _revoked(key: ApiKey) -> Reply:
-    return reply_with(_view(key))
+    return reply(_view(key))
 
 
-def _view(key: ApiKey) -> dict[str, object]:
-    return present(
-        {
-            "id": key.id,
-            "name": key.name,
-            "scopes": [scope.value for scope in in_order(key.scopes)],
-            "createdAt": iso(key.created_at),
-            "expiresAt": iso_or_none(key.expires_at),
-            "revokedAt": iso_or_none(key.revoked_at),
-            "lastUsedAt": iso_or_none(key.last_used_at),
-        }
+def _view(key: ApiKey) -> KeyView:
+    return KeyView(
+        id=key.id,
+        name=key.name,
+        scopes=in_order(key.scopes),
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+        last_used_at=key.last_used_at,
     )

@@ -3,21 +3,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import structlog
 from starlette.responses import Response
 
 from novitai.api.http.accept import JSON, preferred
-from novitai.api.http.answers import json_answer
-from novitai.api.openapi.schemas import MetricsResponse
-from novitai.api.routes.prometheus import OPENMETRICS, TEXT, Snapshot, as_openmetrics, as_text
-from novitai.api.routing.router import Call, Operation
+from novitai.api.http.answers import answer
+from novitai.api.routes.prometheus import (
+    OPENMETRICS,
+    TEXT,
+    MetricsSnapshot,
+    as_openmetrics,
+    as_text,
+)
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.health import CpuView
+from novitai.api.schemas.metrics import (
+    AllRequests,
+    CacheNumbers,
+    JobNumbers,
+    JobTypeNumbers,
+    MetricsData,
+    MetricsMemory,
+    MetricsResponse,
+    RequestDurations,
+    RequestNumbers,
+    SystemNumbers,
+)
 from novitai.api.services import Services
-from novitai.clock import iso
 from novitai.domain.api_key import Scope
-from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.account import Overview
 from novitai.lifecycle.catalogue.cache import CacheStats
 from novitai.store.engine.errors import StoreError
@@ -38,10 +53,10 @@ class MetricsRoutes:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the route."""
         return [
-            Operation(
+            Route(
                 method="GET",
                 path="/metrics",
                 handler=self.metrics,
@@ -52,7 +67,7 @@ class MetricsRoutes:
             )
         ]
 
-    async def metrics(self, call: Call) -> Response:
+    async def metrics(self, call: RouteCall) -> Response:
         """Tell how many requests and jobs there were, and what the process and caches hold.
 
         JSON; Prometheus text or OpenMetrics where `Accept` prefers `text/plain` or
@@ -67,9 +82,9 @@ class MetricsRoutes:
         if wanted == OPENMETRICS:
             body, media_type = as_openmetrics(snapshot)
             return Response(body, 200, {**headers, "Content-Type": media_type})
-        return json_answer(self._as_json(snapshot), headers=headers)
+        return answer(self._as_json(snapshot), headers=headers)
 
-    async def _snapshot(self) -> Snapshot:
+    async def _snapshot(self) -> MetricsSnapshot:
         services = self._services
         stats = services.jobs.stats()
         try:
@@ -77,7 +92,7 @@ class MetricsRoutes:
         except Exception as error:  # the numbers at hand are worth more than none at all
             _log.warning("queue_sizes_unknown", error=type(error).__name__)
             queued = {name: one.queued for name, one in stats.items()}
-        return Snapshot(
+        return MetricsSnapshot(
             requests=services.requests,
             upstream=services.upstream(),
             jobs=stats,
@@ -122,97 +137,98 @@ class MetricsRoutes:
             _log.warning("account_unknown", error=type(error).__name__)
             return None
 
-    def _as_json(self, snapshot: Snapshot) -> dict[str, object]:
-        return {
-            "status": "success",
-            "timestamp": iso(self._services.clock.now()),
-            "data": {
-                "requests": _requests(snapshot),
-                "jobs": {
-                    **_jobs(snapshot.jobs, snapshot.queued),
-                    "fencedWrites": snapshot.fenced_writes,
-                },
-                "system": _system(snapshot),
-                "cache": _caches(snapshot.caches),
-            },
-        }
+    def _as_json(self, snapshot: MetricsSnapshot) -> MetricsResponse:
+        return MetricsResponse(
+            status="success",
+            timestamp=self._services.clock.now(),
+            data=MetricsData(
+                requests=_requests(snapshot),
+                jobs=_jobs(snapshot),
+                system=_system(snapshot),
+                cache=_caches(snapshot.caches),
+            ),
+        )
 
 
-def _requests(snapshot: Snapshot) -> dict[str, object]:
+def _requests(snapshot: MetricsSnapshot) -> RequestNumbers:
     requests = snapshot.requests
     counts = {**dict.fromkeys(_ALWAYS_TOLD, 0), **requests.statuses()}
-    statuses = {str(status): counts[status] for status in sorted(counts)}
-    return {
-        "total": {**_durations(requests.total()), "statusCodes": statuses},
-        "byEndpoint": {
+    total = _durations(requests.total())
+    return RequestNumbers(
+        total=AllRequests(
+            **dict(total),
+            status_codes={str(status): counts[status] for status in sorted(counts)},
+        ),
+        by_endpoint={
             f"{method} {route}": _durations(counted.durations)
             for (method, route), counted in requests.routes.items()
         },
-        "byMethod": {
+        by_method={
             method: _durations(durations) for method, durations in requests.by_method().items()
         },
-    }
+    )
 
 
-def _durations(durations: Durations) -> dict[str, object]:
-    return {
-        "count": durations.count,
-        "totalDuration": _ms(durations.total),
-        "averageDuration": _ms(durations.average),
-        "minDuration": _ms(durations.least),
-        "maxDuration": _ms(durations.most),
-    }
+def _durations(durations: Durations) -> RequestDurations:
+    return RequestDurations(
+        count=durations.count,
+        total_duration=_ms(durations.total),
+        average_duration=_ms(durations.average),
+        min_duration=_ms(durations.least),
+        max_duration=_ms(durations.most),
+    )
 
 
-def _jobs(stats: Mapping[str, JobStats], queued: Mapping[str, int]) -> dict[str, object]:
+def _jobs(snapshot: MetricsSnapshot) -> JobNumbers:
+    stats, queued = snapshot.jobs, snapshot.queued
     runs = sum(one.processed + one.failed for one in stats.values())
     seconds = sum(one.seconds_sum for one in stats.values())
-    return {
-        "total": {
-            "processed": sum(one.processed for one in stats.values()),
-            "failed": sum(one.failed for one in stats.values()),
-            "averageProcessingTime": _ms(seconds / runs) if runs else 0.0,
-            "queueSize": sum(queued.values()),
-        },
-        "byType": {
-            name: {
-                "processed": one.processed,
-                "failed": one.failed,
-                "averageProcessingTime": _ms(one.seconds_mean),
-                "queueSize": queued.get(name, 0),
-            }
+    return JobNumbers(
+        total=JobTypeNumbers(
+            processed=sum(one.processed for one in stats.values()),
+            failed=sum(one.failed for one in stats.values()),
+            average_processing_time=_ms(seconds / runs) if runs else 0.0,
+            queue_size=sum(queued.values()),
+        ),
+        by_type={
+            name: JobTypeNumbers(
+                processed=one.processed,
+                failed=one.failed,
+                average_processing_time=_ms(one.seconds_mean),
+                queue_size=queued.get(name, 0),
+            )
             for name, one in stats.items()
         },
-    }
+        fenced_writes=snapshot.fenced_writes,
+    )
 
 
-def _system(snapshot: Snapshot) -> dict[str, object]:
+def _system(snapshot: MetricsSnapshot) -> SystemNumbers:
     memory, cpu = snapshot.memory, snapshot.cpu
-    return {
-        "memory": {
-            "rss": memory.rss,
-            "heapTotal": memory.heap_total,
-            "heapUsed": memory.heap_used,
-            "external": memory.shared,
-        },
-        "cpu": {
-            "usage": round(cpu.usage, 4),
-            "loadAverage": [round(load, 2) for load in cpu.load_average],
-        },
-        "uptime": round(snapshot.uptime, 3),
-    }
+    return SystemNumbers(
+        memory=MetricsMemory(
+            rss=memory.rss,
+            heap_total=memory.heap_total,
+            heap_used=memory.heap_used,
+            external=memory.shared,
+        ),
+        cpu=CpuView(
+            usage=round(cpu.usage, 4), load_average=[round(load, 2) for load in cpu.load_average]
+        ),
+        uptime=round(snapshot.uptime, 3),
+    )
 
 
-def _caches(caches: list[CacheStats]) -> dict[str, object]:
+def _caches(caches: list[CacheStats]) -> CacheNumbers:
     hits = sum(cache.hits for cache in caches)
     misses = sum(cache.misses for cache in caches)
-    return {
-        "hits": hits,
-        "misses": misses,
-        "hitRatio": ratio(hits, misses),
-        "totalSize": sum(cache.size for cache in caches),
-        "evictions": sum(cache.evictions for cache in caches),
-    }
+    return CacheNumbers(
+        hits=hits,
+        misses=misses,
+        hit_ratio=ratio(hits, misses),
+        total_size=sum(cache.size for cache in caches),
+        evictions=sum(cache.evictions for cache in caches),
+    )
 
 
 def ratio(hits: int, misses: int) -> float:

@@ -23,10 +23,10 @@ from prometheus_client.registry import Collector
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.account import Overview
 from novitai.lifecycle.catalogue.cache import CacheStats
-from novitai.lifecycle.webhooks.metrics import Outcome
+from novitai.lifecycle.webhooks.metrics import DeliveryOutcome
 from novitai.telemetry.process import Cpu, Memory
 from novitai.telemetry.requests import BUCKETS, RequestMetrics
-from novitai.upstream.breaker import State
+from novitai.upstream.breaker import BreakerState
 from novitai.upstream.metrics import BUCKETS as CALL_BUCKETS
 from novitai.upstream.metrics import UpstreamNumbers
 
@@ -35,7 +35,7 @@ OPENMETRICS: Final = "application/openmetrics-text"
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class MetricsSnapshot:
     """The numbers of one moment; `queued` counts waiting jobs by type.
 
     `upstream` holds the numbers of the calls to Novita.
@@ -60,18 +60,18 @@ class Snapshot:
     fenced_writes: int = 0
     limiter_fallbacks: int = 0
     dropped_lines: int = 0
-    deliveries: Mapping[Outcome, int] = field(default_factory=dict)
+    deliveries: Mapping[DeliveryOutcome, int] = field(default_factory=dict)
     oldest_delivery: float | None = None
     feed_lag: float | None = None
     account: Overview | None = None
 
 
-def as_text(snapshot: Snapshot) -> tuple[bytes, str]:
+def as_text(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
     """Write Prometheus text, and name its media type."""
     return generate_latest(_registry(snapshot)), CONTENT_TYPE_PLAIN_0_0_4
 
 
-def as_openmetrics(snapshot: Snapshot) -> tuple[bytes, str]:
+def as_openmetrics(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
     """Write OpenMetrics, and name its media type."""
     body: bytes = openmetrics.generate_latest(  # type: ignore[no-untyped-call]  # it has no types
         _registry(snapshot)
@@ -79,14 +79,14 @@ def as_openmetrics(snapshot: Snapshot) -> tuple[bytes, str]:
     return body, openmetrics.CONTENT_TYPE_LATEST
 
 
-def _registry(snapshot: Snapshot) -> CollectorRegistry:
+def _registry(snapshot: MetricsSnapshot) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Numbers(snapshot))
     return registry
 
 
 class _Numbers(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
@@ -194,7 +194,7 @@ def _of_upstream(numbers: UpstreamNumbers) -> Iterator[Metric]:
             calls.seconds,
         )
     for guarded, current in numbers.breakers.items():
-        for one in State:
+        for one in BreakerState:
             state.add_metric([guarded, one.value], int(one is current))
     waiting = GaugeMetricFamily(
         "novitai_upstream_permits_waiting",
@@ -240,7 +240,7 @@ def _of_caches(caches: list[CacheStats]) -> Iterator[Metric]:
     yield from (hits, misses, evictions, entries)
 
 
-def _of_webhooks(snapshot: Snapshot) -> Iterator[Metric]:
+def _of_webhooks(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     tries = CounterMetricFamily(
         "novitai_webhook_attempts", "Tries to deliver a message.", labels=["outcome"]
     )
@@ -255,7 +255,7 @@ def _of_webhooks(snapshot: Snapshot) -> Iterator[Metric]:
         )
 
 
-def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
+def _of_process(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     memory, cpu = snapshot.memory, snapshot.cpu
     for name, text, value in (
         ("process_resident_memory_bytes", "Resident memory.", memory.rss),

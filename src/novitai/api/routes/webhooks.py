@@ -7,29 +7,28 @@ from typing import Final
 
 from starlette.responses import Response
 
-from novitai.api.http.answers import from_reply, json_answer, reply_with
-from novitai.api.openapi.lifecycle_schemas import NoFields
-from novitai.api.openapi.webhook_schemas import (
+from novitai.api.http.answers import answer, reply
+from novitai.api.routes.deliveries import NO_WEBHOOK, SWITCHED_OFF, show_try
+from novitai.api.routing.common_errors import BAD_QUERY
+from novitai.api.routing.lists import listed
+from novitai.api.routing.queries import PageQuery
+from novitai.api.routing.router import Route, RouteCall
+from novitai.api.schemas.webhooks import (
     ChangeWebhookRequest,
     CreateWebhookRequest,
     ListWebhooksResponse,
     ReplayRequest,
     ReplayResponse,
     RevealedWebhook,
+    ToldType,
     WebhookTestResponse,
     WebhookView,
 )
-from novitai.api.routes.deliveries import NO_WEBHOOK, SWITCHED_OFF, WEBHOOK_ID, show_try
-from novitai.api.routing.common_errors import BAD_QUERY
-from novitai.api.routing.lists import LIMIT, PLACE_CURSOR, listed, only_page
-from novitai.api.routing.queries import idempotency_key
-from novitai.api.routing.router import Call, Operation
-from novitai.clock import Clock, iso
+from novitai.api.schemas.wire import NoFields
 from novitai.domain.api_key import Scope
-from novitai.domain.validation import PRIVATE_WEBHOOK, PRIVATE_WEBHOOKS_HINT
-from novitai.domain.view import iso_or_none, masked_url, present
+from novitai.domain.view import masked_url
 from novitai.domain.webhook import Webhook
-from novitai.domain.webhook_requests import parse_replay, parse_webhook, parse_webhook_change
+from novitai.domain.webhook_url import PRIVATE_WEBHOOK, PRIVATE_WEBHOOKS_HINT
 from novitai.errors import Conflict, FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.webhooks.endpoints import Revealed, Tested, Webhooks, too_many_webhooks
@@ -60,18 +59,16 @@ _SHOWN_ALREADY: Final = Conflict(
 class WebhookRoutes:
     """Handlers of the webhook routes."""
 
-    def __init__(self, webhooks: Webhooks, clock: Clock, *, allow_private: bool) -> None:
+    def __init__(self, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
-        self._clock = clock
-        self._allow_private = allow_private
 
-    def operations(self) -> list[Operation]:
+    def routes(self) -> list[Route]:
         """Declare the routes."""
         return [*self._keeping(), *self._acting()]
 
-    def _keeping(self) -> list[Operation]:
+    def _keeping(self) -> list[Route]:
         return [
-            Operation(
+            Route(
                 method="POST",
                 path="/api/webhooks",
                 handler=self.create,
@@ -79,10 +76,9 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="Make a standing webhook",
                 answers={201: RevealedWebhook},
-                body=CreateWebhookRequest,
                 errors=[_BAD_URL, too_many_webhooks(), _SHOWN_ALREADY],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path="/api/webhooks",
                 handler=self.page,
@@ -90,10 +86,9 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="List standing webhooks",
                 answers={200: ListWebhooksResponse},
-                parameters=[LIMIT, PLACE_CURSOR],
                 errors=[BAD_QUERY],
             ),
-            Operation(
+            Route(
                 method="GET",
                 path=_PATH,
                 handler=self.one,
@@ -101,10 +96,9 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="Read a webhook",
                 answers={200: WebhookView},
-                parameters=[WEBHOOK_ID],
                 errors=[NO_WEBHOOK],
             ),
-            Operation(
+            Route(
                 method="PATCH",
                 path=_PATH,
                 handler=self.change,
@@ -112,11 +106,9 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="Change a webhook",
                 answers={200: WebhookView},
-                body=ChangeWebhookRequest,
-                parameters=[WEBHOOK_ID],
                 errors=[_BAD_URL, NO_WEBHOOK],
             ),
-            Operation(
+            Route(
                 method="DELETE",
                 path=_PATH,
                 handler=self.delete,
@@ -124,15 +116,13 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="Delete a webhook",
                 answers={200: WebhookView},
-                body=NoFields,
-                parameters=[WEBHOOK_ID],
                 errors=[NO_WEBHOOK],
             ),
         ]
 
-    def _acting(self) -> list[Operation]:
+    def _acting(self) -> list[Route]:
         return [
-            Operation(
+            Route(
                 method="POST",
                 path=f"{_PATH}/rotate",
                 handler=self.rotate,
@@ -140,11 +130,9 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="Give a webhook a new secret",
                 answers={200: RevealedWebhook},
-                body=NoFields,
-                parameters=[WEBHOOK_ID],
                 errors=[NO_WEBHOOK, _SHOWN_ALREADY],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path=f"{_PATH}/test",
                 handler=self.test,
@@ -152,11 +140,9 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="Send a test message",
                 answers={200: WebhookTestResponse},
-                body=NoFields,
-                parameters=[WEBHOOK_ID],
                 errors=[NO_WEBHOOK],
             ),
-            Operation(
+            Route(
                 method="POST",
                 path=f"{_PATH}/replay",
                 handler=self.replay,
@@ -164,126 +150,98 @@ class WebhookRoutes:
                 tag="Webhooks",
                 summary="Tell a webhook everything again",
                 answers={202: ReplayResponse},
-                body=ReplayRequest,
-                parameters=[WEBHOOK_ID],
                 errors=[_BAD_SINCE, NO_WEBHOOK, SWITCHED_OFF],
             ),
         ]
 
-    async def create(self, call: Call) -> Response:
+    async def create(self, call: RouteCall, body: CreateWebhookRequest) -> Response:
         """Make a webhook that is told of the events of every instance.
 
         The answer is the only time that its secret is shown.
         """
-        body = await call.body()
-        made = await self._webhooks.create(
-            parse_webhook(body.fields, allow_private=self._allow_private),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        headers = {"Location": f"/api/webhooks/{made.webhook.id}"}
-        return _reveal(made, 201, headers)
+        return await call.run_once(self._webhooks.create(body.wanted()), _created)
 
-    async def page(self, call: Call) -> Response:
+    async def page(self, call: RouteCall, query: PageQuery) -> Response:
         """List standing webhooks, newest first."""
-        most, after = only_page(call)
-        page = await self._webhooks.page(limit=most, cursor=after)
-        return listed(call, "webhooks", [_show(one) for one in page.webhooks], page.next_cursor)
+        page = await self._webhooks.page(limit=query.most, cursor=query.cursor)
+        shown = [_show(one) for one in page.webhooks]
+        return listed(call, ListWebhooksResponse(webhooks=shown, next_cursor=page.next_cursor))
 
-    async def one(self, call: Call) -> Response:
+    async def one(self, call: RouteCall) -> Response:
         """Read a standing webhook."""
-        return json_answer(_show(await self._webhooks.get(_id(call))))
+        return answer(_show(await self._webhooks.get(call.named("webhookId"))))
 
-    async def change(self, call: Call) -> Response:
+    async def change(self, call: RouteCall, body: ChangeWebhookRequest) -> Response:
         """Change what is given.
 
         Switched off, it gives up what waits for it; `replay` brings that back. A new URL gets what
         waits at once.
         """
-        body = await call.body(optional=True)
-        change = parse_webhook_change(body.fields, allow_private=self._allow_private)
-        changed = await self._webhooks.change(_id(call), change, deadline=call.context.deadline)
-        return json_answer(_show(changed))
+        change = self._webhooks.change(call.named("webhookId"), body.wanted())
+        return answer(_show((await call.apply(change)).after))
 
-    async def delete(self, call: Call) -> Response:
+    async def delete(self, call: RouteCall, body: NoFields) -> Response:
         """Delete a webhook. What waits for it is given up; the record of deliveries stays."""
-        body = await call.no_fields()
-        reply = await self._webhooks.delete(
-            _id(call),
-            reply=lambda webhook: reply_with(_show(webhook)),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        command = self._webhooks.delete(call.named("webhookId"))
+        return await call.run_once(command, lambda webhook: reply(_show(webhook)))
 
-    async def rotate(self, call: Call) -> Response:
+    async def rotate(self, call: RouteCall, body: NoFields) -> Response:
         """Give a webhook a new secret, shown this once; the old one signs beside it for 24 h."""
-        body = await call.no_fields()
-        rotated = await self._webhooks.rotate(
-            _id(call),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return _reveal(rotated, 200, {})
+        return await call.run_once(self._webhooks.rotate(call.named("webhookId")), _rotated)
 
-    async def test(self, call: Call) -> Response:
+    async def test(self, call: RouteCall, body: NoFields) -> Response:
         """Send a message of type `webhook.test` now, once, and tell what came of it."""
-        body = await call.no_fields()
-        reply = await self._webhooks.test(
-            _id(call), reply=_tested, idempotency=idempotency_key(call, body)
-        )
-        return from_reply(reply)
+        return await call.run_once(self._webhooks.test(call.named("webhookId")), _tested)
 
-    async def replay(self, call: Call) -> Response:
+    async def replay(self, call: RouteCall, body: ReplayRequest) -> Response:
         """Tell a webhook again, in order, every event since a time that it wants to be told.
 
         Messages that were sent before keep their ids; what it was not told, because it was off or
         not there yet, is told too.
         """
-        body = await call.body()
-        webhook_id = _id(call)
-        reply = await self._webhooks.replay(
-            webhook_id,
-            parse_replay(body.fields, now=self._clock.now()),
-            reply=lambda count: reply_with({"webhookId": webhook_id, "messages": count}, 202),
-            idempotency=idempotency_key(call, body),
-            deadline=call.context.deadline,
-        )
-        return from_reply(reply)
+        webhook_id = call.named("webhookId")
+
+        def replayed(count: int) -> Reply:
+            return reply(ReplayResponse(webhook_id=webhook_id, messages=count), 202)
+
+        return await call.run_once(self._webhooks.replay(webhook_id, body.since), replayed)
 
 
-def _id(call: Call) -> str:
-    webhook_id: str = call.path_params["webhookId"]
-    return webhook_id
+def _created(made: Revealed) -> Reply:
+    return _reveal(made, 201, {"Location": f"/api/webhooks/{made.webhook.id}"})
 
 
-def _reveal(made: Revealed, status: int, headers: dict[str, str]) -> Response:
-    shown = {**_show(made.webhook), "secret": made.secret}
-    return json_answer(shown, status, {**headers, "Cache-Control": "no-store"})
+def _rotated(made: Revealed) -> Reply:
+    return _reveal(made, 200, {})
+
+
+def _reveal(made: Revealed, status: int, headers: dict[str, str]) -> Reply:
+    shown = RevealedWebhook(**dict(_show(made.webhook)), secret=made.secret)
+    headers = {**headers, "Cache-Control": "no-store"}
+    return reply(shown, status, headers, secret_of=made.webhook.id)
 
 
 def _tested(tested: Tested) -> Reply:
-    body = {
-        "messageId": tested.message_id,
-        "delivered": tested.delivered,
-        "attempt": show_try(tested.attempt),
-    }
-    return reply_with(body)
+    return reply(
+        WebhookTestResponse(
+            message_id=tested.message_id,
+            delivered=tested.delivered,
+            attempt=show_try(tested.attempt),
+        )
+    )
 
 
-def _show(webhook: Webhook) -> dict[str, object]:
-    return present(
-        {
-            "id": webhook.id,
-            "url": masked_url(webhook.url),
-            "eventTypes": [one.value for one in webhook.event_types],
-            "enabled": webhook.enabled,
-            "description": webhook.description,
-            "createdAt": iso(webhook.created_at),
-            "updatedAt": iso(webhook.updated_at),
-            "failingSince": iso_or_none(webhook.failing_since),
-            "disabledAt": iso_or_none(webhook.off_at),
-            "disabledReason": webhook.off_reason.value if webhook.off_reason else None,
-            "previousSecretValidUntil": iso_or_none(webhook.previous_secret_until),
-        }
+def _show(webhook: Webhook) -> WebhookView:
+    return WebhookView(
+        id=webhook.id,
+        url=masked_url(webhook.url),
+        event_types=[ToldType(one) for one in webhook.event_types],
+        enabled=webhook.enabled,
+        description=webhook.description,
+        created_at=webhook.created_at,
+        updated_at=webhook.updated_at,
+        failing_since=webhook.failing_since,
+        disabled_at=webhook.off_at,
+        disabled_reason=webhook.off_reason,
+        previous_secret_valid_until=webhook.previous_secret_until,
     )

@@ -1,65 +1,165 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading query strings and headers with the rules that bodies have."""
+"""Reading query strings and headers; the models of queries that several routes have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final
 
-from novitai.api.http.body import JsonBody
-from novitai.api.http.versioning import without_version
-from novitai.api.openapi.schemas import VISIBLE
-from novitai.api.routing.router import IDEMPOTENCY_KEY, Call
-from novitai.domain.fields import Check, Fields, Wrong
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_before_validator_function
+from starlette.requests import Request
+
+from novitai.api.schemas.wire import FieldInvalid, RequestModel, Wording, absent
 from novitai.errors import FieldError, ValidationFailed
-from novitai.lifecycle.commands.idempotency import IdempotencyKey
+from novitai.lifecycle.queries.pagination import PLACE
+
+MAX_LIMIT: Final = 1000
+IDEMPOTENCY_KEY: Final = "[!-~]{1,255}"
+"""The form of an `Idempotency-Key`, as a regular expression: visible ASCII."""
 
 _IDEMPOTENCY_KEY: Final = re.compile(IDEMPOTENCY_KEY)
+_WHOLE: Final = re.compile(r"[0-9]{1,9}")
+_OFFSET: Final = "[0-9]{1,9}"
+# A text of up to 255 characters, of up to 4 bytes each.
+_WRAPPED: Final = "(?:[0-9a-f]{2}){1,1020}"
+EVENT_CURSOR: Final = "^[A-Za-z0-9._~=-]{1,512}$"
 
 
-def query_fields(call: Call) -> Fields:
-    """Read the query string field by field; a parameter given twice is refused."""
+@dataclass(frozen=True, slots=True)
+class Whole(Wording):
+    """A parameter that is a whole number between `least` and `most`."""
+
+    least: int = 1
+    most: int = MAX_LIMIT
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_before_validator_function(self._number, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+    def _number(self, value: object) -> int:
+        if not isinstance(value, str) or not _WHOLE.fullmatch(value):
+            raise FieldInvalid(f"{self.label} must be an integer")
+        if not self.least <= int(value) <= self.most:
+            raise FieldInvalid(f"{self.label} must be between {self.least} and {self.most}")
+        return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Few(Whole):
+    """A parameter that is one of a few whole numbers, all of which are told."""
+
+    def _number(self, value: object) -> int:
+        words = [str(number) for number in range(self.least, self.most + 1)]
+        if value not in words:
+            raise FieldInvalid(f"{self.label} must be one of {', '.join(words)}")
+        return words.index(value) + self.least
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(Wording):
+    """A parameter that is one of the words of an enumeration."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        words = [one.value for one in source]
+
+        def word(value: object) -> object:
+            if value not in words:
+                raise FieldInvalid(f"{self.label} must be one of {', '.join(words)}")
+            return source(value)
+
+        return no_info_before_validator_function(word, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        # Not a reference: what a parameter may be stands with it.
+        shown = handler.resolve_ref_schema(handler(schema))
+        return {"type": "string", "enum": shown["enum"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Wording):
+    """A parameter that is `true` or `false`."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        read = {"true": True, "false": False}
+        return no_info_before_validator_function(
+            lambda value: read.get(value, value) if isinstance(value, str) else value,
+            handler(source),
+        )
+
+
+NOT_A_CURSOR: Final = Wording("Cursor", wrong="Cursor is not one that a list returned")
+_NEXT: Final = "`nextCursor` of the page before"
+# A page is told after what is asked for; a cursor that counts, before the limit.
+_CURSOR: Final = replace(NOT_A_CURSOR, rank=3)
+_OFFSET_CURSOR: Final = replace(NOT_A_CURSOR, rank=1)
+
+
+class PageQuery(RequestModel):
+    """A page of a list in the order of time."""
+
+    limit: Annotated[int, Field(description="How many to list"), Whole("Limit", rank=2)] = absent()
+    cursor: Annotated[str, Field(pattern=f"^{PLACE}$", description=_NEXT), _CURSOR] = absent()
+
+    @property
+    def most(self) -> int:
+        """How many are wanted."""
+        return self.limit or MAX_LIMIT
+
+
+class EventsQuery(PageQuery):
+    """A page of events, whose cursor is the id of one."""
+
+    cursor: Annotated[str, Field(pattern=EVENT_CURSOR, description=_NEXT), _CURSOR] = absent()
+
+
+class OffsetQuery(PageQuery):
+    """A page of a list that is whole in memory; the cursor counts what was listed."""
+
+    cursor: Annotated[str, Field(pattern=f"^{_OFFSET}$", description=_NEXT), _OFFSET_CURSOR] = (
+        absent()
+    )
+
+
+class WrappedQuery(PageQuery):
+    """A page of a list in the order of a text that we did not make; the cursor is that text."""
+
+    cursor: Annotated[str, Field(pattern=f"^{_WRAPPED}$", description=_NEXT), _CURSOR] = absent()
+
+
+class NoQuery(RequestModel):
+    """No parameters at all."""
+
+
+def query_of(request: Request) -> dict[str, object]:
+    """Read the query string; a parameter given twice is a list, which no parameter may be."""
     values: dict[str, object] = {}
-    for name, value in call.request.query_params.multi_items():
+    for name, value in request.query_params.multi_items():
         values[name] = [value] if name in values else value
-    return Fields(values)
+    return values
 
 
-def visible(longest: int) -> Mapping[str, object]:
-    """Describe what `novitai.domain.fields.text` accepts."""
-    return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": VISIBLE}
-
-
-def one_of(label: str, names: Mapping[str, object] | tuple[str, ...]) -> Check[str]:
-    """Accept one of some words."""
-
-    def check(value: object) -> str:
-        if not isinstance(value, str) or value not in names:
-            raise Wrong(f"{label} must be one of {', '.join(names)}")
-        return value
-
-    return check
-
-
-def flag(label: str) -> Callable[[object], bool]:
-    """Accept `true` or `false`."""
-
-    def check(value: object) -> bool:
-        if value not in ("true", "false"):
-            raise Wrong(f"{label} must be true or false")
-        return value == "true"
-
-    return check
-
-
-def idempotency_key(call: Call, body: JsonBody) -> IdempotencyKey | None:
-    """Read the `Idempotency-Key` header and bind it to API key, route and body.
+def idempotency_key(request: Request) -> str | None:
+    """Read the `Idempotency-Key` header.
 
     Raises:
         ValidationFailed: it is empty, longer than 255 characters, or not visible ASCII.
     """
-    given = call.request.headers.getlist("idempotency-key")
+    given = request.headers.getlist("idempotency-key")
     if not given:
         return None
     if len(given) > 1 or not _IDEMPOTENCY_KEY.fullmatch(given[0]):
@@ -73,7 +173,4 @@ def idempotency_key(call: Call, body: JsonBody) -> IdempotencyKey | None:
                 )
             ],
         )
-    path = without_version(call.request.scope["path"])
-    return IdempotencyKey(
-        call.caller.key_id, f"{call.request.method} {path}", given[0], body.digest
-    )
+    return given[0]

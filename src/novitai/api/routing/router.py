@@ -1,86 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a route is declared: once, with all that is enforced on it and all that is documented of it.
 
-A handler gets a `Call` and gives a response. What stands around it is the same for every route: the
-key and its scope, the rate limit, the time limit, deprecation, and the OpenAPI document.
+A handler names what it is sent: `body: CreateKeyRequest`, `query: PageQuery`. Both are checked by
+their models before the handler is called, and documented from the same models. What stands around
+it is the same for every route: the key and its scope, the rate limit, the time limit, deprecation.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeVar, get_type_hints
 
-from fastapi import FastAPI
-from pydantic import BaseModel
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from novitai.api.http.auth import Guard
+from novitai.api.http.answers import from_reply
+from novitai.api.http.auth import KeyGuard
 from novitai.api.http.body import JsonBody, read_body
 from novitai.api.http.context import RequestContext, context_of
-from novitai.api.http.errors import shutting_down
-from novitai.api.http.versioning import Deprecation
-from novitai.api.openapi.document import Parameter, describe, document_answers
-from novitai.api.openapi.lifecycle_schemas import NoFields
-from novitai.api.routing.common_errors import BAD_BODY, IDEMPOTENCY, UNKNOWN_FIELD
+from novitai.api.http.versioning import Deprecation, without_version
+from novitai.api.routing.queries import idempotency_key, query_of
+from novitai.api.schemas.wire import RequestModel, ResponseModel, read
 from novitai.clock import Clock
 from novitai.domain.api_key import Scope
-from novitai.domain.fields import Fields
-from novitai.errors import ApiError, Forbidden, RateLimited, RequestTimeout, Unauthorized
+from novitai.errors import ApiError, RequestTimeout
 from novitai.lifecycle.api_keys import Caller
-from novitai.store.engine.errors import StoreUnavailable
+from novitai.lifecycle.commands.idempotency import (
+    Command,
+    Commands,
+    IdempotencyKey,
+    Reply,
+    Transaction,
+)
+
+T = TypeVar("T")
 
 _INSTANCE_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _FORM: Final = re.compile(":[a-z]+}")
 
 NOBODY: Final = Caller("", frozenset())
 
-IDEMPOTENCY_KEY: Final = "[!-~]{1,255}"
-"""The form of an `Idempotency-Key`, as a regular expression: visible ASCII."""
-_IDEMPOTENCY_KEY: Final = Parameter(
-    "Idempotency-Key",
-    "Sent again within 24 h with the same body, the request has no second effect and gets the "
-    "same answer, with `Idempotent-Replayed: true`",
-    {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$"},
-    "header",
-)
+Handler = Callable[..., Awaitable[Response]]
+"""Takes a `RouteCall`, and perhaps `body` and `query`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+@dataclass(slots=True)
+class RouteCall:
     """One request on its way to a handler; `caller` is `NOBODY` where no key is needed."""
 
     request: Request
     context: RequestContext
-    caller: Caller
-    seconds_left: float
+    commands: Commands
+    caller: Caller = NOBODY
+    seconds_left: float = 0.0
+    key: IdempotencyKey | None = None
 
-    @property
-    def path_params(self) -> Mapping[str, str]:
-        """What stands in the path for the names of its template."""
-        return self.request.path_params
+    def named(self, parameter: str) -> str:
+        """Return a parameter of the path."""
+        value: str = self.request.path_params[parameter]
+        return value
 
-    async def body(self, *, optional: bool = False) -> JsonBody:
-        """Read the JSON object that was sent; with `optional`, nothing at all is `{}`."""
-        return await read_body(self.request, optional=optional, seconds=self.seconds_left)
+    async def run_once(
+        self, command: Transaction[T] | Command[T], render: Callable[[T], Reply]
+    ) -> Response:
+        """Carry out a command, or repeat the answer that the `Idempotency-Key` was given before."""
+        reply = await self.commands.run(
+            command, render, key=self.key, deadline=self.context.deadline
+        )
+        return from_reply(reply)
 
-    async def no_fields(self) -> JsonBody:
-        """Read a body in which nothing may stand, so that nobody believes what is not heard."""
-        body = await self.body(optional=True)
-        Fields(body.fields).finish()
-        return body
-
-
-Handler = Callable[[Call], Awaitable[Response]]
+    async def apply(self, command: Transaction[T] | Command[T]) -> T:
+        """Carry out a command of a method that takes no `Idempotency-Key`."""
+        return await self.commands.apply(command, deadline=self.context.deadline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Route:
     """One method of one path.
 
     Attributes:
@@ -88,8 +87,7 @@ class Operation:
         answers: What is answered when all is well, by status.
         errors: Examples of the errors that are the route's own; those are added that every route
             has, and those that come with a body or an `Idempotency-Key`.
-        body: What is sent. An absent or empty body is `{}` where no field of it is required.
-        hot: Whether it is answered in front of the framework, which costs more than the answer.
+        headers: The headers it reads, by name, each with what it is for.
         patient: Whether it holds requests open, longer than every other may take; such requests
             are counted, and not timed.
     """
@@ -100,12 +98,10 @@ class Operation:
     scope: Scope | None
     tag: str
     summary: str
-    answers: Mapping[int, type[BaseModel] | None]
+    answers: Mapping[int, type[ResponseModel] | None]
     errors: Sequence[ApiError] = ()
-    body: type[BaseModel] | None = None
-    parameters: Sequence[Parameter] = ()
+    headers: Mapping[str, str] | None = None
     deprecated: Deprecation | None = None
-    hot: bool = False
     patient: bool = False
 
     @property
@@ -123,54 +119,78 @@ class Operation:
         """Whether it changes nothing, so that it may be broken off at any moment."""
         return self.method == "GET"
 
+    @property
+    def body(self) -> type[RequestModel] | None:
+        """What is sent. An absent or empty body is `{}` where no field of it is required."""
+        return get_type_hints(self.handler).get("body")
 
-def _instance_of(request: Request) -> str | None:
-    """Return the instance that a path names; None where it names none that could exist."""
-    given = request.path_params.get("instanceId")
-    return given if isinstance(given, str) and _INSTANCE_ID.fullmatch(given) else None
+    @property
+    def query(self) -> type[RequestModel] | None:
+        """The parameters of the query; where None, the query is not looked at."""
+        return get_type_hints(self.handler).get("query")
 
 
 class Router:
-    """Adds declared operations to an application."""
+    """Adds declared routes to an application.
 
-    def __init__(self, app: FastAPI, guard: Guard, clock: Clock) -> None:
+    Args:
+        app: The application.
+        guard: Who may come in.
+        clock: The time.
+        commands: Carries out what is asked for.
+        allow_private: Whether webhooks may point to private and loopback addresses.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        guard: KeyGuard,
+        clock: Clock,
+        commands: Commands,
+        *,
+        allow_private: bool,
+    ) -> None:
         self._app = app
         self._guard = guard
         self._clock = clock
-        self._hot: list[Route] = []
+        self._commands = commands
+        self._allow_private = allow_private
+        self.routes: list[Route] = []
 
-    def add(self, *operations: Operation) -> None:
-        """Add operations."""
-        for operation in operations:
-            endpoint = self._endpoint(operation)
-            if operation.hot:
-                self._hot.append(Route(operation.path, endpoint, methods=[operation.method]))
-            self._document(operation, endpoint)
+    def add(self, *routes: Route) -> None:
+        """Add routes."""
+        for route in routes:
+            self._app.add_route(route.path, self._endpoint(route), methods=[route.method])
+            self.routes.append(route)
 
-    def finish(self) -> None:
-        """Put the hot routes in front of all others; call it when every operation was added."""
-        self._app.router.routes[:0] = self._hot
-        self._hot = []
-
-    def _endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
-        declared = operation.deprecated.headers() if operation.deprecated else []
+    def _endpoint(self, route: Route) -> Callable[[Request], Awaitable[Response]]:
+        declared = route.deprecated.headers() if route.deprecated else []
+        template, body, query = route.template, route.body, route.query
 
         async def answer(request: Request) -> Response:
             context = context_of(request)
-            context.route = operation.template
+            context.route = template
             context.instance_id = _instance_of(request)
-            context.held = operation.patient
+            context.held = route.patient
             context.headers += declared
             left = max(0.0, (context.deadline - self._clock.now()) / 1000)
+            call = RouteCall(request, context, self._commands, seconds_left=left)
             # What changes something is never broken off: it would not be known whether it was
             # done. There the deadline is judged inside of the transaction.
-            limit = left if operation.safe and not operation.patient else None
+            limit = left if route.safe and not route.patient else None
             try:
                 async with asyncio.timeout(limit) as timer:
-                    caller = NOBODY
-                    if operation.scope is not None:
-                        caller = await self._guard.admit(request, context, operation.scope)
-                    return await operation.handler(Call(request, context, caller, left))
+                    if route.scope is not None:
+                        call.caller = await self._guard.admit(request, context, route.scope)
+                    sent: dict[str, RequestModel] = {}
+                    if query is not None:
+                        sent["query"] = self._read(query, query_of(request))
+                    if body is not None:
+                        given = await _body(call, body)
+                        sent["body"] = self._read(body, given.fields)
+                        if route.takes_key:
+                            call.key = _key(call, given)
+                    return await route.handler(call, **sent)
             except TimeoutError:
                 if not timer.expired():
                     raise
@@ -178,53 +198,23 @@ class Router:
 
         return answer
 
-    def _document(
-        self, operation: Operation, endpoint: Callable[[Request], Awaitable[Response]]
-    ) -> None:
-        status, model = next(iter(operation.answers.items()))
-        examples = [*operation.errors, *_common(operation)]
-        extra: dict[str, Any] = describe(
-            scope=operation.scope,
-            body=operation.body,
-            parameters=[*operation.parameters, *([_IDEMPOTENCY_KEY] * operation.takes_key)],
-        )
-        self._app.add_api_route(
-            operation.path,
-            endpoint,
-            methods=[operation.method],
-            status_code=status,
-            response_model=model,
-            responses=document_answers(operation.answers, examples),
-            tags=[operation.tag],
-            summary=operation.summary,
-            description=inspect.cleandoc(operation.handler.__doc__ or ""),
-            operation_id=_operation_id(operation),
-            deprecated=operation.deprecated is not None or None,
-            openapi_extra=extra,
-        )
+    def _read(self, model: type[RequestModel], values: Mapping[str, object]) -> RequestModel:
+        return read(model, values, now=self._clock.now(), allow_private=self._allow_private)
 
 
-def _operation_id(operation: Operation) -> str:
-    words = [word.strip("{}") for word in operation.template.split("/") if word]
-    return "_".join([operation.method.lower(), *words]).replace("-", "_").replace(".", "_")
+async def _body(call: RouteCall, model: type[RequestModel]) -> JsonBody:
+    return await read_body(call.request, optional=model.optional(), seconds=call.seconds_left)
 
 
-def _common(operation: Operation) -> list[ApiError]:
-    errors: list[ApiError] = []
-    if operation.body is not None:
-        errors += BAD_BODY
-    if operation.body is NoFields:
-        errors.append(UNKNOWN_FIELD)
-    if operation.takes_key:
-        errors += IDEMPOTENCY
-    if operation.scope is None:
-        return errors
-    return [
-        *errors,
-        Unauthorized("A valid API key is required: Authorization: Bearer <key>"),
-        Forbidden(f"This API key lacks the scope '{operation.scope.value}'"),
-        RateLimited("Rate limit exceeded", retry_after=1),
-        RequestTimeout("The request took too long; nothing was done"),
-        StoreUnavailable("The database does not answer"),
-        shutting_down(),
-    ]
+def _key(call: RouteCall, body: JsonBody) -> IdempotencyKey | None:
+    path = without_version(call.request.scope["path"])
+    given = idempotency_key(call.request)
+    if given is None:
+        return None
+    return IdempotencyKey(call.caller.key_id, f"{call.request.method} {path}", given, body.digest)
+
+
+def _instance_of(request: Request) -> str | None:
+    """Return the instance that a path names; None where it names none that could exist."""
+    given = request.path_params.get("instanceId")
+    return given if isinstance(given, str) and _INSTANCE_ID.fullmatch(given) else None

@@ -211,24 +211,24 @@ def copy(context: Context, given: Copy) -> JsonObject:
     return _stored(context, copied)
 
 
-class Hold(Given):
+class HoldBody(Given):
     """The status to hold an instance in; null ends the hold."""
 
     status: Status | None
 
 
-def hold(context: Context, given: Hold) -> JsonObject:
+def hold(context: Context, given: HoldBody) -> JsonObject:
     """Hold an instance in a status until the hold ends or the instance is deleted."""
     return _stored(context, replace(context.instance(), held=given.status))
 
 
-class Pace(Given):
+class PaceBody(Given):
     """Whether the change happens at once or through the intermediate statuses."""
 
     gradually: bool = False
 
 
-def stop(context: Context, given: Pace) -> JsonObject:
+def stop(context: Context, given: PaceBody) -> JsonObject:
     """Stop an instance outside the API."""
     emulator, instance = context.emulator, _present(context)
     now = emulator.clock.now()
@@ -237,7 +237,7 @@ def stop(context: Context, given: Pace) -> JsonObject:
     return _stored(context, _allowed(lambda: lifecycle.stop(instance, now, emulator.pace)))
 
 
-def delete(context: Context, given: Pace) -> JsonObject:
+def delete(context: Context, given: PaceBody) -> JsonObject:
     """Delete an instance outside the API."""
     emulator, instance = context.emulator, _present(context)
     now = emulator.clock.now()
@@ -314,9 +314,9 @@ ENDPOINTS: list[Endpoint] = [
     endpoint("POST", "/seed", Seed, seed),
     endpoint("PATCH", "/instances/{id}", Change, change),
     endpoint("POST", "/instances/{id}/copy", Copy, copy),
-    endpoint("POST", "/instances/{id}/hold", Hold, hold),
-    endpoint("POST", "/instances/{id}/stop", Pace, stop),
-    endpoint("POST", "/instances/{id}/delete", Pace, delete),
+    endpoint("POST", "/instances/{id}/hold", HoldBody, hold),
+    endpoint("POST", "/instances/{id}/stop", PaceBody, stop),
+    endpoint("POST", "/instances/{id}/delete", PaceBody, delete),
     endpoint("POST", "/instances/{id}/notice", Notice, notice),
     endpoint("POST", "/instances/{id}/reclaim", Reclaim, reclaim),
 ]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Novita offers: products, templates and clusters, from caches."""
+"""Novita's products, templates and clusters, cached."""

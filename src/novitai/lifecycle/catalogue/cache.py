@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches of copies, with counters. Every cache may be emptied at any moment without loss."""
+"""In-memory caches with counters. Every cache can be cleared at any time without loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """What a cache did since the process started. `ttl` in seconds; `expired` counts removals."""
+    """Counters since the process started. `ttl` is in seconds; `expired` counts removals."""
 
     name: str
     hits: int
@@ -32,7 +32,7 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class CacheKey:
-    """A key in a cache: seconds since it was stored, and until it is no longer fresh."""
+    """A key of a cache, with its age and the time until it expires, in seconds."""
 
     key: str
     age: float
@@ -46,7 +46,7 @@ class _Entry(Generic[V]):
 
 
 class _Entries(LRUCache[str, _Entry[V]]):
-    """The least recently used entries go first, and are counted."""
+    """An LRU store that counts its evictions."""
 
     def __init__(self, max_size: int) -> None:
         super().__init__(max_size)
@@ -58,10 +58,10 @@ class _Entries(LRUCache[str, _Entry[V]]):
 
 
 class Cache(Generic[V]):
-    """A bounded cache whose misses fly once: callers of one key wait for the same load.
+    """A bounded cache with one load per key at a time: concurrent callers wait for the same load.
 
-    `stale_for`: for how many seconds after `ttl` an old value is still given when loading fails
-    in a way that `tolerates` says is not the caller's fault.
+    If loading fails with one of the exceptions in `tolerates`, an expired value is returned for up
+    to `stale_for` seconds after its `ttl`.
     """
 
     def __init__(
@@ -89,12 +89,13 @@ class Cache(Generic[V]):
         """Return the value of `key`, loading it if it is absent or older than `max_age` seconds.
 
         Args:
-            key: What to look for.
-            load: Called at most once at a time for a key, however many wait for it.
-            max_age: How old the value may be; the cache's `ttl` unless given.
+            key: The key.
+            load: Loads the value. It is not called twice at the same time for one key.
+            max_age: How old the value may be; the cache's `ttl` by default. If given, an expired
+                value is never returned.
 
         Raises:
-            Exception: whatever `load` raises, where no stale value may stand in.
+            Exception: the exception of `load`, if no expired value may be returned.
         """
         limit = self.ttl if max_age is None else min(max_age, self.ttl)
         entry = self._entries.get(key)
@@ -106,17 +107,17 @@ class Cache(Generic[V]):
             return await self._load(key, load)
         except self._tolerates:
             if max_age is not None or entry is None:
-                raise  # who names an age means it
+                raise  # a caller that gives an age does not accept an older value
             if self._age(entry) >= self.ttl + self._stale_for:
                 raise
             return entry.value
 
     def peek(self, key: str, holds: Callable[[V], bool] = lambda _value: True) -> V | None:
-        """Return a fresh value without loading; counted as a hit or a miss.
+        """Return a fresh value without loading; count a hit or a miss.
 
         Args:
-            key: What to look for.
-            holds: Says of a fresh value whether it is still true; one that is not is a miss.
+            key: The key.
+            holds: Returns whether a fresh value is still valid; if not, it is a miss.
         """
         entry = self._entries.get(key)
         if entry is None or self._age(entry) >= self.ttl or not holds(entry.value):
@@ -130,7 +131,7 @@ class Cache(Generic[V]):
         self._entries[key] = _Entry(value, self._clock.monotonic())
 
     def discard(self, key: str) -> bool:
-        """Remove a key; tell whether it was there."""
+        """Remove a key; return whether it was present."""
         return self._entries.pop(key, None) is not None
 
     def clear(self) -> int:
@@ -140,7 +141,7 @@ class Cache(Generic[V]):
         return removed
 
     def cleanup(self) -> int:
-        """Remove the entries that are no longer fresh; return how many there were."""
+        """Remove the expired entries; return how many there were."""
         old = [key for key, entry in self._entries.items() if self._age(entry) >= self.ttl]
         for key in old:
             del self._entries[key]
@@ -187,11 +188,11 @@ class Cache(Generic[V]):
     def _land(self, key: str, flight: asyncio.Future[V]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
-            flight.exception()  # seen: whoever waited has it, and nobody else needs it
+            flight.exception()  # marks it as retrieved; the callers that waited have it
 
 
 class Caches:
-    """The caches there are, by name; looked into and emptied, whatever each holds."""
+    """All caches by name, for inspection and clearing."""
 
     def __init__(self, *caches: Cache[Any]) -> None:
         self._caches = {cache.name: cache for cache in caches}
@@ -200,10 +201,10 @@ class Caches:
         return iter(self._caches.values())
 
     def named(self, name: str) -> Cache[Any]:
-        """Find a cache.
+        """Return a cache.
 
         Raises:
-            NotFound: `CACHE_NOT_FOUND`, naming those there are.
+            NotFound: `CACHE_NOT_FOUND`; the message lists the existing caches.
         """
         if name not in self._caches:
             raise NotFound(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to ask for: regions, products and templates, from Novita, cached."""
+"""The catalogue: regions, products and templates from Novita, cached."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ TEMPLATES_TTL: Final = 60.0
 CLUSTERS_TTL: Final = 300.0
 STALE_FOR: Final = 24 * 3600.0
 _SUGGESTION_SECONDS: Final = 3.0
-"""How long Novita may take to tell names for a suggestion; the refusal does not depend on it."""
+"""Seconds to wait for names to suggest in an error; after that the error has no suggestion."""
 _ALL: Final = "all"
 _EVERY_TEMPLATE: Final = ""
-"""The list's key among those of single templates: no template's id is blank."""
+"""The cache key of the list of templates; no template has an empty ID."""
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 class Source(Protocol):
     """The part of Novita's client that the catalogue reads."""
 
-    async def clusters(self) -> list[models.Cluster]:
+    async def clusters(self) -> list[models.UpstreamCluster]:
         """List the clusters."""
         ...
 
@@ -55,17 +55,17 @@ class Source(Protocol):
         """List the products of a cluster."""
         ...
 
-    async def template(self, template_id: str) -> models.Template:
+    async def template(self, template_id: str) -> models.UpstreamTemplate:
         """Read a template."""
         ...
 
-    async def templates(self) -> list[models.Template]:
+    async def templates(self) -> list[models.UpstreamTemplate]:
         """List the templates."""
         ...
 
 
 class Catalogue:
-    """Regions, products and templates. Stale copies stand in for a day while Novita is away."""
+    """Regions, products and templates. If Novita fails, copies up to a day old are used."""
 
     def __init__(self, source: Source, clock: Clock) -> None:
         self._source = source
@@ -73,7 +73,7 @@ class Catalogue:
             upstream.Timeout,
             upstream.ConnectionFailed,
             upstream.ServerError,
-            upstream.Nonsense,
+            upstream.InvalidResponse,
             upstream.NotSent,
             upstream.RateLimited,
             upstream.KeyRefused,
@@ -92,23 +92,23 @@ class Catalogue:
         """List the clusters.
 
         Raises:
-            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+            UpstreamError: the call failed, and there is no copy of the last day.
         """
         return await self.clusters_cache.get(_ALL, self._load_clusters)
 
     async def regions(self) -> tuple[str, ...]:
-        """List the region codes that may be asked for: the reference's, then Novita's."""
+        """List the valid region codes: those of the API reference, then Novita's."""
         return _distinct([*REFERENCE_REGIONS, *(c.region for c in await self.clusters())])
 
     async def allowed_regions(self, region: str, *, fallback: bool) -> tuple[str, ...]:
-        """List the regions a placement may use, the wanted one first.
+        """List the regions a placement may use, the preferred one first.
 
         Args:
-            region: The wanted one, or `any`, in any case.
-            fallback: Whether the others may follow.
+            region: The preferred region or `any`; case is ignored.
+            fallback: Whether the other regions are allowed after it.
 
         Raises:
-            ValidationFailed: there is no such region; names the nearest.
+            ValidationFailed: the region does not exist; the error names the nearest ones.
         """
         known = await self.regions()
         if is_any_region(region):
@@ -129,18 +129,19 @@ class Catalogue:
         return _distinct([exact, *known]) if fallback else (exact,)
 
     async def placement(self, wish: Wish, *, max_age: float | None = None) -> Placement:
-        """Find where a wish can be met.
+        """Find the offers that fit a wish.
 
-        Only the clusters of allowed regions are asked. Where none of them knows the product, the
-        others are asked as well, so that a wrong name is told from a wrong region, and then for
-        one GPU on demand, so that it is told from a mode or a number that is not offered.
+        The products of the clusters in allowed regions are read first. If the product is not among
+        them, the other clusters are read, to distinguish a wrong name from a wrong region. If it is
+        not there either, the products for one GPU on demand are read, to distinguish a wrong name
+        from a billing mode or a GPU number that is not offered.
 
         Args:
-            wish: What is wanted.
-            max_age: How old, in seconds, the offers may be; the cache's own limit unless given.
+            wish: The conditions.
+            max_age: How old, in seconds, the offers may be; the cache's own limit by default.
 
         Raises:
-            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+            UpstreamError: the call failed, and there is no copy of the last day.
         """
         allowed = {code.casefold() for code in wish.regions}
         clusters = await self.clusters()
@@ -158,23 +159,23 @@ class Catalogue:
         return place([replace(offer, available=False) for offer in listed], wish)
 
     async def reread(self, cluster: Cluster, billing_mode: BillingMode, gpu_num: int) -> None:
-        """Read again what a cluster offers, so that the next placement goes by it.
+        """Reload the offers of a cluster for the next placement.
 
         Raises:
-            UpstreamError: Novita does not tell.
+            UpstreamError: the call failed.
         """
         await self._offers_of(cluster, billing_mode, gpu_num, 0.0)
 
     async def offers(self, billing_mode: BillingMode, gpu_num: int) -> list[Offer]:
-        """List what every cluster offers for so many GPUs in a billing mode.
+        """List the offers of every cluster for a number of GPUs in a billing mode.
 
         Raises:
-            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+            UpstreamError: the call failed, and there is no copy of the last day.
         """
         return await self._offers(await self.clusters(), billing_mode, gpu_num)
 
     async def product_names(self) -> tuple[str, ...]:
-        """List the names of all products, for suggestions; none while Novita does not tell."""
+        """List the names of all products, for suggestions; empty if they cannot be read."""
         offers = await _for_suggestion(self.offers(BillingMode.ON_DEMAND, 1))
         return _distinct(offer.product_name for offer in offers or ())
 
@@ -182,7 +183,7 @@ class Catalogue:
         """List the templates: Novita's own and those of the account.
 
         Raises:
-            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+            UpstreamError: the call failed, and there is no copy of the last day.
         """
         return await self.templates_cache.get(_EVERY_TEMPLATE, self._load_templates)
 
@@ -190,8 +191,8 @@ class Catalogue:
         """Read a template.
 
         Raises:
-            ValidationFailed: `INVALID_TEMPLATE_ID`: there is no such template.
-            UpstreamError: Novita does not tell, and no copy of the last day is at hand.
+            ValidationFailed: `INVALID_TEMPLATE_ID`: the template does not exist.
+            UpstreamError: the call failed, and there is no copy of the last day.
         """
         try:
             found = await self.templates_cache.get(
@@ -208,7 +209,7 @@ class Catalogue:
         return found[0]
 
     async def _nearest_templates(self, wanted: str) -> list[str]:
-        """Find the templates whose id or name is most like the wanted id: `id (name)`."""
+        """Return the templates whose ID or name is most similar to an ID, as `id (name)`."""
         labels: dict[str, str] = {}
         for one in await _for_suggestion(self.templates()) or ():
             label = f"{one.id} ({one.name})" if one.name else one.id
@@ -232,7 +233,7 @@ class Catalogue:
         for answer in answers:
             if not isinstance(answer, BaseException):
                 continue
-            # A cluster that has been closed since is refused: the others have offers all the same.
+            # Novita refuses a cluster that was closed in the meantime; use the others' offers.
             if not (lists and isinstance(answer, upstream.Refused | upstream.Gone)):
                 raise answer
         return [offer for offers in lists for offer in offers]
@@ -260,7 +261,7 @@ class Catalogue:
 
 
 async def _for_suggestion(names: Awaitable[T]) -> T | None:
-    """Read what a suggestion is made of; None where Novita does not tell it soon."""
+    """Read names for a suggestion; return None if the call fails or takes too long."""
     try:
         async with asyncio.timeout(_SUGGESTION_SECONDS):
             return await names
@@ -269,7 +270,7 @@ async def _for_suggestion(names: Awaitable[T]) -> T | None:
 
 
 def nearest_names(wanted: str, names: Iterable[str], limit: int = 3) -> list[str]:
-    """Find the names most like the wanted one, best first."""
+    """Return the names most similar to the wanted one, best first."""
     by_folded = {name.casefold(): name for name in names}
     close = difflib.get_close_matches(wanted.casefold(), by_folded, n=limit, cutoff=0.3)
     return [by_folded[name] for name in close] or sorted(by_folded.values())[:limit]
@@ -297,7 +298,7 @@ def _offer(product: models.ProductOffer, cluster: Cluster) -> Offer:
     )
 
 
-def _template(found: models.Template) -> Template:
+def _template(found: models.UpstreamTemplate) -> Template:
     return Template(
         id=found.id,
         name=found.name,

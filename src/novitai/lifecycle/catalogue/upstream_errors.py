@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client is told when Novita did not give what its request needed."""
+"""Convert errors of Novita's API to the errors a client gets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavaila
 from novitai.upstream import errors as upstream
 
 
-def to_client(error: upstream.UpstreamError) -> UpstreamUnavailable:
-    """Turn an upstream error into 502, 503 or 504.
+def to_api_error(error: upstream.UpstreamError) -> UpstreamUnavailable:
+    """Convert an upstream error to 502, 503 or 504.
 
-    A refusal of our key is our own misconfiguration, so it is 502, never the client's 401.
+    If Novita refuses our key, the server is misconfigured: the client gets 502, never 401.
     """
     if isinstance(error, upstream.BreakerOpen):
         return CircuitBreakerOpen(
@@ -22,7 +22,7 @@ def to_client(error: upstream.UpstreamError) -> UpstreamUnavailable:
     if isinstance(error, upstream.Timeout):
         return UpstreamTimeout("Novita did not answer in time")
     if isinstance(error, upstream.KeyRefused):
-        # Every try fails until somebody changes the setting.
+        # Every retry fails until the operator changes the setting.
         return UpstreamUnavailable(
             "Novita does not accept the key that this server uses", retryable=False
         )

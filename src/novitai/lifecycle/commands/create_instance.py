@@ -12,7 +12,6 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, LaunchSpec
 from novitai.domain.operation import Operation, OperationKind
@@ -26,18 +25,13 @@ from novitai.errors import (
     UpstreamTimeout,
     ValidationFailed,
 )
-from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
 from novitai.lifecycle.catalogue.catalogue import Catalogue, nearest_names
-from novitai.lifecycle.catalogue.upstream_errors import to_client
-from novitai.lifecycle.commands.answering import prepare_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.catalogue.upstream_errors import to_api_error
+from novitai.lifecycle.commands.idempotency import Command
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.create import CreateVerb
-from novitai.store.engine.database import Database
 from novitai.store.queries import instances, operations
-from novitai.store.vault import Vault
 from novitai.upstream.errors import UpstreamError
 
 ESTIMATE_FROM: Final = 20
@@ -63,62 +57,40 @@ class CreateCommand:
 
     def __init__(
         self,
-        database: Database,
+        core: Core,
         catalogue: Catalogue,
-        vault: Vault,
-        clock: Clock,
-        ids: Ids,
-        jobs: JobEngine,
-        recorder: Recorder,
-        idempotency: Idempotency,
         *,
         placement_deadline: float,
     ) -> None:
-        self._database = database
         self._catalogue = catalogue
-        self._vault = vault
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
-        self._idempotency = idempotency
+        self._vault = core.vault
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self._placement_deadline = placement_deadline
 
-    async def create(
-        self,
-        request: CreateRequest,
-        *,
-        reply: Callable[[Created], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Accept a request: instance, operation, first event and answer in one commit.
+    def create(self, request: CreateRequest) -> Command[Created]:
+        """Accept a request: instance, operation and first event in one commit.
 
         Nothing is bought here; that happens in a job, after the answer.
 
         Args:
             request: What is wanted, already checked field by field.
-            reply: Renders the answer, which is remembered with the idempotency key.
-            idempotency: The client's key, if it gave one.
-            deadline: Unix milliseconds after which nothing may be committed.
 
         Raises:
             ValidationFailed: an unknown region, product or template.
-            Conflict: `NO_CAPACITY`, or the same key is at work.
-            IdempotencyKeyReused: the key was used with another body.
+            Conflict: `NO_CAPACITY`.
             UpstreamUnavailable: the catalogue was needed and could not be read.
-            RequestTimeout: the deadline passed; nothing was done.
         """
 
-        async def resolve() -> Callable[[Connection], Created]:
+        async def resolve(deadline: int | None) -> Callable[[Connection], Created]:
             placed, spec = await self._resolve(request, deadline)
             instance, operation = self._make(placed)
             sealed = launch_spec.seal(self._vault, spec)
             return partial(self._commit, instance=instance, operation=operation, sealed=sealed)
 
-        return await prepare_once(
-            self._database, self._idempotency, resolve, reply, idempotency, deadline
-        )
+        return Command(resolve)
 
     async def _resolve(
         self, request: CreateRequest, deadline: int | None
@@ -143,7 +115,7 @@ class CreateCommand:
         except TimeoutError:
             raise UpstreamTimeout("Novita did not answer in time") from None
         except UpstreamError as error:
-            raise to_client(error) from error
+            raise to_api_error(error) from error
         if placed is None or template is None:
             raise _joined(refusals)
         return placed, launch_spec.resolve(template, request)

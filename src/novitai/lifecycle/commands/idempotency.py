@@ -1,32 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Idempotency keys: the same answer to the same request, decided by the commit of its effect."""
+"""Carry out what a request changes, once per `Idempotency-Key`.
+
+A service returns what is to be done: a transaction function, or a `Command` where more than one
+transaction is needed. `Commands.run` is the only place that knows keys, deadlines and answers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
+import orjson
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
-from novitai.errors import Conflict, IdempotencyKeyReused, NovitaiError
+from novitai.errors import (
+    RESTART_SECONDS,
+    Conflict,
+    IdempotencyKeyReused,
+    NotFound,
+    NovitaiError,
+    ShuttingDown,
+)
 from novitai.store.engine.database import Database
 from novitai.store.queries import idempotency_keys
 from novitai.store.queries.idempotency_keys import Remembered
 
+T = TypeVar("T")
+
 KEPT_FOR: Final = 24 * 3600 * 1000
 """How long an answer is remembered, in milliseconds."""
+
+Transaction = Callable[[Connection], T]
+"""What is committed in one transaction. It may run more than once and has no effect but SQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as bytes, so that it can be given again word for word."""
+    """An answer as bytes, so that it can be given again word for word.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers that belong to the answer.
+        body: The body, JSON.
+        secret_of: The id of the object whose secret the answer shows. Such an answer is never
+            stored; a second request with its key is refused with this id.
+        replayed: Whether the answer was given to an earlier request.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    secret_of: str | None = None
     replayed: bool = False
 
 
@@ -40,28 +68,141 @@ class IdempotencyKey:
     body_digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Completed(Generic[T]):
+    """A change that has been made already, outside of the transaction that stores the answer.
+
+    A crash in between, or a request with the same key in another process, makes the change twice.
+    """
+
+    result: T
+
+    def __call__(self, _connection: Connection) -> T:
+        """Return the result, as a transaction function does."""
+        return self.result
+
+
+async def _nothing(_result: object) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """A change that needs more than one transaction.
+
+    Attributes:
+        prepare: Runs before the commit and returns the transaction function, or `Completed`. It is
+            given the request's deadline in Unix milliseconds, if there is one. It does not run for
+            a request that was answered before, and may run twice if the process ends before the
+            commit.
+        then: Comes after the commit, before the answer. It does not run for a replay.
+    """
+
+    prepare: Callable[[int | None], Awaitable[Transaction[T]]]
+    then: Callable[[T], Awaitable[None]] = _nothing
+
+    @classmethod
+    def of(cls, act: Transaction[T], then: Callable[[T], Awaitable[None]] = _nothing) -> Command[T]:
+        """Make a command of a transaction function."""
+
+        async def prepare(_deadline: int | None) -> Transaction[T]:
+            return act
+
+        return cls(prepare, then)
+
+
 class AlreadyAnswered(NovitaiError):
-    """Somebody else committed the same key first: roll back, and give their answer."""
+    """Another process committed the same key first: roll back, and give its answer."""
 
 
-class Idempotency:
-    """Remembers answers, and knows which keys are at work in this process."""
+class Commands:
+    """Carries out commands, remembers answers, and knows which keys are at work in this process."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._at_work: set[tuple[str, str, str]] = set()
 
-    @asynccontextmanager
-    async def at_work(self, key: IdempotencyKey | None) -> AsyncIterator[None]:
-        """Mark a key as being worked on.
+    async def run(
+        self,
+        command: Transaction[T] | Command[T],
+        render: Callable[[T], Reply],
+        *,
+        key: IdempotencyKey | None = None,
+        deadline: int | None = None,
+    ) -> Reply:
+        """Carry out a command and store its answer in the same commit, or repeat the answer.
+
+        What the command raises is not stored.
+
+        Args:
+            command: What is to be done.
+            render: Renders the answer. It runs inside the transaction.
+            key: The client's key, if it gave one.
+            deadline: Unix milliseconds after which nothing may be committed.
 
         Raises:
-            Conflict: `IDEMPOTENCY_IN_PROGRESS`: the first request with it is still running.
+            Conflict: `IDEMPOTENCY_IN_PROGRESS`: the first request with the key is still running;
+                `IDEMPOTENCY_NOT_REPLAYABLE`: the first answer showed a secret.
+            IdempotencyKeyReused: the key was used with another body.
+            RequestTimeout: the deadline passed; nothing was done.
+            ShuttingDown: the process ends, and whether the command was committed is not known.
         """
         if key is None:
-            yield
-            return
+            return render(await self.apply(command, deadline=deadline))
+        async with self._working_on(key):
+            answered = await self._answered(key)
+            return answered or await self._run_first(command, render, key, deadline)
+
+    async def apply(
+        self, command: Transaction[T] | Command[T], *, deadline: int | None = None
+    ) -> T:
+        """Carry out a command that comes without a key.
+
+        Raises:
+            RequestTimeout: the deadline passed; nothing was done.
+            ShuttingDown: the process ends, and whether the command was committed is not known.
+        """
+        command = _command(command)
+        act = await command.prepare(deadline)
+        if isinstance(act, Completed):
+            done: T = act.result
+            return done
+        result = await outcome(self._database.write(act, deadline=deadline))
+        await command.then(result)
+        return result
+
+    async def _run_first(
+        self,
+        command: Transaction[T] | Command[T],
+        render: Callable[[T], Reply],
+        key: IdempotencyKey,
+        deadline: int | None,
+    ) -> Reply:
+        command = _command(command)
+        act = await command.prepare(deadline)
+        if isinstance(act, Completed):
+            deadline = None  # it was done, so no error may say that nothing was
+
+        def write(connection: Connection) -> tuple[T, Reply]:
+            result = act(connection)
+            reply = render(result)
+            self._remember(connection, key, reply)
+            return result, reply
+
+        try:
+            result, reply = await outcome(self._database.write(write, deadline=deadline))
+        except (AlreadyAnswered, Conflict, NotFound):
+            # Another process may have committed the same key first, also where `act` was refused.
+            rival = await self._answered(key)
+            if rival is None:
+                raise
+            return rival
+        await command.then(result)
+        return reply
+
+    @asynccontextmanager
+    async def _working_on(self, key: IdempotencyKey) -> AsyncIterator[None]:
         name = (key.api_key_id, key.route, key.key)
         if name in self._at_work:
             raise Conflict(
@@ -75,14 +216,8 @@ class Idempotency:
         finally:
             self._at_work.discard(name)
 
-    async def answered(self, key: IdempotencyKey | None) -> Reply | None:
-        """Find the answer given before; None if there is none.
-
-        Raises:
-            IdempotencyKeyReused: it was given to another body.
-        """
-        if key is None:
-            return None
+    async def _answered(self, key: IdempotencyKey) -> Reply | None:
+        """Find the answer given before; None if there is none."""
         found = await self._database.read(lambda connection: self._find(connection, key))
         if found is None:
             return None
@@ -90,16 +225,18 @@ class Idempotency:
             raise IdempotencyKeyReused(
                 "This Idempotency-Key was used before with another request body"
             )
+        if found.status == Conflict.status:  # stored for an answer that showed a secret alone
+            raise Conflict(
+                "This request was answered before; the secret in that answer is not shown again",
+                code="IDEMPOTENCY_NOT_REPLAYABLE",
+                details=orjson.loads(found.body),
+            )
         return Reply(found.status, found.headers, found.body, replayed=True)
 
-    def remember(self, connection: Connection, key: IdempotencyKey | None, reply: Reply) -> None:
-        """Store the answer in the transaction of its effect.
-
-        Raises:
-            AlreadyAnswered: a rival committed first.
-        """
-        if key is None:
-            return
+    def _remember(self, connection: Connection, key: IdempotencyKey, reply: Reply) -> None:
+        """Store the answer, or in place of one with a secret the id of what it belongs to."""
+        if reply.secret_of is not None:
+            reply = Reply(Conflict.status, {}, orjson.dumps({"id": reply.secret_of}))
         now = self._clock.now()
         stored = idempotency_keys.remember(
             connection,
@@ -121,3 +258,31 @@ class Idempotency:
             key=key.key,
             since=self._clock.now() - KEPT_FOR,
         )
+
+
+async def outcome(writing: Coroutine[Any, Any, T]) -> T:
+    """Wait for a write whose client has to be told how it ended, cancelled or not.
+
+    A request is cancelled when the process ends. What was queued to be written is committed a
+    moment later all the same, so the first cancellation is passed over; the second ends the wait.
+
+    Raises:
+        ShuttingDown: there was a second one; whether it was committed is not known.
+    """
+    task = asyncio.ensure_future(writing)
+    for _ in range(2):
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    task.cancel()
+    raise ShuttingDown(
+        "The server is shutting down, and the database has not said whether the request was "
+        "carried out; try again with the same Idempotency-Key, or look",
+        retry_after=RESTART_SECONDS,
+    )
+
+
+def _command(command: Transaction[T] | Command[T]) -> Command[T]:
+    return command if isinstance(command, Command) else Command.of(command)

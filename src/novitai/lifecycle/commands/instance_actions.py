@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operating instances: a verb is accepted in one commit, or refused with the reason."""
+"""InstanceActions instances: a verb is accepted in one commit, or refused with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -11,7 +11,6 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind
@@ -19,20 +18,15 @@ from novitai.domain.progress import Progress
 from novitai.domain.verbs import Verdict, judge
 from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
-from novitai.ids import Ids
-from novitai.jobs.port import JobEngine
-from novitai.lifecycle.commands.answering import answer_once, outcome
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.commands.idempotency import Transaction
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations.create import CreatePhase
 from novitai.lifecycle.operations.delete import DeleteVerb
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.stop import StopVerb
 from novitai.lifecycle.queries.details_cache import observed_at, unknown
-from novitai.store.engine.database import Database
 from novitai.store.queries import attempts, coordination, instances, operations
-from novitai.store.vault import Vault
 
 _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
     OperationKind.START: StartVerb.first_phase,
@@ -86,61 +80,34 @@ class StopAll:
     skipped: tuple[Skipped, ...]
 
 
-class Operating:
+class InstanceActions:
     """Accepts verbs, cancels operations, notes use."""
 
     def __init__(
         self,
-        database: Database,
-        vault: Vault,
-        clock: Clock,
-        ids: Ids,
-        jobs: JobEngine,
-        recorder: Recorder,
+        core: Core,
         follow_ups: FollowUps,
-        idempotency: Idempotency,
     ) -> None:
-        self._database = database
-        self._vault = vault
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
+        self._database = core.database
+        self._vault = core.vault
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self._follow_ups = follow_ups
-        self._idempotency = idempotency
 
-    async def ask(
-        self,
-        kind: OperationKind,
-        instance_id: str,
-        *,
-        reply: Callable[[Accepted], Reply],
-        confirmed: bool = False,
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def ask(
+        self, kind: OperationKind, instance_id: str, *, confirmed: bool = False
+    ) -> Transaction[Accepted]:
         """Accept a verb for an instance; `confirmed`, its calls leave though the account is held.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
-            Conflict: `INVALID_STATE`, `OPERATION_IN_PROGRESS`, or the same key is at work.
-            IdempotencyKeyReused: the key was used with another body.
-            RequestTimeout: the deadline passed; nothing was done.
+            Conflict: `INVALID_STATE`, `OPERATION_IN_PROGRESS`, `INSTANCE_RELEASED`.
         """
-        accept = partial(self._accept, kind=kind, instance_id=instance_id, confirmed=confirmed)
-        return await answer_once(
-            self._database, self._idempotency, accept, reply, idempotency, deadline
-        )
+        return partial(self._accept, kind=kind, instance_id=instance_id, confirmed=confirmed)
 
-    async def ask_by_name(
-        self,
-        kind: OperationKind,
-        name: str,
-        *,
-        reply: Callable[[Accepted], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def ask_by_name(self, kind: OperationKind, name: str) -> Transaction[Accepted]:
         """Accept a verb for the one live instance of a name.
 
         Raises:
@@ -150,30 +117,14 @@ class Operating:
         def accept(connection: Connection) -> Accepted:
             return self._accept(connection, kind, _only_one_named(connection, name))
 
-        return await answer_once(
-            self._database, self._idempotency, accept, reply, idempotency, deadline
-        )
+        return accept
 
-    async def stop_all(
-        self,
-        *,
-        reply: Callable[[StopAll], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def stop_all(self) -> Transaction[StopAll]:
         """Accept a stop for every instance that can be stopped, all in one commit."""
-        return await answer_once(
-            self._database, self._idempotency, self._accept_stop_all, reply, idempotency, deadline
-        )
+        return self._accept_stop_all
 
-    async def sync(
-        self,
-        *,
-        reply: Callable[[str], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Accept a listing of the account; `reply` is given the operation's id."""
+    def sync(self) -> Transaction[str]:
+        """Accept a listing of the account; the result is the operation's id."""
 
         def accept(connection: Connection) -> str:
             waiting = operations.unfinished_of_kind(connection, OperationKind.SYNC)
@@ -186,35 +137,22 @@ class Operating:
             self._jobs.nudge(connection, operation.kind.job, operation.id)
             return operation.id
 
-        return await answer_once(
-            self._database, self._idempotency, accept, reply, idempotency, deadline
-        )
+        return accept
 
-    async def cancel(
-        self,
-        operation_id: str,
-        *,
-        reply: Callable[[Operation], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def cancel(self, operation_id: str) -> Transaction[Operation]:
         """Cancel an operation of which nothing irreversible has happened.
 
         Raises:
             NotFound: `OPERATION_NOT_FOUND`.
             Conflict: `INVALID_STATE`: it is over, or it cannot be taken back any more.
         """
-        cancel = partial(self._cancel, operation_id=operation_id)
-        return await answer_once(
-            self._database, self._idempotency, cancel, reply, idempotency, deadline
-        )
+        return partial(self._cancel, operation_id=operation_id)
 
-    async def note_use(self, instance_id: str, at: int | None, *, deadline: int | None) -> None:
+    def record_usage(self, instance_id: str, at: int | None) -> Transaction[None]:
         """Note when an instance was last used; now, unless `at` (Unix milliseconds) says.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
-            RequestTimeout: the deadline passed; nothing was done.
         """
 
         def write(connection: Connection) -> None:
@@ -222,7 +160,7 @@ class Operating:
             used_at = self._clock.now() if at is None else at
             instances.update_columns(connection, instance.id, {"last_used_at": used_at})
 
-        await outcome(self._database.write(write, deadline=deadline))
+        return write
 
     async def credentials(self, instance_id: str) -> Mapping[str, object]:
         """Read the passwords and secret addresses of an instance, as they were last observed.

@@ -8,15 +8,13 @@ says is missing confirmed as gone. None of this calls upstream.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
-from novitai.clock import Clock
-from novitai.domain.account_requests import AdoptRequest
 from novitai.domain.event import EventType
 from novitai.domain.instance import (
     BillingMode,
@@ -29,22 +27,19 @@ from novitai.domain.instance import (
 from novitai.domain.marker import without_marker
 from novitai.domain.operation import OperationKind
 from novitai.domain.product import usd
+from novitai.domain.requests import AdoptRequest
 from novitai.domain.status import derive
 from novitai.domain.view import View, view
 from novitai.errors import Conflict, NotFound
-from novitai.ids import INSTALLATION_ID_LENGTH, Ids
-from novitai.jobs.port import JobEngine
+from novitai.ids import INSTALLATION_ID_LENGTH
 from novitai.lifecycle.account import Account, Overview
-from novitai.lifecycle.commands.answering import answer_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
-from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.commands.idempotency import Transaction
+from novitai.lifecycle.core import Core
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.queries.details_cache import unknown
-from novitai.store.engine.database import Database
 from novitai.store.queries import account, instances, operations
 from novitai.store.queries.account import Listed, Unmanaged
-from novitai.store.vault import Vault
 
 _MAX_NAME: Final = 100
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
@@ -52,11 +47,19 @@ _DEFAULT_NAME: Final = "adopted"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class UnmanagedShown:
     """An instance of the account that is no record's own, and what was decided about it."""
 
     row: Unmanaged
     dismissed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A record that was given an instance of the account, and its view."""
+
+    instance_id: str
+    view: View
 
 
 class Ownership:
@@ -64,36 +67,29 @@ class Ownership:
 
     def __init__(
         self,
-        database: Database,
-        vault: Vault,
-        clock: Clock,
-        ids: Ids,
-        jobs: JobEngine,
-        recorder: Recorder,
+        core: Core,
         follow_ups: FollowUps,
-        idempotency: Idempotency,
         account: Account,
         *,
         installation_id: str,
     ) -> None:
-        self._database = database
-        self._vault = vault
-        self._clock = clock
-        self._ids = ids
-        self._jobs = jobs
-        self._recorder = recorder
+        self._database = core.database
+        self._vault = core.vault
+        self._clock = core.clock
+        self._ids = core.ids
+        self._jobs = core.jobs
+        self._recorder = core.recorder
         self._follow_ups = follow_ups
-        self._idempotency = idempotency
         self._account = account
         self._installation_id = installation_id
 
-    async def unmanaged(self) -> list[Shown]:
+    async def unmanaged(self) -> list[UnmanagedShown]:
         """List what the last listing held that is no record's own, by upstream id."""
 
-        def load(connection: Connection) -> list[Shown]:
+        def load(connection: Connection) -> list[UnmanagedShown]:
             found = account.unmanaged(connection)
             listed = account.listed_of(connection, [one.upstream_id for one in found])
-            return [Shown(one, _is_dismissed(listed, one)) for one in found]
+            return [UnmanagedShown(one, _is_dismissed(listed, one)) for one in found]
 
         # Sorted here: databases differ in what comes first, and pages are compared by bytes.
         return sorted(await self._database.read(load), key=lambda one: one.row.upstream_id)
@@ -107,78 +103,38 @@ class Ownership:
         state = await self._database.read(account.load_state)
         return state.blocked
 
-    async def confirm(
-        self,
-        digest: str | None,
-        *,
-        reply: Callable[[int], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Accept the missing set that `digest` names as gone; `reply` is given their number.
+    def confirm(self, digest: str | None) -> Transaction[int]:
+        """Accept the missing set that `digest` names as gone; the result is their number.
 
         Raises:
             Conflict: `NOTHING_TO_CONFIRM`.
         """
-        confirm = partial(self._account.confirm, digest=digest)
-        return await answer_once(
-            self._database, self._idempotency, confirm, reply, idempotency, deadline
-        )
+        return partial(self._account.confirm, digest=digest)
 
-    async def dismiss(
-        self,
-        upstream_id: str,
-        *,
-        reply: Callable[[Shown], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def dismiss(self, upstream_id: str) -> Transaction[UnmanagedShown]:
         """Remember that an instance of the account is no matter of ours.
 
         Raises:
             NotFound: `UPSTREAM_INSTANCE_NOT_FOUND`: the last listing held no such instance.
         """
-        dismiss = partial(self._dismiss, upstream_id=upstream_id)
-        return await answer_once(
-            self._database, self._idempotency, dismiss, reply, idempotency, deadline
-        )
+        return partial(self._dismiss, upstream_id=upstream_id)
 
-    async def adopt(
-        self,
-        request: AdoptRequest,
-        *,
-        reply: Callable[[str, View], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Make an instance of the account a record's own; `reply` is given its id and view.
+    def adopt(self, request: AdoptRequest) -> Transaction[Adopted]:
+        """Make an instance of the account a record's own.
 
         Raises:
             NotFound: `UPSTREAM_INSTANCE_NOT_FOUND`, `INSTANCE_NOT_FOUND`.
             Conflict: `ALREADY_MANAGED`, `MANAGED_ELSEWHERE`, `INVALID_STATE`.
         """
 
-        def act(connection: Connection) -> tuple[str, View]:
+        def act(connection: Connection) -> Adopted:
             instance = self._adopt(connection, request)
-            return instance.id, view(instance, operations.running(connection, instance.id))
+            running = operations.running(connection, instance.id)
+            return Adopted(instance.id, view(instance, running))
 
-        return await answer_once(
-            self._database,
-            self._idempotency,
-            act,
-            lambda adopted: reply(*adopted),
-            idempotency,
-            deadline,
-        )
+        return act
 
-    async def release(
-        self,
-        instance_id: str,
-        *,
-        reply: Callable[[View], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
+    def release(self, instance_id: str) -> Transaction[View]:
         """Let go of a record's upstream instance, which goes on without us.
 
         Raises:
@@ -189,17 +145,15 @@ class Ownership:
         def act(connection: Connection) -> View:
             return view(self._release(connection, instance_id), None)
 
-        return await answer_once(
-            self._database, self._idempotency, act, reply, idempotency, deadline
-        )
+        return act
 
-    def _dismiss(self, connection: Connection, upstream_id: str) -> Shown:
+    def _dismiss(self, connection: Connection, upstream_id: str) -> UnmanagedShown:
         row = account.find_unmanaged(connection, upstream_id)
         if row is None:
             raise _no_such_instance(upstream_id)
         account.mark_listed(connection, upstream_id, dismissed_at=self._clock.now())
         self._wake_waiting(connection)
-        return Shown(row, dismissed=True)
+        return UnmanagedShown(row, dismissed=True)
 
     def _adopt(self, connection: Connection, request: AdoptRequest) -> Instance:
         owner = instances.owner_of(connection, request.upstream_id)

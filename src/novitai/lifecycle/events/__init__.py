@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The event log and the outbox: the one place where a status is written."""
+"""The event log and the outbox. Only this package writes statuses."""

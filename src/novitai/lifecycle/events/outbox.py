@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outbox: who is to be told of an event is written down in the event's own transaction.
+"""The outbox: writes the webhook deliveries of an event in the event's transaction.
 
 One indexed query finds the receivers; nothing is sent from here.
 """
@@ -23,7 +23,7 @@ _TOLD: Final = frozenset(TOLD)
 
 
 class Outbox:
-    """Writes messages for every receiver of an event."""
+    """Writes a message to each receiver of an event."""
 
     def __init__(self, clock: Clock, ids: Ids, jobs: JobEngine) -> None:
         self._clock = clock
@@ -33,9 +33,9 @@ class Outbox:
     def tell(
         self, connection: Connection, instance: Instance, event_id: str, event_type: EventType
     ) -> None:
-        """Write a message for each receiver that wants such events; the event is written already.
+        """Write a message to each receiver of this event type, after the event was written.
 
-        The caller holds the instance's row lock, which fixes the order of messages too.
+        The caller holds the instance's row lock, which also fixes the order of the messages.
         """
         if event_type not in _TOLD:
             return
@@ -50,16 +50,16 @@ class Outbox:
                 if event_type is not EventType.CREATED:
                     receivers.remove(known)
                 else:
-                    # Whoever asks for an instance with this URL says that it works again.
+                    # A client that creates an instance with this URL says that it works again.
                     webhooks.switch_on(connection, own, now=self._clock.now())
         for receiver in receivers:
             if receiver.wants(event_type):
                 self.put(connection, receiver, instance.id, event_id)
 
     def tell_account(self, connection: Connection, event_id: str, event_type: EventType) -> None:
-        """Write a message of an event about the account for each standing receiver that wants it.
+        """Write a message to each standing receiver of this account event type.
 
-        Such messages stand in a line of their own for each receiver.
+        Each receiver has a separate line for such messages.
         """
         if event_type not in _TOLD:
             return
@@ -70,7 +70,7 @@ class Outbox:
     def put(
         self, connection: Connection, receiver: Webhook, instance_id: str | None, event_id: str
     ) -> None:
-        """Write the message of one event to one receiver, due now."""
+        """Write the message of an event to one receiver, due now."""
         now = self._clock.now()
         line_id = webhook_lines.open_line(
             connection,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where a status is written and events are appended.
+"""Writes statuses and appends events. No other module does.
 
 An operation or the reconciler that changes an instance calls `refresh_status` as the last statement
 of its transaction. It derives the status and appends the event in the same commit.
@@ -40,7 +40,7 @@ _GRAVE: Final = frozenset(
         EventType.DRIFT,
     }
 )
-"""What is logged as a warning."""
+"""The event types logged as warnings."""
 _LOGGED: Final = (
     "previousStatus",
     "cleanup",
@@ -51,7 +51,7 @@ _LOGGED: Final = (
     "cancelled",
     "surplusUpstreamId",
 )
-"""The facts beside a view that its log line repeats."""
+"""The fields of an event, besides the view, that are logged with it."""
 
 
 class Recorder:
@@ -69,14 +69,14 @@ class Recorder:
         *,
         also: Mapping[str, object] | None = None,
     ) -> Instance:
-        """Derive the status from what the row and its operation say now; tell if it changed.
+        """Derive the status from the row and its operation; append an event if it changed.
 
         The caller holds the row's lock.
 
         Args:
             connection: The write transaction in which the row was changed.
-            instance_id: Whose status.
-            also: Facts to put beside the view into the event, if there is one.
+            instance_id: The instance.
+            also: Fields to add to the view in the event, if one is appended.
         """
         return self.refresh_statuses(connection, [instance_id], also=also)[instance_id]
 
@@ -87,7 +87,7 @@ class Recorder:
         *,
         also: Mapping[str, object] | None = None,
     ) -> dict[str, Instance]:
-        """Do for many instances what `refresh_status` does for one; return them by id."""
+        """Call `refresh_status` for many instances at once; return them by ID."""
         found = instances.load_many(connection, instance_ids)
         running = operations.running_of(connection, instance_ids)
         moving: dict[InstanceStatus, list[str]] = {}
@@ -114,10 +114,10 @@ class Recorder:
         return found
 
     def revive(self, connection: Connection, instance_id: str) -> Instance:
-        """Give a record that was terminated the status that it has now, and tell it.
+        """Give a terminated record its current status, and append the event.
 
-        No status follows `terminated`; this is the one way back, for what was never gone. The
-        caller holds the row's lock and has cleared what ended it.
+        No transition leaves `terminated`; only this method does, for an instance that was not gone.
+        The caller holds the row's lock and has cleared the columns that ended the record.
         """
         before = instances.load_many(connection, [instance_id])[instance_id]
         running = operations.running(connection, instance_id)
@@ -144,7 +144,7 @@ class Recorder:
         *,
         also: Mapping[str, object] | None = None,
     ) -> None:
-        """Append an event that shows the instance as it is now, and `also` beside it."""
+        """Append an event with the current view of the instance and the fields of `also`."""
         event_id = self._ids.prefixed("evt")
         events.append(
             connection,
@@ -170,7 +170,7 @@ class Recorder:
     def append_account(
         self, connection: Connection, event_type: EventType, data: Mapping[str, object]
     ) -> None:
-        """Append an event about the account as a whole; `data` is all that it shows."""
+        """Append an event about the account; `data` is its whole content."""
         event_id = self._ids.prefixed("evt")
         events.append(
             connection,
@@ -186,10 +186,10 @@ class Recorder:
 
 
 def _mark_absent(connection: Connection, ended: Sequence[Instance], now: int) -> None:
-    """Write beside records that have just ended whether it was by absence alone.
+    """Set the error `GONE` on records that have just ended only by absence.
 
-    They come back when their instance is seen again. What a user, or we, brought to its end has
-    `terminated_at` by now, and does not: it loses the mark of an earlier end.
+    Such a record is revived if its instance is seen again. A record that a user or novitai ended
+    has `terminated_at` already; it is not revived, so the error of an earlier absence is removed.
     """
     absent = [one.id for one in ended if one.terminated_at is None and one.observed.gone]
     message = "The instance is no longer in the Novita account"
@@ -203,7 +203,7 @@ def _mark_absent(connection: Connection, ended: Sequence[Instance], now: int) ->
 def _log_after_commit(
     connection: Connection, event_type: EventType, facts: Mapping[str, object]
 ) -> None:
-    """Log a change once it is stored: a line never tells what was rolled back."""
+    """Log a change after the commit, so that a change that is rolled back is never logged."""
     present = {name: value for name, value in facts.items() if value is not None}
     name = event_type.value.replace(".", "_")
     log = _log.warning if event_type in _GRAVE else _log.info
@@ -217,7 +217,7 @@ def _snake(name: str) -> str:
 def _times(status: InstanceStatus, now: int) -> dict[str, object]:
     times: dict[str, object] = {"updated_at": now}
     if status is not InstanceStatus.RUNNING:
-        # Whoever leaves `running` has to be probed anew before it counts as running again.
+        # An instance that leaves `running` must be probed again before it counts as running.
         times["ready_at"] = None
     if not status.ended:
         times["terminated_at"] = None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maintenance: housekeeping of old rows, and the watch on the clocks."""
+"""Maintenance: deletion of old rows, and checks of the clocks."""

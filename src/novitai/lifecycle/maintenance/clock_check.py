@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this machine's clock agrees with the database's, by which all processes measure.
+"""Check that this machine's clock agrees with the database server's.
 
-Leases, the last moment to send a create call, and which of a listing and a call came first are
-times of one clock read on several machines. Seconds between two of them would make one process
-take over what another is doing.
+Processes on several machines compare times: leases, the last moment to send a create call, and
+the order of a listing and a call. If their clocks were seconds apart, one process could claim an
+operation whose lease another process still holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from novitai.store.engine.database import Database
 from novitai.store.queries import coordination
 
 TOLERATED: Final = 2_000
-"""Milliseconds that two clocks may be apart: far more than NTP leaves, far less than a lease."""
+"""The tolerated skew, in milliseconds: much more than under NTP, much less than a lease."""
 _READINGS: Final = 3
 _CONFIG: Final = 78  # EX_CONFIG of sysexits(3)
 
@@ -27,10 +27,10 @@ _log = structlog.get_logger(__name__)
 
 
 async def skew(database: Database, clock: Clock) -> int:
-    """Tell how many milliseconds our clock is surely ahead of the database's; negative: behind.
+    """Return the least milliseconds our clock is ahead of the database's; negative if behind.
 
-    Of several answers the quickest counts, and half of the time it took is not held against us: a
-    slow database is no wrong clock. 0 on the embedded store.
+    It uses the fastest of three readings and subtracts half of its round trip, so that a slow
+    database does not count as a wrong clock. Returns 0 on the embedded store.
     """
     best: tuple[int, int] | None = None
     for _ in range(_READINGS):
@@ -46,7 +46,7 @@ async def skew(database: Database, clock: Clock) -> int:
 
 
 async def insist(database: Database, clock: Clock) -> None:
-    """Refuse to begin by a clock that is wrong.
+    """Refuse to start with a wrong clock.
 
     Raises:
         StartupError: the clocks are more than two seconds apart.
@@ -57,7 +57,7 @@ async def insist(database: Database, clock: Clock) -> None:
 
 
 async def warn(database: Database, clock: Clock) -> None:
-    """Log an error if the clock has gone wrong since."""
+    """Log an error if the clock has become wrong since the start."""
     ahead = await skew(database, clock)
     if abs(ahead) > TOLERATED:
         _log.error("clock_wrong", error=_told(ahead))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watching the clock: a jump of the time of day is noticed, and what it would break is mended.
+"""Watch the clock: detect jumps of the wall clock and correct the stored times.
 
-The time of day is compared with steady time once a second. When it has jumped, the account is
-looked at before anything is judged. When it has gone back, times that lie ahead by now would keep
-rows from ever being written again: they are pulled back. On PostgreSQL the database's clock rules.
+The wall clock is compared with the monotonic clock once a second. After a jump the account is
+listed before any decision. After a backward jump, stored times that now lie in the future would
+block their rows, so they are pulled back. On PostgreSQL the database's clock is authoritative.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from novitai.store.queries import future_times
 
 PAUSE: Final = 1.0
 JUMP: Final = 2_000
-"""Milliseconds by which the time of day must differ from steady time to have jumped."""
+"""Milliseconds of difference between wall clock and monotonic clock that count as a jump."""
 _COMPARE_EVERY: Final = 60
-"""Looks after which this clock is compared with the database's."""
+"""The number of checks between two comparisons with the database's clock."""
 _WORTH_AN_OFFSET: Final = 100
 
 _log = structlog.get_logger(__name__)
@@ -36,14 +36,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WentBack:
-    """The clock went back: noticed at `at` (Unix milliseconds), by so many seconds if known."""
+    """A backward clock jump, detected at `at` (Unix milliseconds), by `seconds` if known."""
 
     at: int
     seconds: float | None
 
 
 class ClockWatch:
-    """Notices jumps of the clock."""
+    """Detects clock jumps and corrects the stored times."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class ClockWatch:
         placement_deadline: float,
         jumped: Callable[[], None],
     ) -> None:
-        """Put it together.
+        """Set the dependencies.
 
         Args:
-            database: Where the times are.
-            clock: The clock that is watched.
-            placement_deadline: Seconds in which an instance must be bought.
-            jumped: Called when time has jumped, either way.
+            database: Stores the times to correct.
+            clock: The clock to watch.
+            placement_deadline: Seconds within which an instance must be bought.
+            jumped: Called after a jump in either direction.
         """
         self._database = database
         self._clock = clock
@@ -70,7 +70,7 @@ class ClockWatch:
         self.went_back: WentBack | None = None
 
     async def begin(self) -> None:
-        """Pull back what lies ahead; to be done before anything reads a time.
+        """Pull back stored times in the future. Call this before anything else reads a time.
 
         Raises:
             StoreError: the database cannot be used.
@@ -79,7 +79,7 @@ class ClockWatch:
         await self._pull_back(None)
 
     def start(self) -> Loop:
-        """Begin to watch; return its loop."""
+        """Start watching; return the loop."""
         self._lead = self._measure()
         self._task = asyncio.create_task(self._run(), name="clock-watch")
         return self._task
@@ -89,7 +89,7 @@ class ClockWatch:
         await cancel(self._task)
 
     async def look(self) -> None:
-        """Compare the time of day with steady time once."""
+        """Compare the wall clock with the monotonic clock once."""
         lead = self._measure()
         moved = lead - self._lead
         if abs(moved) <= JUMP:
@@ -127,7 +127,7 @@ class ClockWatch:
             _log.warning("clock_went_back", seconds=seconds, rows=changed)
 
     async def _follow_database(self) -> None:
-        """Go by the database's clock, where it has one."""
+        """Adjust our clock to the database's, if it has one."""
         if not isinstance(self._clock, SystemClock):
             return
         ahead = await clock_check.skew(self._database, self._clock)
@@ -136,5 +136,5 @@ class ClockWatch:
             self._lead -= ahead
 
     def _measure(self) -> float:
-        """Tell how many milliseconds the time of day is ahead of steady time."""
+        """Return how many milliseconds the wall clock is ahead of the monotonic clock."""
         return self._clock.now() - self._clock.boottime() * 1000

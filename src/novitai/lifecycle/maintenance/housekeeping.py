@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Housekeeping: what has served its time is deleted, a little at a time; the clock is checked."""
+"""Housekeeping: delete expired idempotency keys in batches, and check the clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Housekeeping:
-    """Deletes remembered answers that nobody may ask for again."""
+    """Deletes expired idempotency keys with their stored answers."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -32,7 +32,7 @@ class Housekeeping:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> Loop:
-        """Begin to tidy up every ten minutes; return its loop."""
+        """Start to run every ten minutes; return the loop."""
         self._task = asyncio.create_task(self._run(), name="housekeeping")
         return self._task
 
@@ -41,7 +41,7 @@ class Housekeeping:
         await cancel(self._task)
 
     async def once(self) -> int:
-        """Delete what is too old; return how many rows went."""
+        """Delete the expired keys; return how many rows were deleted."""
         before = self._clock.now() - KEPT_FOR
         deleted = 0
         while True:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations: the verbs, their steps, and the runner that takes the steps."""
+"""Operations: the verbs, their steps, and the runner that runs the steps."""

@@ -25,7 +25,7 @@ from novitai.upstream.client import NovitaClient
 
 CREATE_CONCURRENCY: Final = 64
 VERB_CONCURRENCY: Final = 16
-"""How many steps of one verb a process takes at a time."""
+"""The most concurrent steps of one verb in a process."""
 
 
 def build_runner(

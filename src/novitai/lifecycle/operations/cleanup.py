@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb *reap*, a clean-up: an instance that failed is never silently left to bill.
+"""The verb *reap*, a clean-up: stop or delete an instance that failed, so that it stops billing.
 
-Under the policy `stop`, an instance that ever ran is stopped, so that its data is kept. One that
-never ran, or cannot be stopped, is deleted: nothing of the user's is on it.
+Under the policy `stop`, an instance that ever ran is stopped, which keeps its data. An instance
+that never ran holds no user data, so it is deleted, as is one that cannot be stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from novitai.upstream.client import NovitaClient
 
 
 class CleanupVerb:
-    """Takes the steps of ending what a failed instance costs."""
+    """Runs the steps of a clean-up."""
 
     kind = OperationKind.REAP
 
@@ -33,7 +33,7 @@ class CleanupVerb:
         self._clock = clock
 
     async def step(self, claimed: Claimed) -> Step:
-        """Ask for the stop or the deletion, then watch until it has happened."""
+        """Call stop or delete, then watch until it has taken effect."""
         if claimed.instance.upstream_id is None or is_gone(claimed.instance):
             return _cleaned_up("deleted")
         if claimed.operation.phase == Cleanup.STOP:
@@ -60,7 +60,7 @@ class CleanupVerb:
         refused, call = ("STOP_REFUSED", message), claimed.call
         runs = read_word(claimed.instance.observed.status) is Observation.RUNNING
         if call.accepted and not runs:
-            # An earlier call was accepted and may be under way: its time is not over yet.
+            # An earlier call was accepted and may still take effect, so wait for it again.
             call = replace(call, asked_at=self._clock.now(), asks=call.asks + 1)
             progress = replace(claimed.progress, call=call)
             return Again(Cleanup.STOP, now + LOOK_ANYWAY, progress=progress, error=refused)
@@ -68,11 +68,11 @@ class CleanupVerb:
 
 
 def _cannot_be_stopped(claimed: Claimed, now: int) -> Step:
-    """Delete an instance that was asked to stop several times and did not."""
+    """Delete an instance that did not stop after several calls."""
     word = claimed.instance.observed.status
     if read_word(word) is not Observation.UNKNOWN:
         return Again(Cleanup.DELETE, now, progress=Progress())
-    # Nothing is deleted because of a status that we do not know. Its next status starts again.
+    # An undocumented status is no reason to delete. The next status begins a new clean-up.
     return Done(
         Outcome.FAILED,
         error=("STOP_TIMEOUT", f"It was asked to stop, and Novita shows it as '{word}'"),

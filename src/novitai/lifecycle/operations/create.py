@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb *create*: place, buy exactly once, watch, probe.
+"""The verb *create*: select an offer, buy exactly once, watch, probe.
 
     place ──bought──▶ watch ──running──▶ probe ──answers──▶ succeeded
       ▲ │ unknown                │
@@ -7,7 +7,7 @@
     settle                       ▼
 
 Novita has no idempotency key (upstream.md §1). So the attempt is committed before its create
-call leaves, the call is sent once, and a call whose end says nothing is settled by listing.
+call is sent, the call is sent once, and a call with an ambiguous outcome is settled by a listing.
 """
 
 from __future__ import annotations
@@ -60,26 +60,26 @@ from novitai.upstream.refusals import Remedy, remedy
 from novitai.upstream.window import SendWindow
 
 MAX_ATTEMPTS: Final = 5
-"""Attempts that may have bought something; what was refused or never sent does not count."""
+"""The most attempts that may have bought something; refused and unsent ones do not count."""
 SEND_WITHIN: Final = 10_000
-"""Milliseconds from committing an attempt until its call may no longer be begun."""
+"""Milliseconds after the commit of an attempt within which its call must be sent."""
 _LONGEST_ROUND_PAUSE: Final = 60_000
 _LIST_AGE: Final = 1.0
-"""Seconds: how old the lists may be by which candidates are ranked. The price of the one that is
-bought is always read again."""
+"""Seconds: the maximum age of the offers used for ranking. The offers of the chosen cluster are
+always reloaded before the purchase."""
 _WAITING_LIST_AGE: Final = 10.0
-"""The same while there is no stock: hundreds that wait share their lists."""
+"""The same while waiting for stock, so that hundreds of waiting operations share the lists."""
 _LONGEST_EXPLANATION: Final = 1_000
 _RECORD_AGAIN_AFTER: Final = (0.1, 0.5, 2.0)
-"""Seconds of waiting before what was learnt is written once more."""
+"""Pauses in seconds between tries to store the outcome of an attempt."""
 
 
 class Outpaced(NovitaiError):
-    """What was read when the operation was claimed no longer holds: nothing may be bought."""
+    """The rows have changed since the claim, so this step must not buy."""
 
 
 class CreatePhase(StrEnum):
-    """Where a creation stands."""
+    """The phases of a create."""
 
     PLACE = "place"
     SETTLE = "settle"
@@ -88,7 +88,7 @@ class CreatePhase(StrEnum):
 
 
 class CreateVerb:
-    """Takes the steps of a creation."""
+    """Runs the steps of a create."""
 
     kind = OperationKind.CREATE
     first_phase: ClassVar[str] = CreatePhase.PLACE
@@ -104,7 +104,7 @@ class CreateVerb:
         installation_id: str,
         capacity_wait: float,
     ) -> None:
-        """Put it together; `capacity_wait` is how many seconds to wait for capacity."""
+        """Set the dependencies; `capacity_wait` is the time to wait for capacity, in seconds."""
         self._database = core.database
         self._client = client
         self._catalogue = catalogue
@@ -117,7 +117,7 @@ class CreateVerb:
         self._capacity_wait = int(capacity_wait * 1000)
 
     async def step(self, claimed: Claimed) -> Step:
-        """Take the step of the phase that the operation is in."""
+        """Run one step of the operation's phase."""
         if claimed.instance.upstream_id is None:
             return await self._place(claimed)
         if claimed.instance.unconfirmed and not claimed.instance.observed.gone:
@@ -125,12 +125,12 @@ class CreateVerb:
         return await self._watch(claimed)
 
     def _wait_for_identity(self, claimed: Claimed) -> Again:
-        """Wait until a listing shows that the id of the reply is this record's own."""
+        """Wait until a listing confirms that the answered ID belongs to this record."""
         now = self._clock.now()
         bought_at = claimed.instance.bought_at or now
         error = None
         if now - bought_at >= READINESS_DEADLINE:
-            message = "Whether the instance that Novita named is this record's own is not known"
+            message = "It is not confirmed that the upstream instance belongs to this record"
             error = (IDENTITY_UNCONFIRMED, message)
         return Again(CreatePhase.WATCH, now + LOOK_ANYWAY, error=error)
 
@@ -152,8 +152,8 @@ class CreateVerb:
         orphan = await self._database.read(partial(_orphan_of, claimed=claimed))
         if orphan is not None:
             message = (
-                f"The account holds {orphan}, which bears this record's name and which this "
-                "database does not know: adopt it, dismiss it or delete it"
+                f"The account contains {orphan}, which has this record's name but is not in this "
+                "database: adopt it, dismiss it or delete it"
             )
             return Again(
                 CreatePhase.PLACE,
@@ -168,10 +168,10 @@ class CreateVerb:
         return await self._buy(claimed, candidate)
 
     async def _find(self, claimed: Claimed) -> tuple[Placement, Candidate | None]:
-        """Pick the next candidate by what its cluster offers at this moment.
+        """Pick the next candidate by the current offers of its cluster.
 
-        The lists are those of about now; the one that holds the candidate is read again, and if
-        that makes another the best, so is its. Every cluster is read again at most once.
+        Ranking uses recent lists. The offers of the best candidate's cluster are then reloaded; if
+        that changes the ranking, this repeats, at most once for each cluster.
         """
         wish = await self._wish(claimed.instance)
         if wish is None:
@@ -189,7 +189,10 @@ class CreateVerb:
             read_again.add(cluster.id)
 
     def _list_age(self, claimed: Claimed) -> float:
-        """Tell how old, in seconds, the lists may be: none is of before the end of the wait."""
+        """Return the maximum age of the lists, in seconds.
+
+        Once the wait is over, lists from before its end are not used.
+        """
         now, since = self._clock.now(), claimed.progress.short_since
         if since is None:
             return _LIST_AGE
@@ -202,7 +205,7 @@ class CreateVerb:
                 instance.region, fallback=instance.region_fallback
             )
         except ValidationFailed:
-            return None  # the region has been closed since
+            return None  # the region was closed in the meantime
         return Wish(
             product_name=instance.product_name,
             billing_mode=instance.billing_mode,
@@ -243,7 +246,7 @@ class CreateVerb:
             raise
         finally:
             permit.release()
-        # What upstream told us is never thrown away, though we be told to stop at this moment.
+        # Store the bought instance's ID even if this task is cancelled now.
         await asyncio.shield(self._record(attempt, AttemptState.BOUGHT, upstream_id=upstream_id))
         return self._adopt(claimed, attempt, upstream_id)
 
@@ -270,7 +273,7 @@ class CreateVerb:
 
     @staticmethod
     def _commit_attempt(connection: Connection, operation: Operation, attempt: Attempt) -> None:
-        """Write the attempt before its call may leave, if the operation is still ours."""
+        """Store the attempt before its call is sent, if the claim still holds."""
         instance = instances.lock(connection, attempt.instance_id)
         operations.hold(
             connection,
@@ -279,15 +282,15 @@ class CreateVerb:
             lease_until=attempt.created_at + LEASE_MS,
         )
         if instance is None or instance.upstream_id is not None:
-            raise Outpaced  # a person has given it an instance while the step ran
+            raise Outpaced  # a person assigned an instance while the step ran
         if account.load_state(connection).blocked:
-            raise Outpaced  # a hold has begun while the step ran
+            raise Outpaced  # a hold began while the step ran
         attempts.insert(connection, attempt)
 
     async def _not_accepted(
         self, claimed: Claimed, attempt: Attempt, error: upstream.UpstreamError
     ) -> Step:
-        """Record how an attempt ended that bought nothing, or of which that is not known."""
+        """Record an attempt that bought nothing or whose outcome is unknown; return the step."""
         now = self._clock.now()
         if isinstance(error, upstream.Ambiguous):
             await self._record(attempt, AttemptState.UNKNOWN, error=error)
@@ -306,8 +309,8 @@ class CreateVerb:
                 },
             )
             return Again(CreatePhase.PLACE, now, error=_shown(error), announcements=(refusal,))
-        # Nothing was made: busy (429), key refused, breaker open, no connection. The candidate
-        # stays; the runner makes the pause.
+        # Nothing was bought: 429, key refused, breaker open, no connection. The candidate stays
+        # eligible; the runner backs off.
         await self._record(attempt, AttemptState.NOT_SENT, error=error)
         raise error
 
@@ -319,10 +322,10 @@ class CreateVerb:
         upstream_id: str | None = None,
         error: upstream.UpstreamError | None = None,
     ) -> None:
-        """Write what was learnt to the attempt's own row, lease or no lease.
+        """Store the outcome in the attempt's row, even if the lease has expired.
 
-        It does not give up at the first trouble of the database. If that stays away, the attempt
-        stays unknown, and listing for its marker settles it.
+        It retries on database errors. If all tries fail, the attempt stays unknown and a listing
+        settles it by its marker.
         """
         ended_at = self._clock.now()
         clock_offset = self._client.clock_offset
@@ -347,7 +350,7 @@ class CreateVerb:
         return await self._database.write(write)
 
     def _adopt(self, claimed: Claimed, attempt: Attempt, upstream_id: str | None = None) -> Again:
-        """Make what an attempt bought the instance's own."""
+        """Assign the instance that an attempt bought to the record."""
         now = self._clock.now()
         changes: dict[str, object] = {
             "upstream_id": upstream_id or attempt.upstream_id,
@@ -368,10 +371,10 @@ class CreateVerb:
         )
 
     def _next_round(self, claimed: Claimed, placement: Placement) -> Step:
-        """Wait for stock: nothing fits now, or whatever fits has refused us in this round.
+        """Wait for stock: no offer fits now, or all that fit were refused in this round.
 
-        The wait is over after a round that began when its time was up, so that candidates are
-        looked at once more after a downtime.
+        The wait ends only after a round that began at or after its end, so that all candidates are
+        tried once more after a downtime.
         """
         now, progress = self._clock.now(), claimed.progress
         refusals = _refused_in_round(claimed)
@@ -379,7 +382,7 @@ class CreateVerb:
         if not _may_pass(placement, claimed):
             return self._not_bought(claimed, ("UPSTREAM_REFUSED", lack[1]))
         round_began_at = min((attempt.created_at for attempt in refusals), default=now)
-        # A clock that was ahead must not make the wait longer.
+        # If the clock was ahead earlier, the wait must not become longer.
         short_since = min(progress.short_since or round_began_at, now)
         ends_at = short_since + self._capacity_wait
         if round_began_at >= ends_at:
@@ -419,17 +422,17 @@ class CreateVerb:
         if isinstance(look, GiveUp):
             return self._failure.end(claimed.instance, "READINESS_TIMEOUT", look.message)
         if isinstance(look, Done):
-            # How long the first readiness took is what later estimates are made of.
+            # Time estimates for later creates use `first_ready_at`.
             first = {"first_ready_at": look.changes["ready_at"]}
             return replace(look, changes={**look.changes, **first})
         return look
 
 
 def _orphan_of(connection: Connection, claimed: Claimed) -> str | None:
-    """Find an orphan that may be what this record bought in a later state of the database.
+    """Return an orphan that this record may have bought in a later state of the database.
 
-    It bears the record's name and an attempt id we do not know, it appeared after the record was
-    made, and no person has said that it is no matter.
+    Its name is the record's, its attempt ID is not in the database, it was first listed after the
+    record was made, and no person has dismissed it.
     """
     instance = claimed.instance
     named = [
@@ -457,7 +460,7 @@ def _looking_first(claimed: Claimed, now: int) -> Again:
 
 
 def _next_candidate(placement: Placement, claimed: Claimed) -> Candidate | None:
-    """Pick the first candidate that has not refused us in this round, nor for good."""
+    """Return the first candidate that was neither refused in this round nor ruled out."""
     refused = {_key(attempt) for attempt in _refused_in_round(claimed)} | _ruled_out(claimed)
     return next((one for one in placement.candidates if one.key not in refused), None)
 
@@ -467,7 +470,7 @@ def _refused(claimed: Claimed) -> list[Attempt]:
 
 
 def _refused_in_round(claimed: Claimed) -> list[Attempt]:
-    """List what was refused since every candidate was last tried."""
+    """Return the attempts that were refused in this round."""
     before = claimed.progress.tried_before
     return [
         attempt for attempt in claimed.attempts[before:] if attempt.state is AttemptState.REFUSED
@@ -475,7 +478,7 @@ def _refused_in_round(claimed: Claimed) -> list[Attempt]:
 
 
 def _ruled_out(claimed: Claimed) -> set[tuple[str, str]]:
-    """Find the candidates that were refused for something that time does not change."""
+    """Return the candidates that were refused for a permanent reason."""
     return {
         _key(attempt)
         for attempt in _refused(claimed)
@@ -488,7 +491,7 @@ def _key(attempt: Attempt) -> tuple[str, str]:
 
 
 def _may_pass(placement: Placement, claimed: Claimed) -> bool:
-    """Whether time may help: not where every offer that could be had is ruled out for good."""
+    """Return whether waiting may help: not if every available offer is ruled out."""
     ruled_out = _ruled_out(claimed)
     return (
         not ruled_out
@@ -498,10 +501,10 @@ def _may_pass(placement: Placement, claimed: Claimed) -> bool:
 
 
 def _lack(placement: Placement, refusals: Sequence[Attempt]) -> tuple[str, str]:
-    """Say why nothing can be bought now: each refusal and each offer that does not fit."""
+    """Return the error that lists each refusal and each offer that does not fit."""
     said = [_explained(attempt) for attempt in refusals]
     said += [f"{one.message} ({one.reason.value})" for one in placement.rejections]
-    # The same is often said of many offers.
+    # Many offers often have the same reason.
     told = "; ".join(dict.fromkeys(said))[:_LONGEST_EXPLANATION]
     return "NO_CAPACITY", told or "No product fits"
 
@@ -524,7 +527,7 @@ def _trouble_observed(instance: Instance) -> tuple[str, str] | None:
 
 
 def _settling(claimed: Claimed, now: int) -> Again:
-    """Wait for the listing to tell what came of an attempt."""
+    """Wait for a listing to settle an attempt."""
     return Again(
         CreatePhase.SETTLE,
         now + LOOK_ANYWAY,

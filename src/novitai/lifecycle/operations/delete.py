@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb *delete*: it wins over every other verb, and ends when nothing is left that could bill.
+"""The verb *delete*: it replaces every other verb, and ends when no instance is left that bills.
 
-If a create attempt is still ambiguous, the verb first finds out what was bought. A "not found"
-proves nothing right after a create (upstream.md §1.3), so listings decide when it is over.
+If the outcome of a create attempt is unknown, it is settled first. After a create, an answer "not
+found" proves nothing (upstream.md §1.3), so listings prove the deletion.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REMOVE: Final = "remove"
 
 
 class DeleteVerb:
-    """Takes the steps of a deletion."""
+    """Runs the steps of a deletion."""
 
     kind = OperationKind.DELETE
     first_phase: ClassVar[str] = FIND_OUT
@@ -40,7 +40,7 @@ class DeleteVerb:
         self._clock = clock
 
     async def step(self, claimed: Claimed) -> Step:
-        """Find out what there is to delete, delete it, and wait until it is gone."""
+        """Settle unknown attempts, delete the instance, and wait until it is gone."""
         now = self._clock.now()
         if claimed.instance.upstream_id is None:
             return self._find_out(claimed, now)
@@ -68,16 +68,16 @@ class DeleteVerb:
 async def remove(
     claimed: Claimed, client: NovitaClient, clock: Clock, phase: str
 ) -> Again | Reached:
-    """Take one step towards the deletion of an instance.
+    """Run one step of the deletion of an instance.
 
     Args:
-        claimed: The operation and its instance, which has an upstream id.
+        claimed: The operation and its instance, which has an upstream ID.
         client: Novita's API.
-        clock: Time.
-        phase: The phase in which the operation goes on.
+        clock: The clock.
+        phase: The phase of the operation after the step.
 
     Raises:
-        UpstreamError: nothing is known to have come of a call; the step is taken again later.
+        UpstreamError: a call is not known to have had an effect; the step is retried later.
     """
     now = clock.now()
     match removed(claimed, now):
@@ -94,6 +94,6 @@ async def remove(
     try:
         asked = await ask(claimed, client.delete, clock)
     except upstream.Refused as error:
-        # Nothing may be left to bill: the deletion is asked for until it has happened.
+        # The deletion is retried until it takes effect, because the instance bills until then.
         return Again(phase, now + PATIENCE, error=("DELETE_REFUSED", str(error)))
     return asked.then(phase, clock.now() + LOOK_SOON)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The failure policy: how an operation ends in failure, and what happens to the instance then."""
+"""The policy for failed instances: end an operation in failure and plan the clean-up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from novitai.store.queries import instances
 
 
 class Cleanup(StrEnum):
-    """What happens to a failed instance; the event `instance.failed` says which."""
+    """The clean-up of a failed instance, as in the event `instance.failed`."""
 
     NONE = "none"
     KEEP = "keep"
@@ -25,12 +25,12 @@ class Cleanup(StrEnum):
 
     @property
     def acts(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the clean-up makes a call."""
         return self in {Cleanup.STOP, Cleanup.DELETE}
 
 
 def plan_cleanup(instance: Instance, policy: FailedInstancePolicy) -> Cleanup:
-    """Decide what happens to an instance that has failed. An adopted one is always kept."""
+    """Decide the clean-up of a failed instance. An adopted instance is always kept."""
     if instance.upstream_id is None or is_gone(instance):
         return Cleanup.NONE
     if policy is FailedInstancePolicy.KEEP or instance.origin is Origin.ADOPTED:
@@ -41,7 +41,7 @@ def plan_cleanup(instance: Instance, policy: FailedInstancePolicy) -> Cleanup:
 
 
 class FailurePolicy:
-    """Ends operations in failure, and hands the instance over to a clean-up."""
+    """Ends operations in failure and begins the clean-up."""
 
     def __init__(self, clock: Clock, ids: Ids, policy: FailedInstancePolicy) -> None:
         self._clock = clock
@@ -52,9 +52,9 @@ class FailurePolicy:
         """End the operation of an instance that has failed.
 
         Args:
-            instance: The instance that has failed.
-            code: The error's code, shown with the instance.
-            message: What happened, in a sentence.
+            instance: The failed instance.
+            code: The error code shown with the instance.
+            message: The error message, one sentence.
         """
         cleanup, now = plan_cleanup(instance, self._policy), self._clock.now()
         next_operation = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb *follow*: what somebody else began at Novita is seen through, so that nothing hangs.
+"""The verb *follow*: track a start, stop or migration that was begun outside novitai.
 
-An instance that somebody else started is probed before it counts as running, and one that never
-gets there has failed. Any verb that a user asks for replaces this one.
+An instance that was started outside is probed before it counts as running, and fails if it is not
+ready in time. Any verb that a user requests replaces this one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DETOURS: Final = frozenset({Observation.MIGRATING, Observation.STOPPING})
 
 
 class FollowVerb:
-    """Takes the steps of following."""
+    """Runs the steps of following an instance."""
 
     kind = OperationKind.FOLLOW
     first_phase: ClassVar[str] = WATCH
@@ -38,7 +38,7 @@ class FollowVerb:
         self._failure = failure
 
     async def step(self, claimed: Claimed) -> Step:
-        """Look how far the instance is."""
+        """Check the progress of the instance."""
         instance, now = claimed.instance, self._clock.now()
         seen = read_word(instance.observed.status)
         if is_gone(instance) or seen in {Observation.EXITED, Observation.REMOVING}:
@@ -47,7 +47,7 @@ class FollowVerb:
         claimed = note_detours(claimed, now, detours=_DETOURS)
         if seen is Observation.STOPPING:
             late = claimed.is_late(begun_at + READINESS_DEADLINE, now)
-            # It may still stop, and nothing else is known of it: look until it has stopped.
+            # It may still stop, and there is no other way to end this: check until it has stopped.
             return Again(
                 WATCH,
                 now + LOOK_ANYWAY,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follow-ups: an instance in a passing status always has an operation that sees it through."""
+"""Follow-ups: begin an operation for every instance in a transient status that has none."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from novitai.store.queries import operations
 FOLLOWED: Final = frozenset(
     {InstanceStatus.STARTING, InstanceStatus.STOPPING, InstanceStatus.MIGRATING}
 )
-"""The statuses that must not last."""
+"""The transient statuses."""
 
 
 class FollowUps:
-    """Begins operations of the kinds `follow` and `reap` that no verb has begun."""
+    """Begins `follow` and `reap` operations for instances that have no operation."""
 
     def __init__(self, core: Core, policy: FailedInstancePolicy) -> None:
         self._clock = core.clock
@@ -31,13 +31,13 @@ class FollowUps:
         self._policy = policy
 
     def ensure(self, connection: Connection, instance: Instance) -> None:
-        """Follow an instance in a passing status. The caller holds its lock."""
+        """Follow an instance in a transient status. The caller holds its lock."""
         if instance.status not in FOLLOWED or instance.upstream_id is None:
             return
         self._begin(connection, OperationKind.FOLLOW, instance, "watch")
 
     def clean_up(self, connection: Connection, instance: Instance) -> None:
-        """End what a failed instance costs, if it turns out to live; the caller holds its lock."""
+        """Clean up a failed instance that is listed as alive. The caller holds its lock."""
         if not instance.failed:
             return
         word = read_word(instance.observed.status)

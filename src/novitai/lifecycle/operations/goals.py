@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The goals of the verbs, as pure decisions: what to do next so that an instance reaches one.
+"""The decisions of the verbs: the next action that brings an instance to a verb's goal.
 
-Each function takes what was claimed and the time, and returns one decision. It does no I/O. The
-verbs carry the decisions out and give a failure their own meaning. Upstream's answers are hints
-(upstream.md §1.1, §1.3): what the listing shows decides, once it is newer than the call.
+Each function takes the claimed operation and the time, and returns one decision. It does no I/O.
+The verbs carry out the decisions and define the effect of a failure. Novita's answers are hints
+(upstream.md §1.1, §1.3): a listing that is newer than the call decides.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from novitai.lifecycle.operations.steps import Claimed
 
 LOOK_SOON: Final = 5_000
 LOOK_ANYWAY: Final = 30_000
-"""Milliseconds after which a waiting operation is looked at although nothing woke it."""
+"""Milliseconds after which a waiting operation takes its next step if nothing woke it earlier."""
 PATIENCE: Final = 60_000
-"""Milliseconds after which a call that shows no effect in the listing is made again."""
+"""Milliseconds after which a call without an effect in the listing is repeated."""
 MAX_ASKS: Final = 3
-"""Calls that are made before an operation gives up on one that shows no effect."""
+"""The number of calls without effect after which an operation gives up."""
 STOP_DEADLINE: Final = 600_000
-"""Milliseconds in which a stop must have happened."""
+"""Milliseconds within which an instance must have stopped."""
 READINESS_DEADLINE: Final = 600_000
-"""Milliseconds from the purchase, or from the call, until an instance must be ready."""
+"""Milliseconds from the purchase or the start call within which an instance must be ready."""
 MIGRATION_DEADLINE: Final = 3_600_000
-"""Milliseconds in which a migration must have ended."""
+"""Milliseconds within which a migration must have ended."""
 LISTINGS_WITHOUT: Final = 2
-"""Complete listings in a row that must lack an instance whose deletion was accepted."""
+"""After an accepted deletion, the complete listings in a row without the instance that prove it."""
 INCOMPLETE_LISTINGS_WITHOUT: Final = 3
-"""The same for listings whose totals do not add up, which prove less."""
+"""The same for listings whose totals do not match. After these, a look-up has to confirm it."""
 TOLD_AFTER: Final = 3
-"""Incomplete listings in a row after which the operations that wait for a complete one say so."""
+"""Incomplete listings in a row after which operations waiting for a complete one show an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +49,24 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class ProbePorts:
-    """ProbePorts the ports that were asked for."""
+    """Probe the watched ports."""
 
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Ask upstream for the instance itself: the listings alone do not prove that it is gone."""
+    """Look the instance up: the listings alone do not prove that it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing until something wakes the operation, or until `at` (Unix milliseconds)."""
+    """Wait until `at` (Unix milliseconds), or until the operation is woken."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The goal cannot be reached any more; `code` and `message` say why."""
+    """The goal can no longer be reached; `code` and `message` give the reason."""
 
     code: str
     message: str
@@ -74,9 +74,9 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class TurnBack:
-    """Upstream did not take the call: the instance is what it was before.
+    """Novita did not carry out the call, so the instance returns to its previous status.
 
-    `unchanged` says that nothing happened since the call, so what was ready still is.
+    If `unchanged`, its state has not changed since the call, so it is still ready if it was.
     """
 
     code: str
@@ -85,30 +85,30 @@ class TurnBack:
 
 
 NOT_TAKEN: Final = TurnBack(
-    "UPSTREAM_UNAVAILABLE", "Novita did not take the call in time", unchanged=True
+    "UPSTREAM_UNAVAILABLE", "Novita did not accept the call in time", unchanged=True
 )
 
 
 def without_effect(claimed: Claimed, now: int) -> bool:
-    """Tell whether the last call had time to show an effect, and the listing is newer than it."""
+    """Return whether `PATIENCE` has passed since the last call and the listing is newer than it."""
     at = claimed.call.asked_at
     return at is not None and claimed.seen_since_acted and now - at >= PATIENCE
 
 
 def stopped(claimed: Claimed, now: int, *, insist: bool = False) -> Reached | Ask | Wait | GiveUp:
-    """Decide how to get an instance stopped.
+    """Decide the next action to stop an instance.
 
     Args:
         claimed: The operation and its instance, which is not gone.
         now: Unix milliseconds.
-        insist: Whether the stop is a clean-up, which nobody may refuse: it is asked for in every
-            status but `migrating`, until its time is over and it was asked for often enough.
+        insist: Whether the stop is a clean-up. Then it is called in every status but `migrating`,
+            until both the deadline and the number of calls are exceeded.
     """
     seen, call = read_word(claimed.instance.observed.status), claimed.call
     if seen is Observation.EXITED and (claimed.seen_since_acted or not (insist or call.asks)):
         return Reached()
     if insist and seen is Observation.MIGRATING:
-        return Wait(now + LOOK_ANYWAY)  # its data are under way: wait until they have arrived
+        return Wait(now + LOOK_ANYWAY)  # Novita is moving its data: wait until that has ended
     late = claimed.is_late(call.first_tried(now) + STOP_DEADLINE, now)
     if late and not insist:
         return GiveUp("STOP_TIMEOUT", "It did not stop in time")
@@ -122,7 +122,7 @@ def stopped(claimed: Claimed, now: int, *, insist: bool = False) -> Reached | As
 
 
 def removed(claimed: Claimed, now: int) -> Reached | Ask | LookUp | Wait:
-    """Decide how to get an instance deleted. It never gives up: what is left would bill."""
+    """Decide the next action to delete an instance. It never gives up, to end the billing."""
     if is_gone(claimed.instance) or _unlisted(claimed):
         return Reached()
     if _left_out(claimed):
@@ -137,10 +137,10 @@ def removed(claimed: Claimed, now: int) -> Reached | Ask | LookUp | Wait:
 def started(
     claimed: Claimed, now: int, *, kind: OperationKind, give_up_at: int
 ) -> Ask | ProbePorts | Wait | GiveUp | TurnBack:
-    """Decide how to get an instance started or restarted, and serving.
+    """Decide the next action to start or restart an instance and get it ready.
 
     Args:
-        claimed: The operation and its instance, with what `note_progress` noted.
+        claimed: The operation and its instance, after `note_moved` and `note_detours`.
         now: Unix milliseconds.
         kind: Start or restart.
         give_up_at: Unix milliseconds by which it must be ready.
@@ -160,7 +160,7 @@ def started(
         return TurnBack("START_FAILED", "It was asked to start and stayed stopped", unchanged=False)
     if kind is OperationKind.RESTART and not progress.moved:
         if not without_effect(claimed, now):
-            # The `running` that is listed may still be from before the call.
+            # The listed status `running` may be from before the call.
             return _until_seen(claimed, now, give_up_at)
         if call.unsure:
             return _ask_in_time(claimed, now, give_up_at) if call.asks < MAX_ASKS else NOT_TAKEN
@@ -168,10 +168,10 @@ def started(
 
 
 def serving(claimed: Claimed, now: int, *, give_up_at: int) -> ProbePorts | Wait | GiveUp:
-    """Decide how to get an instance that was asked to run serving: running first, then probed.
+    """Decide the next action to get a started instance ready: wait for `running`, then probe.
 
     Args:
-        claimed: The operation and its instance, with what `note_progress` noted.
+        claimed: The operation and its instance, after `note_detours`.
         now: Unix milliseconds.
         give_up_at: Unix milliseconds by which it must be ready.
     """
@@ -189,22 +189,22 @@ def serving(claimed: Claimed, now: int, *, give_up_at: int) -> ProbePorts | Wait
 
 
 def not_ready(why: str) -> GiveUp:
-    """Give up on an instance that was not ready in time; `why` says what was missing."""
+    """Return the failure of an instance that was not ready in time, for the reason `why`."""
     minutes = READINESS_DEADLINE // 60_000
     return GiveUp("READINESS_TIMEOUT", f"Not ready within {minutes} minutes: {why}")
 
 
 def next_look(deadline: int, now: int) -> int:
-    """Tell when to look again, in Unix milliseconds: at the deadline, and soon once it passed."""
+    """Return when to check again: at the deadline, or soon if it has passed (Unix milliseconds)."""
     return now + LOOK_SOON if now >= deadline else min(deadline, now + LOOK_ANYWAY)
 
 
 def note_detours(
     claimed: Claimed, now: int, *, detours: Set[Observation] = frozenset({Observation.MIGRATING})
 ) -> Claimed:
-    """Note since when the instance has been migrating, and when it was last seen on a detour.
+    """Record since when the instance has been migrating, and when it was last in a detour status.
 
-    The time in which it has to serve starts again at the end of a detour.
+    The readiness deadline starts again at the end of a detour.
     """
     seen, progress = read_word(claimed.instance.observed.status), claimed.progress
     since = None
@@ -215,10 +215,10 @@ def note_detours(
 
 
 def note_moved(claimed: Claimed) -> Claimed:
-    """Note that the instance was seen in another status than `running` since the call.
+    """Record that the instance was seen in another status than `running` since the call.
 
-    If the outcome of the call is unknown, any news counts: a restart may be over between two
-    listings and leave nothing but other ports.
+    If the outcome of the call is unknown, any change counts: a restart may take place between two
+    listings and change only the ports.
     """
     runs = read_word(claimed.instance.observed.status) is Observation.RUNNING
     if not claimed.changed_since_acted or (runs and not claimed.call.unsure):
@@ -227,23 +227,23 @@ def note_moved(claimed: Claimed) -> Claimed:
 
 
 def last_detour(operation: Operation) -> int:
-    """Tell when the instance was last seen on a detour, in Unix milliseconds; 0 if never."""
+    """Return when the instance was last in a detour status, in Unix milliseconds; 0 if never."""
     return operation.progress.detour_at or 0
 
 
 def incomplete_error(claimed: Claimed) -> tuple[str, str] | None:
-    """Say that an operation waits for a complete listing, if that is what it waits for."""
+    """Return the error of an operation that waits for a complete listing; None if it does not."""
     count = claimed.looked.incomplete_count
     if count < TOLD_AFTER:
         return None
     return (
         "LISTING_INCOMPLETE",
-        f"Novita's list of instances did not add up {count} times in a row; it proves nothing",
+        f"Novita's list of instances was incomplete {count} times in a row",
     )
 
 
 def _until_seen(claimed: Claimed, now: int, give_up_at: int) -> Wait | GiveUp | TurnBack:
-    """Wait for a listing that is newer than the call, until the time is over."""
+    """Wait until the deadline for a listing that is newer than the call."""
     if claimed.is_late(give_up_at, now):
         if claimed.call.unsure and not claimed.progress.moved:
             return NOT_TAKEN
@@ -257,7 +257,7 @@ def _ask_in_time(claimed: Claimed, now: int, give_up_at: int) -> Ask | TurnBack:
 
 
 def _unlisted(claimed: Claimed) -> bool:
-    """Tell whether a deletion was accepted and two complete listings since lack the instance."""
+    """Return whether two complete listings since an accepted deletion lack the instance."""
     observed, call = claimed.instance.observed, claimed.call
     return (
         call.accepted
@@ -268,7 +268,7 @@ def _unlisted(claimed: Claimed) -> bool:
 
 
 def _left_out(claimed: Claimed) -> bool:
-    """Tell whether a deletion was accepted and three incomplete listings in a row lack it."""
+    """Return whether three incomplete listings in a row since an accepted deletion lack it."""
     observed, call = claimed.instance.observed, claimed.call
     return (
         call.accepted

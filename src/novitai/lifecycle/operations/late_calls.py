@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Late calls: a write call that left although its claim had ended, and what puts its effect right.
+"""Late calls: write calls sent after their claim had ended, and the correction of their effects.
 
-The last check before sending leaves a gap of microseconds in which a worker can stall. A start that
-leaves after the user has stopped the instance makes it run and bill again. The worker that sent it
-finds out when its result is fenced, and writes it down here; the next listing shows the effect, and
-the opposite call is made, once.
+Between the last check and the sending, a worker can stall. If its start call is sent after the user
+has stopped the instance, the instance runs and bills again. The worker detects this when its result
+is fenced, and records the late call here. When a listing shows the effect, the opposite verb is
+begun, once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from novitai.lifecycle.operations.stop import StopVerb
 from novitai.store.queries import instances, operations
 
 EFFECT_WITHIN: Final = 900_000
-"""Milliseconds after a late call in which what is listed may be its effect."""
+"""Milliseconds after a late call within which an observed status may be its effect."""
 _UP: Final = frozenset({Observation.RUNNING, Observation.STARTING, Observation.PULLING})
 _DOWN: Final = frozenset({Observation.STOPPING, Observation.EXITED})
 _STARTS: Final = frozenset({OperationKind.START, OperationKind.RESTART})
@@ -33,7 +33,7 @@ _WANT_RUNNING: Final = frozenset({OperationKind.CREATE, OperationKind.START, Ope
 
 
 class LateCalls:
-    """Remembers late calls and puts their effects right."""
+    """Records late calls and corrects their effects."""
 
     def __init__(self, core: Core) -> None:
         self._clock = core.clock
@@ -42,12 +42,12 @@ class LateCalls:
         self._recorder = core.recorder
 
     def note(self, connection: Connection, instance_id: str, kind: OperationKind) -> None:
-        """Write down that a call of this kind left late, and put right what is seen of it already.
+        """Record a late call, and correct its effect if that has already been observed.
 
         Args:
             connection: A write transaction.
-            instance_id: The instance it was made for.
-            kind: The operation that made it.
+            instance_id: The instance of the call.
+            kind: The kind of the operation that made it.
         """
         instance = instances.lock(connection, instance_id)
         if instance is None or instance.status.ended:
@@ -57,10 +57,10 @@ class LateCalls:
         self.put_right(connection, instance)
 
     def put_right(self, connection: Connection, instance: Instance) -> bool:
-        """Begin the opposite of a late call, if its effect is what was observed last.
+        """Begin the opposite verb of a late call, if the last observation shows its effect.
 
-        The caller holds the instance's lock. What the last operation that succeeded has brought
-        about is what is wanted.
+        The caller holds the instance's lock. The desired state is the result of the last operation
+        that succeeded.
 
         Returns:
             Whether an operation was begun.
@@ -80,7 +80,7 @@ class LateCalls:
         if opposite is None:
             return False
         if opposite is OperationKind.START and instance.failed:
-            # It was to be stopped: what has failed is not started without being asked for.
+            # A failed instance is started only by a client's request.
             instances.update_columns(connection, instance.id, _FORGOTTEN)
             return False
         if running is not None:
@@ -115,9 +115,9 @@ _FORGOTTEN: Final[Mapping[str, object]] = {"late_call": None, "late_call_at": No
 def _opposite(
     late: OperationKind, wanted: OperationKind | None, seen: Observation
 ) -> OperationKind | None:
-    """Tell which call undoes a late one; None where nothing is to be undone.
+    """Return the verb that undoes a late call; None if there is nothing to undo.
 
-    A late delete cannot be undone, and a late restart ends where it began.
+    A late delete cannot be undone.
     """
     if late in _STARTS and wanted is OperationKind.STOP and seen in _UP:
         return OperationKind.STOP

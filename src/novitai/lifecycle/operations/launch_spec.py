@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launch specification: made of a template and a request, kept sealed, sent once."""
+"""The launch specification: made from a template and a request, and stored encrypted."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PURPOSE: Final = "launch"
 
 
 def resolve(template: Template, request: CreateRequest) -> LaunchSpec:
-    """Copy what a launch takes from the template; the request's `envs` win over its own.
+    """Copy the template's launch settings; the request's `envs` override the template's.
 
-    Novita's create call knows no template, so its client has to do this (upstream.md §10).
+    Novita's create call has no template parameter, so the client does this (upstream.md §10).
     """
     return replace(template.launch, envs={**template.launch.envs, **request.envs})
 
@@ -45,7 +45,7 @@ def unseal(vault: Vault, sealed: bytes) -> LaunchSpec:
     """Decrypt a stored specification.
 
     Raises:
-        VaultError: it was sealed with another secret key.
+        VaultError: it was encrypted with another secret key.
     """
     plain = orjson.loads(vault.unseal(_PURPOSE, sealed))
     return LaunchSpec(
@@ -61,7 +61,7 @@ def unseal(vault: Vault, sealed: bytes) -> LaunchSpec:
 
 
 def create_call(instance: Instance, spec: LaunchSpec, attempt: Attempt) -> models.CreateInstance:
-    """Write the one create call of an attempt (upstream.md §4)."""
+    """Build the create call of an attempt (upstream.md §4)."""
     return models.CreateInstance(
         name=attempt.upstream_name,
         product_id=attempt.product_id,
@@ -71,9 +71,11 @@ def create_call(instance: Instance, spec: LaunchSpec, attempt: Attempt) -> model
         billing_mode=instance.billing_mode.value,
         image_url=spec.image,
         image_auth_id=spec.image_auth_id or "",
-        ports=tuple(models.Port(port.port, port.type.value) for port in spec.ports),
+        ports=tuple(models.UpstreamPort(port.port, port.type.value) for port in spec.ports),
         envs=tuple(spec.envs.items()),
-        tools=tuple(models.Tool(tool.name, tool.port, tool.type.value) for tool in spec.tools),
+        tools=tuple(
+            models.UpstreamTool(tool.name, tool.port, tool.type.value) for tool in spec.tools
+        ),
         command=spec.command or "",
         entrypoint=spec.entrypoint or "",
         min_cuda_version=spec.min_cuda_version or "",

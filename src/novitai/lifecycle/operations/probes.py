@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readiness: whether what an instance was asked to serve is really served.
+"""Readiness: probe whether the watched ports of an instance answer.
 
-Probes run beside the steps, so that no peer holds a step: a step waits for a quick answer alone
-and is woken when a slow one has come. Each probe is ended at its deadline, whatever the peer does.
+Probes run in tasks of their own, so that a slow port cannot block a step: a step waits half a
+second for the results and is woken when the rest have arrived. Every probe ends at its deadline.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ import httpx2
 import structlog
 
 from novitai.domain.instance import Instance, LaunchSpec, Port, PortMapping, PortType
-from novitai.egress.guard import EndpointGuard, Refused
+from novitai.egress.guard import AddressRefused, EndpointGuard
 from novitai.egress.wire import BROKEN, Wire
 
 K = TypeVar("K")
 
 PROBE_SECONDS: Final = 3.0
-"""For one probe: resolving, connecting, sending, and reading the head of the answer."""
+"""The deadline of one probe: resolve, connect, send, and read the head of the answer."""
 AT_A_TIME: Final = 4
-"""Probes of one instance at the same time."""
+"""Concurrent probes of one instance."""
 PLACES: Final = 256
-"""Probes of this process at the same time."""
+"""Concurrent probes of this process."""
 SLOW_PLACES: Final = 192
-"""Of those, for instances whose last probes timed out: the others always find room."""
+"""Those of `PLACES` that instances may use whose last probes timed out; the rest stay free."""
 QUICK: Final = 0.5
 """Seconds for which a step waits for its probes."""
 _KEPT: Final = 10.0
-"""Seconds for which the result of a round waits for the step that asked for it."""
+"""Seconds for which the result of a round is kept for the step that began it."""
 _REMEMBERED: Final = 10_000
 _JUPYTER: Final = "jupyter"
-"""The one tool that Novita knows (upstream.md §4), in lower case."""
+"""The only tool that Novita supports (upstream.md §4), in lower case."""
 _NOT_ALIVE: Final = frozenset({502, 503, 504})
-"""What Novita's gateway answers while the service inside is not up (upstream.md §5)."""
+"""The statuses of Novita's gateway while the service inside is down (upstream.md §5)."""
 _BROKEN: Final = (*BROKEN, httpx2.InvalidURL, ValueError)
 
-_log = structlog.get_logger("novitai.lifecycle")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A port that was asked for and does not answer, and why not, in a few words."""
+    """A watched port that does not answer, and the reason in a few words."""
 
     port: Port
     why: str
 
 
 Round = tuple[Silence, ...]
-"""What came of probing every port once; empty means ready."""
+"""The ports that did not answer in one round of probes; empty means ready."""
 
 
 @dataclass(slots=True)
 class _UnderWay:
-    """A round that has begun; `wake` is called at its end once a step has left it alone."""
+    """A running round. `wake` is called at its end if a step did not wait for it."""
 
     of: object
     task: asyncio.Task[Round]
@@ -67,7 +67,7 @@ class _UnderWay:
 
 
 class Places:
-    """Limits the probes of this process; within each limit, first come, first served."""
+    """Limits the concurrent probes of this process. Waiting probes are served in order."""
 
     def __init__(self, total: int = PLACES, slow: int = SLOW_PLACES) -> None:
         self._all = asyncio.Semaphore(total)
@@ -75,7 +75,7 @@ class Places:
 
     @contextlib.asynccontextmanager
     async def take(self, *, slow: bool) -> AsyncIterator[None]:
-        """Wait for a place and hold it; `slow` ones share a part of them."""
+        """Wait for a place and hold it; `slow` probes share only a part of the places."""
         async with contextlib.AsyncExitStack() as stack:
             if slow:
                 await stack.enter_async_context(self._slow)
@@ -84,7 +84,7 @@ class Places:
 
 
 class Prober:
-    """Asks the published ports of instances whether a service answers."""
+    """Probes the published ports of instances."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Prober:
         quick: float = QUICK,
         places: Places | None = None,
     ) -> None:
-        """Put it together.
+        """Set the dependencies.
 
         Args:
-            guard: Decides where probes may go.
-            wire: Makes the exchanges.
+            guard: Decides which addresses may be probed.
+            wire: Makes the HTTP exchanges.
             deadline: Seconds for one probe.
             quick: Seconds for which `poll` waits for a round.
             places: Limits the probes of this process.
@@ -125,16 +125,16 @@ class Prober:
     async def poll(
         self, name: str, instance: Instance, spec: LaunchSpec, *, wake: Callable[[], None]
     ) -> Round | None:
-        """Give the result of a round of probes, or begin one; never waits for a slow peer.
+        """Return the result of a round of probes, or begin one, without waiting for slow ports.
 
         Args:
-            name: Who asks, such as an operation's id: one round at a time for each.
-            instance: With the endpoints to probe; other endpoints make another round.
-            spec: What was asked for.
+            name: Identifies the caller, such as an operation ID; each has one round at a time.
+            instance: The instance with its endpoints; if they change, a new round begins.
+            spec: The launch specification with the watched ports.
             wake: Called when a round ends that this call did not wait for.
 
         Returns:
-            The ports that do not answer, and None while the round goes on.
+            The ports that do not answer; None while the round is running.
         """
         of = (_places_of(instance, spec), instance.acted_at)
         round_ = self._under_way.get(name)
@@ -144,7 +144,7 @@ class Prober:
             round_ = None
         if round_ is None:
             round_ = self._begin(name, of, self.not_ready(instance, spec))
-            # One that was slow last time would use up the wait for nothing.
+            # An instance that was slow last time would most likely use up the wait again.
             if instance.id not in self._slow:
                 await asyncio.wait({round_.task}, timeout=self._quick)
         if not round_.task.done():
@@ -154,11 +154,11 @@ class Prober:
         return round_.task.result()
 
     async def not_ready(self, instance: Instance, spec: LaunchSpec) -> Round:
-        """Probe each port that was asked for once, and list those that do not answer.
+        """Probe each watched port once, and return those that do not answer.
 
-        A port that is not mapped yet is not ready; Jupyter's may be at the address of its own that
-        upstream tells. Where no port was asked for, nothing has to answer. The round takes at most
-        the deadline for every four ports, beside the wait for places.
+        A port that is not mapped yet does not answer; Jupyter may have a separate address from
+        Novita. If no port is watched, the result is empty. A round takes at most one deadline for
+        every four ports, plus the wait for places.
         """
         published = _places_of(instance, spec)
         ports = tuple(dict.fromkeys(spec.watched_ports()))
@@ -177,7 +177,7 @@ class Prober:
                 except (TimeoutError, httpx2.TimeoutException):
                     late.append(port)
                     return f"no answer within {self._deadline:g} s"
-                except Refused as refusal:
+                except AddressRefused as refusal:
                     self._tell(instance, mapping, refusal)
                     return f"not probed: {refusal}"
                 except _BROKEN:
@@ -198,7 +198,7 @@ class Prober:
         def ended(_: asyncio.Task[Round]) -> None:
             if one.wake is not None:
                 one.wake()
-            # Another process may have taken the operation on.
+            # If another process has claimed the operation, no step here collects the result.
             asyncio.get_running_loop().call_later(_KEPT, self._forget, name, one)
 
         one.task.add_done_callback(ended)
@@ -242,8 +242,8 @@ class Prober:
                 return None
         return "no connection"
 
-    def _tell(self, instance: Instance, mapping: PortMapping, refusal: Refused) -> None:
-        """Log a refusal once for each endpoint; the endpoint itself may hold a secret."""
+    def _tell(self, instance: Instance, mapping: PortMapping, refusal: AddressRefused) -> None:
+        """Log a refusal once for each endpoint, without the endpoint: it may contain a secret."""
         key = instance.id, mapping.endpoint
         if key not in self._refused:
             _remember(self._refused, key)
@@ -253,10 +253,10 @@ class Prober:
 
 
 def _places_of(instance: Instance, spec: LaunchSpec) -> dict[int, PortMapping]:
-    """Tell where each port is reached.
+    """Return the mapping of each port.
 
-    Novita tells where Jupyter is in `connectComponentJupyter` (upstream.md §5.1), and its port
-    need not be among those that are mapped.
+    Novita gives the address of Jupyter in `connectComponentJupyter` (upstream.md §5.1); its
+    port may be missing from the port mappings.
     """
     seen = instance.observed
     places = {mapping.port: mapping for mapping in seen.port_mappings}

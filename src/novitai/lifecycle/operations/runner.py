@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an operation moves: claim it, take one step, apply the result, say when to look again.
+"""Run operations step by step: claim, run one step, apply the result, schedule the next step.
 
-Load → act → apply. Network calls happen between two transactions; the second names the token that
-the first was given, so that a worker which lost its lease changes nothing.
+Network calls happen between two transactions. The second one is fenced by the token of the first,
+so a worker that has lost its lease changes nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from novitai.lifecycle.operations.steps import (
 )
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations
-from novitai.store.queries.operations import Fenced
+from novitai.store.queries.leases import Fenced
 from novitai.upstream.errors import (
     BreakerOpen,
     KeyRefused,
@@ -51,29 +51,29 @@ from novitai.upstream.errors import (
 from novitai.upstream.window import SendWindow
 
 ACCOUNT_HELD: Final = "ACCOUNT_HELD"
-"""The error of an operation that waits because the account is not as it was remembered."""
+"""The error of an operation that waits because the account is on hold."""
 _LOOK_FIRST: Final = 250
 _LOOK_FIRST_WITHIN: Final = 60_000
-"""Milliseconds after which a stop or a delete is no longer held up by a list that is away."""
+"""Milliseconds after which a stop or a delete no longer waits for the first listing."""
 _ENDS_BILLING: Final = frozenset({OperationKind.STOP, OperationKind.DELETE})
 _NOT_LISTED: Final = ("UPSTREAM_UNAVAILABLE", "Novita has not listed the account yet")
 _LOOK_WHILE_HELD: Final = 10_000
 _CALLS_OF_A_STEP: Final = 10
-"""Calls that the longest step makes one after the other: a placement reads clusters and products,
-each with three tries, then buys."""
+"""The most calls one step makes in sequence: a placement reads clusters and products, each with
+three tries, then makes the create call."""
 _WAITING_SECONDS: Final = 60.0
-"""What a step may wait beside that, such as for the limiter."""
+"""Seconds added to the deadline of a step for waits, such as for the limiter."""
 _OVERDUE_PAUSE: Final = 5.0
 _RENEW_AFTER: Final = LEASE_SECONDS / 3
 _RENEW_AGAIN_AFTER: Final = 1.0
 _KEY_REFUSED_PAUSE: Final = 30.0
 _LONGEST_PAUSE: Final = 60.0
 
-_log = structlog.get_logger("novitai.lifecycle")
+_log = structlog.get_logger(__name__)
 
 
 class Runner:
-    """Takes steps for the job engine; the same for every verb."""
+    """Runs the steps of all verbs for the job engine."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Runner:
         *,
         call_timeout: float = 15.0,
     ) -> None:
-        # A step is ended then and taken again later, whatever it waits for.
+        # A step is cancelled at this deadline and retried later.
         self._step_seconds = _WAITING_SECONDS + _CALLS_OF_A_STEP * call_timeout
         self._late_calls = late_calls
         self._database = core.database
@@ -97,23 +97,23 @@ class Runner:
         self.fenced_writes = 0
 
     def look_again(self) -> None:
-        """Take no step before the account has been listed once more.
+        """Run no step before the next listing of the account.
 
-        To be called when the process begins, and when time has jumped.
+        Call this when the process starts and after a clock jump.
         """
         self._look_since = self._clock.now()
 
     def hold_back(self) -> None:
-        """Let no call leave for the steps in hand: the account is held since they were claimed.
+        """Stop the write calls of running steps, because a hold has begun since their claim.
 
-        A call that a person has confirmed leaves all the same.
+        Calls that a person has confirmed are still sent.
         """
         for claimed in self._claims.values():
             if not claimed.is_confirmed:
                 claimed.window.closed = True
 
     def register(self, verb: Verb, *, concurrency: int) -> None:
-        """Have the job engine bring this verb's operations here."""
+        """Register a verb with the job engine, so that `run` gets its operations."""
 
         async def handle(operation_id: str) -> int | None:
             return await self.run(verb, operation_id)
@@ -124,10 +124,11 @@ class Runner:
         self._jobs.register(verb.kind.job, handle, due=due, concurrency=concurrency)
 
     async def run(self, verb: Verb, operation_id: str) -> int | None:
-        """Take one step of an operation, if nobody else is at it.
+        """Run one step of an operation, if it can be claimed.
 
         Returns:
-            When to look again, in Unix milliseconds; None if it is done or somebody else's.
+            When the next step is due, in Unix milliseconds; None if the operation has ended or
+            another worker has claimed it.
         """
         claimed = await self._database.write(
             lambda connection: self._claim(connection, operation_id)
@@ -154,7 +155,7 @@ class Runner:
         except asyncio.CancelledError:
             await asyncio.shield(self._release(claimed.operation, 0))
             raise
-        except Exception:  # the lease is given back, then it is raised on: the engine counts it
+        except Exception:  # release the lease, then raise: the engine counts the failure
             with contextlib.suppress(StoreError):
                 await self._release(claimed.operation, self._ids.jitter(5))
             raise
@@ -170,11 +171,12 @@ class Runner:
         if operation is None:
             return None
         instance_id = operation.instance_id or ""
-        # The listing first: a sync that commits in between must not make an old row look new.
+        # Read the time of the listing before the row. If a sync commits in between, an old row must
+        # not appear newer than it is.
         looked = coordination.looked(connection)
         instance = instances.load(connection, instance_id)
         if instance is None:
-            raise LookupError(f"{operation_id} belongs to no instance that has a row")
+            raise LookupError(f"the instance of operation {operation_id} has no row")
         return Claimed(
             operation,
             instance,
@@ -185,15 +187,15 @@ class Runner:
         )
 
     def _held(self, claimed: Claimed) -> Again | None:
-        """Say why no step may be taken now; None where one may.
+        """Return a postponement if no step may run now, else None.
 
-        Once the process has begun, or time has jumped, the account is looked at first: what the
-        record says is of before. While the account is held, nothing is asked and nothing given up.
+        After a start of the process or a clock jump, the records may be outdated, so the account
+        must be listed first. While the account is on hold, no call is made and no deadline expires.
         """
         operation, now = claimed.operation, self._clock.now()
         if (claimed.looked.whole_at or 0) < self._look_since:
             waited = now - self._look_since
-            # A list that stays away must not keep a user from ending what bills.
+            # If listings keep failing, a user must still be able to stop or delete an instance.
             if operation.kind not in _ENDS_BILLING or waited < _LOOK_FIRST_WITHIN:
                 error = operation.error
                 if waited >= _LOOK_FIRST_WITHIN:
@@ -201,7 +203,7 @@ class Runner:
                 pause = min(_LOOK_WHILE_HELD, _LOOK_FIRST + max(0, waited) // 4)
                 return Again(operation.phase, now + pause, error=error)
         if claimed.account.blocked and not claimed.is_confirmed:
-            message = "The account is not as it was remembered: see GET /api/account"
+            message = "The account is on hold: see GET /api/account"
             return Again(
                 operation.phase,
                 now + _LOOK_WHILE_HELD,
@@ -211,7 +213,7 @@ class Runner:
         return None
 
     async def _note_late_call(self, verb: Verb, claimed: Claimed) -> None:
-        """Remember that a call left though its claim had ended, so that its effect is put right."""
+        """Record a call that was sent after its claim had ended, so its effect gets corrected."""
         instance_id = claimed.instance.id
         _log.warning(
             "late_call",
@@ -233,9 +235,9 @@ class Runner:
             return self._wait_for_identity(claimed)
 
     def _wait_for_identity(self, claimed: Claimed) -> Again:
-        """Wait until a listing shows whose instance it is, or a person decides."""
+        """Wait until a listing or a person confirms which record the instance belongs to."""
         operation, now = claimed.operation, self._clock.now()
-        message = "Whether the instance that Novita named is this record's own is not known yet"
+        message = "It is not confirmed yet that the upstream instance belongs to this record"
         return Again(
             operation.phase,
             now + _LOOK_WHILE_HELD,
@@ -244,7 +246,7 @@ class Runner:
         )
 
     def _stumble(self, claimed: Claimed, error: UpstreamError) -> Again:
-        """Stay where we are, and try again after a pause that doubles."""
+        """Stay in the phase and retry after an exponential back-off."""
         operation = claimed.operation
         call = operation.progress.call
         stumbles = call.stumbles + 1
@@ -321,19 +323,19 @@ class Runner:
         return due
 
     def _is_outdated(self, connection: Connection, claimed: Claimed, step: Step) -> bool:
-        """Whether what a result rests on has changed while the step ran: then it is taken anew."""
+        """Return whether the input of a step changed while it ran; then the step is repeated."""
         if isinstance(step, Done):
             return not step.decided_upstream and self._has_news(connection, claimed)
         if step.adopts is None:
             return False
         instance = instances.load(connection, claimed.instance.id)
         if instance is not None and instance.upstream_id is not None and not instance.unconfirmed:
-            return True  # a person has given it another instance while the call was under way
+            return True  # a person assigned another instance during the call
         return attempts.winner(connection, claimed.instance.id) != step.adopts
 
     @staticmethod
     def _has_news(connection: Connection, claimed: Claimed) -> bool:
-        """Whether upstream, or what was learnt of a purchase, says something else by now."""
+        """Return whether the observed state or the attempts have changed since the claim."""
         instance = instances.load(connection, claimed.instance.id)
         if instance is None:
             return True
@@ -343,10 +345,11 @@ class Runner:
 
     @staticmethod
     def _claims_another(connection: Connection, claimed: Claimed, step: Step) -> bool:
-        """Whether a purchase was answered with the id of an instance that cannot be its own.
+        """Return whether a create call was answered with the ID of a foreign instance.
 
-        Another record has it, or it was listed before the attempt began. That is unlearnt, and
-        listing for the marker has to tell. What a listing showed by its marker is believed.
+        The instance belongs to another record, or was listed before the attempt began. Then the ID
+        is dropped from the attempt, and a listing settles it by the marker. An ID that a listing
+        found by the marker is accepted even if it was listed before.
         """
         upstream_id = step.changes.get("upstream_id")
         if not isinstance(upstream_id, str):
@@ -374,7 +377,7 @@ class Runner:
         return True
 
     async def _end_overdue(self, operation: Operation) -> int:
-        """Give back the lease of a step that was ended at its deadline, as if it were cancelled."""
+        """Release the lease of a step that was cancelled at its deadline."""
         _log.error(
             "step_overdue",
             operation=operation.id,
@@ -392,7 +395,7 @@ class Runner:
         return at
 
     async def _renew(self, claimed: Claimed) -> None:
-        """Keep the lease while a step takes long, and its window for calls open."""
+        """Renew the lease, and with it the window for calls, while a step runs."""
         operation, pause = claimed.operation, _RENEW_AFTER
         while True:
             await self._clock.sleep(pause)
@@ -410,11 +413,11 @@ class Runner:
                 claimed.window.until_boottime = window.until_boottime
                 pause = _RENEW_AFTER
             except StoreError:
-                pause = _RENEW_AGAIN_AFTER  # one hiccup must not cost the lease
+                pause = _RENEW_AGAIN_AFTER  # retry before the lease expires
 
 
 def _said(instance: Instance) -> tuple[object, ...]:
-    """Tell what upstream said of an instance, as far as results rest on it."""
+    """Return the observed fields that step results depend on."""
     seen = instance.observed
     listed = not seen.missing_count
     return seen.status, seen.error, seen.gone, listed, seen.port_mappings

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs *start* and *restart*: ask, then watch and probe until the instance serves.
+"""The verbs *start* and *restart*: make the call, then watch and probe until it is ready.
 
-Ports, SSH port and password may change at each start (upstream.md §5.1), so nothing that was
-observed before the call counts.
+Ports, SSH port and password may change at each start (upstream.md §5.1), so observations from
+before the call are ignored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from novitai.upstream import errors as upstream
 
 
 class StartVerb:
-    """Takes the steps of a start or a restart, which differ in the call alone."""
+    """Runs the steps of a start or a restart."""
 
     first_phase: ClassVar[str] = "ask"
 
@@ -57,7 +57,7 @@ class StartVerb:
         self._failure = failure
 
     async def step(self, claimed: Claimed) -> Step:
-        """Ask for it, or look how far it is."""
+        """Make the call, or check the progress of the start."""
         if claimed.instance.upstream_id is None or is_gone(claimed.instance):
             return Done(Outcome.FAILED, error=("INSTANCE_GONE", "It no longer exists at Novita"))
         now = self._clock.now()
@@ -82,7 +82,7 @@ class StartVerb:
     async def _ask(self, claimed: Claimed) -> Step:
         intent = None
         if self.kind is OperationKind.RESTART:
-            # A second restart would end what the first has just begun to serve.
+            # A second restart would interrupt the instance that the first has just brought up.
             intent = intend(claimed, self._clock.now())
             await self._database.write(partial(_commit, claimed=claimed, intent=intent))
         try:
@@ -95,7 +95,7 @@ class StartVerb:
         return asked.then(WATCH, self._clock.now() + LOOK_SOON)
 
     def _turned_back(self, claimed: Claimed, refusal: TurnBack) -> Done:
-        """Go back to the status before: nothing was lost, and the reason stands beside it."""
+        """Return to the previous status, and record the refusal as the instance's error."""
         previous = claimed.progress.previous
         ready_at = previous.ready_at if previous and refusal.unchanged else None
         code, message = refusal.code, refusal.message
@@ -117,7 +117,7 @@ class StartVerb:
 
 
 def _commit(connection: Connection, claimed: Claimed, intent: Asked) -> None:
-    """Write that a call is about to be made, if the operation is still ours."""
+    """Store the intended call, if the claim still holds."""
     instances.lock(connection, claimed.instance.id)
     operations.commit_call(connection, claimed.operation, intent.progress)
     instances.update_columns(connection, claimed.instance.id, intent.changes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Startup: an instance that was asked to run is watched and probed until it serves."""
+"""Startup: watch and probe an instance after a create or start call until it is ready."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ WATCH: Final = "watch"
 PROBE: Final = "probe"
 _PROBE_PAUSE: Final = 1_000
 _ROUND_PAUSE: Final = 4_000
-"""Milliseconds after which a round of probes is looked at although its end has not woken the
-step."""
+"""Milliseconds after which a round of probes is checked, even if its end did not wake the step."""
 _ROUND_GRACE: Final = 60_000
-"""Milliseconds beyond the deadline in which a round that has begun may end. Endpoints that change
-with every listing start the round again each time, and must not put the verdict off for ever."""
+"""Milliseconds after the deadline within which a running round may end. Without this limit,
+endpoints that change with every listing would restart the round forever."""
 
 
 class StartupWatcher:
-    """Watches an instance from its call until it serves."""
+    """Watches an instance from its create or start call until it is ready."""
 
     def __init__(self, core: Core, prober: Prober) -> None:
         self._database = core.database
@@ -36,7 +35,7 @@ class StartupWatcher:
         self._clock = core.clock
 
     async def look(self, claimed: Claimed, *, give_up_at: int) -> Again | Done | GiveUp:
-        """Look once: wait for `running`, then probe every port that was asked for.
+        """Check once: wait for `running`, then probe every watched port.
 
         Args:
             claimed: The operation and its instance; its progress is part of the result.
@@ -50,10 +49,10 @@ class StartupWatcher:
         return await self.probe(claimed, give_up_at=give_up_at)
 
     async def probe(self, claimed: Claimed, *, give_up_at: int) -> Again | Done | GiveUp:
-        """ProbePorts every port that was asked for, once, without waiting for a slow peer.
+        """Probe every watched port once, without waiting for slow ports.
 
         Args:
-            claimed: The operation and its instance, which runs.
+            claimed: The operation and its instance, which is running at Novita.
             give_up_at: Unix milliseconds by which the instance must be ready.
         """
         instance, operation = claimed.instance, claimed.operation
@@ -69,7 +68,7 @@ class StartupWatcher:
         now, ran = self._clock.now(), {"ever_ran": True}
         if silent is None:
             if claimed.is_late(give_up_at + _ROUND_GRACE, now):
-                return not_ready("its ports kept the probes waiting")
+                return not_ready("the probes of its ports did not finish")
             return Again(PROBE, now + _ROUND_PAUSE, changes=ran, progress=claimed.progress)
         if not silent:
             return Done(Outcome.SUCCEEDED, changes={"ready_at": now, **ran})

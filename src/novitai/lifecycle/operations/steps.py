@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a verb is given and what it returns: one claimed operation, and the result of one step."""
+"""The interface of verbs: the claimed operation they get, and the step result they return."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from novitai.upstream.window import SendWindow
 
 LEASE_SECONDS: Final = 15.0
 LEASE_MS: Final = int(LEASE_SECONDS * 1000)
-"""How long a claim lasts unless it is renewed."""
+"""How long a lease lasts unless it is renewed."""
 IDENTITY_UNCONFIRMED: Final = "IDENTITY_UNCONFIRMED"
-"""The error of an operation that waits until the upstream id is known to be the record's own."""
+"""The error of an operation that waits until its record's upstream ID is confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a step works on: rows as they were when the operation was claimed.
+    """The input of a step: the rows as of the claim of the operation.
 
     Attributes:
         operation: The operation, with the token of this claim.
         instance: Its instance.
         attempts: The instance's attempts, oldest first.
         looked: When the account was last listed.
-        account: What is remembered of the account.
-        window: Until when write calls may leave: as long as the claim lasts.
+        account: The stored state of the account.
+        window: Limits write calls to the time of the lease.
     """
 
     operation: Operation
@@ -44,37 +44,37 @@ class Claimed:
     window: SendWindow = field(default_factory=lambda: SendWindow(0, 0.0))
 
     def is_late(self, deadline: int, now: int) -> bool:
-        """Whether a deadline has passed, and the account has been looked at since.
+        """Return whether a deadline has passed and the account was listed after it.
 
-        After a downtime, an outage or a jump of the clock, what was observed before the deadline
-        says nothing of what became of it. So the last listing must have begun after it.
+        After a downtime, an outage or a clock jump, older observations do not show whether the goal
+        was reached in time. So the last listing must have begun after the deadline.
         """
         return now >= deadline and (self.looked.whole_at or 0) > deadline
 
     @property
     def progress(self) -> Progress:
-        """What the operation remembers."""
+        """The operation's progress."""
         return self.operation.progress
 
     @property
     def call(self) -> Call:
-        """The calls that the operation has made."""
+        """The calls the operation has made."""
         return self.operation.progress.call
 
     def remembering(self, progress: Progress) -> Claimed:
-        """Copy it with other progress, which a step then returns."""
+        """Return a copy with other progress."""
         return replace(self, operation=replace(self.operation, progress=progress))
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether a person has said that its calls leave even while the account is held."""
+        """Whether a person has confirmed that its calls are sent even during a hold."""
         return self.operation.progress.confirmed
 
     @property
     def seen_since_acted(self) -> bool:
-        """Whether what was observed is of after our last call, and not of before.
+        """Whether the observed state is newer than our last call.
 
-        Either the row changed in a listing since then, or a complete one held it as it was.
+        Either a listing since then changed the row, or a complete listing since then confirmed it.
         """
         observed = self.instance.observed
         seen_at = observed.at or 0
@@ -84,7 +84,7 @@ class Claimed:
 
     @property
     def changed_since_acted(self) -> bool:
-        """Whether a listing brought news of the row since our last call."""
+        """Whether a listing has changed the row since our last call."""
         return (self.instance.observed.at or 0) > (self.instance.acted_at or 0)
 
 
@@ -104,12 +104,12 @@ class Again:
         phase: The phase it is in from now on.
         at: When to take the next step, in Unix milliseconds, unless something wakes it earlier.
         changes: Columns of the instance that operations own.
-        progress: What the operation remembers from now on; None keeps what it remembered.
-        error: The code and message that the operation shows; None shows none.
+        progress: The new progress; None leaves it unchanged.
+        error: The code and message of the operation's error; None if it has none.
         announcements: Events to append.
-        attempts: How often upstream has been asked, if the step asked.
-        adopts: The attempt whose purchase the changes adopt. They are dropped unless that attempt
-            is still the one that counts.
+        attempts: How many times the call has been made, if the step made it.
+        adopts: The ID of the attempt whose purchase `changes` assigns to the instance. The result
+            is dropped unless that attempt is still the winner.
     """
 
     phase: str
@@ -131,9 +131,10 @@ class Done:
         changes: Columns of the instance that operations own.
         error: The code and message of a failure.
         announcements: Events to append.
-        also: Facts to put beside the view into the event of a status that changes.
-        next_operation: The operation that takes over in the same commit.
-        decided_upstream: Whether upstream itself gave the result. Later news does not change it.
+        also: Fields to add to the view in the event of a status change.
+        next_operation: The next operation, stored in the same commit.
+        decided_upstream: Whether the result is an answer of Novita, which later observations do not
+            change.
     """
 
     outcome: Outcome
@@ -149,18 +150,17 @@ Step = Again | Done
 
 
 class IdentityUnconfirmed(NovitaiError):
-    """A call was not made: it is not known whether the upstream id is the record's own."""
+    """A call was not made, because the upstream ID is not confirmed to belong to the record."""
 
 
 class Verb(Protocol):
-    """One kind of operation. A new verb is one class of this shape and one route."""
+    """One kind of operation. To add a verb, implement this class and add a route."""
 
     kind: OperationKind
 
     async def step(self, claimed: Claimed) -> Step:
-        """Take one step: look, call upstream if needed, and return the result.
+        """Run one step: decide, call Novita if needed, and return the result.
 
-        An `UpstreamError` that is raised means that nothing came of the step; the runner takes the
-        same step again later.
+        If the step raises `UpstreamError`, it had no result; the runner retries it later.
         """
         ...

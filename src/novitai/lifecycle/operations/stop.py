@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb *stop*: ask, then watch until the listing shows that the instance has stopped."""
+"""The verb *stop*: call stop, then watch until the listing shows that the instance has stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WATCH: Final = "watch"
 
 
 class StopVerb:
-    """Takes the steps of a stop."""
+    """Runs the steps of a stop."""
 
     kind = OperationKind.STOP
     first_phase: ClassVar[str] = "ask"
@@ -30,7 +30,7 @@ class StopVerb:
         self._clock = clock
 
     async def step(self, claimed: Claimed) -> Step:
-        """Ask for the stop, or look whether it has happened."""
+        """Call stop, or check whether the instance has stopped."""
         if claimed.instance.upstream_id is None or is_gone(claimed.instance):
             return Done(Outcome.SUCCEEDED)
         decision = stopped(claimed, self._clock.now())
@@ -48,7 +48,7 @@ class StopVerb:
         return asked.then(WATCH, self._clock.now() + LOOK_SOON)
 
     def _refused(self, claimed: Claimed, code: str, message: str) -> Done:
-        """Go back to running: the instance never stopped serving."""
+        """Return to the previous status, because the instance is still running."""
         error = instances.error_columns(code, message, self._clock.now())
         return Done(
             Outcome.FAILED,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a verb's call to upstream, and write down what is known of its outcome.
+"""Make a verb's call to Novita and record its outcome.
 
-Upstream answers "invalid state change" to calls that worked, and "not found" to calls on what is
-only not listed yet (upstream.md §1.1, §1.3). So an answer is a hint, and the listing decides.
+Novita answers "invalid state change" to calls that worked, and "not found" to calls on instances
+that are not listed yet (upstream.md §1.1, §1.3). So an answer is a hint; the listing decides.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from novitai.upstream.client import NovitaClient
 from novitai.upstream.window import SendWindow
 
 LOOK_UPS_APART: Final = 60_000
-"""Milliseconds between the two look-ups that stand in for complete listings."""
+"""Milliseconds between the two look-ups that replace the proof by complete listings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The call was made: columns of the instance and progress of the operation to keep."""
+    """A call was made: the instance's columns and the operation's progress to store."""
 
     changes: Mapping[str, object]
     progress: Progress
 
     @property
     def attempts(self) -> int:
-        """How often the call has been made."""
+        """How many times the call has been made."""
         return self.progress.call.asks
 
     def then(self, phase: str, at: int) -> Again:
-        """Go on in `phase`, and look again at `at`, in Unix milliseconds."""
+        """Return the step result that continues in `phase` at `at`, in Unix milliseconds."""
         return Again(phase, at, self.changes, self.progress, attempts=self.attempts)
 
 
@@ -44,14 +44,14 @@ class WriteCall(Protocol):
     """A write call on one instance, such as `NovitaClient.stop`."""
 
     async def __call__(self, instance_id: str, *, window: SendWindow) -> None:
-        """Make the call, if its window still allows it to be sent."""
+        """Make the call, if its window is still open."""
         ...
 
 
 def intend(claimed: Claimed, now: int) -> Asked:
-    """Make what is to be committed before a call that must not be made twice.
+    """Return what to commit before a call that must not be made twice.
 
-    Until its answer is known the call counts as made, and the listing has to show its outcome.
+    Until its answer is known, the call counts as made and the listing must show its outcome.
     """
     call = claimed.call
     made = replace(
@@ -72,15 +72,15 @@ async def ask(
 
     Args:
         claimed: The operation and its instance.
-        call: The call; it is given the upstream id.
-        clock: Time.
-        intent: What was committed before the call, where making it again does harm. Then only an
-            answer that says so counts as accepted, and a call without a clear end as unsure.
+        call: The call; its argument is the upstream ID.
+        clock: The clock.
+        intent: The result of `intend`, committed before a call that must not be made twice. Such a
+            call counts as accepted only by its answer; if the answer is ambiguous, as unsure.
 
     Raises:
-        IdentityUnconfirmed: it is not known whether the upstream id is the record's own.
-        Refused: upstream declined for a reason other than the state of the instance.
-        UpstreamError: nothing is known to have come of it; the step is taken again later.
+        IdentityUnconfirmed: the upstream ID is not confirmed to belong to the record.
+        Refused: Novita refused the call for another reason than the state of the instance.
+        UpstreamError: the call is not known to have had an effect; the step is retried later.
     """
     accepted, found = False, True
     if claimed.instance.unconfirmed:
@@ -89,7 +89,7 @@ async def ask(
         await call(claimed.instance.upstream_id or "", window=claimed.window)
         accepted = True
     except upstream.InvalidStateChange:
-        pass  # It may have worked all the same.
+        pass  # the call may have worked
     except upstream.Gone:
         found = False
     except upstream.UpstreamError as error:
@@ -100,25 +100,26 @@ async def ask(
     if intent is None:
         made = replace(made, accepted=accepted or made.accepted, unsure=False)
     else:
-        # It may have waited for its turn: patience counts from the call itself.
+        # The call may have waited for the limiter, so `PATIENCE` counts from its end.
         made = replace(made, asked_at=clock.now())
         if accepted:
             made = replace(made, accepted=True, unsure=False)
-    # A call that did not find the instance did not act on it: its absence goes on counting.
+    # A call that did not find the instance did not act on it, so `acted_at` stays: absence from
+    # listings keeps counting.
     changes = asked.changes if found or intent is not None else {}
     return Asked(changes, replace(asked.progress, call=made))
 
 
 async def prove_removed(claimed: Claimed, client: NovitaClient, now: int) -> Reached | Asked:
-    """Look an instance up that incomplete listings no longer show.
+    """Look up an instance that incomplete listings no longer show.
 
-    Two look-ups, a minute apart, have to say "not found" before it counts as removed.
+    It counts as removed after two look-ups, a minute apart, that answer "not found".
 
     Returns:
-        `Reached`, or what to remember until the next look, at `look_again_at`.
+        `Reached`, or the progress to store until the next look-up, at `look_again_at`.
 
     Raises:
-        UpstreamError: it could not be looked up.
+        UpstreamError: the look-up failed.
     """
     progress, first = claimed.progress, claimed.progress.not_found_at
     if first is not None and now - first < LOOK_UPS_APART:
@@ -133,6 +134,6 @@ async def prove_removed(claimed: Claimed, client: NovitaClient, now: int) -> Rea
 
 
 def look_again_at(progress: Progress, now: int) -> int:
-    """Tell when the next look-up is due, in Unix milliseconds."""
+    """Return when the next look-up is due, in Unix milliseconds."""
     first = progress.not_found_at
     return now + PATIENCE if first is None else first + LOOK_UPS_APART

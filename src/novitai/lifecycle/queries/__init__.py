@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads: instances, their history, and waiting for a status. Nothing here writes."""
+"""Read-only queries: instances, their history, and waiting for a status."""

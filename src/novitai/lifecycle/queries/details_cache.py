@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `instance-details` cache: ready answers about single instances, never older than their row.
+"""The `instance-details` cache: rendered answers about single instances, never older than the row.
 
-Every read reads the instance's row, in one statement, and compares it with the row from which the
-copy was made; only where they are equal is the copy given. So no write, by whichever process, has
-to tell the cache anything, and what is saved is the work of turning a row into an answer.
+Every request reads the instance's row in one statement. The cached answer is used only if the row
+equals the one it was rendered from, so no process has to invalidate the cache after a write. The
+cache saves the rendering, not the query.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import orjson
 
 from novitai.clock import Clock, iso
 from novitai.domain.instance import Instance
-from novitai.domain.view import View, view
+from novitai.domain.view import view
 from novitai.errors import NotFound
 from novitai.lifecycle.catalogue.cache import Cache
 from novitai.store.engine.database import Database
 from novitai.store.queries import snapshots
-from novitai.store.queries.snapshots import Snapshot
+from novitai.store.queries.snapshots import InstanceSnapshot
 
 DETAILS_TTL: Final = 60.0
-"""Seconds after which a copy is made anew although nothing changed; it bounds unused memory."""
+"""Seconds after which an unchanged copy is rendered again; bounds the memory of unused copies."""
 MAX_DETAILS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An instance as it is shown, in JSON.
+    """The view of an instance as JSON.
 
     Attributes:
-        plain: Everything but `observedAt`, which changes with each listing and is no news.
-        digest: Changes when, and only when, `plain` does.
-        observed_at: When the instance was last seen, in Unix milliseconds.
+        plain: The view without `observedAt`, which changes with each listing.
+        digest: A digest of `plain`.
+        observed_at: When Novita last showed the instance, in Unix milliseconds.
     """
 
     plain: bytes
@@ -45,7 +45,7 @@ class Rendered:
 
     @property
     def body(self) -> bytes:
-        """The whole answer."""
+        """The complete answer, with `observedAt`."""
         if self.observed_at is None:
             return self.plain
         return b'%b,"observedAt":"%b"}' % (self.plain[:-1], iso(self.observed_at).encode())
@@ -60,7 +60,7 @@ class _Copy:
 
 
 class Details:
-    """Reads single instances, from the cache where the row is still the same."""
+    """Reads single instances; uses the cache if the row has not changed."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -69,7 +69,7 @@ class Details:
         )
 
     async def read(self, instance_id: str) -> Rendered:
-        """Show an instance as its row is now.
+        """Return the rendered view of the instance's current row.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -86,26 +86,20 @@ class Details:
         return Rendered(copy.plain, copy.digest, observed_at(copy.instance, snapshot.listed_at))
 
 
-def render(shown: View, seen_at: int | None) -> Rendered:
-    """Render a view that has no `observedAt`."""
-    plain = orjson.dumps(shown)
-    return Rendered(plain, _digest(plain), seen_at)
-
-
 def unknown(instance_id: str) -> NotFound:
-    """Make the error for an instance that there is not."""
+    """Return the error for an instance that does not exist."""
     return NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
 
 
 def observed_at(instance: Instance, listed_at: int | None) -> int | None:
-    """When the instance was last seen: by the last listing, unless that one missed it."""
+    """Return when Novita last showed the instance: the last listing, unless absent from it."""
     seen_at = instance.observed.at
     if seen_at is None or listed_at is None or instance.observed.missing_count:
         return seen_at
     return max(seen_at, listed_at)
 
 
-def _copy(snapshot: Snapshot, facts: tuple[object, ...]) -> _Copy:
+def _copy(snapshot: InstanceSnapshot, facts: tuple[object, ...]) -> _Copy:
     instance = snapshot.instance()
     plain = orjson.dumps(view(instance, snapshot.operation()))
     return _Copy(facts, instance, plain, _digest(plain))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""History: events and operations as they are read, and waiting for a status."""
+"""Read events and operations, and wait for a status."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ENDS: Final = frozenset(
         InstanceStatus.RELEASED.value,
     }
 )
-"""The statuses that nothing but a new request changes."""
+"""The statuses that change only by a new request."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events, oldest first; `next_cursor` is the id of the last, None where there are no more."""
+    """Events, oldest first. `next_cursor` is the ID of the last one; None on the last page."""
 
     events: Sequence[Event]
     next_cursor: str | None
@@ -41,7 +41,7 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """How waiting ended. Exactly one of both is true, or neither: then the time was up."""
+    """How a wait ended: `reached`, `out_of_reach`, or neither if the time was up."""
 
     shown: Shown
     reached: bool
@@ -52,12 +52,12 @@ class Reader(Protocol):
     """Reads single instances, such as `novitai.lifecycle.queries.instances.InstanceReader`."""
 
     async def get(self, instance_id: str) -> Shown:
-        """Show one; raises `NotFound`."""
+        """Return one instance; raise `NotFound` if it does not exist."""
         ...
 
 
 class History:
-    """Reads what has happened."""
+    """Reads events and operations."""
 
     def __init__(self, database: Database, clock: Clock, reader: Reader) -> None:
         self._database = database
@@ -68,7 +68,7 @@ class History:
     async def of_instance(
         self, instance_id: str, *, cursor: str | None = None, limit: int = MAX_PAGE
     ) -> EventPage:
-        """List an instance's events, after its termination too.
+        """List an instance's events; this works after its termination too.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -91,12 +91,12 @@ class History:
         """List the events of all instances after one of them.
 
         Args:
-            event_id: The event; the beginning, where none is named.
-            limit: How many to list.
-            field: How the client named the event, for the refusal.
+            event_id: The event before the first one to list; None lists from the beginning.
+            limit: The most events to return.
+            field: The request's name for the event ID, used in the error.
 
         Raises:
-            ValidationFailed: there is no such event.
+            ValidationFailed: the event does not exist.
         """
 
         def load(connection: Connection) -> EventPage:
@@ -106,16 +106,16 @@ class History:
         return await self._database.read(load)
 
     async def feed_lag_seconds(self) -> float:
-        """Return the age of the first event that is stored and that `since` does not list yet.
+        """Return the age in seconds of the first stored event that `since` does not list yet.
 
-        0 if it lists all there are. A transaction that may still write an earlier event holds it
-        back.
+        An event is held back while an open transaction may still write an earlier one. Returns 0 if
+        no event is held back.
         """
         held_back = await self._database.read(events.held_back_since)
         return 0.0 if held_back is None else max(0.0, (self._clock.now() - held_back) / 1000)
 
     async def operation(self, operation_id: str) -> Operation:
-        """Read an operation, running or over.
+        """Read an operation, running or ended.
 
         Raises:
             NotFound: `OPERATION_NOT_FOUND`.
@@ -128,10 +128,10 @@ class History:
         return found
 
     async def wait(self, instance_id: str, status: InstanceStatus, seconds: float) -> Waited:
-        """Wait until an instance has a status, can no longer get it, or time is up.
+        """Wait until an instance has a status or can no longer reach it, or the time is up.
 
-        It is out of reach once the instance is terminated, released or has failed, which nothing
-        but a new request changes. Time is up by at most one look too late.
+        The status is out of reach once the instance is terminated, released or failed, because only
+        a new request changes these. The call returns at most one polling interval late.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -149,7 +149,7 @@ class History:
             await self._until_other(instance_id, str(now), end)
 
     async def _until_other(self, instance_id: str, status: str, end: float) -> None:
-        """Wait until the status is another, or until `end` in steady seconds."""
+        """Wait until the status changes, or until `end` on the monotonic clock."""
         while self._clock.monotonic() < end:
             if await self._watch.at_next_look(instance_id) != status:
                 return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instances as they are read: from our own records, never by calling Novita."""
+"""Read instances from the database. Novita is never called here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from novitai.store.queries.instances import Filter
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An instance as it is shown; `observed_at` stands apart, as it changes with each listing."""
+    """The view of an instance. `observed_at` is separate because it changes with each listing."""
 
     view: View
     observed_at: int | None
@@ -28,7 +28,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class InstanceQuery:
-    """What a list is asked for; `limit` None means as many as a page may hold."""
+    """The filters of a list; without `limit` a page has up to `MAX_PAGE` instances."""
 
     status: InstanceStatus | None = None
     region: str | None = None
@@ -40,7 +40,7 @@ class InstanceQuery:
 
 @dataclass(frozen=True, slots=True)
 class InstancePage:
-    """A page of a list; `total` counts all that match, `next_cursor` is None on the last page."""
+    """A page of a list. `total` counts all matches; `next_cursor` is None on the last page."""
 
     views: Sequence[View]
     total: int
@@ -55,7 +55,7 @@ class InstanceReader:
         self._details = details
 
     async def get(self, instance_id: str) -> Shown:
-        """Show an instance from our own record.
+        """Return the view of an instance from its record.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -70,7 +70,7 @@ class InstanceReader:
         )
 
     async def details(self, instance_id: str) -> Rendered:
-        """Show an instance from our own record, rendered.
+        """Return the view of an instance from its record, as JSON.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -81,7 +81,7 @@ class InstanceReader:
         """List instances, newest first.
 
         Raises:
-            ValidationFailed: the cursor is not one of ours.
+            ValidationFailed: the cursor is invalid.
         """
         after = read_place(query.cursor)
         limit = min(query.limit or MAX_PAGE, MAX_PAGE)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of lists in the order of a time or number and an id: a cursor is the place, written out.
+"""Keyset pagination. A cursor contains the sort key of a record: a time or number, and an ID.
 
-Whether the record that was there still is makes no difference, so every well-formed cursor is good.
+A cursor stays valid after its record is deleted, so every well-formed cursor is accepted.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from novitai.errors import FieldError, ValidationFailed
 T = TypeVar("T")
 
 MAX_PAGE: Final = 1000
-"""How many records a page holds at most."""
+"""The most records on a page."""
 PLACE: Final = r"[0-9]{1,18}\.[A-Za-z0-9_]{1,40}"
-"""What a cursor looks like, as a regular expression."""
+"""The format of a cursor, as a regular expression."""
 
 _PLACE: Final = re.compile(PLACE)
 
 
 def read_place(cursor: str | None) -> tuple[int, str] | None:
-    """Read a place; None where there is no cursor.
+    """Parse a cursor; return None if there is none.
 
     Raises:
-        ValidationFailed: it is no cursor of such a list.
+        ValidationFailed: it is not a valid cursor.
     """
     if cursor is None:
         return None
@@ -42,15 +42,15 @@ def read_place(cursor: str | None) -> tuple[int, str] | None:
 def cut(
     found: Sequence[T], limit: int, place: Callable[[T], tuple[int, str]]
 ) -> tuple[Sequence[T], str | None]:
-    """Make a page of what was read with one record beyond `limit`, to know whether it goes on.
+    """Make a page of records that were read with a limit of `limit` + 1.
 
     Args:
-        found: What was read, in order.
-        limit: How many the page shows at most.
-        place: Tells where a record stands: its time, or its number, and its id.
+        found: The records, in order.
+        limit: The most records on the page.
+        place: Returns the sort key of a record: its time or number, and its ID.
 
     Returns:
-        What the page shows, and the cursor of the next one; None where there are no more.
+        The records of the page, and the cursor of the next page; None on the last page.
     """
     if len(found) <= limit:
         return found, None

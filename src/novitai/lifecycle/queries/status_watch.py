@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for a status: one look at the records at a time, however many wait."""
+"""Wait for a status: one shared query at a time for all waiting clients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from novitai.store.engine.database import Database
 from novitai.store.queries import instances
 
 LOOK_EVERY: Final = 0.25
-"""Seconds between looks. A thousand clients that each looked for themselves would be 4,000 reads a
-second."""
+"""Seconds between queries. If each of 1,000 clients polled on its own, that would be 4,000 queries
+a second."""
 
 
 @dataclass(slots=True)
 class _Look:
-    """A look that is to come: at which instances, and how many wait for it."""
+    """A scheduled query: the instances to read, and the number of callers waiting for it."""
 
     ids: set[str] = field(default_factory=set)
     waiting: int = 0
@@ -29,7 +29,7 @@ class _Look:
 
 
 class StatusWatch:
-    """Tells statuses to those who wait for them. It looks only while somebody waits."""
+    """Polls the statuses of instances while at least one caller waits."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class StatusWatch:
         self._next: _Look | None = None
 
     async def at_next_look(self, instance_id: str) -> InstanceStatus | None:
-        """Tell an instance's status a moment from now; None if there is no such instance."""
+        """Return an instance's status at the next query; None if it does not exist."""
         look = self._next
         if look is None or look.task is None:
             look = self._next = _Look()
@@ -55,7 +55,7 @@ class StatusWatch:
 
     async def _take(self, look: _Look) -> dict[str, InstanceStatus]:
         await self._clock.sleep(LOOK_EVERY)
-        self._forget(look)  # who comes from now on waits for the look after this one
+        self._forget(look)  # later callers wait for the next query
 
         def read(connection: Connection) -> dict[str, InstanceStatus]:
             return instances.statuses(connection, sorted(look.ids))

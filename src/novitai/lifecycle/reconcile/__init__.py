@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconciliation: list the account, compare it with the records, write what changed."""
+"""Reconciliation: list the account, compare it with the records, write the differences."""

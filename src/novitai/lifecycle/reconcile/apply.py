@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a listing changed, written down: one transaction per page of changed rows."""
+"""Write the differences of a listing: one transaction per page of changed rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from novitai.upstream.models import UpstreamInstance
 
 T = TypeVar("T")
 
-_log = structlog.get_logger("novitai.lifecycle")
+_log = structlog.get_logger(__name__)
 
 FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
     "upstream_id": None,
@@ -47,51 +47,51 @@ FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
     "obs_unmarked_count": 0,
     **instances.NOT_MISSING,
 }
-"""The columns of a record that has no upstream instance any more, as it was never its own."""
+"""The columns that clear a record's upstream ID after it turned out to be another instance's."""
 
 _BEFORE_A_RETURN: Final = frozenset(
     {Observation.UNKNOWN, Observation.REMOVING, Observation.REMOVED}
 )
-"""What a failed instance was last seen as, if it is to be ended once more when it shows otherwise.
+"""The previous statuses of a failed instance that cause a clean-up when its status changes.
 
-What somebody else has started since we stopped it is told, and left to them.
+If a failed instance that was stopped is started outside novitai, only a drift event is appended.
 """
 
 PAGE: Final = 200
-"""Rows in one transaction."""
+"""Rows per transaction."""
 
 
 class Relation(Enum):
-    """How an instance that bears one of our markers stands to its record."""
+    """The relation of an instance with one of our markers to the record of the marker."""
 
     OURS = auto()
-    """It is the record's own, or may become it."""
+    """It is the record's instance, or may become it."""
     SURPLUS = auto()
-    """The record has another or has ended, and this attempt's call made it: it is deleted."""
+    """The record has another instance or has ended, and our call made this one: delete it."""
     ORPHAN = auto()
-    """It bears the marker, and nothing shows that our call made it: told, never touched."""
+    """Nothing proves that our call made it: report it, do not touch it."""
     LATER = auto()
-    """It cannot be judged before the record's own instance is known."""
+    """It cannot be decided before the record's instance is confirmed."""
 
 
 class Reappearance(Enum):
-    """What becomes of an ended record whose instance is listed again."""
+    """The handling of an ended record whose instance is listed again."""
 
     REAPPEARED = auto()
-    """It was ended by absence alone: the record is live again."""
+    """The record ended only by absence: it is revived."""
     DELETE = auto()
-    """Its user had it deleted: it is deleted once more."""
+    """A user deleted it: the instance is deleted again."""
     ORPHAN = auto()
-    """It was deleted again and again, or ended for another reason: told, not touched."""
+    """It was deleted too often, or ended for another reason: report it, do not touch it."""
     OWNED = auto()
-    """Another record has it by now."""
+    """Another record has the instance now."""
 
 
 MAX_DELETED_AGAIN: Final = 3
 
 
 class Applier:
-    """Writes what sync found. It owns the columns `obs_*`, and the outcome of attempts."""
+    """Writes the differences that sync found. It owns the `obs_*` columns and attempt outcomes."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Applier:
         *,
         call_timeout: float,
     ) -> None:
-        """Put it together; `call_timeout` is the seconds that one call to Novita may take."""
+        """Set the dependencies; `call_timeout` is the timeout of a call to Novita, in seconds."""
         self._call_timeout = call_timeout
         self._late_calls = late_calls
         self._database = core.database
@@ -112,23 +112,23 @@ class Applier:
         self._follow_ups = follow_ups
 
     async def changed(self, found: Sequence[Changed], began_at: int) -> None:
-        """Write the rows of which the listing said something new."""
+        """Write the rows that the listing changed."""
         for page in _pages(found):
             await self._database.write(partial(self._write_changed, page=page, began_at=began_at))
 
     async def missing(self, found: Sequence[Missing], began_at: int) -> None:
-        """Count the absence of rows that a complete listing did not hold."""
+        """Store the counts of absence of rows that are not in the listing."""
         for page in _pages(found):
             await self._database.write(partial(self._write_missing, page=page, began_at=began_at))
 
     async def gone(self, instance_id: str, began_at: int) -> None:
-        """Write that an instance is proven to be gone."""
+        """Record that an instance is proven gone."""
         await self._database.write(
             partial(self._write_gone, instance_id=instance_id, began_at=began_at)
         )
 
     async def unseen(self, found: Sequence[Unseen], began_at: int, absent_after: float) -> None:
-        """Count for how long attempts have been unseen, and end those that bought nothing."""
+        """Store the counts of unseen attempts, and end those that are proven absent."""
         if not found:
             return
 
@@ -145,12 +145,12 @@ class Applier:
         await self._database.write(write)
 
     async def doubted(self, found: Sequence[Tracked]) -> None:
-        """Unlearn ids that a reply named and that turn out to be somebody else's instance."""
+        """Clear upstream IDs from answers to create calls that turned out to be foreign."""
         for one in found:
             await self._database.write(partial(self._write_doubt, one=one))
 
     async def unmarked(self, found: Sequence[Tracked], *, complete: bool) -> None:
-        """Count the complete listings in which a record's row bore no marker."""
+        """Count the complete listings that show a record's instance without a marker."""
         counted = [one for one in found if complete or one.confirmed_at is not None]
         if not counted:
             return
@@ -165,25 +165,25 @@ class Applier:
         await self._database.write(write)
 
     def _reopen_identity(self, one: Tracked) -> dict[str, object]:
-        """Doubt an adopted record's identity: its upstream id shows another creation time."""
+        """Withdraw an adopted record's confirmation: its instance has another creation time."""
         _log.warning("identity_doubted", instance_id=one.id, upstream_id=one.upstream_id)
         return {"confirmed_at": None, "bought_at": self._clock.now(), "identity_told_at": None}
 
     async def unconfirmed(self, found: Sequence[Tracked]) -> None:
-        """Tell, once each, of records whose identity has stayed open for too long."""
+        """Append an event, once per record, for identities that were not confirmed in time."""
         for one in found:
             await self._database.write(partial(self._tell_unconfirmed, instance_id=one.id))
 
     async def reappeared(self, one: Reappeared) -> Reappearance:
-        """Write that the instance of an ended record is listed again, and tell what follows."""
+        """Record that the instance of an ended record is listed again; return its handling."""
         return await self._database.write(partial(self._write_return, one=one))
 
     async def sighted(self, sighting: Sighting) -> Relation:
-        """Write what a sighting tells of its attempt, and tell how the instance stands."""
+        """Settle the attempt of a sighting; return the instance's relation to its record."""
         return await self._database.write(partial(self._write_sighting, sighting=sighting))
 
     async def surplus_deleted(self, sighting: Sighting) -> None:
-        """Write that an instance which was bought twice has been deleted."""
+        """Append an event for a deleted surplus instance."""
 
         def write(connection: Connection) -> None:
             instance = instances.lock(connection, sighting.attempt.instance_id)
@@ -200,7 +200,7 @@ class Applier:
         await self._database.write(write)
 
     async def may_delete_orphan(self, attempt: Attempt, row: UpstreamInstance) -> bool:
-        """Whether an orphan was made by our own call and its record cannot want it."""
+        """Return whether our call made an orphan and its record can no longer adopt it."""
 
         def judge(connection: Connection) -> bool:
             instance = instances.load(connection, attempt.instance_id)
@@ -215,7 +215,7 @@ class Applier:
     def _write_changed(
         self, connection: Connection, page: Sequence[Changed], began_at: int
     ) -> None:
-        """Write a page in bulk; only rows whose status moves, or that have news, cost more."""
+        """Write a page in bulk. Only rows with a status change or an event need more queries."""
         before = instances.lock_many(connection, [change.instance_id for change in page])
         fresh = [
             change
@@ -243,7 +243,7 @@ class Applier:
             instance = before[change.instance_id]
             if change.confirms:
                 self._confirm(connection, instance, change.row)
-            # What has just been written is known: ten thousand rows are not read again.
+            # Use the values just written instead of reading up to 10,000 rows again.
             after = replace(
                 instance,
                 observed=replace(seen[instance.id], gone=instance.observed.gone),
@@ -254,13 +254,13 @@ class Applier:
     def _secrets(
         self, connection: Connection, page: Sequence[Changed]
     ) -> dict[str, Collection[str]]:
-        """List the variables' values of the few whose row says what went wrong, by instance."""
+        """Return the environment variables' values of instances with an error, by instance."""
         failing = [change.instance_id for change in page if change.row.status_error]
         sealed = instances.load_launches(connection, failing)
         return {one: launch.unseal(self._vault, sealed[one]).envs.values() for one in sealed}
 
     def _confirm(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
-        """Write that a record's upstream id is established as its own."""
+        """Record that the upstream ID is confirmed to belong to the record."""
         now = self._clock.now()
         columns = {"confirmed_at": now, "upstream_created_at": row.created_at}
         instances.update_columns(connection, instance.id, columns)
@@ -283,7 +283,7 @@ class Applier:
         running: Operation | None,
         row: UpstreamInstance,
     ) -> None:
-        """Derive the status anew, and tell what nobody asked us for."""
+        """Refresh the status, and append events for drift and for an announced reclaim."""
         ours = running is not None and not running.kind.gives_way
         drift = not ours and is_drift(before, row)
         if not ours and read_word(before.observed.status) in _BEFORE_A_RETURN:
@@ -293,7 +293,7 @@ class Applier:
         if not (moves or drift or announced):
             return
         if not ours and is_reclaimed(row):
-            # No operation is at work whose columns these would be: the reason stands beside it.
+            # No verb is running, so no operation owns the error columns now.
             message = "Novita reclaimed this spot instance"
             instances.update_columns(
                 connection,
@@ -359,7 +359,7 @@ class Applier:
             return Relation.ORPHAN
         owner = instances.owner_of(connection, row.id)
         if owner not in {None, instance.id}:
-            return Relation.OURS  # adopted by another record since the listing was compared
+            return Relation.OURS  # another record adopted it after the comparison
         if instance.upstream_id == row.id and not instance.status.ended:
             if instance.observed.gone:
                 instances.update_columns(connection, instance.id, instances.NOT_MISSING)
@@ -374,9 +374,9 @@ class Applier:
         of_another = instance.unconfirmed and attempt.upstream_id != instance.upstream_id
         if of_another or not sighting.preferred:
             return Relation.LATER
-        # It bears the marker: it is what the attempt bought, whatever id the reply gave.
+        # The marker proves that the attempt bought it, even if the answer gave another ID.
         attempts.correct(connection, attempt.id, row.id)
-        # Decided here, under the instance's lock: the one that stays is never the one deleted.
+        # Decided under the instance's lock, so that the winner is never deleted as surplus.
         if attempts.winner(connection, instance.id) != attempt.id:
             return Relation.LATER
         if instance.unconfirmed:
@@ -385,10 +385,10 @@ class Applier:
         return Relation.OURS
 
     def _double(self, connection: Connection, sighting: Sighting, instance: Instance) -> Relation:
-        """Judge an instance whose record has another one, or has ended.
+        """Return the relation of an instance whose record has another instance or has ended.
 
-        Only what this attempt's own call made is deleted: a copy or a renamed instance bears the
-        same marker.
+        It is surplus only if this attempt's call made it, because a copied or renamed instance can
+        have the same marker.
         """
         attempt, row = sighting.attempt, sighting.row
         wanted = instance.status is InstanceStatus.RELEASED or instance.ended_by_absence
@@ -444,7 +444,7 @@ class Applier:
         return Reappearance.ORPHAN
 
     def _revive(self, connection: Connection, instance: Instance, row: UpstreamInstance) -> None:
-        """Make a record live again that was ended by absence alone."""
+        """Revive a record that ended only by absence."""
         now = self._clock.now()
         columns: dict[str, object] = {
             "terminated_at": None,
@@ -467,7 +467,7 @@ class Applier:
         self._follow_ups.ensure(connection, revived)
 
     def _come_back(self, connection: Connection, instance_id: str, row: UpstreamInstance) -> None:
-        """Tell that what was proven gone is there again, and see that it does not bill unseen."""
+        """Append a drift event for a gone instance that reappeared, and clean it up if failed."""
         instance = self._recorder.refresh_status(connection, instance_id)
         self._follow_ups.clean_up(connection, instance)
         self._recorder.append(
@@ -479,7 +479,7 @@ class Applier:
         )
 
     def _wake(self, connection: Connection, waiting: Sequence[Operation]) -> None:
-        """Have operations that waited for news look at it."""
+        """Make operations due now that wait for a change of the observed state."""
         operations.wake(connection, [one.id for one in waiting], now=self._clock.now())
         for operation in waiting:
             self._jobs.nudge(connection, operation.kind.job, operation.id)
@@ -491,10 +491,9 @@ class Applier:
 
 
 def is_drift(before: Instance, row: UpstreamInstance) -> bool:
-    """Whether a row tells of something that nobody asked us for.
+    """Return whether a row shows a status change that novitai did not make.
 
-    Told once, when a settled instance moves, and whenever upstream says a word that means nothing
-    to us (upstream.md §7).
+    That is a change from a status at rest, or to an undocumented status (upstream.md §7).
     """
     if before.observed.status in {None, row.status}:
         return False
@@ -507,18 +506,18 @@ def is_drift(before: Instance, row: UpstreamInstance) -> bool:
 
 
 def is_reclaimed(row: UpstreamInstance) -> bool:
-    """Whether a spot instance has been taken away (upstream.md §8)."""
+    """Return whether Novita has reclaimed a spot instance (upstream.md §8)."""
     taken = row.spot_status in {"reclaiming", "terminated"}
     return taken and read_word(row.status) is Observation.EXITED
 
 
 def _is_older(began_at: int, instance: Instance) -> bool:
-    """Whether a later listing, or a later call of ours, knows better than this listing."""
+    """Return whether a listing is older than the last observation or call of the instance."""
     return began_at <= max(instance.observed.at or 0, instance.acted_at or 0)
 
 
 def _absence(instance: Instance) -> tuple[int, int]:
-    """Tell since when and how often it was not listed; a later beginning counts for more."""
+    """Return since when and how many times it was not listed, as a tuple that orders by recency."""
     return instance.observed.unlisted_since or 0, instance.observed.unlisted_count
 
 

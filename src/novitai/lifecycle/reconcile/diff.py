@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a listing changes: our rows and attempts against what was seen. Pure, and in bulk."""
+"""Compare a listing with the records and attempts. Pure."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from novitai.upstream.models import Listing, UpstreamInstance
 GONE_AFTER_LISTINGS: Final = 3
 ABSENT_AFTER_LISTINGS: Final = 5
 UNMARKED_LISTINGS: Final = 3
-"""Complete listings of a row without a marker after which other evidence may identify it."""
+"""Complete listings of an instance without a marker before other evidence may confirm it."""
 REAPPEARS_WITHIN: Final = 30 * 24 * 3_600_000
-"""Milliseconds after its end in which a record comes back when its instance is seen again."""
+"""Milliseconds after the end of a record within which a listed instance counts as its own."""
 SENT_SLACK: Final = 2_000
-"""Milliseconds by which upstream's clock, known to the second, may be misjudged."""
+"""The error of our estimate of Novita's clock, which is known to the second, in milliseconds."""
 ENDED_SLACK: Final = 5_000
-"""Milliseconds after the end of a request in which what it made may still come into being."""
+"""Milliseconds after the end of a create call within which its instance may still be created."""
 _GOING: Final = frozenset({Observation.REMOVING, Observation.REMOVED})
 
 
 class Identity(Enum):
-    """Whether the row with a record's upstream id is that record's own."""
+    """Whether the listed instance with a record's upstream ID belongs to that record."""
 
     CONFIRMED = auto()
-    """It bears the marker of one of the record's attempts, or all other evidence agrees."""
+    """It has the marker of one of the record's attempts, or all other evidence matches."""
     OTHER = auto()
-    """It bears another marker, or was there before the attempt: the reply named a stranger."""
+    """It has another marker, or was listed before the attempt: it is a foreign instance."""
     OPEN = auto()
-    """It bears no marker, and the other evidence is missing so far."""
+    """It has no marker, and there is not enough other evidence yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the database knows that a listing is compared with.
+    """The rows of the database that a listing is compared with.
 
     Attributes:
-        tracked: Our live rows that have an upstream id.
-        attempts: The attempts whose markers the listing shows, by attempt id.
-        unsettled: Attempts of which it is not known if they bought something.
-        replied: The attempt whose reply gave an unconfirmed record its id, by instance id.
-        ended: Records that are over, by the upstream id they held.
-        first_listed: When an upstream id was first listed, where it was before.
-        deleting: The ids of records with an accepted delete call.
-        account: What is remembered of the account.
+        tracked: The live records that have an upstream ID.
+        attempts: The attempts whose markers are in the listing, by attempt ID.
+        unsettled: The attempts whose outcome is unknown.
+        replied: The attempt whose answer gave an unconfirmed record its ID, by instance ID.
+        ended: The ended records, by their former upstream ID.
+        first_listed: When an upstream ID was first listed, if it was listed before.
+        deleting: The IDs of records with an accepted delete call.
+        account: The stored state of the account.
     """
 
     tracked: Sequence[Tracked]
@@ -70,7 +70,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A row of ours of which the listing says something new; `confirms` its identity, if set."""
+    """A record that the listing changes. `confirms`: the listing also confirms its identity."""
 
     instance_id: str
     row: UpstreamInstance
@@ -80,10 +80,14 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A row of ours that a listing did not hold.
+    """A record whose instance is not in the listing.
 
-    In complete listings for the `count`-th time `since` then; in listings that were read whole,
-    complete or not, for the `unlisted_count`-th time in a row `unlisted_since` then.
+    Attributes:
+        since: Since when it has been absent from complete listings, in Unix milliseconds.
+        count: From how many complete listings it has been absent.
+        unlisted_since: As `since`, for listings read to the end, complete or not.
+        unlisted_count: As `count`, for the same listings.
+        ever_seen: Whether any listing has shown it.
     """
 
     instance_id: str
@@ -95,10 +99,10 @@ class Missing:
     ever_seen: bool = True
 
     def worth_a_look(self, began_at: int, absent_after: float, gone_after: int) -> bool:
-        """Whether it has been missing long enough to ask for it by id.
+        """Return whether it has been missing long enough for a look-up.
 
-        What no listing has ever held may only not be listed yet: it takes the time after which
-        an attempt counts as absent.
+        A new instance may not be listed yet. If it was never listed, it must be missing for at
+        least `absent_after` seconds, as an attempt.
         """
         if self.since is None:
             return False
@@ -108,14 +112,14 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An instance upstream that bears the marker of one of our attempts.
+    """A listed instance that has the marker of one of our attempts.
 
     Attributes:
         attempt: The attempt.
         row: The instance.
-        preferred: Whether it is the only one with that marker, or the one to choose of several.
-        contested: Whether it must not be adopted: there are several and nothing tells which to
-            choose, or it was there before the attempt began and has been renamed since.
+        preferred: Whether it is the only one with that marker, or the one chosen among several.
+        contested: Whether it must not be assigned: none among several could be chosen, or it was
+            listed before the attempt began, so it was renamed later.
     """
 
     attempt: Attempt
@@ -134,7 +138,7 @@ class Reappeared:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """An unsettled attempt that a listing did not hold; `complete` tells what kind of listing."""
+    """An unsettled attempt that is not in the listing. `complete`: the listing was complete."""
 
     attempt: Attempt
     since: int
@@ -142,24 +146,24 @@ class Unseen:
     complete: bool = True
 
     def is_absent(self, began_at: int, absent_after: float) -> bool:
-        """Whether it has been unseen often and long enough to say that nothing was bought."""
+        """Return whether it was unseen often and long enough to prove that nothing was bought."""
         return self.count >= ABSENT_AFTER_LISTINGS and began_at - self.since >= absent_after * 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All that a listing changes.
+    """The differences between a listing and the database.
 
     Attributes:
-        changed: Rows of ours that are to be written.
-        missing: Rows of ours that were not listed.
-        sightings: Rows with the marker of an attempt that are not a live record's own.
-        reappeared: Rows that were the own of a record that has ended.
-        unseen: Unsettled attempts that were not listed.
-        unmanaged: Rows that are no record's own, orphans among them.
-        doubted: Records whose reply named somebody else's instance.
-        unmarked: Records whose row bears no marker, so far.
-        census: What became of the live records; None where the listing was not complete.
+        changed: Records to update.
+        missing: Records whose instance is not listed.
+        sightings: Instances with the marker of an attempt that belong to no live record.
+        reappeared: Instances of records that have ended.
+        unseen: Unsettled attempts that are not listed.
+        unmanaged: Instances of no record, including orphans.
+        doubted: Records whose upstream ID belongs to a foreign instance.
+        unmarked: Records whose instance has no marker, so that they are not confirmed yet.
+        census: The comparison of the live records; None if the listing was not complete.
     """
 
     changed: tuple[Changed, ...] = ()
@@ -174,35 +178,35 @@ class Difference:
 
 
 class Markers:
-    """The markers of this installation that a listing shows, read once from the raw names."""
+    """The markers in a listing, parsed once from the raw names."""
 
     def __init__(self, listing: Listing, installations: Collection[str]) -> None:
-        """Read the names; `installations` are the ids whose markers are ours."""
+        """Parse the names; `installations` are the installation IDs that are ours."""
         self.all = {row.id: read_marker(row.name) for row in listing.instances}
         self._installations = installations
 
     def attempt_of(self, upstream_id: str) -> str | None:
-        """Return the attempt id in the marker of a row, if the marker is ours."""
+        """Return the attempt ID in an instance's marker; None if it has no marker of ours."""
         marker = self.all.get(upstream_id)
         return marker.attempt_id if marker is not None and self.is_ours(marker) else None
 
     def is_ours(self, marker: Marker) -> bool:
-        """Whether a marker is one of this installation."""
+        """Return whether a marker is of this installation."""
         return marker.installation_id in self._installations
 
     def attempt_ids(self) -> list[str]:
-        """List the attempt ids of all markers of ours."""
+        """List the attempt IDs of all markers of ours."""
         return [one.attempt_id for one in self.all.values() if one and self.is_ours(one)]
 
 
 def compare(listing: Listing, markers: Markers, known: Known, timeout: float) -> Difference:
-    """Compare a listing with what we know.
+    """Compare a listing with the database.
 
     Args:
-        listing: What was seen.
+        listing: The listing.
         markers: The markers in it.
-        known: What the database knows.
-        timeout: Seconds a request may take: how long after `send_by` one may still have ended.
+        known: The rows of the database.
+        timeout: The timeout of a call in seconds. A call may end this long after its `send_by`.
     """
     by_id = {row.id: row for row in listing.instances}
     changed: list[Changed] = []
@@ -253,13 +257,13 @@ def compare(listing: Listing, markers: Markers, known: Known, timeout: float) ->
 
 
 def identify(ours: Tracked, row: UpstreamInstance, markers: Markers, known: Known) -> Identity:
-    """Tell whether the row with a record's upstream id is that record's own.
+    """Return whether the listed instance with a record's upstream ID belongs to that record.
 
-    A reply is one word of upstream. The marker in the row decides; without one, after three
-    complete listings, everything else that is known of the attempt has to agree.
+    The answer to a create call alone does not prove it. The marker decides; if there is none, then
+    after three complete listings product, GPU number and image must match the attempt.
     """
     if ours.origin is Origin.ADOPTED:
-        # It was never made by an attempt: upstream id and creation time are all there is.
+        # No attempt made it, so the upstream ID and the creation time are the only evidence.
         if ours.upstream_created_at is None or row.created_at is None:
             return Identity.CONFIRMED if ours.confirmed_at is not None else Identity.OPEN
         same = ours.upstream_created_at == row.created_at
@@ -293,11 +297,10 @@ def identify(ours: Tracked, row: UpstreamInstance, markers: Markers, known: Know
 
 
 def made_by(attempt: Attempt, row: UpstreamInstance, gpu_num: int, timeout: float) -> bool:
-    """Whether an instance was made by this attempt's call, and not copied or renamed since.
+    """Return whether an attempt's call made an instance, so it is not a copied or renamed one.
 
-    Its creation time must lie between the sending of the call and the end of the request, on
-    upstream's clock; product, GPUs and image must be the attempt's. What upstream does not tell
-    proves nothing.
+    By Novita's clock it must have been created between the sending and the end of the call, and
+    product, GPU number and image must match. If a fact is unknown, the result is False.
     """
     if row.created_at is None or attempt.clock_offset is None:
         return False
@@ -317,7 +320,7 @@ def made_by(attempt: Attempt, row: UpstreamInstance, gpu_num: int, timeout: floa
 def unmanaged_row(
     row: UpstreamInstance, marker: Marker | None, *, attempt_known: bool, orphan: bool
 ) -> Unmanaged:
-    """Show a row that is no record's own."""
+    """Return the stored form of an instance that belongs to no record."""
     return Unmanaged(
         upstream_id=row.id,
         name=row.shown_name,
@@ -341,7 +344,7 @@ def unmanaged_row(
 def _sort_out(
     strangers: Sequence[UpstreamInstance], markers: Markers, known: Known, began_at: int
 ) -> tuple[list[Sighting], list[Reappeared], list[Unmanaged]]:
-    """Tell what the rows are that are no live record's own."""
+    """Sort the instances of no live record into sightings, reappeared and unmanaged ones."""
     marked: dict[str, list[UpstreamInstance]] = {}
     reappeared: list[Reappeared] = []
     unmanaged: list[Unmanaged] = []
@@ -375,23 +378,23 @@ def _sort_out(
             for row in rows
             if row.id in known_before
         ]
-    # The preferred ones first, so that the others find them adopted.
+    # The preferred ones first, so that they are assigned before the others are judged.
     sightings.sort(key=lambda sighting: not sighting.preferred)
     return sightings, reappeared, unmanaged
 
 
 def _is_same(record: Ended, row: UpstreamInstance, attempt: Attempt | None, began_at: int) -> bool:
-    """Whether a listed instance is the one that an ended record had, and not a stranger."""
+    """Return whether a listed instance is the former instance of an ended record."""
     if began_at - record.ended_at > REAPPEARS_WITHIN:
         return False
     if record.origin is Origin.CREATED and attempt is not None:
         return attempt.instance_id == record.id
-    # Adopted, or renamed since.
+    # Adopted, or its name no longer has the marker.
     return record.upstream_created_at is not None and record.upstream_created_at == row.created_at
 
 
 def _preferred(attempt: Attempt, rows: Sequence[UpstreamInstance]) -> UpstreamInstance | None:
-    """Choose among several rows with one marker; None where a person has to decide."""
+    """Choose among the instances with one marker; None if a person has to decide."""
     if len(rows) == 1:
         return rows[0]
     for row in rows:
@@ -432,10 +435,10 @@ def _census(listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance
 def _strange(
     listing: Listing, known: Known, by_id: Mapping[str, UpstreamInstance]
 ) -> frozenset[str]:
-    """Find the records that may only be missing because another key has bought them.
+    """Return the records that may be missing only because they were bought with another key.
 
-    What has just been bought may not be listed yet. But with the key of another account it never
-    will be, and its absence must not end it.
+    A new instance may not be listed yet. An instance of another account is never listed with this
+    key, so its absence must not end the record.
     """
     return frozenset(
         ours.id
@@ -454,9 +457,9 @@ def _strange(
 
 
 def _bought_elsewhere(ours: Tracked, listing: Listing, known: Known) -> bool:
-    """Whether a record was bought with the key of another account than the one that was listed.
+    """Return whether a record was bought with the key of another account than the listed one.
 
-    No listing has shown it yet; that it is in none of this account's says nothing.
+    Its absence from listings of this account proves nothing.
     """
     attempt = known.replied.get(ours.id)
     return attempt is not None and not known.account.same_account(
@@ -465,7 +468,7 @@ def _bought_elsewhere(ours: Tracked, listing: Listing, known: Known) -> bool:
 
 
 def _missing(ours: Tracked, listing: Listing) -> Missing:
-    """Count one more absence; those from before our last call do not count for after it."""
+    """Count one more absence; absences from before our last call no longer count."""
     acted_at = ours.acted_at or 0
     since, count = ours.missing_since, ours.missing_count
     if since is not None and since <= acted_at:
@@ -501,14 +504,14 @@ def _unseen(listing: Listing, markers: Markers, known: Known, timeout: float) ->
             continue
         if _holds_a_nameless_newcomer(listing, known, attempt):
             continue
-        # Counting begins at the end of the request, not at the first listing after it.
+        # The time counts from the end of the call, not from the first listing after it.
         since = attempt.unseen_since or over_at
         found.append(Unseen(attempt, since, attempt.unseen_count + 1, listing.complete))
     return found
 
 
 def _shown_attempts(listing: Listing, markers: Markers, known: Known) -> set[str]:
-    """List the attempts whose markers a listing shows, on instances that they may have made."""
+    """Return the attempts whose markers are on instances that they may have made."""
     shown: set[str] = set()
     for row in listing.instances:
         attempt_id = markers.attempt_of(row.id)
@@ -522,7 +525,7 @@ def _shown_attempts(listing: Listing, markers: Markers, known: Known) -> set[str
 
 
 def _holds_a_nameless_newcomer(listing: Listing, known: Known, attempt: Attempt) -> bool:
-    """Whether a row without a readable name may be what this attempt bought."""
+    """Return whether an instance without a readable name may be the one this attempt bought."""
     own = {ours.upstream_id for ours in known.tracked}
     return any(
         not row.name_readable
@@ -533,5 +536,5 @@ def _holds_a_nameless_newcomer(listing: Listing, known: Known, attempt: Attempt)
 
 
 def was_by_absence(record: Ended) -> bool:
-    """Whether a record was ended by absence alone."""
+    """Return whether a record ended only by absence."""
     return record.error_code == GONE

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sync: one listing of the whole account feeds everyone who waits for something.
+"""Sync: list the whole account periodically and reconcile it with the records.
 
-It writes what was observed, settles attempts by their markers, wakes the operations concerned, and
-deletes what was bought twice. An instance that is not ours is counted and never touched.
+Each pass writes the observed state, settles attempts by their markers, wakes the operations
+concerned, and deletes surplus instances. Unmanaged instances are recorded and never touched.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from novitai.lifecycle.reconcile.diff import (
     was_by_absence,
 )
 from novitai.store.engine.errors import StoreError
-from novitai.store.queries import account, attempts, coordination, instances, operations
+from novitai.store.queries import account, attempts, coordination, instances, leases, operations
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
 from novitai.upstream.client import NovitaClient
@@ -47,29 +47,29 @@ from novitai.upstream.window import SendWindow
 JOB: Final = "sync_instances"
 LEASE: Final = "sync"
 LEASE_MS: Final = 8_000
-"""After so many milliseconds without a sign of life another process takes over."""
+"""The lease of the sync. If it is not renewed, another process takes over."""
 RENEW_SECONDS: Final = 2.5
 PASS_SECONDS: Final = 1_800.0
-"""A pass that takes longer is ended: pages that never end must not keep it, and its lease, for
-ever. It leaves room for a slow limiter."""
+"""The deadline of a pass, so that endless pages cannot keep the lease forever. It is long enough
+for a slow limiter."""
 SLOWER: Final = 10
 SLOWEST: Final = 60.0
-"""Seconds between two listings while nothing moves, at most."""
+"""The longest interval between two listings while no instance changes, in seconds."""
 IDENTITY_DEADLINE: Final = 600_000
-"""Milliseconds from the purchase after which an identity that is still open is told."""
+"""Milliseconds from the purchase after which an unconfirmed identity is reported."""
 LOOK_UPS_PER_PASS: Final = 20
 LOOK_UP_FAULTS: Final = 3
-"""After so many faults a pass leaves the other look-ups to the next one."""
+"""The number of failures after which a pass leaves the other look-ups to the next pass."""
 _NOBODY_IS_SERVED: Final = (BreakerOpen, RateLimited, KeyRefused)
 
-_log = structlog.get_logger("novitai.sync")
+_log = structlog.get_logger(__name__)
 
 Measured = Callable[[float, bool], None]
-"""Told how many seconds a pass took, and whether it succeeded."""
+"""Called with the duration of a pass in seconds, and whether it succeeded."""
 
 
 class Sync:
-    """Lists the account: often while something moves, seldom while nothing does."""
+    """Lists the account: more often while operations or instances are in transition."""
 
     def __init__(
         self,
@@ -86,20 +86,20 @@ class Sync:
         held: Callable[[], None] = lambda: None,
         measured: Measured = lambda _seconds, _succeeded: None,
     ) -> None:
-        """Put sync together.
+        """Set the dependencies.
 
         Args:
-            core: What every part is given.
-            client: Novita.
-            applier: Writes what changed.
-            account: Judges what is missing and what is nobody's.
-            holder: Who takes the lease, so that one process at a time lists.
-            installation_id: Whose markers are ours.
-            interval: Seconds between listings while something moves.
+            core: The common dependencies.
+            client: Novita's API.
+            applier: Writes the differences.
+            account: Decides on holds and keeps the list of unmanaged instances.
+            holder: Identifies this process in the lease; one process lists at a time.
+            installation_id: The installation ID in our markers.
+            interval: Seconds between listings while anything is in transition.
             absent_after: Seconds an attempt must be unseen to count as absent.
-            call_timeout: Seconds that one call to Novita may take.
-            held: Called whenever a listing shows that the account is held.
-            measured: Told of every pass.
+            call_timeout: The timeout of a call to Novita, in seconds.
+            held: Called after every listing during a hold.
+            measured: Called after every pass.
         """
         self._database = core.database
         self._client = client
@@ -120,18 +120,18 @@ class Sync:
         self._window = SendWindow(0, 0.0)
 
     def start(self) -> asyncio.Task[None]:
-        """Begin to list; return the task, which must not end before `stop`."""
+        """Start listing; return the task, which must not end before `stop`."""
         self._task = asyncio.create_task(self._run(), name="sync")
         return self._task
 
     async def stop(self) -> None:
-        """Stop listing, and let another process take over at once."""
+        """Stop listing, and release the lease so that another process can take over at once."""
         if self._task is None:
             return
         await cancel(self._task)
         with contextlib.suppress(StoreError):
             await self._database.write(
-                lambda connection: coordination.release_lease(connection, LEASE, self._holder)
+                lambda connection: leases.release(connection, LEASE, self._holder)
             )
 
     async def _run(self) -> None:
@@ -159,7 +159,7 @@ class Sync:
             self._measured(self._clock.monotonic() - began, succeeded)
 
     def _is_due(self, connection: Connection) -> bool:
-        """Take or keep the lease; tell whether the account should be listed now."""
+        """Take or renew the lease; return whether a listing is due."""
         if not self._take_lease(connection):
             return False
         moving = operations.count_unfinished(connection) or instances.count_in_transition(
@@ -168,36 +168,34 @@ class Sync:
         pause = self._interval
         if not moving:
             pause = max(pause, min(SLOWER * self._interval, SLOWEST))
-        # A little early is better than a whole round late.
+        # List a little early rather than a whole round late.
         pause -= min(self._interval, RENEW_SECONDS) / 2
         if self._began_at is not None and self._clock.monotonic() - self._began_at < pause:
             return False
         last = coordination.last_listing(connection)
-        # A time to come is another machine's clock: it must not keep us from listing.
+        # A time in the future is from another machine's clock and must not prevent a listing.
         return last is None or abs(self._clock.now() - last.began_at) >= pause * 1000
 
     def _take_lease(self, connection: Connection) -> bool:
         now = self._clock.now()
         window = SendWindow.lasting(self._clock, LEASE_MS)
-        taken = coordination.take_lease(
-            connection, LEASE, self._holder, now=now, until=now + LEASE_MS
-        )
+        taken = leases.take(connection, LEASE, self._holder, now=now, until=now + LEASE_MS)
         if taken:
             self._window.until = window.until
             self._window.until_boottime = window.until_boottime
         return taken
 
     async def _renew(self) -> None:
-        """Keep the lease while a pass takes long."""
+        """Renew the lease while a pass runs."""
         while True:
             await self._clock.sleep(RENEW_SECONDS)
             await self._database.write(self._take_lease)
 
     async def once(self, window: SendWindow | None = None) -> Difference:
-        """List the account once and write down what changed.
+        """List the account once and write the differences.
 
         Args:
-            window: Until when write calls may leave; that of the lease of sync if absent.
+            window: Limits write calls; by default to the lease of the sync.
 
         Raises:
             UpstreamError: the account could not be listed; nothing was changed.
@@ -210,7 +208,7 @@ class Sync:
         )
         difference = compare(listing, markers, known, self._call_timeout)
         state = await self._take_stock(listing, difference)
-        # Before the sightings: what is a double depends on which instance is the record's own.
+        # Before the sightings, because a surplus depends on the record's confirmed instance.
         confirming = [one for one in difference.changed if one.confirms]
         await self._applier.changed(confirming, listing.began_at)
         orphans = [
@@ -233,12 +231,12 @@ class Sync:
         await self._applier.unmarked(difference.unmarked, complete=listing.complete)
         others = [one for one in difference.changed if not one.confirms]
         await self._applier.changed(others, listing.began_at)
-        # What a hold is about is not counted; what we are deleting ourselves is.
+        # Absences that a hold is about are not counted; those of instances being deleted are.
         doubtful = state.hold.missing if state.hold else ()
         missing = [one for one in difference.missing if one.instance_id not in doubtful]
         await self._applier.missing(missing, listing.began_at)
         await self._tell_unconfirmed(known, difference)
-        # Only now: to whoever reads that this listing was made, every row is as it says.
+        # Record the listing after its rows: a reader that sees it must also see their changes.
         await self._database.write(lambda connection: self._record(connection, listing, unmanaged))
         self._log_incomplete(listing)
         if state.hold is None:
@@ -272,8 +270,8 @@ class Sync:
         )
 
     async def _take_stock(self, listing: Listing, difference: Difference) -> AccountState:
-        """Remember the ids that are new, and judge whether what is missing is believed."""
-        # Asked anew each time: the database may have been restored since the last listing.
+        """Record new upstream IDs, and decide whether to begin or end a hold."""
+        # Read on every pass, because the database may have been restored since the last listing.
         ids = {row.id for row in listing.instances}
         fresh = await self._database.read(partial(account.never_listed, upstream_ids=ids))
         census = difference.census
@@ -300,17 +298,11 @@ class Sync:
             self._account.note_unmanaged(connection, unmanaged)
         coordination.record_listing(
             connection,
-            LastListing(
-                listing.began_at,
-                listing.complete,
-                len(listing.instances),
-                len(unmanaged),
-                listing.whole,
-            ),
+            LastListing(listing.began_at, listing.complete, listing.whole),
         )
 
     def _log_incomplete(self, listing: Listing) -> None:
-        """Log once when listings begin to be incomplete, and once when they are complete again."""
+        """Log when listings become incomplete, and when they are complete again."""
         if listing.complete:
             if self._incomplete:
                 _log.info("listing_complete_again", after=self._incomplete)
@@ -326,7 +318,7 @@ class Sync:
             )
 
     async def _tell_unconfirmed(self, known: Known, difference: Difference) -> None:
-        """Tell of records whose identity is still open ten minutes after the purchase."""
+        """Report records that are still unconfirmed ten minutes after the purchase."""
         done = {one.instance_id for one in difference.changed if one.confirms}
         done |= {one.id for one in difference.doubted}
         now = self._clock.now()
@@ -343,7 +335,7 @@ class Sync:
     async def _resolve_sighting(
         self, sighting: Sighting, state: AccountState, window: SendWindow
     ) -> bool:
-        """Adopt or delete what bears our marker; tell whether it is an orphan."""
+        """Assign or delete an instance with our marker; return whether it is an orphan."""
         standing = await self._applier.sighted(sighting)
         if standing is not Relation.SURPLUS:
             return standing is Relation.ORPHAN
@@ -358,7 +350,7 @@ class Sync:
     async def _resolve_return(
         self, one: Reappeared, state: AccountState, window: SendWindow
     ) -> bool:
-        """Revive an ended record, or delete its instance again; tell whether it is left alone."""
+        """Revive an ended record or delete its instance again; return whether it is an orphan."""
         if state.blocked and not was_by_absence(one.record):
             return False
         outcome = await self._applier.reappeared(one)
@@ -371,13 +363,13 @@ class Sync:
     async def _delete(
         self, upstream_id: str, window: SendWindow, facts: Mapping[str, object]
     ) -> bool:
-        """Delete an instance; tell whether upstream took the call."""
+        """Delete an instance; return whether Novita accepted the call."""
         try:
             await self._client.delete(upstream_id, window=window)
         except Gone:
             return False
         except UpstreamError as error:
-            # The next listing shows it again, if it still exists.
+            # If it still exists, the next listing shows it again and the call is repeated.
             _log.warning("delete_failed", error=str(error), **facts)
             return False
         return True
@@ -390,7 +382,7 @@ class Sync:
         state: AccountState,
         window: SendWindow,
     ) -> None:
-        """End orphans, where the policy says so, and only those that our own calls have made."""
+        """Delete the orphans that our own calls have made, if the policy allows it."""
         if state.blocked:
             return
         due = await self._database.read(self._account.orphans_to_delete)
@@ -408,11 +400,10 @@ class Sync:
                 await self._database.write(note)
 
     async def _proven_unseen(self, unseen: Sequence[Unseen], known: Known) -> list[Unseen]:
-        """Choose the attempts whose absence counts in this round.
+        """Return the attempts whose absence counts in this pass.
 
-        A complete listing is proof. One whose totals do not add up counts only together with a
-        listing filtered by the marker that is empty too, once that filter has found an instance of
-        ours.
+        Absence from a complete listing counts. Absence from an incomplete one counts only if a
+        listing filtered by the marker is empty too, and that filter is known to work.
         """
         found = [one for one in unseen if one.complete]
         weak = [one for one in unseen if not one.complete]
@@ -429,7 +420,7 @@ class Sync:
         return found
 
     async def _filter_works(self, known: Known) -> bool:
-        """Whether the listing's filter by name has been seen to find an instance of ours."""
+        """Return whether the listing's name filter finds our instances; try it if not known."""
         if known.account.filter_works:
             return True
         ours = next((one for one in known.tracked if one.confirmed_at is not None), None)
@@ -450,7 +441,7 @@ class Sync:
         return True
 
     async def _look_up(self, difference: Difference, began_at: int) -> None:
-        """Ask for rows that stay missing: only a look-up proves that they are gone."""
+        """Look up instances that stay missing, because only a look-up proves that they are gone."""
         live = len(difference.census.live) if difference.census else 0
         long = gone_after(live)
         worth = [
@@ -458,7 +449,7 @@ class Sync:
             for one in difference.missing
             if one.worth_a_look(began_at, self._absent_after, long)
         ]
-        # Each pass goes on where the last one ended, so that none keeps the others from their turn.
+        # Each pass continues where the last one ended, so that every instance gets its turn.
         start = self._look_up_next % len(worth) if worth else 0
         self._look_up_next = start
         faults = 0
@@ -472,8 +463,8 @@ class Sync:
                 _log.warning("look_up_failed", instance_id=one.instance_id, error=str(error))
                 faults += 1
                 if faults == LOOK_UP_FAULTS or isinstance(error, _NOBODY_IS_SERVED):
-                    return  # the next listing must not wait for the rest
+                    return  # do not delay the next listing
             else:
-                # The list leaves it out; what the look-up says is as good, and ends the absence.
+                # The listing omits it, but the look-up shows it: update the row, end the absence.
                 found = Changed(one.instance_id, row, observed_columns.digest(row))
                 await self._applier.changed([found], began_at)

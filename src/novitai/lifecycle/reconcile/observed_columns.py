@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a listing says of one instance, as the columns that sync owns."""
+"""Convert a row of a listing to the `obs_*` columns of the record."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PURPOSE: Final = "credentials"
 
 
 def digest(row: UpstreamInstance) -> str:
-    """Fingerprint all that is kept of a row, so that an unchanged row costs no write.
+    """Return a digest of all stored fields of a row, so that an unchanged row needs no write.
 
-    It covers passwords, but by a hash of everything together, from which none can be read back.
+    Passwords are included, but only in a hash over all fields together.
     """
     kept = (
         row.status,
@@ -39,18 +39,18 @@ def digest(row: UpstreamInstance) -> str:
         row.spot_reclaim_at,
         row.instance_price,
     )
-    # What `repr` writes can be encoded whatever the text holds.
+    # "replace" handles lone surrogates in the text.
     return hashlib.blake2b(repr(kept).encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def observed(row: UpstreamInstance, began_at: int, secrets: Collection[str] = ()) -> Observed:
-    """Say what a row tells to anybody who may read; a sighting ends any absence.
+    """Return the parts of a row that clients may read; the counts of absence are reset.
 
     Args:
-        row: What upstream shows.
-        began_at: When the listing began that the row is from, in Unix milliseconds.
-        secrets: What the launch gave the instance and its error must not repeat: the variables'
-            values, which not every row carries.
+        row: The row of the listing.
+        began_at: When the listing began, in Unix milliseconds.
+        secrets: Values to hide in the row's error: those of the launch's environment variables,
+            which not every row contains.
     """
     error = row.status_error
     said = (
@@ -76,7 +76,7 @@ def observed(row: UpstreamInstance, began_at: int, secrets: Collection[str] = ()
 def columns(
     seen: Observed, row: UpstreamInstance, row_digest: str, vault: Vault
 ) -> dict[str, object]:
-    """Write what a row tells as columns; credentials sealed."""
+    """Return the columns to write for a row; credentials are encrypted."""
     return {
         "obs_status": seen.status,
         "obs_at": seen.at,
@@ -98,7 +98,7 @@ def columns(
 
 
 def _credentials(row: UpstreamInstance, vault: Vault) -> bytes | None:
-    """Seal the passwords, and every address of which not all may be shown."""
+    """Encrypt the passwords, and every address that contains a secret."""
     found = {
         "sshPassword": row.ssh_password,
         "webTerminalUsername": row.web_terminal_username,

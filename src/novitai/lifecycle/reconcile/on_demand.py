@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operation *sync*: a listing of the account because somebody asked for one."""
+"""The operation *sync*: a listing of the account on request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SyncRequests:
         self._clock = clock
 
     def register(self, jobs: JobEngine) -> None:
-        """Have the job engine bring these operations here."""
+        """Register with the job engine, so that `run` gets these operations."""
 
         def due(connection: Connection, now: int, limit: int) -> list[str]:
             return operations.due(connection, OperationKind.SYNC, now, limit)
@@ -39,7 +39,7 @@ class SyncRequests:
         jobs.register(OperationKind.SYNC.job, self.run, due=due, concurrency=1)
 
     async def run(self, operation_id: str) -> None:
-        """List the account, and end the operation with how that went."""
+        """List the account, and end the operation with the result."""
         now = self._clock.now()
         window = SendWindow.lasting(self._clock, _LEASE_MS)
         operation = await self._database.write(
@@ -54,7 +54,7 @@ class SyncRequests:
             await self._sync.once(window)
         except UpstreamError as trouble:
             error = ("UPSTREAM_UNAVAILABLE", str(trouble))
-        except BaseException:  # told to stop, too: the lease is given back, then it is raised on
+        except BaseException:  # also on cancellation: release the lease, then raise
             with contextlib.suppress(StoreError):
                 await asyncio.shield(self._release(operation))
             raise

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of what was told to whom, and sending a message again."""
+"""List deliveries, and deliver a message again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -12,8 +12,7 @@ from novitai.clock import Clock
 from novitai.domain.webhook import Delivery, DeliveryStatus, Webhook
 from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
-from novitai.lifecycle.commands.answering import answer_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import Transaction
 from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.queries.details_cache import unknown
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
@@ -30,29 +29,19 @@ class DeliveryPage:
 
 
 class Deliveries:
-    """Shows and repeats deliveries."""
+    """Lists and repeats deliveries."""
 
-    def __init__(
-        self, database: Database, clock: Clock, jobs: JobEngine, idempotency: Idempotency
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, jobs: JobEngine) -> None:
         self._database = database
         self._clock = clock
         self._jobs = jobs
-        self._idempotency = idempotency
 
-    async def redeliver(
-        self,
-        delivery_id: str,
-        *,
-        reply: Callable[[Delivery], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Send one message again, at once and with all its tries before it, whatever became of it.
+    def redeliver(self, delivery_id: str) -> Transaction[Delivery]:
+        """Deliver a message again at once, in any status, with the full number of tries.
 
         Raises:
             NotFound: `DELIVERY_NOT_FOUND`.
-            Conflict: `INVALID_STATE`: its webhook is switched off; else as `create`.
+            Conflict: `INVALID_STATE`: its webhook is switched off.
         """
 
         def act(connection: Connection) -> Delivery:
@@ -66,26 +55,24 @@ class Deliveries:
                 raise switched_off(webhook)
             webhook_lines.set_next(connection, line_id, now)
             deliveries.begin_anew(connection, delivery_id, now=now)
-            # Nothing else could switch the URL of an instance on again.
+            # The URL of an instance has no other way to be switched on again.
             webhooks.switch_on(connection, webhook_id, now=now)
             self._jobs.nudge(connection, JOB, line_id)
             again = deliveries.load(connection, delivery_id)
             if again is None:
-                raise LookupError(f"{delivery_id} has vanished")
+                raise LookupError(f"delivery {delivery_id} no longer exists")
             return again
 
-        return await answer_once(
-            self._database, self._idempotency, act, reply, idempotency, deadline
-        )
+        return act
 
     async def of_instance(
         self, instance_id: str, *, limit: int = MAX_PAGE, cursor: str | None = None
     ) -> DeliveryPage:
-        """List what was told of an instance, oldest event first.
+        """List the deliveries of an instance's events, oldest event first.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
-            ValidationFailed: the cursor is not one of ours.
+            ValidationFailed: the cursor is invalid.
         """
         after = read_place(cursor)
 
@@ -104,11 +91,11 @@ class Deliveries:
         cursor: str | None = None,
         status: DeliveryStatus | None = None,
     ) -> DeliveryPage:
-        """List what a standing webhook was told, newest event first.
+        """List the deliveries to a standing webhook, newest event first.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
-            ValidationFailed: the cursor is not one of ours.
+            ValidationFailed: the cursor is invalid.
         """
         after = read_place(cursor)
 
@@ -121,7 +108,7 @@ class Deliveries:
         return _delivery_page(await self._database.read(load, snapshot=True), limit)
 
     async def oldest_waiting_seconds(self) -> float:
-        """Return the age of the oldest message that still waits, in seconds; 0 if none does."""
+        """Return the age of the oldest pending message in seconds; 0 if there is none."""
         oldest = await self._database.read(deliveries.oldest_waiting)
         return 0.0 if oldest is None else max(0.0, (self._clock.now() - oldest) / 1000)
 
@@ -130,7 +117,7 @@ def standing(connection: Connection, webhook_id: str) -> Webhook:
     """Load a standing webhook.
 
     Raises:
-        NotFound: `WEBHOOK_NOT_FOUND`: there is none of that id, or it was deleted.
+        NotFound: `WEBHOOK_NOT_FOUND`: it does not exist or was deleted.
     """
     webhook = webhooks.load(connection, webhook_id)
     if webhook is None or not webhook.standing or webhook.deleted_at is not None:
@@ -139,7 +126,7 @@ def standing(connection: Connection, webhook_id: str) -> Webhook:
 
 
 def switched_off(webhook: Webhook | None) -> Conflict:
-    """Make the error of asking for a delivery to a webhook that is off."""
+    """Return the error for a delivery to a webhook that is switched off."""
     reason = webhook.off_reason if webhook else None
     return Conflict(
         "The webhook is switched off: enable it first",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How messages leave: claim a line, send its first message, apply what came of it.
+"""Deliver messages: claim a line, send its first message, apply the result.
 
-One message of a line is under way at a time, so their order holds. What one host may take of this
-process is bounded, so that a dead receiver holds up nobody else.
+Only one message of a line is sent at a time, which keeps their order. The concurrency per host is
+limited, so that a dead receiver does not delay the others.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from novitai.domain.webhook import (
     pause_after,
 )
 from novitai.egress.hosts import Hosts
-from novitai.egress.sending import Answer, Message, Sender
+from novitai.egress.sending import Message, ReceiverAnswer, Sender
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping
 from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.webhooks.metrics import DeliveryMetrics, Outcome
+from novitai.lifecycle.webhooks.metrics import DeliveryMetrics, DeliveryOutcome
 from novitai.lifecycle.webhooks.payload import as_try, body_of, open_secrets
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
@@ -48,17 +48,17 @@ from novitai.store.queries.webhook_lines import Line
 from novitai.store.vault import Vault
 
 CONCURRENCY: Final = 128
-"""Messages under way at the same time in one process; sending is waiting, mostly."""
+"""Concurrent deliveries in one process. It is high because a delivery mostly waits."""
 LEASE_SECONDS: Final = 3.0
-"""How long the messages of a line wait for a process that died with one of them in hand."""
+"""The lease of a line, so the delay of its messages if the process that claimed it dies."""
 _RENEW_AFTER: Final = 1.0
 _RENEW_AGAIN_AFTER: Final = 0.3
 _SEND_BEFORE: Final = 1_000
-"""Milliseconds of the lease that may have gone by when the sending begins: what is sent later
-could reach the receiver behind a later message that somebody else has sent meanwhile."""
-_HURRY_AGAIN: Final = 10_000
-"""Milliseconds for which a line that was hurried in vain is left to its schedule."""
-_HURRY_PAGE: Final = 500
+"""Milliseconds after the claim within which sending must begin. A message sent later could arrive
+after the next message, sent by a worker that has claimed the line in the meantime."""
+_EXPEDITE_AGAIN: Final = 10_000
+"""Milliseconds for which a line is not made due early again."""
+_EXPEDITE_PAGE: Final = 500
 _REMEMBERED_LINES: Final = 10_000
 
 _log = structlog.get_logger(__name__)
@@ -74,10 +74,12 @@ class _Claimed:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """What follows from an answer.
+    """The consequences of an answer.
 
-    `due` is when the line is due again; `others_wait` whether other lines wait for the receiver,
-    which works; `failing_since` since when it has been failing.
+    Attributes:
+        due: When the line is due again, in Unix milliseconds.
+        others_wait: Whether other lines wait for the receiver, which has just succeeded.
+        failing_since: Since when the receiver has been failing.
     """
 
     due: int | None
@@ -87,14 +89,14 @@ class _Applied:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What came of one look at a line: when to look again, and whether its host works."""
+    """The result of one run of a line: when it is due again, and whether its host works."""
 
     due: int | None = None
     works: bool | None = None
 
 
 class Deliverer:
-    """Sends what the outbox wrote."""
+    """Sends the messages that the outbox wrote."""
 
     def __init__(
         self,
@@ -109,18 +111,18 @@ class Deliverer:
         secrets: Sequence[str],
         hosts: Hosts | None = None,
     ) -> None:
-        """Put it together.
+        """Set the dependencies.
 
         Args:
-            database: Where the rows are.
-            clock: Time.
-            ids: Randomness.
-            jobs: Brings due lines here.
-            recorder: Tells the event log of receivers that are switched off.
-            vault: Opens the secrets of webhooks.
+            database: Stores lines and messages.
+            clock: Reads the time and sleeps.
+            ids: Makes jitter.
+            jobs: Calls `run` with due lines.
+            recorder: Appends an event when a receiver is switched off.
+            vault: Decrypts the secrets of webhooks.
             sender: Sends one message.
-            secrets: The installation's own, newest first, for receivers that have none.
-            hosts: What each host may take.
+            secrets: The installation's secrets, newest first, for receivers without their own.
+            hosts: Limits the concurrency per host and receiver.
         """
         self._database = database
         self._clock = clock
@@ -135,10 +137,10 @@ class Deliverer:
         self.metrics = DeliveryMetrics()
 
     def register(self, *, concurrency: int = CONCURRENCY) -> None:
-        """Have the job engine bring due lines here."""
+        """Register with the job engine, so that `run` gets due lines."""
 
         def due(connection: Connection, now: int, limit: int) -> list[str]:
-            # Whoever waits for a place must not fill the page for the others.
+            # Lines that wait for a place must not fill the page and keep out the others.
             return webhook_lines.due(
                 connection,
                 now,
@@ -150,10 +152,10 @@ class Deliverer:
         self._jobs.register(JOB, self.run, due=due, concurrency=concurrency)
 
     async def run(self, line_id: str) -> int | None:
-        """Send the first message of a line, if its host and receiver have room; else it waits.
+        """Send the first message of a line, or queue the line if its host or receiver is busy.
 
         Returns:
-            When to look at the line again, in Unix milliseconds; None if something else will.
+            When the line is due again, in Unix milliseconds; None if it is woken in another way.
         """
         ends = await self._ends_of(line_id)
         if ends is None or not self._hosts.enter(*ends, line_id):
@@ -167,7 +169,7 @@ class Deliverer:
         return step.due
 
     async def _ends_of(self, line_id: str) -> tuple[str, str] | None:
-        """Find the host and the receiver of a line; a receiver may have moved since."""
+        """Return the host and the receiver of a line. The cached host may be outdated."""
         ends = self._ends.get(line_id)
         if ends is None:
             ends = await self._database.read(partial(webhook_lines.ends_of, line_id=line_id))
@@ -201,7 +203,7 @@ class Deliverer:
             with contextlib.suppress(StoreError):
                 await asyncio.shield(self._release(claimed.line, 0))
             raise
-        except Exception:  # the lease is given back, then it is raised on
+        except Exception:  # release the lease, then raise
             with contextlib.suppress(StoreError):
                 await self._release(claimed.line, self._ids.jitter(5))
             raise
@@ -209,7 +211,7 @@ class Deliverer:
         return _Step(applied.due, answer.delivered)
 
     def _claim(self, connection: Connection, line_id: str) -> _Claimed | int | None:
-        """Take a line with its first message; else say when whoever has it may have lost it."""
+        """Claim a line and load its first message; if it is claimed, return when its lease ends."""
         now = self._clock.now()
         until = now + int(LEASE_SECONDS * 1000)
         line = webhook_lines.claim(connection, line_id, now=now, until=until)
@@ -217,9 +219,9 @@ class Deliverer:
             return webhook_lines.held_until(connection, line_id, now=now)
         webhook = webhooks.load(connection, line.webhook_id)
         if webhook is None:
-            raise LookupError(f"{line_id} belongs to {line.webhook_id}, which has no row")
+            raise LookupError(f"line {line_id} has webhook {line.webhook_id}, which has no row")
         secrets = self._secrets_of(connection, webhook, now)
-        if not webhook.enabled or not secrets:  # without any it has just been deleted
+        if not webhook.enabled or not secrets:  # no secrets: it has just been deleted
             deliveries.give_up_line(connection, line_id, now=now)
         head = deliveries.head(connection, line_id)
         if head is None:
@@ -240,7 +242,7 @@ class Deliverer:
         sealed = webhooks.load_sealed(connection, webhook.id)
         return open_secrets(self._vault, sealed, now)
 
-    def _apply(self, connection: Connection, claimed: _Claimed, answer: Answer) -> _Applied:
+    def _apply(self, connection: Connection, claimed: _Claimed, answer: ReceiverAnswer) -> _Applied:
         now = self._clock.now()
         line, head, webhook = claimed.line, claimed.head, claimed.webhook
         webhook_lines.hold(connection, line)
@@ -250,10 +252,10 @@ class Deliverer:
             if webhook.failing_since is not None:
                 webhooks.note_recovery(connection, webhook.id)
             due = deliveries.next_due(connection, line.id)
-            if due is not None and not webhook_lines.is_spared(connection, line.id, now=now):
+            if due is not None and not webhook_lines.is_held_back(connection, line.id, now=now):
                 due = min(due, now)
             webhook_lines.set_next(connection, line.id, due)
-            return _Applied(due, webhook_lines.any_to_hurry(connection, webhook.id, now=now))
+            return _Applied(due, webhook_lines.any_to_expedite(connection, webhook.id, now=now))
         failing_since: int | None = None
         present = webhooks.load(connection, webhook.id)
         if present is not None and present.url == webhook.url:
@@ -262,13 +264,13 @@ class Deliverer:
             )
             if deliveries.is_as_claimed(connection, head):
                 self._postpone(connection, claimed, answer, now)
-        # Else it is the failure of another URL, or of before it was begun anew: nobody's now.
+        # If the URL has changed or the message was begun again since, the failure is not counted.
         due = deliveries.next_due(connection, line.id)
         webhook_lines.set_next(connection, line.id, due)
         return _Applied(due, others_wait=False, failing_since=failing_since)
 
     def _postpone(
-        self, connection: Connection, claimed: _Claimed, answer: Answer, now: int
+        self, connection: Connection, claimed: _Claimed, answer: ReceiverAnswer, now: int
     ) -> None:
         head, tries = claimed.head, claimed.head.tries
         due_at = head.due_at
@@ -279,20 +281,20 @@ class Deliverer:
                 deliveries.end(connection, head.id, DeliveryStatus.DEAD, now=now)
                 return
             due_at = now + int(self._ids.jitter(pause) * 1000)
-        # Else it was tried early, on the chance that the receiver is back: the schedule stands.
+        # An early try (the line was hurried) does not count; the schedule stays.
         if answer.retry_after:
             asked = now + int(min(answer.retry_after, LONGEST_RETRY_AFTER) * 1000)
             due_at = max(due_at, asked)
-            webhook_lines.spare(connection, claimed.line.id, until=asked)
+            webhook_lines.hold_back(connection, claimed.line.id, until=asked)
         deliveries.postpone(connection, head.id, tries=tries, due_at=due_at)
 
-    async def _conclude(self, claimed: _Claimed, answer: Answer, applied: _Applied) -> None:
-        """Do what follows from an answer beyond its own line."""
+    async def _conclude(self, claimed: _Claimed, answer: ReceiverAnswer, applied: _Applied) -> None:
+        """Count the answer; make the other lines due, or switch the receiver off."""
         webhook = claimed.webhook
         self._count(claimed, answer)
         if answer.delivered:
             if applied.others_wait:
-                await self.hurry(webhook.id, spare_recent=True)
+                await self.expedite(webhook.id, hold_back_recent=True)
             return
         since = applied.failing_since
         if answer.gone:
@@ -300,15 +302,15 @@ class Deliverer:
         elif since is not None and self._clock.now() - since >= SWITCHED_OFF_AFTER:
             await self._switch_off(claimed, OffReason.FAILING)
 
-    def _count(self, claimed: _Claimed, answer: Answer) -> None:
+    def _count(self, claimed: _Claimed, answer: ReceiverAnswer) -> None:
         if answer.delivered:
-            outcome = Outcome.DELIVERED
+            outcome = DeliveryOutcome.DELIVERED
         elif answer.gone:
-            outcome = Outcome.GONE
+            outcome = DeliveryOutcome.GONE
         elif answer.status is None:
-            outcome = Outcome.UNREACHABLE
+            outcome = DeliveryOutcome.UNREACHABLE
         else:
-            outcome = Outcome.REFUSED
+            outcome = DeliveryOutcome.REFUSED
         self.metrics.count(outcome)
         _log.log(
             20 if answer.delivered else 30,
@@ -322,30 +324,30 @@ class Deliverer:
             duration_ms=answer.duration_ms,
         )
 
-    async def hurry(self, webhook_id: str, *, spare_recent: bool = False) -> None:
-        """Make what waits for a receiver due at once, a page at a time.
+    async def expedite(self, webhook_id: str, *, hold_back_recent: bool = False) -> None:
+        """Make all lines of a receiver due at once, one page per transaction.
 
         Args:
-            webhook_id: The receiver, which works again or is off.
-            spare_recent: Leave the lines alone that were hurried in vain just now, or whose
-                receiver asked for a pause: a message that a working receiver refuses would be
-                tried again with every success.
+            webhook_id: The receiver, which works again or is switched off.
+            hold_back_recent: Skip lines that were made due recently or whose receiver sent
+                `Retry-After`. Otherwise a message that the receiver refuses would be tried again
+                after every success of another line.
         """
 
         def page(connection: Connection) -> int:
             now = self._clock.now()
-            ids = webhook_lines.hurry(
+            ids = webhook_lines.expedite(
                 connection,
                 webhook_id,
                 now=now,
-                then_spared_until=now + _HURRY_AGAIN if spare_recent else None,
-                limit=_HURRY_PAGE,
+                then_held_back_until=now + _EXPEDITE_AGAIN if hold_back_recent else None,
+                limit=_EXPEDITE_PAGE,
             )
             for line_id in ids:
                 self._jobs.nudge(connection, JOB, line_id)
             return len(ids)
 
-        while await self._database.write(page) == _HURRY_PAGE:
+        while await self._database.write(page) == _EXPEDITE_PAGE:
             continue
 
     async def _switch_off(self, claimed: _Claimed, reason: OffReason) -> None:
@@ -377,10 +379,10 @@ class Deliverer:
 
         if await self._database.write(write):
             _log.warning("webhook_switched_off", webhook=webhook.id, reason=reason.value)
-            await self.hurry(webhook.id)
+            await self.expedite(webhook.id)
 
     async def _renew(self, line: Line) -> None:
-        """Keep the lease while a receiver takes long."""
+        """Renew the lease while the receiver has not answered."""
         held, pause = True, _RENEW_AFTER
         while held:
             await self._clock.sleep(pause)
@@ -389,7 +391,7 @@ class Deliverer:
             try:
                 held, pause = await self._database.write(renew), _RENEW_AFTER
             except StoreError:
-                pause = _RENEW_AGAIN_AFTER  # one hiccup must not cost the lease
+                pause = _RENEW_AGAIN_AFTER  # retry before the lease expires
 
     async def _release(self, line: Line, pause: float) -> int:
         at = self._clock.now() + int(pause * 1000)

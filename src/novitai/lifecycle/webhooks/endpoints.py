@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standing webhooks as clients meet them."""
+"""Manage standing webhooks: create, change, delete, rotate secrets, test and replay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Connection
 
 from novitai.clock import Clock, iso
+from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.domain.webhook import (
     MAX_STANDING,
     SECRET_OVERLAP,
@@ -21,12 +22,10 @@ from novitai.domain.webhook import (
     Webhook,
     host_of,
 )
-from novitai.domain.webhook_requests import WebhookChange, WebhookRequest
 from novitai.egress.sending import Message, Sender
 from novitai.errors import Conflict, NotFound
 from novitai.ids import Ids
-from novitai.lifecycle.commands.answering import answer_once, outcome, prepare_once, reveal_once
-from novitai.lifecycle.commands.idempotency import Idempotency, IdempotencyKey, Reply
+from novitai.lifecycle.commands.idempotency import Command, Completed, Transaction, outcome
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.lifecycle.webhooks.deliveries import standing, switched_off
@@ -38,22 +37,30 @@ from novitai.store.queries import events, instances, webhook_lines, webhooks
 from novitai.store.vault import Vault
 
 TEST_TYPE: Final = "webhook.test"
-"""The type of a test message, which is no event and no part of any order."""
+"""The type of a test message. It is not an event, and is sent outside of every line."""
 _REPLAY_INSTANCES: Final = 20
-"""So many are told again in one transaction, which keeps them locked."""
+"""Instances replayed in one transaction, which locks them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revealed:
-    """A webhook and its secret, which is shown this once."""
+    """A webhook and its secret, which is never shown again."""
 
     webhook: Webhook
     secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookChanged:
+    """A webhook before and after a change."""
+
+    before: Webhook
+    after: Webhook
+
+
+@dataclass(frozen=True, slots=True)
 class Tested:
-    """What came of a test message."""
+    """The result of a test message."""
 
     message_id: str
     delivered: bool
@@ -70,14 +77,14 @@ class WebhookPage:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """How many messages a page of a replay made; `last` is its last instance if more may follow."""
+    """The messages one page of a replay wrote. `last` is its last instance; None at the end."""
 
     messages: int
     last: str | None
 
 
 def too_many_webhooks() -> Conflict:
-    """Say that there is no room for another standing webhook."""
+    """Return the error for a standing webhook beyond the limit."""
     return Conflict(
         f"There are {MAX_STANDING} standing webhooks, which is the most; delete one first",
         code="TOO_MANY_WEBHOOKS",
@@ -86,7 +93,7 @@ def too_many_webhooks() -> Conflict:
 
 
 class Webhooks:
-    """Keeps standing webhooks, tests them, and tells them everything again."""
+    """Manages, tests and replays standing webhooks."""
 
     def __init__(
         self,
@@ -97,7 +104,6 @@ class Webhooks:
         outbox: Outbox,
         deliverer: Deliverer,
         sender: Sender,
-        idempotency: Idempotency,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -106,21 +112,12 @@ class Webhooks:
         self._outbox = outbox
         self._deliverer = deliverer
         self._sender = sender
-        self._idempotency = idempotency
 
-    async def create(
-        self,
-        request: WebhookRequest,
-        *,
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Revealed:
-        """Make a standing webhook with a secret of its own.
+    def create(self, request: WebhookRequest) -> Transaction[Revealed]:
+        """Create a standing webhook with its own secret.
 
         Raises:
-            Conflict: `TOO_MANY_WEBHOOKS`, `IDEMPOTENCY_NOT_REPLAYABLE`, or the same key is at work.
-            IdempotencyKeyReused: the key was used with another body.
-            RequestTimeout: the deadline passed; nothing was done.
+            Conflict: `TOO_MANY_WEBHOOKS`.
         """
         now = self._clock.now()
         webhook = Webhook(
@@ -138,16 +135,16 @@ class Webhooks:
         secret = fresh_secret(self._ids)
         sealed = self._vault.seal(SECRET_PURPOSE, secret.encode())
 
-        def act(connection: Connection) -> None:
+        def act(connection: Connection) -> Revealed:
             if webhooks.count_standing(connection) >= MAX_STANDING:
                 raise too_many_webhooks()
             webhooks.insert(connection, webhook, sealed)
+            return Revealed(webhook, secret)
 
-        await reveal_once(self._database, self._idempotency, act, webhook.id, idempotency, deadline)
-        return Revealed(webhook, secret)
+        return act
 
     async def get(self, webhook_id: str) -> Webhook:
-        """Show a standing webhook.
+        """Return a standing webhook.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
@@ -158,26 +155,23 @@ class Webhooks:
         """List standing webhooks, newest first.
 
         Raises:
-            ValidationFailed: the cursor is not one of ours.
+            ValidationFailed: the cursor is invalid.
         """
         read = partial(webhooks.page, limit=limit + 1, after=read_place(cursor))
         found = await self._database.read(read)
         return WebhookPage(*cut(found, limit, lambda one: (one.created_at, one.id)))
 
-    async def change(
-        self, webhook_id: str, change: WebhookChange, *, deadline: int | None = None
-    ) -> Webhook:
-        """Change what is given.
+    def change(self, webhook_id: str, change: WebhookChange) -> Command[WebhookChanged]:
+        """Change the given fields.
 
-        One that is switched off gives up what waits for it, which `replay` brings back; one that
-        moves to another URL is tried there at once.
+        If the webhook is disabled, its pending messages become dead; `replay` can deliver them
+        again. If its URL changes, pending messages are sent to the new URL at once.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
-            RequestTimeout: the deadline passed; nothing was done.
         """
 
-        def write(connection: Connection) -> tuple[Webhook, Webhook]:
+        def act(connection: Connection) -> WebhookChanged:
             now = self._clock.now()
             before = standing(connection, webhook_id)
             webhooks.change(
@@ -192,29 +186,24 @@ class Webhooks:
                 webhooks.switch_on(connection, webhook_id, now=now)
             elif change.enabled is False:
                 webhooks.switch_off(connection, webhook_id, OffReason.REQUESTED, now=now)
-            return before, standing(connection, webhook_id)
+            return WebhookChanged(before, standing(connection, webhook_id))
 
-        before, after = await outcome(self._database.write(write, deadline=deadline))
-        if after.url != before.url:
-            await self._database.write(
-                partial(webhook_lines.move, webhook_id=webhook_id, host=host_of(after.url))
-            )
-        if after.url != before.url or (before.enabled and not after.enabled):
-            await self._deliverer.hurry(webhook_id)
-        return after
+        async def then(changed: WebhookChanged) -> None:
+            before, after = changed.before, changed.after
+            if after.url != before.url:
+                await self._database.write(
+                    partial(webhook_lines.move, webhook_id=webhook_id, host=host_of(after.url))
+                )
+            if after.url != before.url or (before.enabled and not after.enabled):
+                await self._deliverer.expedite(webhook_id)
 
-    async def delete(
-        self,
-        webhook_id: str,
-        *,
-        reply: Callable[[Webhook], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Delete a standing webhook; what waits for it is given up, its record stays.
+        return Command.of(act, then)
+
+    def delete(self, webhook_id: str) -> Command[Webhook]:
+        """Delete a standing webhook. Its pending messages become dead; its record stays.
 
         Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+            NotFound: `WEBHOOK_NOT_FOUND`.
         """
 
         def act(connection: Connection) -> Webhook:
@@ -222,58 +211,41 @@ class Webhooks:
             webhooks.delete(connection, webhook_id, now=self._clock.now())
             return webhook
 
-        answer = await answer_once(
-            self._database, self._idempotency, act, reply, idempotency, deadline
-        )
-        await self._deliverer.hurry(webhook_id)
-        return answer
+        async def then(_deleted: Webhook) -> None:
+            await self._deliverer.expedite(webhook_id)
 
-    async def rotate(
-        self,
-        webhook_id: str,
-        *,
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Revealed:
-        """Give a webhook a new secret; for 24 h the old one signs beside it.
+        return Command.of(act, then)
+
+    def rotate(self, webhook_id: str) -> Transaction[Revealed]:
+        """Give a webhook a new secret; the old one also signs for 24 hours.
 
         Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+            NotFound: `WEBHOOK_NOT_FOUND`.
         """
         secret = fresh_secret(self._ids)
         sealed = self._vault.seal(SECRET_PURPOSE, secret.encode())
 
-        def act(connection: Connection) -> Webhook:
+        def act(connection: Connection) -> Revealed:
             now = self._clock.now()
             standing(connection, webhook_id)
             webhooks.rotate(
                 connection, webhook_id, sealed=sealed, now=now, overlap_until=now + SECRET_OVERLAP
             )
-            return standing(connection, webhook_id)
+            return Revealed(standing(connection, webhook_id), secret)
 
-        webhook = await reveal_once(
-            self._database, self._idempotency, act, webhook_id, idempotency, deadline
-        )
-        return Revealed(webhook, secret)
+        return act
 
-    async def test(
-        self,
-        webhook_id: str,
-        *,
-        reply: Callable[[Tested], Reply],
-        idempotency: IdempotencyKey | None = None,
-    ) -> Reply:
-        """Send a test message now, once, enabled or not, and say what came of it.
+    def test(self, webhook_id: str) -> Command[Tested]:
+        """Send one test message now, even to a disabled webhook, and return the result.
 
         Raises:
-            NotFound: `WEBHOOK_NOT_FOUND`; else as `create`.
+            NotFound: `WEBHOOK_NOT_FOUND`.
         """
 
-        async def send() -> Callable[[Connection], Tested]:
-            done = await self._send_test(webhook_id)
-            return lambda _connection: done
+        async def send(_deadline: int | None) -> Completed[Tested]:
+            return Completed(await self._send_test(webhook_id))
 
-        return await prepare_once(self._database, self._idempotency, send, reply, idempotency, None)
+        return Command(send)
 
     async def _send_test(self, webhook_id: str) -> Tested:
 
@@ -282,7 +254,7 @@ class Webhooks:
             sealed = webhooks.load_sealed(connection, webhook_id)
             return webhook, open_secrets(self._vault, sealed, self._clock.now())
 
-        # Of one moment: a webhook that is deleted in between has no secret any more.
+        # A snapshot, because a webhook that is deleted between the two reads has no secrets.
         webhook, secrets = await self._database.read(load, snapshot=True)
         body = {
             "type": TEST_TYPE,
@@ -293,48 +265,38 @@ class Webhooks:
         answer = await self._sender.send(message)
         return Tested(message.id, answer.delivered, as_try(answer))
 
-    async def replay(
-        self,
-        webhook_id: str,
-        since: int,
-        *,
-        reply: Callable[[int], Reply],
-        idempotency: IdempotencyKey | None = None,
-        deadline: int | None = None,
-    ) -> Reply:
-        """Tell a webhook again everything since a time that it wants to be told, in order.
+    def replay(self, webhook_id: str, since: int) -> Command[int]:
+        """Deliver all events since a time again, if the webhook receives their type, in order.
 
-        What it was never told, because it was off or not there yet, is told too. A message that
-        was sent before keeps its id. `reply` is given the number of messages. Once some are
-        written the rest follows, however long it takes.
+        This includes events from before it was created or while it was disabled. A message that was
+        sent before keeps its ID. The result is the number of messages. Once the first page is
+        written, the replay runs to its end.
 
         Raises:
             NotFound: `WEBHOOK_NOT_FOUND`.
-            Conflict: `INVALID_STATE`: it is switched off; else as `create`.
+            Conflict: `INVALID_STATE`: it is switched off.
         """
 
-        async def tell_again() -> Callable[[Connection], int]:
+        async def tell_again(deadline: int | None) -> Completed[int]:
             told = await self._tell_page(webhook_id, since, "", deadline)
             count = told.messages
             while told.last is not None:
-                # What was committed is done: nothing after it may say that nothing was.
+                # A page is committed, so the call must not fail with "nothing was done" any more.
                 try:
                     told = await self._tell_page(webhook_id, since, told.last, None)
                 except (NotFound, Conflict):
-                    break  # switched off or deleted meanwhile: whatever waits is given up
+                    break  # switched off or deleted in the meantime: pending messages become dead
                 count += told.messages
-            return lambda _connection: count
+            return Completed(count)
 
-        return await prepare_once(
-            self._database, self._idempotency, tell_again, reply, idempotency, None
-        )
+        return Command(tell_again)
 
     async def _tell_page(
         self, webhook_id: str, since: int, after: str, deadline: int | None
     ) -> _Told:
-        """Tell again what happened to some instances, to each of them in one transaction.
+        """Write the messages of one page of instances in one transaction.
 
-        The instances are locked: nothing can happen to them between what is told again.
+        The instances are locked, so that no new event can come between the replayed ones.
         """
 
         def tell(connection: Connection) -> _Told:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The installation's signing secret: that of the settings, else one made once and kept sealed."""
+"""The installation's signing secret: configured, or generated once and stored encrypted."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from novitai.store.queries import coordination
 from novitai.store.vault import Vault
 
 PURPOSE: Final = "webhook_secret"
-"""What the installation's own secret is sealed for, and the name it is kept under."""
+"""The encryption purpose of the generated secret, and the name it is stored under."""
 _LENGTH: Final = 44
 
 
 def fresh_secret(ids: Ids) -> str:
-    """Make a secret."""
+    """Generate a secret."""
     return secret_of(ids.key_body(_LENGTH))
 
 
 async def signing_secrets(
     configured: str | None, database: Database, vault: Vault, ids: Ids
 ) -> Sequence[str]:
-    """Return the secrets that sign what is sent to the `webhookUrl` of instances.
+    """Return the secrets that sign deliveries to the `webhookUrl` of instances.
 
     Args:
         configured: `NOVITAI_WEBHOOK_SECRET`: one secret, or during a rotation the new and the old
-            one with a space between them; `Settings` has checked them.
-        database: Where the secret is kept if none is configured.
-        vault: Seals it.
-        ids: Makes it, the first time.
+            one, separated by a space. `Settings` has validated them.
+        database: Stores the generated secret if none is configured.
+        vault: Encrypts it.
+        ids: Generates it, the first time.
 
     Raises:
-        WrongSecretKey: the kept one was sealed under another secret key.
+        WrongSecretKey: the stored secret was encrypted with another secret key.
     """
     if configured is not None:
         return configured.split()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of what came of the tries to deliver messages, since this process began."""
+"""Counters of delivery attempts by outcome, since the process started."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
-    """What came of one try."""
+class DeliveryOutcome(StrEnum):
+    """The outcome of one delivery attempt."""
 
     DELIVERED = "delivered"
     REFUSED = "refused"
-    """The receiver answered, and not with 2xx."""
+    """The receiver answered with another status than 2xx."""
     UNREACHABLE = "unreachable"
-    """No answer: resolved to nothing or to what is forbidden, not connected, broken off, late."""
+    """No answer: not resolved, a forbidden address, no connection, an aborted answer, a timeout."""
     GONE = "gone"
     """The receiver answered 410."""
 
 
 class DeliveryMetrics:
-    """One number for each outcome."""
+    """Counts the delivery attempts of this process."""
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys(Outcome, 0)
+        self._counts = dict.fromkeys(DeliveryOutcome, 0)
         self.fenced = 0
-        """Results that came too late to count: somebody else had taken the line over."""
+        """The number of results that were dropped because another worker had claimed the line."""
 
-    def count(self, outcome: Outcome) -> None:
-        """Count a try."""
+    def count(self, outcome: DeliveryOutcome) -> None:
+        """Count an attempt."""
         self._counts[outcome] += 1
 
-    def snapshot(self) -> Mapping[Outcome, int]:
-        """Return the counts of this moment."""
+    def snapshot(self) -> Mapping[DeliveryOutcome, int]:
+        """Return a copy of the current counts."""
         return dict(self._counts)

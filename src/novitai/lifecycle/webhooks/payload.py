@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a message is made of, and what is kept of its answer."""
+"""Build the body of a message, open its secrets, and convert its answer to a `Try`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import orjson
 
 from novitai.clock import iso
 from novitai.domain.webhook import Try
-from novitai.egress.sending import Answer
+from novitai.egress.sending import ReceiverAnswer
 from novitai.store.queries.webhooks import Sealed
 from novitai.store.vault import Vault
 
-SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105 - a purpose, no secret
+SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105 - a purpose, not a secret
 
 
 def body_of(event_type: str, at: int, data: str) -> bytes:
-    """Write the body of a message: the same bytes for every try, since the event never changes."""
+    """Return the body of a message. An event never changes, so every try sends the same bytes."""
     shown = {"type": event_type, "timestamp": iso(at), "data": orjson.Fragment(data)}
     return orjson.dumps(shown)
 
 
-def as_try(answer: Answer) -> Try:
-    """Keep of an answer what the record shows."""
+def as_try(answer: ReceiverAnswer) -> Try:
+    """Return the stored form of an answer."""
     return Try(
         at=answer.at,
         duration_ms=answer.duration_ms,
@@ -34,10 +34,10 @@ def as_try(answer: Answer) -> Try:
 
 
 def open_secrets(vault: Vault, sealed: Sealed, now: int) -> list[str]:
-    """Open the secrets of a standing webhook that sign now, newest first.
+    """Decrypt the currently valid secrets of a standing webhook, newest first.
 
     Raises:
-        WrongSecretKey: they were sealed under another secret key.
+        WrongSecretKey: they were encrypted with another secret key.
     """
     valid = [sealed.secret]
     if sealed.previous_until is not None and now < sealed.previous_until:

@@ -9,15 +9,11 @@ from typing import Final
 from sqlalchemy import Connection, delete, func, select, text
 
 from novitai.store.engine import upsert
-from novitai.store.queries import leases
 from novitai.store.tables import (
     installation,
     listings,
     workers,
 )
-
-take_lease = leases.take
-release_lease = leases.release
 
 _LAST: Final = "last"
 _FORGOTTEN_AFTER: Final = 3_600_000
@@ -31,15 +27,11 @@ class LastListing:
     Attributes:
         began_at: In Unix milliseconds.
         complete: Whether it proves that what it lacks is absent.
-        instances: How many instances it held; not stored.
-        unmanaged: How many of them are no record's own; not stored.
         whole: Whether every page was read.
     """
 
     began_at: int
     complete: bool
-    instances: int = 0
-    unmanaged: int = 0
     whole: bool = False
 
 

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, case, func, select, update
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.progress import Progress, from_json, to_json
 from novitai.store.engine.chunks import chunks
-from novitai.store.queries import leases
 from novitai.store.queries.leases import LeasedTable, fenced
 from novitai.store.tables import Record
 from novitai.store.tables import operations as table
@@ -20,8 +19,6 @@ from novitai.store.tables import operations as table
 _COLUMNS: Final = tuple(table.c)
 _AT: Final = {column.name: index for index, column in enumerate(_COLUMNS)}
 
-
-Fenced = leases.Fenced
 
 _leased: Final = LeasedTable.of(table, table.c.next_step_at, live=~table.c.done)
 

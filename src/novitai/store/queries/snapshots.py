@@ -40,7 +40,7 @@ _QUERY: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class InstanceSnapshot:
     """What was read."""
 
     row: Record
@@ -68,7 +68,7 @@ class Snapshot:
         return Operation(found, OperationKind(kind), None, phase, created_at, updated_at)
 
 
-def read(connection: Connection, instance_id: str) -> Snapshot | None:
+def read(connection: Connection, instance_id: str) -> InstanceSnapshot | None:
     """Read an instance; None where there is none."""
     row = connection.execute(_QUERY, {"wanted": instance_id}).first()
-    return None if row is None else Snapshot(row)
+    return None if row is None else InstanceSnapshot(row)

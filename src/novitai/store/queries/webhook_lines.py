@@ -162,12 +162,12 @@ def due(
     return list(connection.execute(query).scalars())
 
 
-def spare(connection: Connection, line_id: str, *, until: int) -> None:
+def hold_back(connection: Connection, line_id: str, *, until: int) -> None:
     """Leave a locked line to its schedule until a time, whatever its receiver takes meanwhile."""
     connection.execute(update(table).where(table.c.id == line_id).values(spared_until=until))
 
 
-def is_spared(connection: Connection, line_id: str, *, now: int) -> bool:
+def is_held_back(connection: Connection, line_id: str, *, now: int) -> bool:
     """Whether a line is to be left to its schedule."""
     until: int | None = connection.execute(
         select(table.c.spared_until).where(table.c.id == line_id)
@@ -175,22 +175,22 @@ def is_spared(connection: Connection, line_id: str, *, now: int) -> bool:
     return until is not None and until > now
 
 
-def any_to_hurry(connection: Connection, webhook_id: str, *, now: int) -> bool:
-    """Tell whether a line of a receiver waits that is not spared."""
+def any_to_expedite(connection: Connection, webhook_id: str, *, now: int) -> bool:
+    """Tell whether a line of a receiver waits that is not held back."""
     waiting = (
         select(table.c.id)
-        .where(table.c.webhook_id == webhook_id, table.c.next_try_at > now, _not_spared(now))
+        .where(table.c.webhook_id == webhook_id, table.c.next_try_at > now, _not_held_back(now))
         .limit(1)
     )
     return connection.execute(waiting).first() is not None
 
 
-def hurry(
+def expedite(
     connection: Connection,
     webhook_id: str,
     *,
     now: int,
-    then_spared_until: int | None,
+    then_held_back_until: int | None,
     limit: int,
 ) -> list[str]:
     """Make waiting lines of a receiver due now, and return them.
@@ -199,8 +199,8 @@ def hurry(
         connection: A write transaction that holds no other line.
         webhook_id: Whose lines.
         now: Unix milliseconds.
-        then_spared_until: Leave those alone that are spared, and spare the others from then on, so
-            that one which is refused is not tried with every success; None hurries all.
+        then_held_back_until: Leave those alone that are held back, and hold the others back until
+            then, so that one which is refused is not tried with every success; None expedites all.
         limit: At most so many.
     """
     query = (
@@ -210,19 +210,19 @@ def hurry(
         .limit(limit)
         .with_for_update()
     )
-    if then_spared_until is not None:
-        query = query.where(_not_spared(now))
+    if then_held_back_until is not None:
+        query = query.where(_not_held_back(now))
     ids = list(connection.execute(query).scalars())
     for chunk in chunks(ids):
         connection.execute(
             update(table)
             .where(table.c.id.in_(chunk))
-            .values(next_try_at=now, spared_until=then_spared_until)
+            .values(next_try_at=now, spared_until=then_held_back_until)
         )
     return ids
 
 
-def _not_spared(now: int) -> ColumnElement[bool]:
+def _not_held_back(now: int) -> ColumnElement[bool]:
     return or_(table.c.spared_until.is_(None), table.c.spared_until <= now)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of validation."""
+"""Validation of request bodies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from novitai.api.schemas.instances import CreateInstanceRequest
+from novitai.api.schemas.keys import CreateKeyRequest
+from novitai.api.schemas.wire import read
 from novitai.domain.api_key import KeyRequest, Scope
 from novitai.domain.instance import BillingMode
 from novitai.domain.requests import CreateRequest
-from novitai.domain.validation import parse_create, parse_key_request
 from novitai.errors import FieldError, ValidationFailed
 
 GOOD: Mapping[str, object] = {
@@ -22,29 +24,39 @@ GOOD: Mapping[str, object] = {
 }
 
 
+def parse_create(body: Mapping[str, object], *, allow_private: bool = False) -> CreateRequest:
+    """Check a request for an instance."""
+    return read(CreateInstanceRequest, body, allow_private=allow_private).wanted()
+
+
+def parse_key_request(body: Mapping[str, object], *, now: int) -> KeyRequest:
+    """Check a request for a key."""
+    return read(CreateKeyRequest, body, now=now).wanted()
+
+
 def refused(changes: Mapping[str, object], *, allow_private: bool = False) -> ValidationFailed:
-    """Validate a good request with changes, which must be refused."""
+    """Validate a good request with changes that make it invalid; return the error."""
     with pytest.raises(ValidationFailed) as caught:
         parse_create({**GOOD, **changes}, allow_private=allow_private)
     return caught.value
 
 
 def field_errors(error: ValidationFailed) -> Sequence[FieldError]:
-    """Take the wrong fields of an error."""
+    """Return the invalid fields of an error."""
     assert isinstance(error.details, list)
     assert all(isinstance(detail, FieldError) for detail in error.details)
     return error.details
 
 
 def test_the_defaults_are_the_references() -> None:
-    """What is left out has the reference's default."""
+    """Omitted fields get the API reference's defaults."""
     assert parse_create(GOOD) == CreateRequest(
         "my-instance", "gpu-basic", "tmpl-12345", gpu_num=1, rootfs_size=60, region=None
     )
 
 
 def test_every_field_is_read() -> None:
-    """What is sent is what is asked for."""
+    """Every field of the body is in the request."""
     request = parse_create(
         {
             **GOOD,
@@ -74,7 +86,7 @@ def test_every_field_is_read() -> None:
 
 
 def test_the_references_example_is_answered_word_for_word() -> None:
-    """The reference's validation example: two wrong fields, its messages, its order."""
+    """The API reference's example gives its two fields, messages and order."""
     error = refused({"gpuNum": 0, "name": ""})
     assert error.code == "VALIDATION_ERROR"
     assert error.message == "Validation failed"
@@ -132,7 +144,7 @@ def test_the_references_example_is_answered_word_for_word() -> None:
     ],
 )
 def test_one_wrong_field_is_told_with_its_own_code(field: str, value: object, code: str) -> None:
-    """Exactly one wrong field: that field's code, and only that field in the details."""
+    """A single invalid field gives its own error code, and only that field in the details."""
     error = refused({field: value})
     assert error.code == code
     assert [detail.field for detail in field_errors(error)] == [field]
@@ -162,12 +174,12 @@ def test_the_bounds_themselves_are_allowed(field: str, least: int, most: int) ->
     ],
 )
 def test_null_is_a_wrong_value(field: str) -> None:
-    """`null` is not the same as leaving a field out."""
+    """`null` is invalid; it does not mean that the field is absent."""
     assert [detail.field for detail in field_errors(refused({field: None}))] == [field]
 
 
 def test_everything_wrong_is_told_in_the_references_order() -> None:
-    """The order is that of the reference's table, then ours, then unknown fields."""
+    """Errors come in the order of the API reference, then our fields, then unknown ones."""
     error = refused(
         {
             "zzz": 1,
@@ -201,7 +213,7 @@ def test_everything_wrong_is_told_in_the_references_order() -> None:
 
 
 def test_what_is_missing_is_told_without_a_value() -> None:
-    """A required field that is not there is named, and has no value to show."""
+    """A missing required field is reported without a value."""
     with pytest.raises(ValidationFailed) as caught:
         parse_create({})
     assert field_errors(caught.value) == [
@@ -212,13 +224,13 @@ def test_what_is_missing_is_told_without_a_value() -> None:
 
 
 def test_a_misspelt_field_is_told_with_the_nearest_name() -> None:
-    """Unknown fields are refused, since a misspelt one costs money."""
+    """Unknown fields are rejected with a suggestion, since a misspelt one costs money."""
     (detail,) = field_errors(refused({"gpunum": 8}))
     assert detail.message == "Unknown field; did you mean 'gpuNum'?"
 
 
 def test_environment_variables_are_never_shown() -> None:
-    """Neither the value nor the name of an environment variable is in an error."""
+    """Errors contain neither the names nor the values of environment variables."""
     for envs in ({"PASS": "hunter2\x00"}, {"hunter2\x00": "x"}, "hunter2", {"A": ["hunter2"]}):
         (detail,) = field_errors(refused({"envs": envs}))
         assert "hunter2" not in repr(detail)
@@ -241,20 +253,20 @@ def test_a_misspelt_secret_is_not_shown() -> None:
     ],
 )
 def test_user_info_in_a_url_is_masked(url: str) -> None:
-    """The password in a refused URL is not shown back."""
+    """The password of a rejected URL is not in the error."""
     (detail,) = field_errors(refused({"webhookUrl": url}))
     assert "hunter2" not in repr(detail)
 
 
 def test_a_long_value_is_cut_where_it_is_shown() -> None:
-    """A client is not sent back a megabyte of its own."""
+    """Long values are cut in the error."""
     (detail,) = field_errors(refused({"name": "a" * 100_000}))
     assert isinstance(detail.shown, str)
     assert len(detail.shown) <= 201
 
 
 def test_a_flood_of_unknown_fields_is_cut() -> None:
-    """Twenty unknown fields are enough to tell what is wrong."""
+    """At most twenty unknown fields are reported."""
     error = refused({f"field{number}": number for number in range(5000)})
     assert len(field_errors(error)) == 20
 
@@ -273,7 +285,7 @@ def test_a_flood_of_unknown_fields_is_cut() -> None:
     ],
 )
 def test_a_public_webhook_is_accepted_as_it_was_sent(url: str) -> None:
-    """What can be public is not refused, and is not rewritten."""
+    """Public URLs are accepted and not rewritten."""
     assert parse_create({**GOOD, "webhookUrl": url}).webhook_url == url
 
 
@@ -328,7 +340,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("url", PRIVATE)
 def test_a_private_webhook_is_refused_in_any_spelling(url: str) -> None:
-    """Private, loopback and embedded addresses are refused however they are written."""
+    """Private, loopback and embedded addresses are rejected in every spelling."""
     error = refused({"webhookUrl": url})
     assert error.code == "INVALID_WEBHOOK_URL"
     message = field_errors(error)[0].message
@@ -338,7 +350,7 @@ def test_a_private_webhook_is_refused_in_any_spelling(url: str) -> None:
 
 @pytest.mark.parametrize("url", [url for url in PRIVATE if "\u00ad" not in url])
 def test_a_private_webhook_is_accepted_where_it_is_allowed(url: str) -> None:
-    """With NOVITAI_WEBHOOK_ALLOW_PRIVATE the same URLs are good."""
+    """With NOVITAI_WEBHOOK_ALLOW_PRIVATE the same URLs are accepted."""
     assert parse_create({**GOOD, "webhookUrl": url}, allow_private=True).webhook_url == url
 
 
@@ -375,7 +387,7 @@ def test_a_private_webhook_is_accepted_where_it_is_allowed(url: str) -> None:
     ],
 )
 def test_what_is_no_webhook_url_is_refused_even_where_private_ones_are_allowed(url: str) -> None:
-    """A URL that can be seen to be wrong when it is given is refused then."""
+    """Invalid URLs are always rejected."""
     assert refused({"webhookUrl": url}, allow_private=True).code == "INVALID_WEBHOOK_URL"
 
 
@@ -392,7 +404,7 @@ def test_what_is_no_webhook_url_is_refused_even_where_private_ones_are_allowed(u
 def test_a_webhook_that_a_reader_would_not_see_is_refused(
     place: str, url: str, letter: str
 ) -> None:
-    """A bidirectional or invisible character is named, not stored and shown to others."""
+    """A URL with an invisible character is rejected, and the error names it."""
     error = refused({"webhookUrl": (place + url).replace("{}", letter)}, allow_private=True)
     assert error.code == "INVALID_WEBHOOK_URL"
     message = field_errors(error)[0].message
@@ -401,7 +413,7 @@ def test_a_webhook_that_a_reader_would_not_see_is_refused(
 
 
 def test_a_webhook_in_another_script_is_accepted() -> None:
-    """What can be seen stays as it is, percent-encoded characters too."""
+    """Visible characters of any script and percent-encoded ones stay unchanged."""
     for path in ("/größe", "/作業?名=値", "/%E2%80%AE"):
         url = f"https://example.com{path}"
         assert parse_create({**GOOD, "webhookUrl": url}).webhook_url == url
@@ -421,7 +433,7 @@ json_values = st.recursive(
     )
 )
 def test_nothing_that_is_json_breaks_validation(body: dict[str, object]) -> None:
-    """Whatever JSON comes, the answer is a valid request or a list of what is wrong."""
+    """Any JSON value gives a valid request or a list of errors."""
     try:
         gpu_num = parse_create(body).gpu_num
     except ValidationFailed as error:
@@ -430,7 +442,7 @@ def test_nothing_that_is_json_breaks_validation(body: dict[str, object]) -> None
 
 
 def test_a_key_request_is_read() -> None:
-    """A name, scopes and an expiry."""
+    """A key request has a name, scopes and an expiry."""
     assert parse_key_request(
         {"name": "ci", "scopes": ["read", "write"], "expiresAt": "2023-10-20T10:30:00.000Z"},
         now=0,
@@ -455,7 +467,7 @@ def test_a_key_request_is_read() -> None:
     ],
 )
 def test_a_wrong_key_request_is_refused(changes: dict[str, object], field: str) -> None:
-    """Each wrong field is named."""
+    """Each invalid field is reported."""
     with pytest.raises(ValidationFailed) as caught:
         parse_key_request({"name": "ci", "scopes": ["read"], **changes}, now=1)
     assert [detail.field for detail in field_errors(caught.value)] == [field]

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What requests and responses are made of, and how a wrong request is told.
+
+pydantic checks; this says what is wrong in the words of the API reference, all of it at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from novitai.clock import iso, parse_iso
+from novitai.domain.view import masked_url
+from novitai.domain.webhook_url import MAX_URL, webhook_url
+from novitai.errors import FieldError, ValidationFailed
+
+R = TypeVar("R", bound="RequestModel")
+
+UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+VISIBLE: Final = f"^[^{UNSEEN}]*$"
+"""Text without control characters."""
+NOT_BLANK: Final = rf"^[^{UNSEEN}]*[^{UNSEEN}\s][^{UNSEEN}]*$"
+"""The same, with something in it besides spaces."""
+LINES: Final = r"^(?:[\t\n\r]|[^" + UNSEEN + "])*$"
+"""Text that may have line breaks and tabs."""
+
+NAME_TOLD: Final = "Name must contain only letters, digits, hyphens and underscores"
+AS_TIME_TOLD: Final = "must be an ISO-8601 time with an offset, such as Z"
+END_OF_TIME: Final = 253_402_300_800_000
+"""The year 10000, in Unix milliseconds: what cannot be written as ISO-8601 any more."""
+
+_MAX_SHOWN: Final = 200
+_MAX_INTEGER: Final = 1 << 63
+_MAX_UNKNOWN_TOLD: Final = 20
+_VISIBLE: Final = re.compile(f"[^{UNSEEN}\ud800-\udfff]*")
+_MESSAGES: Final[Mapping[str, str]] = {
+    "string_type": "{label} must be a string",
+    "int_type": "{label} must be an integer",
+    "float_type": "{label} must be a number",
+    "bool_type": "{label} must be true or false",
+    "string_too_long": "{label} must be at most {max_length} characters long",
+    "greater_than": "{label} must be greater than {gt:g}",
+    "greater_than_equal": "{label} must be at least {ge}{unit}",
+    "less_than_equal": "{label} must be at most {le:g}{unit}",
+    "time_type": "{label} must be an ISO-8601 time",
+    "time_parsing": f"{{label}} {AS_TIME_TOLD}",
+}
+"""By the type of pydantic's error."""
+
+
+class FieldInvalid(ValueError):
+    """What is wrong with a value; the message is for the client and does not repeat the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a wrong value of a field is told.
+
+    Attributes:
+        label: What the field is called in messages.
+        missing: The message where the field is missing and the label alone does not say it.
+        unit: What its number counts, after the number.
+        code: The error code where this field alone is wrong.
+        wrong: The message whatever is wrong, unless the field is missing.
+        pattern: The message where the text does not have its form.
+        secret: Whether the value is never shown.
+        mask: How to show a value that may hold a secret.
+        rank: Fields of a higher rank are told after those of a lower one.
+    """
+
+    label: str
+    missing: str | None = None
+    unit: str = ""
+    code: str | None = None
+    wrong: str | None = None
+    pattern: str = ""
+    secret: bool = False
+    mask: Callable[[str], str] | None = None
+    rank: int = 0
+
+
+def absent() -> Any:
+    """Say that a field may be left out; it is never `null`."""
+    return Field(default=None, json_schema_extra=_without_default)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+    found = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
+    if found:
+        schema.update(found[0] if len(found) == 1 else {"anyOf": found})
+
+
+def _time(value: object) -> object:
+    """Read a time; our own values are Unix milliseconds already."""
+    return parse_iso(value) if isinstance(value, str) else value
+
+
+_AS_TIME: Final = WithJsonSchema({"type": "string", "format": "date-time"})
+
+Time = Annotated[int, BeforeValidator(_time), PlainSerializer(iso, return_type=str), _AS_TIME]
+"""A time in a response: Unix milliseconds inside, ISO-8601 on the wire."""
+
+
+def _sent_time(value: object) -> int:
+    if not isinstance(value, str):
+        raise PydanticCustomError("time_type", "no time")
+    try:
+        return parse_iso(value)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("time_parsing", "no time") from None
+
+
+def known(info: ValidationInfo, name: str) -> Any:
+    """Return what `read` was told for the checks."""
+    return (info.context or {})[name]
+
+
+def _webhook_url(url: str, info: ValidationInfo) -> str:
+    return webhook_url(url, allow_private=known(info, "allow_private"))
+
+
+SentTime = Annotated[int, BeforeValidator(_sent_time), _AS_TIME]
+"""A time in a request: ISO-8601 with an offset on the wire, Unix milliseconds inside."""
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern="^[A-Za-z0-9_-]+$")]
+"""The name of an instance (API reference, "CreateInstanceRequest")."""
+WebhookUrl = Annotated[
+    str, Field(min_length=1, max_length=MAX_URL, pattern=VISIBLE), AfterValidator(_webhook_url)
+]
+
+
+def check_text(
+    label: str, value: object, *, longest: int, shortest: int = 1, lines: bool = False
+) -> None:
+    """Check a text that is part of a field's value, in the words of a field.
+
+    Raises:
+        FieldInvalid: it is not such a text.
+    """
+    if not isinstance(value, str):
+        raise FieldInvalid(f"{label} must be a string")
+    if len(value) < shortest:
+        raise FieldInvalid(f"{label} must be at least {shortest} character long")
+    if len(value) > longest:
+        raise FieldInvalid(f"{label} must be at most {longest} characters long")
+    if not _VISIBLE.fullmatch(re.sub(r"[\t\n\r]", "", value) if lines else value):
+        raise FieldInvalid(f"{label} must not contain control characters")
+
+
+def mask_url(url: str) -> str:
+    """Show what was sent as a URL without the user name and password it may hold."""
+    try:
+        masked = masked_url(url)
+    except ValueError:
+        return "***"
+    # What is no URL may still hold a password before its @.
+    return masked if masked != url or "@" not in url else "***@" + url.rpartition("@")[2]
+
+
+class ResponseModel(BaseModel):
+    """An object of a response: camelCase, nothing beyond what is named, nothing that is `null`."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", validate_by_name=True, from_attributes=True
+    )
+
+    def json_bytes(self) -> bytes:
+        """Write it as it is answered."""
+        return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
+
+
+class ListPage(ResponseModel):
+    """A page of a list."""
+
+    next_cursor: str | None = absent()
+
+
+class RequestModel(BaseModel):
+    """An object of a request, or the parameters of a query: camelCase, nothing else, no `null`."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
+
+    @classmethod
+    def optional(cls) -> bool:
+        """Tell whether nothing of it has to be sent."""
+        return not any(field.is_required() for field in cls.model_fields.values())
+
+
+class NoFields(RequestModel):
+    """Nothing to say: an absent or empty body is the same."""
+
+
+def read(model: type[R], values: Mapping[str, object], **context: object) -> R:
+    """Check what was sent.
+
+    Args:
+        model: What it has to be.
+        values: The JSON object or the query.
+        context: What the checks need to know: `now`, `allow_private`.
+
+    Raises:
+        ValidationFailed: with every wrong field in `details`, in the order of the model, unknown
+            fields last, and the code of the field if there is but one.
+    """
+    try:
+        return model.model_validate(values, context=context)
+    except ValidationError as error:
+        raise _failed(model, values, error) from None
+
+
+def _failed(
+    model: type[RequestModel], values: Mapping[str, object], error: ValidationError
+) -> ValidationFailed:
+    told = {
+        field.alias or name: _wording(field.metadata) for name, field in model.model_fields.items()
+    }
+    wrong: dict[str, FieldError] = {}
+    unknown: list[FieldError] = []
+    for one in error.errors(include_url=False):
+        field = str(one["loc"][0])
+        if field not in told:
+            # The value is not shown: a misspelt `envs` is as secret as a well spelt one.
+            unknown.append(FieldError(_cut(field), _unknown(field, told), has_value=False))
+        elif field not in wrong:
+            wrong[field] = _wrong(field, told[field], one, values)
+    told_first = sorted(wrong, key=lambda field: told[field].rank)
+    details = [*(wrong[field] for field in told_first), *unknown[:_MAX_UNKNOWN_TOLD]]
+    alone = told.get(details[0].field) if len(details) == 1 else None
+    return ValidationFailed(
+        "Validation failed", code=alone.code if alone else None, details=details
+    )
+
+
+def _wording(metadata: list[Any]) -> Wording:
+    return next(one for one in metadata if isinstance(one, Wording))
+
+
+def _wrong(
+    field: str, told: Wording, error: ErrorDetails, values: Mapping[str, object]
+) -> FieldError:
+    message = _message(told, error)
+    if error["type"] == "missing" or told.secret:
+        return FieldError(field, message, has_value=False)
+    value = values[field]
+    if isinstance(value, str):
+        return FieldError(field, message, _cut(told.mask(value) if told.mask else value))
+    if value is None or isinstance(value, bool | float):
+        return FieldError(field, message, value)
+    if isinstance(value, int) and abs(value) < _MAX_INTEGER:
+        return FieldError(field, message, value)
+    return FieldError(field, message, has_value=False)
+
+
+def _message(told: Wording, error: ErrorDetails) -> str:
+    kind, facts = error["type"], error.get("ctx", {})
+    if kind == "value_error":
+        return str(facts["error"])
+    if kind == "missing":
+        return told.missing or f"{told.label} is required"
+    if told.wrong is not None:
+        return told.wrong
+    if kind == "string_too_short":
+        least = facts["min_length"]
+        return f"{told.label} must be at least {least} character{'' if least == 1 else 's'} long"
+    if kind in {"string_pattern_mismatch", "string_unicode"}:
+        return _malformed(told, error["input"])
+    message = _MESSAGES.get(kind, "{label} is not valid")
+    return message.format(label=told.label, unit=told.unit, **facts)
+
+
+def _malformed(told: Wording, value: str) -> str:
+    if not _VISIBLE.fullmatch(value):
+        return f"{told.label} must not contain control characters"
+    return told.pattern or f"{told.label} must not be blank"
+
+
+def _unknown(field: str, known: Mapping[str, object]) -> str:
+    nearest = difflib.get_close_matches(_cut(field), known, n=1)
+    return f"Unknown field; did you mean '{nearest[0]}'?" if nearest else "Unknown field"
+
+
+def _cut(value: str) -> str:
+    shown = value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…"
+    return shown.encode("utf-8", "replace").decode("utf-8")
