@@ -9,7 +9,7 @@ import itertools
 
 
 class ManualClock:
-    """Virtual time: stands still until `advance` moves it, and wakes who slept until then."""
+    """Virtual time: it stands still until `advance` moves it and wakes sleepers that are due."""
 
     def __init__(self, start: int = 1_760_000_000_000) -> None:
         self._now_ms = float(start)
@@ -23,19 +23,19 @@ class ManualClock:
         return int(self._now_ms)
 
     def monotonic(self) -> float:
-        """Return the virtual seconds that have passed since the start."""
+        """Return the virtual seconds since the start, without suspension."""
         return self._monotonic
 
     def boottime(self) -> float:
-        """Return the virtual seconds since the start, suspension included."""
+        """Return the virtual seconds since the start, including suspension."""
         return self._monotonic + self._suspended
 
     def jump(self, seconds: float) -> None:
-        """Set the time of day forward or back, as a person does; nothing else moves."""
+        """Set the time of day forward or back, as an administrator does; nothing else changes."""
         self._now_ms += seconds * 1000
 
     def suspend(self, seconds: float) -> None:
-        """Let time pass as it does for a suspended machine: no sleeper wakes, nothing runs."""
+        """Let time pass as on a suspended machine: no sleeper wakes."""
         self._now_ms += seconds * 1000
         self._suspended += seconds
 
@@ -49,7 +49,7 @@ class ManualClock:
         await wakened
 
     async def advance(self, seconds: float) -> None:
-        """Move time forward, waking each sleeper at its own time and letting it run a little."""
+        """Move time forward; wake each sleeper when it is due and let it run a few loop turns."""
         target = self._monotonic + seconds
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, wakened = heapq.heappop(self._sleepers)
