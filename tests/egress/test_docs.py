@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from novitai.domain.webhook import FAILURES_APART, PAUSES, TOLD
+from novitai.domain.webhook import FAILURES_APART, PAUSES, WEBHOOK_EVENTS
 from novitai.egress.sending import DEADLINE
 from novitai.egress.signing import headers
 from novitai.ids import Ids
@@ -118,7 +118,7 @@ def test_a_reader_refuses_what_a_stranger_makes_up(language: str) -> None:
 def test_the_page_names_what_there_is() -> None:
     """The event types, outcomes and retry table are those of the code."""
     page = " ".join(PAGE.read_text().split())
-    for event_type in TOLD:
+    for event_type in WEBHOOK_EVENTS:
         assert f"`{event_type.value}`" in page
     for outcome in DeliveryOutcome:
         assert f"`{outcome.value}`" in page
