@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP application over a real key ring, with in-memory services below it."""
+"""The HTTP application with a real key ring and in-memory services."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CREATE: Mapping[str, object] = {
 
 @dataclass
 class FakeInstances:
-    """Instances in memory, which note how they were asked."""
+    """Instances in memory that record how they were called."""
 
     views: dict[str, View] = field(default_factory=dict)
     observed_at: int | None = None
@@ -100,7 +100,7 @@ class FakeInstances:
 
 
 class NotingCommands(Commands):
-    """Carries commands out, and notes the keys that came with them."""
+    """Runs commands, and records the idempotency keys that came with them."""
 
     def __init__(self, database: Database, clock: ManualClock) -> None:
         super().__init__(database, clock)
@@ -120,7 +120,7 @@ class NotingCommands(Commands):
 
 @dataclass
 class Dependencies:
-    """What `/health` looks at; a test sets it."""
+    """The state that `/health` reads; tests set it."""
 
     upstream_down: bool = False
     queue_seen: int | Exception = 0
@@ -129,7 +129,7 @@ class Dependencies:
     queue_sizes: Mapping[str, int] | None = field(default_factory=lambda: {"create_instance": 3})
 
     def sources(self) -> HealthSources:
-        """Hand it to the routes."""
+        """Return it as the sources for the routes."""
         return HealthSources(
             upstream_down=lambda: self.upstream_down,
             queue_seen=self._queue_seen,
@@ -149,7 +149,7 @@ class Dependencies:
 
 @dataclass
 class Api:
-    """The application under test, and keys for it."""
+    """The application under test, with API keys for it."""
 
     gateway: RequestMiddleware
     services: Services
@@ -162,7 +162,7 @@ class Api:
     keys: dict[Scope, str]
 
     def bearer(self, scope: Scope = Scope.WRITE) -> dict[str, str]:
-        """The header of a key with a scope."""
+        """Return the header with a key of a scope."""
         return {"Authorization": f"Bearer {self.keys[scope]}"}
 
     async def call(
@@ -186,7 +186,7 @@ class Api:
 
 
 class ApiFactory:
-    """Builds applications over one database."""
+    """Builds applications that share one database."""
 
     def __init__(self, database: Database, clock: ManualClock) -> None:
         self._database = database
@@ -203,7 +203,7 @@ class ApiFactory:
         admin_api_key: str | None = None,
         catalogue: CataloguePort | None = None,
     ) -> Api:
-        """Build one."""
+        """Build an application."""
         clock = self._clock
         vault = Vault(b"0123456789abcdef0123456789abcdef")
         keys = KeyRing(
@@ -258,7 +258,7 @@ class ApiFactory:
         return api
 
     def _operating(self, vault: Vault) -> InstanceActions:
-        """Build what accepts verbs; nothing carries them out."""
+        """Build the service that accepts verbs; no worker executes them."""
         database, clock, ids = self._database, self._clock, Ids()
         jobs = EmbeddedEngine(database, clock, ids)
         recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
@@ -267,7 +267,7 @@ class ApiFactory:
         return InstanceActions(core, follow_ups)
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close all clients and flush the key rings."""
         for api in self._open:
             await api.client.aclose()
             await api.services.keys.flush()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole application behind HTTP, with rows as a test needs them and nobody working on them."""
+"""The whole application over HTTP, with rows that a test inserts and no worker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UPSTREAM_WORDS: Mapping[InstanceStatus, str] = {
 
 @dataclass
 class Http:
-    """A client of an application, with a key of each scope."""
+    """A client of an application, with an API key of each scope."""
 
     app: Application
     client: httpx2.AsyncClient
@@ -47,7 +47,7 @@ class Http:
 
     @classmethod
     async def open(cls, app: Application) -> Http:
-        """Make keys and a client."""
+        """Create the keys and the client."""
         keys = {}
         for scope in Scope:
             made = await app.keys.create(KeyRequest(f"the {scope} key", frozenset({scope})))
@@ -77,14 +77,14 @@ class Http:
         return await self.client.request(method, path, content=content, headers=sent)
 
     async def aclose(self) -> None:
-        """Hang up."""
+        """Close the client."""
         await self.client.aclose()
         await self.app.keys.flush()
 
 
 @dataclass
 class House(Http):
-    """An application that accepts and reads; nothing is carried out."""
+    """An application that accepts and reads requests; no worker executes them."""
 
     clock: ManualClock
     count: int = 0
@@ -92,7 +92,7 @@ class House(Http):
 
     @classmethod
     async def over(cls, app: Application, clock: ManualClock) -> House:
-        """Make keys and a client."""
+        """Create the keys and the client."""
         http = await Http.open(app)
         house = cls(http.app, http.client, http.keys, http.gateway, clock)
         house.at_work.watch(app.database)
@@ -101,7 +101,7 @@ class House(Http):
     async def have(
         self, status: InstanceStatus = InstanceStatus.RUNNING, *, bought: bool = True, **more: Any
     ) -> str:
-        """Have an instance with a status; `more` is columns."""
+        """Insert an instance with a status and return its ID; `more` holds further columns."""
         self.count += 1
         now = self.clock.now()
         made = Instance(
@@ -141,7 +141,7 @@ class House(Http):
         return made.id
 
     async def turn(self, instance_id: str, status: InstanceStatus) -> None:
-        """Give an instance another status."""
+        """Set the status of an instance."""
         await self.app.database.write(
             lambda connection: instances.update_columns(
                 connection, instance_id, {"status": status.value}
@@ -149,18 +149,18 @@ class House(Http):
         )
 
     async def begin(self, kind: OperationKind, instance_id: str, phase: str) -> str:
-        """Have an operation that is running."""
+        """Insert a running operation and return its ID."""
         now = self.clock.now()
         made = Operation(self.app.ids.prefixed("op"), kind, instance_id, phase, now, now)
         await self.app.database.write(lambda connection: operations.insert(connection, made))
         return made.id
 
     async def through(self, work: Awaitable[T], *, within: float) -> T:
-        """Let virtual time pass until something is done; fail if it is not within that."""
+        """Advance virtual time until `work` is done; fail after `within` seconds."""
         task = asyncio.ensure_future(work)
         end = self.clock.monotonic() + within
         while not task.done():
             assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
             await self.clock.advance(0.05)
-            await self.at_work.rest()  # threads of the database live in real time
+            await self.at_work.rest()  # database threads run in real time
         return await task

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Applications to send requests to: over in-memory services, and over the whole control plane."""
+"""Applications to test: one over in-memory services, one over the whole control plane."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.lifecycle.world import Emulator, World
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Lines are not written; `capture_logs` still sees them."""
+    """Suppress log output; `capture_logs` still sees the lines."""
 
     def drop(_logger: object, _method: str, _line: object) -> Never:
         raise structlog.DropEvent
@@ -34,7 +34,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 async def factory(sqlite_database: Database, clock: ManualClock) -> AsyncIterator[ApiFactory]:
-    """Builds applications."""
+    """Build applications."""
     built = ApiFactory(sqlite_database, clock)
     yield built
     await built.close()
@@ -42,13 +42,13 @@ async def factory(sqlite_database: Database, clock: ManualClock) -> AsyncIterato
 
 @pytest.fixture
 async def api(factory: ApiFactory) -> Api:
-    """An application as it is by default."""
+    """Return an application with default settings."""
     return await factory.make()
 
 
 @pytest.fixture
 async def house(settings: Settings, clock: ManualClock, emulator: Emulator) -> AsyncIterator[House]:
-    """The whole application, in which nobody carries out what was accepted."""
+    """Return the whole application without workers."""
     transport = httpx2.ASGITransport(app=emulator.app, raise_app_exceptions=False)
     app = await Application.open(settings, clock, Ids(), outside=Outside(upstream=transport))
     made = await House.over(app, clock)
@@ -59,7 +59,7 @@ async def house(settings: Settings, clock: ManualClock, emulator: Emulator) -> A
 
 @pytest.fixture
 async def http(world: World) -> AsyncIterator[Http]:
-    """A client of the control plane that works."""
+    """Return a client of a control plane with workers."""
     made = await Http.open(world.app)
     yield made
     await made.aclose()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a connection may keep us waiting, and how many there may be."""
+"""Tests of the limits on connections: their time and their number."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tests.api.application import Api
 from tests.api.wire import BODY, LIVE, Answer, Serving, Wire, create, serving
 
 SHORT = 0.3
-"""A limit in seconds that a test waits for."""
+"""A limit in seconds, short enough for a test to wait for."""
 
 
 async def whole(wire: Wire) -> Answer:
-    """Send a request, and read its answer."""
+    """Send a request and read the response."""
     await wire.send(LIVE, pause=0)
     return await wire.answer()
 
 
 async def dripping(wire: Wire, drop: bytes) -> None:
-    """Send bytes one by one for as long as the server takes them."""
+    """Send the same bytes repeatedly until the server closes the connection."""
     while True:
         await wire.send(drop, pause=SHORT / 10)
 
 
 @asynccontextmanager
 async def meanwhile(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Do something beside the test, until it is over or fails."""
+    """Run `work` during the block, and stop it afterwards."""
     task = asyncio.ensure_future(work)
     try:
         yield
@@ -44,7 +44,7 @@ async def meanwhile(work: Awaitable[None]) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("start", [b"G", LIVE[:-2], LIVE[:25]])
 async def test_half_a_head_is_not_waited_for(api: Api, start: bytes) -> None:
-    """408 in the envelope, and the connection is closed."""
+    """An incomplete head gets 408 in the envelope, and the connection is closed."""
     async with serving(api.gateway, Limits(head=SHORT)) as server:
         wire = await server.connect()
         await wire.send(start)
@@ -54,7 +54,7 @@ async def test_half_a_head_is_not_waited_for(api: Api, start: bytes) -> None:
 
 
 async def test_a_head_that_comes_byte_by_byte_is_not_waited_for(api: Api) -> None:
-    """The time counts from its first byte, however many follow."""
+    """The time counts from the first byte of the head, however many bytes follow."""
     async with serving(api.gateway, Limits(head=SHORT)) as server:
         wire = await server.connect()
         assert (await whole(wire)).status == 200
@@ -65,7 +65,7 @@ async def test_a_head_that_comes_byte_by_byte_is_not_waited_for(api: Api) -> Non
 
 
 async def test_half_a_body_is_not_waited_for(api: Api) -> None:
-    """408, and nothing was done."""
+    """An incomplete body gets 408, and nothing is done."""
     async with serving(api.gateway, Limits(body=SHORT)) as server:
         wire = await server.connect()
         await wire.send(create(api, f"Content-Length: {len(BODY)}"), BODY[:10])
@@ -79,7 +79,7 @@ async def test_half_a_body_is_not_waited_for(api: Api) -> None:
 
 
 async def test_half_a_body_that_nobody_reads_ends_the_connection(api: Api) -> None:
-    """One that was answered before gets no second answer."""
+    """If the request was answered already, the connection is closed without a second response."""
     async with serving(api.gateway, Limits(body=SHORT)) as server:
         wire = await server.connect()
         await wire.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
@@ -90,7 +90,7 @@ async def test_half_a_body_that_nobody_reads_ends_the_connection(api: Api) -> No
 
 @pytest.mark.parametrize("drop", [b"", b"\r\n"])
 async def test_an_idle_connection_is_closed(api: Api, drop: bytes) -> None:
-    """From the first moment, and after an answer; blank lines are no sign of life."""
+    """This holds for new and used connections; blank lines do not count as activity."""
     async with serving(api.gateway, Limits(idle=SHORT)) as server:
         fresh, used = await server.connect(), await server.connect()
         assert (await whole(used)).status == 200
@@ -100,7 +100,7 @@ async def test_an_idle_connection_is_closed(api: Api, drop: bytes) -> None:
 
 
 async def test_a_connection_that_is_used_stays(api: Api) -> None:
-    """Each request begins the time afresh."""
+    """Each request restarts the idle time."""
     limits = Limits(head=2 * SHORT, body=2 * SHORT, idle=2 * SHORT)
     async with serving(api.gateway, limits) as server:
         wire = await server.connect()
@@ -110,7 +110,7 @@ async def test_a_connection_that_is_used_stays(api: Api) -> None:
 
 
 async def test_what_we_take_long_for_is_not_the_clients_fault(api: Api) -> None:
-    """A request in hand ends by its own limits, and so does one that waits for its turn."""
+    """The connection limits do not end a running request or one queued behind it."""
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(3 * SHORT)
@@ -126,7 +126,7 @@ async def test_what_we_take_long_for_is_not_the_clients_fault(api: Api) -> None:
 
 
 async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer with far more than fits into any buffer."""
+    """Send a response far larger than any buffer."""
     size = 64 << 20
     length = str(size).encode()
     start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
@@ -137,7 +137,7 @@ async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 async def test_an_answer_that_is_not_taken_is_given_up(api: Api) -> None:
-    """A client that does not read holds neither a task nor memory for ever."""
+    """A client that does not read cannot hold a task or memory for ever."""
     ended = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,7 +159,7 @@ async def test_an_answer_that_is_not_taken_is_given_up(api: Api) -> None:
 
 
 async def test_a_last_answer_that_is_not_taken_is_given_up(api: Api) -> None:
-    """Closing waits for the client to take what was sent, but not for ever."""
+    """Closing waits for the client to read the response, but not for ever."""
     big = 8 << 20
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -177,7 +177,7 @@ async def test_a_last_answer_that_is_not_taken_is_given_up(api: Api) -> None:
 
 
 async def filled(server: Serving, sending: list[bytes]) -> list[Wire]:
-    """Open connections that send so much each."""
+    """Open one connection for each item, and send the item."""
     wires = []
     for part in sending:
         wires.append(await server.connect())
@@ -186,7 +186,7 @@ async def filled(server: Serving, sending: list[bytes]) -> list[Wire]:
 
 
 async def test_whoever_waits_longest_makes_room(api: Api) -> None:
-    """With all places taken by clients that send nothing more, a new one is served at once."""
+    """If idle clients hold all places, a new connection is served at once."""
     sending = [b"", b"GET", create(api, "Content-Length: 9"), b"", b"", b"", b"", b""]
     async with serving(api.gateway, Limits(connections=len(sending))) as server:
         with capture_logs() as logs:
@@ -197,14 +197,14 @@ async def test_whoever_waits_longest_makes_room(api: Api) -> None:
                 assert (await whole(await server.connect())).status == 200
         for wire in [*wires[:3], wires[4]]:
             assert await wire.closed()
-        assert (await whole(known)).status == 200, "one that was answered goes last"
+        assert (await whole(known)).status == 200, "connections that were used are closed last"
         assert (await whole(wires[7])).status == 200
     [line] = [line for line in logs if line["event"] == "connections_full"]
     assert (line["log_level"], line["most"]) == ("warning", len(sending))
 
 
 async def test_where_all_are_at_work_a_new_one_is_refused(api: Api) -> None:
-    """503 in the envelope with `Retry-After`; no request in hand is given up for it."""
+    """503 in the envelope with `Retry-After`; running requests are not dropped for it."""
     go_on = asyncio.Event()
 
     async with serving(holding(api.gateway, go_on.wait), Limits(connections=2)) as server:
@@ -219,7 +219,7 @@ async def test_where_all_are_at_work_a_new_one_is_refused(api: Api) -> None:
 
 
 def holding(app: ASGIApp, wait: Callable[[], Awaitable[object]]) -> ASGIApp:
-    """Make every request that can be read wait."""
+    """Make every request to `/health/live` wait."""
 
     async def held(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/health/live":
@@ -231,7 +231,7 @@ def holding(app: ASGIApp, wait: Callable[[], Awaitable[object]]) -> ASGIApp:
 
 @pytest.mark.parametrize("files", [64, 256, 1024, 4096, 65_536, 1 << 20])
 def test_connections_leave_files_for_the_rest(files: int) -> None:
-    """What is accepted at one go fits into the reserve as well."""
+    """The connection limit leaves enough file descriptors for the rest of the process."""
     assert 0 < room(files) <= min(MAX_CONNECTIONS, files - reserve(files))
     assert reserve(files) >= min(128, files // 2)
     assert room(-1) == MAX_CONNECTIONS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises over real HTTP, by the whole application: errors, limits, keys, numbers, secrets."""
+"""Tests of the whole application over real HTTP: errors, limits, keys, metrics, secrets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CANARIES: Final = ("canary-of-an-env-77aa", "canary-password-5d2e", "canary-of-a
 
 
 async def _defect(_call: RouteCall) -> Response:
-    """Break."""
+    """Raise an unexpected exception."""
     raise RuntimeError(f"cannot connect with password={CANARIES[2]}")
 
 
@@ -56,10 +56,10 @@ DEFECT: Final = Route(
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What is logged, as in production."""
+    """Capture the log, with production settings."""
     stream = io.StringIO()
     logs.set_up(production=True, stream=stream, secrets=[ADMIN_KEY, CANARIES[1]])
-    # A logger that is kept would write to this stream in other tests, where nobody looks.
+    # A cached logger would keep writing to this stream in other tests.
     structlog.configure(cache_logger_on_first_use=False)
     yield stream
     structlog.reset_defaults()
@@ -67,7 +67,7 @@ def lines() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def server(sqlite_database_url: str, tmp_path: Path, lines: io.StringIO) -> Iterator[LiveServer]:
-    """A server in production, with a trusted proxy on this machine and a defect."""
+    """Start a server in production mode, with a trusted local proxy and a failing route."""
     settings = {
         "environment": Environment.PRODUCTION,
         "trusted_proxies": (ipaddress.ip_network("127.0.0.1/32"),),
@@ -80,12 +80,12 @@ def server(sqlite_database_url: str, tmp_path: Path, lines: io.StringIO) -> Iter
 
 
 def code_of(answer: httpx2.Response) -> tuple[int, str]:
-    """Read status and code of an error."""
+    """Return the status and code of an error response."""
     return answer.status_code, answer.json()["error"]["code"]
 
 
 def slowly(server: LiveServer) -> tuple[int, dict[str, Any]]:
-    """Send a request whose body never comes; read the answer."""
+    """Send a request without its body; return the response."""
     parts = urlsplit(server.url)
     with socket.create_connection((str(parts.hostname), int(parts.port or 0)), 30) as connection:
         connection.sendall(
@@ -102,14 +102,14 @@ def slowly(server: LiveServer) -> tuple[int, dict[str, Any]]:
 
 
 class Errors:
-    """The errors that were met."""
+    """Collects error responses."""
 
     def __init__(self, http: httpx2.Client) -> None:
         self._http = http
         self.met: dict[tuple[int, str], dict[str, Any]] = {}
 
     def meet(self, method: str, path: str, **request: Any) -> httpx2.Response:
-        """Send a request that is answered with an error."""
+        """Send a request that gets an error."""
         answer = self._http.request(method, path, **request)
         error = answer.json()["error"]
         self.met[code_of(answer)] = error
@@ -118,13 +118,13 @@ class Errors:
         return answer
 
     def create(self, **changes: object) -> Any:
-        """Ask for an instance in a wrong way; return the details."""
+        """Send an invalid create request; return the details of the error."""
         answer = self.meet("POST", "/api/instances", json={**CREATE, **changes})
         return answer.json()["error"].get("details")
 
 
 def meet_wrong_bodies(errors: Errors) -> None:
-    """400, 409, 413, 415."""
+    """Collect 400, 409, 413 and 415."""
     for wrong in (
         {"name": "no spaces"},
         {"productName": 7},
@@ -145,7 +145,7 @@ def meet_wrong_bodies(errors: Errors) -> None:
 
 
 def meet_refusals(errors: Errors, writer: Mapping[str, str]) -> None:
-    """401, 403, 404, 405."""
+    """Collect 401, 403, 404 and 405."""
     unknown = errors.meet("GET", "/api/instances", headers={"Authorization": "Bearer nvt_x"})
     assert unknown.headers["WWW-Authenticate"] == "Bearer"
     errors.meet("GET", "/api/keys", headers=writer)
@@ -159,7 +159,7 @@ def meet_refusals(errors: Errors, writer: Mapping[str, str]) -> None:
 
 
 def meet_repetitions(errors: Errors, http: httpx2.Client) -> None:
-    """409 and 422."""
+    """Collect 409 and 422."""
     once = {"Idempotency-Key": "once"}
     assert http.post("/api/instances", json=CREATE, headers=once).status_code == 201
     errors.meet("POST", "/api/instances", json={**CREATE, "name": "other"}, headers=once)
@@ -169,10 +169,10 @@ def meet_repetitions(errors: Errors, http: httpx2.Client) -> None:
 
 
 def meet_upstream(errors: Errors, server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """502, 503, 504."""
+    """Collect 502, 503 and 504."""
     server.http.post("/api/cache/clear")
     with monkeypatch.context() as patch:
-        # Of which 2 are kept for the answer.
+        # 2 s of this are reserved for the response.
         patch.setattr(middleware, "REQUEST_SECONDS", 2.3)
         server.fault(kind="call", path=TEMPLATES, latencySeconds=1, times=1)
         errors.meet("GET", "/api/templates")
@@ -186,7 +186,7 @@ def meet_upstream(errors: Errors, server: LiveServer, monkeypatch: pytest.Monkey
 def test_every_error_can_be_met_over_http(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch, lines: io.StringIO
 ) -> None:
-    """Each code of the table and of Appendix C, with its category, ids, and whether to retry."""
+    """Each code of the error table and of Appendix C has its category, IDs and `retryable`."""
     errors = Errors(server.http)
     meet_wrong_bodies(errors)
     meet_refusals(errors, server.key("write"))
@@ -238,7 +238,7 @@ def test_every_error_can_be_met_over_http(
 
 
 def expected_category(status: int, code: str) -> tuple[str, bool]:
-    """Appendix C of the API reference."""
+    """Return category and `retryable` of Appendix C of the API reference."""
     by_status = {
         400: Category.VALIDATION,
         401: Category.AUTHENTICATION,
@@ -257,7 +257,7 @@ def expected_category(status: int, code: str) -> tuple[str, bool]:
 def test_a_change_that_comes_too_late_is_not_made(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The writer is busy past the deadline: 408, and afterwards there is no such key."""
+    """If the writer is busy past the deadline, the response is 408 and no key exists afterwards."""
     released, began = threading.Event(), threading.Event()
 
     async def hold() -> None:
@@ -283,7 +283,7 @@ def test_a_change_that_comes_too_late_is_not_made(
 
 
 def test_the_rate_limit_is_exact(sqlite_database_url: str, tmp_path: Path) -> None:
-    """120 at once, then one each 600 ms; `Retry-After` is enough; failures have their own."""
+    """120 calls at once, then one per 600 ms; `Retry-After` is exact; failures count separately."""
     with live(sqlite_database_url, tmp_path, settings={"rate_limit_per_minute": 100}) as server:
         key = server.key("read")
         began = time.monotonic()
@@ -298,13 +298,13 @@ def test_the_rate_limit_is_exact(sqlite_database_url: str, tmp_path: Path) -> No
         assert (error["category"], error["retryable"]) == ("RATE_LIMIT_ERROR", True)
         assert answer.headers["Retry-After"] == "1"
         assert server.http.get("/health", headers=key).status_code == 200
-        assert server.http.get("/api/cache/stats").status_code == 200, "another key is not meant"
+        assert server.http.get("/api/cache/stats").status_code == 200, "another key was limited"
         time.sleep(1)
         assert server.http.get("/api/cache/stats", headers=key).status_code == 200
 
 
 def test_a_key_s_life_over_http(server: LiveServer) -> None:
-    """Made, used, seen in use, and refused the moment it is revoked."""
+    """A key is created, used, shown as used, and refused as soon as it is revoked."""
     made = server.http.post("/api/keys", json={"name": "ci", "scopes": ["admin"]}).json()
     own = {"Authorization": f"Bearer {made['key']}"}
     assert server.http.get("/metrics", headers=own).status_code == 200
@@ -320,7 +320,7 @@ def test_a_key_s_life_over_http(server: LiveServer) -> None:
 
 
 def test_a_hundred_misses_make_one_call(server: LiveServer) -> None:
-    """A hundred clients ask for what is in no cache yet: Novita is asked once, and all see it."""
+    """A hundred clients request uncached data: Novita is called once, and all get the result."""
     server.fault(kind="call", path=TEMPLATES, latencySeconds=0.15)
     with (
         ThreadPoolExecutor(50) as pool,
@@ -337,7 +337,7 @@ def test_a_hundred_misses_make_one_call(server: LiveServer) -> None:
     assert len({answer.content for answer in answers}) == 1
     counts = server.run(server.emulator.call("GET", "counts"))["counts"]
     asked = {call: count for call, count in counts.items() if "template" in call}
-    # Once, or as often as one read is tried where the machine is too busy to answer it in time.
+    # Once, or once per try of the read if the machine is too busy to answer in time.
     assert sum(asked.values()) <= READ_TRIES, asked
     stats = server.http.get("/api/cache/templates/stats").json()
     assert stats["misses"] >= 1
@@ -345,7 +345,7 @@ def test_a_hundred_misses_make_one_call(server: LiveServer) -> None:
 
 
 def test_an_instance_from_request_to_running(server: LiveServer) -> None:
-    """Create, read, list, caches, health and numbers, all of them of the real application."""
+    """Create, read, list, caches, health and metrics work in the real application."""
     http = server.http
     made = http.post("/api/instances", json=CREATE)
     assert made.status_code == 201
@@ -378,7 +378,7 @@ def test_an_instance_from_request_to_running(server: LiveServer) -> None:
 
 
 def test_prometheus_finds_nothing_to_say(server: LiveServer) -> None:
-    """`promtool check metrics`, after traffic of every kind, has no error and no advice."""
+    """`promtool check metrics` finds no error after traffic of every kind."""
     promtool = shutil.which("promtool")
     if promtool is None:
         unavailable("promtool is not on the PATH (Debian's package: prometheus)")
@@ -399,7 +399,7 @@ def test_prometheus_finds_nothing_to_say(server: LiveServer) -> None:
 
 
 def test_no_secret_is_ever_told(server: LiveServer, lines: io.StringIO) -> None:
-    """Keys, variables and passwords in a URL are in no answer but the one meant, and no line."""
+    """Keys, variables and URL passwords appear only in the intended response, never in the log."""
     http = server.http
     made = http.post("/api/keys", json={"name": "ci", "scopes": ["read"]}).json()
     url = f"https://user:{CANARIES[1]}@hooks.example.com/x"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read as part of a request on a bare connection, and what is refused."""
+"""Tests of request parsing on a bare connection: what is accepted and what is refused."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def chunked(body: bytes, size: int, extension: bytes = b"") -> bytes:
-    """A body in chunks, without the end."""
+    """Encode a body in chunks, without the final chunk."""
     parts = [body[at : at + size] for at in range(0, len(body), size)]
     return b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part in parts)
 
 
 async def test_a_trailer_does_not_authenticate(api: Api) -> None:
-    """`Authorization` behind the body is no header of this request, nor of the next."""
+    """`Authorization` in a trailer is not a header of this request or of the next one."""
     trailer = f"Authorization: {api.bearer()['Authorization']}\r\n".encode()
     head = b"POST /api/instances HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     listed = b"GET /api/instances HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -37,7 +37,7 @@ async def test_a_trailer_does_not_authenticate(api: Api) -> None:
 
 
 async def test_a_trailer_says_nothing_for_a_proxy(factory: ApiFactory) -> None:
-    """`X-Forwarded-Proto` behind the body does not make plain HTTP secure."""
+    """`X-Forwarded-Proto` in a trailer does not make plain HTTP secure."""
     text = {"trusted_proxies": "127.0.0.0/8"}
     trusted = Settings.model_validate(text).trusted_proxies
     api = await factory.make(rules=Rules(insist_on_https=True, trusted_proxies=trusted))
@@ -63,7 +63,7 @@ async def test_a_trailer_says_nothing_for_a_proxy(factory: ApiFactory) -> None:
     ids=["trailers", "one trailer", "one extension", "many extensions"],
 )
 async def test_what_surrounds_a_body_is_bounded(api: Api, going_on: bytes) -> None:
-    """Trailers and chunk extensions without end are 400, and the connection is closed."""
+    """Too many or too long trailers and chunk extensions are 400, and the connection is closed."""
     head = create(api, "Transfer-Encoding: chunked")
     async with served(api) as client:
         [told] = await sent(client, head, going_on)
@@ -75,7 +75,7 @@ async def test_what_surrounds_a_body_is_bounded(api: Api, going_on: bytes) -> No
 
 @pytest.mark.parametrize("size", [1, 2, 1000])
 async def test_small_chunks_are_a_body_like_any_other(api: Api, size: int) -> None:
-    """A body of one-byte chunks, mostly framing, is read, and so is a modest trailer."""
+    """A body in one-byte chunks is accepted, and so is a short trailer."""
     body = BODY + b" " * 50_000
     data = chunked(body, size) + b"0\r\nX-Sum: " + b"1" * 1000 + b"\r\n\r\n"
     async with served(api) as client:
@@ -86,7 +86,7 @@ async def test_small_chunks_are_a_body_like_any_other(api: Api, size: int) -> No
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0, h2c"])
 @pytest.mark.parametrize("framing", ["length", "chunks", "apart"])
 async def test_a_wish_to_upgrade_is_passed_over(api: Api, upgrade: str, framing: str) -> None:
-    """The body is read as it is, and the next request on the connection is that of the client."""
+    """`Upgrade` is ignored: the body and the next request are read as usual."""
     lines = ["Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMA"]
     async with served(api) as client:
         if framing == "chunks":
@@ -101,7 +101,7 @@ async def test_a_wish_to_upgrade_is_passed_over(api: Api, upgrade: str, framing:
 
 
 async def test_a_body_is_never_the_next_request(api: Api) -> None:
-    """What stands in the body of a request that asks for an upgrade is not carried out."""
+    """The body of a request with `Upgrade` is never executed as a request."""
     inner = create(api, f"Content-Length: {len(BODY)}") + BODY
     head = (
         "POST /nowhere HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n"
@@ -114,7 +114,7 @@ async def test_a_body_is_never_the_next_request(api: Api) -> None:
 
 
 async def test_a_tunnel_is_a_wrong_method(api: Api) -> None:
-    """CONNECT is refused, and the connection closed: what follows is not for us."""
+    """CONNECT is refused and the connection is closed; the bytes that follow are ignored."""
     async with served(api) as client:
         [told] = await sent(client, b"CONNECT /health HTTP/1.1\r\nHost: x\r\n\r\n" + LIVE)
         [other] = await sent(client, b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n" + LIVE)
@@ -146,7 +146,7 @@ async def test_a_tunnel_is_a_wrong_method(api: Api) -> None:
 async def test_what_could_be_read_in_two_ways_is_refused(
     api: Api, sending: bytes, word: str
 ) -> None:
-    """400 that says what is wrong, and the connection is closed."""
+    """An ambiguous request is 400 with the reason, and the connection is closed."""
     async with served(api) as client:
         [told] = await sent(client, sending + LIVE)
     assert (told.status, told.error["code"]) == (400, "VALIDATION_ERROR")
@@ -157,7 +157,7 @@ async def test_what_could_be_read_in_two_ways_is_refused(
     "host", ["x", "x:8080", "[::1]:80", "[fe80::1%25eth0]", "127.0.0.1", "", "a_b.example"]
 )
 async def test_any_host_that_can_be_is_served(api: Api, host: str) -> None:
-    """One `Host` of a valid form is enough, and HTTP/1.0 needs none."""
+    """One valid `Host` is enough, and HTTP/1.0 needs none."""
     async with served(api) as client:
         [named] = await sent(
             client,
@@ -168,7 +168,7 @@ async def test_any_host_that_can_be_is_served(api: Api, host: str) -> None:
 
 
 async def test_many_requests_at_once_are_answered_in_turn(api: Api) -> None:
-    """However many a client sends ahead, few are held, and each gets its answer."""
+    """Pipelined requests are handled one at a time, and each gets its response."""
     count, held, most = 400, 0, 0
 
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,7 +191,7 @@ async def test_many_requests_at_once_are_answered_in_turn(api: Api) -> None:
 async def test_few_of_the_requests_sent_ahead_are_held(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many a client sends ahead, they are read a few at a time."""
+    """Only a few pipelined requests are read ahead."""
     count, read, answered, ahead = 5000, 0, 0, 0
     taken = AnsweringProtocol.on_headers_complete
 
@@ -219,7 +219,7 @@ async def test_few_of_the_requests_sent_ahead_are_held(
 
 
 async def test_a_client_that_has_gone_is_noticed_whatever_it_sent_ahead(api: Api) -> None:
-    """The request in hand learns of it, and those behind it are not begun."""
+    """A disconnect reaches the running request, and those queued behind it are not started."""
     begun, gone = asyncio.Event(), asyncio.Event()
     count = 0
 
@@ -242,7 +242,7 @@ async def test_a_client_that_has_gone_is_noticed_whatever_it_sent_ahead(api: Api
 
 
 async def test_requests_sent_ahead_do_not_count_as_one_head(api: Api) -> None:
-    """Only what is not complete counts against the bound of a head."""
+    """Only the incomplete request counts against the size limit of a head."""
     burst = LONG * (3 * MAX_HEAD // len(LONG))
     async with served(api, Limits(head=5)) as client:
         answers = await sent(client, burst + LIVE[:20], LIVE[20:] + LAST)
@@ -251,7 +251,7 @@ async def test_requests_sent_ahead_do_not_count_as_one_head(api: Api) -> None:
 
 
 async def test_a_head_is_bounded_wherever_it_begins(api: Api) -> None:
-    """A head that goes on without end is refused behind another request, too."""
+    """The size limit of a head also applies behind another request."""
     async with served(api) as client:
         good, told = await sent(client, LIVE + b"GET / HTTP/1.1\r\nX: " + b"x" * 2 * MAX_HEAD)
     assert (good.status, told.status) == (200, 400)
@@ -262,7 +262,7 @@ async def test_a_head_is_bounded_wherever_it_begins(api: Api) -> None:
     "path", ["/health%0a", "/api/instances%0A", "/v1/metrics%0a", "/%00", "/docs%0d", "/x%7f"]
 )
 async def test_a_path_with_a_control_character_is_unknown(api: Api, path: str) -> None:
-    """A line feed at the end is part of the path, and no path has one."""
+    """A trailing line feed is part of the path, and no route's path has one."""
     for method in ("GET", "POST"):
         told = await api.call(method, path, scope=api_key.Scope.ADMIN)
         assert (told.status_code, told.json()["error"]["code"]) == (404, "NOT_FOUND")

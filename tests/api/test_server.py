@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises that only a real server over a real socket can break."""
+"""Tests that need a real server on a real socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.api.wire import sent, served
 
 @pytest.mark.parametrize("size", [MAX_BODY + 1, 5 * MAX_BODY])
 async def test_a_client_that_sends_too_much_is_told_so(api: Api, size: int) -> None:
-    """413 reaches a client that is still sending, declared or not, and not a reset."""
+    """A client that is still sending gets 413 and not a reset, with or without Content-Length."""
 
     async def stream() -> AsyncIterator[bytes]:
         for _ in range(0, size, 65_536):
@@ -34,7 +34,7 @@ async def test_a_client_that_sends_too_much_is_told_so(api: Api, size: int) -> N
 
 
 async def test_head_and_304_keep_the_connection_in_step(api: Api) -> None:
-    """An answer without a body does not confuse the next one on the same connection."""
+    """A response without a body does not disturb the next one on the same connection."""
     api.instances.views["inst_1"] = {"id": "inst_1"}
     async with served(api) as client:
         for _ in range(2):
@@ -61,7 +61,7 @@ async def test_head_and_304_keep_the_connection_in_step(api: Api) -> None:
     ],
 )
 async def test_what_is_no_http_is_told_so(api: Api, sending: bytes) -> None:
-    """400 in the envelope with a request id, counted and logged under it; then we hang up."""
+    """Malformed HTTP gets 400 in the envelope, is counted and logged, and ends the connection."""
     async with served(api) as client:
         with capture_logs() as logs:
             [told] = await sent(client, sending)
@@ -73,7 +73,7 @@ async def test_what_is_no_http_is_told_so(api: Api, sending: bytes) -> None:
 
 
 async def test_what_was_understood_of_no_http_counts(api: Api) -> None:
-    """A request id that came before what is wrong is kept, and so is the wanted form."""
+    """A request ID and `Accept` that precede the error are used in the response."""
     head = (
         b"POST / HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\nAccept: application/problem+json\r\n"
     )
@@ -85,7 +85,7 @@ async def test_what_was_understood_of_no_http_counts(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["FOO", "get", "BASELINE-CONTROL"])
 async def test_a_method_that_nobody_knows_is_a_wrong_method(api: Api, method: str) -> None:
-    """405 with `Allow` where the path is known, else 404; the connection stays in step."""
+    """405 with `Allow` on a known path, else 404; the connection remains usable."""
     head = "HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine\r\n"
     async with served(api) as client:
         known, health = await sent(
@@ -105,7 +105,7 @@ async def test_a_method_that_nobody_knows_is_a_wrong_method(api: Api, method: st
 
 
 async def test_a_body_that_is_no_http_is_told_so(api: Api) -> None:
-    """400, and nothing was done of what it belonged to."""
+    """A malformed body is 400, and its request has no effect."""
     bearer = api.bearer()["Authorization"]
     head = (
         f"POST /api/instances HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n"
@@ -125,7 +125,7 @@ async def test_a_body_that_is_no_http_is_told_so(api: Api) -> None:
 
 
 async def test_what_was_answered_before_its_body_went_wrong_has_one_answer(api: Api) -> None:
-    """A second answer would be taken for that to the next request; we only hang up."""
+    """The connection is closed, because a second response would look like the next request's."""
     async with served(api) as client:
         [told] = await sent(
             client,
@@ -136,7 +136,7 @@ async def test_what_was_answered_before_its_body_went_wrong_has_one_answer(api: 
 
 
 async def test_what_came_before_no_http_is_answered_first(api: Api) -> None:
-    """Each request on a connection gets its own answer, in turn."""
+    """Each request on a connection gets its own response, in order."""
     body = orjson.dumps(CREATE)
     create = (
         "POST /api/instances HTTP/1.1\r\nHost: x\r\n"

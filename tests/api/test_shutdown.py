@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of requests in hand when the server ends."""
+"""Tests of running requests while the server shuts down."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUICK = Limits(drain=0.2, cut=0.2)
 
 
 def route(handler: Callable[[RouteCall], Awaitable[Response]], method: str = "POST") -> Route:
-    """Declare a route that a test watches."""
+    """Declare the route of a test."""
     return Route(
         method=method,
         path="/api/slow",
@@ -44,13 +44,13 @@ def route(handler: Callable[[RouteCall], Awaitable[Response]], method: str = "PO
 
 
 def request(api: Api, target: str = "POST /api/slow") -> bytes:
-    """Write a request without a body."""
+    """Build a request without a body."""
     bearer = api.bearer()["Authorization"]
     return f"{target} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n".encode()
 
 
 def assert_shutting_down(told: Answer) -> None:
-    """503 in the envelope, with a request id, and when to come again."""
+    """Assert 503 in the envelope, with a request ID and `Retry-After`."""
     assert (told.status, told.error["code"]) == (503, "SHUTTING_DOWN")
     assert (told.error["category"], told.error["retryable"]) == ("SERVER_ERROR", True)
     assert int(told.headers["retry-after"]) >= 1
@@ -58,7 +58,7 @@ def assert_shutting_down(told: Answer) -> None:
 
 
 async def test_a_long_poll_is_answered_at_once(api: Api) -> None:
-    """202 with the instance as it is, long before anything is broken off."""
+    """202 with the instance at once, before any request is cancelled."""
     api.instances.views["inst_1"] = {"id": "inst_1", "status": "creating"}
     async with serving(api.gateway, Limits(drain=60)) as server:
         wire = await server.connect()
@@ -71,7 +71,7 @@ async def test_a_long_poll_is_answered_at_once(api: Api) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_what_cannot_be_finished_is_told_so(factory: ApiFactory, method: str) -> None:
-    """503 `SHUTTING_DOWN`, counted and logged; the work is broken off."""
+    """503 `SHUTTING_DOWN`, counted and logged; the work is cancelled."""
     begun, broken = asyncio.Event(), asyncio.Event()
 
     async def slow(_call: RouteCall) -> Response:
@@ -99,7 +99,7 @@ async def test_what_cannot_be_finished_is_told_so(factory: ApiFactory, method: s
 
 
 async def test_half_a_body_is_told_so(api: Api) -> None:
-    """A request whose body has not come cannot be finished either."""
+    """A request whose body is incomplete is 503 too."""
     async with serving(api.gateway, QUICK) as server:
         wire = await server.connect()
         await wire.send(create(api, f"Content-Length: {len(BODY)}"), BODY[:10])
@@ -110,7 +110,7 @@ async def test_half_a_body_is_told_so(api: Api) -> None:
 
 
 async def test_what_waits_for_its_turn_is_told_so(factory: ApiFactory) -> None:
-    """Each request of a connection has its own answer, in turn."""
+    """Each request on a connection gets its own response, in order."""
     begun = asyncio.Event()
 
     async def slow(_call: RouteCall) -> Response:
@@ -134,7 +134,7 @@ async def test_what_waits_for_its_turn_is_told_so(factory: ApiFactory) -> None:
 async def test_what_was_committed_is_answered_as_it_is(
     factory: ApiFactory, sqlite_database: Database
 ) -> None:
-    """A commit that takes longer than requests may is waited for."""
+    """The server waits for a commit that outlasts the time for requests."""
     writing, go_on = threading.Event(), threading.Event()
 
     def write(connection: Connection) -> int:
@@ -152,7 +152,7 @@ async def test_what_was_committed_is_answered_as_it_is(
         await wire.send(request(api))
         await asyncio.to_thread(writing.wait, 10)
         server.end.set()
-        await asyncio.sleep(0.5)  # past the time after which requests are broken off
+        await asyncio.sleep(0.5)  # past the time after which requests are cancelled
         go_on.set()
         [told] = await wire.answers()
     assert (told.status, told.body) == (200, b'{"made":7}')
@@ -161,7 +161,7 @@ async def test_what_was_committed_is_answered_as_it_is(
 async def test_a_database_that_is_stuck_does_not_hold_the_end(
     factory: ApiFactory, sqlite_database: Database
 ) -> None:
-    """503 that says that nobody knows, and how to find out."""
+    """503 says that the outcome is unknown and how to find out."""
     writing, go_on = threading.Event(), threading.Event()
 
     def write(_connection: Connection) -> int:
@@ -186,7 +186,7 @@ async def test_a_database_that_is_stuck_does_not_hold_the_end(
 
 
 async def test_a_client_that_does_not_read_does_not_hold_the_end(api: Api) -> None:
-    """Whatever is not taken in time is dropped with the connection."""
+    """Data that the client does not read in time is dropped with the connection."""
 
     async def app(_scope: ASGIScope, _receive: Receive, send: Send) -> None:
         size = 32 << 20
@@ -202,7 +202,7 @@ async def test_a_client_that_does_not_read_does_not_hold_the_end(api: Api) -> No
 
 
 async def test_requests_are_answered_until_the_end(api: Api) -> None:
-    """A create whose body comes while the server ends is carried out."""
+    """A create whose body arrives during shutdown is executed."""
     async with serving(api.gateway, Limits(drain=10)) as server:
         wire = await server.connect()
         await wire.send(create(api, f"Content-Length: {len(BODY)}"), BODY[:10])
@@ -214,7 +214,7 @@ async def test_requests_are_answered_until_the_end(api: Api) -> None:
 
 
 async def test_something_that_was_cancelled_within_is_a_defect(factory: ApiFactory) -> None:
-    """A request that waits for what another has cancelled gets the envelope as well."""
+    """A request that awaits a cancelled future gets the envelope as well."""
 
     async def waits(_call: RouteCall) -> Response:
         gone: asyncio.Future[Response] = asyncio.get_running_loop().create_future()

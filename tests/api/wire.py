@@ -22,12 +22,12 @@ from tests.api.application import CREATE, Api
 WITHIN = 10.0
 
 
-"""Seconds after which a test gives up waiting."""
+"""Seconds after which a test gives up."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that runs; `end` is set to have it end, `ended` is done when it has."""
+    """A running server; set `end` to shut it down, and `ended` is done when it has ended."""
 
     url: str
     port: int
@@ -66,7 +66,7 @@ async def serving(app: ASGIApp, limits: Limits | None = None) -> AsyncIterator[S
 
 @asynccontextmanager
 async def served(api: Api, limits: Limits | None = None) -> AsyncIterator[httpx2.AsyncClient]:
-    """Serve the application, and open a client of it."""
+    """Serve the application, and open an HTTP client for it."""
     async with (
         serving(api.gateway, limits) as server,
         httpx2.AsyncClient(base_url=server.url, trust_env=False) as client,
@@ -75,7 +75,7 @@ async def served(api: Api, limits: Limits | None = None) -> AsyncIterator[httpx2
 
 
 class Answer(NamedTuple):
-    """What came back on a bare connection."""
+    """A response on a bare connection."""
 
     status: int
     headers: Mapping[str, str]
@@ -99,14 +99,14 @@ class Wire:
         self.writer = writer
 
     async def send(self, *parts: bytes, pause: float = 0.02) -> None:
-        """Send bytes as they are, so that the parts arrive one by one."""
+        """Send each part as it is, with a pause after it."""
         for part in parts:
             self.writer.write(part)
             await self.writer.drain()
             await asyncio.sleep(pause)
 
     async def answer(self) -> Answer:
-        """Read one answer."""
+        """Read one response."""
         async with asyncio.timeout(WITHIN):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             first, *lines = head.strip().split("\r\n")
@@ -115,7 +115,7 @@ class Wire:
         return Answer(int(first.split(" ")[1]), headers, body)
 
     async def answers(self) -> list[Answer]:
-        """Read answers until the server hangs up."""
+        """Read responses until the server closes the connection."""
         found: list[Answer] = []
         while True:
             try:
@@ -126,7 +126,7 @@ class Wire:
                 return found
 
     async def closed(self) -> bool:
-        """Wait for the server to hang up; tell whether it did so without another word."""
+        """Wait for the server to close the connection; return whether it sent nothing more."""
         async with asyncio.timeout(WITHIN):
             try:
                 return await self.reader.read() == b""
@@ -134,12 +134,12 @@ class Wire:
                 return True
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.writer.close()
 
 
 async def sent(client: httpx2.AsyncClient, *parts: bytes) -> list[Answer]:
-    """Send bytes as they are; return what comes until the server hangs up."""
+    """Send bytes as they are; return the responses until the server closes the connection."""
     port = client.base_url.port
     assert port is not None
     wire = Wire(*await asyncio.open_connection("127.0.0.1", port))
@@ -156,7 +156,7 @@ LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def create(api: Api, *lines: str) -> bytes:
-    """The head of a request for an instance, with further header lines."""
+    """Build the head of a create request, with further header lines."""
     given = "".join(f"{line}\r\n" for line in lines)
     return (
         f"POST /api/instances HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP interface: one file per resource, wire schemas, one middleware, error rendering."""
+"""The HTTP API: one module per resource, wire schemas, one middleware, error rendering."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP application: routes, errors, document, and the one middleware around it all."""
+"""The HTTP application: the routes, error handlers, OpenAPI document and middleware."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from novitai.api.services import Services
 def create_api(services: Services, *, extra: tuple[Route, ...] = ()) -> RequestMiddleware:
     """Build the ASGI application.
 
-    Serve it with `proxy_headers=False`: who is believed about `X-Forwarded-*` is decided here.
+    Serve it with `proxy_headers=False`: the application decides which `X-Forwarded-*` to trust.
 
     Args:
-        services: What the routes need.
-        extra: Further routes; tests put in what goes wrong on purpose.
+        services: The services that the routes call.
+        extra: More routes; tests add routes that fail on purpose.
     """
     app = create_app(services, extra=extra)
     return RequestMiddleware(
@@ -48,7 +48,7 @@ def create_api(services: Services, *, extra: tuple[Route, ...] = ()) -> RequestM
 
 
 def create_app(services: Services, *, extra: tuple[Route, ...] = ()) -> Starlette:
-    """Build what stands within the middleware: the routes and their document."""
+    """Build the application without the middleware: the routes and their OpenAPI document."""
     app = Starlette()
     app.router.redirect_slashes = False
     errors.install(app, services.clock)
@@ -64,7 +64,7 @@ def create_app(services: Services, *, extra: tuple[Route, ...] = ()) -> Starlett
         services.commands,
         allow_private=services.allow_private_webhooks,
     )
-    # What is asked for most stands first: the routes are tried in turn.
+    # The most frequent routes come first, because Starlette tries routes in order.
     for resource in (
         InstanceRoutes(services),
         KeyRoutes(services),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the routes need of the floors below, built and handed in by whoever wires the process."""
+"""The services that the routes call. `novitai.app` builds them and passes them in."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.metrics import UpstreamNumbers
 
-if TYPE_CHECKING:  # it brings Redis's client, which few need
+if TYPE_CHECKING:  # it imports the Redis client, which most installations do not need
     from novitai.api.http.shared_limits import SharedStore
 
 DEFAULT_QUOTA: Final = Quota(capacity=120, per_minute=100)
@@ -64,17 +64,17 @@ class ReadPort(Protocol):
 
 
 class CataloguePort(Protocol):
-    """What there is to ask for; copies may be as old as the caches allow.
+    """Lists what Novita offers; the data may be as old as the caches allow.
 
-    Each method raises `UpstreamError` where Novita does not tell and no copy is at hand.
+    Each method raises `UpstreamError` if Novita does not answer and nothing is cached.
     """
 
     async def regions(self) -> Sequence[str]:
-        """List the codes of the regions that may be asked for."""
+        """List the codes of the regions that a request may name."""
         ...
 
     async def offers(self, billing_mode: BillingMode, gpu_num: int) -> Sequence[Offer]:
-        """List what every cluster offers for so many GPUs in that billing mode."""
+        """List the offers of all clusters for `gpu_num` GPUs in a billing mode."""
         ...
 
     async def templates(self) -> Sequence[Template]:
@@ -88,16 +88,16 @@ async def _never_held() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HealthSources:
-    """Where `/health` looks; nothing here calls upstream.
+    """The sources of `/health`; none of them calls Novita.
 
     Attributes:
-        upstream_down: Whether Novita's API counts as down, from the calls made lately.
-        account_held: Whether write calls are held, as the account is not as it was remembered.
+        upstream_down: Whether Novita's API counts as down, judged by recent calls.
+        account_held: Whether write calls are held because the account differs from the records.
         queue_seen: When a worker was last seen, in Unix milliseconds; raises if the queue cannot
             be reached.
-        cache_works: Whether the caches pass their self-check.
-        ping: Returns if the database answers, else raises.
-        clock_went_back: When the clock went back, if it did.
+        cache_works: Whether the caches pass their self-test.
+        ping: Returns if the database answers; raises otherwise.
+        clock_went_back: When the system clock was set back; None if it was not.
     """
 
     upstream_down: Callable[[], bool]
@@ -110,12 +110,12 @@ class HealthSources:
 
 @dataclass(frozen=True, slots=True)
 class JobSources:
-    """Where the numbers of the jobs come from.
+    """The sources of the job metrics.
 
     Attributes:
         stats: Counts by job type, such as `create_instance`.
-        queue_sizes: How many wait, by job type.
-        fenced_writes: How many results came too late, as somebody else had taken the work over.
+        queue_sizes: Number of queued jobs by job type.
+        fenced_writes: Number of writes refused because another worker had claimed the work.
     """
 
     stats: Callable[[], Mapping[str, JobStats]]
@@ -125,7 +125,7 @@ class JobSources:
 
 @dataclass(frozen=True, slots=True)
 class WebhookSources:
-    """Webhooks, deliveries, and the numbers of both."""
+    """Webhooks, deliveries and their metrics."""
 
     webhooks: Webhooks
     deliveries: Deliveries
@@ -134,7 +134,7 @@ class WebhookSources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything the routes need. What is None has no routes."""
+    """Everything the routes need. A service that is None gets no routes."""
 
     clock: Clock
     ids: Ids

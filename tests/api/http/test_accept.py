@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of content negotiation."""
+"""Tests of content negotiation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OFFERED = ["application/json", "text/plain", "application/openmetrics-text"]
     ],
 )
 def test_the_most_wanted_is_chosen(accept: str, chosen: str) -> None:
-    """JSON unless something else is preferred to it."""
+    """The response is JSON unless `Accept` prefers another type."""
     assert preferred(accept, OFFERED) == chosen
 
 
@@ -48,5 +48,5 @@ def test_the_most_wanted_is_chosen(accept: str, chosen: str) -> None:
     ],
 )
 def test_problems_are_sent_only_where_they_are_named(accept: str, wanted: bool) -> None:
-    """The reference's envelope is the default; `*/*` does not change it."""
+    """The API reference's envelope is the default; `*/*` does not change it."""
     assert wants_problem(accept) is wanted

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises about who may do what."""
+"""Tests of authentication and scopes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from novitai.domain.api_key import KeyRequest, Scope, make_key
 from novitai.ids import Ids
 from tests.api.application import CREATE, Api, ApiFactory
 
-# One that is the same in every process that collects these tests.
+# The same in every process that collects these tests.
 UNKNOWN = make_key(Ids(random.Random(1)))
 
 ROUTES = [
@@ -40,7 +40,7 @@ ROUTES = [
     ],
 )
 async def test_without_a_good_key_there_is_nothing(api: Api, header: str | None) -> None:
-    """Missing, malformed and unknown are one and the same 401."""
+    """Missing, malformed and unknown keys get the same 401."""
     headers = {} if header is None else {"Authorization": header}
     answer = await api.call("GET", "/api/instances", scope=None, headers=headers)
     assert answer.status_code == 401
@@ -51,13 +51,13 @@ async def test_without_a_good_key_there_is_nothing(api: Api, header: str | None)
 
 
 async def test_two_keys_at_once_are_none(api: Api) -> None:
-    """Whose request it is must be clear."""
+    """Two `Authorization` headers are 401, because the caller would be ambiguous."""
     headers = [("Authorization", value) for value in api.bearer().values()] * 2
     assert (await api.client.get("/api/instances", headers=headers)).status_code == 401
 
 
 async def test_the_scheme_is_read_in_any_case(api: Api) -> None:
-    """RFC 9110: the scheme's letter case does not matter."""
+    """The scheme's letter case does not matter (RFC 9110)."""
     headers = {"Authorization": f"bEARER  {api.keys[Scope.READ]}"}
     answer = await api.call("GET", "/api/instances", scope=None, headers=headers)
     assert answer.status_code == 200
@@ -68,7 +68,7 @@ async def test_the_scheme_is_read_in_any_case(api: Api) -> None:
 async def test_each_route_insists_on_its_scope(
     api: Api, method: str, path: str, needed: Scope, held: Scope
 ) -> None:
-    """A smaller scope is 403 and named; a larger one is enough."""
+    """A smaller scope is 403 and the error names the missing scope; a larger scope is accepted."""
     answer = await api.call(method, path, scope=held)
     if held.rank >= needed.rank:
         assert answer.status_code not in {401, 403}
@@ -84,12 +84,12 @@ async def test_each_route_insists_on_its_scope(
     "path", ["/health", "/health/live", "/health/ready", "/openapi.json", "/docs"]
 )
 async def test_what_needs_no_key(api: Api, path: str) -> None:
-    """Health, the document and its page are open."""
+    """Health, the OpenAPI document and its page need no key."""
     assert (await api.call("GET", path, scope=None)).status_code == 200
 
 
 async def test_revoked_and_expired_keys_are_refused(api: Api) -> None:
-    """At once, and to the millisecond."""
+    """A revoked key is refused at once, an expired one to the millisecond."""
     expiring = await api.services.keys.create(
         KeyRequest("brief", frozenset({Scope.READ}), api.clock.now() + 1000)
     )
@@ -102,7 +102,7 @@ async def test_revoked_and_expired_keys_are_refused(api: Api) -> None:
 
 
 async def test_the_settings_key_may_do_everything(factory: ApiFactory) -> None:
-    """NOVITAI_ADMIN_API_KEY is an admin key of any form."""
+    """NOVITAI_ADMIN_API_KEY is an admin key and may have any form."""
     api = await factory.make(admin_api_key="correct-horse-battery-staple")
     headers = {"Authorization": "Bearer correct-horse-battery-staple"}
     made = await api.call("POST", "/api/instances", scope=None, body=CREATE, headers=headers)
@@ -111,6 +111,6 @@ async def test_the_settings_key_may_do_everything(factory: ApiFactory) -> None:
 
 
 async def test_a_refused_caller_is_not_read(api: Api) -> None:
-    """The body of somebody without a key is not looked at."""
+    """The body of an unauthenticated request is not read."""
     answer = await api.call("POST", "/api/instances", scope=None, content=b"{")
     assert answer.status_code == 401

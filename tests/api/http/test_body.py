@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises about request bodies."""
+"""Tests of request bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.api.application import CREATE, Api, ApiFactory
 
 
 async def echo(call: RouteCall) -> Response:
-    """Answer with the body's fields."""
+    """Return the fields of the body."""
     body = await read_body(call.request, optional=True, seconds=call.seconds_left)
     return answer(orjson.dumps(dict(body.fields)))
 
@@ -37,7 +37,7 @@ OPTIONAL = Route(
 
 @pytest.fixture
 async def echoing(factory: ApiFactory) -> Api:
-    """An application with a route where every field is optional."""
+    """Return an application with a route whose fields are all optional."""
     return await factory.make(extra=(OPTIONAL,))
 
 
@@ -60,7 +60,7 @@ async def echoing(factory: ApiFactory) -> Api:
     ],
 )
 async def test_malformed_json_is_400(api: Api, raw: bytes) -> None:
-    """What is not strict JSON is `INVALID_JSON`, and never a 500."""
+    """Anything but strict JSON is `INVALID_JSON`, never a 500."""
     answer = await api.call(
         "POST", "/api/instances", content=raw, headers={"Content-Type": "application/json"}
     )
@@ -70,7 +70,7 @@ async def test_malformed_json_is_400(api: Api, raw: bytes) -> None:
 
 @pytest.mark.parametrize("depth", range(850, 1100, 10))
 async def test_no_depth_of_nesting_is_a_defect(api: Api, depth: int) -> None:
-    """Wherever a parser gives up, it is the client's mistake."""
+    """Nesting that is too deep for the parser is the client's error, never a 500."""
     for raw in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth):
         answer = await api.call(
             "POST", "/api/instances", content=raw, headers={"Content-Type": "application/json"}
@@ -80,7 +80,7 @@ async def test_no_depth_of_nesting_is_a_defect(api: Api, depth: int) -> None:
 
 @pytest.mark.parametrize("raw", [b"[]", b'"text"', b"1", b"null", b"true"])
 async def test_json_that_is_no_object_is_refused(api: Api, raw: bytes) -> None:
-    """It is JSON, but not the object that is wanted."""
+    """JSON other than an object is a validation error."""
     answer = await api.call(
         "POST", "/api/instances", content=raw, headers={"Content-Type": "application/json"}
     )
@@ -93,7 +93,7 @@ async def test_json_that_is_no_object_is_refused(api: Api, raw: bytes) -> None:
     ["text/plain", "application/x-www-form-urlencoded", "application/json;charset=latin-1", ""],
 )
 async def test_what_is_not_declared_as_json_is_415(api: Api, declared: str) -> None:
-    """A body without the right Content-Type is not guessed at."""
+    """A body without a JSON `Content-Type` is 415."""
     answer = await api.call(
         "POST",
         "/api/instances",
@@ -106,7 +106,7 @@ async def test_what_is_not_declared_as_json_is_415(api: Api, declared: str) -> N
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "x"])
 async def test_a_body_that_is_compressed_is_415(echoing: Api, coding: str) -> None:
-    """What would have to be unpacked is refused, whatever it looks like; `identity` is nothing."""
+    """Any content coding except `identity` is 415."""
     headers = {"Content-Type": "application/json", "Content-Encoding": coding}
     for raw in (gzip.compress(b'{"a": 1}'), b'{"a": 1}'):
         answer = await echoing.call("POST", "/api/echo", content=raw, headers=headers)
@@ -124,7 +124,7 @@ async def test_a_body_that_is_compressed_is_415(echoing: Api, coding: str) -> No
     ["application/json", "Application/JSON; charset=UTF-8", "application/merge-patch+json"],
 )
 async def test_json_in_its_variants_is_read(api: Api, declared: str) -> None:
-    """Letter case, the charset parameter and `+json` types are fine."""
+    """Letter case, a UTF-8 charset parameter and `+json` types are accepted."""
     answer = await api.call(
         "POST", "/api/instances", body=CREATE, headers={"Content-Type": declared}
     )
@@ -135,20 +135,20 @@ async def test_json_in_its_variants_is_read(api: Api, declared: str) -> None:
 async def test_an_empty_body_is_an_empty_object_where_all_is_optional(
     echoing: Api, declared: str
 ) -> None:
-    """Whatever Content-Type came with it, nothing is `{}`."""
+    """With any Content-Type, an empty body means `{}`."""
     headers = {"Content-Type": declared} if declared else {}
     answer = await echoing.call("POST", "/api/echo", content=b"", headers=headers)
     assert (answer.status_code, answer.json()) == (200, {})
 
 
 async def test_an_optional_body_that_is_there_must_be_json(echoing: Api) -> None:
-    """Optional means absent or right."""
+    """An optional body that is sent must still be valid JSON."""
     answer = await echoing.call("POST", "/api/echo", content=b"x=1")
     assert answer.status_code == 415
 
 
 async def test_the_largest_body_is_read_and_one_byte_more_is_not(echoing: Api) -> None:
-    """1 MiB is the limit, whether the length is declared or not."""
+    """The limit is 1 MiB, whether the length is declared or not."""
     for size, status in ((MAX_BODY, 200), (MAX_BODY + 1, 413)):
         raw = b'{"a":"' + b"x" * (size - 8) + b'"}'
         headers = {"Content-Type": "application/json", **echoing.bearer()}
@@ -166,7 +166,7 @@ async def test_the_largest_body_is_read_and_one_byte_more_is_not(echoing: Api) -
 
 
 def test_the_same_object_has_the_same_digest() -> None:
-    """Spaces and the order of keys make no other request; another value does."""
+    """The digest ignores white space and key order, and differs for another value."""
     first = parse(b'{"a": 1, "b": [1, 2]}')
     second = parse(b'{"b":[1,2],"a":1}')
     other = parse(b'{"b":[2,1],"a":1}')
@@ -177,7 +177,7 @@ def test_the_same_object_has_the_same_digest() -> None:
 
 
 def test_the_reason_is_told_without_the_text() -> None:
-    """A parse error shows nothing of what was sent."""
+    """A parse error does not quote the body."""
     with pytest.raises(ValidationFailed) as caught:
         parse(b'{"envs": {"PASS": "hunter2}}')
     assert "hunter2" not in caught.value.message

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises about errors: one envelope for every kind."""
+"""Tests of errors: all have the same envelope."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ SECRET = "hunter2"
 
 
 async def defect(_call: RouteCall) -> Response:
-    """Break."""
+    """Raise an unexpected exception."""
     raise ZeroDivisionError(SECRET)
 
 
 async def half(call: RouteCall) -> Response:
-    """Break in the middle of an answer."""
+    """Raise an exception after the response has started."""
     await call.request._send({"type": "http.response.start", "status": 200, "headers": []})
     raise ZeroDivisionError(SECRET)
 
 
 def operation(path: str, handler: object) -> Route:
-    """Declare a route that goes wrong on purpose."""
+    """Declare a route that fails on purpose."""
     assert callable(handler)
     return Route(
         method="GET",
@@ -59,7 +59,7 @@ def operation(path: str, handler: object) -> Route:
 
 @pytest.fixture
 async def broken(factory: ApiFactory) -> Api:
-    """An application with defects."""
+    """Return an application with failing routes."""
     return await factory.make(extra=(operation("/defect", defect), operation("/half", half)))
 
 
@@ -92,7 +92,7 @@ ERRORS: list[tuple[ApiError, int, str, str, bool]] = [
 async def test_an_error_is_told_as_it_knows_itself(
     api: Api, error: ApiError, status: int, code: str, category: str, retryable: bool
 ) -> None:
-    """Status, code, category and whether to retry come from the error alone."""
+    """Status, code, category and `retryable` come from the error class."""
     api.instances.error = error
     answer = await api.call("POST", "/api/instances", body=CREATE)
     assert answer.status_code == status
@@ -122,7 +122,7 @@ async def test_an_error_is_told_as_it_knows_itself(
 async def test_every_error_has_the_same_envelope(
     broken: Api, method: str, path: str, scope: Scope | None, status: int
 ) -> None:
-    """The reference's fields and ours, the ids of the request, and nothing else."""
+    """The envelope has the reference's fields, our additions and the request IDs, nothing else."""
     answer = await broken.call(method, path, scope=scope, headers={"X-Correlation-ID": "corr/1"})
     assert answer.status_code == status
     TypeAdapter(ErrorResponse).validate_python(answer.json())
@@ -133,14 +133,14 @@ async def test_every_error_has_the_same_envelope(
 
 
 async def test_without_a_correlation_id_there_is_none(api: Api) -> None:
-    """It is left out, not null."""
+    """A missing correlation ID is absent, not null."""
     answer = await api.call("GET", "/nowhere")
     assert "correlationId" not in answer.json()["error"]
     assert "X-Correlation-ID" not in answer.headers
 
 
 async def test_an_error_is_sent_as_a_problem_where_that_is_asked_for(api: Api) -> None:
-    """RFC 9457 with the same facts."""
+    """If `Accept` names RFC 9457, the problem has the same fields."""
     answer = await api.call(
         "POST",
         "/api/instances",
@@ -158,7 +158,7 @@ async def test_an_error_is_sent_as_a_problem_where_that_is_asked_for(api: Api) -
 
 
 async def test_details_are_told_as_they_are(api: Api) -> None:
-    """Reasons per candidate, named facts, and values that were left out."""
+    """Details may be reasons per candidate, named facts, or fields without their values."""
     for details, told in (
         ([{"productId": "p", "reason": "SOLD_OUT"}], [{"productId": "p", "reason": "SOLD_OUT"}]),
         ({"ids": ["a", "b"]}, {"ids": ["a", "b"]}),
@@ -177,7 +177,7 @@ async def test_details_are_told_as_they_are(api: Api) -> None:
 async def test_a_defect_says_nothing_and_is_logged_under_the_same_id(
     broken: Api, accept: str
 ) -> None:
-    """The client learns the request id; the log has the cause under it."""
+    """The client gets only the request ID; the log has the cause under it."""
     with capture_logs() as lines:
         answer = await broken.call("GET", "/defect", headers={"Accept": accept})
     assert answer.status_code == 500
@@ -189,8 +189,8 @@ async def test_a_defect_says_nothing_and_is_logged_under_the_same_id(
 
 
 async def test_a_defect_in_the_middle_of_an_answer_breaks_nothing_else(broken: Api) -> None:
-    """It is logged, and the server goes on."""
-    # The test's transport insists on whole answers; a server closes the connection.
+    """The exception is logged and the server continues."""
+    # httpx's test transport asserts a complete response; a real server closes the connection.
     with capture_logs() as lines, pytest.raises(AssertionError):
         await broken.call("GET", "/half")
     assert lines[0]["event"] == "unhandled_error"
@@ -198,7 +198,7 @@ async def test_a_defect_in_the_middle_of_an_answer_breaks_nothing_else(broken: A
 
 
 async def test_errors_that_are_no_answers_are_not_shown(api: Api) -> None:
-    """What is meant for the operator does not reach a client."""
+    """Errors other than `ApiError` do not reach a client."""
     api.instances.error = WrongSecretKey("NOVITAI_SECRET_KEY is not the key")
     answer = await api.call("POST", "/api/instances", body=CREATE)
     assert answer.status_code == 500
@@ -216,7 +216,7 @@ async def test_errors_that_are_no_answers_are_not_shown(api: Api) -> None:
     ],
 )
 async def test_a_wrong_method_is_told_all_the_right_ones(api: Api, path: str, allow: str) -> None:
-    """`Allow` covers all routes of the path, not only the first that was met."""
+    """`Allow` lists the methods of all routes of the path, not only of the first match."""
     answer = await api.call("PATCH", path)
     assert answer.status_code == 405
     assert answer.headers["Allow"] == allow
@@ -224,7 +224,7 @@ async def test_a_wrong_method_is_told_all_the_right_ones(api: Api, path: str, al
 
 
 async def test_no_path_has_a_nul_in_it(house: House) -> None:
-    """404 on every route with a parameter, whatever the store makes of a NUL."""
+    """NUL in a path is 404 on every route with a parameter."""
     document = (await house.call("GET", "/openapi.json")).json()
     asked = 0
     for path, item in document["paths"].items():

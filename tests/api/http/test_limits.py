@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the token buckets."""
+"""Tests of the token buckets."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ QUOTA = Quota(capacity=120, per_minute=100)
 
 
 class SteppedClock(ManualClock):
-    """Virtual time that nobody sleeps on."""
+    """Virtual time on which no task sleeps."""
 
     def step(self, seconds: float) -> None:
-        """Move on."""
+        """Advance the time."""
         self._move_to(self.monotonic() + seconds)
 
 
 def test_a_full_bucket_allows_its_capacity_and_no_more() -> None:
-    """100 and a burst of 20 at once; the 121st has to wait."""
+    """A full bucket allows its capacity of 120 at once; the 121st call has to wait."""
     buckets = Buckets(QUOTA, SteppedClock())
     assert [buckets.take("a").allowed for _ in range(121)] == [True] * 120 + [False]
 
 
 def test_waiting_as_long_as_was_said_is_enough() -> None:
-    """`Retry-After` is whole seconds, at least one, and true."""
+    """`Retry-After` is in whole seconds, at least one, and waiting that long is enough."""
     clock = SteppedClock()
     buckets = Buckets(QUOTA, clock)
     for _ in range(500):
@@ -44,7 +44,7 @@ def test_waiting_as_long_as_was_said_is_enough() -> None:
 
 
 def test_a_hundred_come_back_each_minute() -> None:
-    """Over a long time, exactly so many are allowed."""
+    """Over a long time, exactly 100 calls per minute are allowed."""
     clock = SteppedClock()
     buckets = Buckets(QUOTA, clock)
     allowed = 0
@@ -56,7 +56,7 @@ def test_a_hundred_come_back_each_minute() -> None:
 
 @given(seed=st.integers())
 def test_no_stretch_of_time_allows_more_than_was_promised(seed: int) -> None:
-    """In any window: no more than the capacity and what came back meanwhile."""
+    """No window allows more than the capacity plus the tokens added in it."""
     source = random.Random(seed)
     clock = SteppedClock()
     buckets = Buckets(Quota(5, 60), clock)
@@ -71,7 +71,7 @@ def test_no_stretch_of_time_allows_more_than_was_promised(seed: int) -> None:
 
 
 def test_remaining_and_reset_are_told() -> None:
-    """What is left, and when the bucket is full again."""
+    """The result has the tokens left and the time until the bucket is full."""
     buckets = Buckets(QUOTA, SteppedClock())
     first = buckets.take("a")
     assert (first.remaining, first.reset) == (119, 1)
@@ -81,7 +81,7 @@ def test_remaining_and_reset_are_told() -> None:
 
 
 def test_keys_do_not_share_a_bucket() -> None:
-    """One client's haste costs no other."""
+    """Calls with one key do not limit another key."""
     buckets = Buckets(Quota(1, 1), SteppedClock())
     assert buckets.take("a").allowed
     assert not buckets.take("a").allowed
@@ -89,7 +89,7 @@ def test_keys_do_not_share_a_bucket() -> None:
 
 
 def test_strangers_push_no_limited_key_out() -> None:
-    """Whoever makes up keys without end frees nobody, and has one bucket for all further ones."""
+    """Invented keys cannot evict a limited key; beyond the maximum they share one bucket."""
     clock = SteppedClock()
     buckets = Buckets(Quota(2, 2), clock, max_buckets=10)
     assert [buckets.take("limited").allowed for _ in range(3)] == [True, True, False]
@@ -101,7 +101,7 @@ def test_strangers_push_no_limited_key_out() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """Full buckets are forgotten, and there are never more than so many."""
+    """Full buckets are removed, and their number is bounded."""
     clock = SteppedClock()
     buckets = Buckets(QUOTA, clock, max_buckets=50)
     for number in range(200):
@@ -118,7 +118,7 @@ def test_memory_is_bounded() -> None:
 
 
 async def test_too_many_calls_of_one_key_are_refused(api: Api) -> None:
-    """429 with `Retry-After`, and every counted answer tells where the caller stands."""
+    """A call over the limit is 429 with `Retry-After`; every counted response has `RateLimit`."""
     for _ in range(120):
         answer = await api.call("GET", "/api/instances")
         assert answer.status_code == 200
@@ -139,7 +139,7 @@ async def test_too_many_calls_of_one_key_are_refused(api: Api) -> None:
 
 
 async def test_another_key_and_health_are_not_refused(api: Api) -> None:
-    """The bucket is the key's own; `/health` is not counted at all."""
+    """Each key has its own bucket, and `/health` is not limited."""
     for _ in range(121):
         await api.call("GET", "/api/instances")
     assert (await api.call("GET", "/api/instances", scope=Scope.READ)).status_code == 200
@@ -151,7 +151,7 @@ async def test_another_key_and_health_are_not_refused(api: Api) -> None:
 async def test_failed_authentication_is_limited_per_address_and_never_a_good_key(
     api: Api,
 ) -> None:
-    """20 failures a minute, then 429; whoever has a good key comes in all the same."""
+    """20 failures a minute are allowed, then 429; a valid key from that address still works."""
     answers = [(await api.call("GET", "/api/instances", scope=None)) for _ in range(21)]
     assert [answer.status_code for answer in answers] == [401] * 20 + [429]
     assert int(answers[-1].headers["Retry-After"]) >= 1
@@ -161,7 +161,7 @@ async def test_failed_authentication_is_limited_per_address_and_never_a_good_key
 
 
 async def test_a_refused_scope_is_counted(api: Api) -> None:
-    """A key cannot hammer at what it may not do."""
+    """A call that is refused for its scope also takes a token."""
     made = await api.services.keys.create(KeyRequest("r", frozenset({Scope.READ})))
     headers = {"Authorization": f"Bearer {made.text}"}
     answers = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises that hold for every request."""
+"""Tests of what applies to every request."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.api.application import CREATE, Api, ApiFactory
 
 @pytest.mark.parametrize("given", ["abc", "A-b_c.9", "x" * 128])
 async def test_a_well_formed_request_id_is_echoed(api: Api, given: str) -> None:
-    """The client's own id is on the answer."""
+    """The response has the client's request ID."""
     answer = await api.call("GET", "/health", headers={"X-Request-ID": given})
     assert answer.headers["X-Request-ID"] == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a/b", "é", "<script>"])
 async def test_any_other_request_id_is_replaced(api: Api, given: str) -> None:
-    """`req_<unix seconds>_<random>`, so that nothing odd gets into the log."""
+    """Any other ID is replaced by `req_<unix seconds>_<random>`, so the log stays clean."""
     sent = [(b"x-request-id", given.encode("latin-1"))]
     answer = await api.client.get("/health", headers=sent)
     assert re.fullmatch(r"req_1760000000_[a-z0-9]{10,}", answer.headers["X-Request-ID"])
@@ -33,14 +33,14 @@ async def test_any_other_request_id_is_replaced(api: Api, given: str) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/nowhere", "/api/instances", "/docs"])
 async def test_every_answer_has_a_request_id_of_its_own(api: Api, path: str) -> None:
-    """On success and on errors alike."""
+    """Successes and errors have distinct request IDs."""
     first, second = await api.call("GET", path), await api.call("GET", path)
     assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/instances", "/docs", "/openapi.json"])
 async def test_every_path_answers_with_the_version_in_front(api: Api, path: str) -> None:
-    """`/v1` is the same as nothing."""
+    """Every path also works with the prefix `/v1`."""
     plain, versioned = await api.call("GET", path), await api.call("GET", "/v1" + path)
     assert plain.status_code == versioned.status_code == 200
     assert plain.headers["Content-Type"] == versioned.headers["Content-Type"]
@@ -48,13 +48,13 @@ async def test_every_path_answers_with_the_version_in_front(api: Api, path: str)
 
 @pytest.mark.parametrize("path", ["/health", "/nowhere", "/api/instances", "/docs", "/metrics"])
 async def test_no_answer_is_sniffed(api: Api, path: str) -> None:
-    """A browser takes an answer for what its type says, on success and on errors alike."""
+    """Successes and errors have `X-Content-Type-Options: nosniff`."""
     told = await api.call("GET", path)
     assert told.headers["X-Content-Type-Options"] == "nosniff"
 
 
 async def test_head_is_get_without_the_body(api: Api) -> None:
-    """Also on routes that the framework would not have it for."""
+    """HEAD returns the headers of GET, also on routes for which Starlette has no HEAD."""
     for path in ("/health", "/api/instances", "/api/keys"):
         got = await api.call("GET", path, scope=Scope.ADMIN)
         headed = await api.call("HEAD", path, scope=Scope.ADMIN)
@@ -64,7 +64,7 @@ async def test_head_is_get_without_the_body(api: Api) -> None:
 
 
 async def test_one_line_is_logged_for_each_request(api: Api) -> None:
-    """Method, template, status and whose key; never the path, the query or the key itself."""
+    """The line has method, template, status and key ID; never the path, the query or the key."""
     with capture_logs() as lines:
         answer = await api.call("GET", "/v1/api/instances/inst_secret?token=hunter2")
     assert answer.status_code == 404
@@ -82,7 +82,7 @@ async def test_one_line_is_logged_for_each_request(api: Api) -> None:
 
 
 async def test_requests_are_counted_by_template(api: Api) -> None:
-    """With and without the version under one key; what no route answers is one key too."""
+    """Paths with and without `/v1` share one series, and unmatched paths share another."""
     for path in ("/api/instances/a", "/v1/api/instances/b", "/x", "/y", "/docs"):
         await api.call("GET", path)
     await api.call("POST", "/api/instances", body=CREATE)
@@ -96,7 +96,7 @@ async def test_requests_are_counted_by_template(api: Api) -> None:
 
 
 async def test_what_is_no_request_goes_through(api: Api) -> None:
-    """The server's own start-up and shutdown reach the application."""
+    """ASGI lifespan messages reach the application."""
     sent: list[Message] = []
     incoming: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
 
@@ -114,7 +114,7 @@ async def test_what_is_no_request_goes_through(api: Api) -> None:
 
 
 async def test_a_client_that_goes_away_is_no_defect(api: Api) -> None:
-    """Nothing is logged as an error, and it does not count as one of ours."""
+    """A disconnect is neither logged nor counted as a server error."""
     messages: list[Message] = [
         {"type": "http.request", "body": b"{", "more_body": True},
         {"type": "http.disconnect"},
@@ -150,7 +150,7 @@ def slow(path: str, method: str, started: asyncio.Event, released: asyncio.Event
     """Declare a route that waits until it is released."""
 
     async def wait(_call: RouteCall) -> Response:
-        """Wait."""
+        """Wait for the release."""
         started.set()
         await released.wait()
         return Response(b'{"done":true}')
@@ -169,7 +169,7 @@ def slow(path: str, method: str, started: asyncio.Event, released: asyncio.Event
 async def test_a_reading_request_that_takes_too_long_is_408(
     factory: ApiFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is broken off: reading changes nothing."""
+    """A read that takes too long is cancelled."""
     monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.02)
     route = slow("/api/slow", "GET", asyncio.Event(), asyncio.Event())
     api = await factory.make(extra=(route,))
@@ -186,7 +186,7 @@ async def test_a_reading_request_that_takes_too_long_is_408(
 async def test_a_changing_request_is_never_broken_off(
     factory: ApiFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once it may have been done, the real answer is sent, however late."""
+    """A write is not cancelled at the limit; the client gets its real response, however late."""
     monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.0)
     started, released = asyncio.Event(), asyncio.Event()
     api = await factory.make(extra=(slow("/api/slow", "POST", started, released),))
@@ -199,7 +199,7 @@ async def test_a_changing_request_is_never_broken_off(
 
 
 async def test_a_create_is_handed_its_deadline(api: Api) -> None:
-    """30 s from its arrival, for the transaction to judge."""
+    """The command gets the deadline, 30 s after arrival, and the transaction checks it."""
     await api.call("POST", "/api/instances", body=CREATE)
     assert api.instances.deadlines == [api.clock.now() + 30_000]
 
@@ -207,7 +207,7 @@ async def test_a_create_is_handed_its_deadline(api: Api) -> None:
 async def test_a_body_that_does_not_arrive_is_408(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that stops sending holds nothing for ever."""
+    """A client that stops sending its body gets 408, and nothing is created."""
     monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.02)
     never = asyncio.Event()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises about proxies and HTTPS."""
+"""Tests of proxies and HTTPS."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def peer(client: str | None, headers: dict[str, str], *, scheme: str = "http") -
 def test_only_a_trusted_proxy_is_believed(
     client: str | None, headers: dict[str, str], found: Peer | None
 ) -> None:
-    """The nearest proxy's word counts; what a client wrote in front of it does not."""
+    """The entry of the nearest trusted proxy counts; entries that the client forged do not."""
     assert peer(client, headers) == (found or Peer(str(client), False))
 
 
@@ -50,7 +50,7 @@ def test_only_a_trusted_proxy_is_believed(
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("local", True), ("10.0.0.1", False)],
 )
 def test_loopback_is_known(address: str, loopback: bool) -> None:
-    """This machine in every form, and only that."""
+    """Every form of a loopback address is recognized, and no other address."""
     assert Peer(address, False).loopback is loopback
 
 
@@ -72,7 +72,7 @@ PRODUCTION = Rules(insist_on_https=True, trusted_proxies=TRUSTED)
 async def test_production_insists_on_https(
     factory: ApiFactory, client: str, headers: dict[str, str], status: int
 ) -> None:
-    """Plain HTTP from another machine is refused, unless a trusted proxy had HTTPS."""
+    """Plain HTTP from another machine is refused, unless a trusted proxy received HTTPS."""
     api = await factory.make(rules=PRODUCTION, client=(client, 1))
     answer = await api.call("GET", "/v1/api/instances", headers=headers)
     assert answer.status_code == status
@@ -83,13 +83,13 @@ async def test_production_insists_on_https(
 
 @pytest.mark.parametrize("path", ["/health", "/v1/health", "/health/live", "/v1/health/ready"])
 async def test_health_is_exempt(factory: ApiFactory, path: str) -> None:
-    """Probes come over plain HTTP from inside of a cluster."""
+    """Health checks may use plain HTTP, as probes inside a cluster do."""
     api = await factory.make(rules=PRODUCTION, client=("8.8.8.8", 1))
     assert (await api.call("GET", path, scope=None)).status_code == 200
 
 
 async def test_development_does_not_insist(factory: ApiFactory) -> None:
-    """Without the setting, plain HTTP is good."""
+    """Without the setting, plain HTTP is accepted."""
     api = await factory.make(client=("8.8.8.8", 1))
     assert (await api.call("GET", "/api/instances")).status_code == 200
 
@@ -105,5 +105,5 @@ async def test_development_does_not_insist(factory: ApiFactory) -> None:
     ],
 )
 def test_a_customer_s_whole_network_counts_as_one_caller(address: str, expected: str) -> None:
-    """Nobody gets a bucket for each of the addresses of one /64."""
+    """All addresses of one IPv6 /64 share one bucket."""
     assert neighbourhood(address) == expected

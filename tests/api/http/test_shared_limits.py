@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the token buckets that several processes share, on a real Redis."""
+"""Tests of the token buckets shared through a real Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOW = Quota(capacity=5, per_minute=1)
 
 
 class Passage:
-    """A way to Redis that can be shut, and that hangs up on whoever is on it."""
+    """A TCP relay to Redis that can refuse and break connections."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -35,24 +35,24 @@ class Passage:
 
     @property
     def url(self) -> str:
-        """The URL that leads through here."""
+        """The URL of Redis through this relay."""
         host = f"127.0.0.1:{self._port}"
         user, at, _ = self._rest.netloc.rpartition("@")
         return self._rest._replace(netloc=f"{user}{at}{host}").geturl()
 
     async def open(self) -> None:
-        """Let through."""
+        """Start to accept connections."""
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def shut(self) -> None:
-        """Hang up on everybody and refuse whoever comes."""
+        """Break all connections and refuse new ones."""
         if self._server is not None:
             self._server.close()
         await self.hang_up()
 
     async def hang_up(self) -> None:
-        """Break every connection off."""
+        """Break all connections."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -84,7 +84,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @pytest.fixture
 async def prefix(redis_url: str) -> AsyncIterator[str]:
-    """A beginning of names that nobody else uses; what it began is removed."""
+    """Return a unique name prefix; keys with it are removed afterwards."""
     name = f"novitai-test:{secrets.token_hex(6)}"
     yield name
     redis = Redis.from_url(redis_url)
@@ -96,7 +96,7 @@ async def prefix(redis_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def passage(redis_url: str) -> AsyncIterator[Passage]:
-    """An open way to Redis."""
+    """Return an open relay to Redis."""
     made = Passage(redis_url)
     await made.open()
     yield made
@@ -107,7 +107,7 @@ async def passage(redis_url: str) -> AsyncIterator[Passage]:
 async def store(
     url: str, prefix: str, clock: ManualClock, answer_within: float = 0.3
 ) -> AsyncIterator[SharedStore]:
-    """What one process holds."""
+    """Open the store that one process would use."""
     made = SharedStore(url, prefix, clock, answer_within=answer_within)
     try:
         yield made
@@ -118,7 +118,7 @@ async def store(
 async def test_two_processes_share_one_bucket(
     redis_url: str, prefix: str, clock: ManualClock
 ) -> None:
-    """Together they let through what one would have, and each tells what is left of it."""
+    """Two processes together allow the capacity of one bucket, and both report what is left."""
     async with store(redis_url, prefix, clock) as one, store(redis_url, prefix, clock) as two:
         first, second = one.limiter("calls", SLOW), two.limiter("calls", SLOW)
         taken = [await limiter.take("k") for limiter in (first, second) * 4]
@@ -132,7 +132,7 @@ async def test_three_hundred_at_once_get_exactly_what_there_is(
     redis_url: str, prefix: str, clock: ManualClock
 ) -> None:
     """Taking is atomic, and a bounded pool serves more callers than it has connections."""
-    # A machine that is busy with other tests is not a Redis that is away.
+    # Redis may be slow while other tests run, which must not count as an outage.
     patient = 20
     async with (
         store(redis_url, prefix, clock, patient) as one,
@@ -140,7 +140,7 @@ async def test_three_hundred_at_once_get_exactly_what_there_is(
     ):
         limiters = one.limiter("calls", QUOTA), two.limiter("calls", QUOTA)
         taken = await asyncio.gather(*(limiters[n % 2].take("k") for n in range(300)))
-        # On a slow machine a token or two may have come back meanwhile.
+        # On a slow machine a token or two may have been added meanwhile.
         assert 120 <= sum(each.allowed for each in taken) <= 140
         assert one.fallbacks == two.fallbacks == 0
 
@@ -148,7 +148,7 @@ async def test_three_hundred_at_once_get_exactly_what_there_is(
 async def test_waiting_as_long_as_was_said_is_enough(
     redis_url: str, prefix: str, clock: ManualClock
 ) -> None:
-    """The time is Redis's own, so this one waits for real: a token comes back each 100 ms."""
+    """By Redis's own clock, so the test really waits: a token is added each 100 ms."""
     async with store(redis_url, prefix, clock) as one:
         limiter = one.limiter("calls", Quota(capacity=2, per_minute=600))
         while (taken := await limiter.take("k")).allowed:
@@ -161,7 +161,7 @@ async def test_waiting_as_long_as_was_said_is_enough(
 async def test_buckets_are_apart_and_vanish_when_they_are_full(
     redis_url: str, prefix: str, clock: ManualClock
 ) -> None:
-    """Another key, another kind, another installation: another bucket. None outlives its need."""
+    """Another key, limiter or installation has another bucket; a bucket expires when it is full."""
     async with store(redis_url, prefix, clock) as one:
         small = Quota(capacity=1, per_minute=60)
         for kind, key in (("calls", "a"), ("calls", "b"), ("failures", "a")):
@@ -175,19 +175,19 @@ async def test_buckets_are_apart_and_vanish_when_they_are_full(
 async def test_while_redis_is_away_each_process_limits_by_itself(
     prefix: str, passage: Passage, clock: ManualClock
 ) -> None:
-    """Nobody is refused for the outage; it is counted, logged once, and over by itself."""
+    """No request is refused for the outage; it is counted, logged once and ends automatically."""
     async with store(passage.url, prefix, clock) as one:
         limiter = one.limiter("calls", SLOW)
         with capture_logs() as lines:
             assert (await limiter.take("k")).remaining == 4
             await passage.shut()
-            # Its own buckets are full when the outage begins.
+            # The process's own buckets are full when the outage begins.
             assert [(await limiter.take("k")).allowed for _ in range(6)] == [True] * 5 + [False]
             assert one.fallbacks == 6
             await clock.advance(RETRY_SECONDS)
             assert not (await limiter.take("k")).allowed
             await passage.open()
-            assert not (await limiter.take("k")).allowed, "it is not tried before its time"
+            assert not (await limiter.take("k")).allowed, "Redis was tried too early"
             await clock.advance(RETRY_SECONDS)
             assert (await limiter.take("k")).remaining == 3
         assert [line["event"] for line in lines] == [
@@ -200,7 +200,7 @@ async def test_while_redis_is_away_each_process_limits_by_itself(
 async def test_a_connection_that_was_broken_off_is_no_outage(
     prefix: str, passage: Passage, clock: ManualClock
 ) -> None:
-    """An idle connection that died is replaced within the call."""
+    """A dead idle connection is replaced within the call."""
     async with store(passage.url, prefix, clock) as one:
         limiter = one.limiter("calls", SLOW)
         assert (await limiter.take("k")).remaining == 4
@@ -212,7 +212,7 @@ async def test_a_connection_that_was_broken_off_is_no_outage(
 async def test_a_redis_that_does_not_answer_costs_one_call_a_moment(
     prefix: str, clock: ManualClock
 ) -> None:
-    """A peer that accepts and says nothing delays one call, not every call."""
+    """A Redis that accepts and does not answer delays one call, not every call."""
 
     async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -227,7 +227,7 @@ async def test_a_redis_that_does_not_answer_costs_one_call_a_moment(
         began = loop.time()
         assert (await limiter.take("k")).allowed
         assert loop.time() - began < 30
-        # Each of them would wait as long as the first.
+        # Without the fallback, each of them would wait as long as the first.
         async with asyncio.timeout(5):
             for _ in range(50):
                 assert (await limiter.take("k")).allowed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of versions and deprecation."""
+"""Tests of API versions and deprecation."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ SINCE = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_only_the_current_version_is_stripped(path: str, stripped: str) -> None:
-    """`/v1` once, in front; everything else stays as it is."""
+    """Only one `/v1` at the start of the path is removed."""
     assert without_version(path) == stripped
 
 
 def test_less_than_half_a_year_of_notice_is_refused_when_it_is_declared() -> None:
-    """The mistake is found when the server starts, not by a client."""
+    """A short notice is found at start-up, not by a client."""
     with pytest.raises(ValueError, match="183"):
         Deprecation(SINCE, SINCE + timedelta(days=182), "https://example.com/")
     Deprecation(SINCE, SINCE + timedelta(days=183), "https://example.com/")
 
 
 def test_a_time_without_an_offset_is_refused() -> None:
-    """A deprecation is a moment, not a wall clock's reading."""
+    """The times of a deprecation need an offset."""
     with pytest.raises(ValueError, match="offset"):
         Deprecation(SINCE.replace(tzinfo=None), SINCE, "https://example.com/")
 
 
 async def test_one_declaration_is_told_on_every_answer(factory: ApiFactory) -> None:
-    """`Deprecation`, `Sunset` and both links, on success and on errors, and in the document."""
+    """The headers are on successes and errors, and the document marks the route as deprecated."""
 
     async def old(_call: RouteCall) -> Response:
-        """Answer as before."""
+        """Return a response as before the deprecation."""
         return Response(b"{}")
 
     api = await factory.make(

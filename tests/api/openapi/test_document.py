@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the OpenAPI document and its page."""
+"""Tests of the OpenAPI document and its page."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BODIES = {
 
 @pytest.fixture
 async def document(api: Api) -> dict[str, Any]:
-    """The document as it is served."""
+    """Return the document as it is served."""
     answer = await api.call("GET", "/openapi.json", scope=None)
     assert answer.status_code == 200
     body: dict[str, Any] = answer.json()
@@ -55,14 +55,14 @@ async def document(api: Api) -> dict[str, Any]:
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Walk over all operations."""
+    """Yield path, method and description of every operation."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             yield path, method, operation
 
 
 def references(part: object) -> Iterator[str]:
-    """Find every reference."""
+    """Yield every reference in a part of the document."""
     if isinstance(part, dict):
         for name, value in part.items():
             if name == "$ref":
@@ -75,7 +75,7 @@ def references(part: object) -> Iterator[str]:
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    """The document stands on its own."""
+    """Every reference points to a schema in the document."""
     found = set(references(document))
     assert found
     for reference in found:
@@ -84,7 +84,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 
 def test_every_route_is_in_the_document(api: Api, document: dict[str, Any]) -> None:
-    """Nothing is answered that is not described, but the document and its page themselves."""
+    """Every route except the document and its page is in the document."""
     app: Any = api.gateway.app
     served = {
         (route.path_format, method)
@@ -95,8 +95,17 @@ def test_every_route_is_in_the_document(api: Api, document: dict[str, Any]) -> N
     assert served == {(path, method.upper()) for path, method, _ in operations(document)}
 
 
+async def test_every_tag_of_the_whole_application_is_described(house: House) -> None:
+    """The page builds its sections from the described tags, so no route may have another one."""
+    document = (await house.call("GET", "/openapi.json")).json()
+    described = [tag["name"] for tag in document["tags"]]
+    used = {tag for _, _, operation in operations(document) for tag in operation["tags"]}
+    assert used == set(described)
+    assert len(described) == len(used)
+
+
 def test_every_operation_is_described_whole(document: dict[str, Any]) -> None:
-    """Summary, description, tag, parameters of its path, key, and errors with examples."""
+    """Each has a summary, description, tag, path parameters, security and examples of errors."""
     tags = {tag["name"] for tag in document["tags"]}
     ids = []
     for path, _, operation in operations(document):
@@ -135,7 +144,7 @@ async def test_a_verb_is_described_with_the_statuses_that_allow_it(
 
 
 async def test_every_post_and_delete_takes_an_idempotency_key(house: House) -> None:
-    """The header is in the document, and one that is too long is refused by each of them."""
+    """The header is in the document, and each operation rejects a key that is too long."""
     document = (await house.call("GET", "/openapi.json", scope=None)).json()
     for path, method, operation in operations(document):
         named = {one["name"] for one in operation.get("parameters", ())}
@@ -153,7 +162,7 @@ async def test_every_post_and_delete_takes_an_idempotency_key(house: House) -> N
 
 
 def test_every_example_of_an_error_is_such_an_error(document: dict[str, Any]) -> None:
-    """Examples are made by what renders the errors, and fit their own schema."""
+    """Examples have the form of real error responses and match their schema."""
     envelope, problem = TypeAdapter(ErrorResponse), TypeAdapter(Problem)
     seen = set()
     for _, _, operation in operations(document):
@@ -173,14 +182,14 @@ def test_every_example_of_an_error_is_such_an_error(document: dict[str, Any]) ->
 
 
 def test_the_request_is_described_with_its_bounds(document: dict[str, Any]) -> None:
-    """The reference's table, and that unknown fields are refused."""
+    """The schema has the API reference's limits and forbids unknown fields."""
     schema = document["components"]["schemas"]["CreateInstanceRequest"]
     assert schema["required"] == ["name", "productName", "templateId"]
     assert schema["additionalProperties"] is False
     fields = schema["properties"]
     assert (fields["gpuNum"]["minimum"], fields["gpuNum"]["maximum"]) == (1, 8)
     assert (fields["rootfsSize"]["default"], fields["rootfsSize"]["maximum"]) == (60, 1000)
-    # Generated clients send defaults, and a region that is sent is honoured strictly.
+    # Generated clients send defaults, and a region that is sent excludes all others.
     assert "default" not in fields["region"]
     for field in fields.values():
         assert "null" not in str(field)
@@ -190,14 +199,14 @@ def test_the_request_is_described_with_its_bounds(document: dict[str, Any]) -> N
 
 
 def test_absent_is_never_null(document: dict[str, Any]) -> None:
-    """What may be left out is not required, and has no null for a default."""
+    """An optional field is not required and has no default of null."""
     schema = document["components"]["schemas"]["InstanceDetails"]
     assert "readyAt" not in schema["required"]
     assert "default" not in schema["properties"]["readyAt"]
 
 
 async def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
-    """No script, style, font or picture comes from another server."""
+    """The page loads no script, style, font or image from another server."""
     answer = await api.call("GET", "/docs", scope=None)
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "://" not in answer.text
@@ -207,13 +216,13 @@ async def test_the_page_needs_nothing_from_elsewhere(api: Api) -> None:
 
 
 def test_an_independent_validator_finds_nothing(document: dict[str, Any]) -> None:
-    """It is OpenAPI 3.1 as the specification has it."""
+    """An independent validator accepts the document as OpenAPI 3.1."""
     assert document["openapi"].startswith("3.1")
     validate(document, cls=OpenAPIV31SpecValidator)
 
 
 def requests(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Find the schemas of all that is sent in a body, by name."""
+    """Yield the schemas of all request bodies, by name."""
     every = document["components"]["schemas"]
     found = {
         reference.rpartition("/")[2]
@@ -236,13 +245,13 @@ PARSED: dict[str, Callable[[dict[str, object]], object]] = {
         CreateWebhookRequest, {"url": "https://example.com/hook", **sent}, allow_private=False
     ).wanted(),
 }
-"""How a body is read in whose schema a field has a default."""
+"""Parsers of the bodies whose schemas have defaults."""
 
 
 def test_a_default_is_what_is_meant_by_leaving_the_field_out(document: dict[str, Any]) -> None:
-    """Generated clients send the defaults of a schema: that must make no difference.
+    """Sending the defaults of a schema, as generated clients do, makes no difference.
 
-    `region` has none. Left out, CN-HK-01 is tried first; sent, no other region is tried.
+    `region` has none: if it is absent, CN-HK-01 is tried first; if it is sent, only that region.
     """
     for name, schema in requests(document):
         for field, about in schema.get("properties", {}).items():
@@ -254,7 +263,7 @@ def test_a_default_is_what_is_meant_by_leaving_the_field_out(document: dict[str,
 
 
 async def test_a_parameter_s_default_is_what_is_meant_by_leaving_it_out(house: House) -> None:
-    """Whatever else is asked for."""
+    """Sending a default makes no difference, with any other parameters."""
     document = (await house.call("GET", "/openapi.json", scope=None)).json()
     there = await house.have()
     await house.have(InstanceStatus.TERMINATED)
@@ -274,7 +283,7 @@ async def test_a_parameter_s_default_is_what_is_meant_by_leaving_it_out(house: H
 
 
 def test_every_link_leads_to_an_operation_and_its_parameter(document: dict[str, Any]) -> None:
-    """What is declared is in the document, and names what is there."""
+    """Each declared link is in the document, and its target operation has the parameter."""
     by_id = {operation["operationId"]: operation for _, _, operation in operations(document)}
     for link in LINKS:
         written = by_id[link.source]["responses"][str(link.status)]["links"][link.name]
@@ -287,7 +296,7 @@ def test_every_link_leads_to_an_operation_and_its_parameter(document: dict[str, 
 
 
 def test_every_example_of_an_answer_fits_its_schema(document: dict[str, Any]) -> None:
-    """The reference's examples, with what our answers add, are such answers."""
+    """Each example of a response matches its schema."""
     models: dict[str, type[BaseModel]] = {
         "post_api_instances": CreateInstanceResponse,
         "get_api_instances": ListInstancesResponse,
@@ -307,7 +316,7 @@ def test_every_example_of_an_answer_fits_its_schema(document: dict[str, Any]) ->
 
 
 def test_every_code_of_the_reference_is_in_the_document(document: dict[str, Any]) -> None:
-    """Each error of the table stands, with an example, at an operation that can give it."""
+    """Each error code of the API reference has an example at an operation that can return it."""
     found = {
         code
         for _, _, operation in operations(document)

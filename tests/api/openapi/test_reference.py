@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API reference by its own examples: each request is sent as it stands there.
+"""Send each request of the API reference as it is written there.
 
-The host, the key and the example's instance id are replaced by real ones; the answers must have the
-documented status and every documented field, of the same type, in the same unit.
+The host, the key and the instance ID are replaced by real ones. The responses must have the
+documented status and every documented field, with the same types and units.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ EXAMPLE_ID: Final = "inst_1697843200_abc123"
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _LITERAL: Final = frozenset({"$.status", "$.message", "$.code"})
-"""What has the same text in every such answer."""
+"""Fields whose text is the same in every response."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A request of the reference and the answer that stands behind it."""
+    """A request in the API reference and the response that follows it."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Example:
 
 
 def examples() -> list[Example]:
-    """Read every curl line, with the JSON block that follows it."""
+    """Read every curl command and the JSON block that follows it."""
     blocks = _BLOCK.findall(REFERENCE.read_text())
     found = []
     for (language, text), (_, answer) in itertools.pairwise(blocks):
@@ -85,7 +85,7 @@ def documented(title: str) -> Any:
 def server(
     _sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
-    """A server on which the reference's instance runs."""
+    """Start a server."""
     folder = tmp_path_factory.mktemp("reference")
     (folder / "novitai.db").write_bytes(_sqlite_template.read_bytes())
     with live(f"sqlite:///{folder}/novitai.db", folder, speed=240) as running:
@@ -94,7 +94,7 @@ def server(
 
 @pytest.fixture(scope="module")
 def instance_id(server: LiveServer) -> str:
-    """An instance made by the reference's own request, running."""
+    """Create an instance with the API reference's request; return its ID when it is running."""
     made = send(server, examples()[0], "")
     assert made.status_code == 201, made.text
     found: str = made.json()["instanceId"]
@@ -109,7 +109,7 @@ def instance_id(server: LiveServer) -> str:
 def send(
     server: LiveServer, example: Example, instance_id: str, prefix: str = ""
 ) -> httpx2.Response:
-    """Send a request of the reference."""
+    """Send a request of the API reference."""
     headers = {
         name: value.replace("YOUR_API_KEY", ADMIN_KEY) for name, value in example.headers.items()
     }
@@ -123,7 +123,7 @@ def send(
 
 
 def same_kind(expected: Any, actual: Any, at: str = "$") -> None:
-    """Compare two values: the second has all that the first has, of the same types."""
+    """Assert that `actual` has all fields of `expected`, with the same types."""
     if isinstance(expected, dict):
         assert isinstance(actual, dict), at
         for name, value in expected.items():
@@ -141,11 +141,11 @@ def same_kind(expected: Any, actual: Any, at: str = "$") -> None:
     else:
         assert type(actual) is type(expected), at
         if isinstance(expected, str) and _TIME.fullmatch(expected):
-            assert _TIME.fullmatch(actual), f"{at} is no such time: {actual}"
+            assert _TIME.fullmatch(actual), f"{at} is not an ISO-8601 time: {actual}"
 
 
 def test_the_reference_is_read_whole() -> None:
-    """No example is overlooked: a curl line is a request, and has an answer."""
+    """Every curl command is parsed as a request with a response."""
     assert [example.name for example in examples()] == [
         "POST /api/instances",
         f"GET /api/instances/{EXAMPLE_ID}",
@@ -163,7 +163,7 @@ def test_the_reference_is_read_whole() -> None:
 def test_every_example_is_answered_as_documented(
     server: LiveServer, instance_id: str, example: Example, prefix: str
 ) -> None:
-    """The same status, the same fields, the same types; with `/v1` in front as well."""
+    """The response has the same status, fields and types, with and without `/v1`."""
     if example.method == "DELETE":
         server.http.get(f"/api/instances/{instance_id}")
     answer = send(server, example, instance_id, prefix)
@@ -172,7 +172,7 @@ def test_every_example_is_answered_as_documented(
     )
     shown = answer.json()
     if "instances" in shown:
-        # What has not come so far yet lacks what is known later.
+        # Instances that are not running yet lack some fields.
         shown["instances"] = [one for one in shown["instances"] if one["status"] == "running"]
         assert shown["instances"]
     same_kind(example.answer, shown)
@@ -182,7 +182,7 @@ def test_every_example_is_answered_as_documented(
 
 
 def test_the_instance_is_what_was_asked_for(server: LiveServer, instance_id: str) -> None:
-    """The values of the reference's request come back in its answer."""
+    """The response contains the values of the API reference's request."""
     shown = server.http.get(f"/api/instances/{instance_id}").json()
     asked = json.loads(str(examples()[0].body))
     assert {name: shown[name] for name in asked} == asked
@@ -192,7 +192,7 @@ def test_the_instance_is_what_was_asked_for(server: LiveServer, instance_id: str
 
 
 def test_the_error_of_the_reference_is_told_word_for_word(server: LiveServer) -> None:
-    """Two wrong fields: the same code, message, order, words and values."""
+    """Two invalid fields give the same code, message, order, wording and values."""
     expected = documented("Example Error Response")["error"]
     body = {**json.loads(str(examples()[0].body)), "name": "", "gpuNum": 0}
     answer = server.http.post("/api/instances", json=body)
@@ -204,8 +204,8 @@ def test_the_error_of_the_reference_is_told_word_for_word(server: LiveServer) ->
 
 
 def test_units_are_those_of_the_examples(server: LiveServer) -> None:
-    """Percent and megabytes in `/health`, fractions and bytes in `/metrics`; milliseconds."""
-    server.http.get("/health")  # counted once it was answered
+    """`/health` has percent and megabytes, `/metrics` fractions and bytes; times are in ms."""
+    server.http.get("/health")  # a request is counted after its response
     health = server.http.get("/health").json()
     metrics = server.http.get("/metrics").json()["data"]
     rss = health["system"]["memory"]["rss"]
@@ -221,7 +221,7 @@ def test_units_are_those_of_the_examples(server: LiveServer) -> None:
 
 
 def test_every_error_code_of_the_table_exists() -> None:
-    """The table of codes and statuses is what our errors say of themselves."""
+    """The table's codes and statuses are those of the error classes."""
     from novitai import errors
 
     text = REFERENCE.read_text()

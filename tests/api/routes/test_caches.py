@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the cache routes."""
+"""Tests of the cache routes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.api.application import Api
 
 @pytest.fixture
 async def filled(api: Api) -> Api:
-    """Two caches with something in them: one hit, one miss, one eviction."""
+    """Return an application with two filled caches: one hit, one miss, one eviction."""
     templates = api.services.caches.named("templates")
     for key in ("a", "b/c", "d"):
         templates.put(key, object())
@@ -25,7 +25,7 @@ async def filled(api: Api) -> Api:
 
 
 async def test_all_caches_are_shown_together(filled: Api) -> None:
-    """Each by name, and the sum of them."""
+    """The response has the statistics of each cache by name, and their totals."""
     answer = await filled.call("GET", "/v1/api/cache/stats", scope=Scope.READ)
     TypeAdapter(CachesResponse).validate_python(answer.json())
     body = answer.json()
@@ -49,7 +49,7 @@ async def test_all_caches_are_shown_together(filled: Api) -> None:
 
 
 async def test_one_cache_is_shown_with_its_keys(filled: Api) -> None:
-    """Their age, and the time they have left."""
+    """Each key has its age and remaining lifetime."""
     answer = await filled.call("GET", "/api/cache/templates/stats", scope=Scope.READ)
     TypeAdapter(CacheDetails).validate_python(answer.json())
     body = answer.json()
@@ -58,7 +58,7 @@ async def test_one_cache_is_shown_with_its_keys(filled: Api) -> None:
 
 
 async def test_all_caches_are_cleared(filled: Api) -> None:
-    """Without a name, with or without a body: all of them, in the reference's words."""
+    """Without a name, with or without a body, all are cleared, with the reference's message."""
     answer = await filled.call("POST", "/api/cache/clear", scope=Scope.ADMIN)
     assert answer.json() == {
         "message": "All caches cleared successfully",
@@ -70,7 +70,7 @@ async def test_all_caches_are_cleared(filled: Api) -> None:
 
 
 async def test_one_cache_is_cleared(filled: Api) -> None:
-    """The others keep what they hold."""
+    """The other caches keep their entries."""
     answer = await filled.call(
         "POST", "/api/cache/clear", scope=Scope.ADMIN, body={"cacheName": "templates"}
     )
@@ -80,7 +80,7 @@ async def test_one_cache_is_cleared(filled: Api) -> None:
 
 
 async def test_expired_entries_are_cleaned_up(filled: Api) -> None:
-    """Only what is no longer fresh goes, and is counted."""
+    """Only expired entries are removed and counted."""
     await filled.clock.advance(50)
     answer = await filled.call("POST", "/api/cache/cleanup", scope=Scope.ADMIN)
     assert answer.json()["message"] == "Expired entries cleaned up"
@@ -92,7 +92,7 @@ async def test_expired_entries_are_cleaned_up(filled: Api) -> None:
 
 @pytest.mark.parametrize("path", ["d", "b/c", "b%2Fc"])
 async def test_one_key_is_deleted(filled: Api, path: str) -> None:
-    """In the reference's words; a key may have slashes in it."""
+    """The message is the API reference's; a key may contain slashes."""
     answer = await filled.call("DELETE", f"/api/cache/templates/{path}", scope=Scope.ADMIN)
     key = path.replace("%2F", "/")
     assert answer.json()["message"] == f"Key '{key}' deleted from cache 'templates'"
@@ -111,7 +111,7 @@ async def test_one_key_is_deleted(filled: Api, path: str) -> None:
     ],
 )
 async def test_an_unknown_cache_is_told(filled: Api, method: str, path: str, body: object) -> None:
-    """404 `CACHE_NOT_FOUND`, and nothing was removed."""
+    """The response is 404 `CACHE_NOT_FOUND`, and nothing is removed."""
     answer = await filled.call(method, path, scope=Scope.ADMIN, body=body)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "CACHE_NOT_FOUND"
@@ -128,7 +128,7 @@ async def test_an_unknown_cache_is_told(filled: Api, method: str, path: str, bod
     ],
 )
 async def test_a_wrong_body_clears_nothing(filled: Api, path: str, body: object) -> None:
-    """A misspelt field must not clear every cache."""
+    """An invalid body clears nothing."""
     answer = await filled.call("POST", path, scope=Scope.ADMIN, body=body)
     assert answer.status_code == 400
     assert filled.services.caches.named("templates").stats().size == 2
@@ -143,7 +143,7 @@ async def test_a_wrong_body_clears_nothing(filled: Api, path: str, body: object)
     ],
 )
 async def test_only_an_admin_changes_caches(filled: Api, method: str, path: str) -> None:
-    """Looking needs `read`, emptying needs `admin`."""
+    """Reading needs the scope `read`, clearing needs `admin`."""
     assert (await filled.call(method, path, scope=Scope.WRITE)).status_code == 403
 
 
@@ -159,7 +159,7 @@ async def test_only_an_admin_changes_caches(filled: Api, method: str, path: str)
 async def test_a_repeated_change_is_made_once(
     filled: Api, method: str, path: str, body: object
 ) -> None:
-    """With an `Idempotency-Key`, what was filled since is not emptied by the replay."""
+    """A replay with the same `Idempotency-Key` does not remove entries that were added since."""
     headers = {"Idempotency-Key": "once"}
     await filled.clock.advance(3600)
     first = await filled.call(method, path, scope=Scope.ADMIN, body=body, headers=headers)
@@ -173,7 +173,7 @@ async def test_a_repeated_change_is_made_once(
 
 
 async def test_another_body_with_the_same_key_is_refused(filled: Api) -> None:
-    """422, and nothing is cleared."""
+    """The response is 422, and nothing is cleared."""
     headers = {"Idempotency-Key": "once"}
     path = "/api/cache/clear"
     await filled.call("POST", path, scope=Scope.ADMIN, headers=headers)
@@ -186,7 +186,7 @@ async def test_another_body_with_the_same_key_is_refused(filled: Api) -> None:
 
 
 async def test_an_unknown_key_is_no_answer_to_remember(filled: Api) -> None:
-    """A 404 with an `Idempotency-Key` is tried anew."""
+    """A 404 is not stored for its `Idempotency-Key`: the next request is executed."""
     path, headers = "/api/cache/templates/later", {"Idempotency-Key": "once"}
     before = await filled.call("DELETE", path, scope=Scope.ADMIN, headers=headers)
     filled.services.caches.named("templates").put("later", "x")
@@ -196,7 +196,7 @@ async def test_an_unknown_key_is_no_answer_to_remember(filled: Api) -> None:
 
 @pytest.mark.parametrize("path", ["/api/cache/cleanup", "/api/cache/clear"])
 async def test_fields_that_nobody_reads_are_refused(filled: Api, path: str) -> None:
-    """A misspelt `cacheName` must not clear everything."""
+    """A misspelt `cacheName` must not clear all caches."""
     answer = await filled.call("POST", path, scope=Scope.ADMIN, body={"cachename": "templates"})
     assert answer.status_code == 400
     assert answer.json()["error"]["details"][0]["field"] == "cachename"

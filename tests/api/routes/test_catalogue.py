@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the catalogue routes."""
+"""Tests of the catalogue routes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WEST = Cluster("us-west-1", "US-WEST-01")
 
 
 def offer(product: str, cluster: Cluster, price: int | None, spot: int | None = None) -> Offer:
-    """Make an offer."""
+    """Build an offer."""
     return Offer(product, f"GPU {product}", cluster, price == 35000, price, spot, 16, 62, 10, 6144)
 
 
@@ -64,18 +64,18 @@ class FakeCatalogue:
 
 @pytest.fixture
 def catalogue() -> FakeCatalogue:
-    """A catalogue."""
+    """Return a catalogue."""
     return FakeCatalogue()
 
 
 @pytest.fixture
 async def offering(factory: ApiFactory, catalogue: FakeCatalogue) -> Api:
-    """An application with a catalogue."""
+    """Return an application with a catalogue."""
     return await factory.make(catalogue=catalogue)
 
 
 async def test_products_are_listed_once_with_their_best_prices(offering: Api) -> None:
-    """One entry for a product, USD per GPU-hour, cheapest first; what is not offered is absent."""
+    """One entry per product, in USD per GPU-hour, cheapest first; missing prices are absent."""
     answer = await offering.call("GET", "/api/products")
     TypeAdapter(ListProductsResponse).validate_python(answer.json())
     first, second = answer.json()["products"]
@@ -98,7 +98,7 @@ async def test_products_are_listed_once_with_their_best_prices(offering: Api) ->
 async def test_what_is_offered_only_as_spot_is_not_the_cheapest(
     offering: Api, catalogue: FakeCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stands after all that has a price in the mode asked for, and has no `onDemandPrice`."""
+    """It comes after all products with a price in the requested mode, without `onDemandPrice`."""
     found = [*await catalogue.offers(BillingMode.ON_DEMAND, 1), offer("0", WEST, None, 100)]
 
     async def offers(_billing_mode: BillingMode, _gpu_num: int) -> Sequence[Offer]:
@@ -129,14 +129,14 @@ async def test_products_can_be_narrowed(
     products: list[str],
     asked: tuple[BillingMode, int],
 ) -> None:
-    """By region in any case, by billing mode, and for so many GPUs."""
+    """The filters are the region in any letter case, the billing mode and the number of GPUs."""
     answer = await offering.call("GET", f"/api/products?{query}")
     assert [product["id"] for product in answer.json()["products"]] == products
     assert catalogue.asked == [asked]
 
 
 async def test_templates_are_listed_without_their_secrets(offering: Api) -> None:
-    """`envs` of a template are nobody's to read here."""
+    """The response does not contain the `envs` of a template."""
     answer = await offering.call("GET", "/api/templates")
     TypeAdapter(ListTemplatesResponse).validate_python(answer.json())
     assert answer.json()["templates"][0]["ports"] == [{"port": 22, "type": "tcp"}]
@@ -144,7 +144,7 @@ async def test_templates_are_listed_without_their_secrets(offering: Api) -> None
 
 
 async def test_regions_are_listed_in_pages_that_lead_on(offering: Api) -> None:
-    """Each once, with the default marked."""
+    """Each region is listed once, and the default is marked."""
     names, path = [], "/api/regions?limit=2"
     for _ in range(2):
         answer = await offering.call("GET", path)
@@ -160,7 +160,7 @@ async def test_regions_are_listed_in_pages_that_lead_on(offering: Api) -> None:
     "query", ["gpuNum=0", "gpuNum=x", "billingMode=monthly", "cursor=x", "limit=0", "color=red"]
 )
 async def test_a_wrong_query_is_refused(offering: Api, query: str) -> None:
-    """As everywhere."""
+    """An invalid query is 400."""
     answer = await offering.call("GET", f"/api/products?{query}")
     assert answer.status_code == 400
     assert answer.json()["error"]["details"][0]["field"] == query.partition("=")[0]
@@ -170,7 +170,7 @@ async def test_a_wrong_query_is_refused(offering: Api, query: str) -> None:
 async def test_when_novita_does_not_tell_it_is_not_the_clients_fault(
     offering: Api, catalogue: FakeCatalogue, path: str
 ) -> None:
-    """504 where Novita was too slow and no copy is at hand."""
+    """If Novita is too slow and nothing is cached, the response is 504."""
     catalogue.error = Timeout("too slow")
     answer = await offering.call("GET", path)
     assert answer.status_code == 504
@@ -178,7 +178,7 @@ async def test_when_novita_does_not_tell_it_is_not_the_clients_fault(
 
 
 async def test_what_is_listed_is_what_novita_offers(house: House) -> None:
-    """Over the real catalogue: each product once, in USD, narrowed by mode; templates; regions."""
+    """Over the real catalogue: products in USD, filtered by mode; templates; regions."""
     listed = (await house.call("GET", "/v1/api/products", scope=Scope.READ)).json()["products"]
     by_id = {product["id"]: product for product in listed}
     assert len(by_id) == len(listed)
@@ -210,7 +210,7 @@ async def test_what_is_listed_is_what_novita_offers(house: House) -> None:
 async def test_a_copy_stands_in_for_a_day(
     house: House, emulator: Emulator, path: str, upstream: str
 ) -> None:
-    """While Novita errs, yesterday's list is shown; where there is none, 502."""
+    """While Novita fails, lists are served from the cache for a day; without a cache it is 502."""
     fault = {"kind": "call", "path": upstream, "method": "GET", "status": 400}
     await emulator.call("POST", "faults", json=fault)
     answer = await house.through(house.call("GET", path), within=60)
@@ -230,14 +230,14 @@ async def test_a_copy_stands_in_for_a_day(
 async def test_a_novita_that_hangs_is_told_in_time(
     offering: Api, catalogue: FakeCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """504 shortly before our own time is up, which would be 408."""
+    """The response is 504 shortly before our own limit, which would give 408."""
 
     async def hang() -> Sequence[str]:
         await asyncio.Event().wait()
         return ()
 
     monkeypatch.setattr(catalogue, "regions", hang)
-    # Of the request's 30 seconds all but a moment are kept for the answer.
+    # Reserve almost all of the request's 30 seconds for the response.
     monkeypatch.setattr(routes, "_FOR_THE_ANSWER", 29.99)
     answer = await offering.call("GET", "/api/regions")
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "UPSTREAM_TIMEOUT")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the health routes."""
+"""Tests of the health routes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.api.application import CREATE, Api
 
 
 async def test_when_all_is_well_it_is_200(api: Api) -> None:
-    """The reference's body."""
+    """The response is 200 with the API reference's body."""
     answer = await api.call("GET", "/health", scope=None)
     assert answer.status_code == 200
     TypeAdapter(HealthCheckResponse).validate_python(answer.json())
@@ -23,7 +23,7 @@ async def test_when_all_is_well_it_is_200(api: Api) -> None:
 
 @pytest.mark.parametrize("part", ["novitaApi", "jobQueue", "cache", "database"])
 async def test_when_one_part_is_down_it_is_503(api: Api, part: str) -> None:
-    """Each part alone makes it unhealthy, and is the only one that is called down."""
+    """Each failing part alone makes it unhealthy and is the only part shown as down."""
     if part == "novitaApi":
         api.dependencies.upstream_down = True
     elif part == "jobQueue":
@@ -43,7 +43,7 @@ async def test_when_one_part_is_down_it_is_503(api: Api, part: str) -> None:
 
 
 async def test_a_worker_that_was_not_seen_for_half_a_minute_is_down(api: Api) -> None:
-    """30 s to the millisecond."""
+    """The worker counts as down after 30 s, to the millisecond."""
     await api.clock.advance(30)
     assert (await api.call("GET", "/health")).status_code == 200
     await api.clock.advance(0.001)
@@ -51,7 +51,7 @@ async def test_a_worker_that_was_not_seen_for_half_a_minute_is_down(api: Api) ->
 
 
 async def test_rates_are_over_the_last_minute(api: Api) -> None:
-    """Requests, their mean duration, the share of 5xx in percent, and jobs."""
+    """Requests, their mean duration, the percentage of 5xx, and jobs."""
     api.jobs.register("create_instance")
     for _ in range(3):
         api.jobs.processed("create_instance", 0.5)
@@ -73,7 +73,7 @@ async def test_rates_are_over_the_last_minute(api: Api) -> None:
 
 
 async def test_units_are_those_of_the_reference(api: Api) -> None:
-    """Uptime in seconds, memory in MB, the processor in percent."""
+    """Uptime is in seconds, memory in MB, CPU use in percent."""
     await api.clock.advance(29)
     body = (await api.call("GET", "/health")).json()
     assert body["uptime"] == 29
@@ -85,7 +85,7 @@ async def test_units_are_those_of_the_reference(api: Api) -> None:
 
 
 async def test_live_and_ready_are_apart(api: Api) -> None:
-    """A process without its database lives, and is not ready."""
+    """A process without its database is live but not ready."""
     api.dependencies.database = ConnectionError("gone")
     live = await api.call("GET", "/health/live", scope=None)
     ready = await api.call("GET", "/health/ready", scope=None)
@@ -95,7 +95,7 @@ async def test_live_and_ready_are_apart(api: Api) -> None:
 
 
 async def test_readiness_says_why(api: Api) -> None:
-    """The code of the error that a client would be answered; nothing where all is well."""
+    """`reason` is the error code that a client would get, and absent if the process is ready."""
     assert "reason" not in (await api.call("GET", "/health/ready", scope=None)).json()
     api.dependencies.database = StorageFull("No space is left for the database.")
     ready = await api.call("GET", "/health/ready", scope=None)

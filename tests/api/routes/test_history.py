@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of events, operations, waiting, and of what is not ours, over HTTP."""
+"""Tests of events, operations, waiting and unmanaged instances over HTTP."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ S = InstanceStatus
 
 
 def code_of(answer: Any) -> str:
-    """The code of an error."""
+    """Return the code of an error response."""
     return str(answer.json()["error"]["code"])
 
 
 def looks(house: House) -> bool:
-    """Whether a look at what is waited for is to come."""
+    """Return whether another read for waiting clients is scheduled."""
     return house.app.history._watch._next is not None
 
 
 async def test_what_is_so_already_is_not_waited_for(house: House) -> None:
-    """200 with the view, at once; `running` is what is waited for unless the client says."""
+    """200 at once if the instance has the status already; the default status is `running`."""
     running, failed = await house.have(), await house.have(S.FAILED)
     for path in (f"{running}/wait", f"{running}/wait?timeout=1", f"{failed}/wait?status=failed"):
         answer = await house.call("GET", f"/v1/api/instances/{path}", scope=Scope.READ)
@@ -56,8 +56,8 @@ async def test_what_is_so_already_is_not_waited_for(house: House) -> None:
 
 
 async def test_a_status_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 with the instance as soon as it has the status, far beyond what a request may take."""
-    # That limit is on the event loop's own time, of which this test takes more than it allows.
+    """200 with the instance once it has the status, even after the usual time limit of requests."""
+    # That limit counts real time on the event loop, and this test takes longer than 20 ms.
     monkeypatch.setattr(middleware, "REQUEST_SECONDS", 0.02)
     instance_id = await house.have(S.STARTING)
     path = f"/api/instances/{instance_id}/wait?timeout=300"
@@ -72,7 +72,7 @@ async def test_a_status_is_waited_for(house: House, monkeypatch: pytest.MonkeyPa
 
 
 async def test_time_runs_out(house: House) -> None:
-    """202 with the instance as it is, when the time is up and not before."""
+    """202 with the instance when the time is up, and not before."""
     instance_id = await house.have(S.STARTING)
     began = house.clock.monotonic()
     path = f"/api/instances/{instance_id}/wait?status=running&timeout=2"
@@ -82,7 +82,7 @@ async def test_time_runs_out(house: House) -> None:
 
 
 async def test_what_cannot_come_is_not_waited_for(house: House) -> None:
-    """409 with the instance once it has failed or is terminated, at once or while waiting."""
+    """409 with the instance if it is failed or terminated, at once or during the wait."""
     for status in (S.FAILED, S.TERMINATED):
         there = await house.have(status)
         answer = await house.call("GET", f"/api/instances/{there}/wait")
@@ -98,7 +98,7 @@ async def test_what_cannot_come_is_not_waited_for(house: House) -> None:
 
 
 async def test_why_it_cannot_come_is_told_at_once(house: House) -> None:
-    """The instance's error and its code stand at the top of `details`, and in the message."""
+    """The instance's error and its code are at the top of `details` and in the message."""
     there = await house.have(
         S.FAILED,
         error_code="READINESS_TIMEOUT",
@@ -113,7 +113,7 @@ async def test_why_it_cannot_come_is_told_at_once(house: House) -> None:
 
 
 async def test_a_released_instance_is_not_waited_for(house: House) -> None:
-    """It is nothing that this server watches any more: 409 at once."""
+    """A released instance is no longer watched: 409 at once."""
     there = await house.have()
     await house.turn(there, S.RELEASED)
     answer = await house.call("GET", f"/api/instances/{there}/wait")
@@ -123,7 +123,7 @@ async def test_a_released_instance_is_not_waited_for(house: House) -> None:
 
 
 async def test_a_long_poll_is_no_slow_answer(house: House) -> None:
-    """A request that waits is counted, and moves no latency figure of health or metrics."""
+    """A waiting request is counted, and does not change the latencies of health or metrics."""
     there = await house.have(S.STARTING)
     path = f"/api/instances/{there}/wait?timeout=20"
     answer = await house.through(house.call("GET", path), within=25)
@@ -144,7 +144,7 @@ async def test_a_long_poll_is_no_slow_answer(house: House) -> None:
 
 
 async def test_a_wrong_wait_is_refused(house: House) -> None:
-    """404 for an unknown instance, 400 for a status or time that is none."""
+    """404 for an unknown instance, 400 for an invalid status or timeout."""
     missing = await house.call("GET", "/api/instances/inst_1_nope/wait")
     assert (missing.status_code, code_of(missing)) == (404, "INSTANCE_NOT_FOUND")
     instance_id = await house.have()
@@ -155,7 +155,7 @@ async def test_a_wrong_wait_is_refused(house: House) -> None:
 
 
 async def test_however_many_wait_one_looks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty that wait for ten instances cost one read a look, not forty."""
+    """Forty clients that wait for ten instances share one read per interval."""
     ids = [await house.have(S.STARTING) for _ in range(10)]
     waiting = [
         asyncio.ensure_future(house.call("GET", f"/api/instances/{ids[number % 10]}/wait"))
@@ -185,7 +185,7 @@ async def test_however_many_wait_one_looks(house: House, monkeypatch: pytest.Mon
 async def test_a_client_that_goes_away_is_forgotten_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its place is free, and nobody looks for it any more, without any time passing."""
+    """Its place is free and the reads stop, without any time passing."""
     monkeypatch.setattr(history, "MAX_WAITING", 1)
     instance_id = await house.have(S.STARTING)
     leave = asyncio.Event()
@@ -230,7 +230,7 @@ async def test_a_client_that_goes_away_is_forgotten_at_once(
 
 
 async def log(house: House, instance_id: str, number: int, first: int = 0) -> list[str]:
-    """Have events happen to an instance; return their ids."""
+    """Append events to an instance; return their IDs."""
     ids = [f"evt_{instance_id[-3:]}_{first + one}" for one in range(number)]
 
     def write(connection: Connection) -> None:
@@ -250,7 +250,7 @@ async def log(house: House, instance_id: str, number: int, first: int = 0) -> li
 
 @on_both_stores
 async def test_the_lag_of_the_feed_is_a_metric(house: House) -> None:
-    """How old the first event is that is stored and not yet listed; 0 while none is."""
+    """The metric is the age of the first stored event that is not listed yet, or 0."""
 
     async def lag() -> float:
         answer = await house.call("GET", "/metrics", headers={"Accept": "text/plain"})
@@ -285,7 +285,7 @@ async def test_the_lag_of_the_feed_is_a_metric(house: House) -> None:
 
 
 async def read_on(house: House, path: str) -> list[str]:
-    """Read a list page by page, by its links; return the ids of what is in it."""
+    """Read a list page by page through its links; return the IDs of its items."""
     seen: list[str] = []
     while path:
         answer = await house.call("GET", path, scope=Scope.READ)
@@ -299,7 +299,7 @@ async def read_on(house: House, path: str) -> list[str]:
 
 
 async def test_events_are_read_in_order_and_in_pages(house: House) -> None:
-    """Oldest first, each once; of one instance, of all, and after one that was seen."""
+    """Oldest first, each once: of one instance, of all, and after a given event."""
     first, second = await house.have(S.TERMINATED), await house.have()
     ids = await log(house, first, 3) + await log(house, second, 2) + await log(house, first, 2, 3)
     of_first = [*ids[:3], *ids[5:]]
@@ -322,7 +322,7 @@ async def test_events_are_read_in_order_and_in_pages(house: House) -> None:
 
 
 async def test_a_wrong_reading_of_events_is_refused(house: House) -> None:
-    """404 for an unknown instance; 400 for what is not the id of an event."""
+    """404 for an unknown instance; 400 for anything but an event ID."""
     missing = await house.call("GET", "/api/instances/inst_1_nope/events")
     assert (missing.status_code, code_of(missing)) == (404, "INSTANCE_NOT_FOUND")
     instance_id = await house.have()
@@ -340,7 +340,7 @@ async def test_a_wrong_reading_of_events_is_refused(house: House) -> None:
 
 
 async def test_an_operation_is_shown(house: House) -> None:
-    """Running or over, with why it failed and how it ended; what does not apply is absent."""
+    """An operation, running or ended, shows its error and outcome; other fields are absent."""
     instance_id = await house.have()
     running = await house.begin(OperationKind.STOP, instance_id, "ask")
     path = f"/api/operations/{running}"
@@ -378,7 +378,7 @@ async def test_an_operation_is_shown(house: House) -> None:
 
 
 async def test_an_operation_is_cancelled(house: House) -> None:
-    """200 with the operation, again for the same key; 409 once it is over."""
+    """200 with the operation, also for a replay of the key; 409 after it has ended."""
     instance_id = await house.have(S.CREATING)
     creation = (await house.call("GET", f"/api/instances/{instance_id}")).json()["operation"]["id"]
     path, key = f"/api/operations/{creation}/cancel", {"Idempotency-Key": "abc"}
@@ -398,7 +398,7 @@ async def test_an_operation_is_cancelled(house: House) -> None:
 
 
 async def test_what_has_begun_to_act_is_not_cancelled(house: House) -> None:
-    """409: a deletion, a step in hand, a call that has left, a listing."""
+    """409 for a deletion, a claimed operation, a call already sent, and a listing."""
     now = house.clock.now()
     wanted: list[tuple[OperationKind, str, Progress]] = [
         (OperationKind.DELETE, "find_out", Progress()),
@@ -434,7 +434,7 @@ async def test_what_has_begun_to_act_is_not_cancelled(house: House) -> None:
 
 
 async def test_what_is_not_ours_is_listed_in_pages(house: House) -> None:
-    """Each once, in the order of upstream's ids, in upstream's words."""
+    """Each unmanaged instance is listed once, by upstream ID, with Novita's own values."""
     theirs = [Unmanaged(f"up-{number}", f"theirs-{number}", "running") for number in range(5)]
     await house.app.database.write(lambda connection: account.replace_unmanaged(connection, theirs))
     whole = await house.call("GET", "/v1/api/instances/unmanaged", scope=Scope.READ)
@@ -464,7 +464,7 @@ async def test_what_is_not_ours_is_listed_in_pages(house: House) -> None:
 
 @on_both_stores
 async def test_what_is_not_ours_may_have_any_id(house: House) -> None:
-    """The pages hold everything once, whatever an id is made of and however the database sorts."""
+    """Pages list each instance once, for any characters in IDs and any collation."""
     ids = ["b", "A", "a", "B", "10", "9", "x y/+:", "\N{LATIN SMALL LETTER A WITH DIAERESIS}", "-"]
     ids += ["\N{GRINNING FACE}" * 255]
     theirs = [Unmanaged(one, "theirs", "running") for one in ids]
@@ -493,7 +493,7 @@ async def test_what_is_not_ours_may_have_any_id(house: House) -> None:
 async def test_a_cursor_of_no_list_is_refused_where_others_are_listed(
     house: House, cursor: str
 ) -> None:
-    """What no page gave out is 400, rather than some other page."""
+    """A cursor that no page returned is 400."""
     answer = await house.call("GET", f"/api/instances/unmanaged?cursor={cursor}")
     assert (answer.status_code, code_of(answer)) == (400, "VALIDATION_ERROR")
     assert answer.json()["error"]["details"][0]["field"] == "cursor"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the verbs over HTTP: by id, by name, and all at once."""
+"""Tests of the verbs over HTTP: by ID, by name, and stop all."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ VERDICTS = [
 
 
 async def ask(house: Http, verb: str, instance_id: str, **more: Any) -> httpx2.Response:
-    """Ask for a verb by id."""
+    """Send a verb by ID."""
     if verb == "delete":
         return await house.call("DELETE", f"/api/instances/{instance_id}", **more)
     return await house.call("POST", f"/api/instances/{instance_id}/{verb}", **more)
 
 
 def told(answer: httpx2.Response) -> str:
-    """What an answer says in one word: the code of an error, or the status."""
+    """Return the error code or the status in a response."""
     body = answer.json()
     return str(body["error"]["code"] if answer.status_code >= 400 else body["status"])
 
 
 async def test_every_verb_in_every_state(house: House) -> None:
-    """202 where it is begun, 200 where it is so already, 409 where it cannot be; by name too."""
+    """202 if accepted, 200 if already so, 409 if not allowed; by name too."""
     for number, (verb, status, code, word) in enumerate(VERDICTS):
         by_id = await house.have(status, name=f"by-id-{number}")
         answer = await ask(house, verb, by_id)
@@ -77,16 +77,16 @@ async def test_every_verb_in_every_state(house: House) -> None:
         model: Any = VerbResponse if code == 202 else InstanceDetails
         if code < 400:
             TypeAdapter(model).validate_python(answer.json())
-        if not status.ended:  # what is over has no name any more
+        if not status.ended:  # an ended instance cannot be found by name
             await house.have(status, name=f"by-name-{number}")
             named = {"instanceName": f"by-name-{number}"}
             answer = await house.call("POST", f"/v1/api/instances/{verb}", body=named)
             assert (answer.status_code, told(answer)) == (code, word), (verb, status)
-        await house.clock.advance(2)  # the bucket of the key
+        await house.clock.advance(2)  # let the key's bucket refill
 
 
 async def test_an_accepted_verb_says_what_it_began(house: House) -> None:
-    """The id, the status it has now, the operation and where to follow it."""
+    """The response has the ID, the status, the operation and its `Location`."""
     instance_id = await house.have()
     answer = await ask(house, "stop", instance_id)
     body = answer.json()
@@ -102,7 +102,7 @@ async def test_an_accepted_verb_says_what_it_began(house: House) -> None:
 
 
 async def test_the_same_verb_twice_is_one_operation(house: House) -> None:
-    """Asked again while it is under way, it names the same operation; another verb is refused."""
+    """The same verb again returns the running operation; another verb is refused."""
     instance_id = await house.have()
     first, second = [await ask(house, "stop", instance_id) for _ in range(2)]
     assert first.json() == second.json()
@@ -112,7 +112,7 @@ async def test_the_same_verb_twice_is_one_operation(house: House) -> None:
 
 
 async def test_delete_wins_over_whatever_runs(house: House) -> None:
-    """The operation that ran is cancelled, and says so."""
+    """A running operation is cancelled, and its outcome says so."""
     instance_id = await house.have()
     stop = (await ask(house, "stop", instance_id)).json()["operationId"]
     answer = await ask(house, "delete", instance_id)
@@ -122,7 +122,7 @@ async def test_delete_wins_over_whatever_runs(house: House) -> None:
 
 
 async def test_what_is_so_already_is_shown_with_what_runs(house: House) -> None:
-    """200 shows the same as reading it does."""
+    """The 200 response is the same as that of reading the instance."""
     instance_id = await house.have()
     await house.begin(OperationKind.FOLLOW, instance_id, "watch")
     answer = await ask(house, "start", instance_id)
@@ -133,7 +133,7 @@ async def test_what_is_so_already_is_shown_with_what_runs(house: House) -> None:
 
 
 async def test_what_there_is_not_is_not_found(house: House) -> None:
-    """404 INSTANCE_NOT_FOUND, by id and by name."""
+    """An unknown instance is 404 INSTANCE_NOT_FOUND, by ID and by name."""
     for verb in ("start", "stop", "restart", "delete"):
         for answer in (
             await ask(house, verb, "inst_1_nope"),
@@ -143,7 +143,7 @@ async def test_what_there_is_not_is_not_found(house: House) -> None:
 
 
 async def test_a_name_that_two_bear_is_ambiguous(house: House) -> None:
-    """409 AMBIGUOUS_NAME with both ids; nothing is done to either."""
+    """409 AMBIGUOUS_NAME with both IDs; neither instance is changed."""
     both = [await house.have(), await house.have()]
     await house.have(S.TERMINATED)
     answer = await house.call("POST", "/api/instances/stop", body={"instanceName": "my-instance"})
@@ -176,7 +176,7 @@ async def test_a_wrong_name_is_refused(house: House) -> None:
 
 
 async def test_a_body_may_be_absent_but_not_wrong(house: House) -> None:
-    """Nothing and `{}` are the same, whatever the media type says; a misspelt field is refused."""
+    """An empty body and `{}` are the same for any media type; a misspelt field is rejected."""
     plain = {"Content-Type": "text/plain"}
     for path in ("{}/stop", "stop-all", "sync"):
         for content, headers, status in (
@@ -196,7 +196,7 @@ async def test_a_body_may_be_absent_but_not_wrong(house: House) -> None:
 
 
 async def test_a_fixed_word_is_never_an_id(house: House) -> None:
-    """The wrong method on one is 405 with what is right, not an unknown instance."""
+    """A wrong method on a reserved word is 405 with `Allow`, not an unknown instance."""
     for word in RESERVED:
         allowed = "GET, HEAD" if word == "unmanaged" else "POST"
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
@@ -219,7 +219,7 @@ async def test_a_fixed_word_is_never_an_id(house: House) -> None:
 
 
 async def test_reading_is_not_enough(house: House) -> None:
-    """403 naming `write` for every verb and for passwords; 401 without a key."""
+    """403 that names `write` for every verb and for passwords; 401 without a key."""
     instance_id = await house.have()
     for method, path in (
         ("POST", f"/api/instances/{instance_id}/start"),
@@ -238,7 +238,7 @@ async def test_reading_is_not_enough(house: House) -> None:
 
 
 async def count(house: House) -> int:
-    """Count the operations that are not done."""
+    """Count the unfinished operations."""
     return await house.app.database.read(operations.count_unfinished)
 
 
@@ -293,7 +293,7 @@ async def test_a_refusal_is_not_remembered(house: House) -> None:
 
 
 async def test_the_same_key_at_once_acts_once(house: House) -> None:
-    """Whoever comes second gets the same answer, or is told to wait."""
+    """The second request gets the same response or `IDEMPOTENCY_IN_PROGRESS`."""
     key = {"Idempotency-Key": "abc"}
     answers = await asyncio.gather(
         *(house.call("POST", "/api/instances/sync", headers=key) for _ in range(5))
@@ -308,7 +308,7 @@ async def test_the_same_key_at_once_acts_once(house: House) -> None:
 
 
 async def test_stopping_everything(house: House) -> None:
-    """What can be stopped is; of the rest it says why not; what is terminated is not mentioned."""
+    """Instances that can be stopped are; others are skipped with a reason, ended ones left out."""
     running, starting = [await house.have()], await house.have(S.STARTING)
     stopped, creating = await house.have(S.STOPPED), await house.have(S.CREATING)
     failed = await house.have(S.FAILED)
@@ -340,7 +340,7 @@ async def test_a_listing_can_be_asked_for(house: House) -> None:
 
 
 async def test_use_is_noted(house: House) -> None:
-    """Now, or when the client says; in whatever offset it says it."""
+    """The time is now or the client's, in any offset."""
     instance_id = await house.have()
     path = f"/api/instances/{instance_id}/last-used"
     answer = await house.call("PUT", path)
@@ -372,7 +372,7 @@ WRONG_TIMES: list[object] = [
 
 
 async def test_a_wrong_time_of_use_is_refused(house: House) -> None:
-    """400: no time, no offset, or one that cannot be written."""
+    """400 for text that is not a time, a time without offset, or one outside the range."""
     path = f"/api/instances/{await house.have()}/last-used"
     for value in WRONG_TIMES:
         answer = await house.call("PUT", path, body={"lastUsedAt": value})
@@ -383,7 +383,7 @@ async def test_a_wrong_time_of_use_is_refused(house: House) -> None:
 
 
 async def test_passwords_are_shown_in_one_place(house: House) -> None:
-    """To who may write, and never to be stored."""
+    """Passwords need the scope `write`, and the response is `no-store`."""
     instance_id = await house.have()
     path = f"/api/instances/{instance_id}/credentials"
     empty = await house.call("GET", path)
@@ -419,7 +419,7 @@ async def test_passwords_are_shown_in_one_place(house: House) -> None:
 
 
 async def test_a_life_over_http(world: World, http: Http) -> None:
-    """Create, wait, use, stop, start, delete: what is answered is what really happens."""
+    """Create, wait, use, stop, start and delete work against the emulator."""
 
     async def reach(status: str) -> dict[str, Any]:
         path = f"/api/instances/{instance_id}/wait?status={status}&timeout=300"

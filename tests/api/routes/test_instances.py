@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the instance routes, as far as they are the interface's own."""
+"""Tests of the HTTP side of the instance routes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VIEW: View = {
 
 
 async def test_an_accepted_request_has_the_references_answer(api: Api) -> None:
-    """201, the reference's body, and where to look."""
+    """201 with the API reference's body and a `Location`."""
     answer = await api.call("POST", "/v1/api/instances", body={**CREATE, "gpuNum": 2})
     assert answer.status_code == 201
     TypeAdapter(CreateInstanceResponse).validate_python(answer.json())
@@ -49,7 +49,7 @@ async def test_an_accepted_request_has_the_references_answer(api: Api) -> None:
 
 
 async def test_a_wrong_request_is_told_whole_and_goes_no_further(api: Api) -> None:
-    """The reference's example, word for word."""
+    """The API reference's example gives exactly its error, and no command runs."""
     answer = await api.call("POST", "/api/instances", body={**CREATE, "name": "", "gpuNum": 0})
     assert answer.status_code == 400
     error = answer.json()["error"]
@@ -74,7 +74,7 @@ async def test_private_webhooks_are_refused_unless_the_settings_allow_them(
 
 
 async def test_an_idempotency_key_is_bound_to_key_route_and_body(api: Api) -> None:
-    """The same body in another order is the same; another body, route or key is not."""
+    """A body with another key order is the same request; another body, route or API key is not."""
     headers = {"Idempotency-Key": "abc"}
     turned = dict(reversed(list(CREATE.items())))
     for body, path in (
@@ -94,7 +94,7 @@ async def test_an_idempotency_key_is_bound_to_key_route_and_body(api: Api) -> No
 
 
 async def test_a_replayed_answer_says_so(api: Api) -> None:
-    """`Idempotent-Replayed: true`, with the status, headers and bytes of the first."""
+    """`Idempotent-Replayed: true`, and the status, headers and bytes of the first response."""
     headers = {"Idempotency-Key": "abc"}
     first = await api.call("POST", "/api/instances", body=CREATE, headers=headers)
     again = await api.call("POST", "/api/instances", body=CREATE, headers=headers)
@@ -106,7 +106,7 @@ async def test_a_replayed_answer_says_so(api: Api) -> None:
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é"])
 async def test_a_malformed_idempotency_key_is_refused(api: Api, key: str) -> None:
-    """At most 255 visible ASCII characters, and nothing happens otherwise."""
+    """Anything but 1 to 255 visible ASCII characters is rejected, and nothing is done."""
     sent = [
         *((name.lower().encode(), value.encode()) for name, value in api.bearer().items()),
         (b"content-type", b"application/json"),
@@ -127,7 +127,7 @@ async def test_the_longest_idempotency_key_is_good(api: Api) -> None:
 
 
 async def test_one_instance_is_shown_with_when_it_was_seen(api: Api) -> None:
-    """The record, and `observedAt`."""
+    """The response has the record and `observedAt`."""
     api.instances.views["inst_1"] = VIEW
     api.instances.observed_at = api.clock.now()
     answer = await api.call("GET", "/v1/api/instances/inst_1")
@@ -136,7 +136,7 @@ async def test_one_instance_is_shown_with_when_it_was_seen(api: Api) -> None:
 
 
 async def test_the_tag_changes_with_the_record_and_not_with_the_observation(api: Api) -> None:
-    """A weak `ETag` over everything but `observedAt`."""
+    """The weak `ETag` covers every field except `observedAt`."""
     api.instances.views["inst_1"] = dict(VIEW)
     tags = []
     for observed_at, status in ((1000, "running"), (2000, "running"), (2000, "stopping")):
@@ -148,7 +148,7 @@ async def test_the_tag_changes_with_the_record_and_not_with_the_observation(api:
 
 
 async def test_who_has_the_latest_is_told_so(api: Api) -> None:
-    """304 without a body for a tag that still holds, in every form a client may send."""
+    """304 without a body for the current tag, in every form that a client may send."""
     api.instances.views["inst_1"] = VIEW
     tag = (await api.call("GET", "/api/instances/inst_1")).headers["ETag"]
     for given, status in (
@@ -166,7 +166,7 @@ async def test_who_has_the_latest_is_told_so(api: Api) -> None:
 
 
 async def test_instances_are_listed(api: Api) -> None:
-    """The reference's shape; no cursor where there is no more."""
+    """The response has the API reference's form, without a cursor on the last page."""
     api.instances.views["inst_1"] = VIEW
     answer = await api.call("GET", "/api/instances")
     assert answer.json() == {"instances": [VIEW], "total": 1}
@@ -175,7 +175,7 @@ async def test_instances_are_listed(api: Api) -> None:
 
 
 async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
-    """`nextCursor`, and `Link: rel="next"` with the same filters."""
+    """More pages give `nextCursor` and a `Link` with `rel="next"` and the same filters."""
     api.instances.next_cursor = "abc-_9"
     answer = await api.call(
         "GET", "/v1/api/instances?limit=1&status=running&cursor=1697797800000.inst_1"
@@ -202,7 +202,7 @@ async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
 async def test_terminated_ones_are_listed_where_that_is_said(
     house: House, query: str, listed: list[str]
 ) -> None:
-    """With `includeTerminated=true`, or by their status; `total` counts the same."""
+    """They are listed with `includeTerminated=true` or by their status; `total` agrees."""
     await house.have(InstanceStatus.RUNNING)
     await house.have(InstanceStatus.TERMINATED)
     await house.turn(await house.have(), InstanceStatus.RELEASED)
@@ -212,7 +212,7 @@ async def test_terminated_ones_are_listed_where_that_is_said(
 
 
 async def test_filters_are_handed_on(api: Api) -> None:
-    """Each of them, as it was given."""
+    """Each filter is passed on unchanged."""
     await api.call(
         "GET",
         "/api/instances?status=stopped&region=US-WEST-01&name=a%20b&includeTerminated=true"
@@ -254,7 +254,7 @@ async def test_filters_are_handed_on(api: Api) -> None:
     ],
 )
 async def test_a_wrong_query_is_refused(api: Api, query: str) -> None:
-    """A misspelt filter would show the wrong instances without a word."""
+    """A misspelt filter is rejected, because it would show the wrong instances."""
     answer = await api.call("GET", f"/api/instances?{query}")
     assert answer.status_code == 400
     error = answer.json()["error"]
@@ -264,7 +264,7 @@ async def test_a_wrong_query_is_refused(api: Api, query: str) -> None:
 
 
 async def test_everything_wrong_with_a_query_is_told_in_order(api: Api) -> None:
-    """What is asked for first, then the page, unknown parameters last."""
+    """Filters come first, then `limit` and `cursor`, then unknown parameters."""
     answer = await api.call(
         "GET", "/api/instances?zz=1&cursor=x&limit=a&name=&region=&includeTerminated=1&status=q"
     )

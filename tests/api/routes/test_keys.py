@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the key routes."""
+"""Tests of the key routes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEW = {"name": "ci", "scopes": ["read"]}
 
 
 async def test_a_key_is_made_and_shown_once(api: Api) -> None:
-    """201 with the key, which works at once and is in no later answer."""
+    """201 with the key, which works at once and is in no later response."""
     answer = await api.call(
         "POST",
         "/api/keys",
@@ -31,7 +31,7 @@ async def test_a_key_is_made_and_shown_once(api: Api) -> None:
     assert made["createdAt"] == "2025-10-09T08:53:20.000Z"
     assert made["expiresAt"] == "2030-01-01T00:00:00.000Z"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert "Location" not in answer.headers  # there is nowhere to read one key
+    assert "Location" not in answer.headers  # no route reads one key
     headers = {"Authorization": f"Bearer {made['key']}"}
     used = await api.call("GET", "/api/instances", scope=None, headers=headers)
     assert used.status_code == 200
@@ -41,7 +41,7 @@ async def test_a_key_is_made_and_shown_once(api: Api) -> None:
 
 
 async def test_keys_are_listed_with_their_use(api: Api) -> None:
-    """Every key with what is known of it, in pages that lead on."""
+    """Every key is listed with its fields, in pages that link to the next."""
     await api.call("GET", "/api/instances", scope=Scope.READ)
     await api.services.keys.flush()
     ids = []
@@ -64,7 +64,7 @@ async def test_keys_are_listed_with_their_use(api: Api) -> None:
 
 
 async def test_a_revoked_key_is_refused_at_once(api: Api) -> None:
-    """The very next request with it is 401; it stays in the list."""
+    """The next request with the key is 401; the key stays in the list."""
     made = (
         await api.call(
             "POST", "/api/keys", scope=Scope.ADMIN, body={"name": "x", "scopes": ["read"]}
@@ -81,7 +81,7 @@ async def test_a_revoked_key_is_refused_at_once(api: Api) -> None:
 
 
 async def test_an_unknown_key_is_not_found(api: Api) -> None:
-    """404 in the envelope."""
+    """An unknown key is 404 in the envelope."""
     answer = await api.call("DELETE", "/api/keys/key_nobody", scope=Scope.ADMIN)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "KEY_NOT_FOUND"
@@ -89,14 +89,14 @@ async def test_an_unknown_key_is_not_found(api: Api) -> None:
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "cursor=%20", "cursor=nonsense", "x=1"])
 async def test_a_wrong_query_is_told(api: Api, query: str) -> None:
-    """Queries are checked as strictly as bodies."""
+    """Queries are validated as strictly as bodies."""
     answer = await api.call("GET", f"/api/keys?{query}", scope=Scope.ADMIN)
     assert answer.status_code == 400
     assert answer.json()["error"]["details"][0]["field"] == query.partition("=")[0]
 
 
 async def test_a_repeated_request_makes_no_second_key_and_shows_none(api: Api) -> None:
-    """409 with the id of what was made; the key itself was never kept. Another body is 422."""
+    """409 with the ID of the key, because the key itself is not stored. Another body is 422."""
     headers = {"Idempotency-Key": "once"}
     body = {"name": "ci", "scopes": ["read"]}
     first = await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=body, headers=headers)
@@ -115,7 +115,7 @@ async def test_a_repeated_request_makes_no_second_key_and_shows_none(api: Api) -
 
 
 async def test_a_repeated_revocation_gets_the_same_answer(api: Api) -> None:
-    """The replay is the first answer word for word, and another body is refused."""
+    """The replay is identical to the first response, and another body is rejected."""
     made = (await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=NEW)).json()
     path, headers = f"/api/keys/{made['id']}", {"Idempotency-Key": "once"}
     first = await api.call("DELETE", path, scope=Scope.ADMIN, headers=headers)
@@ -128,7 +128,7 @@ async def test_a_repeated_revocation_gets_the_same_answer(api: Api) -> None:
 
 
 async def test_a_revocation_that_found_nothing_is_not_remembered(api: Api) -> None:
-    """Errors are not replayed: the next try is a try."""
+    """Errors are not replayed: a retry is executed."""
     for _ in range(2):
         answer = await api.call(
             "DELETE", "/api/keys/key_0", scope=Scope.ADMIN, headers={"Idempotency-Key": "once"}
@@ -138,7 +138,7 @@ async def test_a_revocation_that_found_nothing_is_not_remembered(api: Api) -> No
 
 
 async def test_a_revocation_takes_no_fields(api: Api) -> None:
-    """Nobody shall believe that `force` was heard, and nothing is done."""
+    """An unknown field such as `force` is rejected, and nothing is done."""
     made = (await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=NEW)).json()
     path = f"/api/keys/{made['id']}"
     answer = await api.call("DELETE", path, scope=Scope.ADMIN, body={"force": True})
@@ -149,7 +149,7 @@ async def test_a_revocation_takes_no_fields(api: Api) -> None:
 
 @pytest.mark.parametrize("at", ["9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.9999Z"])
 async def test_an_expiry_that_cannot_be_written_again_is_refused(api: Api, at: str) -> None:
-    """In UTC, to the millisecond, it is in the year 10000."""
+    """An expiry that falls in the year 10000 in UTC is rejected."""
     body = {"name": "ci", "scopes": ["read"], "expiresAt": at}
     answer = await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=body)
     assert answer.status_code == 400

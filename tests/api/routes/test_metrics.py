@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the metrics route."""
+"""Tests of the metrics route."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.api.client import House
 
 @pytest.fixture
 async def busy(api: Api) -> Api:
-    """An application that did something."""
+    """Return an application that has served requests and run jobs."""
     api.jobs.register("create_instance")
     api.jobs.processed("create_instance", 1.0)
     api.jobs.failed("create_instance", 2.0)
@@ -45,7 +45,7 @@ async def busy(api: Api) -> Api:
 
 
 async def test_json_is_the_default(busy: Api) -> None:
-    """The reference's body, from the route templates and job types."""
+    """The API reference's body, with route templates and job types."""
     answer = await busy.call("GET", "/v1/metrics", scope=Scope.READ)
     assert answer.headers["Content-Type"] == "application/json"
     TypeAdapter(MetricsResponse).validate_python(answer.json())
@@ -80,14 +80,14 @@ async def test_json_is_the_default(busy: Api) -> None:
 
 
 async def test_an_idle_process_has_numbers_too(api: Api) -> None:
-    """Zeros, not errors."""
+    """The metrics are zeros, not errors."""
     answer = await api.call("GET", "/metrics")
     TypeAdapter(MetricsResponse).validate_python(answer.json())
     assert answer.json()["data"]["requests"]["total"]["count"] == 0
 
 
 async def test_a_queue_that_cannot_be_reached_does_not_hide_the_rest(busy: Api) -> None:
-    """What this process knows by itself is told."""
+    """If the queue is unreachable, the metrics of the process itself are still returned."""
     busy.dependencies.queue_sizes = None
     answer = await busy.call("GET", "/metrics")
     assert answer.status_code == 200
@@ -95,7 +95,7 @@ async def test_a_queue_that_cannot_be_reached_does_not_hide_the_rest(busy: Api) 
 
 
 def value(samples: Iterator[Sample], name: str, **labels: str) -> float:
-    """Find one number."""
+    """Return the value of one sample."""
     (found,) = [
         sample.value for sample in samples if sample.name == name and sample.labels == labels
     ]
@@ -116,7 +116,7 @@ def value(samples: Iterator[Sample], name: str, **labels: str) -> float:
     ],
 )
 async def test_accept_chooses_the_form(busy: Api, accept: str, media_type: str) -> None:
-    """Prometheus asks for its own formats, everybody else gets JSON."""
+    """Prometheus requests its own formats; other clients get JSON."""
     answer = await busy.call("GET", "/metrics", headers={"Accept": accept})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith(media_type)
@@ -124,7 +124,7 @@ async def test_accept_chooses_the_form(busy: Api, accept: str, media_type: str) 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 async def test_both_texts_have_the_same_numbers_as_json(busy: Api, openmetrics: bool) -> None:
-    """One snapshot's numbers, whatever the form."""
+    """All formats have the same values from one snapshot."""
     accept = "application/openmetrics-text" if openmetrics else "text/plain"
     text = (await busy.call("GET", "/metrics", headers={"Accept": accept})).text
     parse: Callable[[str], Iterable[Metric]] = parse_openmetrics if openmetrics else parse_text
@@ -146,7 +146,7 @@ async def test_both_texts_have_the_same_numbers_as_json(busy: Api, openmetrics: 
 
 
 async def test_the_text_keeps_prometheus_rules(busy: Api) -> None:
-    """What `promtool check metrics` asks: help, base units, `_total` on counters alone."""
+    """The rules of `promtool check metrics`: help, base units, `_total` only on counters."""
     text = (await busy.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
     for family in parse_text(text):
         assert family.documentation
@@ -162,7 +162,7 @@ async def test_the_text_keeps_prometheus_rules(busy: Api) -> None:
 
 
 async def test_labels_do_not_grow_with_traffic(busy: Api) -> None:
-    """Ids and made-up paths add no series."""
+    """IDs and unknown paths add no series."""
     before = len((await busy.call("GET", "/metrics", headers={"Accept": "text/plain"})).text)
     for number in range(30):
         await busy.call("GET", f"/api/instances/inst_{number}")
@@ -174,7 +174,7 @@ async def test_labels_do_not_grow_with_traffic(busy: Api) -> None:
 
 
 async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
-    """Orphans that were not dismissed, a hold, and listings that prove nothing."""
+    """Orphans that were not dismissed, a hold, and incomplete listings."""
     orphan = Unmanaged("up-1", "box-nvabcdefaaaaaaaaaaaaaaaa", "running", orphan=True)
 
     def write(connection: Connection) -> None:
@@ -191,7 +191,7 @@ async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
 
 
 async def test_calls_to_novita_are_metrics(house: House) -> None:
-    """Calls by endpoint and outcome, their latency, who waits for a permit, and each breaker."""
+    """Calls by endpoint and outcome, latency, calls waiting for a permit, and each breaker."""
     house.app.calls("start", CallOutcome.OK, 0.2)
     house.app.calls("start", CallOutcome.BREAKER_OPEN, 0.0)
     text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of webhooks and deliveries over HTTP."""
+"""Tests of webhooks and deliveries over HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ URL = "https://hooks.example.com/notify"
 
 
 async def make(house: House, **fields: object) -> dict[str, Any]:
-    """Make a webhook."""
+    """Create a webhook."""
     answer = await house.call("POST", "/api/webhooks", body={"url": URL, **fields})
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
@@ -37,7 +37,7 @@ async def make(house: House, **fields: object) -> dict[str, Any]:
 
 
 async def tell(house: House, instance_id: str, *types: EventType) -> None:
-    """Append events to an instance's log, so that messages are written."""
+    """Append events to an instance, so that messages are enqueued."""
 
     def write(connection: Connection) -> None:
         instance = instances.lock(connection, instance_id)
@@ -49,12 +49,12 @@ async def tell(house: House, instance_id: str, *types: EventType) -> None:
 
 
 def error_of(answer: Any) -> tuple[int, str]:
-    """The status and code of an error."""
+    """Return the status and code of an error response."""
     return answer.status_code, answer.json()["error"]["code"]
 
 
 async def test_a_webhook_is_made_and_shows_its_secret_once(house: House) -> None:
-    """201 with `Location` and secret; neither reading, listing nor changing shows it again."""
+    """201 with `Location` and secret; reading, listing and changing never show the secret."""
     answer = await house.call("POST", "/v1/api/webhooks", body={"url": URL})
     assert answer.status_code == 201
     assert answer.headers["cache-control"] == "no-store"
@@ -79,7 +79,7 @@ async def test_a_webhook_is_made_and_shows_its_secret_once(house: House) -> None
 async def test_there_is_a_most_of_standing_webhooks(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every event is written for each of them; those that come with instances do not count."""
+    """The number of standing webhooks is limited; the webhook URLs of instances do not count."""
     monkeypatch.setattr("novitai.lifecycle.webhooks.endpoints.MAX_STANDING", 3)
     await house.have(webhook_url="https://own.example.com/x")
     made = [await make(house, enabled=number > 0) for number in range(3)]
@@ -95,7 +95,7 @@ async def test_there_is_a_most_of_standing_webhooks(
 
 
 async def test_a_secret_is_rotated(house: House) -> None:
-    """The new one is shown once, with until when the old one signs beside it."""
+    """The new secret is shown once, with the time until which the old secret also signs."""
     made = await make(house)
     path = f"/api/webhooks/{made['id']}/rotate"
     key = {"Idempotency-Key": "once"}
@@ -126,7 +126,7 @@ async def test_a_secret_is_rotated(house: House) -> None:
 async def test_a_wrong_request_is_refused_whole(
     house: House, body: dict[str, object], code: str, fields: list[str]
 ) -> None:
-    """400 with every wrong field; no password of a URL is repeated."""
+    """400 with every invalid field; no password in a URL is quoted."""
     answer = await house.call("POST", "/api/webhooks", body=body)
     assert error_of(answer) == (400, code)
     assert [one["field"] for one in answer.json()["error"]["details"]] == fields
@@ -138,7 +138,7 @@ async def test_a_wrong_request_is_refused_whole(
 
 
 async def test_scopes(house: House) -> None:
-    """Reading needs `read`; all else `write`."""
+    """Reading needs `read`; every other operation needs `write`."""
     made = await make(house)
     path = f"/api/webhooks/{made['id']}"
     for method, where in (
@@ -175,7 +175,7 @@ async def test_webhooks_are_listed_in_pages(house: House) -> None:
 
 
 async def test_deliveries_are_shown(house: House) -> None:
-    """What was told of an instance, and to a webhook, with what waits and what is gone."""
+    """The deliveries of an instance and of a webhook, pending and ended."""
     made = await make(house, eventTypes=["instance.running", "instance.stopped"])
     instance_id = await house.have(webhook_url="https://me:secret@own.example.com/x")
     await tell(house, instance_id, EventType.RUNNING, EventType.STOPPED, EventType.STOPPING)
@@ -205,7 +205,7 @@ async def test_deliveries_are_shown(house: House) -> None:
 
 
 async def test_a_message_is_sent_again(house: House) -> None:
-    """202 with the delivery; the same request with its key has no second effect."""
+    """202 with the delivery; a replay with the same key has no second effect."""
     made = await make(house)
     instance_id = await house.have()
     await tell(house, instance_id, EventType.RUNNING)
@@ -225,7 +225,7 @@ async def test_a_message_is_sent_again(house: House) -> None:
 
 
 async def test_everything_is_told_again(house: House) -> None:
-    """202 with how many messages; a time is needed, with an offset, and in the past."""
+    """202 with the number of messages; `since` is required, has an offset and lies in the past."""
     instance_id = await house.have()
     await tell(house, instance_id, EventType.RUNNING, EventType.STOPPED)
     made = await make(house)
@@ -243,7 +243,7 @@ async def test_everything_is_told_again(house: House) -> None:
 
 
 async def test_a_test_message_tells_what_came_of_it(house: House) -> None:
-    """200, whatever the receiver did; a name that does not resolve is told as such."""
+    """200 for any result of the attempt; a name that does not resolve is reported as such."""
     made = await make(house, url="https://no-such-name.example/")
     path = f"/api/webhooks/{made['id']}/test"
     key = {"Idempotency-Key": "once"}
@@ -256,7 +256,7 @@ async def test_a_test_message_tells_what_came_of_it(house: House) -> None:
 
 
 async def test_the_numbers_of_webhooks(house: House) -> None:
-    """Tries by outcome, and the age of the oldest message that waits."""
+    """Attempts by outcome, and the age of the oldest pending message."""
     await make(house)
     await tell(house, await house.have(), EventType.RUNNING)
     await house.clock.advance(3)

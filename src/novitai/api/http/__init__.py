@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP: middleware, authentication, limits, bodies and error rendering."""
+"""HTTP: middleware, authentication, rate limits, request bodies and error rendering."""

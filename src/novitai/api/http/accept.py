@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading `Accept` (RFC 9110, section 12.5.1)."""
+"""Parse the `Accept` header (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ JSON: Final = "application/json"
 
 
 def wants_problem(accept: str) -> bool:
-    """Tell whether errors are wanted as RFC 9457: only where that is named, not by `*/*`."""
+    """Return whether `Accept` names RFC 9457's media type; `*/*` does not count."""
     ranges = _read(accept)
     named = ranges.get(PROBLEM, 0.0)
     return named > 0 and named >= ranges.get(JSON, 0.0)
 
 
 def preferred(accept: str, offered: Sequence[str]) -> str:
-    """Choose the media type that is wanted most; the first of `offered` where none is named.
+    """Choose the preferred media type; the first of `offered` if `Accept` is empty.
 
-    Among equals, the earlier in `offered` wins.
+    If several are equally preferred, the first of them in `offered` wins.
     """
     ranges = _read(accept)
     if not ranges:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers as bytes."""
+"""Build JSON responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.lifecycle.commands.idempotency import Reply
 def answer(
     body: ResponseModel | bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Answer with JSON."""
+    """Build a JSON response."""
     return Response(_bytes(body), status, headers, JSON)
 
 
@@ -26,12 +26,12 @@ def reply(
     *,
     secret_of: str | None = None,
 ) -> Reply:
-    """Write an answer that is stored with its `Idempotency-Key`, unless it shows a secret."""
+    """Build a reply to store with its `Idempotency-Key`, unless it shows a secret."""
     return Reply(status, headers or {}, _bytes(body), secret_of)
 
 
 def from_reply(reply: Reply) -> Response:
-    """Answer with what was rendered, perhaps for an earlier request with the same key."""
+    """Respond with a reply, new or stored by an earlier request with the same key."""
     headers = dict(reply.headers)
     if reply.replayed:
         headers["Idempotent-Replayed"] = "true"

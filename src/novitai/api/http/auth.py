@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is calling, whether they may, and whether they call too often."""
+"""Authenticate callers, and check their scope and rate limit."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
 
 
 class KeyGuard:
-    """Stands before every route that needs a key.
+    """Guards every route that needs an API key.
 
     Args:
-        keys: Who may come in.
-        calls: The buckets of the keys.
-        failures: The buckets of the addresses from which no good key came.
+        keys: Authenticates API keys.
+        calls: Limits the calls with each key.
+        failures: Limits the failed authentications from each address.
     """
 
     def __init__(self, keys: KeyRing, calls: RateLimiter, failures: RateLimiter) -> None:
@@ -36,10 +36,10 @@ class KeyGuard:
         self._policy = f'"key";q={quota.capacity};w={window}'
 
     async def admit(self, request: Request, context: RequestContext, needed: Scope) -> Caller:
-        """Let a caller in who has a good key, the needed scope and a token left.
+        """Admit a caller with a valid key, the needed scope and a token in its bucket.
 
         Raises:
-            Unauthorized: no key, or none that is good.
+            Unauthorized: the key is missing or not valid.
             TooManyRequests: too many calls with this key, or too many failures from this address.
             Forbidden: the key lacks the scope.
         """
@@ -64,20 +64,20 @@ class KeyGuard:
         return None if match is None else await self._keys.authenticate(match[1])
 
     async def _refused(self, context: RequestContext) -> Unauthorized | TooManyRequests:
-        # Only now: a good key is never refused for what others do from the same address.
+        # Checked only after a failure, so a valid key is not refused for its address's failures.
         taken = await self._failures.take(neighbourhood(context.client))
         if not taken.allowed:
             return TooManyRequests(
                 "Too many failed authentications from this address", retry_after=taken.retry_after
             )
-        # The same words for every reason: a guesser learns nothing.
+        # The same message for every reason, so that an attacker learns nothing.
         return Unauthorized(
             "A valid API key is required: Authorization: Bearer <key>",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
     def _headers(self, taken: Taken) -> list[tuple[str, str]]:
-        """Write draft-ietf-httpapi-ratelimit-headers-10, which is not an RFC yet."""
+        """Build the headers of draft-ietf-httpapi-ratelimit-headers-10 (not an RFC yet)."""
         return [
             ("RateLimit-Policy", self._policy),
             ("RateLimit", f'"key";r={taken.remaining};t={taken.reset}'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading request bodies: strict JSON objects, of bounded size, in bounded time."""
+"""Read request bodies: strict JSON objects, limited in size and time."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from novitai.errors import (
 
 MAX_BODY: Final = 1 << 20
 MAX_DRAINED: Final = 16 * MAX_BODY
-"""A body that is too large is read all the same, up to here, and forgotten: a client that is still
-sending when the connection closes would never see the answer."""
+"""A body that is too large is read and discarded up to this size: a client that is still sending
+when the connection closes would not receive the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonBody:
-    """A request's JSON object, and a digest that is the same for the same object."""
+    """The JSON object of a request, and its digest."""
 
     fields: Mapping[str, object]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the object with its keys sorted: spaces and order make no other request."""
+        """SHA-256 of the object with sorted keys: white space and key order do not matter."""
         canonical = orjson.dumps(self.fields, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(canonical).hexdigest()
 
@@ -44,15 +44,15 @@ async def read_body(request: Request, *, optional: bool, seconds: float) -> Json
     """Read a JSON object.
 
     Args:
-        request: Whose body to read.
-        optional: Whether every field is optional, so that an absent or empty body is `{}`.
-        seconds: How long the client may take to send it.
+        request: The request to read.
+        optional: Whether every field is optional, so that an absent or empty body means `{}`.
+        seconds: How long the client may take to send the body.
 
     Raises:
-        PayloadTooLarge: it is over 1 MiB.
-        UnsupportedMediaType: it is not declared as JSON, or is compressed.
-        ValidationFailed: it is not JSON (`INVALID_JSON`), or not an object.
-        RequestTimeout: it did not come in time.
+        PayloadTooLarge: the body is larger than 1 MiB.
+        UnsupportedMediaType: `Content-Type` is not JSON, or the body is compressed.
+        ValidationFailed: the body is not JSON (`INVALID_JSON`) or not an object.
+        RequestTimeout: the body did not arrive in time.
     """
     raw = await read_bytes(request, seconds)
     declared = request.headers.get("content-type", "")
@@ -76,11 +76,11 @@ async def read_body(request: Request, *, optional: bool, seconds: float) -> Json
 
 
 async def read_bytes(request: Request, seconds: float) -> bytes:
-    """Read the bytes of a body, at most 1 MiB of them.
+    """Read a body of at most 1 MiB.
 
     Raises:
-        PayloadTooLarge: there are more.
-        RequestTimeout: they did not come in time.
+        PayloadTooLarge: the body is larger.
+        RequestTimeout: it did not arrive in time.
     """
     chunks = bytearray()
     size = 0
@@ -105,21 +105,21 @@ def too_large() -> PayloadTooLarge:
 
 
 def parse(raw: bytes) -> object:
-    """Read strict JSON: UTF-8, no NaN, no lone surrogates, no key twice, not nested without end.
+    """Parse strict JSON: UTF-8; no NaN, lone surrogates, duplicate keys or unbounded nesting.
 
     Raises:
         ValidationFailed: `INVALID_JSON`, with the reason.
     """
     try:
         value: object = orjson.loads(raw)
-        # orjson is strict in all but this: of two equal keys it takes the last.
+        # orjson is strict except for duplicate keys: it keeps the last.
         if isinstance(value, dict | list):
             json.loads(raw, object_pairs_hook=_without_duplicates)
     except orjson.JSONDecodeError as error:
         raise _invalid(str(error)) from None
     except RecursionError:
         raise _invalid("nested too deep") from None
-    except ValueError:  # a number of thousands of digits
+    except ValueError:  # a number with thousands of digits
         raise _invalid("a number is too long") from None
     except _DuplicateKeyError:
         raise _invalid("an object has the same key twice") from None
@@ -140,7 +140,7 @@ def _invalid(reason: str) -> ValidationFailed:
 
 
 def _is_plain(codings: list[str]) -> bool:
-    """Tell whether a body is what it looks like (RFC 9110, sections 8.4 and 15.5.16)."""
+    """Return whether a body has no content coding (RFC 9110, sections 8.4 and 15.5.16)."""
     named = ",".join(codings).split(",")
     return all(coding.strip().lower() in {"", "identity"} for coding in named)
 

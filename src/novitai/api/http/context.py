@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the request that is being answered."""
+"""The context of a request while it is handled."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from starlette.types import Scope as AsgiScope
 
 _KEY: Final = "novitai.context"
 REFUSAL: Final = "novitai.refusal"
-"""In the scope of what the server itself refuses, such as malformed HTTP: the error to answer."""
+"""Scope key, set if the server itself refuses a request (malformed HTTP): the error to return."""
 CLOSING: Final = "novitai.closing"
-"""In the scope of every request that comes over a server: how far its end has come."""
+"""Scope key, set on every request that a server receives: the server's `Closing`."""
 
 
 @dataclass(slots=True)
 class Closing:
-    """The end of a server.
+    """The shutdown state of a server.
 
     Attributes:
-        asked: Set when the server has been asked to end: long polls answer now.
-        over: Whether the time for requests in hand is over: what has not begun is refused.
+        asked: Set when shutdown begins: long polls return at once.
+        over: Whether the time for running requests has passed: new requests are refused.
     """
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -32,17 +32,17 @@ class Closing:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request. `deadline` in Unix milliseconds, `began` in steady seconds.
+    """One request. `deadline` is in Unix milliseconds, `began` in monotonic seconds.
 
     Attributes:
-        client: The address of the caller, looked up behind trusted proxies.
-        headers: Headers that the answer gets whatever it is.
-        route: The template of the route that answers; None where none does.
-        instance_id: The instance that the path names, for the log; made safe to write.
-        key_id: Whose key it was, once that is known; for the log.
-        closing: The end of the server; never asked for where there is no server.
-        held: Whether the route holds requests open on purpose, so that how long one took says
-            nothing about how fast we are.
+        client: The address of the caller, as trusted proxies report it.
+        headers: Headers to add to the response, even to an error.
+        route: The template of the matched route; None if no route matches.
+        instance_id: The instance ID in the path, for the log; None if it is malformed.
+        key_id: The ID of the API key, for the log; None until it is authenticated.
+        closing: The shutdown state of the server; never set if no server runs the application.
+        held: Whether the route holds requests open on purpose, so that their duration is no
+            measure of speed.
     """
 
     request_id: str
@@ -60,10 +60,10 @@ class RequestContext:
 
 
 def attach(scope: AsgiScope, context: RequestContext) -> None:
-    """Make the context part of an ASGI scope."""
+    """Store the context in an ASGI scope."""
     scope[_KEY] = context
 
 
 def context_of(connection: HTTPConnection) -> RequestContext:
-    """Return the context that the middleware attached."""
+    """Return the context that the middleware stored."""
     return cast("RequestContext", connection.scope[_KEY])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an error is told: the envelope of the API reference, or RFC 9457 where that is asked for."""
+"""Render errors: in the envelope of the API reference, or as RFC 9457 if `Accept` names it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def render(error: ApiError, context: RequestContext, now: int) -> Response:
-    """Render an error for the client who asked; `now` in Unix milliseconds."""
+    """Render an error in the format that the client accepts; `now` is in Unix milliseconds."""
     wanted = wants_problem(context.accept)
     body = (problem if wanted else envelope)(error, context, now)
     headers = dict(error.headers)
@@ -43,12 +43,12 @@ def render(error: ApiError, context: RequestContext, now: int) -> Response:
 
 
 def envelope(error: ApiError, context: RequestContext, now: int) -> dict[str, object]:
-    """Write an error as the API reference has it ("Error Response Format")."""
+    """Build the envelope of the API reference ("Error Response Format")."""
     return {"error": {"code": error.code, "message": error.message, **_facts(error, context, now)}}
 
 
 def problem(error: ApiError, context: RequestContext, now: int) -> dict[str, object]:
-    """Write an error as RFC 9457 has it, with our own facts as its extensions."""
+    """Build an RFC 9457 problem; the fields of the envelope are its extensions."""
     return {
         "type": "about:blank",
         "title": HTTPStatus(error.status).phrase,
@@ -60,7 +60,7 @@ def problem(error: ApiError, context: RequestContext, now: int) -> dict[str, obj
 
 
 def install(app: Starlette, clock: Clock) -> None:
-    """Have the application tell its errors this way, those of the framework too."""
+    """Make the application render all errors this way, including Starlette's own."""
 
     async def told(request: Request, error: Exception) -> Response:
         return render(_as_api_error(request, error), context_of(request), clock.now())
@@ -85,17 +85,17 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
 
 
 def internal_error() -> InternalError:
-    """Make the error that says nothing of what went wrong; the log has it under the same id."""
-    return InternalError("An unexpected error occurred; it is logged under this request id")
+    """Build an error without a cause; the cause is in the log under the same request ID."""
+    return InternalError("An unexpected error occurred; it is logged under this request ID")
 
 
 def not_found() -> NotFound:
-    """Make the error for a path that no route has."""
+    """Build the error for a path that matches no route."""
     return NotFound("Route not found")
 
 
 def shutting_down() -> ShuttingDown:
-    """Make the error for a request that was not finished before the process ended."""
+    """Build the error for a request that the server could not finish before it shut down."""
     return ShuttingDown(
         "The server is shutting down and could not finish the request; try again",
         retry_after=RESTART_SECONDS,
@@ -103,14 +103,14 @@ def shutting_down() -> ShuttingDown:
 
 
 def allowed_methods(request: Request) -> list[str]:
-    """List the methods of a path over all its routes, whichever of them was met first."""
+    """List the methods of all routes that match the path, not only of the first."""
     allowed: set[str] = set()
     for route in request.app.routes:
         for method in _METHODS:
             match, _ = route.matches({**request.scope, "method": method})
             if match is Match.FULL:
                 allowed.add(method)
-    # The middleware answers HEAD wherever there is GET.
+    # The middleware handles HEAD wherever GET exists.
     if "GET" in allowed:
         allowed.add("HEAD")
     return [method for method in _METHODS if method in allowed]

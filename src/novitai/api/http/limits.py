@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token buckets, one per key, in their GCRA form: exact, one number a bucket.
+"""Token buckets, one per key, implemented as GCRA: exact, and one number per bucket.
 
-These buckets are in memory; those in `novitai.api.http.shared_limits` are shared by several
-processes. A full bucket equals no bucket, so refilled buckets are dropped and memory is bounded by
-the callers of the last minute.
+These buckets are in memory; `novitai.api.http.shared_limits` shares buckets between processes. A
+full bucket need not be stored, so refilled buckets are removed and memory is bounded by the callers
+of the last minute.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from novitai.clock import Clock
 _MAX_BUCKETS: Final = 100_000
 _HAIR: Final = 1e-9
 _CROWD: Final = ""
-"""The bucket of all who come when there is no room for another; no key is blank."""
+"""The key of the bucket that callers share once the limit is reached; no other key is blank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """A bucket's size, and how many tokens come back each minute."""
+    """The size of a bucket, and the tokens added per minute."""
 
     capacity: int
     per_minute: int
 
     @property
     def interval(self) -> float:
-        """Seconds until one token comes back."""
+        """Seconds until one token is added."""
         return 60.0 / self.per_minute
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of asking for a token. Seconds are whole, and waiting that long is enough.
+    """The result of taking a token. Seconds are rounded up, so waiting that long is enough.
 
     Attributes:
-        allowed: Whether there was one.
-        remaining: How many are left.
-        reset: Seconds until the bucket is full again.
-        retry_after: Seconds until there is one; 0 if there was.
+        allowed: Whether a token was taken.
+        remaining: The number of tokens left.
+        reset: Seconds until the bucket is full.
+        retry_after: Seconds until a token is available; 0 if one was taken.
     """
 
     allowed: bool
@@ -52,11 +52,11 @@ class Taken:
 
 
 class RateLimiter(Protocol):
-    """Whoever decides whether a key has a token left."""
+    """Takes tokens from the buckets of keys."""
 
     @property
     def quota(self) -> Quota:
-        """The size of each bucket."""
+        """The quota of each bucket."""
         ...
 
     async def take(self, key: str) -> Taken:
@@ -79,20 +79,19 @@ class LocalLimiter:
 class Buckets:
     """Buckets of one quota, by key.
 
-    No bucket that has not refilled is ever forgotten: when `max_buckets` are remembered, the last
-    of them is for all further keys together. So keys that a stranger makes up push out nobody who
-    is limited.
+    A bucket is removed only after it has refilled. When `max_buckets` exist, all further keys share
+    the last one, so invented keys cannot evict the bucket of a limited caller.
     """
 
     def __init__(self, quota: Quota, clock: Clock, *, max_buckets: int = _MAX_BUCKETS) -> None:
         self.quota = quota
         self._clock = clock
         self._max = max_buckets
-        # When each bucket will be full again, in steady seconds; those used last stand last.
+        # When each bucket will be full, in monotonic seconds; least recently used first.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many buckets are remembered."""
+        """Return the number of stored buckets."""
         return len(self._full_at)
 
     def take(self, key: str) -> Taken:
@@ -103,7 +102,7 @@ class Buckets:
             key = _CROWD
         interval, capacity = self.quota.interval, self.quota.capacity
         full_at = max(now, self._full_at.get(key, now))
-        # Tokens that are missing once this one is taken; a hair less forgives rounding.
+        # Tokens missing after this one is taken; `_HAIR` less, to tolerate rounding errors.
         missing = (full_at - now) / interval + 1 - _HAIR
         if missing > capacity:
             return refused(full_at - now, (missing - capacity) * interval)
@@ -113,8 +112,8 @@ class Buckets:
         return allowed(self.quota, full_at - now)
 
     def _forget(self, now: float) -> None:
-        # A couple at each turn keeps up with one that is added at each turn. One that is used last
-        # needs not be full last, so a live one in front only delays those behind it.
+        # Each call adds at most one bucket, so removing two keeps up. The order is by last use, not
+        # by refill time: a bucket in front that is not full only delays the removal of others.
         for _ in range(2):
             oldest = next(iter(self._full_at), None)
             if oldest is None or self._full_at[oldest] > now:
@@ -123,13 +122,13 @@ class Buckets:
 
 
 def allowed(quota: Quota, until_full: float) -> Taken:
-    """Tell of a token that was taken; `until_full` in seconds, as it is afterwards."""
+    """Build the result of a taken token; `until_full` is in seconds, after the token was taken."""
     left = math.floor(quota.capacity - until_full / quota.interval + _HAIR)
     return Taken(True, left, _whole(until_full), 0)
 
 
 def refused(until_full: float, wait: float) -> Taken:
-    """Tell that there was no token; both in seconds."""
+    """Build the result of a missing token; both arguments are in seconds."""
     return Taken(False, 0, _whole(until_full), max(1, math.ceil(wait)))
 
 

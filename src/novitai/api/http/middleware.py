@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one middleware: everything that is true of every request, around the whole application.
+"""The middleware around the whole application: everything that applies to every request.
 
-It stands outside of the framework's own error layer, so that a defect's answer bears the request id
-too. Plain ASGI: each further layer of `BaseHTTPMiddleware` would cost more than all of this.
+It wraps Starlette's own error handling, so the response to an unhandled exception also has the
+request ID. It is plain ASGI because one `BaseHTTPMiddleware` costs more time than all of it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the settings say of every request."""
+    """Settings that apply to every request."""
 
     insist_on_https: bool = False
     trusted_proxies: Sequence[IpNetwork] = ()
@@ -62,7 +62,7 @@ class RequestMiddleware:
         self._rules = rules
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Answer one connection; what is no HTTP request goes through as it is."""
+        """Handle one request; scopes other than HTTP pass through unchanged."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -105,14 +105,14 @@ class RequestMiddleware:
             exchange.status = _CLIENT_GONE
         except asyncio.CancelledError:
             if exchange.context.closing.over:
-                # The server cancels what it cannot finish before the process ends.
+                # The server cancels requests that it cannot finish before the process ends.
                 await self._tell_unless_told(exchange, shutting_down())
                 return
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            await self._fail(exchange)  # something else was cancelled, and waited for all the same
-        except Exception:  # whatever a route raises, the client gets the envelope
+            await self._fail(exchange)  # the route awaited a task that was cancelled
+        except Exception:  # the client gets the envelope for any exception
             await self._fail(exchange)
 
     def _refuse(self, exchange: _RequestExchange, headers: Headers, peer: Peer) -> ApiError | None:
@@ -130,12 +130,12 @@ class RequestMiddleware:
         if length.isdigit() and int(length) > MAX_BODY:
             return too_large()
         if _CONTROL.search(scope["path"]):
-            # The `$` of a route's pattern also matches in front of a line feed at the end.
+            # The `$` in a route's pattern also matches before a trailing line feed.
             return not_found()
         return None
 
     async def _fail(self, exchange: _RequestExchange) -> None:
-        """Log a defect of ours, within its handler, and say that there was one."""
+        """Log the exception being handled, and send the internal error."""
         _log.exception("unhandled_error")
         await self._tell_unless_told(exchange, internal_error())
 
@@ -166,14 +166,14 @@ class RequestMiddleware:
 
 
 class _RequestExchange:
-    """One request and its answer on their way through."""
+    """One request and its response."""
 
     def __init__(
         self, scope: AsgiScope, receive: Receive, send: Send, context: RequestContext
     ) -> None:
         path = without_version(scope["path"])
         self.method: str = scope["method"]
-        # HEAD is GET without the body, on every route.
+        # Every GET route also handles HEAD: the same response without the body.
         method = "GET" if self.method == "HEAD" else self.method
         self.scope: AsgiScope = {**scope, "path": path, "method": method}
         self.scope.pop("raw_path", None)
@@ -183,7 +183,7 @@ class _RequestExchange:
         self._send = send
 
     async def send(self, message: Message) -> None:
-        """Send on, with the headers that every answer has."""
+        """Forward a message with the headers that every response has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message.setdefault("headers", [])
@@ -199,7 +199,7 @@ class _RequestExchange:
         await self._send(message)
 
     async def drain(self, headers: Headers) -> None:
-        """Read and forget the body of a refused request, unless the client waits for our word."""
+        """Read and discard the body of a refused request, unless the client sent `Expect`."""
         length = headers.get("content-length", "")
         if "expect" in headers or (length.isdigit() and int(length) > MAX_DRAINED):
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a segment of a path may be, so that a fixed word is never taken for an instance's id.
+"""Path converters that keep reserved words from matching as instance IDs.
 
 `DELETE /api/instances/stop-all` is the wrong method on a known path, not an unknown instance.
 """
@@ -20,7 +20,7 @@ RESERVED: Final = (
     "sync",
     "unmanaged",
 )
-"""What stands where an id could: `/api/instances/<word>`."""
+"""Reserved words in the place of an instance ID: `/api/instances/<word>`."""
 
 INSTANCE: Final = "/api/instances/{instanceId:instance}"
 CACHE_KEY: Final = "/api/cache/{cacheName:id}/{key:cachekey}"
@@ -29,7 +29,7 @@ OPERATION: Final = "/api/operations/{operationId:id}"
 
 
 class _Id(Convertor[str]):
-    # NUL is in no id, and PostgreSQL does not even let it be asked for.
+    # No ID contains NUL, and PostgreSQL rejects NUL in query parameters.
     regex = r"[^/\x00]+"
 
     def convert(self, value: str) -> str:
@@ -44,7 +44,7 @@ class _InstanceId(_Id):
 
 
 class _CacheKey(_Id):
-    # Keys may have slashes in them; `stats` is a route of its own.
+    # Keys may contain slashes; `stats` is a separate route.
     regex = r"(?!stats$)[^\x00]+"
 
 

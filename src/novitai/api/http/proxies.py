@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is calling, and over what, where proxies stand in between.
+"""Find the address and scheme of a caller behind proxies.
 
-Only what a trusted proxy says is believed; `X-Forwarded-*` from anybody else is ignored. The server
-must not interpret those headers by itself (uvicorn: `proxy_headers=False`).
+`X-Forwarded-*` is used only if it comes from a trusted proxy. The HTTP server must not interpret
+these headers itself (uvicorn: `proxy_headers=False`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Peer:
 
 
 def find_peer(scope: AsgiScope, headers: Headers, trusted: Sequence[IpNetwork]) -> Peer:
-    """Walk back from the connection through trusted proxies to the caller."""
+    """Follow the chain of trusted proxies from the connection back to the caller."""
     client = scope.get("client")
     peer = client[0] if client else "local"
     secure = scope["scheme"] == "https"
     if not trusted or not _is_trusted(peer, trusted):
         return Peer(peer, secure)
-    # The nearest proxy wrote last; what stands before its entry may be invented.
+    # The nearest proxy appends the last entry; the client may have forged earlier entries.
     protocols = _listed(headers, "x-forwarded-proto")
     if protocols:
         secure = protocols[-1].lower() == "https"
@@ -54,9 +54,9 @@ def find_peer(scope: AsgiScope, headers: Headers, trusted: Sequence[IpNetwork]) 
 
 
 def neighbourhood(address: str) -> str:
-    """Name those who count as one caller: an address, or for IPv6 the /64 that one customer gets.
+    """Return the network that counts as one caller: the IPv4 address or the IPv6 /64.
 
-    Whoever has a /64 has more addresses than anybody could remember.
+    A customer usually gets an IPv6 /64, which has too many addresses to limit one by one.
     """
     parsed = _address(address)
     if isinstance(parsed, ipaddress.IPv6Address):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token buckets in Redis, which all processes share, and what is done while Redis is away.
+"""Token buckets in Redis that all processes share, and the fallback while Redis is unavailable.
 
-A bucket is one number: when it will be full again, by Redis's own clock, so processes whose clocks
-differ still agree. Taking a token is one script, so no two of them take the same.
+A bucket is one number: the time at which it will be full, by Redis's clock, so processes agree even
+if their clocks differ. One script takes a token atomically.
 
-While Redis does not answer, each process falls back on buckets of its own: a caller may then make
-as many calls *per process* as the limit says, and nobody is refused because Redis is gone. Each
-such call is counted, each outage is logged once, and Redis is tried again every second.
+While Redis does not answer, each process uses its own buckets: the limit then applies to each
+process separately, and no request is refused because Redis is unavailable. Each such call is
+counted, each outage is logged once, and one call per second tries Redis again.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ RETRY_SECONDS: Final = 1.0
 _ANSWER_WITHIN: Final = 0.3
 _CONNECTIONS: Final = 32
 
-# KEYS[1]: the bucket. ARGV: microseconds until a token comes back, the bucket's size.
-# Returns whether there was a token, and microseconds: until it is full, until there is one.
+# KEYS[1]: the bucket. ARGV: microseconds until one token is added, the size of the bucket.
+# Returns whether a token was taken, microseconds until full, microseconds until a token is free.
 _TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -49,27 +49,27 @@ _log = structlog.get_logger(__name__)
 
 
 class SharedStore:
-    """The connections to Redis, and whether it answers."""
+    """The connections to Redis, and whether Redis answers."""
 
     def __init__(
         self, url: str, prefix: str, clock: Clock, *, answer_within: float = _ANSWER_WITHIN
     ) -> None:
-        """Prepare; nothing is connected before the first call.
+        """Create the connection pool; the first call connects.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`.
-            prefix: Begins the name of every bucket: the same in all processes that share them.
-            clock: Says when to try again.
-            answer_within: Seconds after which Redis counts as away.
+            prefix: The prefix of bucket names, the same in all processes that share them.
+            clock: The clock for retries.
+            answer_within: Seconds after which Redis counts as unavailable.
         """
-        # Bounded and blocking: the default pool opens without end and then raises.
+        # The default pool opens connections without limit; this one waits for a free one.
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
             timeout=answer_within,
             socket_timeout=answer_within,
             socket_connect_timeout=answer_within,
-            # Once, at once: an idle connection may have been closed by the other side.
+            # One retry without delay, because Redis may have closed an idle connection.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
         self._redis = Redis.from_pool(pool)
@@ -80,20 +80,20 @@ class SharedStore:
         self._away = False
         self._try_at = 0.0
         self.fallbacks = 0
-        """Calls that were judged by this process alone."""
+        """Calls limited by this process alone while Redis was unavailable."""
 
     def limiter(self, name: str, quota: Quota) -> SharedLimiter:
-        """Return the buckets of one kind."""
+        """Return the limiter `name`, whose buckets are separate from those of other names."""
         return SharedLimiter(self, f"{self._prefix}:{name}", quota, self._clock)
 
     async def take(self, bucket: str, quota: Quota) -> Taken | None:
-        """Take a token of a bucket; None while Redis is away."""
+        """Take a token of a bucket; None while Redis is unavailable."""
         now = self._clock.monotonic()
         if self._away:
             if now < self._try_at:
                 self.fallbacks += 1
                 return None
-            # One call tries; the others go on without.
+            # This call tries Redis; the others use their own buckets.
             self._try_at = now + RETRY_SECONDS
         try:
             async with asyncio.timeout(2 * self._answer_within):
@@ -131,7 +131,7 @@ class SharedStore:
 
 
 class SharedLimiter:
-    """Buckets of one quota that all processes share; this process's own while Redis is away."""
+    """Shared buckets of one quota, with this process's own buckets as the fallback."""
 
     def __init__(self, store: SharedStore, prefix: str, quota: Quota, clock: Clock) -> None:
         self.quota = quota

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Versions in the path, and how a route is declared deprecated (API reference, "Versioning")."""
+"""API versions in the path, and deprecation of routes (API reference, "Versioning")."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 
 CURRENT: Final = "/v1"
 MIN_NOTICE: Final = timedelta(days=183)
-"""The reference promises 6 months between the deprecation of a route and its end."""
+"""The API reference promises 6 months between the deprecation and the removal of a route."""
 
 
 def without_version(path: str) -> str:
-    """Strip `/v1`, which every path may have in front; another version stays, and is no route."""
+    """Strip the optional prefix `/v1`; a path with another version matches no route."""
     if path == CURRENT:
         return "/"
     return path[len(CURRENT) :] if path.startswith(CURRENT + "/") else path
@@ -22,10 +22,10 @@ def without_version(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Deprecation:
-    """Declares that a route goes away: since when that is known, when it ends, where to read why.
+    """The deprecation of a route: when it was announced, when it is removed, and the page about it.
 
     Raises:
-        ValueError: less than 183 days of notice, or a time without an offset.
+        ValueError: the notice is shorter than 183 days, or a time has no offset.
     """
 
     since: datetime
@@ -34,12 +34,12 @@ class Deprecation:
 
     def __post_init__(self) -> None:
         if self.since.tzinfo is None or self.sunset.tzinfo is None:
-            raise ValueError("a deprecation's times need an offset")
+            raise ValueError("the times of a deprecation need an offset")
         if self.sunset - self.since < MIN_NOTICE:
-            raise ValueError(f"a deprecated route stays for at least {MIN_NOTICE.days} days")
+            raise ValueError(f"a deprecated route must remain for at least {MIN_NOTICE.days} days")
 
     def headers(self) -> list[tuple[str, str]]:
-        """Say it in headers: `Deprecation` (RFC 9745), `Sunset` (RFC 8594), and a link for each."""
+        """Return the headers `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and a link for each."""
         return [
             ("Deprecation", f"@{int(self.since.timestamp())}"),
             ("Sunset", format_datetime(self.sunset.astimezone(UTC), usegmt=True)),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAPI document, its page, and the schemas in it."""
+"""The OpenAPI document and the page that shows it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAPI document: made of the declared routes and of the models they use."""
+"""The OpenAPI document, generated from the declared routes and their models."""
 
 from __future__ import annotations
 
@@ -41,41 +41,42 @@ _EXAMPLE_AT: Final = 1_697_797_800_000
 _EXAMPLE: Final = RequestContext("req_1697843200_abc123", None, "", "", 0, 0.0)
 
 TAGS: Final = (
-    ("Instances", "GPU instances: requested once, watched until they serve, kept true."),
-    ("History", "What happened, and verbs in progress or over."),
-    ("Webhooks", "Who is told of what happens, and what became of it."),
-    ("Catalogue", "What there is to ask for."),
+    ("Instances", "GPU instances: create, read, start, stop, restart and delete them."),
+    ("Account", "The account at Novita: holds, orphans, adoption and release of instances."),
+    ("History", "Events and operations."),
+    ("Webhooks", "Standing webhooks and deliveries."),
+    ("Catalogue", "Products, templates and regions that Novita offers."),
     ("Keys", "API keys and their scopes."),
-    ("Cache", "Copies, of records and of what Novita told; each may be emptied at any moment."),
-    ("Metrics", "Numbers of this process, as JSON, Prometheus text or OpenMetrics."),
-    ("Health", "Whether this process and what it depends on are well. No key needed."),
+    ("Cache", "Caches of records and of Novita's data; clearing them is always safe."),
+    ("Metrics", "Metrics of this process as JSON, Prometheus text or OpenMetrics."),
+    ("Health", "Health of this process and its dependencies. No API key is needed."),
 )
 
 
 PATH_PARAMETERS: Final[Mapping[str, tuple[str, int | None]]] = {
-    "instanceId": ("The instance's id", 64),
-    "upstreamId": ("The instance's id at Novita", 255),
-    "operationId": ("The operation's id", 64),
-    "webhookId": ("The webhook's id", 64),
-    "deliveryId": ("The delivery's id", 64),
-    "keyId": ("The key's id", 64),
+    "instanceId": ("The instance's ID", 64),
+    "upstreamId": ("The instance's ID at Novita", 255),
+    "operationId": ("The operation's ID", 64),
+    "webhookId": ("The webhook's ID", 64),
+    "deliveryId": ("The delivery's ID", 64),
+    "keyId": ("The API key's ID", 64),
     "cacheName": ("The cache's name", None),
     "key": ("A key in the cache", None),
 }
-"""What the parameters of paths are, and how long they may be."""
+"""Descriptions and maximum lengths of path parameters."""
 
 _KEY_HEADER: Final = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "Sent again within 24 h with the same body, the request has no second effect "
-    "and gets the same answer, with `Idempotent-Replayed: true`",
+    "description": "If the request is repeated within 24 h with the same key and body, it has no "
+    "second effect and gets the same response, with `Idempotent-Replayed: true`",
     "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$"},
 }
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Write the document of the routes, from the models that validate and render."""
+    """Generate the document of the routes from the models that validate and serialize."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.template, {})[route.method.lower()] = _operation(route)

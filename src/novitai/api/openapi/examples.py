@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples of the OpenAPI document: those of the API reference, with what our answers add to them.
+"""Examples for the OpenAPI document: those of the API reference, with the fields added since.
 
-Each fits the schema of the answer it stands at; the errors' examples are made by `documentation`.
+Each example matches the schema of its response. `document` generates the examples of errors.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ EXAMPLES: Final[dict[tuple[str, int], object]] = {
         "timestamp": _AT,
     },
 }
-"""By operation id and status."""
+"""By operation ID and status."""
 
 
 def add_examples(document: dict[str, Any]) -> None:
-    """Write the examples into a document, where it has the operations."""
+    """Add the examples to the operations that a document has."""
     for item in document["paths"].values():
         for operation in item.values():
             for status, answer in operation["responses"].items():

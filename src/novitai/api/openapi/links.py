@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links of the OpenAPI document: what of one answer is asked for with next."""
+"""Links in the OpenAPI document: values of a response that the next request uses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _OPERATION: Final = "$response.body#/operationId"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """From an operation's answer of a status to a parameter of another operation.
+    """A link from the response of one operation to a parameter of another.
 
     Attributes:
-        source: The operation that answers, by its id; `status` is that of the answer.
-        name: What the link is called.
-        target: The operation that is asked next, by its id.
-        parameter: Which of its parameters is meant, and `value` where that comes from, as a
-            runtime expression (OpenAPI 3.1, section 4.8.20.4).
+        source: The ID of the operation that responds.
+        status: The status of that response.
+        name: The name of the link.
+        target: The ID of the operation to call next.
+        parameter: The parameter of the target.
+        value: The source of its value, a runtime expression (OpenAPI 3.1, section 4.8.20.4).
     """
 
     source: str
@@ -73,7 +74,7 @@ LINKS: Final = (
 
 
 def add_links(document: dict[str, Any]) -> None:
-    """Write the links into a document that has their operations."""
+    """Add the links to a document if it has both of their operations."""
     by_id = {
         operation["operationId"]: operation
         for item in document["paths"].values()

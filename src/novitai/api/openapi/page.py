@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAPI document, and a page of it that needs nothing from anywhere but this server."""
+"""Serve the OpenAPI document and a page that shows it without resources of other servers."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ DOCS_PATH: Final = "/docs"
 
 
 def install(app: Starlette, write: Callable[[], dict[str, Any]]) -> None:
-    """Serve the document and the page; no key is needed for either.
+    """Serve the document and the page; neither needs an API key.
 
     Args:
-        app: Where they are served.
-        write: Writes the document, the first time that it is asked for.
+        app: The application that serves them.
+        write: Generates the document; called once, at the first request.
     """
     page, policy = _page()
     written = cache(lambda: orjson.dumps(write()))
@@ -61,7 +61,7 @@ def install(app: Starlette, write: Callable[[], dict[str, Any]]) -> None:
 def _page() -> tuple[bytes, str]:
     folder = files("novitai.api.openapi") / "static"
     style = (folder / "docs.css").read_text("utf-8")
-    # Relative, so that the page works with `/v1` in front and behind a proxy's prefix.
+    # A relative URL, so that the page works under `/v1` and under a proxy's path prefix.
     script = (folder / "docs.js").read_text("utf-8")
     script = script.replace("__OPENAPI__", OPENAPI_PATH.lstrip("/"))
     page = _PAGE.format(style=style, script=script).encode()

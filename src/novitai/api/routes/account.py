@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Novita account: what is not ours, what is held, and what a person decides about both."""
+"""`/api/account` and unmanaged instances: holds, adoption and release."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _NO_ID: Final = ValidationFailed(
 
 
 class AccountRoutes:
-    """Handlers of the account."""
+    """Handlers of the account routes."""
 
     def __init__(self, ownership: Ownership) -> None:
         self._ownership = ownership
@@ -77,7 +77,7 @@ class AccountRoutes:
                 handler=self.overview,
                 scope=Scope.READ,
                 tag="Account",
-                summary="Read what is known of the Novita account",
+                summary="Read the state of the Novita account",
                 answers={200: AccountResponse},
             ),
             Route(
@@ -86,7 +86,7 @@ class AccountRoutes:
                 handler=self.confirm,
                 scope=Scope.ADMIN,
                 tag="Account",
-                summary="Confirm what is held",
+                summary="Confirm the account and end the hold",
                 answers={200: ConfirmAccountResponse},
                 errors=[_NOTHING, UNKNOWN_FIELD],
             ),
@@ -96,7 +96,7 @@ class AccountRoutes:
                 handler=self.unmanaged,
                 scope=Scope.READ,
                 tag="Account",
-                summary="List the account's other instances",
+                summary="List unmanaged instances",
                 answers={200: ListUnmanagedResponse},
                 errors=[BAD_QUERY],
             ),
@@ -106,7 +106,7 @@ class AccountRoutes:
                 handler=self.dismiss,
                 scope=Scope.ADMIN,
                 tag="Account",
-                summary="Dismiss an instance that is no matter",
+                summary="Dismiss an unmanaged instance",
                 answers={200: UnmanagedInstance},
                 errors=[_NOT_LISTED],
             ),
@@ -116,7 +116,7 @@ class AccountRoutes:
                 handler=self.adopt,
                 scope=Scope.ADMIN,
                 tag="Account",
-                summary="Adopt an instance of the account",
+                summary="Adopt an unmanaged instance",
                 answers={201: InstanceDetails},
                 errors=[_NO_ID, _NOT_LISTED, NO_INSTANCE, _MANAGED, _ELSEWHERE, _NOT_WAITING],
             ),
@@ -133,13 +133,13 @@ class AccountRoutes:
         ]
 
     async def overview(self, _call: RouteCall, query: NoQuery) -> Response:
-        """Read whether the account is held, why, and what to do."""
+        """Read whether write calls are held, why, and what to do."""
         return answer(_overview(await self._ownership.overview()))
 
     async def confirm(self, call: RouteCall, body: ConfirmAccountRequest) -> Response:
-        """Accept the missing instances that were shown as gone, and a restored database as it is.
+        """Confirm that the missing instances are gone, or that a restored database is right.
 
-        `missingDigest` names the set. If another set is missing by now, nothing is confirmed.
+        `missingDigest` names the set of instances. If the set has changed, nothing is confirmed.
         """
         return await call.run_once(
             self._ownership.confirm(body.missing_digest),
@@ -147,10 +147,10 @@ class AccountRoutes:
         )
 
     async def unmanaged(self, call: RouteCall, query: WrappedQuery) -> Response:
-        """List what the last listing of the account held that is no record's own.
+        """List the instances in the last listing of the account that belong to no record.
 
-        It is never changed, stopped or deleted by this server, unless `NOVITAI_ORPHANS` says so
-        of orphans that its own calls have made.
+        This server never changes, stops or deletes them, except orphans of its own create calls
+        if `NOVITAI_ORPHANS` says so.
         """
         after = bytes.fromhex(query.cursor or "")
         known = await self._ownership.unmanaged()
@@ -167,21 +167,21 @@ class AccountRoutes:
         )
 
     async def dismiss(self, call: RouteCall, body: NoFields) -> Response:
-        """Remember that an instance is no matter: no record waits for it any more."""
+        """Dismiss an unmanaged instance: no record waits for it any longer."""
         return await call.run_once(
             self._ownership.dismiss(call.named("upstreamId")),
             lambda shown: reply(_unmanaged(shown)),
         )
 
     async def adopt(self, call: RouteCall, body: AdoptInstanceRequest) -> Response:
-        """Make an instance of the account a record: it is watched, and can be stopped and deleted.
+        """Adopt an unmanaged instance: it gets a record and is watched, and verbs work on it.
 
-        With `instanceId`, a record that waits to be bought is given it instead.
+        With `instanceId`, a record that waits to be bought gets the instance instead.
         """
         return await call.run_once(self._ownership.adopt(body.wanted()), _adopted)
 
     async def release(self, call: RouteCall, body: NoFields) -> Response:
-        """Let go of an instance: it goes on at Novita, and this server does nothing to it again."""
+        """Release an instance: it stays as it is at Novita; no verb works on it any longer."""
         return await call.run_once(
             self._ownership.release(call.named("instanceId")),
             lambda view: reply(orjson.dumps(view)),

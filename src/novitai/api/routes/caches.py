@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/api/cache`: looking into the caches and emptying them. They hold copies only."""
+"""`/api/cache`: inspect and clear the caches, which hold only copies."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class CacheRoutes:
                 handler=self.overview,
                 scope=Scope.READ,
                 tag="Cache",
-                summary="Statistics of all caches",
+                summary="Read the statistics of all caches",
                 answers={200: CachesResponse},
             ),
             Route(
@@ -63,7 +63,7 @@ class CacheRoutes:
                 handler=self.one,
                 scope=Scope.READ,
                 tag="Cache",
-                summary="Statistics and keys of one cache",
+                summary="Read the statistics and keys of one cache",
                 answers={200: CacheDetails},
                 errors=[_NO_CACHE],
             ),
@@ -73,7 +73,7 @@ class CacheRoutes:
                 handler=self.clear,
                 scope=Scope.ADMIN,
                 tag="Cache",
-                summary="Clear one cache or all",
+                summary="Clear one cache or all caches",
                 answers={200: CacheChangedResponse},
                 errors=[_BAD_NAME, _NO_CACHE],
             ),
@@ -83,7 +83,7 @@ class CacheRoutes:
                 handler=self.cleanup,
                 scope=Scope.ADMIN,
                 tag="Cache",
-                summary="Remove what has expired",
+                summary="Remove expired entries",
                 answers={200: CacheChangedResponse},
             ),
             Route(
@@ -99,7 +99,7 @@ class CacheRoutes:
         ]
 
     async def overview(self, _call: RouteCall) -> Response:
-        """Tell how every cache does, and all of them together."""
+        """Read the statistics of each cache, and their totals."""
         stats = [cache.stats() for cache in self._caches]
         hits, misses = sum(one.hits for one in stats), sum(one.misses for one in stats)
         return answer(
@@ -117,7 +117,7 @@ class CacheRoutes:
         )
 
     async def one(self, call: RouteCall) -> Response:
-        """Tell how one cache does, with its keys, their age and the time they have left."""
+        """Read the statistics of one cache, and its keys with age and remaining lifetime."""
         cache = self._caches.named(call.named("cacheName"))
         held = cache.keys()
         keys = [
@@ -138,7 +138,7 @@ class CacheRoutes:
         )
 
     async def clear(self, call: RouteCall, body: ClearCacheRequest) -> Response:
-        """Empty one cache, or all where none is named. Nothing is lost but time."""
+        """Clear one cache, or all if none is named. No data is lost; the caches refill."""
         name = body.cache_name
 
         def clear() -> CacheChangedResponse:
@@ -151,7 +151,7 @@ class CacheRoutes:
         return await call.run_once(_at_once(clear), reply)
 
     async def cleanup(self, call: RouteCall, body: NoFields) -> Response:
-        """Remove from all caches what is no longer fresh."""
+        """Remove expired entries from all caches."""
 
         def cleanup() -> CacheChangedResponse:
             removed = sum(cache.cleanup() for cache in self._caches)
@@ -181,7 +181,7 @@ class CacheRoutes:
 
 
 def _at_once(act: Callable[[], T]) -> Command[T]:
-    """Make a command of what touches nothing but copies in memory."""
+    """Build a command from an action that changes only caches in memory."""
 
     async def prepare(_deadline: int | None) -> Completed[T]:
         return Completed(act())

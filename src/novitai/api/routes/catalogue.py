@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/api/products`, `/api/templates`, `/api/regions`: what there is to ask for, from the caches."""
+"""`/api/products`, `/api/templates`, `/api/regions`: the catalogue, from the caches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from novitai.upstream.errors import UpstreamError
 T = TypeVar("T")
 
 _FOR_THE_ANSWER: Final = 2.0
-"""Seconds of a request's time that are kept for the answer."""
+"""Seconds of a request's time limit that are reserved for the response."""
 _AWAY: Final = (
     UpstreamUnavailable("Novita answered with an error"),
     CircuitBreakerOpen("Novita keeps failing", retry_after=30),
@@ -53,16 +53,18 @@ class ProductsQuery(OffsetQuery):
             min_length=1,
             max_length=64,
             pattern=VISIBLE,
-            description="Only what this region offers; `any` for all",
+            description="Only products of this region; `any` for all",
         ),
         Wording("Region"),
     ] = absent()
     billing_mode: Annotated[
         BillingMode,
-        Field(description="Only what is offered in this billing mode"),
+        Field(description="Only products offered in this billing mode"),
         OneOf("Billing mode"),
     ] = absent()
-    gpu_num: Annotated[int, Field(description="For so many GPUs"), Few("GPU number", most=8)] = 1
+    gpu_num: Annotated[
+        int, Field(description="Number of GPUs per instance"), Few("GPU number", most=8)
+    ] = 1
 
 
 class CatalogueRoutes:
@@ -109,8 +111,8 @@ class CatalogueRoutes:
     async def products(self, call: RouteCall, query: ProductsQuery) -> Response:
         """List products with their prices in USD per GPU-hour.
 
-        The cheapest in the billing mode asked for stands first (`onDemand`, where none is); what
-        is not offered in it stands last.
+        They are sorted by price in `billingMode` (default `onDemand`), cheapest first; products
+        that are not offered in that mode come last.
         """
         anywhere = not query.region or is_any_region(query.region)
         mode = query.billing_mode or BillingMode.ON_DEMAND
@@ -128,13 +130,13 @@ class CatalogueRoutes:
         return listed(call, ListProductsResponse(products=shown, next_cursor=after))
 
     async def templates(self, call: RouteCall, query: OffsetQuery) -> Response:
-        """List templates. What is secret in them is not shown."""
+        """List templates, without their secrets."""
         templates = await _told(call, self._catalogue.templates())
         shown, after = _page(query, [_template(one) for one in templates])
         return listed(call, ListTemplatesResponse(templates=shown, next_cursor=after))
 
     async def regions(self, call: RouteCall, query: OffsetQuery) -> Response:
-        """List the regions that may be asked for."""
+        """List the regions that a request may name."""
         regions = await _told(call, self._catalogue.regions())
         known = [RegionView(name=name, default=name == DEFAULT_REGION) for name in regions]
         shown, after = _page(query, known)
@@ -142,7 +144,11 @@ class CatalogueRoutes:
 
 
 async def _told(call: RouteCall, asked: Awaitable[T]) -> T:
-    """Wait for what Novita tells, for as long as the request has time."""
+    """Await catalogue data within the time limit of the request.
+
+    Raises:
+        ApiError: Novita did not answer in time or failed, and nothing is cached.
+    """
     try:
         async with asyncio.timeout(max(0.0, call.seconds_left - _FOR_THE_ANSWER)):
             return await asked

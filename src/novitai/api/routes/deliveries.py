@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was told to whom, what became of it, and sending it again."""
+"""Deliveries of webhook messages: list them and send one again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_DELIVERY: Final = NotFound("Delivery 'msg_1' not found", code="DELIVERY_NOT_
 
 
 class DeliveriesQuery(PageQuery):
-    """Which messages to list."""
+    """Which deliveries to list."""
 
     status: Annotated[DeliveryStatus, Field(description="Only this status"), OneOf("Status")] = (
         absent()
@@ -54,7 +54,7 @@ class DeliveryRoutes:
                 handler=self.of_instance,
                 scope=Scope.READ,
                 tag="Webhooks",
-                summary="List what was told of an instance",
+                summary="List an instance's deliveries",
                 answers={200: ListDeliveriesResponse},
                 errors=[NO_INSTANCE, BAD_QUERY],
             ),
@@ -64,7 +64,7 @@ class DeliveryRoutes:
                 handler=self.of_webhook,
                 scope=Scope.READ,
                 tag="Webhooks",
-                summary="List what a webhook was told",
+                summary="List a webhook's deliveries",
                 answers={200: ListDeliveriesResponse},
                 errors=[NO_WEBHOOK, BAD_QUERY],
             ),
@@ -81,7 +81,7 @@ class DeliveryRoutes:
         ]
 
     async def of_instance(self, call: RouteCall, query: PageQuery) -> Response:
-        """List the messages about an instance, to whomever they go, oldest event first."""
+        """List the messages about an instance to all receivers, oldest event first."""
         page = await self._deliveries.of_instance(
             call.named("instanceId"), limit=query.most, cursor=query.cursor
         )
@@ -95,16 +95,16 @@ class DeliveryRoutes:
         return _listed(call, page)
 
     async def redeliver(self, call: RouteCall, body: NoFields) -> Response:
-        """Send a message again, at once and with its own id, whatever became of it.
+        """Send a message again at once, with the same ID, whether or not it was delivered.
 
-        If it fails, it is tried by the table from the beginning. Messages about the same instance
-        that wait for the same receiver go after it.
+        If it fails, the retry schedule starts from the beginning. Pending messages about the same
+        instance to the same receiver are sent after it.
         """
         return await call.run_once(self._deliveries.redeliver(call.named("deliveryId")), _accepted)
 
 
 def show_try(made: Try) -> AttemptView:
-    """Show one try."""
+    """Convert an attempt to its schema."""
     return AttemptView.model_validate(made)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/health`: whether this process and what it depends on are well. Nothing is called upstream."""
+"""`/health`: the health of this process and its dependencies. Novita is not called."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORKER_UNSEEN_MS: Final = 30_000
 _ANSWER_WITHIN: Final = 2.0
 _MB: Final = 1024 * 1024
 _DOWN: Final = "UNAVAILABLE"
-"""The reason where no error of ours says more, such as an answer that did not come in time."""
+"""The reason if the failure has no error code of its own, such as a timeout."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class HealthRoutes:
                 handler=self.health,
                 scope=None,
                 tag="Health",
-                summary="Health of the process and of what it depends on",
+                summary="Read the health of the process and its dependencies",
                 answers={200: HealthCheckResponse, 503: HealthCheckResponse},
             ),
             Route(
@@ -63,7 +63,7 @@ class HealthRoutes:
                 handler=self.live,
                 scope=None,
                 tag="Health",
-                summary="Whether the process answers",
+                summary="Check whether the process answers",
                 answers={200: ProbeResponse},
             ),
             Route(
@@ -72,13 +72,13 @@ class HealthRoutes:
                 handler=self.ready,
                 scope=None,
                 tag="Health",
-                summary="Whether the database answers and takes writes",
+                summary="Check whether the database answers and accepts writes",
                 answers={200: ProbeResponse, 503: ProbeResponse},
             ),
         ]
 
     async def health(self, _call: RouteCall) -> Response:
-        """Tell how everything is: 200 when all is well, 503 when anything is not."""
+        """Return 200 if everything is healthy, otherwise 503."""
         queue, database, account = await asyncio.gather(
             _trouble("jobQueue", self._queue_seen),
             _trouble("database", self._ping),
@@ -105,11 +105,11 @@ class HealthRoutes:
         return answer(body, 200 if healthy else 503, {"Cache-Control": "no-store"})
 
     async def live(self, _call: RouteCall) -> Response:
-        """Tell that the process answers."""
+        """Return 200: the process answers."""
         return self._probe(None)
 
     async def ready(self, _call: RouteCall) -> Response:
-        """Tell whether the database answers and takes writes, so that requests can be served."""
+        """Return 200 if the database answers and accepts writes, otherwise 503."""
         return self._probe(await _trouble("database", self._ping))
 
     def _probe(self, trouble: str | None) -> Response:
@@ -163,11 +163,11 @@ def _up(works: bool) -> Up:
 
 
 async def _trouble(name: str, check: Callable[[], Awaitable[bool]]) -> str | None:
-    """Return the code of what does not work; None where it works."""
+    """Return the error code of a failed check; None if it passes."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN):
             return None if await check() else _DOWN
-    except Exception as error:  # whatever it is, what was asked for does not work
+    except Exception as error:  # any exception means that the check failed
         code, reason = (error.code, error.message) if isinstance(error, ApiError) else (_DOWN, None)
         _log.warning("health_check_failed", part=name, error=type(error).__name__, reason=reason)
         return code

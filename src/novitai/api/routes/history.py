@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened and what is under way: events, operations, waiting for a status.
+"""Events, operations and waiting for a status.
 
-A client that waits and goes away is noticed at once: nothing is held for nobody.
+If a waiting client disconnects, its wait is cancelled at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from novitai.lifecycle.queries.history import EventPage, History
 T = TypeVar("T")
 
 MAX_WAITING: Final = 1000
-"""How many requests may wait for a status at one time, in one process."""
+"""Maximum number of requests that wait for a status at a time, in one process."""
 MAX_SECONDS: Final = 300
 DEFAULT_SECONDS: Final = 60
 
@@ -83,7 +83,7 @@ class WaitQuery(RequestModel):
         InstanceStatus, Field(description="The status to wait for"), OneOf("Status")
     ] = InstanceStatus.RUNNING
     timeout: Annotated[
-        int, Field(description="For how many seconds"), Whole("Timeout", most=MAX_SECONDS)
+        int, Field(description="Maximum wait in seconds"), Whole("Timeout", most=MAX_SECONDS)
     ] = DEFAULT_SECONDS
 
 
@@ -94,14 +94,14 @@ class SinceQuery(EventsQuery):
         str,
         Field(
             pattern=EVENT_CURSOR,
-            description="Only what came after this event; `cursor` goes on from there",
+            description="Only events after this event ID; page on with `cursor`",
         ),
         NOT_A_CURSOR,
     ] = absent()
 
 
 class HistoryRoutes:
-    """Handlers of what is read of the past, and of what is under way."""
+    """Handlers of events, operations and waits."""
 
     def __init__(self, history: History, operating: InstanceActions) -> None:
         self._history = history
@@ -173,10 +173,10 @@ class HistoryRoutes:
     async def wait(self, call: RouteCall, query: WaitQuery) -> Response:
         """Hold the request until the instance has a status.
 
-        200 with the instance when it has; 202 with the instance when time is up, or at once when
-        the server is shutting down; 409 when it is `terminated`, `released` or `failed`, which
-        nothing but a new request changes: then `error.details` has the `instance`, its `error`
-        and that error's `code`.
+        The response is 200 with the instance once it has the status, and 202 with the instance if
+        the time is up or the server shuts down. It is 409 if the instance is `terminated`,
+        `released` or `failed` and cannot reach the status without a new request; `error.details`
+        then has the `instance`, its `error` and that error's `code`.
         """
         instance_id = call.named("instanceId")
         with self._seat():
@@ -193,42 +193,41 @@ class HistoryRoutes:
         return answer(orjson.dumps(shown), 200 if waited.reached else 202)
 
     async def of_instance(self, call: RouteCall, query: EventsQuery) -> Response:
-        """List what happened to an instance, oldest first; after its termination too."""
+        """List the events of an instance, even a terminated one, oldest first."""
         page = await self._history.of_instance(
             call.named("instanceId"), cursor=query.cursor, limit=query.most
         )
         return _events(call, page)
 
     async def since(self, call: RouteCall, query: SinceQuery) -> Response:
-        """List what happened to all instances, oldest first.
+        """List the events of all instances, oldest first.
 
-        Ask again with the id of the last event seen as `since`: nothing is missed, nothing comes
-        twice.
+        Poll with the ID of the last event as `since`: no event is missed or repeated.
         """
         after, most = query.cursor, query.most
         if not after:
             return _events(call, await self._history.since(query.since, limit=most))
-        # A cursor is the id of an event too, and further on than where the reading began.
+        # A cursor is an event ID too, later than `since`.
         return _events(call, await self._history.since(after, limit=most, field="cursor"))
 
     async def operation(self, call: RouteCall) -> Response:
-        """Read an operation, running or over: `outcome` says how it ended."""
+        """Read an operation; `outcome` says how it ended."""
         return answer(_operation(await self._history.operation(call.named("operationId"))))
 
     async def cancel(self, call: RouteCall, body: NoFields) -> Response:
-        """Cancel an operation of which nothing irreversible has happened yet.
+        """Cancel an operation that has done nothing irreversible yet.
 
-        A creation can be cancelled until it may have bought something; after that, delete the
+        A create can be cancelled until its create call may have been sent; after that, delete the
         instance. A deletion cannot be cancelled.
         """
         return await call.run_once(self._operating.cancel(call.named("operationId")), _cancelled)
 
     @contextmanager
     def _seat(self) -> Iterator[None]:
-        """Count a request that waits.
+        """Count a waiting request.
 
         Raises:
-            Overloaded: as many wait as may.
+            Overloaded: `MAX_WAITING` requests are waiting already.
         """
         if self._waiting >= MAX_WAITING:
             raise Overloaded(_TOO_MANY.message, retry_after=_TOO_MANY.retry_after)
@@ -242,10 +241,10 @@ class HistoryRoutes:
 async def _while_there(
     request: Request, work: Coroutine[Any, Any, T], until: asyncio.Event
 ) -> T | None:
-    """Do something for a client for as long as it is there; None if `until` was set first.
+    """Run work until it ends, the client disconnects or `until` is set; None for `until`.
 
     Raises:
-        ClientDisconnect: it has gone; the work was broken off.
+        ClientDisconnect: the client disconnected; the work was cancelled.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(request))
@@ -269,7 +268,7 @@ async def _gone(request: Request) -> None:
 
 
 def _out_of_reach(shown: View, wanted: str) -> Conflict:
-    """Say why a status cannot come any more; the instance's own reason first."""
+    """Build the error for a status that cannot be reached, with the instance's own error."""
     details: dict[str, object] = {}
     why = ""
     error = shown.get("error")

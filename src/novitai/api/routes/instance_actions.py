@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be done to instances: start, stop, restart, delete, by id or by name, and all at once.
+"""Verbs on instances: start, stop, restart and delete, by ID or name; stop all; sync; credentials.
 
-A verb is accepted in one commit and carried out afterwards; its answer names the operation.
+A verb is accepted in one transaction and executed afterwards; the response has the operation's ID.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ _BAD_TIME: Final = ValidationFailed(
 
 
 class DeleteQuery(RequestModel):
-    """How an instance is deleted."""
+    """Options of a deletion."""
 
     confirm: Annotated[
         bool,
-        Field(description="Whether the call may leave although the account is held"),
+        Field(description="Whether to send the call even if the account is held"),
         Flag("confirm"),
     ] = absent()
 
@@ -112,7 +112,7 @@ class InstanceActionRoutes:
                 handler=self.sync,
                 scope=Scope.WRITE,
                 tag="Instances",
-                summary="List the account now",
+                summary="Reconcile the records with the account now",
                 answers={202: SyncResponse},
             ),
             Route(
@@ -121,7 +121,7 @@ class InstanceActionRoutes:
                 handler=self.record_usage,
                 scope=Scope.WRITE,
                 tag="Instances",
-                summary="Note when an instance was last used",
+                summary="Record when an instance was last used",
                 answers={200: InstanceDetails},
                 errors=[NO_INSTANCE, _BAD_TIME],
             ),
@@ -140,14 +140,14 @@ class InstanceActionRoutes:
     async def start(self, call: RouteCall, body: NoFields) -> Response:
         """Start an instance that is `stopped`, or `failed` and was bought.
 
-        One that runs already is answered with 200 as it is.
+        If it is running already, the response is 200 with the instance.
         """
         return await self._ask(call, OperationKind.START)
 
     async def stop(self, call: RouteCall, body: NoFields) -> Response:
         """Stop an instance that is `running`; its disk is kept, and billed.
 
-        One that is stopped already is answered with 200 as it is.
+        If it is stopped already, the response is 200 with the instance.
         """
         return await self._ask(call, OperationKind.STOP)
 
@@ -156,47 +156,47 @@ class InstanceActionRoutes:
         return await self._ask(call, OperationKind.RESTART)
 
     async def delete(self, call: RouteCall, query: DeleteQuery, body: NoFields) -> Response:
-        """Delete an instance and all that is on it, whatever its state.
+        """Delete an instance and its data, in any status.
 
-        It cancels whatever operation runs. One that is terminated already is answered with 200.
+        A running operation is cancelled. The response is 200 if it is terminated already.
         """
         return await self._ask(call, OperationKind.DELETE, confirmed=bool(query.confirm))
 
     async def start_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
-        """Start the one live instance of a name."""
+        """Start the only live instance with a name."""
         return await self._ask_named(call, OperationKind.START, body)
 
     async def stop_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
-        """Stop the one live instance of a name."""
+        """Stop the only live instance with a name."""
         return await self._ask_named(call, OperationKind.STOP, body)
 
     async def restart_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
-        """Restart the one live instance of a name."""
+        """Restart the only live instance with a name."""
         return await self._ask_named(call, OperationKind.RESTART, body)
 
     async def delete_named(self, call: RouteCall, body: InstanceNameRequest) -> Response:
-        """Delete the one live instance of a name, and all that is on it."""
+        """Delete the only live instance with a name, and its data."""
         return await self._ask_named(call, OperationKind.DELETE, body)
 
     async def stop_all(self, call: RouteCall, body: NoFields) -> Response:
-        """Ask every instance to stop that can be, in one commit, and say why others are left."""
+        """Stop all instances that can be stopped, in one transaction, and say why others cannot."""
         return await call.run_once(self._operating.stop_all(), _all_told)
 
     async def sync(self, call: RouteCall, body: NoFields) -> Response:
-        """Compare the records with Novita's list of the account without waiting for the next turn.
+        """List the account and reconcile the records now, before the next periodic listing.
 
-        Poll the operation to see that it is done.
+        Poll the operation for completion.
         """
         return await call.run_once(self._operating.sync(), _sync_told)
 
     async def record_usage(self, call: RouteCall, body: LastUsedRequest) -> Response:
-        """Note when an instance was last used: now, unless `lastUsedAt` says when."""
+        """Record when an instance was last used: `lastUsedAt`, or now if it is absent."""
         instance_id = call.named("instanceId")
         await call.apply(self._operating.record_usage(instance_id, body.last_used_at))
         return answer(orjson.dumps(whole_view(await self._instances.get(instance_id))))
 
     async def credentials(self, call: RouteCall) -> Response:
-        """Read the passwords as Novita last told them. They are shown nowhere else."""
+        """Read the passwords as Novita last reported them. No other response shows them."""
         instance_id = call.named("instanceId")
         found = await self._operating.credentials(instance_id)
         shown = CredentialsResponse.model_validate({"instanceId": instance_id, **found})
@@ -215,7 +215,7 @@ class InstanceActionRoutes:
 
 
 def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Route]:
-    """Declare a verb: of an instance's id, and of its name."""
+    """Declare the two routes of a verb: by ID and by name."""
     path, word = f"{paths.INSTANCE}/{kind.value}", kind.value.capitalize()
     method = "POST"
     if kind is OperationKind.DELETE:
@@ -284,5 +284,5 @@ def _sync_told(operation_id: str) -> Reply:
 
 
 def _location(operation_id: str) -> dict[str, str]:
-    """Say where the operation can be followed."""
+    """Build the `Location` header with the path of the operation."""
     return {"Location": f"/api/operations/{operation_id}"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/api/instances`: asking for an instance, reading one, listing them."""
+"""`/api/instances`: create, read and list instances."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class ListInstancesQuery(PageQuery):
     include_terminated: Annotated[
         bool,
         Field(
-            description="Whether to list terminated and released ones too. Where `status` is "
-            "given, it alone decides."
+            description="Whether to list terminated and released instances too. Ignored if "
+            "`status` is given."
         ),
         Flag("includeTerminated"),
     ] = False
@@ -107,7 +107,7 @@ class InstanceRoutes:
                 handler=self.create,
                 scope=Scope.WRITE,
                 tag="Instances",
-                summary="Ask for an instance",
+                summary="Create an instance",
                 answers={201: CreateInstanceResponse},
                 errors=[
                     ValidationFailed(
@@ -149,7 +149,7 @@ class InstanceRoutes:
                 scope=Scope.READ,
                 tag="Instances",
                 summary="Read one instance",
-                headers={"If-None-Match": "The `ETag` of an earlier answer"},
+                headers={"If-None-Match": "The `ETag` of an earlier response"},
                 answers={200: InstanceDetails, 304: None},
                 errors=[NO_INSTANCE],
             ),
@@ -158,17 +158,17 @@ class InstanceRoutes:
     async def create(self, call: RouteCall, body: CreateInstanceRequest) -> Response:
         """Accept a request for an instance.
 
-        By the time of the answer it is on record; the instance is bought afterwards, once.
+        The request is stored before the response is sent. The instance is bought later, once.
         """
         return await call.run_once(self._create_instance.create(body.wanted()), _accepted)
 
     async def page(self, call: RouteCall, query: ListInstancesQuery) -> Response:
-        """List instances, newest first; all of them, up to 1,000, where no limit is given."""
+        """List instances, newest first; at most 1,000 if `limit` is absent."""
         wanted = InstanceQuery(
             status=query.status,
             region=query.region,
             name=query.name,
-            # A status that is asked for is listed, whichever it is.
+            # An explicit status is listed even if it is `terminated` or `released`.
             include_terminated=query.include_terminated or "status" in query.model_fields_set,
             limit=query.limit,
             cursor=query.cursor,
@@ -178,7 +178,7 @@ class InstanceRoutes:
         return answer(orjson.dumps(present(body)), headers=next_page(call, page.next_cursor))
 
     async def one(self, call: RouteCall) -> Response:
-        """Read one instance from our own records; Novita is not called."""
+        """Read one instance from the database; Novita is not called."""
         shown = await self._instances.details(call.named("instanceId"))
         tag = f'W/"{shown.digest}"'
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
@@ -188,7 +188,7 @@ class InstanceRoutes:
 
 
 def whole_view(shown: Shown) -> View:
-    """Show an instance with when it was last seen."""
+    """Return the view of an instance with `observedAt`, if it was ever observed."""
     if shown.observed_at is None:
         return shown.view
     return {**shown.view, "observedAt": iso(shown.observed_at)}

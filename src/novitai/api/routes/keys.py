@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/api/keys`: making, listing and revoking API keys."""
+"""`/api/keys`: create, list and revoke API keys."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class KeyRoutes:
                 handler=self.create,
                 scope=Scope.ADMIN,
                 tag="Keys",
-                summary="Make an API key",
+                summary="Create an API key",
                 answers={201: CreateKeyResponse},
                 errors=[
                     Conflict(
@@ -71,17 +71,17 @@ class KeyRoutes:
         ]
 
     async def create(self, call: RouteCall, body: CreateKeyRequest) -> Response:
-        """Make a key. The answer is the only time that the key itself is shown."""
+        """Create an API key. The key itself is shown only in this response."""
         return await call.run_once(self._keys.creation(body.wanted()), _made)
 
     async def page(self, call: RouteCall, query: PageQuery) -> Response:
-        """List keys, newest first, revoked and expired ones too."""
+        """List API keys, newest first, including revoked and expired ones."""
         page = await self._keys.page(limit=query.most, cursor=query.cursor)
         shown = [_view(key) for key in page.keys]
         return listed(call, ListKeysResponse(keys=shown, next_cursor=page.next_cursor))
 
     async def revoke(self, call: RouteCall, body: NoFields) -> Response:
-        """Revoke a key. The next request with it is refused; within 2 s by other processes too."""
+        """Revoke an API key. This process refuses it at once, other processes within 2 s."""
         return await call.run_once(self._keys.revocation(call.named("keyId")), _revoked)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/metrics`: the numbers of this process, as JSON or as Prometheus text, from one snapshot."""
+"""`/metrics`: the metrics of this process as JSON, Prometheus text or OpenMetrics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from novitai.telemetry.requests import Durations
 _OFFERED: Final = (JSON, TEXT, OPENMETRICS)
 
 _ALWAYS_TOLD: Final = (200, 400, 401, 404, 500)
-"""Statuses that the API reference lists: a client may look for them before the first occurs."""
+"""Statuses that the API reference lists; they are present even while their count is 0."""
 
 _log = structlog.get_logger(__name__)
 
@@ -62,16 +62,16 @@ class MetricsRoutes:
                 handler=self.metrics,
                 scope=Scope.READ,
                 tag="Metrics",
-                summary="Numbers of this process",
+                summary="Read the metrics of this process",
                 answers={200: MetricsResponse},
             )
         ]
 
     async def metrics(self, call: RouteCall) -> Response:
-        """Tell how many requests and jobs there were, and what the process and caches hold.
+        """Read counts and durations of requests and jobs, and the use of memory, CPU and caches.
 
-        JSON; Prometheus text or OpenMetrics where `Accept` prefers `text/plain` or
-        `application/openmetrics-text` to it.
+        The format is JSON, or Prometheus text or OpenMetrics if `Accept` prefers `text/plain` or
+        `application/openmetrics-text`.
         """
         wanted = preferred(call.context.accept, _OFFERED)
         snapshot = await self._snapshot()
@@ -89,7 +89,7 @@ class MetricsRoutes:
         stats = services.jobs.stats()
         try:
             queued = dict(await services.jobs.queue_sizes())
-        except Exception as error:  # the numbers at hand are worth more than none at all
+        except Exception as error:  # incomplete metrics are better than none
             _log.warning("queue_sizes_unknown", error=type(error).__name__)
             queued = {name: one.queued for name, one in stats.items()}
         return MetricsSnapshot(
@@ -232,7 +232,7 @@ def _caches(caches: list[CacheStats]) -> CacheNumbers:
 
 
 def ratio(hits: int, misses: int) -> float:
-    """Return the share of hits; 0 where nothing was asked yet."""
+    """Return the fraction of hits; 0 if there were no reads yet."""
     return round(hits / (hits + misses), 4) if hits + misses else 0.0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A snapshot as Prometheus text and as OpenMetrics. Labels are templates and names, never ids."""
+"""Render metrics as Prometheus text and OpenMetrics. Labels are templates and names, not IDs."""
 
 from __future__ import annotations
 
@@ -36,17 +36,19 @@ OPENMETRICS: Final = "application/openmetrics-text"
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """The numbers of one moment; `queued` counts waiting jobs by type.
+    """The metrics at one moment.
 
-    `upstream` holds the numbers of the calls to Novita.
-    `fenced_writes` counts results that came too late, as somebody else had taken the work over.
-    `deliveries` counts tries by outcome, `oldest_delivery` is the age in seconds of the oldest
-    message to a webhook that still waits; None where that is not known.
-    `feed_lag` is the age in seconds of the first event that is stored and that `GET /api/events`
-    does not list yet; None where that is not known.
-    `account` is what is known of the Novita account; None where that is not known.
-    `limiter_fallbacks` counts calls that were limited by this process alone, as Redis was away.
-    `dropped_lines` counts what was logged while nothing read the process's output.
+    Attributes:
+        upstream: Metrics of the calls to Novita.
+        queued: Number of queued jobs by type.
+        fenced_writes: Results dropped because another worker had claimed the work.
+        limiter_fallbacks: Requests limited by this process alone because Redis did not answer.
+        dropped_lines: Log lines dropped because the reader of the output was too slow.
+        deliveries: Delivery attempts by outcome.
+        oldest_delivery: Age in seconds of the oldest pending message; None if unknown.
+        feed_lag: Age in seconds of the first stored event that `GET /api/events` does not list
+            yet; None if unknown.
+        account: The state of the Novita account; None if unknown.
     """
 
     requests: RequestMetrics
@@ -67,12 +69,12 @@ class MetricsSnapshot:
 
 
 def as_text(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
-    """Write Prometheus text, and name its media type."""
+    """Return Prometheus text and its media type."""
     return generate_latest(_registry(snapshot)), CONTENT_TYPE_PLAIN_0_0_4
 
 
 def as_openmetrics(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
-    """Write OpenMetrics, and name its media type."""
+    """Return OpenMetrics and its media type."""
     body: bytes = openmetrics.generate_latest(  # type: ignore[no-untyped-call]  # it has no types
         _registry(snapshot)
     )
@@ -90,24 +92,24 @@ class _Numbers(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric; called by the library."""
+        """Yield every metric; `prometheus_client` calls this."""
         yield from _of_requests(self._snapshot.requests)
         yield from _of_upstream(self._snapshot.upstream)
         yield from _of_jobs(self._snapshot.jobs, self._snapshot.queued)
         yield CounterMetricFamily(
             "novitai_fenced_writes",
-            "Results dropped, as somebody else had taken the work over.",
+            "Results dropped because another worker had claimed the work.",
             value=self._snapshot.fenced_writes,
         )
         yield from _of_caches(self._snapshot.caches)
         yield CounterMetricFamily(
             "novitai_rate_limit_fallbacks",
-            "Calls limited by this process alone, as Redis was away.",
+            "Requests limited by this process alone because Redis did not answer.",
             value=self._snapshot.limiter_fallbacks,
         )
         yield CounterMetricFamily(
             "novitai_log_lines_dropped",
-            "Log lines that no reader took in time.",
+            "Log lines dropped because the reader of the output was too slow.",
             value=self._snapshot.dropped_lines,
         )
         yield from _of_webhooks(self._snapshot)
@@ -122,24 +124,24 @@ class _Numbers(Collector):
         yield from _of_process(self._snapshot)
 
     def describe(self) -> list[Metric]:
-        """Name nothing beforehand."""
+        """Declare no metrics in advance."""
         return []
 
 
 def _of_account(account: Overview) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "novitai_orphans",
-        "Instances that bear our marker, are no record's own and were not dismissed.",
+        "Orphans that were not dismissed.",
         value=account.orphans,
     )
     yield GaugeMetricFamily(
         "novitai_account_held",
-        "1 while write calls are held, as the account is not as it was remembered.",
+        "1 while write calls are held because the account differs from the records.",
         value=int(account.state.blocked),
     )
     yield GaugeMetricFamily(
         "novitai_incomplete_listings",
-        "Listings of the account in a row that were not complete.",
+        "Consecutive listings of the account that were incomplete.",
         value=account.looked.incomplete_count,
     )
 
@@ -147,12 +149,12 @@ def _of_account(account: Overview) -> Iterator[Metric]:
 def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:
     answered = CounterMetricFamily(
         "novitai_http_requests",
-        "Requests that were answered.",
+        "Requests answered.",
         labels=["method", "route", "status"],
     )
     took = HistogramMetricFamily(
         "novitai_http_request_duration_seconds",
-        "How long requests took; those held open on purpose are not timed.",
+        "Duration of requests. Requests that wait for a status are not timed.",
         labels=["method", "route"],
     )
     bounds = [*map(str, BUCKETS), "+Inf"]
@@ -176,12 +178,12 @@ def _of_upstream(numbers: UpstreamNumbers) -> Iterator[Metric]:
     )
     took = HistogramMetricFamily(
         "novitai_upstream_call_duration_seconds",
-        "How long calls to Novita took that were sent, without the wait for a permit.",
+        "Duration of calls to Novita, without the wait for a permit.",
         labels=["endpoint"],
     )
     state = GaugeMetricFamily(
         "novitai_upstream_breaker_state",
-        "1 for the state that the circuit breaker of a class of operations is in, else 0.",
+        "1 for the current state of the circuit breaker of a class of calls, else 0.",
         labels=["class", "state"],
     )
     bounds = [*map(str, CALL_BUCKETS), "+Inf"]
@@ -205,14 +207,12 @@ def _of_upstream(numbers: UpstreamNumbers) -> Iterator[Metric]:
 
 
 def _of_jobs(jobs: Mapping[str, JobStats], queued: Mapping[str, int]) -> Iterator[Metric]:
-    ended = CounterMetricFamily(
-        "novitai_jobs", "Runs of jobs that ended.", labels=["type", "outcome"]
-    )
+    ended = CounterMetricFamily("novitai_jobs", "Job runs that ended.", labels=["type", "outcome"])
     took = SummaryMetricFamily(
-        "novitai_job_duration_seconds", "How long runs of jobs took.", labels=["type"]
+        "novitai_job_duration_seconds", "Duration of job runs.", labels=["type"]
     )
-    running = GaugeMetricFamily("novitai_jobs_running", "Jobs at work now.", labels=["type"])
-    waiting = GaugeMetricFamily("novitai_jobs_queued", "Jobs that wait.", labels=["type"])
+    running = GaugeMetricFamily("novitai_jobs_running", "Jobs running now.", labels=["type"])
+    waiting = GaugeMetricFamily("novitai_jobs_queued", "Jobs waiting.", labels=["type"])
     for name, one in jobs.items():
         ended.add_metric([name, "processed"], one.processed)
         ended.add_metric([name, "failed"], one.failed)
@@ -226,10 +226,14 @@ def _of_jobs(jobs: Mapping[str, JobStats], queued: Mapping[str, int]) -> Iterato
 
 def _of_caches(caches: list[CacheStats]) -> Iterator[Metric]:
     label = ["cache"]
-    hits = CounterMetricFamily("novitai_cache_hits", "Values found fresh.", labels=label)
-    misses = CounterMetricFamily("novitai_cache_misses", "Values not found fresh.", labels=label)
+    hits = CounterMetricFamily(
+        "novitai_cache_hits", "Cache reads that found a fresh value.", labels=label
+    )
+    misses = CounterMetricFamily(
+        "novitai_cache_misses", "Cache reads that found none.", labels=label
+    )
     evictions = CounterMetricFamily(
-        "novitai_cache_evictions", "Values that made room for others.", labels=label
+        "novitai_cache_evictions", "Values removed because the cache was full.", labels=label
     )
     entries = GaugeMetricFamily("novitai_cache_entries", "Values held now.", labels=label)
     for cache in caches:
@@ -242,7 +246,7 @@ def _of_caches(caches: list[CacheStats]) -> Iterator[Metric]:
 
 def _of_webhooks(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     tries = CounterMetricFamily(
-        "novitai_webhook_attempts", "Tries to deliver a message.", labels=["outcome"]
+        "novitai_webhook_attempts", "Delivery attempts.", labels=["outcome"]
     )
     for outcome, count in snapshot.deliveries.items():
         tries.add_metric([outcome.value], count)
@@ -250,7 +254,7 @@ def _of_webhooks(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     if snapshot.oldest_delivery is not None:
         yield GaugeMetricFamily(
             "novitai_webhook_oldest_waiting_seconds",
-            "Age of the oldest message that still waits, of all processes; 0 if none does.",
+            "Age of the oldest pending message, all processes; 0 if none is pending.",
             value=snapshot.oldest_delivery,
         )
 
@@ -259,12 +263,16 @@ def _of_process(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     memory, cpu = snapshot.memory, snapshot.cpu
     for name, text, value in (
         ("process_resident_memory_bytes", "Resident memory.", memory.rss),
-        ("process_shared_memory_bytes", "Resident memory shared with others.", memory.shared),
-        ("process_heap_mapped_bytes", "Data segment that is mapped.", memory.heap_total),
-        ("process_heap_used_bytes", "Data segment that is used.", memory.heap_used),
-        ("process_memory_limit_bytes", "What this process may use.", memory.total),
-        ("process_cpu_usage_ratio", "Share of all processors, last minute.", cpu.usage),
-        ("process_uptime_seconds", "Time since the process began.", snapshot.uptime),
+        (
+            "process_shared_memory_bytes",
+            "Resident memory shared with other processes.",
+            memory.shared,
+        ),
+        ("process_heap_mapped_bytes", "Mapped data segment.", memory.heap_total),
+        ("process_heap_used_bytes", "Used data segment.", memory.heap_used),
+        ("process_memory_limit_bytes", "Memory limit of the process.", memory.total),
+        ("process_cpu_usage_ratio", "Share of all processors over the last minute.", cpu.usage),
+        ("process_uptime_seconds", "Time since the process started.", snapshot.uptime),
         ("load1", "Load average of the machine over 1 minute.", cpu.load_average[0]),
         ("load5", "Load average of the machine over 5 minutes.", cpu.load_average[1]),
         ("load15", "Load average of the machine over 15 minutes.", cpu.load_average[2]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/api/webhooks`: standing webhooks, their secrets, test messages, and telling all again."""
+"""`/api/webhooks`: standing webhooks, their secrets, test messages and replay."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class WebhookRoutes:
                 handler=self.create,
                 scope=Scope.WRITE,
                 tag="Webhooks",
-                summary="Make a standing webhook",
+                summary="Create a standing webhook",
                 answers={201: RevealedWebhook},
                 errors=[_BAD_URL, too_many_webhooks(), _SHOWN_ALREADY],
             ),
@@ -128,7 +128,7 @@ class WebhookRoutes:
                 handler=self.rotate,
                 scope=Scope.WRITE,
                 tag="Webhooks",
-                summary="Give a webhook a new secret",
+                summary="Rotate a webhook's secret",
                 answers={200: RevealedWebhook},
                 errors=[NO_WEBHOOK, _SHOWN_ALREADY],
             ),
@@ -148,16 +148,16 @@ class WebhookRoutes:
                 handler=self.replay,
                 scope=Scope.WRITE,
                 tag="Webhooks",
-                summary="Tell a webhook everything again",
+                summary="Replay events to a webhook",
                 answers={202: ReplayResponse},
                 errors=[_BAD_SINCE, NO_WEBHOOK, SWITCHED_OFF],
             ),
         ]
 
     async def create(self, call: RouteCall, body: CreateWebhookRequest) -> Response:
-        """Make a webhook that is told of the events of every instance.
+        """Create a webhook that gets the events of every instance.
 
-        The answer is the only time that its secret is shown.
+        Its secret is shown only in this response.
         """
         return await call.run_once(self._webhooks.create(body.wanted()), _created)
 
@@ -172,32 +172,35 @@ class WebhookRoutes:
         return answer(_show(await self._webhooks.get(call.named("webhookId"))))
 
     async def change(self, call: RouteCall, body: ChangeWebhookRequest) -> Response:
-        """Change what is given.
+        """Change the fields that are sent.
 
-        Switched off, it gives up what waits for it; `replay` brings that back. A new URL gets what
-        waits at once.
+        Disabling a webhook gives up its pending messages; `replay` sends them again. After a change
+        of URL, pending messages are sent to the new URL at once.
         """
         change = self._webhooks.change(call.named("webhookId"), body.wanted())
         return answer(_show((await call.apply(change)).after))
 
     async def delete(self, call: RouteCall, body: NoFields) -> Response:
-        """Delete a webhook. What waits for it is given up; the record of deliveries stays."""
+        """Delete a webhook. Its pending messages are given up; its deliveries are kept."""
         command = self._webhooks.delete(call.named("webhookId"))
         return await call.run_once(command, lambda webhook: reply(_show(webhook)))
 
     async def rotate(self, call: RouteCall, body: NoFields) -> Response:
-        """Give a webhook a new secret, shown this once; the old one signs beside it for 24 h."""
+        """Rotate a webhook's secret; the old secret also signs for 24 h.
+
+        The new secret is shown only in this response.
+        """
         return await call.run_once(self._webhooks.rotate(call.named("webhookId")), _rotated)
 
     async def test(self, call: RouteCall, body: NoFields) -> Response:
-        """Send a message of type `webhook.test` now, once, and tell what came of it."""
+        """Send one message of type `webhook.test` now and return the result."""
         return await call.run_once(self._webhooks.test(call.named("webhookId")), _tested)
 
     async def replay(self, call: RouteCall, body: ReplayRequest) -> Response:
-        """Tell a webhook again, in order, every event since a time that it wants to be told.
+        """Send a webhook, in order, all events since a time that match its `eventTypes`.
 
-        Messages that were sent before keep their ids; what it was not told, because it was off or
-        not there yet, is told too.
+        Messages that were sent before keep their IDs. Events that the webhook missed, because it
+        was disabled or did not exist yet, are sent too.
         """
         webhook_id = call.named("webhookId")
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routing: the router, lists, query parameters and the errors that routes share."""
+"""Routing: the router, lists, query parameters and errors common to several routes."""

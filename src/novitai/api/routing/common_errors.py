@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples of the errors that several routes can give, for the OpenAPI document."""
+"""Examples of the errors that several routes return, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BAD_BODY: Final = (
     PayloadTooLarge("The request body is larger than 1048576 bytes"),
     UnsupportedMediaType("The request body must be sent as application/json"),
 )
-"""Of every route that takes a body."""
+"""Errors of every route that takes a body."""
 UNKNOWN_FIELD: Final = ValidationFailed(
     "Validation failed", details=[FieldError("force", "Unknown field", has_value=False)]
 )
@@ -42,4 +42,4 @@ IDEMPOTENCY: Final = (
     ),
     IdempotencyKeyReused("This Idempotency-Key was used before with another request body"),
 )
-"""Of every route that takes an `Idempotency-Key`."""
+"""Errors of every route that takes an `Idempotency-Key`."""

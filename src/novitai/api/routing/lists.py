@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answering lists, page by page."""
+"""Respond with one page of a list."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from novitai.api.schemas.wire import ListPage
 
 
 def listed(call: RouteCall, page: ListPage) -> Response:
-    """Answer with a page of a list."""
+    """Respond with a page of a list and a `Link` to the next page."""
     return answer(page, headers=next_page(call, page.next_cursor))
 
 
 def next_page(call: RouteCall, cursor: str | None) -> dict[str, str]:
-    """Say where the next page is, if there is one (RFC 8288)."""
+    """Build the `Link` header of the next page (RFC 8288); empty if there is no next page."""
     if cursor is None:
         return {}
     given = call.request.query_params.multi_items()

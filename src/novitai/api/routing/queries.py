@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading query strings and headers; the models of queries that several routes have."""
+"""Parse query strings and headers; query models that several routes share."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ IDEMPOTENCY_KEY: Final = "[!-~]{1,255}"
 _IDEMPOTENCY_KEY: Final = re.compile(IDEMPOTENCY_KEY)
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _OFFSET: Final = "[0-9]{1,9}"
-# A text of up to 255 characters, of up to 4 bytes each.
+# Hexadecimal UTF-8 of a text of up to 255 characters, at most 4 bytes each.
 _WRAPPED: Final = "(?:[0-9a-f]{2}){1,1020}"
 EVENT_CURSOR: Final = "^[A-Za-z0-9._~=-]{1,512}$"
 
 
 @dataclass(frozen=True, slots=True)
 class Whole(Wording):
-    """A parameter that is a whole number between `least` and `most`."""
+    """An integer parameter between `least` and `most`."""
 
     least: int = 1
     most: int = MAX_LIMIT
@@ -55,7 +55,7 @@ class Whole(Wording):
 
 @dataclass(frozen=True, slots=True)
 class Few(Whole):
-    """A parameter that is one of a few whole numbers, all of which are told."""
+    """An integer parameter with few values; the error message lists all of them."""
 
     def _number(self, value: object) -> int:
         words = [str(number) for number in range(self.least, self.most + 1)]
@@ -66,7 +66,7 @@ class Few(Whole):
 
 @dataclass(frozen=True, slots=True)
 class OneOf(Wording):
-    """A parameter that is one of the words of an enumeration."""
+    """A parameter whose value is a member of an enumeration."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -83,7 +83,7 @@ class OneOf(Wording):
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        # Not a reference: what a parameter may be stands with it.
+        # Inline the values instead of a reference, so that readers see them at the parameter.
         shown = handler.resolve_ref_schema(handler(schema))
         return {"type": "string", "enum": shown["enum"]}
 
@@ -103,32 +103,32 @@ class Flag(Wording):
 
 
 NOT_A_CURSOR: Final = Wording("Cursor", wrong="Cursor is not one that a list returned")
-_NEXT: Final = "`nextCursor` of the page before"
-# A page is told after what is asked for; a cursor that counts, before the limit.
+_NEXT: Final = "`nextCursor` of the previous page"
+# Errors in `limit` and `cursor` are listed after those in filters, an offset before `limit`.
 _CURSOR: Final = replace(NOT_A_CURSOR, rank=3)
 _OFFSET_CURSOR: Final = replace(NOT_A_CURSOR, rank=1)
 
 
 class PageQuery(RequestModel):
-    """A page of a list in the order of time."""
+    """A page of a list in chronological order."""
 
-    limit: Annotated[int, Field(description="How many to list"), Whole("Limit", rank=2)] = absent()
+    limit: Annotated[int, Field(description="Page size"), Whole("Limit", rank=2)] = absent()
     cursor: Annotated[str, Field(pattern=f"^{PLACE}$", description=_NEXT), _CURSOR] = absent()
 
     @property
     def most(self) -> int:
-        """How many are wanted."""
+        """The page size: `limit`, or 1,000 if it is absent."""
         return self.limit or MAX_LIMIT
 
 
 class EventsQuery(PageQuery):
-    """A page of events, whose cursor is the id of one."""
+    """A page of events; the cursor is an event ID."""
 
     cursor: Annotated[str, Field(pattern=EVENT_CURSOR, description=_NEXT), _CURSOR] = absent()
 
 
 class OffsetQuery(PageQuery):
-    """A page of a list that is whole in memory; the cursor counts what was listed."""
+    """A page of a list held in memory; the cursor is the offset of the next item."""
 
     cursor: Annotated[str, Field(pattern=f"^{_OFFSET}$", description=_NEXT), _OFFSET_CURSOR] = (
         absent()
@@ -136,17 +136,17 @@ class OffsetQuery(PageQuery):
 
 
 class WrappedQuery(PageQuery):
-    """A page of a list in the order of a text that we did not make; the cursor is that text."""
+    """A page of a list sorted by text from Novita; the cursor is the last text in hexadecimal."""
 
     cursor: Annotated[str, Field(pattern=f"^{_WRAPPED}$", description=_NEXT), _CURSOR] = absent()
 
 
 class NoQuery(RequestModel):
-    """No parameters at all."""
+    """A query without parameters."""
 
 
 def query_of(request: Request) -> dict[str, object]:
-    """Read the query string; a parameter given twice is a list, which no parameter may be."""
+    """Parse the query string; a repeated parameter becomes a list, which validation rejects."""
     values: dict[str, object] = {}
     for name, value in request.query_params.multi_items():
         values[name] = [value] if name in values else value
@@ -154,10 +154,10 @@ def query_of(request: Request) -> dict[str, object]:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Read the `Idempotency-Key` header.
+    """Return the `Idempotency-Key` header; None if it is absent.
 
     Raises:
-        ValidationFailed: it is empty, longer than 255 characters, or not visible ASCII.
+        ValidationFailed: it is repeated, empty, longer than 255 characters or not visible ASCII.
     """
     given = request.headers.getlist("idempotency-key")
     if not given:

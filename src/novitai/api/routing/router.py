@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a route is declared: once, with all that is enforced on it and all that is documented of it.
+"""Declare routes: one declaration both enforces and documents a route.
 
-A handler names what it is sent: `body: CreateKeyRequest`, `query: PageQuery`. Both are checked by
-their models before the handler is called, and documented from the same models. What stands around
-it is the same for every route: the key and its scope, the rate limit, the time limit, deprecation.
+The annotations of a handler name its input: `body: CreateKeyRequest`, `query: PageQuery`. The
+router validates the input with these models before it calls the handler, and the OpenAPI document
+is built from the same models. For every route the router also checks the API key and its scope,
+applies the rate limit and the time limit, and adds deprecation headers.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ _FORM: Final = re.compile(":[a-z]+}")
 NOBODY: Final = Caller("", frozenset())
 
 Handler = Callable[..., Awaitable[Response]]
-"""Takes a `RouteCall`, and perhaps `body` and `query`."""
+"""Takes a `RouteCall` and, if declared, `body` and `query`."""
 
 
 @dataclass(slots=True)
 class RouteCall:
-    """One request on its way to a handler; `caller` is `NOBODY` where no key is needed."""
+    """One request to a handler; `caller` is `NOBODY` if the route needs no key."""
 
     request: Request
     context: RequestContext
@@ -60,21 +61,21 @@ class RouteCall:
     key: IdempotencyKey | None = None
 
     def named(self, parameter: str) -> str:
-        """Return a parameter of the path."""
+        """Return a path parameter."""
         value: str = self.request.path_params[parameter]
         return value
 
     async def run_once(
         self, command: Transaction[T] | Command[T], render: Callable[[T], Reply]
     ) -> Response:
-        """Carry out a command, or repeat the answer that the `Idempotency-Key` was given before."""
+        """Run a command, or return the stored response of its `Idempotency-Key`."""
         reply = await self.commands.run(
             command, render, key=self.key, deadline=self.context.deadline
         )
         return from_reply(reply)
 
     async def apply(self, command: Transaction[T] | Command[T]) -> T:
-        """Carry out a command of a method that takes no `Idempotency-Key`."""
+        """Run a command of a method that takes no `Idempotency-Key`."""
         return await self.commands.apply(command, deadline=self.context.deadline)
 
 
@@ -83,13 +84,13 @@ class Route:
     """One method of one path.
 
     Attributes:
-        scope: The scope a key needs; None where no key is needed.
-        answers: What is answered when all is well, by status.
-        errors: Examples of the errors that are the route's own; those are added that every route
-            has, and those that come with a body or an `Idempotency-Key`.
-        headers: The headers it reads, by name, each with what it is for.
-        patient: Whether it holds requests open, longer than every other may take; such requests
-            are counted, and not timed.
+        scope: The scope that the API key needs; None if the route needs no key.
+        answers: The models of successful responses by status.
+        errors: Examples of the route's own errors. The document adds the errors of every route
+            and those of a body or an `Idempotency-Key`.
+        headers: Descriptions of the request headers it reads, by name.
+        patient: Whether it holds requests open beyond the usual time limit. Such requests are
+            counted but not timed.
     """
 
     method: str
@@ -106,27 +107,27 @@ class Route:
 
     @property
     def template(self) -> str:
-        """The path as it is shown and counted: without what a parameter's form may be."""
+        """The path in documentation, logs and metrics: without the converters of its parameters."""
         return _FORM.sub("}", self.path)
 
     @property
     def takes_key(self) -> bool:
-        """Whether it takes an `Idempotency-Key`, as every POST and DELETE does."""
+        """Whether it takes an `Idempotency-Key`: every POST and DELETE does."""
         return self.method in {"POST", "DELETE"}
 
     @property
     def safe(self) -> bool:
-        """Whether it changes nothing, so that it may be broken off at any moment."""
+        """Whether it only reads, so that it can be cancelled at any moment."""
         return self.method == "GET"
 
     @property
     def body(self) -> type[RequestModel] | None:
-        """What is sent. An absent or empty body is `{}` where no field of it is required."""
+        """The model of the body. If no field is required, an absent or empty body means `{}`."""
         return get_type_hints(self.handler).get("body")
 
     @property
     def query(self) -> type[RequestModel] | None:
-        """The parameters of the query; where None, the query is not looked at."""
+        """The model of the query string; None if the query string is ignored."""
         return get_type_hints(self.handler).get("query")
 
 
@@ -135,9 +136,9 @@ class Router:
 
     Args:
         app: The application.
-        guard: Who may come in.
-        clock: The time.
-        commands: Carries out what is asked for.
+        guard: Authenticates and limits callers.
+        clock: The clock for deadlines.
+        commands: Runs the commands of handlers.
         allow_private: Whether webhooks may point to private and loopback addresses.
     """
 
@@ -175,8 +176,8 @@ class Router:
             context.headers += declared
             left = max(0.0, (context.deadline - self._clock.now()) / 1000)
             call = RouteCall(request, context, self._commands, seconds_left=left)
-            # What changes something is never broken off: it would not be known whether it was
-            # done. There the deadline is judged inside of the transaction.
+            # A request that writes is never cancelled, because its outcome would be unknown.
+            # Its deadline is checked inside the transaction.
             limit = left if route.safe and not route.patient else None
             try:
                 async with asyncio.timeout(limit) as timer:
@@ -215,6 +216,6 @@ def _key(call: RouteCall, body: JsonBody) -> IdempotencyKey | None:
 
 
 def _instance_of(request: Request) -> str | None:
-    """Return the instance that a path names; None where it names none that could exist."""
+    """Return the instance ID in the path; None if it is absent or malformed."""
     given = request.path_params.get("instanceId")
     return given if isinstance(given, str) and _INSTANCE_ID.fullmatch(given) else None

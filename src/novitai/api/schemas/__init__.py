@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shapes of requests and responses, each declared once: it validates and it documents."""
+"""Models of requests and responses. Each model both validates and documents."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Novita account."""
+"""Schemas of the Novita account."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from novitai.domain.requests import AdoptRequest
 
 
 class UnmanagedInstance(ResponseModel):
-    """An instance of the account that is no record's own; `status` in Novita's words.
+    """An instance in the account that belongs to no record; `status` is Novita's.
 
-    `orphan`: it bears this installation's marker. `hourlyPrice` is in USD for the whole instance.
+    `orphan`: it has this installation's marker. `hourlyPrice` is in USD for the whole instance.
     """
 
     upstream_id: str
@@ -40,23 +40,23 @@ class UnmanagedInstance(ResponseModel):
 
 
 class ListUnmanagedResponse(ListPage):
-    """What the last listing of the account held that is no record's own."""
+    """The instances in the last listing of the account that belong to no record."""
 
     instances: list[UnmanagedInstance]
     total: int
 
 
 class AdoptInstanceRequest(RequestModel):
-    """An instance of the account that is to become a record's own."""
+    """The unmanaged instance to adopt."""
 
     upstream_id: Annotated[
         str,
-        Field(min_length=1, max_length=255, pattern=NOT_BLANK, description="Its id at Novita."),
+        Field(min_length=1, max_length=255, pattern=NOT_BLANK, description="Its ID at Novita."),
         Wording("Upstream ID"),
     ]
     name: Annotated[
         Name,
-        Field(description="The new record's name; made of the name at Novita if absent."),
+        Field(description="Name of the new record; derived from the name at Novita if absent."),
         Wording("Name", code="INVALID_INSTANCE_NAME", pattern=NAME_TOLD),
     ] = absent()
     instance_id: Annotated[
@@ -65,7 +65,7 @@ class AdoptInstanceRequest(RequestModel):
             min_length=1,
             max_length=64,
             pattern=VISIBLE,
-            description="The waiting record that is to be given it, instead of a new one.",
+            description="A record that waits to be bought; it gets the instance.",
         ),
         Wording("Instance ID"),
     ] = absent()
@@ -78,7 +78,7 @@ class AdoptInstanceRequest(RequestModel):
 
 
 class ConfirmAccountRequest(RequestModel):
-    """The set of missing instances that a person has been shown."""
+    """The set of missing instances to confirm as gone."""
 
     missing_digest: Annotated[
         str,
@@ -86,20 +86,20 @@ class ConfirmAccountRequest(RequestModel):
             min_length=1,
             max_length=64,
             pattern=VISIBLE,
-            description="`missingDigest` of `GET /api/account`; absent where nothing is missing.",
+            description="`missingDigest` of `GET /api/account`; absent if no instance is missing.",
         ),
         Wording("Missing digest"),
     ] = absent()
 
 
 class ConfirmAccountResponse(ResponseModel):
-    """How many records were accepted as gone."""
+    """The number of records confirmed as gone."""
 
     confirmed: int
 
 
 class MissingInstance(ResponseModel):
-    """A record that was not in the account."""
+    """A record whose instance is missing from the account."""
 
     instance_id: str
     name: str
@@ -107,7 +107,7 @@ class MissingInstance(ResponseModel):
 
 
 class AccountHold(ResponseModel):
-    """Why no write call leaves: `disappeared`, `key_changed` or `restored`."""
+    """Why no write call is sent to Novita: `disappeared`, `key_changed` or `restored`."""
 
     reason: HoldReason
     since: Time
@@ -118,7 +118,7 @@ class AccountHold(ResponseModel):
 
 
 class AccountResponse(ResponseModel):
-    """What is known of the Novita account; `hold` stands there while write calls are held."""
+    """The state of the Novita account; `hold` is present while write calls are held."""
 
     held: bool
     hold: AccountHold | None = absent()

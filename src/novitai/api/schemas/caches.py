@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches."""
+"""Schemas of the caches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from novitai.api.schemas.wire import VISIBLE, RequestModel, ResponseModel, Time,
 
 
 class CacheStatsView(ResponseModel):
-    """What one cache did since the process began."""
+    """Statistics of one cache since the process started."""
 
     hits: int
     misses: int
@@ -24,7 +24,7 @@ class CacheStatsView(ResponseModel):
 
 
 class CachesSummary(ResponseModel):
-    """All caches together."""
+    """Totals over all caches."""
 
     total_caches: int
     total_entries: int
@@ -34,7 +34,7 @@ class CachesSummary(ResponseModel):
 
 
 class CachesResponse(ResponseModel):
-    """All caches by name."""
+    """Statistics of all caches, by name."""
 
     timestamp: Time
     caches: dict[str, CacheStatsView]
@@ -42,7 +42,7 @@ class CachesResponse(ResponseModel):
 
 
 class CacheKeyView(ResponseModel):
-    """A key, how long ago it was stored, and how long it is still fresh."""
+    """A key, the age of its entry and the time until the entry expires."""
 
     key: str
     age_seconds: float
@@ -50,7 +50,7 @@ class CacheKeyView(ResponseModel):
 
 
 class CacheDetails(CacheStatsView):
-    """One cache with its keys."""
+    """Statistics and keys of one cache."""
 
     cache_name: str
     timestamp: Time
@@ -58,7 +58,7 @@ class CacheDetails(CacheStatsView):
 
 
 class ClearCacheRequest(RequestModel):
-    """Which cache to clear; all of them where none is named."""
+    """The cache to clear; all caches if none is named."""
 
     cache_name: Annotated[
         str, Field(min_length=1, max_length=64, pattern=VISIBLE), Wording("Cache name")
@@ -66,7 +66,7 @@ class ClearCacheRequest(RequestModel):
 
 
 class CacheChangedResponse(ResponseModel):
-    """What was done, and how many entries went."""
+    """The result, and the number of entries removed."""
 
     message: str
     timestamp: Time
@@ -74,7 +74,7 @@ class CacheChangedResponse(ResponseModel):
 
 
 class CacheDeletedResponse(ResponseModel):
-    """What was done."""
+    """The result."""
 
     message: str
     timestamp: Time

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products, templates and regions."""
+"""Schemas of products, templates and regions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from novitai.api.schemas.wire import ListPage, ResponseModel, absent
 
 
 class ProductView(ResponseModel):
-    """A product; prices in USD per GPU-hour, the lowest of its regions; sizes in GB.
+    """A product. Prices are the lowest of its regions, in USD per GPU-hour; sizes are in GB.
 
-    A price is left out where the product is not offered in that billing mode.
+    A price is absent if the product is not offered in that billing mode.
     """
 
     id: str
@@ -38,7 +38,7 @@ class PortView(ResponseModel):
 
 
 class TemplateView(ResponseModel):
-    """A template; `rootfsSize` in GB."""
+    """A template; `rootfsSize` is in GB."""
 
     id: str
     name: str
@@ -55,7 +55,7 @@ class ListTemplatesResponse(ListPage):
 
 
 class RegionView(ResponseModel):
-    """A region; the default one is tried first where none is named."""
+    """A region; a request without `region` tries the default region first."""
 
     name: str
     default: bool

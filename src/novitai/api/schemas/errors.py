@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors."""
+"""Schemas of errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from novitai.errors import Category
 
 
 class ErrorDetail(ResponseModel):
-    """One wrong field. The value is left out where it may be secret."""
+    """One invalid field. The value is absent if it may be secret."""
 
     field: str
     message: str
@@ -16,7 +16,7 @@ class ErrorDetail(ResponseModel):
 
 
 class ErrorBody(ResponseModel):
-    """What went wrong, and whether trying again makes sense."""
+    """The error, and whether a retry can succeed."""
 
     code: str
     message: str
@@ -29,13 +29,13 @@ class ErrorBody(ResponseModel):
 
 
 class ErrorResponse(ResponseModel):
-    """Every error of every kind."""
+    """The envelope of every error."""
 
     error: ErrorBody
 
 
 class Problem(ResponseModel):
-    """The same error as RFC 9457 has it, for `Accept: application/problem+json`."""
+    """The same error in the format of RFC 9457, for `Accept: application/problem+json`."""
 
     type: str
     title: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health."""
+"""Schemas of health checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Up = Literal["up", "down"]
 
 
 class ServicesHealth(ResponseModel):
-    """What this process depends on."""
+    """The state of the services that this process depends on."""
 
     novita_api: Up
     job_queue: Up
@@ -21,9 +21,9 @@ class ServicesHealth(ResponseModel):
 
 
 class Performance(ResponseModel):
-    """The last minute; `averageResponseTime` in milliseconds, `errorRate` in percent (5xx).
+    """The last minute. `averageResponseTime` is in milliseconds, `errorRate` (5xx) in percent.
 
-    Requests that wait for a status are counted, and not timed.
+    Requests that wait for a status are counted but not timed.
     """
 
     requests_per_minute: float
@@ -33,7 +33,7 @@ class Performance(ResponseModel):
 
 
 class HealthMemory(ResponseModel):
-    """Megabytes: private, limit of the container or machine, shared, resident."""
+    """In megabytes: private, limit of the container or machine, shared, resident."""
 
     used_mb: float = Field(alias="usedMB")
     total_mb: float = Field(alias="totalMB")
@@ -42,28 +42,28 @@ class HealthMemory(ResponseModel):
 
 
 class CpuView(ResponseModel):
-    """`usage` in percent in `/health`, as a fraction in `/metrics`."""
+    """CPU use; `usage` is in percent in `/health` and a fraction in `/metrics`."""
 
     usage: float
     load_average: list[float]
 
 
 class HealthSystem(ResponseModel):
-    """What the process uses."""
+    """Memory and CPU use of the process."""
 
     memory: HealthMemory
     cpu: CpuView
 
 
 class ClockView(ResponseModel):
-    """The machine's clock went back; by how many seconds, where that was seen."""
+    """The system clock was set back; `seconds` says how far, if known."""
 
     went_back_at: Time
     seconds: float | None = absent()
 
 
 class HealthCheckResponse(ResponseModel):
-    """The health of the process and of what it depends on; `uptime` in seconds."""
+    """The health of the process and its dependencies; `uptime` is in seconds."""
 
     status: Literal["healthy", "unhealthy"]
     timestamp: Time
@@ -75,7 +75,7 @@ class HealthCheckResponse(ResponseModel):
 
 
 class ProbeResponse(ResponseModel):
-    """The answer to a probe; `reason` is the error code of what is wrong with the database."""
+    """The result of a probe; `reason` is the error code of the database failure."""
 
     status: Literal["ok", "unavailable"]
     timestamp: Time

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events and operations."""
+"""Schemas of events and operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from novitai.domain.operation import OperationKind, Outcome
 
 
 class EventView(ResponseModel):
-    """Something that happened; `data` is the instance as it was then, and facts beside it."""
+    """An event; `data` holds the instance as it was then and the facts of the event."""
 
     id: str
     type: EventType
@@ -26,14 +26,14 @@ class ListEventsResponse(ListPage):
 
 
 class OperationErrorView(ResponseModel):
-    """Why an operation failed, or what hindered its last step."""
+    """Why an operation failed, or why its last step did not succeed."""
 
     code: str
     message: str
 
 
 class OperationView(ResponseModel):
-    """A verb in progress or over. A listing of the account has no instance."""
+    """An operation, running or ended. A listing of the account has no `instanceId`."""
 
     id: str
     kind: OperationKind

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instances: requested, shown, listed, and what is asked of them."""
+"""Schemas of instances: requests, views, lists and verbs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from novitai.api.schemas.wire import (
 from novitai.domain.instance import BillingMode, InstanceStatus
 from novitai.domain.requests import CreateRequest
 
-# Novita's own limits on a create call (upstream.md §4).
+# Novita's limits on a create call (upstream.md §4).
 MAX_ENVS: Final = 100
 MAX_ENV_NAME: Final = 511
 MAX_ENV_VALUE: Final = 4095
@@ -46,7 +46,7 @@ _ENVS: Final = {
 
 
 def _envs(value: object) -> object:
-    """Accept an object of strings; messages count the entries and show nothing of them."""
+    """Validate an object of strings; error messages number the entries and never quote them."""
     if not isinstance(value, Mapping):
         raise FieldInvalid("Environment variables must be an object of strings")
     if len(value) > MAX_ENVS:
@@ -56,7 +56,7 @@ def _envs(value: object) -> object:
         check_text(f"{entry}: its name", name, longest=MAX_ENV_NAME)
         if "=" in name or any(character.isspace() for character in name):
             raise FieldInvalid(f"{entry}: its name must not contain '=' or spaces")
-        # Keys and certificates have line breaks.
+        # Private keys and certificates contain line breaks.
         check_text(f"{entry}: its value", content, shortest=0, longest=MAX_ENV_VALUE, lines=True)
     return value
 
@@ -68,7 +68,7 @@ def _writable(at: int) -> int:
 
 
 class CreateInstanceRequest(RequestModel):
-    """What is wanted. Unknown fields are refused: a misspelt field costs money."""
+    """The instance to create. Unknown fields are rejected: a misspelt field costs money."""
 
     name: Annotated[Name, Wording("Name", code="INVALID_INSTANCE_NAME", pattern=NAME_TOLD)]
     product_name: Annotated[
@@ -93,16 +93,16 @@ class CreateInstanceRequest(RequestModel):
             min_length=1,
             max_length=64,
             pattern=NOT_BLANK,
-            # No `default`: a client that sends it would ask for that region alone.
-            description="Default: CN-HK-01 first, then all others, cheapest first. A region of GET "
-            "/api/regions that is sent is honoured strictly, CN-HK-01 too, unless `regionFallback` "
-            "is true; `any` is the cheapest of all regions.",
+            # No `default`: a client that sends it would restrict the request to that region.
+            description="Default: CN-HK-01 first, then all others, cheapest first. If a region of "
+            "GET /api/regions is sent, even CN-HK-01, only that region is tried, unless "
+            "`regionFallback` is true; `any` means the cheapest of all regions.",
         ),
         Wording("Region"),
     ] = absent()
     webhook_url: Annotated[
         WebhookUrl,
-        Field(description="HTTP or HTTPS; told of each change of status"),
+        Field(description="HTTP or HTTPS; gets a message at each change of status"),
         Wording("Webhook URL", code="INVALID_WEBHOOK_URL", mask=mask_url),
     ] = absent()
     billing_mode: Annotated[
@@ -119,7 +119,9 @@ class CreateInstanceRequest(RequestModel):
     envs: Annotated[
         dict[str, str],
         BeforeValidator(_envs),
-        Field(description="Merged over the template's; never shown", json_schema_extra=_ENVS),
+        Field(
+            description="Merged over the template's variables; never shown", json_schema_extra=_ENVS
+        ),
         Wording("Environment variables", secret=True),
     ] = Field(default_factory=dict)
 
@@ -143,7 +145,7 @@ class CreateInstanceRequest(RequestModel):
 
 
 class CreateInstanceResponse(ResponseModel):
-    """An accepted request. The instance is bought after this answer."""
+    """An accepted request. The instance is bought after this response."""
 
     instance_id: str
     status: Literal["creating"]
@@ -152,7 +154,7 @@ class CreateInstanceResponse(ResponseModel):
 
 
 class PortMappingView(ResponseModel):
-    """A port as Novita published it."""
+    """A port that Novita publishes."""
 
     port: int
     endpoint: str
@@ -168,7 +170,7 @@ class ConnectionDetails(ResponseModel):
 
 
 class RunningOperation(ResponseModel):
-    """What is being done to the instance now."""
+    """The operation that is running on the instance."""
 
     id: str
     kind: str
@@ -176,7 +178,7 @@ class RunningOperation(ResponseModel):
 
 
 class InstanceErrorView(ResponseModel):
-    """Why the instance failed, why its last start or stop was refused, or who reclaimed it."""
+    """Why the instance failed, its last start or stop was refused, or it was reclaimed."""
 
     code: str
     message: str
@@ -184,7 +186,7 @@ class InstanceErrorView(ResponseModel):
 
 
 class InstanceDetails(ResponseModel):
-    """An instance. What is not known or does not apply is left out."""
+    """An instance. Fields that are unknown or do not apply are absent."""
 
     id: str
     name: str
@@ -204,8 +206,8 @@ class InstanceDetails(ResponseModel):
         Annotated[
             float,
             Field(
-                description="USD for the whole instance: what Novita charges for it now; where "
-                "it does not say, the price at which it was bought"
+                description="USD for the whole instance: what Novita charges now or, if Novita "
+                "does not say, the price at which it was bought"
             ),
         ]
         | None
@@ -216,7 +218,7 @@ class InstanceDetails(ResponseModel):
     last_used_at: Time | None = absent()
     spot_reclaim_at: Annotated[
         Time | None,
-        Field(description="When Novita takes this spot instance away, or took it, once announced"),
+        Field(description="When Novita reclaims or reclaimed this spot instance, once announced"),
     ] = absent()
     upstream_id: str | None = absent()
     upstream_status: str | None = absent()
@@ -226,14 +228,14 @@ class InstanceDetails(ResponseModel):
 
 
 class ListInstancesResponse(ListPage):
-    """Instances, newest first. `total` counts all that match."""
+    """Instances, newest first. `total` counts all matching instances."""
 
     instances: list[InstanceDetails]
     total: int
 
 
 class InstanceNameRequest(RequestModel):
-    """Which instance, by its name; one live instance must bear it."""
+    """The name of an instance; exactly one live instance must have it."""
 
     instance_name: Annotated[
         Name,
@@ -249,7 +251,7 @@ class InstanceNameRequest(RequestModel):
 
 
 class LastUsedRequest(RequestModel):
-    """When the instance was last used; now, where nothing is said."""
+    """When the instance was last used; now if `lastUsedAt` is absent."""
 
     last_used_at: Annotated[
         SentTime,
@@ -260,7 +262,7 @@ class LastUsedRequest(RequestModel):
 
 
 class VerbResponse(ResponseModel):
-    """An accepted verb: `operationId` is what to follow at `/api/operations/{operationId}`."""
+    """An accepted verb; poll `/api/operations/{operationId}` for its progress."""
 
     instance_id: str
     status: InstanceStatus
@@ -294,7 +296,7 @@ class LeftAlone(ResponseModel):
 
 
 class StopAllResponse(ResponseModel):
-    """What became of each live instance."""
+    """The result for each live instance."""
 
     operations: list[StopBegun]
     skipped: list[LeftAlone]
@@ -326,17 +328,17 @@ class SyncResponse(ResponseModel):
 
 
 class SecretEndpoint(ResponseModel):
-    """A published port whose endpoint, as Novita tells it, holds user info or a query."""
+    """A published port whose endpoint, as Novita reports it, has user info or a query."""
 
     port: int
     endpoint: str
 
 
 class CredentialsResponse(ResponseModel):
-    """The passwords of an instance, as Novita last told them; what it did not tell is absent.
+    """The passwords of an instance as Novita last reported them; others are absent.
 
-    `jupyter`, `webTerminal` and `endpoints` are the whole addresses where they hold user info or a
-    query, such as `?token=`: the view has them without.
+    `jupyter`, `webTerminal` and `endpoints` are complete URLs, present if they have user info or a
+    query such as `?token=`, which the view of the instance leaves out.
     """
 
     instance_id: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""API keys."""
+"""Schemas of API keys."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _future(at: int, info: ValidationInfo) -> int:
 
 
 class CreateKeyRequest(RequestModel):
-    """A key that is wanted."""
+    """The API key to create."""
 
     name: Annotated[
         str, Field(min_length=1, max_length=MAX_NAME, pattern=NOT_BLANK), Wording("Name")
@@ -59,7 +59,7 @@ class CreateKeyRequest(RequestModel):
 
 
 class KeyView(ResponseModel):
-    """A key without its text."""
+    """An API key without its secret text."""
 
     id: str
     name: str
@@ -71,7 +71,7 @@ class KeyView(ResponseModel):
 
 
 class CreateKeyResponse(ResponseModel):
-    """A new key. This is the only time that `key` is shown."""
+    """A new API key. `key` is shown only in this response."""
 
     id: str
     name: str
@@ -82,6 +82,6 @@ class CreateKeyResponse(ResponseModel):
 
 
 class ListKeysResponse(ListPage):
-    """Keys, newest first, revoked and expired ones too."""
+    """API keys, newest first, including revoked and expired ones."""
 
     keys: list[KeyView]

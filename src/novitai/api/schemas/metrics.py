@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics."""
+"""Schemas of the metrics in JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from novitai.api.schemas.wire import ResponseModel, Time
 
 
 class RequestDurations(ResponseModel):
-    """How many requests, and how long they took, in milliseconds.
+    """Number of requests, and their durations in milliseconds.
 
-    Requests that wait for a status are counted, and not timed.
+    Requests that wait for a status are counted but not timed.
     """
 
     count: int
@@ -23,13 +23,13 @@ class RequestDurations(ResponseModel):
 
 
 class AllRequests(RequestDurations):
-    """All requests together, and how many were answered with which status."""
+    """Totals over all requests, and the number of responses by status."""
 
     status_codes: dict[str, int]
 
 
 class RequestNumbers(ResponseModel):
-    """Requests since the process began; endpoints are `METHOD /route/{template}`."""
+    """Requests since the process started; endpoints are `METHOD /route/{template}`."""
 
     total: AllRequests
     by_endpoint: dict[str, RequestDurations]
@@ -37,7 +37,7 @@ class RequestNumbers(ResponseModel):
 
 
 class JobTypeNumbers(ResponseModel):
-    """Runs of jobs since the process began; the mean duration in milliseconds."""
+    """Job runs since the process started; the mean duration is in milliseconds."""
 
     processed: int
     failed: int
@@ -46,9 +46,9 @@ class JobTypeNumbers(ResponseModel):
 
 
 class JobNumbers(ResponseModel):
-    """All jobs, and by type (`create_instance`, `sync_instances`, ...).
+    """Totals over all jobs, and by type (`create_instance`, `sync_instances`, ...).
 
-    `fenced_writes` counts results that came too late: another worker had taken the work over.
+    `fencedWrites` counts writes refused because another worker had claimed the work.
     """
 
     total: JobTypeNumbers
@@ -57,7 +57,7 @@ class JobNumbers(ResponseModel):
 
 
 class MetricsMemory(ResponseModel):
-    """Bytes."""
+    """Memory of the process in bytes."""
 
     rss: int
     heap_total: int
@@ -66,7 +66,7 @@ class MetricsMemory(ResponseModel):
 
 
 class SystemNumbers(ResponseModel):
-    """What the process uses; `uptime` in seconds."""
+    """Memory and CPU use of the process; `uptime` is in seconds."""
 
     memory: MetricsMemory
     cpu: CpuView
@@ -74,7 +74,7 @@ class SystemNumbers(ResponseModel):
 
 
 class CacheNumbers(ResponseModel):
-    """All caches together."""
+    """Totals over all caches."""
 
     hits: int
     misses: int
@@ -84,7 +84,7 @@ class CacheNumbers(ResponseModel):
 
 
 class MetricsData(ResponseModel):
-    """The numbers."""
+    """All metrics in JSON."""
 
     requests: RequestNumbers
     jobs: JobNumbers
@@ -93,7 +93,7 @@ class MetricsData(ResponseModel):
 
 
 class MetricsResponse(ResponseModel):
-    """The numbers of this process."""
+    """The metrics of this process."""
 
     status: Literal["success"]
     timestamp: Time

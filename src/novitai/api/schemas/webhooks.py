@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Webhooks and deliveries."""
+"""Schemas of webhooks and deliveries."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from novitai.domain.event import EventType
 from novitai.domain.requests import MAX_DESCRIPTION, WebhookChange, WebhookRequest
 from novitai.domain.webhook import WEBHOOK_EVENTS, DeliveryStatus, OffReason
 
-ToldType = StrEnum(  # type: ignore[misc]  # mypy wants the members written out
-    "ToldType", {one.name: one.value for one in WEBHOOK_EVENTS}
+WebhookEventType = StrEnum(  # type: ignore[misc]  # mypy wants the members written out
+    "WebhookEventType", {one.name: one.value for one in WEBHOOK_EVENTS}
 )
-ToldType.__doc__ = "What webhooks are told."
+WebhookEventType.__doc__ = "The event types that webhooks can receive."
 
 _NAMES: Final = ", ".join(f"'{known.value}'" for known in WEBHOOK_EVENTS)
 
@@ -47,20 +47,20 @@ def _past(at: int, info: ValidationInfo) -> int:
     return at
 
 
-def told(wanted: list[ToldType]) -> tuple[EventType, ...]:
-    """Put event types into the order in which they are declared, each once."""
+def event_types(wanted: list[WebhookEventType]) -> tuple[EventType, ...]:
+    """Return event types without duplicates, in the order of their declaration."""
     return tuple(known for known in WEBHOOK_EVENTS if known.value in wanted)
 
 
-# A URL may hold a password or a token: the refusal does not repeat it.
+# A URL may contain a password or a token, so error messages do not quote it.
 _Url = Annotated[
     WebhookUrl,
     Wording("Webhook URL", missing="URL is required", code="INVALID_WEBHOOK_URL", secret=True),
 ]
 _EventTypes = Annotated[
-    list[Annotated[ToldType, Strict(False)]],
+    list[Annotated[WebhookEventType, Strict(False)]],
     BeforeValidator(_listed),
-    Field(description="Which events it is told; an empty list means all of them"),
+    Field(description="The event types to deliver; an empty list means all"),
     Wording("Event types", wrong=f"Event types must be among {_NAMES}"),
 ]
 _Enabled = Annotated[bool, Wording("Enabled")]
@@ -70,9 +70,9 @@ _Description = Annotated[
 
 
 class CreateWebhookRequest(RequestModel):
-    """A standing webhook that is wanted: told of the events of every instance."""
+    """The standing webhook to create; it gets the events of every instance."""
 
-    url: Annotated[_Url, Field(description="HTTP or HTTPS, and public")]
+    url: Annotated[_Url, Field(description="HTTP or HTTPS; must be a public address")]
     event_types: _EventTypes = Field(default_factory=list)
     enabled: _Enabled = True
     description: _Description = absent()
@@ -88,12 +88,12 @@ class CreateWebhookRequest(RequestModel):
 
     def wanted(self) -> WebhookRequest:
         """Return it as a request of the domain."""
-        types = told(self.event_types)
+        types = event_types(self.event_types)
         return WebhookRequest(self.url, types, self.enabled, self.description)
 
 
 class ChangeWebhookRequest(RequestModel):
-    """What is to change; what is left out stays as it is."""
+    """The fields to change; absent fields keep their values."""
 
     url: _Url = absent()
     event_types: _EventTypes = absent()
@@ -102,12 +102,12 @@ class ChangeWebhookRequest(RequestModel):
 
     def wanted(self) -> WebhookChange:
         """Return it as a change of the domain."""
-        types = told(self.event_types) if "event_types" in self.model_fields_set else None
+        types = event_types(self.event_types) if "event_types" in self.model_fields_set else None
         return WebhookChange(self.url, types, self.enabled, self.description)
 
 
 class ReplayRequest(RequestModel):
-    """Since when everything is to be told again."""
+    """The time from which events are sent again."""
 
     since: Annotated[
         SentTime,
@@ -118,17 +118,17 @@ class ReplayRequest(RequestModel):
 
 
 class WebhookView(ResponseModel):
-    """A standing webhook. User name and password of its URL are not shown."""
+    """A standing webhook. The user name and password in its URL are not shown."""
 
     id: str
     url: str
-    event_types: list[ToldType]
+    event_types: list[WebhookEventType]
     enabled: bool
     description: str | None = absent()
     created_at: Time
     updated_at: Time
     failing_since: Annotated[
-        Time | None, Field(description="When it first failed after its last success")
+        Time | None, Field(description="Time of the first failure since the last success")
     ] = absent()
     disabled_at: Time | None = absent()
     disabled_reason: OffReason | None = absent()
@@ -136,7 +136,7 @@ class WebhookView(ResponseModel):
 
 
 class RevealedWebhook(WebhookView):
-    """A webhook and its secret. This is the only time that `secret` is shown."""
+    """A webhook and its secret. `secret` is shown only in this response."""
 
     secret: Annotated[str, Field(pattern="^whsec_")]
 
@@ -148,7 +148,7 @@ class ListWebhooksResponse(ListPage):
 
 
 class AttemptView(ResponseModel):
-    """One try: `error` says why it is no success, `response` is how the answer begins (2 KiB)."""
+    """A delivery attempt: `error` says why it failed; `response` is cut to 2 KiB."""
 
     at: Time
     status_code: int | None = absent()
@@ -158,34 +158,34 @@ class AttemptView(ResponseModel):
 
 
 class DeliveryView(ResponseModel):
-    """A message to one receiver; `id` is what comes as `webhook-id`, the same with every try."""
+    """A message to one receiver; `id` is sent as `webhook-id`, the same at each attempt."""
 
     id: str
     event_id: str
     type: EventType
     instance_id: str | None = absent()
     webhook_id: (
-        Annotated[str, Field(description="Absent where the URL came with the instance")] | None
+        Annotated[str, Field(description="Absent for the instance's own `webhookUrl`")] | None
     ) = absent()
     url: str
     status: DeliveryStatus
     created_at: Time
     next_attempt_at: Annotated[
         Time | None,
-        Field(description="While it is pending; later if it waits for the message before it"),
+        Field(description="While pending: the earliest time of the next attempt"),
     ] = absent()
     ended_at: Time | None = absent()
     attempts: list[AttemptView]
 
 
 class ListDeliveriesResponse(ListPage):
-    """Messages and what became of them."""
+    """A page of deliveries."""
 
     deliveries: list[DeliveryView]
 
 
 class WebhookTestResponse(ResponseModel):
-    """What came of a test message, which is sent once."""
+    """The result of a test message, which is sent once."""
 
     message_id: str
     delivered: bool
@@ -193,7 +193,7 @@ class WebhookTestResponse(ResponseModel):
 
 
 class ReplayResponse(ResponseModel):
-    """How many messages are sent again."""
+    """The number of messages that will be sent again."""
 
     webhook_id: str
     messages: int

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What requests and responses are made of, and how a wrong request is told.
+"""Building blocks of requests and responses, and validation errors.
 
-pydantic checks; this says what is wrong in the words of the API reference, all of it at once.
+pydantic validates; this module reports all errors at once in the wording of the API reference.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 VISIBLE: Final = f"^[^{UNSEEN}]*$"
 """Text without control characters."""
 NOT_BLANK: Final = rf"^[^{UNSEEN}]*[^{UNSEEN}\s][^{UNSEEN}]*$"
-"""The same, with something in it besides spaces."""
+"""The same, with at least one character that is not a space."""
 LINES: Final = r"^(?:[\t\n\r]|[^" + UNSEEN + "])*$"
-"""Text that may have line breaks and tabs."""
+"""The same as `VISIBLE`, but line breaks and tabs are allowed."""
 
 NAME_TOLD: Final = "Name must contain only letters, digits, hyphens and underscores"
 AS_TIME_TOLD: Final = "must be an ISO-8601 time with an offset, such as Z"
 END_OF_TIME: Final = 253_402_300_800_000
-"""The year 10000, in Unix milliseconds: what cannot be written as ISO-8601 any more."""
+"""The year 10000 in Unix milliseconds: the first time with no ISO-8601 form."""
 
 _MAX_SHOWN: Final = 200
 _MAX_INTEGER: Final = 1 << 63
@@ -62,27 +62,27 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "time_type": "{label} must be an ISO-8601 time",
     "time_parsing": f"{{label}} {AS_TIME_TOLD}",
 }
-"""By the type of pydantic's error."""
+"""Messages by the type of pydantic's error."""
 
 
 class FieldInvalid(ValueError):
-    """What is wrong with a value; the message is for the client and does not repeat the value."""
+    """A value is invalid. The message is for the client and does not quote the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How a wrong value of a field is told.
+    """The wording of the validation errors of a field.
 
     Attributes:
-        label: What the field is called in messages.
-        missing: The message where the field is missing and the label alone does not say it.
-        unit: What its number counts, after the number.
-        code: The error code where this field alone is wrong.
-        wrong: The message whatever is wrong, unless the field is missing.
-        pattern: The message where the text does not have its form.
-        secret: Whether the value is never shown.
-        mask: How to show a value that may hold a secret.
-        rank: Fields of a higher rank are told after those of a lower one.
+        label: The name of the field in messages.
+        missing: The message if the field is missing; by default "<label> is required".
+        unit: The unit that follows a number in messages.
+        code: The error code if this field is the only invalid one.
+        wrong: One message for every error except a missing field.
+        pattern: The message if the text does not match its pattern.
+        secret: Whether the value must never be shown.
+        mask: Masks a value that may contain a secret.
+        rank: Errors in fields with a lower rank are listed first.
     """
 
     label: str
@@ -97,7 +97,7 @@ class Wording:
 
 
 def absent() -> Any:
-    """Say that a field may be left out; it is never `null`."""
+    """Declare that a field may be absent but not `null`."""
     return Field(default=None, json_schema_extra=_without_default)
 
 
@@ -109,7 +109,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 def _time(value: object) -> object:
-    """Read a time; our own values are Unix milliseconds already."""
+    """Parse an ISO-8601 time; internal values are already Unix milliseconds."""
     return parse_iso(value) if isinstance(value, str) else value
 
 
@@ -129,7 +129,7 @@ def _sent_time(value: object) -> int:
 
 
 def known(info: ValidationInfo, name: str) -> Any:
-    """Return what `read` was told for the checks."""
+    """Return a value from the `context` that was passed to `read`."""
     return (info.context or {})[name]
 
 
@@ -149,10 +149,10 @@ WebhookUrl = Annotated[
 def check_text(
     label: str, value: object, *, longest: int, shortest: int = 1, lines: bool = False
 ) -> None:
-    """Check a text that is part of a field's value, in the words of a field.
+    """Validate a text inside a field's value, with the messages of a text field.
 
     Raises:
-        FieldInvalid: it is not such a text.
+        FieldInvalid: not a string, too short or too long, or it has control characters.
     """
     if not isinstance(value, str):
         raise FieldInvalid(f"{label} must be a string")
@@ -165,24 +165,24 @@ def check_text(
 
 
 def mask_url(url: str) -> str:
-    """Show what was sent as a URL without the user name and password it may hold."""
+    """Return a URL, valid or not, without its user name and password."""
     try:
         masked = masked_url(url)
     except ValueError:
         return "***"
-    # What is no URL may still hold a password before its @.
+    # Text that is not a URL may still have a password before its @.
     return masked if masked != url or "@" not in url else "***@" + url.rpartition("@")[2]
 
 
 class ResponseModel(BaseModel):
-    """An object of a response: camelCase, nothing beyond what is named, nothing that is `null`."""
+    """An object in a response: camelCase, no undeclared field, no `null`."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", validate_by_name=True, from_attributes=True
     )
 
     def json_bytes(self) -> bytes:
-        """Write it as it is answered."""
+        """Serialize it as the response body."""
         return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
 
 
@@ -193,31 +193,31 @@ class ListPage(ResponseModel):
 
 
 class RequestModel(BaseModel):
-    """An object of a request, or the parameters of a query: camelCase, nothing else, no `null`."""
+    """A JSON object or query of a request: camelCase, no undeclared field, no `null`."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
 
     @classmethod
     def optional(cls) -> bool:
-        """Tell whether nothing of it has to be sent."""
+        """Return whether every field is optional."""
         return not any(field.is_required() for field in cls.model_fields.values())
 
 
 class NoFields(RequestModel):
-    """Nothing to say: an absent or empty body is the same."""
+    """A request without fields; an absent or empty body is the same."""
 
 
 def read(model: type[R], values: Mapping[str, object], **context: object) -> R:
-    """Check what was sent.
+    """Validate the JSON object or the query of a request.
 
     Args:
-        model: What it has to be.
+        model: The model to validate against.
         values: The JSON object or the query.
-        context: What the checks need to know: `now`, `allow_private`.
+        context: Values that validators need: `now`, `allow_private`.
 
     Raises:
-        ValidationFailed: with every wrong field in `details`, in the order of the model, unknown
-            fields last, and the code of the field if there is but one.
+        ValidationFailed: `details` has every invalid field, by rank and then in the order of the
+            model, unknown fields last. If only one field is invalid, `code` is that field's code.
     """
     try:
         return model.model_validate(values, context=context)
@@ -236,7 +236,7 @@ def _failed(
     for one in error.errors(include_url=False):
         field = str(one["loc"][0])
         if field not in told:
-            # The value is not shown: a misspelt `envs` is as secret as a well spelt one.
+            # The value is not shown, because the field may be a misspelt `envs`.
             unknown.append(FieldError(_cut(field), _unknown(field, told), has_value=False))
         elif field not in wrong:
             wrong[field] = _wrong(field, told[field], one, values)

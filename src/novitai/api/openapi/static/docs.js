@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shows the OpenAPI document. Text goes in as text, never as markup.
+// Shows the OpenAPI document. Text is inserted as text, never as markup.
 "use strict";
 const METHODS = ["get", "post", "put", "patch", "delete"];
 
