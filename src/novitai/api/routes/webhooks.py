@@ -20,7 +20,7 @@ from novitai.api.schemas.webhooks import (
     ReplayRequest,
     ReplayResponse,
     RevealedWebhook,
-    ToldType,
+    WebhookEventType,
     WebhookTestResponse,
     WebhookView,
 )
@@ -238,7 +238,7 @@ def _show(webhook: Webhook) -> WebhookView:
     return WebhookView(
         id=webhook.id,
         url=masked_url(webhook.url),
-        event_types=[ToldType(one) for one in webhook.event_types],
+        event_types=[WebhookEventType(one) for one in webhook.event_types],
         enabled=webhook.enabled,
         description=webhook.description,
         created_at=webhook.created_at,
