@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where the rooms are built and wired together."""
+"""Build the parts of the process and connect them. No other module does that."""
 
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ if TYPE_CHECKING:
     from novitai.api.services import Services
 
 STOP_GRACE: Final = 5.0
-"""Seconds that steps in hand get to finish when the process ends."""
+"""Seconds that running steps get to finish when the process ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Ways to reach what is outside of the process; tests put their own in."""
+    """Transports to everything outside the process; tests replace them."""
 
     upstream: httpx2.AsyncBaseTransport | None = None
     probes: httpx2.AsyncBaseTransport | None = None
     webhooks: httpx2.AsyncBaseTransport | None = None
     resolve: Resolver | None = None
-    """Resolves upstream's name and those of the endpoints that are probed."""
+    """Resolves the host names of Novita's API and of probed endpoints."""
 
 
 class Application:
-    """Everything one process holds. `open` builds it, `start` sets it going, `stop` ends it."""
+    """All parts of one process. `open` builds them, `start` starts them, `stop` ends them."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Application:
         self.database = database
         self.installation_id = installation_id
         self.signing_secrets = tuple(signing_secrets)
-        # One for all that go out: making it reads the certificates of this machine.
+        # One TLS context for all clients: making one reads the machine's certificates.
         tls = httpx2.create_ssl_context(trust_env=False)
         self.calls = CallMetrics()
         self.client = _client(settings, clock, ids, self.calls, outside, tls)
@@ -188,7 +188,7 @@ class Application:
         outside: Outside | None = None,
         engine: MakeEngine | None = None,
     ) -> Application:
-        """Open the store and build everything on it; nothing runs before `start`.
+        """Open the store and build all parts; nothing runs before `start`.
 
         Raises:
             SettingsError: a setting that the store needs is missing or wrong.
@@ -214,16 +214,16 @@ class Application:
                 outside=outside or Outside(),
                 engine=engine or make_engine,
             )
-        except BaseException:  # what was opened is closed, then it is raised on
+        except BaseException:  # close the database on any error, cancellation included
             await store.database.close()
             raise
 
     async def start(self, *, work: bool) -> None:
-        """Begin: with `work`, take steps and list the account; without, only accept and read."""
+        """Start the loops; without `work`, only answer requests: run no steps and no listings."""
         self._works = work
         await self.clock_watch.begin()
         if self.jobs.is_only:
-            # Whatever lease stands is of a process that has ended.
+            # This is the only process, so every lease belongs to a process that has ended.
             await self.database.write(operations.release_all)
             await self.database.write(webhook_lines.release_all)
             await self.database.write(leases.release_all)
@@ -234,9 +234,9 @@ class Application:
         self.loops.watch(self.clock_watch.start())
 
     async def wind_down(self) -> None:
-        """Take no new steps, and finish or release those in hand; requests are still answered.
+        """Take no new steps, and finish or release the running ones; requests are still answered.
 
-        Takes `STOP_GRACE` seconds and what the database needs. Twice is harmless.
+        Takes up to `STOP_GRACE` seconds, plus the time of the database's writes. Idempotent.
         """
         self.loops.close()
         if self._winding_down is None:
@@ -244,7 +244,7 @@ class Application:
         await asyncio.shield(self._winding_down)
 
     async def stop(self) -> None:
-        """End: finish or release the steps in hand, then let go of everything."""
+        """Finish or release the running steps, then close all connections."""
         self.loops.close()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
@@ -256,7 +256,7 @@ class Application:
             stack.push_async_callback(self.wind_down)
 
     async def _wind_down(self) -> None:
-        # Side by side: one that hangs must not take the time of the others.
+        # Concurrently: a loop that hangs must not delay the others.
         ending = [self.clock_watch.stop(), self.jobs.stop(STOP_GRACE)]
         if self._works:
             ending += [self.sync.stop(), self.housekeeping.stop()]
@@ -265,7 +265,7 @@ class Application:
                 raise ended
 
     def caches(self) -> Caches:
-        """Return the caches there are."""
+        """Return all caches."""
         catalogue = self.catalogue
         return Caches(
             self.details.cache,
@@ -275,7 +275,7 @@ class Application:
         )
 
     def services(self) -> Services:
-        """Return what the API's routes need."""
+        """Return the parts that the API's routes use."""
         from novitai.api.http.limits import Quota
         from novitai.api.http.middleware import Rules
         from novitai.api.services import HealthSources, JobSources, Services, WebhookSources
@@ -317,13 +317,13 @@ class Application:
         )
 
     def api(self) -> ASGIApp:
-        """Build the HTTP application on this one; a process without HTTP never loads it."""
+        """Build the HTTP application; a process without HTTP does not import it."""
         from novitai.api.app import create_api
 
         return create_api(self.services())
 
     def _shared_buckets(self) -> SharedStore | None:
-        """Return what shares the rate limit with other processes; made once."""
+        """Return the store that shares rate limits with other processes; it is made once."""
         url = self.settings.redis_url
         if self._shared is None and url is not None:
             from novitai.api.http.shared_limits import SharedStore
@@ -340,11 +340,11 @@ class Application:
         )
 
     def _fenced_writes(self) -> int:
-        """Count the results that came too late, of steps and of deliveries."""
+        """Return the number of writes of steps and deliveries that were fenced off."""
         return self.runner.fenced_writes + self.deliverer.metrics.fenced
 
     def _cache_works(self) -> bool:
-        """Put a value into a cache and find it again."""
+        """Whether a value put into a cache is found again."""
         now = self.clock.now()
         self._self_check.put("now", now)
         return self._self_check.peek("now") == now

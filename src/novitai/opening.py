@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open what a process stands on: the database, the vault of secrets, the job engine, the keys."""
+"""Open the parts that every process needs: database, vault, job engine and API keys."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngine]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An open database, and what keeps its secrets."""
+    """An open database, and the vault that encrypts its secrets."""
 
     database: Database
     vault: Vault
 
 
 def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) -> JobEngine:
-    """Make the engine that suits the store: embedded, or shared by processes on PostgreSQL."""
+    """Make the job engine for the store: embedded, or shared by processes on PostgreSQL."""
     if settings.embedded:
         return EmbeddedEngine(database, clock, ids)
-    # Drivers and PgQueuer take long to load, and a process without PostgreSQL never needs them.
+    # Drivers and PgQueuer are slow to import, and a process without PostgreSQL needs neither.
     from novitai.jobs.postgresql import PostgresqlEngine
     from novitai.jobs.upkeep import Presence
 
@@ -48,7 +48,7 @@ def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) 
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
-    """Open the store alone, for a command that changes a row and ends.
+    """Open only the store, for a command that changes a row and exits.
 
     Raises:
         SettingsError: a setting that the store needs is missing or wrong.
@@ -62,7 +62,7 @@ async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
 
 
 async def open_unguarded(settings: Settings, clock: Clock) -> Store:
-    """Open the store for a process that closes it itself; `open_store` is the context manager.
+    """Open the store; the caller closes it. `open_store` is the context manager.
 
     Raises:
         SettingsError: a setting that the store needs is missing or wrong.
@@ -76,20 +76,20 @@ async def open_unguarded(settings: Settings, clock: Clock) -> Store:
     database = await open_database(settings.database, clock)
     try:
         known = await database.read(partial(coordination.value, name=_CHECK))
-        # What the database holds was made with some key: another one in its place would be useless.
+        # Never make a new secret key for a database whose data was encrypted with another.
         vault = Vault(_secret_key(settings, may_make=known is None))
         fresh = vault.seal(_CHECK, b"").hex()
         sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
-        # Another secret key would make API keys and stored secrets that nobody can ever use.
+        # Fail now if the secret key is wrong: with it, stored API keys and secrets are unusable.
         vault.unseal(_CHECK, bytes.fromhex(sealed))
-    except BaseException:  # what was opened is closed, then it is raised on
+    except BaseException:  # close the database on any error, cancellation included
         await database.close()
         raise
     return Store(database, vault)
 
 
 def make_key_ring(settings: Settings, store: Store, clock: Clock, ids: Ids) -> KeyRing:
-    """Build the API keys on an open store."""
+    """Make the key ring on an open store."""
     admin_key = settings.admin_api_key
     return KeyRing(
         database=store.database,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests put in place of the machine. Nothing of the server imports this."""
+"""Virtual time for tests. The server does not import this module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import itertools
 
 
 class ManualClock:
-    """Virtual time: stands still until `advance` moves it, and wakes who slept until then."""
+    """Virtual time: only `advance` moves it, and wakes the sleepers that are due."""
 
     def __init__(self, start: int = 1_760_000_000_000) -> None:
         self._now_ms = float(start)
@@ -31,11 +31,11 @@ class ManualClock:
         return self._monotonic + self._suspended
 
     def jump(self, seconds: float) -> None:
-        """Set the time of day forward or back, as a person does; nothing else moves."""
+        """Set the time of day forward or back, as an operator does; the monotonic time stays."""
         self._now_ms += seconds * 1000
 
     def suspend(self, seconds: float) -> None:
-        """Let time pass as it does for a suspended machine: no sleeper wakes, nothing runs."""
+        """Let time pass as on a suspended machine: no sleeper wakes."""
         self._now_ms += seconds * 1000
         self._suspended += seconds
 
@@ -49,7 +49,7 @@ class ManualClock:
         await wakened
 
     async def advance(self, seconds: float) -> None:
-        """Move time forward, waking each sleeper at its own time and letting it run a little."""
+        """Move time forward; wake each sleeper at its time and let tasks run before going on."""
         target = self._monotonic + seconds
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, wakened = heapq.heappop(self._sleepers)
