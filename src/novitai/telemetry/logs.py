@@ -30,7 +30,7 @@ _SECRET_TEXT: Final = re.compile(
     r"nvt_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=_-]+|(?i:bearer)\s+[^\s\"']+"
     r"|(?<=://)[^\s/@\"']+(?=@)"
     # Database drivers write their connection strings in this form.
-EventDict = MutableMapping[str, Any]  # structlog's type for a line being processed
+    r"|(?i:(?<=password=)|(?<=passwd=)|(?<=secret=)|(?<=token=)|(?<=api_key=)|(?<=apikey=))[^\s&;,]+"
 )
 
 EventDict = MutableMapping[str, Any]  # structlog's type for a line that is being processed
