@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every target sets up what it needs: .venv is made from the lock file, once, and again when the lock changes.
+# Every target depends on .venv, which is made from the lock file and updated when the lock file changes.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# One more than there are processors: much of what the tests do is waiting.
+# One more than the number of processors, because the tests often wait for I/O.
 WORKERS ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
-# pip trusts the certificates of the system, uv by itself only its own: behind a proxy that
-# inspects TLS uv is told to use the system's too, where there are any, and a file given to pip.
+# pip trusts the system's certificates; uv by default only its own. For proxies that inspect TLS, uv
+# is told to use the system's certificates, if there are any, and a file that is configured for pip.
 SYSTEM_CERTS := import os, ssl, sys; p = ssl.get_default_verify_paths(); \
   sys.exit(not (sys.platform == "darwin" or p.cafile or p.capath and os.listdir(p.capath)))
 CERT_FILE := $(or $(SSL_CERT_FILE),$(PIP_CERT),$(REQUESTS_CA_BUNDLE))
@@ -18,7 +18,7 @@ CERT_FILE := $(or $(SSL_CERT_FILE),$(PIP_CERT),$(REQUESTS_CA_BUNDLE))
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make .venv from the lock file (all other targets do it by themselves)
+setup: $(READY) ## make .venv from the lock file (all other targets depend on this)
 
 $(READY): uv.lock pyproject.toml setup-requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -36,27 +36,27 @@ $(READY): uv.lock pyproject.toml setup-requirements.txt
 demo: setup ## show one instance from request to deletion (DEMO_FLAGS=--once exits afterwards)
 	@$(BIN)/novitai demo $(DEMO_FLAGS)
 
-test: setup ## run all tests (PYTEST_FLAGS=... is handed on)
+test: setup ## run all tests (PYTEST_FLAGS=... is passed to pytest)
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
-check: setup ## lint, format, types, import rules, words to avoid
+check: setup ## check lint, format, types, import rules and words to avoid
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tools.words
 
-format: setup ## rewrite the sources as the formatter and the linter want them
+format: setup ## format the sources and apply the linter's fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-soak: setup ## drive the lifecycle at random for 50,000 steps (an hour)
+soak: setup ## test the lifecycle with 50,000 random steps (an hour)
 	@TEST_MODEL_EXAMPLES=500 TEST_MODEL_STEPS=100 $(BIN)/pytest -s tests/lifecycle/test_model.py
 
-fuzz: setup ## throw thousands of requests at a live server (minutes)
+fuzz: setup ## send thousands of random requests to a running server (minutes)
 	@FUZZ_EXAMPLES=500 $(BIN)/pytest -s tests/fuzz
 
-bench: setup ## run the benchmarks; each is a ratio against a yardstick of the same minute
+bench: setup ## run the benchmarks; each result is a ratio to a reference measured at the same time
 	@$(BIN)/python -m benchmarks
 
 wheel: setup ## build the wheel into dist/, for uv tool install or pipx install
@@ -66,9 +66,9 @@ wheel: setup ## build the wheel into dist/, for uv tool install or pipx install
 picture: setup ## draw docs/demo.svg from the output of the demo
 	@$(BIN)/python -m tools.picture
 
-lock: setup ## refresh the lock file within the bounds of pyproject.toml
+lock: setup ## update the lock file within the limits of pyproject.toml
 	@$(BIN)/uv lock --upgrade
 	@$(BIN)/uv export --quiet --only-group setup --no-emit-project --no-header -o setup-requirements.txt
 
-clean: ## remove what the targets made
+clean: ## remove the files made by the targets
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -49,8 +49,8 @@ def test_the_defaults_are_those_that_are_documented() -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    """The page on configuration lists exactly the settings that are read."""
-    page = Path(__file__).parent.parent / "docs" / "configuration.md"
+    """The reference lists exactly the settings that are read."""
+    page = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
     assert sorted(DOCUMENTED.findall(page.read_text())) == sorted(settings.known_names())
 
 
@@ -67,7 +67,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(
 ) -> None:
     """A misspelt setting is refused, because it would otherwise have no effect."""
     monkeypatch.setenv(name, "1")
-    with pytest.raises(SettingsError, match=f"{name}.*nearest is {nearest}"):
+    with pytest.raises(SettingsError, match=f"{name}.*did you mean {nearest}"):
         settings.load()
 
 

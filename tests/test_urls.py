@@ -118,7 +118,7 @@ def test_a_redis_url_is_written_so_that_its_client_reads_it(url: str, read: str 
         ("redis://u:canary", "a port between 1 and 65535"),
         ("redis://h:70000", "a port between 1 and 65535"),
         ("redis://h/zero", "the number of a database"),
-        ("redis://h?pool=3", "a parameter pool that is not known"),
+        ("redis://h?pool=3", "a parameter pool that is not supported"),
         ("redis://h?db=x", "a number as its db"),
         ("redis://h?socket_keepalive=x", "true or false as its socket_keepalive"),
         ("unix://h", "must name a socket"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the parts of the process and connect them. No other module does that."""
+"""The composition root: builds all packages' objects and wires them together."""
 
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ if TYPE_CHECKING:
     from novitai.api.services import Services
 
 STOP_GRACE: Final = 5.0
-"""Seconds that running steps get to finish when the process ends."""
+"""Seconds for running steps to finish when the process shuts down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Transports to everything outside the process; tests replace them."""
+    """Transports and name resolution to the outside; tests replace them."""
 
     upstream: httpx2.AsyncBaseTransport | None = None
     probes: httpx2.AsyncBaseTransport | None = None
     webhooks: httpx2.AsyncBaseTransport | None = None
     resolve: Resolver | None = None
-    """Resolves the host names of Novita's API and of probed endpoints."""
+    """Resolves the names of upstream and of probed endpoints."""
 
 
 class Application:
-    """All parts of one process. `open` builds them, `start` starts them, `stop` ends them."""
+    """The objects of one process: `open` builds them, `start` starts them, `stop` ends them."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Application:
         self.database = database
         self.installation_id = installation_id
         self.signing_secrets = tuple(signing_secrets)
-        # One TLS context for all clients: making one reads the machine's certificates.
+        # Created once for all clients, because this reads the certificates of the machine.
         tls = httpx2.create_ssl_context(trust_env=False)
         self.calls = CallMetrics()
         self.client = _client(settings, clock, ids, self.calls, outside, tls)
@@ -188,7 +188,7 @@ class Application:
         outside: Outside | None = None,
         engine: MakeEngine | None = None,
     ) -> Application:
-        """Open the store and build all parts; nothing runs before `start`.
+        """Open the store and build all objects on it; no task runs before `start`.
 
         Raises:
             SettingsError: a setting that the store needs is missing or wrong.
@@ -214,16 +214,16 @@ class Application:
                 outside=outside or Outside(),
                 engine=engine or make_engine,
             )
-        except BaseException:  # close the database on any error, cancellation included
+        except BaseException:  # close the database and re-raise
             await store.database.close()
             raise
 
     async def start(self, *, work: bool) -> None:
-        """Start the loops; without `work`, only answer requests: run no steps and no listings."""
+        """Start the tasks. Without `work`, no steps are taken and the account is not listed."""
         self._works = work
         await self.clock_watch.begin()
         if self.jobs.is_only:
-            # This is the only process, so every lease belongs to a process that has ended.
+            # This is the only process on the store, so all leases belong to processes that ended.
             await self.database.write(operations.release_all)
             await self.database.write(webhook_lines.release_all)
             await self.database.write(leases.release_all)
@@ -234,9 +234,9 @@ class Application:
         self.loops.watch(self.clock_watch.start())
 
     async def wind_down(self) -> None:
-        """Take no new steps, and finish or release the running ones; requests are still answered.
+        """Take no new steps, and finish or release running ones; requests are still answered.
 
-        Takes up to `STOP_GRACE` seconds, plus the time of the database's writes. Idempotent.
+        Takes up to `STOP_GRACE` seconds, and the time that the database needs. May be called twice.
         """
         self.loops.close()
         if self._winding_down is None:
@@ -244,7 +244,7 @@ class Application:
         await asyncio.shield(self._winding_down)
 
     async def stop(self) -> None:
-        """Finish or release the running steps, then close all connections."""
+        """Shut down: finish or release running steps, then close all connections and the store."""
         self.loops.close()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
@@ -256,7 +256,7 @@ class Application:
             stack.push_async_callback(self.wind_down)
 
     async def _wind_down(self) -> None:
-        # Concurrently: a loop that hangs must not delay the others.
+        # Concurrently, so that one that hangs does not use up the time of the others.
         ending = [self.clock_watch.stop(), self.jobs.stop(STOP_GRACE)]
         if self._works:
             ending += [self.sync.stop(), self.housekeeping.stop()]
@@ -275,7 +275,7 @@ class Application:
         )
 
     def services(self) -> Services:
-        """Return the parts that the API's routes use."""
+        """Return the objects that the API's routes need."""
         from novitai.api.http.limits import Quota
         from novitai.api.http.middleware import Rules
         from novitai.api.services import HealthSources, JobSources, Services, WebhookSources
@@ -323,7 +323,7 @@ class Application:
         return create_api(self.services())
 
     def _shared_buckets(self) -> SharedStore | None:
-        """Return the store that shares rate limits with other processes; it is made once."""
+        """Return the store that shares the rate limit between processes; created once."""
         url = self.settings.redis_url
         if self._shared is None and url is not None:
             from novitai.api.http.shared_limits import SharedStore
@@ -340,11 +340,11 @@ class Application:
         )
 
     def _fenced_writes(self) -> int:
-        """Return the number of writes of steps and deliveries that were fenced off."""
+        """Count the fenced writes of steps and of deliveries."""
         return self.runner.fenced_writes + self.deliverer.metrics.fenced
 
     def _cache_works(self) -> bool:
-        """Whether a value put into a cache is found again."""
+        """Check that a cache returns a value that was put into it."""
         now = self.clock.now()
         self._self_check.put("now", now)
         return self._self_check.peek("now") == now

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time, handed in. Nothing else in novitai asks the machine what time it is or sleeps.
+"""Time and sleeping. All other code gets a `Clock` passed in, so that tests can use virtual time.
 
-Points in time are Unix milliseconds (`int`), durations are seconds (`float`).
+Times are Unix milliseconds (`int`), durations are seconds (`float`).
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import time
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-# Linux counts suspension in a clock of its own; other systems count it in the monotonic one.
+# Linux has a separate clock that counts suspension; on other systems the monotonic clock does.
 _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """The time of day, two steady clocks, and waiting."""
+    """The time of day, two monotonic clocks, and sleeping."""
 
     def now(self) -> int:
         """Return the time of day in Unix milliseconds."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary origin; never goes backwards."""
+        """Return the seconds since an arbitrary start; never goes backwards."""
         ...
 
     def boottime(self) -> float:
-        """Return steady seconds that also count while the machine is suspended."""
+        """Return monotonic seconds, including the time while the machine is suspended."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -36,10 +36,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own time.
+    """The machine's clock.
 
     Attributes:
-        offset: Milliseconds that are added to the time of day: what the database's clock is ahead.
+        offset: Milliseconds added to the time of day: how far the database's clock is ahead.
     """
 
     offset = 0
@@ -49,29 +49,29 @@ class SystemClock:
         return time.time_ns() // 1_000_000 + self.offset
 
     def boottime(self) -> float:
-        """Return the seconds since boot, suspension included, where the system counts them."""
+        """Return the seconds since boot, including suspension if the system counts it."""
         return time.clock_gettime(_BOOTTIME)
 
     def monotonic(self) -> float:
-        """Return the machine's monotonic seconds."""
+        """Return the seconds of the machine's monotonic clock."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for real."""
+        """Wait `seconds` of real time."""
         await asyncio.sleep(seconds)
 
 
 def iso(at: int) -> str:
-    """Write Unix milliseconds as ISO-8601 UTC with milliseconds and `Z` (contract of the API)."""
+    """Format Unix milliseconds as ISO-8601 in UTC, with milliseconds and `Z`, as in the API."""
     moment = datetime.fromtimestamp(at // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
 
 
 def parse_iso(text: str) -> int:
-    """Read an ISO-8601 time with an offset into Unix milliseconds.
+    """Parse an ISO-8601 time with an offset to Unix milliseconds.
 
     Raises:
-        ValueError: not such a time, or one without an offset.
+        ValueError: the text is not an ISO-8601 time, or it has no offset.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception tree. An error knows its code, HTTP status, category and whether to retry.
+"""The exception tree. An API error has a code, an HTTP status, a category and `retryable`.
 
     NovitaiError
-    ├── ApiError                     rendered to a client as it stands
+    ├── ApiError                     sent to the client
     │   ├── ValidationFailed         400, one code per field
     │   ├── Unauthorized             401
     │   ├── Forbidden, HttpsRequired 403
@@ -16,10 +16,10 @@
     │   ├── TooManyRequests              429
     │   ├── InternalError            500
     │   ├── Overloaded, ShuttingDown 503
-    │   └── UpstreamUnavailable      502, 503, 504: what the API says of an UpstreamError
-    ├── SettingsError                a setting is wrong: the command ends with exit code 2
+    │   └── UpstreamUnavailable      502, 503, 504: how the API reports an UpstreamError
+    ├── SettingsError                a setting is wrong: the command exits with code 2
     └── StartupError                 the process cannot start: message and exit code, no traceback
-        └── WrongSecretKey           what is stored was sealed under another secret key
+        └── WrongSecretKey           stored values were sealed with another secret key
 
 Errors of the upstream client live in `novitai.upstream.errors` and derive from `NovitaiError`.
 """
@@ -32,11 +32,11 @@ from enum import StrEnum
 from typing import Final
 
 RESTART_SECONDS: Final = 5
-"""How long a process takes to end and to be started again, about."""
+"""Roughly how long a restart of the process takes."""
 
 
 class Category(StrEnum):
-    """Appendix C of the API reference: what kind of error this is."""
+    """The category of an error (appendix C of the API reference)."""
 
     CLIENT = "CLIENT_ERROR"
     SERVER = "SERVER_ERROR"
@@ -58,14 +58,14 @@ _RETRYABLE = {
 }
 
 _RETRYABLE_CODES = {"NO_CAPACITY"}
-"""Codes that retrying can cure, whatever their category says: stock comes back."""
+"""Codes that are retryable although their category is not: stock may come back."""
 
 Details = Sequence["FieldError"] | Sequence[Mapping[str, object]] | Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One wrong field of a request. `shown` is the value as it may be shown; absent if secret."""
+    """One wrong field of a request; `shown` is its value if it has one and it is not secret."""
 
     field: str
     message: str
@@ -74,11 +74,11 @@ class FieldError:
 
 
 class NovitaiError(Exception):
-    """Anything novitai raises on purpose."""
+    """Base class of all errors that novitai raises on purpose."""
 
 
 class ApiError(NovitaiError):
-    """An error a client is told of, in the envelope of the API reference ("Error Handling")."""
+    """An error sent to a client in the envelope of the API reference ("Error Handling")."""
 
     status: int = 500
     code: str = "INTERNAL_SERVER_ERROR"
@@ -97,13 +97,13 @@ class ApiError(NovitaiError):
         """Describe the error.
 
         Args:
-            message: One sentence for the client: what is wrong and, where possible, what to do.
-            code: The error's code where it differs from its class's.
+            message: One sentence for the client: what is wrong and, if possible, what to do.
+            code: The error's code, if it is not that of the class.
             details: Wrong fields, reasons per candidate, or named facts.
-            retry_after: Whole seconds after which trying again makes sense.
+            retry_after: Whole seconds after which the client should retry.
             headers: Further response headers (`Allow`, `WWW-Authenticate`).
-            retryable: Whether the same request may succeed later, where that differs from what
-                category and code say.
+            retryable: Whether the same request may succeed later; by default, category and code
+                decide.
         """
         super().__init__(message)
         self.message = message
@@ -115,7 +115,7 @@ class ApiError(NovitaiError):
 
     @property
     def retryable(self) -> bool:
-        """As in Appendix C unless said otherwise, and true wherever `Retry-After` is sent."""
+        """True if `Retry-After` is sent; else as set explicitly; else as in appendix C."""
         if self.retry_after is not None:
             return True
         if self._retryable is not None:
@@ -124,7 +124,7 @@ class ApiError(NovitaiError):
 
 
 class ValidationFailed(ApiError):
-    """The request itself is wrong; `details` names every wrong field."""
+    """The request is invalid; `details` lists every wrong field."""
 
     status = 400
     code = "VALIDATION_ERROR"
@@ -132,7 +132,7 @@ class ValidationFailed(ApiError):
 
 
 class Unauthorized(ApiError):
-    """No key, or one that is malformed, unknown, expired or revoked: all the same to a client."""
+    """The key is missing, malformed, unknown, expired or revoked; the client is not told which."""
 
     status = 401
     code = "UNAUTHORIZED"
@@ -140,7 +140,7 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """The key is good, its scopes are not."""
+    """The key is valid but lacks the scope."""
 
     status = 403
     code = "FORBIDDEN"
@@ -148,13 +148,13 @@ class Forbidden(ApiError):
 
 
 class HttpsRequired(Forbidden):
-    """Plain HTTP from beyond loopback, in production."""
+    """In production, a request from another machine came over plain HTTP."""
 
     code = "HTTPS_REQUIRED"
 
 
 class NotFound(ApiError):
-    """No such route, or no such thing."""
+    """The route or the resource does not exist."""
 
     status = 404
     code = "NOT_FOUND"
@@ -162,7 +162,7 @@ class NotFound(ApiError):
 
 
 class MethodNotAllowed(ApiError):
-    """The path is known, the method is not; `Allow` says which are."""
+    """The path does not support this method; `Allow` lists those that it does."""
 
     status = 405
     code = "METHOD_NOT_ALLOWED"
@@ -170,7 +170,7 @@ class MethodNotAllowed(ApiError):
 
 
 class RequestTimeout(ApiError):
-    """Our own handling took longer than it may; nothing was done."""
+    """The server did not finish the request in time; nothing was changed."""
 
     status = 408
     code = "REQUEST_TIMEOUT"
@@ -178,7 +178,7 @@ class RequestTimeout(ApiError):
 
 
 class Conflict(ApiError):
-    """The request is right, but not now."""
+    """The request is valid, but not in the current state."""
 
     status = 409
     code = "INVALID_STATE"
@@ -186,7 +186,7 @@ class Conflict(ApiError):
 
 
 class PayloadTooLarge(ApiError):
-    """The body is over 1 MiB."""
+    """The body is larger than 1 MiB."""
 
     status = 413
     code = "PAYLOAD_TOO_LARGE"
@@ -194,7 +194,7 @@ class PayloadTooLarge(ApiError):
 
 
 class UnsupportedMediaType(ApiError):
-    """The body is not declared as JSON."""
+    """The `Content-Type` of the body is not JSON."""
 
     status = 415
     code = "UNSUPPORTED_MEDIA_TYPE"
@@ -218,11 +218,11 @@ class TooManyRequests(ApiError):
 
 
 class InternalError(ApiError):
-    """A defect of ours. The client learns the request id, the log has the traceback."""
+    """A bug in novitai. The client gets the request ID; the log has the traceback."""
 
 
 class Overloaded(ApiError):
-    """This process holds as many requests of that kind open as it will."""
+    """This process already has the maximum number of such requests or connections open."""
 
     status = 503
     code = "OVERLOADED"
@@ -230,7 +230,7 @@ class Overloaded(ApiError):
 
 
 class ShuttingDown(ApiError):
-    """This process is ending and could not finish the request; another one, or the next, will."""
+    """This process is shutting down and could not finish the request; retry it."""
 
     status = 503
     code = "SHUTTING_DOWN"
@@ -238,7 +238,7 @@ class ShuttingDown(ApiError):
 
 
 class UpstreamUnavailable(ApiError):
-    """Novita did not give what the request needed: 502, 503 (breaker open) or 504 (too slow)."""
+    """A call to Novita failed: 502, 503 (circuit breaker open) or 504 (timeout)."""
 
     status = 502
     code = "EXTERNAL_API_ERROR"
@@ -246,7 +246,7 @@ class UpstreamUnavailable(ApiError):
 
 
 class CircuitBreakerOpen(UpstreamUnavailable):
-    """We are not calling Novita for a while, because it keeps failing."""
+    """Novita is not called for a while, because calls keep failing."""
 
     status = 503
     code = "CIRCUIT_BREAKER_OPEN"
@@ -262,14 +262,14 @@ class UpstreamTimeout(UpstreamUnavailable):
 
 
 class SettingsError(NovitaiError):
-    """A setting is missing or wrong; the message names it and says what to do."""
+    """A setting is missing or invalid; the message names it and says what to do."""
 
 
 class StartupError(NovitaiError):
-    """The process cannot start or go on; the message says why and what to do.
+    """The process cannot start or continue; the message says why and what to do.
 
-    `exit_code` follows sysexits(3): 74 for input/output, 75 where trying again later helps,
-    78 for configuration.
+    `exit_code` follows sysexits(3): 74 for input/output errors, 75 if a later retry may succeed,
+    78 for configuration errors.
     """
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
@@ -278,4 +278,4 @@ class StartupError(NovitaiError):
 
 
 class WrongSecretKey(StartupError):
-    """A sealed value cannot be opened: the secret key is not the one it was sealed with."""
+    """A sealed value cannot be opened, because it was sealed with another secret key."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identifiers and randomness, handed in, so that a test can foretell them."""
+"""Identifiers and randomness. Code gets an `Ids` passed in, so that tests are reproducible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ATTEMPT_ID_LENGTH: Final = 16
 
 
 class Ids:
-    """Makes every identifier; from the system's own entropy unless a source is given."""
+    """Makes all identifiers, from the system's entropy unless a source is given."""
 
     def __init__(self, source: random.Random | None = None) -> None:
         self._random = source or random.SystemRandom()
@@ -33,11 +33,11 @@ class Ids:
         return f"{prefix}_{self.text(20)}"
 
     def installation(self) -> str:
-        """Make the 6 characters that tell this installation's upstream instances from others'."""
+        """Make the 6-character installation ID, which marks this installation's instances."""
         return self.text(INSTALLATION_ID_LENGTH)
 
     def attempt(self) -> str:
-        """Make the 16 characters that mark one create call upstream."""
+        """Make the 16-character attempt ID, which marks the instance of one create call."""
         return self.text(ATTEMPT_ID_LENGTH)
 
     def text(self, length: int) -> str:
@@ -49,5 +49,5 @@ class Ids:
         return "".join(self._random.choices(_MIXED, k=length))
 
     def jitter(self, seconds: float, fraction: float = 0.1) -> float:
-        """Return `seconds` give or take `fraction` of it."""
+        """Return `seconds` changed at random by up to `fraction` of it, up or down."""
         return seconds * (1 + fraction * (2 * self._random.random() - 1))

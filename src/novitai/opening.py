@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open the parts that every process needs: database, vault, job engine and API keys."""
+"""Opens what every process needs: the database, the vault of secrets, the job engine, the keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngine]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An open database, and the vault that encrypts its secrets."""
+    """An open database, and the vault that seals its secrets."""
 
     database: Database
     vault: Vault
@@ -38,7 +38,7 @@ def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) 
     """Make the job engine for the store: embedded, or shared by processes on PostgreSQL."""
     if settings.embedded:
         return EmbeddedEngine(database, clock, ids)
-    # Drivers and PgQueuer are slow to import, and a process without PostgreSQL needs neither.
+    # Imported here because drivers and PgQueuer load slowly and only PostgreSQL needs them.
     from novitai.jobs.postgresql import PostgresqlEngine
     from novitai.jobs.upkeep import Presence
 
@@ -48,7 +48,7 @@ def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) 
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
-    """Open only the store, for a command that changes a row and exits.
+    """Open only the store, for a short command.
 
     Raises:
         SettingsError: a setting that the store needs is missing or wrong.
@@ -62,7 +62,7 @@ async def open_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
 
 
 async def open_unguarded(settings: Settings, clock: Clock) -> Store:
-    """Open the store; the caller closes it. `open_store` is the context manager.
+    """Open the store; the caller must close it. `open_store` is the context manager.
 
     Raises:
         SettingsError: a setting that the store needs is missing or wrong.
@@ -76,20 +76,20 @@ async def open_unguarded(settings: Settings, clock: Clock) -> Store:
     database = await open_database(settings.database, clock)
     try:
         known = await database.read(partial(coordination.value, name=_CHECK))
-        # Never make a new secret key for a database whose data was encrypted with another.
+        # Generate a key only for a new database: a new key could not open the sealed values.
         vault = Vault(_secret_key(settings, may_make=known is None))
         fresh = vault.seal(_CHECK, b"").hex()
         sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
-        # Fail now if the secret key is wrong: with it, stored API keys and secrets are unusable.
+        # Fail now if the key is another one: API keys and secrets stored with it would be useless.
         vault.unseal(_CHECK, bytes.fromhex(sealed))
-    except BaseException:  # close the database on any error, cancellation included
+    except BaseException:  # close the database and re-raise
         await database.close()
         raise
     return Store(database, vault)
 
 
 def make_key_ring(settings: Settings, store: Store, clock: Clock, ids: Ids) -> KeyRing:
-    """Make the key ring on an open store."""
+    """Build the API keys on an open store."""
     admin_key = settings.admin_api_key
     return KeyRing(
         database=store.database,

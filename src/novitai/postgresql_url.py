@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one reading of a PostgreSQL URL, from which both drivers get their arguments.
+"""Parses a PostgreSQL URL into the arguments of both drivers.
 
-psycopg (through libpq) and asyncpg read a URL differently: what one takes for a setting of the
-connection, the other sends to the server, which refuses it. So neither of them sees the URL. The
-names are libpq's (https://www.postgresql.org/docs/current/libpq-connect.html); a parameter that
-cannot be honoured on both connections is refused.
+psycopg (through libpq) and asyncpg parse URLs differently: a parameter that one of them uses, the
+other sends to the server, which rejects it. So neither driver gets the URL. Parameters have libpq's
+names (https://www.postgresql.org/docs/current/libpq-connect.html); one that cannot be applied to
+both drivers is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from novitai.urls import UrlError
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
-# What may be said, and where libpq looks if it is not said. asyncpg reads fewer variables.
+# The accepted parameters, and libpq's environment variable for each. asyncpg reads fewer of them.
 _ENVIRONMENT: Final = MappingProxyType(
     {
         "host": "PGHOST",
@@ -66,7 +66,7 @@ _ENVIRONMENT: Final = MappingProxyType(
 )
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        # asyncpg has no channel binding, so it cannot be required of both.
+        # asyncpg does not support channel binding, so `require` cannot be applied to both.
         "channel_binding": ("disable", "prefer"),
         "client_encoding": ("utf8", "utf-8", "UTF8", "UTF-8"),
         "gssencmode": ("disable", "prefer"),
@@ -77,14 +77,14 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "sslnegotiation": ("postgres", "direct"),
         "ssl_min_protocol_version": _TLS_VERSIONS,
         "ssl_max_protocol_version": _TLS_VERSIONS,
-        # The others lead to servers that take no writes.
+        # The other values may select a server that is read-only.
         "target_session_attrs": ("any", "read-write", "primary"),
     }
 )
 _NUMBERS: Final = frozenset(
     {"keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
 )
-# Read by asyncpg from a URL alone; `sslmode` and the others mean the same to it.
+# asyncpg takes these only from a URL; they have the same meaning as in libpq.
 _TLS: Final = (
     "sslmode",
     "sslnegotiation",
@@ -97,7 +97,7 @@ _TLS: Final = (
     "ssl_max_protocol_version",
 )
 _LONGEST_CONNECT_SECONDS: Final = 600
-# A server that vanished without a word is noticed after half a minute.
+# An unreachable server is detected after 30 s.
 _DEFAULTS: Final = MappingProxyType(
     {
         "connect_timeout": "10",
@@ -107,7 +107,7 @@ _DEFAULTS: Final = MappingProxyType(
         "tcp_user_timeout": "30000",
     }
 )
-# Where libpq and Debian keep the server's socket.
+# The directories of the server's socket in libpq and Debian.
 _SOCKET_FOLDERS: Final = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - no file is made there
 _PORT: Final = "5432"
 _APPLICATION: Final = "novitai"
@@ -116,9 +116,9 @@ _SYSTEM: Final = "system"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Target:
-    """Where to connect and how, complete: nothing is left for a driver to look up but a passfile.
+    """All connection parameters; a driver reads nothing more from outside, except a passfile.
 
-    `parameters` has libpq's names; `hosts` and `ports` are of the same length.
+    `parameters` has libpq's names; `hosts` and `ports` have the same length.
     """
 
     hosts: tuple[str, ...]
@@ -127,7 +127,7 @@ class Target:
 
     @property
     def user(self) -> str:
-        """The role that connects."""
+        """The role to connect as."""
         return self.parameters["user"]
 
     @property
@@ -137,16 +137,16 @@ class Target:
 
     @property
     def connect_seconds(self) -> float:
-        """For how long to try to connect to one host."""
+        """Seconds that connecting to one host may take."""
         return float(self.parameters["connect_timeout"])
 
     def secrets(self) -> list[str]:
-        """List what must not be shown."""
+        """Return the passwords, which must not be shown."""
         said = (self.parameters.get(name) for name in ("password", "sslpassword"))
         return [secret for secret in said if secret]
 
     def describe(self) -> str:
-        """Name the database in words that may be shown."""
+        """Describe the database without secrets."""
         places = ",".join(
             f"{f'[{host}]' if ':' in host else host}:{port}"
             for host, port in zip(self.hosts, self.ports, strict=True)
@@ -167,7 +167,7 @@ class Target:
         """Return the keyword arguments of `asyncpg.connect`.
 
         Args:
-            application_name: What the connection calls itself, unless the URL says it.
+            application_name: Used if the URL has no `application_name`.
         """
         said = self.parameters
         settings = {"application_name": said.get("application_name", application_name)}
@@ -194,19 +194,19 @@ class Target:
 
 
 def check(url: str) -> None:
-    """Make sure that both drivers can use a URL, as far as the URL alone tells.
+    """Check that both drivers can use a URL, without the environment.
 
     Raises:
-        UrlError: they cannot.
+        UrlError: the URL is invalid.
     """
     _read(url)
 
 
 def resolve(url: str, environment: Mapping[str, str] | None = None) -> Target:
-    """Complete a URL as libpq does: from its service, the environment and the defaults, in turn.
+    """Complete a URL as libpq does: from its service, then the environment, then the defaults.
 
     Raises:
-        UrlError: it cannot be used.
+        UrlError: the URL is invalid.
     """
     environment = os.environ if environment is None else environment
     said = _read(url)
@@ -222,7 +222,7 @@ def resolve(url: str, environment: Mapping[str, str] | None = None) -> Target:
     said["user"] = said.get("user") or _login()
     said["dbname"] = said.get("dbname") or said["user"]
     if len(hosts) > 1:
-        # One of several is the primary now, and another one tomorrow.
+        # With several hosts, any of them may become the primary.
         said.setdefault("target_session_attrs", "read-write")
     if said.get("sslrootcert") == _SYSTEM:
         said.setdefault("sslmode", "verify-full")
@@ -230,7 +230,7 @@ def resolve(url: str, environment: Mapping[str, str] | None = None) -> Target:
 
 
 def _read(url: str) -> dict[str, str]:
-    """Read what the URL itself says, decoded."""
+    """Parse and decode the parameters in the URL itself."""
     parts = urls.split(url)
     if parts.scheme not in {"postgresql", "postgres"}:
         raise UrlError("must begin with postgresql:// or postgres://")
@@ -245,13 +245,13 @@ def _read(url: str) -> dict[str, str]:
     said = {name: value for name, value in said.items() if value}
     for pair in filter(None, parts.query.split("&")):
         name, _, value = pair.partition("=")
-        # As libpq does for what is written for Java.
+        # libpq accepts this for compatibility with JDBC URLs.
         if (name, value) == ("ssl", "true"):
             name, value = "sslmode", "require"
         if name not in _ENVIRONMENT:
             raise UrlError(_unknown(name, parts.query))
-        # A + is a plus sign to libpq. But Python's urlencode writes it for a space, and options
-        # are full of those.
+        # libpq reads + as a plus sign. But Python's urlencode writes a space as +, and `options`
+        # usually contains spaces.
         said[name] = _decoded(value.replace("+", " ") if name == "options" else value)
     _check_values(said)
     if "service" not in said:
@@ -265,7 +265,7 @@ def _hosts_and_ports(place: str) -> tuple[list[str], str]:
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:\s]*))(?::([0-9]{0,5}))?", one)
         if match is None:
             raise UrlError(
-                "cannot be understood; write postgresql://USER:PASSWORD@HOST:5432/DATABASE, "
+                "cannot be parsed; write postgresql://USER:PASSWORD@HOST:5432/DATABASE, "
                 "with special characters of the password percent-encoded"
             )
         hosts.append(match[1] or match[2] or "")
@@ -279,16 +279,16 @@ def _decoded(text: str) -> str:
     except UnicodeDecodeError:
         raise UrlError("has percent-encoded characters that are not UTF-8") from None
     if "\0" in decoded:
-        raise UrlError("has a zero byte (%00) in it")
+        raise UrlError("contains a zero byte (%00)")
     return decoded
 
 
 def _unknown(name: str, query: str) -> str:
-    # An @ here may mean that the "query" is the rest of a password with a ? in it.
+    # If the query contains an @, it may be the rest of a password that contains a ?.
     shown = "" if "@" in query else urls.word(name)
     nearest = difflib.get_close_matches(name, _ENVIRONMENT, n=1) if shown else []
-    hint = f"; the nearest that is known is {nearest[0]}" if nearest else ""
-    return f"has a parameter{shown} that is not known or cannot be honoured{hint}"
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"has a parameter{shown} that is not supported{hint}"
 
 
 def _check_values(said: Mapping[str, str]) -> None:
@@ -317,7 +317,7 @@ def _places(host: str, port: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if any(not re.fullmatch(r"[0-9]{1,5}", one) or not 0 < int(one) < 65_536 for one in ports):
         raise UrlError("must have a number between 1 and 65535 as its port")
     if len(ports) != len(hosts):
-        raise UrlError("must name as many ports as hosts, or one")
+        raise UrlError("must have one port, or as many ports as hosts")
     return (
         tuple(one or _local(number) for one, number in zip(hosts, ports, strict=True)),
         tuple(map(int, ports)),
@@ -325,7 +325,7 @@ def _places(host: str, port: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _local(port: str) -> str:
-    """Find this machine's server: the folder of its socket, or else the loopback."""
+    """Return the directory of the local server's socket, or `localhost` if there is no socket."""
     for folder in _SOCKET_FOLDERS:
         if Path(folder, f".s.PGSQL.{port}").exists():
             return folder
@@ -335,12 +335,12 @@ def _local(port: str) -> str:
 def _login() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in many containers
-        raise UrlError("must name a user: this process's own user has no name") from None
+    except (KeyError, OSError):  # the user ID has no name, as in many containers
+        raise UrlError("must name a user: the user ID of this process has no name") from None
 
 
 def _of_service(service: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Read a section of the user's or the system's service file."""
+    """Read a service from the user's or the system's service file."""
     home = environment.get("HOME", "")
     system = environment.get("PGSYSCONFDIR", "/etc/postgresql-common")
     files = [
@@ -360,15 +360,15 @@ def _of_service(service: str, environment: Mapping[str, str]) -> dict[str, str]:
             unknown = sorted(found.keys() - _ENVIRONMENT.keys() | found.keys() & {"service"})
             if unknown:
                 raise UrlError(
-                    f"names a service, and {file} has a parameter{urls.word(unknown[0])} there "
-                    "that is not known or cannot be honoured"
+                    f"names a service for which {file} has a parameter{urls.word(unknown[0])} "
+                    "that is not supported"
                 )
             return found
     raise UrlError(f"names a service that is in none of these files: {', '.join(files)}")
 
 
 def _system_tls(tls: Mapping[str, str]) -> ssl.SSLContext:
-    """Trust the certificates of this machine, and insist on the host's name."""
+    """Make a TLS context that trusts this machine's certificates and verifies the host name."""
     context = ssl.create_default_context()
     if tls.get("sslcert"):
         context.load_cert_chain(tls["sslcert"], tls.get("sslkey"), tls.get("sslpassword", ""))

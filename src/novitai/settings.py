@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The typed settings: the environment and `.env`, checked whole before anything starts."""
+"""The typed settings, read from the environment and `.env` and all checked before startup."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from novitai import postgresql_url, urls
 from novitai.errors import SettingsError
 
 PREFIX: Final = "NOVITAI_"
-# What container platforms inject for services called novitai, novitai-api, novitai-worker, and what
-# clients of ours read: none of it is for the server.
+# Ignored: variables that container platforms inject for services named novitai, novitai-api and
+# novitai-worker, and variables of novitai's clients.
 _INJECTED: Final = re.compile(r"NOVITAI_(\w+_)?(PORT|SERVICE_)")
 _OF_CLIENTS: Final = {"NOVITAI_URL", "NOVITAI_API_KEY", "NOVITAI_PROFILE"}
 _SIGNING_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
@@ -48,14 +48,14 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Environment(StrEnum):
-    """Where this runs: decides on log format and on insisting on HTTPS."""
+    """The environment; it decides the log format and whether HTTPS is required."""
 
     DEVELOPMENT = "development"
     PRODUCTION = "production"
 
 
 class FailedInstancePolicy(StrEnum):
-    """What becomes of an instance that was bought and never served."""
+    """The action for an instance that was bought but never became ready."""
 
     STOP = "stop"
     KEEP = "keep"
@@ -63,7 +63,7 @@ class FailedInstancePolicy(StrEnum):
 
 
 class OrphanPolicy(StrEnum):
-    """What becomes of a live instance that bears our marker and is no record's own."""
+    """The action for orphans: live instances with this installation's marker and no record."""
 
     REPORT = "report"
     DELETE = "delete"
@@ -77,7 +77,7 @@ def _split_networks(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """Every setting there is. The environment's name is `NOVITAI_` and the field in capitals."""
+    """All settings. The environment variable is `NOVITAI_` and the field name in capitals."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -94,20 +94,20 @@ class Settings(BaseSettings):
     )
     upstream_url: str = Field(
         default="https://api.novita.ai",
-        description="Where Novita's API is; the paths are appended.",
+        description="The base URL of Novita's API; the paths are appended.",
     )
     upstream_calls_per_minute: int = Field(
         default=300,
         ge=1,
         le=100_000,
-        description="At most so many calls a minute leave this process.",
+        description="Maximum calls to Novita per minute from this process.",
     )
     upstream_proxy: SecretStr | None = Field(
         default=None,
-        description="http://... or socks5://...: the proxy for calls to Novita alone.",
+        description="http://... or socks5://...: the proxy for calls to Novita only.",
     )
     upstream_timeout_seconds: float = Field(
-        default=15.0, ge=0.2, le=120, description="How long one call to Novita may take."
+        default=15.0, ge=0.2, le=120, description="Timeout of one call to Novita."
     )
     database_url: SecretStr | None = Field(
         default=None,
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     )
     database_direct_url: SecretStr | None = Field(
         default=None,
-        description="postgresql://...: for LISTEN, where database_url goes through a pooler.",
+        description="postgresql://...: for LISTEN, if database_url goes through a pooler.",
     )
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("novitai", appauthor=False),
@@ -123,13 +123,13 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="At least 32 bytes; keys the digests of API keys and encrypts stored secrets.",
+        description="At least 32 bytes; used to hash API keys and to encrypt stored secrets.",
     )
     secret_key_previous: SecretStr | None = Field(
-        default=None, description="The secret key before the present one, while it is rotated."
+        default=None, description="The previous secret key, during a rotation."
     )
     public_url: str | None = Field(
-        default=None, description="The address under which people reach the server."
+        default=None, description="The URL under which users reach the server."
     )
     admin_api_key: SecretStr | None = Field(
         default=None, description="A key with every scope, at least 20 characters."
@@ -138,66 +138,66 @@ class Settings(BaseSettings):
         default=5.0,
         ge=0.2,
         le=3600,
-        description="How often the account is listed while something moves.",
+        description="Seconds between listings of the account while instances change.",
     )
     absent_after_seconds: float = Field(
         default=180.0,
         ge=2,
         le=86_400,
-        description="How long a create must be unseen to count as absent.",
+        description="Seconds without a sighting after which a create counts as absent.",
     )
     placement_deadline_seconds: float = Field(
-        default=7200.0, ge=1, le=604_800, description="An instance not bought by then has failed."
+        default=7200.0, ge=1, le=604_800, description="Seconds within which to buy an instance."
     )
     capacity_wait_seconds: float = Field(
         default=600.0,
         ge=0,
         le=604_800,
-        description="How long refusals for lack of capacity are tried again.",
+        description="Seconds for which a create is retried while there is no capacity.",
     )
     orphans: OrphanPolicy = Field(
         default=OrphanPolicy.REPORT,
-        description="What becomes of instances that bear our marker and belong to no record.",
+        description="The action for instances with this installation's marker and no record.",
     )
     retention_days: int = Field(
         default=90,
         ge=0,
         le=36_500,
-        description="Events, deliveries and ended instances older than this are removed; 0: never.",
+        description="Days to keep events, deliveries and ended instances; 0: for ever.",
     )
     failed_instance_policy: FailedInstancePolicy = Field(
         default=FailedInstancePolicy.STOP,
-        description="What becomes of an instance that never served.",
+        description="The action for an instance that never became ready.",
     )
     rate_limit_per_minute: int = Field(
-        default=100, ge=1, le=1_000_000, description="Requests a minute that each API key may make."
+        default=100, ge=1, le=1_000_000, description="Requests per minute for each API key."
     )
     rate_limit_burst: int = Field(
-        default=20, ge=0, le=1_000_000, description="Requests beyond that, at once, after a pause."
+        default=20, ge=0, le=1_000_000, description="Additional requests at once, after a pause."
     )
     redis_url: SecretStr | None = Field(
         default=None, description="redis://...: shares the rate limit between several processes."
     )
     webhook_secret: SecretStr | None = Field(
-        default=None, description="whsec_...: signs webhooks; made and kept if absent."
+        default=None, description="whsec_...: signs webhooks; generated and stored if not set."
     )
     webhook_allow_private: bool = Field(
         default=False, description="Whether webhooks may go to private and loopback addresses."
     )
     environment: Environment = Field(
-        default=Environment.DEVELOPMENT, description="development or production (insists on HTTPS)."
+        default=Environment.DEVELOPMENT, description="development or production (requires HTTPS)."
     )
     trusted_proxies: Annotated[
         tuple[IpNetwork, ...], NoDecode, BeforeValidator(_split_networks)
     ] = Field(
         default=(),
-        description="Addresses or networks, comma-separated, whose X-Forwarded-* is believed.",
+        description="Comma-separated addresses or networks whose X-Forwarded-* is trusted.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _stripped(cls, values: dict[str, object]) -> dict[str, object]:
-        """Strip every value; one that is white space alone counts as not set."""
+        """Strip every value; a value of only white space counts as not set."""
         stripped = {
             name: value.strip() if isinstance(value, str) else value
             for name, value in values.items()
@@ -227,8 +227,8 @@ class Settings(BaseSettings):
         read = urls.read_http(text, schemes=_PROXY, example="http://proxy:3128")
         if not _is_proxy_url(read):
             raise ValueError(
-                "must be http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, with "
-                "user:password@ before the host if need be, and nothing behind the port"
+                "must be http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, optionally "
+                "with user:password@ before the host, and nothing after the port"
             )
         return SecretStr(read)
 
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
         if len(text) < 20:
             raise ValueError("must be at least 20 characters long")
         if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be visible ASCII characters, since it travels in a header")
+            raise ValueError("must be visible ASCII characters, because it is sent in a header")
         return value
 
     @field_validator("webhook_secret")
@@ -277,8 +277,8 @@ class Settings(BaseSettings):
         secrets = value.get_secret_value().split()
         if not all(_signs(secret) for secret in secrets):
             raise ValueError(
-                "must be whsec_ and the base64 of 24 to 64 bytes, or two of them with a space "
-                "between while the second is being replaced; make one with: "
+                "must be whsec_ and the base64 of 24 to 64 bytes, or two of these separated by a "
+                "space while the second is being replaced; make one with: "
                 'echo "whsec_$(openssl rand -base64 32)"'
             )
         return value
@@ -292,7 +292,7 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database's URL, with the embedded file's path filled in."""
+        """The database URL; by default, that of the embedded file in the data directory."""
         if self.database_url is None:
             path = (self.data_dir.expanduser() / "novitai.db").absolute()
             return f"sqlite:///{quote(str(path))}"
@@ -300,7 +300,7 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether the store is the embedded SQLite file."""
+        """Whether the store is an embedded SQLite file."""
         return self.database.startswith("sqlite")
 
 
@@ -324,20 +324,21 @@ def _is_proxy_url(url: str) -> bool:
 
 
 def environment_name(field: str) -> str:
-    """Name the environment variable of a settings field."""
+    """Return the environment variable of a settings field."""
     return "NOVITA_API_KEY" if field == "novita_api_key" else PREFIX + field.upper()
 
 
 def known_names() -> list[str]:
-    """List every environment variable that is read."""
+    """List the environment variables of all settings."""
     return [environment_name(field) for field in Settings.model_fields]
 
 
 def load(dotenv: Path = Path(".env")) -> Settings:
-    """Read and check the settings; the environment wins over `.env`.
+    """Read and check the settings; the environment takes precedence over `.env`.
 
     Raises:
-        SettingsError: a name nobody reads (with the nearest known one), or a value that is wrong.
+        SettingsError: a name is unknown (the message has the nearest known one), or a value is
+            invalid.
     """
     try:
         _refuse_unknown({**_read_dotenv(dotenv), **os.environ}, dotenv)
@@ -367,12 +368,12 @@ def _refuse_unknown(values: Mapping[str, str], dotenv: Path) -> None:
             continue
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
         raise SettingsError(
-            f"{name}: there is no such setting (environment, {dotenv}); the nearest is {nearest[0]}"
+            f"{name}: no such setting (environment, {dotenv}); did you mean {nearest[0]}?"
         )
 
 
 def _signs(secret: str) -> bool:
-    """Tell whether a text is a signing secret; base64 may lack its padding."""
+    """Whether a text is a signing secret; the padding of the base64 may be missing."""
     if not secret.startswith(_SIGNING_SECRET):
         return False
     text = secret.removeprefix(_SIGNING_SECRET).rstrip("=")

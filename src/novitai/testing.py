@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual time for tests. The server does not import this module."""
+"""What tests put in place of the machine. Nothing of the server imports this."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import itertools
 
 
 class ManualClock:
-    """Virtual time: only `advance` moves it, and wakes the sleepers that are due."""
+    """Virtual time: it stands still until `advance` moves it and wakes sleepers that are due."""
 
     def __init__(self, start: int = 1_760_000_000_000) -> None:
         self._now_ms = float(start)
@@ -23,15 +23,15 @@ class ManualClock:
         return int(self._now_ms)
 
     def monotonic(self) -> float:
-        """Return the virtual seconds that have passed since the start."""
+        """Return the virtual seconds since the start, without suspension."""
         return self._monotonic
 
     def boottime(self) -> float:
-        """Return the virtual seconds since the start, suspension included."""
+        """Return the virtual seconds since the start, including suspension."""
         return self._monotonic + self._suspended
 
     def jump(self, seconds: float) -> None:
-        """Set the time of day forward or back, as an operator does; the monotonic time stays."""
+        """Set the time of day forward or back, as an administrator does; nothing else changes."""
         self._now_ms += seconds * 1000
 
     def suspend(self, seconds: float) -> None:
@@ -49,7 +49,7 @@ class ManualClock:
         await wakened
 
     async def advance(self, seconds: float) -> None:
-        """Move time forward; wake each sleeper at its time and let tasks run before going on."""
+        """Move time forward; wake each sleeper when it is due and let it run a few loop turns."""
         target = self._monotonic + seconds
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, wakened = heapq.heappop(self._sleepers)

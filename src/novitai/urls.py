@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""URLs that may hold a password: taking them apart, and showing them without it.
+"""Parses URLs that may contain a password, and masks the password.
 
-People paste passwords into URLs without percent-encoding them. A `/`, `?` or `#` in one is read
-where that is unambiguous and refused in words where it is not. No message quotes any part of a URL.
+Users paste passwords into URLs without percent-encoding. A `/`, `?` or `#` in a password is
+accepted if the URL has only one meaning, and refused with a message if not. No message quotes any
+part of a URL that may be a secret.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _END_OF_PLACE: Final = re.compile(r"[/?#]")
 _HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(:[0-9]+)?")
 _ENCODE: Final = "percent-encode special characters of the user and the password (/ is %2F, @ %40)"
 
-# The names in a URL that redis-py understands, and how each value is read.
+# The URL parameters that redis-py supports, by the type of their value.
 _REDIS_NUMBERS: Final = frozenset(
     {
         "db",
@@ -52,12 +53,12 @@ _SWITCH: Final = frozenset({"0", "1", "f", "false", "n", "no", "t", "true", "y",
 
 
 class UrlError(ValueError):
-    """A URL cannot be used; the message says why and quotes nothing of it."""
+    """A URL is invalid; the message says why and quotes no possible secret."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Parts:
-    """A URL's parts as they are written, still percent-encoded; `place` is the host and port."""
+    """The parts of a URL, still percent-encoded; `place` is the host and port."""
 
     scheme: str
     user: str | None
@@ -67,18 +68,18 @@ class Parts:
     query: str
 
     def secrets(self) -> set[str]:
-        """Return the password as it is written and as it is meant."""
+        """Return the password, both raw and decoded."""
         return {self.password, unquote(self.password)} if self.password else set()
 
 
 def split(url: str) -> Parts:
-    """Take a URL apart.
+    """Split a URL into its parts.
 
-    The user and the password end at the last `@` before the first `/` or `?`. If there is none,
-    and what follows the first colon is no port, the password itself holds the `/` or `?`.
+    The user and the password end at the last `@` before the first `/` or `?`. If there is no such
+    `@`, and the first colon is not followed by a port, the password contains the `/` or `?`.
 
     Raises:
-        UrlError: it is no URL, or it may be read in two ways.
+        UrlError: the text is not a URL, or it is ambiguous.
     """
     scheme, found, rest = url.partition("://")
     if not found or not _SCHEME.fullmatch(scheme):
@@ -92,7 +93,7 @@ def split(url: str) -> Parts:
         place, behind = _cut(rest)
     path, asked, query = behind.partition("?")
     if "@" in path or (user_info is not None and "@" in place):
-        raise UrlError(f"has an @ where none may be; {_ENCODE}")
+        raise UrlError(f"has a misplaced @; {_ENCODE}")
     user = password = None
     if user_info is not None:
         user, colon, after = user_info.partition(":")
@@ -101,9 +102,9 @@ def split(url: str) -> Parts:
 
 
 def secrets_of(url: str) -> set[str]:
-    """List what must not be shown of a URL: its password, raw and decoded; nothing if it has none.
+    """Return the secrets in a URL: its password, raw and decoded, if it has one.
 
-    The values of its query count too, where a name says that they are secret.
+    Query values whose names indicate a secret are included.
     """
     try:
         parts = split(url)
@@ -117,10 +118,10 @@ def secrets_of(url: str) -> set[str]:
 
 
 def masked(url: str) -> str:
-    """Show a URL without its password and without the values behind the `?`.
+    """Return a URL with its password and its query masked.
 
-    It hides too much rather than too little: everything from the first colon to the last `@`, and
-    what stands where a port should be and is none.
+    When in doubt, it masks too much: everything from the first colon to the last `@`, and text that
+    is in the place of a port but is not a port.
     """
     scheme, found, rest = url.partition("://")
     if not found:
@@ -131,7 +132,7 @@ def masked(url: str) -> str:
     if 0 <= colon < min(at, len(place)) and not (place.startswith("[") and "@" not in place):
         shown, rest = f"{rest[:colon]}:{MASK}@", rest[at + 1 :]
     elif "@" in place:
-        # A user alone: for PostgreSQL a name, elsewhere often a token.
+        # A user without a password: in PostgreSQL URLs a name, in other URLs often a token.
         user, _, _ = place.rpartition("@")
         shown = f"{user if scheme.lower() in _POSTGRESQL else MASK}@"
         rest = rest[len(user) + 1 :]
@@ -157,7 +158,7 @@ def database_scheme(url: str) -> str:
     """Return whether a URL names a `sqlite` or a `postgresql` database.
 
     Raises:
-        UrlError: it names neither.
+        UrlError: the scheme is another one.
     """
     scheme = url.partition(":")[0].lower()
     if scheme in _POSTGRESQL:
@@ -168,10 +169,10 @@ def database_scheme(url: str) -> str:
 
 
 def read_http(url: str, *, schemes: frozenset[str], example: str) -> str:
-    """Check a URL over HTTP or to a proxy, and return it with its credentials percent-encoded.
+    """Check an HTTP or proxy URL, and return it with its credentials percent-encoded.
 
     Raises:
-        UrlError: the scheme is another, or host or port are missing or wrong.
+        UrlError: the scheme is not allowed, or the host or port is missing or invalid.
     """
     parts = split(url)
     if parts.scheme not in schemes or parts.query or "#" in parts.place + parts.path:
@@ -182,10 +183,10 @@ def read_http(url: str, *, schemes: frozenset[str], example: str) -> str:
 
 
 def read_redis(url: str) -> str:
-    """Check the URL of a Redis server, and return it with its credentials percent-encoded.
+    """Check a Redis URL, and return it with its credentials percent-encoded.
 
     Raises:
-        UrlError: Redis's client could not use it.
+        UrlError: redis-py could not use it.
     """
     parts = split(url)
     if parts.scheme not in {"redis", "rediss", "unix"}:
@@ -202,7 +203,7 @@ def read_redis(url: str) -> str:
 
 
 def word(name: str) -> str:
-    """Quote a parameter's name if it is certainly one and no piece of a password."""
+    """Return a parameter's name for a message, or `""` if it might be part of a password."""
     return f" {name}" if re.fullmatch(r"[A-Za-z_]{2,40}", name) else ""
 
 
@@ -210,7 +211,7 @@ def _check_redis_query(query: str) -> None:
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _REDIS_NAMES:
             shown = "" if "@" in query else word(name)
-            raise UrlError(f"has a parameter{shown} that is not known; {_ENCODE}")
+            raise UrlError(f"has a parameter{shown} that is not supported; {_ENCODE}")
         if name in _REDIS_NUMBERS and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value):
             raise UrlError(f"must have a number as its {name}")
         if name in _REDIS_SWITCHES and value.lower() not in _SWITCH:

@@ -20,7 +20,7 @@ def test_a_worker_may_die_amid_twenty_purchases(house: House, postgresql_url: st
     assert (early.code, "novitai migrate" in early.err) == (78, True), early.err
     migrated = house.ended("migrate")
     assert migrated.code == 0, migrated.err
-    assert "brought from nothing to " in migrated.out
+    assert "migrated from nothing to " in migrated.out
     started = [house.run("api", "--port", "0") for _ in range(2)]
     workers = [house.run("worker") for _ in range(2)]
     apis = [house.ready(process) for process in started]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai config`: what is in force, from where, and without secrets."""
+"""`novitai config`: the effective settings and their sources, without secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Show = Callable[..., str]
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Show:
-    """Run `config` in a folder and an environment of its own."""
+    """Run `config` in an empty directory and a clean environment."""
     for name in os.environ:
         if name.upper().startswith("NOVITA"):
             monkeypatch.delenv(name)
@@ -34,7 +34,7 @@ def show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Show:
 
 
 def test_each_setting_has_its_value_and_its_source(show: Show) -> None:
-    """The environment wins over `.env`, and what neither says is a default."""
+    """The environment takes precedence over `.env`, and `.env` over the defaults."""
     said = show(
         dotenv="NOVITAI_RATE_LIMIT_BURST=7\nNOVITAI_RATE_LIMIT_PER_MINUTE=8\n",
         NOVITAI_RATE_LIMIT_PER_MINUTE="9",
@@ -46,7 +46,7 @@ def test_each_setting_has_its_value_and_its_source(show: Show) -> None:
 
 
 def test_an_empty_variable_is_none(show: Show) -> None:
-    """What is set to nothing does not count as the source of the default."""
+    """An empty variable does not count as the source of the value."""
     assert "NOVITAI_REDIS_URL=  # default\n" in show(NOVITAI_REDIS_URL="")
 
 
@@ -72,7 +72,7 @@ def test_an_empty_variable_is_none(show: Show) -> None:
     ],
 )
 def test_secrets_are_masked(show: Show, name: str, value: str, shown: str) -> None:
-    """No secret is shown, neither by itself nor within a URL."""
+    """No secret is shown, neither as a value of its own nor inside a URL."""
     said = show(**{name: value})
     assert f"{name}={shown}  # environment\n" in said
     assert "canary" not in said
@@ -99,7 +99,7 @@ def test_a_url_that_cannot_be_used_is_not_quoted(
     name: str,
     value: str,
 ) -> None:
-    """Exit code 2 and the setting's name; no traceback, and no piece of the URL."""
+    """The command exits with code 2 and names the setting, but shows no part of the URL."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.argv", ["novitai", "config"])
@@ -112,7 +112,7 @@ def test_a_url_that_cannot_be_used_is_not_quoted(
 
 
 def test_the_same_as_json(show: Show) -> None:
-    """`--json` is one object by name."""
+    """`--json` prints one object with the settings by name."""
     said = json.loads(show("--json", NOVITAI_TRUSTED_PROXIES="10.0.0.1,10.1.0.0/16"))
     assert said["NOVITAI_TRUSTED_PROXIES"] == {
         "value": "10.0.0.1/32,10.1.0.0/16",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration's own parts; that it works is for the black-box tests to show."""
+"""The parts of the demonstration; the black-box tests run it as a whole."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_readers_settings_are_not_looked_at(
 
 
 def test_a_pipe_gets_a_line_for_each_new_state(capsys: pytest.CaptureFixture[str]) -> None:
-    """The same state again is no news."""
+    """A repeated state is not printed again."""
     screen = Lines()
     for status, upstream, elapsed in [
         ("creating", "", 0.0),
@@ -69,7 +69,7 @@ def test_a_terminal_gets_a_table_that_grows() -> None:
 
 
 def test_a_terminal_without_unicode_gets_plain_characters() -> None:
-    """A spinner of Braille would end the demonstration there."""
+    """Without Unicode, the spinner has no Braille characters, which could not be written."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     console = Console(file=stream, force_terminal=True, width=80)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a process ends: asked, asked twice, and when something hangs. In processes of their own."""
+"""How a process shuts down after one signal, after two, and when it hangs; in subprocesses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEFT_EARLY = "novitai: asked to stop before it had started\n"
 
 ORPHANS = """
     import ctypes, os, subprocess
-    # As process 1 does, it inherits the orphans among its descendants (PR_SET_CHILD_SUBREAPER).
+    # Like process 1, it inherits orphaned descendants (PR_SET_CHILD_SUBREAPER).
     assert ctypes.CDLL(None).prctl(36, 1) == 0
     said = subprocess.run(["sh", "-c", "sleep 0.1 & echo $!"], stdout=subprocess.PIPE).stdout
     deadline, left = time.monotonic() + 5, True
@@ -52,7 +52,7 @@ def started(
     ignored: bool = False,
     stopped_early: int = 0,
 ) -> subprocess.Popen[str]:
-    """Start a process that catches signals."""
+    """Start a process that handles the signals."""
     code = f"""
 import asyncio, sys, time
 from novitai.cli.ending import Ending, run_until_asked
@@ -73,26 +73,26 @@ with Ending({within}, start_within=0.3, stopped_early={stopped_early}, reap={rea
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the end; return the exit code and what was said."""
+    """Wait for the exit; return the exit code and standard output."""
     said, _ = process.communicate(timeout=120)
     return process.returncode, said
 
 
 def told(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for the end; return the exit code and what was said on both streams."""
+    """Wait for the exit; return the exit code, standard output and standard error."""
     said, complained = process.communicate(timeout=120)
     return process.returncode, said, complained
 
 
 def ready(process: subprocess.Popen[str]) -> None:
-    """Wait until it says so."""
+    """Wait until the process prints `ready`."""
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_once_it_cleans_up(number: signal.Signals) -> None:
-    """The event is set, what follows it runs, and the code is 0."""
+    """After one signal the event is set, the clean-up runs, and the exit code is 0."""
     process = started(WAITS)
     ready(process)
     process.send_signal(number)
@@ -101,7 +101,7 @@ def test_asked_once_it_cleans_up(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("body", [HANGS, BLOCKS])
 def test_asked_twice_it_is_gone(body: str) -> None:
-    """The second signal waits for nothing, not even for a loop that is stuck."""
+    """The second signal ends the process at once, even if the event loop is blocked."""
     process = started(body)
     ready(process)
     process.send_signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_asked_twice_it_is_gone(body: str) -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
 def test_a_hangup_is_never_the_second_signal(first: signal.Signals) -> None:
-    """It may follow SIGTERM or another of its kind by itself: the process still cleans up."""
+    """SIGHUP may follow SIGTERM or another SIGHUP; the process still cleans up."""
     process = started(SLOW)
     ready(process)
     process.send_signal(first)
@@ -122,7 +122,7 @@ def test_a_hangup_is_never_the_second_signal(first: signal.Signals) -> None:
 
 
 def test_a_hangup_that_was_ignored_stays_ignored() -> None:
-    """Under nohup a process outlives its terminal."""
+    """Under nohup a process survives its terminal."""
     process = started(WAITS, ignored=True)
     ready(process)
     process.send_signal(signal.SIGHUP)
@@ -134,7 +134,7 @@ def test_a_hangup_that_was_ignored_stays_ignored() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
 def test_orphans_leave_no_zombies() -> None:
-    """Where the process inherits what others left behind, nothing stays of it."""
+    """Exited orphans that the process inherits are reaped."""
     process = started(ORPHANS, reap=True)
     ready(process)
     assert ended(process) == (0, "reaped\n")
@@ -142,7 +142,7 @@ def test_orphans_leave_no_zombies() -> None:
 
 @pytest.mark.parametrize("body", [HANGS, BLOCKS])
 def test_what_hangs_is_left_behind(body: str) -> None:
-    """After its time the process ends with code 0, whatever still runs."""
+    """After the time limit the process exits with code 0, even if tasks are still running."""
     process = started(body, within=0.3)
     ready(process)
     process.send_signal(signal.SIGTERM)
@@ -150,7 +150,7 @@ def test_what_hangs_is_left_behind(body: str) -> None:
 
 
 def test_what_hangs_is_left_behind_though_its_output_is_not_read() -> None:
-    """The last words wait for no reader either."""
+    """The last message does not block on a reader either."""
     process = started("time.sleep(60)", within=0.3, before="sys.stderr.write('x' * 200_000)")
     ready(process)
     process.send_signal(signal.SIGTERM)
@@ -162,7 +162,7 @@ def test_what_hangs_is_left_behind_though_its_output_is_not_read() -> None:
 
 
 def test_a_signal_before_there_is_a_loop_ends_at_once() -> None:
-    """Nothing has begun yet, so nothing is waited for: one line, and code 0."""
+    """Before the event loop runs, a signal ends the process with one line and code 0."""
     process = started(WAITS, before="print('early', flush=True); time.sleep(60)")
     assert process.stdout is not None
     assert process.stdout.readline() == "early\n"
@@ -172,7 +172,7 @@ def test_a_signal_before_there_is_a_loop_ends_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_start_is_broken_off(number: signal.Signals) -> None:
-    """What the start holds is cleaned up, and the process ends with one line and its code."""
+    """A signal during startup cleans up, prints one line, and exits with the given code."""
     process = started(STARTS, stopped_early=7)
     ready(process)
     process.send_signal(number)
@@ -181,7 +181,7 @@ def test_a_start_is_broken_off(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("body", [STARTS_ON_A_THREAD, STARTS_AND_BLOCKS])
 def test_a_start_that_hangs_is_left_behind(body: str) -> None:
-    """A thread that does not end, or a loop that is stuck, delays the end by little."""
+    """A thread that does not end, or a blocked loop, delays the exit only briefly."""
     process = started(body)
     ready(process)
     process.send_signal(signal.SIGTERM)
@@ -189,7 +189,7 @@ def test_a_start_that_hangs_is_left_behind(body: str) -> None:
 
 
 def test_a_start_that_has_paused_is_not_gone_on_with() -> None:
-    """A signal between two parts of a start ends it at the next, without a traceback."""
+    """A signal between two parts of the startup aborts it at the next part, without a traceback."""
     body = "await ending.asked.wait()\n    async with ending.starting(): print('starts')"
     process = started(body)
     ready(process)
@@ -198,7 +198,7 @@ def test_a_start_that_has_paused_is_not_gone_on_with() -> None:
 
 
 def test_a_timeout_within_a_start_stays_one() -> None:
-    """Only the signal breaks a start off; what else is late is told as it is."""
+    """Only a signal aborts the startup; any other timeout is raised unchanged."""
     process = started("async with ending.starting(): raise TimeoutError('late')")
     code, _, said = told(process)
     assert (code, said.splitlines()[-1]) == (1, "TimeoutError: late")
@@ -206,14 +206,14 @@ def test_a_timeout_within_a_start_stays_one() -> None:
 
 @pytest.mark.parametrize("command", ["serve", "api", "worker", "demo", "emulator"])
 def test_a_command_that_is_still_loading_is_stopped(command: str) -> None:
-    """From its first import on: one line, no traceback, and the code of a clean stop."""
+    """From the first import on, a signal prints one line and exits with the documented code."""
     loading = [sys.executable, "-X", "importtime", "-m", "novitai", command]
     with subprocess.Popen(
         loading, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "typer" in line:  # the first import of size
+            if "typer" in line:  # the first large import
                 break
         process.send_signal(signal.SIGTERM)
         said = [line for line in process.stderr if not line.startswith("import time:")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listening socket: bound at once, or a message that says what to do."""
+"""The listening socket: bound first, or refused with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from novitai.errors import StartupError
 
 
 def test_a_taken_port_is_refused_with_its_number() -> None:
-    """The message names the port; a free one may be taken instead."""
+    """The message names the port; `bind_near` takes a free one instead."""
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartupError, match=f"port {port} on 127.0.0.1 is in use"):
@@ -31,7 +31,7 @@ def test_an_address_of_another_machine_is_refused(host: str) -> None:
 
 
 def test_the_url_is_the_one_that_is_reached() -> None:
-    """The port is the real one, and a wildcard is not the loopback."""
+    """The URL has the actual port, and a wildcard address does not count as loopback."""
     with bind("127.0.0.1", 0) as here, bind("0.0.0.0", 0) as everywhere:  # noqa: S104 - to be told apart
         assert url_of("127.0.0.1", here) == f"http://127.0.0.1:{here.getsockname()[1]}"
         assert url_of("::1", here).startswith("http://[::1]:")
@@ -40,7 +40,7 @@ def test_the_url_is_the_one_that_is_reached() -> None:
 
 
 async def test_a_request_in_hand_is_answered_before_the_end() -> None:
-    """Asked to stop, the server finishes what it has begun, and takes nothing new."""
+    """On shutdown, the server finishes running requests and accepts no new ones."""
     begun, go_on, until, ready = (asyncio.Event() for _ in range(4))
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -57,7 +57,7 @@ async def test_a_request_in_hand_is_answered_before_the_end() -> None:
         request = asyncio.create_task(client.get(url))
         await begun.wait()
         until.set()
-        while listening.fileno() >= 0:  # noqa: ASYNC110 - nobody is told when it is closed
+        while listening.fileno() >= 0:  # noqa: ASYNC110 - no event for the close
             await asyncio.sleep(0.01)
         go_on.set()
         response = await request

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: ASYNC240 - nothing else runs on these loops
-"""Commands reach the server that has the embedded database, and nobody else does."""
+# ruff: noqa: ASYNC240 - no other task runs on these loops
+"""Only commands of the same user reach the server that has the embedded database open."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def settings(sqlite_database_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the socket of `app` is."""
+    """The path of the socket of `app`."""
     return tmp_path / "novitai.db.sock"
 
 
 @pytest.fixture
 async def app(settings: Settings, clock: ManualClock) -> AsyncIterator[Application]:
-    """An application that has the database."""
+    """An application that has the database open."""
     made = await Application.open(settings, clock, Ids())
     yield made
     await made.stop()
@@ -53,7 +53,7 @@ async def app(settings: Settings, clock: ManualClock) -> AsyncIterator[Applicati
 
 @pytest.fixture
 async def answering(app: Application) -> AsyncIterator[Application]:
-    """The same, answering commands."""
+    """The same application, answering commands."""
     async with answer_commands(app):
         yield app
 
@@ -66,7 +66,7 @@ async def reach(path: Path) -> LocalServer:
 
 
 async def until_cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Wait until the server hangs up, without a word."""
+    """Wait until the server closes the connection without an answer."""
     with contextlib.suppress(ConnectionResetError):
         assert await reader.read() == b""
     writer.close()
@@ -75,12 +75,12 @@ async def until_cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 
 async def names_and_revoked(app: Application) -> list[tuple[str, bool]]:
-    """Read the keys as the server has them."""
+    """Read the keys from the server's key ring."""
     return [(key.name, key.revoked_at is not None) for key in (await app.keys.page()).keys]
 
 
 async def test_keys_are_made_listed_and_revoked(answering: Application, path: Path) -> None:
-    """What a command gets is what the server has."""
+    """A command sees and changes the same keys as the server."""
     server = await reach(path)
     keys = KeysOfServer(server)
     made = await keys.create(FIELDS)
@@ -100,7 +100,7 @@ async def test_keys_are_made_listed_and_revoked(answering: Application, path: Pa
 async def test_every_page_of_keys_is_listed(
     answering: Application, path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are."""
+    """A command reads all pages of keys."""
     page = answering.keys.page
     monkeypatch.setattr(answering.keys, "page", lambda cursor: page(limit=2, cursor=cursor))
     server = await reach(path)
@@ -114,12 +114,12 @@ async def test_every_page_of_keys_is_listed(
 
 
 async def test_a_key_that_was_not_shown_is_revoked(answering: Application, path: Path) -> None:
-    """A command that ends between the answer and its own output leaves no unknown key."""
+    """If a command ends before it confirms that it showed the key, the key is revoked."""
     server = await reach(path)
     made = await KeysOfServer(server).create(FIELDS)
     await server.close()
     async with asyncio.timeout(30):
-        while await answering.keys.authenticate(made.text) is not None:  # noqa: ASYNC110 - no event tells
+        while await answering.keys.authenticate(made.text) is not None:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
     assert await names_and_revoked(answering) == [("Вася", True)]
 
@@ -127,7 +127,7 @@ async def test_a_key_that_was_not_shown_is_revoked(answering: Application, path:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"not json", "failed to do it"),
+        (b"not json", "failed to run the command"),
         (b"[]", "does not know this command"),
         (b'{"command": "drop_everything"}', "does not know this command"),
         (b'{"command": "revoke_key", "id": 7}', "does not know this command"),
@@ -138,7 +138,7 @@ async def test_a_key_that_was_not_shown_is_revoked(answering: Application, path:
 async def test_nonsense_is_answered(
     answering: Application, path: Path, line: bytes, told: str
 ) -> None:
-    """Each line gets an answer, and the next line another."""
+    """Every invalid line gets an error as its answer, and so does the next line."""
     reader, writer = await asyncio.open_unix_connection(path)
     for _ in range(2):
         writer.write(line + b"\n")
@@ -152,7 +152,7 @@ async def test_nonsense_is_answered(
 async def test_who_says_nothing_is_cut_off(
     app: Application, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So is a line without an end; both cost the others nothing."""
+    """An idle client and a line that is too long are disconnected."""
     monkeypatch.setattr(local_server, "CONVERSATION_SECONDS", 0.01)
     async with answer_commands(app):
         reader, writer = await asyncio.open_unix_connection(path)
@@ -165,7 +165,7 @@ async def test_who_says_nothing_is_cut_off(
 
 
 async def test_only_its_owner_can_open_it(answering: Application, path: Path) -> None:
-    """Mode 0600."""
+    """The socket has mode 0600."""
     status = path.lstat()
     assert stat.S_ISSOCK(status.st_mode)
     assert stat.S_IMODE(status.st_mode) == 0o600
@@ -174,7 +174,7 @@ async def test_only_its_owner_can_open_it(answering: Application, path: Path) ->
 async def test_another_user_is_not_answered(
     answering: Application, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if the permissions of the file were changed."""
+    """Another user is disconnected even if the permissions of the socket were changed."""
     monkeypatch.setattr(local_server, "peer_uid", lambda _: os.geteuid() + 1)
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(b'{"command": "list_keys"}\n')
@@ -182,7 +182,7 @@ async def test_another_user_is_not_answered(
 
 
 async def test_the_socket_of_a_killed_server_is_replaced(app: Application, path: Path) -> None:
-    """A file that nobody listens on is no obstacle, and a command is not fooled by it."""
+    """A stale socket is replaced, and a command does not take it for a server."""
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(path))
     assert await LocalServer.connect(path) is None
@@ -192,7 +192,7 @@ async def test_the_socket_of_a_killed_server_is_replaced(app: Application, path:
 
 
 async def test_what_is_no_socket_is_left_alone(app: Application, path: Path) -> None:
-    """The server does its work without one, and says so."""
+    """If another file has the socket's name, the server logs this and runs without a socket."""
     path.write_text("a letter")
     with capture_logs() as logged:
         async with answer_commands(app):
@@ -204,7 +204,7 @@ async def test_what_is_no_socket_is_left_alone(app: Application, path: Path) -> 
 async def test_a_socket_of_somebody_else_is_not_removed_at_the_end(
     app: Application, path: Path
 ) -> None:
-    """Only the one that was made goes."""
+    """At the end the server removes only the socket that it created."""
     async with answer_commands(app):
         path.unlink()
         path.write_text("a letter")
@@ -212,7 +212,7 @@ async def test_a_socket_of_somebody_else_is_not_removed_at_the_end(
 
 
 async def test_a_data_folder_may_have_a_long_path(tmp_path: Path, clock: ManualClock) -> None:
-    """Longer than a socket's address can be."""
+    """The path may be longer than a socket address."""
     folder = tmp_path / ("long-" * 30) / "data"
     settings = settings_for(f"sqlite:///{folder}/novitai.db", folder)
     app = await Application.open(settings, clock, Ids())
@@ -227,7 +227,7 @@ async def test_a_data_folder_may_have_a_long_path(tmp_path: Path, clock: ManualC
 async def test_a_command_opens_the_store_where_no_server_runs(
     settings: Settings, clock: ManualClock
 ) -> None:
-    """And reaches the server where one does."""
+    """Without a server a command opens the store; with a server it connects to it."""
     async with open_store_or_server(settings, clock, otherwise="") as found:
         assert not isinstance(found, LocalServer)
     app = await Application.open(settings, clock, Ids())
@@ -242,14 +242,14 @@ async def test_a_command_opens_the_store_where_no_server_runs(
 async def test_a_command_waits_for_a_server_that_starts(
     app: Application, settings: Settings, clock: ManualClock
 ) -> None:
-    """A server has the database before it answers; the command tries again until it does."""
+    """A server locks the database before it answers; the command retries until it does."""
 
     async def command() -> bool:
         async with open_store_or_server(settings, clock, otherwise="") as found:
             return isinstance(found, LocalServer)
 
     waiting = asyncio.create_task(command())
-    while not clock._sleepers:  # noqa: ASYNC110 - no event tells - the clock tells nobody who sleeps
+    while not clock._sleepers:  # noqa: ASYNC110 - the clock has no event for it
         await asyncio.sleep(0.001)
     async with answer_commands(app):
         async with asyncio.timeout(30):
@@ -262,7 +262,7 @@ async def test_a_command_waits_for_a_server_that_starts(
 async def test_a_command_gives_up_in_the_end(
     app: Application, settings: Settings, clock: ManualClock
 ) -> None:
-    """With who has the database, and what can be done instead."""
+    """The error says that another process uses the database, and what to do instead."""
 
     async def command() -> None:
         async with open_store_or_server(settings, clock, otherwise="Ask somebody."):
@@ -280,7 +280,7 @@ async def test_a_command_gives_up_in_the_end(
 
 
 async def test_a_server_that_hangs_up_is_an_error_in_words(tmp_path: Path) -> None:
-    """Not a traceback, and not a wait without an end."""
+    """A disconnect is an error with a message, not a traceback or an endless wait."""
     path = tmp_path / "s"
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -294,7 +294,7 @@ async def test_a_server_that_hangs_up_is_an_error_in_words(tmp_path: Path) -> No
 
 
 async def test_an_error_of_the_server_is_raised(answering: Application, path: Path) -> None:
-    """With its message."""
+    """The command raises the server's error with its message."""
     server = await reach(path)
     with pytest.raises(NovitaiError, match="There is no API key 'key_none'"):
         await KeysOfServer(server).revoke("key_none")

@@ -36,7 +36,7 @@ def test_an_error_is_a_message_and_an_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Whatever of ours a command raises is one message on stderr; Ctrl-C says nothing."""
+    """Each `NovitaiError` of a command is one message on stderr; Ctrl-C prints nothing."""
 
     def fail() -> None:
         raise error
@@ -50,7 +50,7 @@ def test_an_error_is_a_message_and_an_exit_code(
 
 
 def test_a_defect_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not one of our errors is not caught."""
+    """Other exceptions are not caught."""
 
     def fail() -> None:
         raise ZeroDivisionError
@@ -61,7 +61,7 @@ def test_a_defect_is_not_dressed_up_as_an_error(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_help_loads_neither_the_server_nor_the_store() -> None:
-    """The modules that take long to load are loaded by the commands that need them."""
+    """Only the commands that need slow modules import them."""
     heavy = "starlette sqlalchemy alembic uvicorn httpx2 pydantic structlog cryptography orjson"
     code = (
         "import sys, novitai.cli.main; "
@@ -74,7 +74,7 @@ def test_help_loads_neither_the_server_nor_the_store() -> None:
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    """Each command and group is there by its name."""
+    """Every documented command and group is in the help."""
     listed = subprocess.run(
         [sys.executable, "-m", "novitai", "--help"],
         check=True,
@@ -88,6 +88,6 @@ def test_the_commands_are_those_of_the_documentation() -> None:
 
 
 def test_serving_is_for_this_machine_alone_unless_told_otherwise() -> None:
-    """The default address is the loopback's."""
+    """By default the server listens on the loopback address only."""
     for serving in (running.serve, running.api):
         assert serving.__defaults__ == ("127.0.0.1", 8080)

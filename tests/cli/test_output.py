@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command says reaches its reader in any locale, or it is an error in words."""
+"""Output of commands works in any locale, and a failure to write is an error with a message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from novitai.testing import ManualClock
 
 
 class Full(io.TextIOBase):
-    """A stream on a disk without space."""
+    """A stream on a full disk."""
 
     def write(self, _text: str) -> int:
         raise OSError(28, "No space left on device")
@@ -34,7 +34,7 @@ class Full(io.TextIOBase):
 def test_a_stream_that_takes_nothing_is_an_error_in_words(
     write: Callable[[str], None], stream: str, title: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the code for trouble with files."""
+    """A write that fails exits with code 74, the code for input/output errors."""
     monkeypatch.setattr(sys, stream, Full())
     with pytest.raises(OutputFailed, match=f"{title} cannot be written: No space left") as caught:
         write("x")
@@ -42,7 +42,7 @@ def test_a_stream_that_takes_nothing_is_an_error_in_words(
 
 
 def test_a_closed_stream_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python has no stream for a descriptor that was closed at the start."""
+    """Writing to a stream that was closed when the process started is an error."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(output, "_closed", set())
     output.prepare()
@@ -51,13 +51,13 @@ def test_a_closed_stream_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_complaint_that_nobody_can_hear_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit code is still to be told."""
+    """If an error message cannot be written, the command continues to its exit code."""
     monkeypatch.setattr(sys, "stderr", Full())
     output.complain("something is wrong")
 
 
 def test_a_narrow_locale_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Characters that it lacks are written as escapes."""
+    """Characters that the locale lacks are written as escapes."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     output.prepare()
@@ -68,7 +68,7 @@ def test_a_narrow_locale_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_first_key_that_cannot_be_shown_is_revoked(
     sqlite_database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next start makes another, and shows that one."""
+    """The next start creates another key and shows it."""
     vault = Vault(b"0123456789abcdef0123456789abcdef")
     ring = KeyRing(database=sqlite_database, vault=vault, clock=clock, ids=Ids())
     monkeypatch.setattr(sys, "stderr", Full())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process says of its settings when it starts."""
+"""Warnings about the settings at startup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from novitai.settings import Settings
     ],
 )
 def test_trusting_the_internet_is_warned_of(networks: str, warned: bool) -> None:
-    """A network that no operator can own all of lets anybody claim any address."""
+    """A large public network as trusted proxies is logged as a warning."""
     settings = Settings.model_validate({"trusted_proxies": networks})
     with capture_logs() as logs:
         _warn(settings, beyond_loopback=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process starts quickly: it loads what it uses, and looks for garbage once it has started."""
+"""Startup is fast: a process imports only what it needs and disables garbage collection."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SERVER = {"starlette", "uvicorn"}
 _QUEUE = {"pgqueuer", "asyncpg"}
 _DRIVER = {"psycopg"}
 _SHARED = {"redis"}
-"""What shares rate limits between processes, where that is asked for."""
+"""Imported only if rate limits are shared between processes."""
 _NOBODYS = {"alembic", "novitai.emulator"}
-"""Nobody's on a database that is up to date."""
+"""Never imported if the database is up to date."""
 
 _CODE = """
 import atexit, gc, json, os, signal, sys
@@ -39,7 +39,7 @@ main.main()
 
 
 def loaded(url: str, folder: Path, *arguments: str, redis_url: str | None = None) -> set[str]:
-    """Run a command, a long-running one until it has started; return the modules it loaded."""
+    """Run a command, if long-running until it has started; return the modules it imported."""
     process = subprocess.run(
         [sys.executable, "-c", _CODE, *arguments],
         check=False,
@@ -65,21 +65,21 @@ def loaded(url: str, folder: Path, *arguments: str, redis_url: str | None = None
 
 
 def test_serve_on_the_embedded_file(sqlite_database_url: str, tmp_path: Path) -> None:
-    """What only PostgreSQL or a migration needs is not loaded on a file that is up to date."""
+    """With an up-to-date file, modules for PostgreSQL and for migrations are not imported."""
     modules = loaded(sqlite_database_url, tmp_path, "serve", "--port", "0")
     assert modules >= _SERVER
     assert not modules & (_QUEUE | _DRIVER | _SHARED | _NOBODYS)
 
 
 def test_a_short_command_on_the_embedded_file(sqlite_database_url: str, tmp_path: Path) -> None:
-    """A command that reads a few rows loads neither the server nor the queue."""
+    """A command that reads a few rows imports neither the server nor the queue."""
     modules = loaded(sqlite_database_url, tmp_path, "keys", "list")
     assert not modules & (_SERVER | _QUEUE | _DRIVER | _SHARED | _NOBODYS)
 
 
 @pytest.mark.postgresql
 def test_a_worker(postgresql_database_url: str, tmp_path: Path) -> None:
-    """A worker, for whose restart every webhook waits, loads no HTTP server."""
+    """A worker does not import the HTTP server, so that it restarts quickly."""
     modules = loaded(postgresql_database_url, tmp_path, "worker")
     assert modules >= _QUEUE | _DRIVER
     assert not modules & (_SERVER | _SHARED | _NOBODYS)
@@ -87,7 +87,7 @@ def test_a_worker(postgresql_database_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.postgresql
 def test_an_api(postgresql_database_url: str, tmp_path: Path) -> None:
-    """A process that takes no steps does not load what brings them."""
+    """A process without a worker does not import the queue's modules."""
     modules = loaded(postgresql_database_url, tmp_path, "api", "--port", "0")
     assert modules >= _SERVER | _DRIVER
     assert not modules & (_QUEUE | _SHARED | _NOBODYS)
@@ -95,7 +95,7 @@ def test_an_api(postgresql_database_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.postgresql
 def test_an_api_that_shares_its_limits(postgresql_database_url: str, tmp_path: Path) -> None:
-    """Redis's client is loaded where `NOVITAI_REDIS_URL` names one, whether it answers or not."""
+    """redis-py is imported if `NOVITAI_REDIS_URL` is set, even if the server does not answer."""
     modules = loaded(
         postgresql_database_url, tmp_path, "api", "--port", "0", redis_url="redis://127.0.0.1:9"
     )

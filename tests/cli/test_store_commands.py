@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`migrate`, `keys` and `webhooks`: commands on the store, with no server running."""
+"""`migrate`, `keys` and `webhooks`: commands on the store, without a running server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run commands on an empty store of either kind."""
+    """Run commands on an empty store of each kind."""
     for name in os.environ:
         if name.upper().startswith("NOVITA"):
             monkeypatch.delenv(name)
@@ -38,21 +38,21 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.fixture
 def migrated(run: Run) -> Run:
-    """The same, with the tables in place and no key."""
+    """Run commands on a migrated store without a key."""
     assert run("migrate", NOVITAI_ADMIN_API_KEY="an-admin-key-of-enough-characters").exit_code == 0
     return run
 
 
 def test_migrating_says_from_where_to_where(run: Run) -> None:
-    """The first time it names both ends, the second time it finds nothing to do."""
+    """The first run names both versions; the second says that the database is up to date."""
     first, second = run("migrate"), run("migrate")
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert ": brought from nothing to 00" in first.stdout
+    assert ": migrated from nothing to 00" in first.stdout
     assert ": up to date (00" in second.stdout
 
 
 def test_a_key_is_all_of_standard_output(migrated: Run) -> None:
-    """So that it can be captured; what else there is to say goes to standard error."""
+    """Only the key is on standard output, so that it can be captured."""
     made = migrated("keys", "create", "--name", "ci", "--scope", "read", "--scope", "write")
     assert made.exit_code == 0, made.output
     assert well_formed(made.stdout.removesuffix("\n"))
@@ -61,7 +61,7 @@ def test_a_key_is_all_of_standard_output(migrated: Run) -> None:
 
 
 def test_keys_are_listed_and_revoked(migrated: Run) -> None:
-    """A list shows every key without its text; a revoked one stays in it."""
+    """The list shows every key without its text; a revoked key stays in it."""
     text = migrated("keys", "create", "--name", "one", "--scope", "admin").stdout.strip()
     expiry = "2999-01-31T00:00:00.000Z"
     migrated("keys", "create", "--name", "two", "--scope", "read", "--expires-at", expiry)
@@ -81,7 +81,7 @@ def test_keys_are_listed_and_revoked(migrated: Run) -> None:
 
 
 def test_a_wrong_key_is_refused(migrated: Run) -> None:
-    """A blank name, a past end, an id that nobody has: errors of ours, not tracebacks."""
+    """A blank name, a past expiry and an unknown ID raise errors of novitai."""
     blank = migrated("keys", "create", "--name", " ", "--scope", "read")
     past = migrated(
         "keys", "create", "--name", "x", "--scope", "read", "--expires-at", "2001-01-01T00:00:00Z"
@@ -95,7 +95,7 @@ def test_a_wrong_key_is_refused(migrated: Run) -> None:
 
 
 def test_the_signing_secret_is_made_once(migrated: Run) -> None:
-    """It stays the same, and cannot be read with another secret key."""
+    """The secret does not change, and cannot be read with another secret key."""
     first, second = migrated("webhooks", "secret"), migrated("webhooks", "secret")
     assert first.exit_code == 0, first.output
     assert first.stdout.startswith("whsec_")
@@ -106,7 +106,7 @@ def test_the_signing_secret_is_made_once(migrated: Run) -> None:
 
 
 def test_the_signing_secret_of_the_settings_wins(migrated: Run) -> None:
-    """What NOVITAI_WEBHOOK_SECRET says is printed, and nothing is made."""
+    """The secret of NOVITAI_WEBHOOK_SECRET is printed, and none is created."""
     mine = "whsec_" + "mine" * 8
     said = migrated("webhooks", "secret", NOVITAI_WEBHOOK_SECRET=mine)
     assert said.stdout == f"{mine}\n"

@@ -44,7 +44,7 @@ PROGRESS = st.builds(
     Progress,
     call=st.builds(Call, MAYBE, COUNTS, st.booleans(), st.booleans(), MAYBE, COUNTS),
     previous=st.none() | st.builds(PreviousState, MAYBE, st.booleans(), TEXTS, TEXTS, MAYBE),
-    told_error=TEXTS,
+    known_error=TEXTS,
     confirmed=st.booleans(),
     moved=st.booleans(),
     migrating_since=MAYBE,

@@ -38,7 +38,7 @@ ALL = an_instance(
     ),
 )
 OPERATION = Operation(
-    "op_1", OperationKind.START, ALL.id, "ask", AT, AT, progress=Progress(told_error="hunter2")
+    "op_1", OperationKind.START, ALL.id, "ask", AT, AT, progress=Progress(known_error="hunter2")
 )
 
 

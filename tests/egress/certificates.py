@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 
 def certificate_for(name: str, folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """Make a certificate that signs itself, and the server side that shows it."""
+    """Make a self-signed certificate and the server's TLS context with it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

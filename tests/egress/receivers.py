@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Receivers on real sockets that do what receivers do on bad days."""
+"""Receivers on real sockets that answer, hang, break off or send invalid data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Script = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Request:
-    """A request as it came."""
+    """A request that a receiver got."""
 
     line: str
     headers: dict[str, str]
@@ -24,14 +24,14 @@ class Request:
 
 @dataclass
 class Receiver:
-    """A listening receiver and what it got."""
+    """A listening receiver and the requests it got."""
 
     port: int
     got: list[Request] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the receiver."""
         return f"http://127.0.0.1:{self.port}/hook?a=%20b"
 
 
@@ -39,7 +39,7 @@ class Receiver:
 async def listening(
     script: Script, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Receiver]:
-    """Run a receiver that answers by a script."""
+    """Run a receiver that answers with a script."""
     receiver = Receiver(0)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -75,7 +75,7 @@ async def listening(
 
 
 def answer(status: int, body: bytes = b"", **headers: str) -> Script:
-    """Answer plainly."""
+    """Send a normal response."""
 
     async def script(_request: Request, writer: asyncio.StreamWriter) -> None:
         rows = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
@@ -92,7 +92,7 @@ async def hang(_request: Request, _writer: asyncio.StreamWriter) -> None:
 
 
 async def drip(_request: Request, writer: asyncio.StreamWriter) -> None:
-    """Begin an answer and never end its head, a byte a second."""
+    """Begin a response and never end its head, one byte a second."""
     for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"x" * 1000:
         writer.write(bytes([byte]))
         await writer.drain()
@@ -100,18 +100,18 @@ async def drip(_request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 async def drip_body(_request: Request, writer: asyncio.StreamWriter) -> None:
-    """Say 200 at once, and never end the body."""
+    """Send 200 at once, and never end the body."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nso far")
     await writer.drain()
     await asyncio.Event().wait()
 
 
 async def hang_up(_request: Request, _writer: asyncio.StreamWriter) -> None:
-    """Close without a word."""
+    """Close without a response."""
 
 
 async def hang_up_early(_request: Request, writer: asyncio.StreamWriter) -> None:
-    """Close amid the body."""
+    """Close in the middle of the body."""
     writer.write(b"HTTP/1.1 500 X\r\nContent-Length: 1000\r\n\r\nbroken o")
     await writer.drain()
 
@@ -123,7 +123,7 @@ async def gibberish(_request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 def megabytes(sent: list[int]) -> Script:
-    """Answer more than anybody wants to read; `sent` gets a number for each 100 KB that went."""
+    """Send a very large body; `sent` gets a number for each 100 KB that was sent."""
 
     async def script(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples of docs/reference/webhooks.md do what the page says of them."""
+"""The examples of docs/reference/webhooks.md work as the page describes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from novitai.domain.webhook import FAILURES_APART, PAUSES, TOLD
+from novitai.domain.webhook import FAILURES_APART, PAUSES, WEBHOOK_EVENTS
 from novitai.egress.sending import DEADLINE
 from novitai.egress.signing import headers
 from novitai.ids import Ids
@@ -41,7 +41,7 @@ Case = tuple[Mapping[str, str], bytes]
 
 
 def example(language: str) -> str:
-    """Take the example of a language from the page."""
+    """Read the example in a language from the page."""
     match = re.search(
         rf"<!-- run: {language} -->\n```\w+\n(.*?)```", PAGE.read_text(), flags=re.DOTALL
     )
@@ -50,7 +50,7 @@ def example(language: str) -> str:
 
 
 def receive(language: str, *cases: Case) -> list[object]:
-    """Have the example judge messages in a process of its own."""
+    """Run the example on messages in a subprocess."""
     if language == "python":
         command = [sys.executable, "-c", example(language) + PYTHON_MAIN]
     else:
@@ -75,7 +75,7 @@ def receive(language: str, *cases: Case) -> list[object]:
 
 @pytest.mark.parametrize("language", ["python", "node"])
 def test_a_reader_can_verify(language: str) -> None:
-    """What is signed by us is accepted; a changed byte, an old time, another secret are not."""
+    """The example accepts signed messages, and refuses changed, old and wrongly signed ones."""
     now = int(time.time() * 1000)
     good = headers("msg_1", BODY, now, [SECRET])
     rotating = headers("msg_1", BODY, now, [fresh_secret(Ids()), SECRET])
@@ -92,7 +92,7 @@ def test_a_reader_can_verify(language: str) -> None:
 
 @pytest.mark.parametrize("language", ["python", "node"])
 def test_a_reader_refuses_what_a_stranger_makes_up(language: str) -> None:
-    """Whatever the headers and the bytes are, the example refuses them and does not break."""
+    """The example refuses any forged headers and bytes without an exception."""
     good = headers("msg_1", BODY, int(time.time() * 1000), [SECRET])
     signatures = (
         "x",
@@ -116,9 +116,9 @@ def test_a_reader_refuses_what_a_stranger_makes_up(language: str) -> None:
 
 
 def test_the_page_names_what_there_is() -> None:
-    """Types, outcomes and the retry table are those of the code."""
+    """The event types, outcomes and retry table are those of the code."""
     page = " ".join(PAGE.read_text().split())
-    for event_type in TOLD:
+    for event_type in WEBHOOK_EVENTS:
         assert f"`{event_type.value}`" in page
     for outcome in DeliveryOutcome:
         assert f"`{outcome.value}`" in page

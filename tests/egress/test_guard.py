@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where messages may not go: a corpus of addresses and their spellings, refused in full."""
+"""Where messages must not be sent: a corpus of addresses and their notations, all refused."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.egress.receivers import answer, listening
 
 SECRET = secret_of("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGH")
 
-# What can be seen without resolving a name.
+# Hosts that are refused without resolving a name.
 LITERALS = (
-    # loopback, and every way to spell it
+    # loopback, in all notations
     "127.0.0.1", "127.0.0.2", "127.255.255.255", "127.1", "127.0.1", "2130706433", "017700000001",
     "0x7f000001", "0x7F000001", "0x7f.1", "0x7f.0x0.0x0.0x1", "0177.0.0.1", "0177.0.0.01",
     "127.0.0.1.", "0x7f.0.1", "00000177.1", "①②⑦.⓪.⓪.①", "１２７.0.0.1", "127。0。0。1",
@@ -36,10 +36,10 @@ LITERALS = (
     "192.168.0.1", "192.168.1", "3232235777", "0xc0a80101", "0300.0250.1.1",
     # carrier-grade NAT
     "100.64.0.1", "100.127.255.254", "1681915905",
-    # link-local, where clouds keep their metadata
+    # link-local, with the metadata services of clouds
     "169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518",
     "169.254.170.2", "[fe80::1]", "[fe80::1%25eth0]", "[fe80::a9fe:a9fe]", "[febf::1]",
-    # what clouds keep at an address that looks public
+    # a service of a cloud at an address that looks public
     "168.63.129.16", "0xa83f8110", "168.4161808",
     # unique local, site-local, and the metadata addresses among them
     "[fc00::1]", "[fd00:ec2::254]", "[fd12:3456:789a:1::1]", "[fec0::1]", "[fd20:ce::254]",
@@ -53,7 +53,7 @@ LITERALS = (
     "224.0.0.1", "239.255.255.250", "255.255.255.255", "240.0.0.1", "192.0.2.1", "198.51.100.1",
     "203.0.113.1", "198.18.0.1", "192.0.0.192", "192.88.99.1", "[ff02::1]", "[2001:db8::1]",
     "[3fff::1]", "[100::1]", "[5f00::1]",
-    # names that say it
+    # names that are local by convention
     "localhost", "LOCALHOST", "localhost.", "a.localhost", "printer.local", "db.internal",
     "metadata.google.internal", "ｌocalhost", "loc\u00adalhost",
     # names that public DNS cannot resolve, or that mean another host on each network
@@ -74,7 +74,7 @@ PUBLIC = (
     "[2a00:1450:4001:81b::200e]", "[2620:fe::fe]",
 )  # fmt: skip
 
-# What only resolving shows: what a name may resolve to.
+# Addresses of names that are refused only after resolving.
 RESOLVED = (
     ["127.0.0.1"],
     ["10.0.0.1"],
@@ -97,7 +97,7 @@ RESOLVED = (
 
 
 def resolving(*answers: Sequence[str]) -> tuple[AddressGuard, list[str]]:
-    """Make a guard whose names resolve to these answers, one after the other."""
+    """Make a guard whose names resolve to these answers, one after another."""
     asked: list[str] = []
 
     async def resolve(name: str, _port: int) -> Sequence[Address]:
@@ -108,7 +108,7 @@ def resolving(*answers: Sequence[str]) -> tuple[AddressGuard, list[str]]:
 
 
 def test_the_corpus_is_large_enough() -> None:
-    """At least eighty ways into somebody's network, each once."""
+    """The corpus has at least 80 different entries."""
     assert len(LITERALS) + len(RESOLVED) >= 80
     assert len(set(LITERALS)) == len(LITERALS)
 
@@ -130,7 +130,7 @@ async def test_private_places_are_refused_at_registration_and_at_delivery(host: 
 
 @pytest.mark.parametrize("host", PUBLIC)
 async def test_public_places_are_not_refused(host: str) -> None:
-    """What anybody can reach may be sent to."""
+    """Public addresses are allowed."""
     guard, _ = resolving()
     url = f"https://{host}/hook"
     assert webhook_url(url, allow_private=False) == url
@@ -141,7 +141,7 @@ async def test_public_places_are_not_refused(host: str) -> None:
 async def test_a_name_with_one_address_that_is_not_public_is_refused(
     addresses: Sequence[str],
 ) -> None:
-    """Every address is checked, not the first alone."""
+    """Every address of a name is checked, not only the first."""
     guard, _ = resolving(addresses)
     with pytest.raises(
         AddressRefused, match=r"not public.*NOVITAI_WEBHOOK_ALLOW_PRIVATE"
@@ -151,7 +151,7 @@ async def test_a_name_with_one_address_that_is_not_public_is_refused(
 
 
 async def test_a_name_that_changes_its_mind_gains_nothing() -> None:
-    """Public first and private next: the first answer is what is connected to, the next refused."""
+    """After DNS rebinding, the checked address is used, and the next message is refused."""
     guard, asked = resolving(["93.184.215.14"], ["127.0.0.1"])
     target = await guard.target("http://rebind.example.com/")
     assert [str(address) for address in target.addresses] == ["93.184.215.14"]
@@ -161,7 +161,7 @@ async def test_a_name_that_changes_its_mind_gains_nothing() -> None:
 
 
 async def test_a_refused_message_never_leaves() -> None:
-    """No connection is made, whatever the name resolves to."""
+    """No connection is made for a refused message."""
     async with listening(answer(200)) as receiver:
         for url in (receiver.url, f"http://rebind.example.com:{receiver.port}/"):
             guard, _ = resolving(["127.0.0.1"])
@@ -169,7 +169,7 @@ async def test_a_refused_message_never_leaves() -> None:
             result = await sender.send(Message("msg_1", url, b"{}", [SECRET]))
             assert (result.status, result.delivered) == (None, False)
             assert result.error is not None
-            assert result.error.startswith("AddressRefused: ")
+            assert result.error.startswith("Refused: ")
     assert not receiver.got
 
 
@@ -181,14 +181,14 @@ async def test_a_refused_message_never_leaves() -> None:
      "http://256.1.1.1/", "javascript:alert(1)", "//8.8.8.8/"],
 )  # fmt: skip
 async def test_what_is_no_url_or_means_two_hosts_is_refused(url: str) -> None:
-    """Where parsers could differ, nothing is sent."""
+    """Malformed URLs, and those that parsers may read differently, are refused."""
     guard, _ = resolving()
     with pytest.raises(AddressRefused):
         await guard.target(url)
 
 
 async def test_this_machine_may_be_allowed() -> None:
-    """With the setting that says so, for tests and for private networks."""
+    """With `allow_private`, loopback and private addresses are allowed."""
     guard = AddressGuard(allow_private=True)
     target = await guard.target("http://localhost:80/")
     assert target.host == "localhost"
@@ -211,12 +211,12 @@ async def test_this_machine_may_be_allowed() -> None:
     ],
 )
 def test_a_name_that_may_be_public_is_taken(name: str) -> None:
-    """Only the end of a name says where it belongs."""
+    """Only the last labels of a name decide whether it is local."""
     assert webhook_url(f"https://{name}/", allow_private=False)
 
 
 async def test_look_ups_that_hang_hold_up_no_other_name() -> None:
-    """Callers of one name share a look-up; those of one domain, and all, are bounded."""
+    """Callers of one name share a look-up; look-ups are limited per domain and in total."""
     release = threading.Event()
     asked: list[str] = []
 
@@ -242,7 +242,7 @@ async def test_look_ups_that_hang_hold_up_no_other_name() -> None:
 
 
 async def test_a_name_that_does_not_resolve() -> None:
-    """Is an error of the network, not a refusal; and a deadline holds for resolving too."""
+    """Failed resolution is a network error, not a refusal, and has the deadline of the attempt."""
     with pytest.raises(OSError, match=r"."):
         await system_resolver("no-such-name.invalid", 80)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one host, and one receiver of it, may take of the sending."""
+"""Limits on concurrent messages per host and per receiver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from novitai.egress.hosts import Hosts
 
 
 def proven(*receivers: str, places: int = 3, waiting: int = 1000) -> Hosts:
-    """Make hosts that have seen these receivers take a message."""
+    """Make limits that know these receivers as working."""
     hosts = Hosts(places=places, trial=2, waiting=waiting)
     for receiver in receivers:
         hosts.enter("a", receiver, "0")
@@ -19,7 +19,7 @@ def proven(*receivers: str, places: int = 3, waiting: int = 1000) -> Hosts:
 
 
 def test_a_host_takes_no_more_than_its_places() -> None:
-    """Who comes in vain is noted, and called when a place is given back."""
+    """A line that finds no free place is queued, and returned when a place is released."""
     hosts = proven("r", places=2)
     assert hosts.enter("a", "r", "1")
     assert hosts.enter("a", "r", "2")
@@ -32,7 +32,7 @@ def test_a_host_takes_no_more_than_its_places() -> None:
 
 
 def test_a_receiver_begins_with_few_places() -> None:
-    """It may hang, and its host has others; once it has taken a message it may have all."""
+    """A new receiver has few places; after it has accepted a message it may have all."""
     hosts = Hosts(places=4, trial=2)
     assert [hosts.enter("a", "r", line) for line in "12345"] == [True, True, False, False, False]
     assert hosts.busy == {"r"}
@@ -42,7 +42,7 @@ def test_a_receiver_begins_with_few_places() -> None:
 
 
 def test_a_failing_receiver_has_one_place() -> None:
-    """Until it works again; the other receivers of its host keep theirs."""
+    """A failing receiver has one place until it works; other receivers of its host keep theirs."""
     hosts = proven("r", "q")
     for line in "123":
         assert hosts.enter("a", "r", line)
@@ -58,7 +58,7 @@ def test_a_failing_receiver_has_one_place() -> None:
 
 
 def test_receivers_of_a_host_take_turns() -> None:
-    """Forty lines of one that hangs do not stand before the one line of another."""
+    """Forty lines of a hanging receiver do not go before the one line of another."""
     hosts = proven("q", places=1)
     hosts.enter("a", "r", "0")
     for number in range(1, 40):
@@ -70,7 +70,7 @@ def test_receivers_of_a_host_take_turns() -> None:
 
 
 def test_who_is_called_and_never_comes_is_missed_by_nobody() -> None:
-    """A call reserves nothing: the place stays free for whoever comes."""
+    """A returned line reserves no place: the place stays free for other lines."""
     hosts = proven("r", places=1)
     hosts.enter("a", "r", "1")
     hosts.enter("a", "r", "2")
@@ -79,7 +79,7 @@ def test_who_is_called_and_never_comes_is_missed_by_nobody() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """So many wait for one receiver and no more; a line waits once; what is over is forgotten."""
+    """The queue of a receiver is limited, queues a line only once, and is removed when empty."""
     hosts = proven("r", places=1, waiting=2)
     hosts.enter("a", "r", "1")
     for line in ("2", "2", "3", "4"):
@@ -108,9 +108,9 @@ def test_memory_is_bounded() -> None:
     )
 )
 def test_nobody_who_waits_is_forgotten(moves: list[tuple[str, str, bool | None, bool]]) -> None:
-    """Whatever the order: who waits is called by one who is at work, or there is no room.
+    """In any order of calls, lines are queued for a host only while it has running messages.
 
-    Whoever is called comes; one who does not is missed until somebody else comes.
+    So a later `leave` returns them. The test assumes that every returned line is tried.
     """
     hosts = Hosts(places=3, trial=2)
     at_work: list[tuple[str, str]] = []

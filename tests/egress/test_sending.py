@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One message over real HTTP, whatever the receiver does."""
+"""One message over real HTTP, to receivers of all kinds."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def sender(*, deadline: float = 60.0) -> Sender:
 
 
 async def send_to(script: Script, *, deadline: float = 60.0) -> ReceiverAnswer:
-    """Send a message to a receiver that does what the script says."""
+    """Send a message to a receiver that runs the script."""
     async with listening(script) as receiver:
         return await sender(deadline=deadline).send(message(receiver.url))
 
 
 async def test_what_arrives() -> None:
-    """A POST of the very bytes that were signed, with the path as it was given."""
+    """The receiver gets a POST with the exact bytes that were signed and the unchanged path."""
     async with listening(answer(200, b"thanks")) as receiver:
         result = await sender().send(message(receiver.url))
     (got,) = receiver.got
@@ -79,13 +79,13 @@ async def test_what_arrives() -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 async def test_any_2xx_is_delivered(status: int) -> None:
-    """Whatever success it is."""
+    """Every 2xx status means delivered."""
     assert (await send_to(answer(status))).delivered
 
 
 @pytest.mark.parametrize("status", [300, 400, 401, 404, 409, 429, 500, 503])
 async def test_nothing_else_is(status: int) -> None:
-    """Redirects, refusals and breakdowns are failures."""
+    """Redirects, 4xx and 5xx are failures."""
     result = await send_to(answer(status, b"no"))
     assert not result.delivered
     assert (result.status, result.error) == (status, f"The receiver answered {status}")
@@ -94,7 +94,7 @@ async def test_nothing_else_is(status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    """Not even to where we might go; a chain is never begun."""
+    """A redirect is not followed, even to an allowed address."""
     async with listening(answer(200)) as trap, listening(answer(status, Location=trap.url)) as it:
         result = await sender().send(message(it.url))
     assert (result.delivered, result.status) == (False, status)
@@ -102,14 +102,14 @@ async def test_redirects_are_not_followed(status: int) -> None:
 
 
 async def test_gone_is_told_apart() -> None:
-    """410 means: never again."""
+    """410 means that the receiver wants no more messages."""
     assert (await send_to(answer(410))).gone
     assert not (await send_to(answer(404))).gone
 
 
 @pytest.mark.parametrize("script", [hang, drip], ids=["hangs", "drips a byte a second"])
 async def test_a_try_has_a_deadline(script: Script) -> None:
-    """However the receiver wastes time, the try ends in time."""
+    """An attempt ends at its deadline, however the receiver delays it."""
     began = time.monotonic()
     result = await send_to(script, deadline=0.6)
     assert time.monotonic() - began < 30
@@ -117,17 +117,17 @@ async def test_a_try_has_a_deadline(script: Script) -> None:
 
 
 async def test_the_head_decides() -> None:
-    """A receiver that says 200 has taken it, even if its body never ends."""
+    """A message is delivered once the receiver sends 200, even if the body never ends."""
     result = await send_to(drip_body, deadline=0.6)
     assert (result.delivered, result.response, result.error) == (True, "so far", None)
 
 
 async def test_an_answer_is_not_read_to_its_end() -> None:
-    """Of megabytes, 64 KiB are read and 2 KiB kept."""
+    """At most 64 KiB of a response are read, and 2 KiB kept."""
     sent: list[int] = []
     result = await send_to(megabytes(sent))
     assert result.delivered
-    # What the sockets hold goes too, and that is some megabytes at most.
+    # The buffers of the sockets are filled too, with a few megabytes at most.
     assert len(sent) < 150
     assert result.response == "x" * 2048
 
@@ -135,20 +135,20 @@ async def test_an_answer_is_not_read_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (hang_up, "The receiver closed the connection, or spoke no HTTP"),
-        (gibberish, "The receiver closed the connection, or spoke no HTTP"),
+        (hang_up, "The receiver closed the connection or did not send valid HTTP"),
+        (gibberish, "The receiver closed the connection or did not send valid HTTP"),
         (hang_up_early, "The receiver answered 500"),
     ],
     ids=["closes", "speaks SMTP", "closes early"],
 )
 async def test_broken_answers_are_failures(script: Script, error: str) -> None:
-    """With an error that says what was seen."""
+    """The error says how the response was broken."""
     result = await send_to(script)
     assert (result.delivered, result.error) == (False, error)
 
 
 async def test_nobody_there() -> None:
-    """A refused connection is a failure like any other."""
+    """A refused connection is a failure."""
     async with listening(hang) as receiver:
         url = receiver.url
     result = await sender().send(message(url))
@@ -156,7 +156,7 @@ async def test_nobody_there() -> None:
 
 
 async def test_what_cannot_be_stored_is_not_kept() -> None:
-    """A body of any bytes becomes a text without NUL."""
+    """Any response body becomes text without NUL."""
     result = await send_to(answer(500, b"\x00\xff\x00ok"))
     assert result.response == "\ufffd\ufffd\ufffdok"
 
@@ -182,14 +182,14 @@ async def test_what_cannot_be_stored_is_not_kept() -> None:
 async def test_any_retry_after_is_lived_with(
     status: int, value: str, seconds: float | None
 ) -> None:
-    """What can be understood is; no header makes a message that was tried one that was not."""
+    """An invalid `Retry-After` is ignored and does not change the result."""
     result = await send_to(answer(status, Retry_After=value))
     assert (result.status, result.delivered) == (status, status == 200)
     assert result.retry_after == seconds
 
 
 async def test_a_date_without_a_zone_is_in_utc() -> None:
-    """Wherever this machine is; RFC 9110 knows no other."""
+    """A date without a zone is read as UTC, as RFC 9110 requires."""
     soon = datetime.now(UTC) + timedelta(hours=1)
     result = await send_to(answer(503, Retry_After=f"{soon:%a, %d %b %Y %H:%M:%S}"))
     assert result.retry_after is not None
@@ -197,14 +197,14 @@ async def test_a_date_without_a_zone_is_in_utc() -> None:
 
 
 class Broken(httpx2.AsyncBaseTransport):
-    """A transport with a defect of ours."""
+    """A transport with a bug."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         raise KeyError(str(request.url), BODY, SECRET)
 
 
 class Seen(httpx2.AsyncBaseTransport):
-    """A transport that takes everything and remembers where it was to go."""
+    """A transport that accepts every request and records its URL."""
 
     def __init__(self) -> None:
         self.urls: list[httpx2.URL] = []
@@ -215,12 +215,12 @@ class Seen(httpx2.AsyncBaseTransport):
 
 
 async def test_a_defect_of_ours_is_a_failed_try() -> None:
-    """It is told apart in the log by its type, without what the message holds."""
+    """A bug is logged by its type, without the contents of the message."""
     made = Sender(AddressGuard(allow_private=True), SystemClock(), transport=Broken())
     with structlog.testing.capture_logs() as lines:
         result = await made.send(message("http://127.0.0.1/secret-path"))
     assert (result.status, result.delivered) == (None, False)
-    assert result.error == "It could not be sent (KeyError)"
+    assert result.error == "The message could not be sent (KeyError)"
     (line,) = lines
     assert (line["event"], line["delivery"], line["type"]) == (
         "sending_failed",
@@ -231,16 +231,16 @@ async def test_a_defect_of_ours_is_a_failed_try() -> None:
 
 
 async def test_a_message_without_a_secret_never_leaves() -> None:
-    """Nobody could tell that it is from us."""
+    """An unsigned message is not sent, because receivers could not verify it."""
     async with listening(answer(200)) as receiver:
         result = await sender().send(Message("msg_1", receiver.url, BODY, []))
-    assert result.error == "AddressRefused: there is no secret to sign it with"
+    assert result.error == "Refused: no secret to sign the message with"
     assert not receiver.got
 
 
 async def test_an_address_that_swallows_everything_is_given_up_in_time() -> None:
-    """After a third of the deadline, and the error says how long it was."""
-    # It takes the connection and never begins TLS.
+    """Connecting ends after a third of the deadline, and the error has the time."""
+    # The receiver accepts the connection and never begins TLS.
     async with listening(hang) as receiver:
         result = await sender(deadline=1.5).send(message(f"https://127.0.0.1:{receiver.port}/"))
     assert result.error is not None
@@ -261,7 +261,7 @@ async def test_an_address_that_swallows_everything_is_given_up_in_time() -> None
     ],
 )
 async def test_every_name_that_is_accepted_can_be_sent_to(host: str, name: str) -> None:
-    """What clients of HTTP think of it does not matter: they are given the checked address."""
+    """Any accepted host name works, because the HTTP client gets only the checked address."""
 
     async def resolve(asked: str, _port: int) -> Sequence[Address]:
         assert asked == name
@@ -300,7 +300,7 @@ HOSTS = st.one_of(
 def test_every_url_that_is_accepted_makes_a_request(
     scheme: str, user: str, host: str, port: str, rest: str
 ) -> None:
-    """To the checked address, whatever the URL looks like."""
+    """Any accepted URL leads to a request to the checked address."""
     url = f"{scheme}://{user}{host}{port}{rest}"
     try:
         webhook_url(url, allow_private=True)
@@ -322,7 +322,7 @@ def test_every_url_that_is_accepted_makes_a_request(
 
 
 async def test_user_info_becomes_basic_authorization() -> None:
-    """And does not stay in the URL."""
+    """User and password are sent as basic authorization and removed from the URL."""
     async with listening(answer(200)) as receiver:
         await sender().send(message(f"http://me:s%40cret@127.0.0.1:{receiver.port}/"))
     (got,) = receiver.got
@@ -332,7 +332,7 @@ async def test_user_info_becomes_basic_authorization() -> None:
 
 
 async def test_no_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment says of proxies is not for webhooks."""
+    """Proxy settings of the environment are not used for webhooks."""
     async with listening(answer(200)) as proxy, listening(answer(200)) as receiver:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
@@ -343,12 +343,12 @@ async def test_no_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_name_is_resolved_once_and_the_next_address_is_tried() -> None:
-    """The connection goes to the addresses that were checked; `Host` keeps the name."""
+    """The checked addresses are tried in turn; `Host` keeps the name."""
     asked: list[str] = []
 
     async def resolve(name: str, _port: int) -> Sequence[Address]:
         asked.append(name)
-        # Nobody listens on the first.
+        # No server listens on the first address.
         return [ip_address("127.0.0.99"), ip_address("127.0.0.1")]
 
     made = Sender(AddressGuard(allow_private=True, resolve=resolve), SystemClock())
@@ -366,7 +366,7 @@ async def test_a_name_is_resolved_once_and_the_next_address_is_tried() -> None:
 async def test_the_certificate_is_checked_against_the_name(
     tmp_path: Path, name: str, delivered: bool
 ) -> None:
-    """Though the connection goes to an address, TLS is for the name in the URL."""
+    """TLS verifies the name in the URL, although the connection goes to an address."""
     authority, server_side = certificate_for("hooks.example.com", tmp_path)
 
     async def resolve(_name: str, _port: int) -> Sequence[Address]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures that the standard's own verifier accepts, and nothing else."""
+"""The standard's own verifier accepts the signatures, and refuses changed messages."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ OLD, NEW = fresh_secret(Ids()), fresh_secret(Ids())
 
 
 def now() -> int:
-    """The time of day in Unix milliseconds."""
+    """Return the time of day in Unix milliseconds."""
     return int(time.time() * 1000)
 
 
 @settings(max_examples=40, deadline=None)
 @given(text=st.text())
 def test_every_text_is_accepted(text: str) -> None:
-    """Whatever the body says, in any script."""
+    """A body with any text can be verified."""
     body = text.encode("utf-8", "replace")
     Webhook(NEW).verify(body, headers("msg_1", body, now(), [NEW]), json_parse=False)
 
 
 def test_either_secret_verifies_during_a_rotation() -> None:
-    """Two secrets make two signatures, and each receiver finds its own."""
+    """Two secrets make two signatures, and either secret verifies the message."""
     signed = headers("msg_1", b"{}", now(), [NEW, OLD])
     for secret in (OLD, NEW):
         Webhook(secret).verify(b"{}", signed)
@@ -39,7 +39,7 @@ def test_either_secret_verifies_during_a_rotation() -> None:
 
 @pytest.mark.parametrize("part", ["body", "webhook-id", "webhook-timestamp", "webhook-signature"])
 def test_whatever_is_changed_is_noticed(part: str) -> None:
-    """Body, id, time and signature stand or fall together."""
+    """A change of the body, ID, time or signature is detected."""
     body = b'{"a":1}'
     signed = headers("msg_1", body, now(), [NEW])
     if part == "body":
@@ -56,7 +56,7 @@ def test_whatever_is_changed_is_noticed(part: str) -> None:
 
 
 def test_an_old_message_and_another_secret_are_refused() -> None:
-    """Six minutes are too old; a secret that was replaced signs nothing."""
+    """A message older than five minutes, or signed with another secret, is refused."""
     with pytest.raises(WebhookVerificationError, match="too old"):
         Webhook(NEW).verify(b"{}", headers("msg_1", b"{}", now() - 360_000, [NEW]))
     with pytest.raises(WebhookVerificationError, match="No matching"):
@@ -64,13 +64,13 @@ def test_an_old_message_and_another_secret_are_refused() -> None:
 
 
 def test_nothing_is_signed_with_nothing() -> None:
-    """An empty signature would let a message out that nobody can verify."""
+    """Without a secret, signing fails."""
     with pytest.raises(NoSecret):
         headers("msg_1", b"{}", now(), [])
 
 
 def test_secrets() -> None:
-    """Ours are `whsec_` and base64 that every decoder takes."""
+    """A secret is `whsec_` and 44 characters of base64."""
     assert len(NEW) == len("whsec_") + 44
     with pytest.raises(ValueError, match="44"):
         secret_of("short")

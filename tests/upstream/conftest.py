@@ -20,7 +20,7 @@ from tests.upstream.servers import Calls, Maker, RawServer, T
 
 @pytest.fixture
 async def raw() -> AsyncIterator[RawServer]:
-    """A server on a real socket that does what it is told."""
+    """A server on a real socket that follows a script."""
     raw_server = RawServer()
     server = await asyncio.start_server(raw_server.handle, "127.0.0.1", 0)
     raw_server.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -32,7 +32,7 @@ async def raw() -> AsyncIterator[RawServer]:
 
 @pytest.fixture
 def ids() -> Ids:
-    """Randomness that is the same each time."""
+    """Identifiers and jitter from a fixed seed."""
     return Ids(random.Random(7))
 
 
@@ -52,14 +52,14 @@ async def make(clock: ManualClock, ids: Ids) -> AsyncIterator[Maker]:
 
 @pytest.fixture
 async def emulator_url() -> AsyncIterator[str]:
-    """An emulator on a real socket, in a hurry."""
+    """An emulator on a real socket, with short delays."""
     async with serve(EmulatorConfig(port=0, speed=20_000, seed=1)) as url:
         yield url
 
 
 @pytest.fixture
 def finish(clock: ManualClock) -> Callable[[Coroutine[Any, Any, T]], Awaitable[T]]:
-    """Run something to its end, moving virtual time whenever it waits."""
+    """Run a coroutine to its end, advancing virtual time while it waits."""
 
     async def run(work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(work)
@@ -75,7 +75,7 @@ def finish(clock: ManualClock) -> Callable[[Coroutine[Any, Any, T]], Awaitable[T
 
 @pytest.fixture
 def wanted() -> CreateInstance:
-    """A create with everything in it that is secret."""
+    """A create with every kind of secret."""
     return CreateInstance(
         name="trainer-nv",
         product_id="4090.16c62g",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server on a raw socket that misbehaves as told, and clients of it."""
+"""A server on a raw socket that misbehaves as scripted, and clients for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = "sk-upstream-key-of-the-tests"
 
 @dataclass(slots=True)
 class Received:
-    """A request as the raw server got it."""
+    """A request that the raw server got."""
 
     connection: int
     method: str
@@ -41,7 +41,7 @@ Step = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(slots=True)
 class RawServer:
-    """Answers request after request with the next step, the last one for ever."""
+    """Answers each request with the next step; the last step is repeated."""
 
     steps: list[Step] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
@@ -52,13 +52,13 @@ class RawServer:
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def posts(self) -> int:
-        """Count the POSTs that began to arrive."""
+        """Count the POSTs of which at least a part arrived."""
         return sum(request.method == "POST" for request in self.received)
 
     def reply(
         self, status: int = 200, body: object = None, *, headers: str = "", cut: int = 0
     ) -> RawServer:
-        """Answer whole, or all but the last `cut` bytes and then hang up."""
+        """Send a response; with `cut`, omit its last bytes and close the connection."""
         content = body if isinstance(body, bytes) else orjson.dumps({} if body is None else body)
         head = (
             f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}"
@@ -76,7 +76,7 @@ class RawServer:
         return self
 
     def raw(self, data: bytes, *, pause: float = 0.0) -> RawServer:
-        """Send these bytes, one at a time with a pause between them if one is given, and stay."""
+        """Send these bytes, with `pause` one at a time, and keep the connection open."""
 
         async def step(writer: asyncio.StreamWriter) -> None:
             for piece in [data[i : i + 1] for i in range(len(data))] if pause else [data]:
@@ -88,7 +88,7 @@ class RawServer:
         return self
 
     def hang_up(self) -> RawServer:
-        """Close without an answer."""
+        """Close without a response."""
 
         async def step(writer: asyncio.StreamWriter) -> None:
             writer.close()
@@ -97,7 +97,7 @@ class RawServer:
         return self
 
     def reset(self) -> RawServer:
-        """Reset the connection without an answer."""
+        """Reset the connection without a response."""
 
         async def step(writer: asyncio.StreamWriter) -> None:
             writer.transport.abort()
@@ -110,7 +110,7 @@ class RawServer:
         return self.raw(b"")
 
     async def until_connected(self) -> None:
-        """Wait until somebody is connected."""
+        """Wait until a client is connected."""
         await self._connected.wait()
 
     async def until_asked(self) -> None:
@@ -118,7 +118,7 @@ class RawServer:
         await self._asked.wait()
 
     async def drop_idle(self) -> None:
-        """Close every connection from this side and let the other side's kernel learn of it."""
+        """Close every connection, and wait until the client's kernel has seen it."""
         for writer in list(self._writers):
             writer.close()
         await asyncio.sleep(0.02)
@@ -154,7 +154,7 @@ class RawServer:
 
 @dataclass(slots=True)
 class Calls:
-    """What the observer was told."""
+    """An observer that records its calls."""
 
     seen: list[tuple[str, CallOutcome]] = field(default_factory=list)
 
@@ -184,7 +184,7 @@ class Maker:
         tls: SSLContext | None = None,
         proxy: str | None = None,
     ) -> NovitaClient:
-        """Make a client of the upstream at `url`."""
+        """Make a client for the upstream at `url`."""
         made = NovitaClient.build(
             base_url=url,
             api_key=api_key,
@@ -207,7 +207,7 @@ class Maker:
         calls_per_minute: int = 100_000,
         observer: CallObserver | None = None,
     ) -> NovitaClient:
-        """Make a client of a stub."""
+        """Make a client for a stub."""
         return self.at(
             "http://upstream.test",
             transport=httpx2.MockTransport(answer),
@@ -216,6 +216,6 @@ class Maker:
         )
 
     async def aclose(self) -> None:
-        """Close all."""
+        """Close all clients."""
         for made in self._made:
             await made.aclose()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hypothesis draws for the tests of reading."""
+"""Hypothesis strategies for the tests of reading."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def client(emulator_url: str, make: Maker) -> NovitaClient:
 
 
 async def control(url: str, path: str, body: dict[str, object]) -> None:
-    """Tell the emulator what to do."""
+    """Configure the emulator."""
     async with httpx2.AsyncClient(trust_env=False) as http:
         method = "PATCH" if path == "settings" else "POST"
         answer = await http.request(method, f"{url}/_emulator/{path}", json=body)
@@ -34,7 +34,7 @@ async def control(url: str, path: str, body: dict[str, object]) -> None:
 
 
 async def buy(client: NovitaClient, name: str = "trainer-nv") -> str:
-    """Create an instance of the first product there is."""
+    """Create an instance of the first product."""
     [offer, *_] = await client.products(billing_method="onDemand")
     request = CreateInstance(
         name=name,
@@ -50,7 +50,7 @@ async def buy(client: NovitaClient, name: str = "trainer-nv") -> str:
 
 
 async def seen(client: NovitaClient, instance_id: str, status: str) -> UpstreamInstance:
-    """Look until the instance has this status."""
+    """Poll until the instance has this status."""
     async with asyncio.timeout(60):
         while (found := await client.instance(instance_id)).status != status:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.005)
@@ -58,7 +58,7 @@ async def seen(client: NovitaClient, instance_id: str, status: str) -> UpstreamI
 
 
 async def test_an_instance_lives_and_dies(client: NovitaClient) -> None:
-    """Created, run, stopped, started, restarted, deleted, gone."""
+    """An instance is created, runs, is stopped, started, restarted and deleted, and is gone."""
     instance_id = await buy(client)
     running = await seen(client, instance_id, "running")
     assert running.ssh is not None
@@ -80,7 +80,7 @@ async def test_an_instance_lives_and_dies(client: NovitaClient) -> None:
 
 
 async def test_the_catalogue_is_read(client: NovitaClient) -> None:
-    """Clusters, products of one of them, templates."""
+    """Clusters, products of one cluster and templates are read."""
     clusters = await client.clusters()
     offers = await client.products(clusters[0].id, billing_method="spot")
     assert any(offer.price and offer.spot_price for offer in offers)
@@ -98,7 +98,7 @@ async def test_a_listing_of_several_pages_is_complete(
     docs_mode: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In both dialects, and a row that is missing from it makes it incomplete."""
+    """A listing is complete in both page numberings, and incomplete if a row is missing."""
     monkeypatch.setattr("novitai.upstream.paging.PAGE_SIZES", (3,))
     await control(emulator_url, "settings", {"docsMode": docs_mode})
     ids = {await buy(client, f"trainer-{number}") for number in range(8)}
@@ -114,7 +114,7 @@ async def test_a_listing_of_several_pages_is_complete(
 async def test_a_create_whose_answer_is_lost_was_made_once(
     client: NovitaClient, emulator_url: str
 ) -> None:
-    """Ambiguous to us; the listing tells."""
+    """A create whose response is lost is ambiguous, and the listing shows one instance."""
     path = "/gpu/instance/create"
     await control(
         emulator_url, "faults", {"kind": "call", "path": path, "drop": True, "when": "after"}
@@ -126,7 +126,7 @@ async def test_a_create_whose_answer_is_lost_was_made_once(
 
 
 async def test_no_stock_is_told_apart(client: NovitaClient, emulator_url: str) -> None:
-    """So that the next candidate can be tried."""
+    """Missing stock has its own error, so that the next candidate can be tried."""
     await control(emulator_url, "faults", {"kind": "capacity"})
     with pytest.raises(InsufficientResource) as caught:
         await buy(client)
@@ -134,7 +134,7 @@ async def test_no_stock_is_told_apart(client: NovitaClient, emulator_url: str) -
 
 
 async def test_gone_may_be_a_404(client: NovitaClient, emulator_url: str) -> None:
-    """Upstream's other way to say it."""
+    """A 404 also means that the instance is gone."""
     await control(emulator_url, "settings", {"notFoundStatus": 404})
     with pytest.raises(Gone):
         await client.instance("0123456789abcdef")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which error an answer stands for."""
+"""Which error a response stands for."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ NOW = 1_760_000_000_000
 
 
 def answer(status: int, reason: str = "", message: str = "m") -> Answer:
-    """Make an answer with an error body."""
+    """Make a response with an error body."""
     body = {"code": status, "reason": reason, "message": message, "metadata": {}}
     return Answer(status, {}, orjson.dumps(body))
 
 
 def judge(operation: Endpoint, given_answer: Answer) -> UpstreamError | None:
-    """Say what it stands for."""
+    """Return the error of a response."""
     return failure(operation, given_answer, now=NOW)
 
 
@@ -68,7 +68,7 @@ def judge(operation: Endpoint, given_answer: Answer) -> UpstreamError | None:
 def test_each_answer_has_its_error(
     operation: Endpoint, status: int, reason: str, message: str, kind: type[UpstreamError]
 ) -> None:
-    """And the error keeps upstream's reason and status."""
+    """Each response has its error, which keeps upstream's reason and status."""
     error = judge(operation, answer(status, reason, message))
     assert type(error) is kind
     assert error.http_status == status
@@ -76,7 +76,7 @@ def test_each_answer_has_its_error(
 
 
 def test_a_success_is_no_error() -> None:
-    """Any 2xx."""
+    """Any 2xx is a success."""
     assert judge(Endpoint.STOP, Answer(204, {}, b"")) is None
 
 
@@ -93,14 +93,14 @@ def test_a_success_is_no_error() -> None:
     ],
 )
 def test_a_gateways_own_errors_are_read_too(body: bytes, message: str) -> None:
-    """They have no reason, and may not even be JSON."""
+    """Errors of a gateway have no reason and need not be JSON."""
     error = judge(Endpoint.CLUSTERS, Answer(502, {}, body))
     assert error is not None
     assert (error.message, error.reason) == (message, "")
 
 
 def test_what_was_sent_in_confidence_is_not_shown_back() -> None:
-    """Upstream may repeat a secret in its message; ours has it hidden."""
+    """If upstream repeats a secret in its message, the secret is masked."""
     error = failure(
         Endpoint.CREATE,
         answer(400, "VALIDATOR_PARAM", "bad env hunter22, bad auth bob:hunter22-2"),
@@ -123,14 +123,14 @@ def test_what_was_sent_in_confidence_is_not_shown_back() -> None:
     ],
 )
 def test_a_refusals_message_is_one_short_line_without_secrets(body: bytes, message: str) -> None:
-    """It is shown, logged and stored."""
+    """A refusal's message is shown, logged and stored, so it is one short line."""
     error = judge(Endpoint.CREATE, Answer(400, {}, body))
     assert error is not None
     assert error.message == message
 
 
 def test_a_secret_is_hidden_before_a_message_is_cut() -> None:
-    """No half of it is left at the end."""
+    """No part of a secret remains at the end of a cut message."""
     given_answer = answer(400, "VALIDATOR_PARAM", "x" * 495 + "hunter22")
     error = failure(Endpoint.CREATE, given_answer, now=NOW, secrets=("hunter22",))
     assert error is not None
@@ -138,7 +138,7 @@ def test_a_secret_is_hidden_before_a_message_is_cut() -> None:
 
 
 def test_a_word_that_is_no_reason_is_not_taken_for_one() -> None:
-    """The reason is shown and compared: only upstream's own kind of word will do."""
+    """Only upper snake case counts as a reason, because reasons are shown and compared."""
     for word in ("<script>", "A" * 65, "A\n"):
         error = judge(Endpoint.CREATE, answer(400, word, "m"))
         assert error is not None
@@ -160,13 +160,13 @@ def test_a_word_that_is_no_reason_is_not_taken_for_one() -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
-    """RFC 9110; anything else is as good as absent."""
+    """`Retry-After` is read as in RFC 9110; anything else counts as absent."""
     assert retry_after({"retry-after": header}, now=NOW) == seconds
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"[" * 5000])
 def test_what_is_no_object_is_nonsense(body: bytes) -> None:
-    """Every success that is read carries an object, and no error holds on to the document."""
+    """A success without an object is an error that does not contain the document."""
     with pytest.raises(InvalidResponse) as caught:
         payload(Answer(200, {}, body))
     assert caught.value.__context__ is None
@@ -176,6 +176,6 @@ def test_what_is_no_object_is_nonsense(body: bytes) -> None:
 def test_no_answer_is_too_odd_to_be_judged(
     operation: Endpoint, status: int, body: bytes, header: str
 ) -> None:
-    """Whatever comes, it is a success or one of our errors."""
+    """Every response is a success or an `UpstreamError`."""
     error = failure(operation, Answer(status, {"retry-after": header}, body), now=NOW)
     assert (error is None) == (status < 300)

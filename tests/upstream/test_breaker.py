@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The breaker: what opens it, what closes it, and whom it may not keep out."""
+"""The breaker: what opens and closes it, and which calls it always admits."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ FAULT, SUCCESS, ANSWERED, NOTHING = (
 
 @pytest.fixture
 def breaker(clock: ManualClock) -> Breaker:
-    """Opens at three faults for ten seconds, forty at most."""
+    """A breaker that opens after three faults for ten seconds, at most 40."""
     return Breaker("create", clock=clock, threshold=3, cool_down=10, max_cool_down=40)
 
 
 def call(breaker: Breaker, verdict: CallVerdict, *, bypass: bool = False) -> None:
-    """Make a call that ends so."""
+    """Make a call with this verdict."""
     breaker.settle(breaker.enter(bypass=bypass), verdict)
 
 
 def state(breaker: Breaker) -> BreakerState:
-    """Look where it stands now."""
+    """Return the current state."""
     return breaker.state
 
 
 def trip(breaker: Breaker) -> None:
-    """Open it."""
+    """Open the breaker."""
     for _ in range(3):
         call(breaker, FAULT)
 
 
 def test_faults_in_a_row_open_it(breaker: Breaker) -> None:
-    """And it says how long to stay away."""
+    """Consecutive faults open the breaker, and its error has the seconds to wait."""
     trip(breaker)
     with pytest.raises(BreakerOpen) as caught:
         breaker.enter()
@@ -48,14 +48,14 @@ def test_faults_in_a_row_open_it(breaker: Breaker) -> None:
 
 
 def test_a_success_in_between_starts_the_count_again(breaker: Breaker) -> None:
-    """Only faults in a row count."""
+    """Only consecutive faults count."""
     for verdict in (FAULT, FAULT, SUCCESS, FAULT, FAULT):
         call(breaker, verdict)
     assert state(breaker) is BreakerState.CLOSED
 
 
 def test_refusals_and_cancellations_neither_open_nor_heal(breaker: Breaker) -> None:
-    """A wrong id is no outage, and no proof that there is none."""
+    """A 4xx and a cancelled call change neither the state nor the count."""
     for _ in range(20):
         call(breaker, ANSWERED)
         call(breaker, NOTHING)
@@ -66,14 +66,14 @@ def test_refusals_and_cancellations_neither_open_nor_heal(breaker: Breaker) -> N
 
 
 async def test_time_alone_half_opens_it(breaker: Breaker, clock: ManualClock) -> None:
-    """Nothing has to happen for the state to be right."""
+    """The breaker becomes half-open by the clock alone."""
     trip(breaker)
     await clock.advance(10)
     assert state(breaker) is BreakerState.HALF_OPEN
 
 
 async def test_one_probe_at_a_time(breaker: Breaker, clock: ManualClock) -> None:
-    """Half-open lets one call in, however many ask."""
+    """A half-open breaker admits one call at a time."""
     trip(breaker)
     await clock.advance(10)
     breaker.enter()
@@ -86,7 +86,7 @@ async def test_one_probe_at_a_time(breaker: Breaker, clock: ManualClock) -> None
 async def test_an_answer_to_the_probe_closes_it(
     breaker: Breaker, clock: ManualClock, verdict: CallVerdict
 ) -> None:
-    """A 4xx proves that upstream works."""
+    """A 4xx to the probe also proves that upstream works."""
     trip(breaker)
     await clock.advance(10)
     call(breaker, verdict)
@@ -96,7 +96,7 @@ async def test_an_answer_to_the_probe_closes_it(
 async def test_each_failed_probe_doubles_the_wait_up_to_a_bound(
     breaker: Breaker, clock: ManualClock
 ) -> None:
-    """10, 20, 40, 40; and 10 again after it was closed."""
+    """The waits are 10, 20, 40 and 40 s, and 10 s again after the breaker was closed."""
     trip(breaker)
     for wait in (10, 20, 40, 40):
         assert breaker.retry_after == wait
@@ -111,7 +111,7 @@ async def test_each_failed_probe_doubles_the_wait_up_to_a_bound(
 async def test_a_cancelled_probe_makes_room_for_another(
     breaker: Breaker, clock: ManualClock
 ) -> None:
-    """It said nothing."""
+    """After a cancelled probe another one is admitted."""
     trip(breaker)
     await clock.advance(10)
     call(breaker, NOTHING)
@@ -119,7 +119,7 @@ async def test_a_cancelled_probe_makes_room_for_another(
 
 
 async def test_a_probe_that_vanishes_expires(breaker: Breaker, clock: ManualClock) -> None:
-    """A lost ticket does not hold the door shut for ever."""
+    """A probe without a verdict does not block the breaker for ever."""
     trip(breaker)
     await clock.advance(10)
     breaker.enter()
@@ -133,7 +133,7 @@ async def test_a_probe_that_vanishes_expires(breaker: Breaker, clock: ManualCloc
 async def test_a_late_verdict_from_before_changes_nothing(
     breaker: Breaker, clock: ManualClock
 ) -> None:
-    """A call let in while it was closed neither re-opens nor closes what came after."""
+    """The verdict of a call admitted before a change of state is ignored."""
     early = [breaker.enter() for _ in range(10)]
     trip(breaker)
     breaker.settle(early[0], SUCCESS)
@@ -146,7 +146,7 @@ async def test_a_late_verdict_from_before_changes_nothing(
 
 
 async def test_deletes_are_never_kept_out_for_good(breaker: Breaker, clock: ManualClock) -> None:
-    """While others keep failing and the waits grow, one bypassing call in ten seconds gets in."""
+    """While other calls keep failing, one insistent call is admitted every ten seconds."""
     trip(breaker)
     with pytest.raises(BreakerOpen):
         breaker.enter(bypass=True)
@@ -167,7 +167,7 @@ async def test_deletes_are_never_kept_out_for_good(breaker: Breaker, clock: Manu
 async def test_a_delete_gets_in_past_a_probe_that_hangs(
     breaker: Breaker, clock: ManualClock
 ) -> None:
-    """And its success closes the breaker."""
+    """A delete is admitted while a probe hangs, and its success closes the breaker."""
     trip(breaker)
     await clock.advance(10)
     breaker.enter()

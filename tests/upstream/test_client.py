@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads, writes, and what every call has in common."""
+"""Reads, writes, and the common behaviour of all calls."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def script(*answers: httpx2.Response | Exception) -> tuple[Answer, list[httpx2.R
     return answer, asked
 
 
-# What leaves.
+# The request.
 
 
 async def test_a_call_carries_the_key_and_our_name(raw: RawServer, make: Maker) -> None:
-    """And asks for JSON."""
+    """A call has the API key, novitai's user agent and `Accept: application/json`."""
     await make.at(raw.reply(200, {"data": []}).url).clusters()
     headers = raw.received[0].headers
     assert headers["authorization"] == "Bearer sk-upstream-key-of-the-tests"
@@ -75,7 +75,7 @@ async def test_a_call_carries_the_key_and_our_name(raw: RawServer, make: Maker) 
 
 
 async def test_without_a_key_none_is_sent(raw: RawServer, make: Maker) -> None:
-    """Upstream says what it thinks of that, and health tells."""
+    """Without a key no header is sent, and upstream's refusal appears in health."""
     client = make.at(raw.reply(401, {"reason": "UNAUTHORIZED"}).url, api_key="")
     with pytest.raises(KeyRefused):
         await client.clusters()
@@ -86,7 +86,7 @@ async def test_without_a_key_none_is_sent(raw: RawServer, make: Maker) -> None:
 
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel"])
 async def test_a_key_that_cannot_travel_is_refused_unseen(make: Maker, key: str) -> None:
-    """At once, and the message does not show it."""
+    """A key that is not allowed in a header is refused at once, without being shown."""
     with pytest.raises(ValueError, match="visible ASCII") as caught:
         make.at("http://upstream.test", api_key=key)
     assert key not in str(caught.value)
@@ -95,7 +95,7 @@ async def test_a_key_that_cannot_travel_is_refused_unseen(make: Maker, key: str)
 async def test_the_environment_has_no_say(
     raw: RawServer, make: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither its proxies nor its netrc get to see the key."""
+    """Proxies and netrc of the environment are not used."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     await make.at(raw.reply(200, {"data": []}).url).clusters()
@@ -103,7 +103,7 @@ async def test_the_environment_has_no_say(
 
 
 async def test_no_redirect_is_followed(raw: RawServer, make: Maker) -> None:
-    """The key would go along."""
+    """Redirects are not followed, because the key would be sent along."""
     raw.reply(302, headers=f"Location: {raw.url}/elsewhere\r\n")
     with pytest.raises(InvalidResponse):
         await make.at(raw.url).delete("abc", window=window_until())
@@ -111,7 +111,7 @@ async def test_no_redirect_is_followed(raw: RawServer, make: Maker) -> None:
 
 
 async def test_no_cookie_comes_back(raw: RawServer, make: Maker) -> None:
-    """Upstream can set what it likes."""
+    """Cookies of upstream are not sent back."""
     raw.reply(200, {"data": []}, headers="Set-Cookie: session=1; Path=/\r\n")
     client = make.at(raw.url)
     await client.clusters()
@@ -120,7 +120,7 @@ async def test_no_cookie_comes_back(raw: RawServer, make: Maker) -> None:
 
 
 async def test_a_query_says_only_what_was_asked(make: Maker) -> None:
-    """Absent filters are left out."""
+    """Absent filters are not sent."""
     answer, asked = script(EMPTY)
     client = make.of(answer)
     await client.products(billing_method="spot")
@@ -134,7 +134,7 @@ async def test_a_query_says_only_what_was_asked(make: Maker) -> None:
     }
 
 
-# Reads are tried again.
+# Retries of reads.
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ async def test_a_read_is_tried_three_times(
     kind: type[UpstreamError],
     outcome: CallOutcome,
 ) -> None:
-    """Where upstream is at fault or busy; a success on the way ends it."""
+    """A read is retried after a fault or a 429 until it succeeds, at most twice."""
     answer, asked = script(failure)
     with pytest.raises(kind):
         await finish(make.of(answer, observer=calls).clusters())
@@ -177,8 +177,8 @@ async def test_a_read_is_tried_three_times(
 async def test_a_read_that_is_tried_again_is_logged_by_its_name_alone(
     make: Maker, finish: Finish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Below what is shown, and nobody else writes of it: the tries are in the metrics."""
-    # One that another test has not made write elsewhere.
+    """A retry is logged only at debug level and only by its operation."""
+    # A new logger, because another test may have redirected the existing one.
     monkeypatch.setattr(gateway, "_log", structlog.get_logger())
     answer, _ = script(httpx2.Response(500), httpx2.Response(500), EMPTY)
     with capture_logs() as lines:
@@ -196,7 +196,7 @@ async def test_a_read_that_is_tried_again_is_logged_by_its_name_alone(
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_a_refused_read_is_not_tried_again(make: Maker, status: int) -> None:
-    """The answer would be the same."""
+    """A refused read is not retried."""
     answer, asked = script(httpx2.Response(status))
     with pytest.raises(UpstreamError):
         await make.of(answer).instance("abc")
@@ -204,7 +204,7 @@ async def test_a_refused_read_is_not_tried_again(make: Maker, status: int) -> No
 
 
 async def test_a_read_waits_before_it_is_tried_again(make: Maker, clock: ManualClock) -> None:
-    """On the clock handed in, longer each time and never the same."""
+    """The waits are on the given clock, grow, and have jitter."""
     times: list[float] = []
 
     def answer(_: httpx2.Request) -> httpx2.Response:
@@ -220,7 +220,7 @@ async def test_a_read_waits_before_it_is_tried_again(make: Maker, clock: ManualC
 
 
 async def test_a_read_that_was_told_to_wait_waits(make: Maker, clock: ManualClock) -> None:
-    """Each try takes a permit, and there are none while upstream wants a pause."""
+    """Each attempt takes a permit, and none is granted during a pause."""
     answer, asked = script(httpx2.Response(429, headers={"Retry-After": "20"}), EMPTY)
     client = make.of(answer)
     task = asyncio.create_task(client.clusters())
@@ -236,7 +236,7 @@ async def test_a_read_that_was_told_to_wait_waits(make: Maker, clock: ManualCloc
 
 
 async def test_a_read_that_is_cancelled_ends(make: Maker, raw: RawServer) -> None:
-    """Also in the midst of a try, and it is not tried again."""
+    """A cancelled read ends at once and is not retried."""
     client = make.at(raw.silence().url)
     task = asyncio.create_task(client.clusters())
     await raw.until_asked()
@@ -248,7 +248,7 @@ async def test_a_read_that_is_cancelled_ends(make: Maker, raw: RawServer) -> Non
 
 
 async def test_an_open_breaker_stops_reads_of_its_class_alone(make: Maker, finish: Finish) -> None:
-    """The catalogue failing is no reason not to look at instances."""
+    """An open breaker of the catalogue does not stop reads of instances."""
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         if request.url.path.endswith("/clusters"):
@@ -266,18 +266,18 @@ async def test_an_open_breaker_stops_reads_of_its_class_alone(make: Maker, finis
     assert (await client.list_instances()).complete
 
 
-# What comes back must be what was asked for.
+# Checks of the response.
 
 
 async def test_another_instance_than_was_asked_for_is_nonsense(make: Maker, finish: Finish) -> None:
-    """Its status would be written to the wrong row."""
+    """An instance with another ID is an error: its status would go to the wrong row."""
     answer, _ = script(httpx2.Response(200, json={"id": "other", "status": "running"}))
     with pytest.raises(InvalidResponse):
         await finish(make.of(answer).instance("abc"))
 
 
 async def test_both_ways_to_say_gone_are_understood(make: Maker) -> None:
-    """400 RESOURCE_NOT_FOUND and 404, for reading and for deleting."""
+    """400 RESOURCE_NOT_FOUND and 404 mean gone, for reads and for deletes."""
     for gone in (
         httpx2.Response(400, json={"code": 400, "reason": "RESOURCE_NOT_FOUND"}),
         httpx2.Response(404),
@@ -292,7 +292,7 @@ async def test_both_ways_to_say_gone_are_understood(make: Maker) -> None:
 async def test_an_empty_list_may_come_as_null_but_not_as_something_else(
     make: Maker, finish: Finish
 ) -> None:
-    """An account must not look empty because a gateway answered."""
+    """An account does not look empty because a gateway answered."""
     good = ({"instances": [], "total": 0}, {"instances": None, "total": "0"}, {"total": 0})
     for body in good:
         listing = await make.of(script(httpx2.Response(200, json=body))[0]).list_instances()
@@ -305,7 +305,7 @@ async def test_an_empty_list_may_come_as_null_but_not_as_something_else(
 
 
 async def test_a_listing_knows_when_it_was_asked_for(make: Maker, clock: ManualClock) -> None:
-    """Not when it had to queue for a permit, and not when a try before had failed."""
+    """`began_at` is when the successful request was sent, not when it queued or failed before."""
     body = {"instances": [{"id": "a"}], "total": 1}
     answer, _ = script(
         httpx2.Response(429, headers={"Retry-After": "30"}), httpx2.Response(200, json=body)
@@ -321,7 +321,7 @@ async def test_a_listing_knows_when_it_was_asked_for(make: Maker, clock: ManualC
 async def test_an_upstream_that_refuses_large_pages_is_asked_for_smaller_ones(
     make: Maker,
 ) -> None:
-    """And the next listing remembers."""
+    """After a refusal smaller pages are requested, also by the next listing."""
     sizes: list[int] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -342,7 +342,7 @@ async def test_an_upstream_that_refuses_large_pages_is_asked_for_smaller_ones(
 
 
 async def test_an_upstream_that_refuses_every_page_refuses(make: Maker) -> None:
-    """After each size was tried once."""
+    """If every page size is refused, the refusal is raised after one attempt for each."""
     answer, asked = script(httpx2.Response(400))
     with pytest.raises(Refused):
         await make.of(answer).list_instances()
@@ -353,7 +353,7 @@ async def test_an_upstream_that_refuses_every_page_refuses(make: Maker) -> None:
 async def test_any_json_is_a_listing_or_one_of_our_errors(
     body: object, instances: list[object], total: object
 ) -> None:
-    """Nothing upstream can say raises anything else, and a complete listing adds up."""
+    """Any JSON is a listing or an `UpstreamError`, and a complete listing adds up."""
     clock = ManualClock()
     for content in (body, {"instances": instances, "total": total}):
         try:
@@ -383,13 +383,13 @@ async def test_any_json_is_a_listing_or_one_of_our_errors(
         await client.aclose()
 
 
-# Size and time have bounds.
+# Limits on size and time.
 
 
 async def test_an_answer_without_end_is_cut_off(
     raw: RawServer, make: Maker, finish: Finish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compressed or not: memory has a bound."""
+    """Reading ends at a size limit, whether the response is compressed or not."""
     defaults = dict(transport.Transport.__init__.__kwdefaults__ or {}, max_body=10_000)
     monkeypatch.setattr(transport.Transport.__init__, "__kwdefaults__", defaults)
     bomb = gzip.compress(b" " * 5_000_000)
@@ -399,12 +399,12 @@ async def test_an_answer_without_end_is_cut_off(
 
 
 async def test_a_whole_exchange_has_one_deadline(raw: RawServer, make: Maker) -> None:
-    """A server that sends a byte now and then does not keep us."""
+    """A server that sends a byte now and then does not extend the deadline."""
     raw.raw(b"HTTP/1.1 200 OK\r\nX-Pad: " + b"x" * 500, pause=0.06)
     began = time.monotonic()
     with pytest.raises(Timeout):
         await make.at(raw.url, timeout=0.3).start("abc", window=window_until())
-    # To the end it would take half a minute.
+    # Reading to the end would take half a minute.
     assert time.monotonic() - began < 15
 
 
@@ -415,7 +415,7 @@ async def test_a_whole_exchange_has_one_deadline(raw: RawServer, make: Maker) ->
 async def test_the_body_of_a_lifecycle_answer_is_never_read(
     raw: RawServer, make: Maker, body: bytes
 ) -> None:
-    """Empty, an object or neither: the status is the answer."""
+    """A lifecycle call succeeds by its status, with any body."""
     client = make.at(raw.reply(200, body).url)
     for act in (client.start, client.stop, client.restart, client.delete):
         await act("abc", window=window_until())
@@ -430,7 +430,7 @@ async def test_the_body_of_a_lifecycle_answer_is_never_read(
 async def test_a_lifecycle_answer_whose_body_breaks_off_is_a_success(
     raw: RawServer, make: Maker
 ) -> None:
-    """The status had come."""
+    """A body that breaks off does not matter once the status has arrived."""
     await make.at(raw.reply(200, b"{}" * 20, cut=7).url).stop("abc", window=window_until())
     raw.steps.clear()
     await make.at(raw.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").url, timeout=1.0).stop(
@@ -442,7 +442,7 @@ async def test_a_lifecycle_answer_whose_body_breaks_off_is_a_success(
 async def test_a_lifecycle_write_is_tried_once(
     make: Maker, failure: httpx2.Response | Exception
 ) -> None:
-    """Whoever asked for it decides on the next try."""
+    """A lifecycle write is not retried; the caller decides."""
     answer, asked = script(failure)
     with pytest.raises(UpstreamError):
         await make.of(answer).stop("abc", window=window_until())
@@ -450,7 +450,7 @@ async def test_a_lifecycle_write_is_tried_once(
 
 
 async def test_a_delete_gets_out_while_the_breaker_is_open(make: Maker, clock: ManualClock) -> None:
-    """After at most ten seconds, whatever the others do."""
+    """A delete is sent after at most ten seconds, even if other calls keep failing."""
     answer, asked = script(httpx2.Response(500))
     client = make.of(answer)
     for _ in range(5):
@@ -473,7 +473,7 @@ async def test_a_delete_gets_out_while_the_breaker_is_open(make: Maker, clock: M
 async def test_a_permit_is_given_back_if_the_breaker_opened_meanwhile(
     make: Maker, clock: ManualClock
 ) -> None:
-    """Who waited for it may not call; the next one, of another class, may at once."""
+    """If the breaker opens while a call waits, its permit goes to the next call."""
     released = asyncio.Event()
     asked: list[str] = []
 
@@ -485,7 +485,7 @@ async def test_a_permit_is_given_back_if_the_breaker_opened_meanwhile(
             await released.wait()
         return httpx2.Response(500)
 
-    # One call in ten seconds.
+    # One call every ten seconds.
     client = make.at(
         "http://upstream.test", transport=httpx2.MockTransport(answer), calls_per_minute=6
     )
@@ -508,7 +508,7 @@ async def test_a_permit_is_given_back_if_the_breaker_opened_meanwhile(
 
 
 async def test_writes_overtake_reads_that_wait(make: Maker, clock: ManualClock) -> None:
-    """One gate for all; a delete does not queue behind listings."""
+    """A delete does not queue behind reads."""
     order: list[str] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -527,7 +527,7 @@ async def test_writes_overtake_reads_that_wait(make: Maker, clock: ManualClock) 
 
 
 async def test_every_exchange_is_told_to_the_observer(make: Maker, calls: Calls) -> None:
-    """With a bounded name and a bounded outcome."""
+    """The observer gets the operation and the outcome of every exchange."""
     answer, _ = script(
         EMPTY,
         httpx2.Response(404),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A create is sent once, and its ending says whether anything may have been made."""
+"""A create is sent once, and its result says whether it may have taken effect."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 
 async def create(client: NovitaClient, request: CreateInstance, *, send_by: int = 2**62) -> str:
-    """Take both steps of a create."""
+    """Take a permit and send a create."""
     permit = await client.permit_create()
     return await client.create(request, permit=permit, window=window_until(send_by))
 
 
 async def test_the_new_id_comes_back(raw: RawServer, make: Maker, wanted: CreateInstance) -> None:
-    """And what left is one POST with the whole request in it."""
+    """The create returns the new ID after one POST with the whole request."""
     raw.reply(200, {"id": "3560b7fec915bbf9"})
     assert await create(make.at(raw.url), wanted) == "3560b7fec915bbf9"
 
@@ -64,7 +64,7 @@ async def test_the_new_id_comes_back(raw: RawServer, make: Maker, wanted: Create
 
 
 def test_the_body_says_everything_in_upstreams_words() -> None:
-    """Ports in one string, a tool's port as text."""
+    """Ports are one string, and a tool's port is text."""
     body = create_body(
         CreateInstance(
             name="n",
@@ -113,7 +113,7 @@ async def test_each_answer_says_whether_anything_was_made(
     reason: str,
     kind: type[UpstreamError],
 ) -> None:
-    """A 4xx made nothing; a 5xx, a 408 and a redirect may have. Either way it was sent once."""
+    """After a 4xx nothing was created; after a 5xx, 408 or redirect it is ambiguous. No retry."""
     raw.reply(
         status,
         {"code": status, "reason": reason, "message": "no"},
@@ -132,7 +132,7 @@ async def test_each_answer_says_whether_anything_was_made(
 async def test_a_429_keeps_what_upstream_said_of_waiting(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """For the caller to come back in time; and everybody waits."""
+    """The error has the seconds to wait, and all calls pause."""
     client = make.at(raw.reply(429, headers="Retry-After: 17\r\n").url)
     with pytest.raises(RateLimited) as caught:
         await create(client, wanted)
@@ -172,7 +172,7 @@ Misbehaviour = Callable[["RawServer"], object]
 async def test_an_ending_that_tells_nothing_is_ambiguous(
     raw: RawServer, make: Maker, wanted: CreateInstance, misbehave: Misbehaviour
 ) -> None:
-    """The request left and no good answer came: it may have been made, and is not sent again."""
+    """A request that was sent and got no valid response is ambiguous and is not sent again."""
     misbehave(raw)
     with pytest.raises(Ambiguous):
         await create(make.at(raw.url, timeout=1.0), wanted)
@@ -183,14 +183,14 @@ async def test_an_ending_that_tells_nothing_is_ambiguous(
 async def test_a_refusal_whose_body_breaks_off_is_a_refusal(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """The status came: nothing was made."""
+    """A refusal whose body breaks off is still a refusal, because the status arrived."""
     raw.reply(400, {"reason": "INSUFFICIENT_RESOURCE"}, cut=5)
     with pytest.raises(Refused):
         await create(make.at(raw.url), wanted)
 
 
 async def test_no_connection_is_certainly_not_sent(make: Maker, wanted: CreateInstance) -> None:
-    """Nobody listens there."""
+    """If the connection is refused, nothing was sent."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -202,7 +202,7 @@ async def test_no_connection_is_certainly_not_sent(make: Maker, wanted: CreateIn
 async def test_a_handshake_that_fails_is_certainly_not_sent(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """A server that speaks no TLS, and one that never finishes: no byte of the request left."""
+    """If the TLS handshake fails or never finishes, nothing was sent."""
     plain = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     mute = await asyncio.start_server(_stay, "127.0.0.1", 0)
     for server in (plain, mute):
@@ -221,7 +221,7 @@ async def _stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def test_a_connection_the_server_dropped_is_not_used_for_a_post(
     raw: RawServer, make: Maker, wanted: CreateInstance, repeat: int
 ) -> None:
-    """The pool notices and connects anew; the POST arrives once, and is answered."""
+    """The pool replaces a closed connection; the POST arrives once and is answered."""
     del repeat
     raw.reply(200, {"data": []}).reply(200, {"id": "abc"})
     client = make.at(raw.url)
@@ -236,7 +236,7 @@ async def test_a_connection_the_server_dropped_is_not_used_for_a_post(
 async def test_a_connection_that_dies_under_a_post_does_not_get_it_repeated(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """On a connection used before, where other clients would try again on a new one."""
+    """A POST on a reused connection that breaks is not sent again on a new one."""
     raw.reply(200, {"data": []}).reset().reply(200, {"id": "abc"})
     client = make.at(raw.url)
     await client.clusters()
@@ -251,7 +251,7 @@ async def test_a_connection_that_dies_under_a_post_does_not_get_it_repeated(
 async def test_nothing_is_sent_after_its_time(
     raw: RawServer, make: Maker, wanted: CreateInstance, clock: ManualClock
 ) -> None:
-    """The permit was there, the moment has passed; the same moment itself is in time."""
+    """A create is not sent after the end of its window; exactly at the end it is."""
     raw.reply(200, {"id": "abc"})
     client = make.at(raw.url)
     send_by = clock.now()
@@ -268,16 +268,16 @@ async def test_nothing_is_sent_after_its_time(
 async def test_the_time_is_checked_after_connecting(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """Connecting may take long: the last look at the clock is just before the first byte."""
+    """The window is checked after connecting, just before the first byte."""
 
     class Passing(SystemClock):
-        """Time that jumps as soon as there is a connection."""
+        """A clock that jumps forward once a connection is open."""
 
         def now(self) -> int:
             return 2000 if raw.connections else 1000
 
     class Slowly(httpx2.AsyncHTTPTransport):
-        """Connects, and lets the server see it before the request would go."""
+        """A transport that connects, and waits for the server to accept before the request."""
 
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             inner = request.extensions["trace"]
@@ -303,7 +303,7 @@ async def test_the_time_is_checked_after_connecting(
 async def test_a_permit_is_good_for_one_create(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """Even where the first one ended badly."""
+    """A permit can be used once, even if the create failed."""
     raw.reply(500)
     client = make.at(raw.url)
     permit = await client.permit_create()
@@ -315,7 +315,7 @@ async def test_a_permit_is_good_for_one_create(
 
 
 async def test_a_permit_given_back_serves_the_next(make: Maker, clock: ManualClock) -> None:
-    """One call a minute, and the permit for it was not used."""
+    """With one call a minute, a released permit serves the next create at once."""
     client = make.of(lambda _: httpx2.Response(200, json={"data": []}), calls_per_minute=1)
     permit = await client.permit_create()
     permit.release()
@@ -330,7 +330,7 @@ async def test_a_permit_given_back_serves_the_next(make: Maker, clock: ManualClo
 async def test_creates_that_keep_failing_are_not_sent_for_a_while(
     raw: RawServer, make: Maker, wanted: CreateInstance, clock: ManualClock
 ) -> None:
-    """The breaker refuses the permit, before an attempt would be recorded; then one probe."""
+    """The breaker refuses permits before an attempt is recorded; then it admits one probe."""
     raw.reply(500)
     client = make.at(raw.url)
     for _ in range(5):
@@ -353,7 +353,7 @@ async def test_creates_that_keep_failing_are_not_sent_for_a_while(
 async def test_refusals_do_not_open_the_breaker(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """No stock is no outage."""
+    """Missing stock does not count as a fault."""
     raw.reply(400, {"reason": "INSUFFICIENT_RESOURCE"})
     client = make.at(raw.url)
     for _ in range(12):
@@ -365,7 +365,7 @@ async def test_refusals_do_not_open_the_breaker(
 async def test_a_create_that_is_cancelled_is_not_repeated(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """And it says nothing about upstream."""
+    """A cancelled create is not sent again and does not count as a fault."""
     client = make.at(raw.silence().url)
     task = asyncio.create_task(create(client, wanted))
     await raw.until_asked()
@@ -379,7 +379,7 @@ async def test_a_create_that_is_cancelled_is_not_repeated(
 async def test_no_error_shows_what_was_sent_in_confidence(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """Even if upstream repeats it, nor does the request's own repr."""
+    """No error and no repr shows the secrets of a request, even if upstream repeats them."""
     raw.reply(
         400,
         {
@@ -397,7 +397,7 @@ async def test_no_error_shows_what_was_sent_in_confidence(
 async def test_metrics_that_fail_do_not_cost_the_id(
     raw: RawServer, make: Maker, wanted: CreateInstance
 ) -> None:
-    """An observer with a defect must not make us forget what we bought."""
+    """An observer that raises does not lose the ID of the new instance."""
 
     def defective(endpoint: str, outcome: object, seconds: float) -> None:
         raise RuntimeError(endpoint)

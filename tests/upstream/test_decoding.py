@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers that a strict decoder refuses for the sake of one value."""
+"""Responses that a strict decoder refuses because of one value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DOCUMENTS: st.SearchStrategy[Json] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-# What may stand between two quotes: any bytes, and a backslash before any byte.
+# The bytes between two quotes: any bytes, and a backslash before any byte.
 INSIDE_QUOTES = st.lists(
     st.binary(max_size=8).map(lambda chunk: chunk.replace(b'"', b"").replace(b"\\", b""))
     | st.binary(min_size=1, max_size=1).map(lambda letter: b"\\" + letter)
@@ -34,7 +34,7 @@ INSIDE_QUOTES = st.lists(
 
 
 def listing(value: bytes, field: str = "name") -> Page[UpstreamInstance]:
-    """Read a page of three rows, of which the middle one has this value in a field."""
+    """Read a page of three rows; the middle row has this value in a field."""
     rows = b'{"id":"%s","name":"neighbour","status":"running"}'
     middle = b'{"id":"b","status":"running","%s":%s}' % (field.encode(), value)
     body = b'{"instances":[%s,%s,%s],"total":3}' % (rows % b"a", middle, rows % b"c")
@@ -62,7 +62,7 @@ def listing(value: bytes, field: str = "name") -> Page[UpstreamInstance]:
     ],
 )
 def test_one_bad_value_costs_itself_alone(value: bytes, name: str) -> None:
-    """The row is there, with what could be read, and so are its neighbours."""
+    """An invalid value affects neither the rest of its row nor other rows."""
     found = listing(value)
     assert {row_id: row.name for row_id, row in found.rows.items()} == {
         "a": "neighbour",
@@ -75,7 +75,7 @@ def test_one_bad_value_costs_itself_alone(value: bytes, name: str) -> None:
 
 @given(INSIDE_QUOTES, st.sampled_from(["name", "status", "imageUrl", "endpoint", "x"]))
 def test_no_bytes_in_a_string_spoil_a_listing(inside: bytes, field: str) -> None:
-    """Whatever is between the quotes: three rows, and nothing that a database refuses."""
+    """With any bytes between the quotes, all three rows are read and can be stored."""
     found = listing(b'"%s"' % inside, field)
     assert list(found.rows) == ["a", "b", "c"]
     assert (found.count, found.unreadable) == (3, 0)
@@ -86,20 +86,20 @@ def test_no_bytes_in_a_string_spoil_a_listing(inside: bytes, field: str) -> None
 
 @given(st.text("0123456789.eE+-xXNaInfity", min_size=1))
 def test_no_bare_word_spoils_a_listing(word: str) -> None:
-    """A number in no form of JSON's is a value that cannot be read, and no more."""
+    """A malformed number makes only its own value unreadable."""
     assert list(listing(word.encode()).rows) == ["a", "b", "c"]
 
 
 @given(DOCUMENTS)
 def test_a_document_that_needs_no_mending_is_read_the_same_either_way(value: Json) -> None:
-    """A byte order mark alone sends it the long way."""
+    """The lenient decoder reads a valid document like the strict one."""
     plain = orjson.dumps(value)
     assert decode(b"\xef\xbb\xbf" + plain) == orjson.loads(plain)
 
 
 @given(st.binary() | ANYTHING.map(repr).map(str.encode))
 def test_what_is_not_json_is_refused_and_never_worse(body: bytes) -> None:
-    """One kind of error, and no surrogates in what is read."""
+    """Anything else raises `ValueError`, and decoded text has no surrogates."""
     try:
         found = decode(body)
     except ValueError:
@@ -108,12 +108,12 @@ def test_what_is_not_json_is_refused_and_never_worse(body: bytes) -> None:
 
 
 def test_of_equal_keys_the_last_one_counts() -> None:
-    """In both decoders alike."""
+    """If a key occurs twice, both decoders take the last value."""
     assert decode(b'{"a":1,"a":2}') == decode(b'{"a":NaN,"a":2}') == {"a": 2}
 
 
 def test_an_id_that_cannot_be_read_exactly_is_none() -> None:
-    """Such a row makes the listing incomplete: a changed id might be another instance's."""
+    """A row with an inexact ID is unreadable, so the listing is incomplete."""
     odd = (b'"caf\xe9"', b'"a\\u0000"', b'"a\nb"', b"1e400", b"1.5", b"9" * 30, b"true")
     for row_id in odd:
         found = listing(row_id, "id")
@@ -122,7 +122,7 @@ def test_an_id_that_cannot_be_read_exactly_is_none() -> None:
 
 @pytest.mark.parametrize("row", [b"null", b"[]", b'"x"', b"7", b"{}", b"NaN"])
 def test_a_row_that_is_no_object_is_counted_as_unreadable(row: bytes) -> None:
-    """The others are read."""
+    """A row that is not an object is counted as unreadable, and the others are read."""
     body = b'{"instances":[{"id":"a"},%s,{"id":"c"}],"total":3}' % row
     found = payloads.page("instances", reading.instance)(payload(Answer(200, {}, body)), 0)
     assert (list(found.rows), found.count, found.unreadable) == (["a", "c"], 3, 1)
@@ -130,7 +130,7 @@ def test_a_row_that_is_no_object_is_counted_as_unreadable(row: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b'{"a":"' + b'\\"' * 500_000, b"[" * 1_000_000, b'"' * 999_999])
 def test_a_broken_document_costs_no_more_than_one_pass(body: bytes) -> None:
-    """A string without an end is not looked for again at every quote."""
+    """An unterminated string is not searched for again at every quote."""
     began = time.process_time()
     with pytest.raises(ValueError, match="not JSON"):
         decode(body)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /health may know of upstream without asking it."""
+"""Upstream's health for /health, without a call."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FAULT = ServerError("x", http_status=500)
 
 @pytest.fixture
 def record() -> HealthRecord:
-    """A record that knows nothing yet."""
+    """An empty record."""
     return HealthRecord()
 
 
 def test_nothing_known_is_not_down(record: HealthRecord) -> None:
-    """A process that has just started is healthy."""
+    """A process that has just started reports upstream as healthy."""
     assert not record.snapshot([]).down
 
 
 def test_three_faults_in_a_row_are_down(record: HealthRecord) -> None:
-    """Two are not."""
+    """Three consecutive faults mean down; two do not."""
     record.failed(FAULT)
     record.failed(Timeout("x"))
     assert not record.snapshot([]).down
@@ -43,7 +43,7 @@ def test_three_faults_in_a_row_are_down(record: HealthRecord) -> None:
 
 @pytest.mark.parametrize("answer", [None, Gone("x", http_status=404)])
 def test_an_answer_is_a_sign_of_life(record: HealthRecord, answer: UpstreamError | None) -> None:
-    """A success, and a refusal likewise."""
+    """A success or a refusal resets the count of faults."""
     for _ in range(3):
         record.failed(FAULT)
     if answer is None:
@@ -55,7 +55,7 @@ def test_an_answer_is_a_sign_of_life(record: HealthRecord, answer: UpstreamError
 
 @pytest.mark.parametrize("error", [NotSent("x"), BreakerOpen("x", retry_after=1)])
 def test_what_was_never_sent_says_nothing(record: HealthRecord, error: UpstreamError) -> None:
-    """Neither good nor bad."""
+    """A call that was never sent changes nothing."""
     for _ in range(2):
         record.failed(FAULT)
     record.failed(error)
@@ -63,7 +63,7 @@ def test_what_was_never_sent_says_nothing(record: HealthRecord, error: UpstreamE
 
 
 def test_a_refused_key_is_down_until_it_is_accepted(record: HealthRecord) -> None:
-    """A 400 does not prove that the key was looked at; a success does."""
+    """A refused key means down until a call succeeds; a 400 is not enough."""
     record.failed(KeyRefused("x", http_status=401))
     record.failed(Gone("x", http_status=404))
     assert record.snapshot([]).key_refused
@@ -75,7 +75,7 @@ def test_a_refused_key_is_down_until_it_is_accepted(record: HealthRecord) -> Non
 async def test_an_open_breaker_is_down_until_it_may_be_tried(
     record: HealthRecord, clock: ManualClock
 ) -> None:
-    """The clock alone decides: /health needs no call."""
+    """An open breaker means down until its cool-down ends by the clock."""
     breaker = Breaker("create", clock=clock, threshold=1)
     breaker.settle(breaker.enter(), CallVerdict.FAULT)
     assert record.snapshot([breaker]).open_breakers == ("create",)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one gate: never too many a minute, writes first, and no permit is ever lost."""
+"""The rate limiter: never too many calls a minute, writes first, and no permit is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ, WRITE, END = Priority.READING, Priority.WRITING, Priority.ENDING
 
 
 class Crowd:
-    """Callers at the gate, and the order and times in which they got through."""
+    """Waiting callers, and the order and times in which they got permits."""
 
     def __init__(self, limiter: UpstreamLimiter, clock: ManualClock) -> None:
         self.limiter = limiter
@@ -47,18 +47,18 @@ class Crowd:
 
 @pytest.fixture
 def limiter(clock: ManualClock, ids: Ids) -> UpstreamLimiter:
-    """Ten a minute: two at once, then one in 60/9 seconds."""
+    """A limiter of ten calls a minute: two at once, then one every 60/9 seconds."""
     return UpstreamLimiter(10, clock=clock, ids=ids)
 
 
 @pytest.fixture
 def crowd(limiter: UpstreamLimiter, clock: ManualClock) -> Crowd:
-    """Callers at its gate."""
+    """Callers of the limiter."""
     return Crowd(limiter, clock)
 
 
 async def test_a_burst_goes_at_once_and_the_rest_in_step(crowd: Crowd) -> None:
-    """A fifth of a minute's worth, then a steady pace."""
+    """A fifth of the calls of a minute go at once, the rest at a steady rate."""
     await crowd.come(READ, count=5)
     assert len(crowd.through) == 2
 
@@ -72,7 +72,7 @@ async def test_a_burst_goes_at_once_and_the_rest_in_step(crowd: Crowd) -> None:
     pauses=st.lists(st.floats(0, 90, allow_nan=False), min_size=1, max_size=30),
 )
 def test_no_minute_holds_more_calls_than_allowed(rate: int, pauses: list[float]) -> None:
-    """Whenever callers come and however many, in whichever minute one looks."""
+    """No period of 60 s has more calls than allowed, however callers arrive."""
 
     async def scenario() -> None:
         clock = ManualClock()
@@ -89,7 +89,7 @@ def test_no_minute_holds_more_calls_than_allowed(rate: int, pauses: list[float])
 
 
 async def test_all_come_through_in_the_end(crowd: Crowd) -> None:
-    """The pace is that of the setting: ten in the first minute, no fewer."""
+    """The rate is that of the setting: ten calls in the first minute, no fewer."""
     await crowd.come(READ, count=10)
     await crowd.clock.advance(60)
     assert len(crowd.through) == 10
@@ -97,7 +97,7 @@ async def test_all_come_through_in_the_end(crowd: Crowd) -> None:
 
 
 async def test_what_ends_spending_goes_first_then_writes_then_reads(crowd: Crowd) -> None:
-    """In the order of what waiting costs."""
+    """Calls that end spending go first, then other writes, then reads."""
     await crowd.come(READ, "used", count=2)
     await crowd.come(READ)
     await crowd.come(WRITE)
@@ -107,7 +107,7 @@ async def test_what_ends_spending_goes_first_then_writes_then_reads(crowd: Crowd
 
 
 async def test_reads_never_starve(crowd: Crowd) -> None:
-    """However many writes wait, one permit in five is a read's if a read waits."""
+    """While a read waits, at least one permit in five goes to a read."""
     await crowd.come(WRITE, count=40)
     await crowd.come(READ, count=5)
     await crowd.clock.advance(200)
@@ -118,7 +118,7 @@ async def test_reads_never_starve(crowd: Crowd) -> None:
 
 
 async def test_the_first_in_a_class_is_the_first_through(crowd: Crowd) -> None:
-    """Nobody overtakes an equal."""
+    """Calls of the same priority go in order of arrival."""
     for name in ("a", "b", "c", "d"):
         await crowd.come(READ, name)
     await crowd.clock.advance(60)
@@ -126,7 +126,7 @@ async def test_the_first_in_a_class_is_the_first_through(crowd: Crowd) -> None:
 
 
 async def test_a_waiter_that_gives_up_costs_nobody_a_permit(crowd: Crowd) -> None:
-    """Its turn goes to the next."""
+    """If a waiting caller is cancelled, the next one gets its turn."""
     await crowd.come(READ, "used", count=2)
     await crowd.come(READ, "gives up")
     await crowd.come(READ, "stays")
@@ -136,10 +136,10 @@ async def test_a_waiter_that_gives_up_costs_nobody_a_permit(crowd: Crowd) -> Non
 
 
 async def test_a_permit_given_to_one_just_cancelled_comes_back(ids: Ids) -> None:
-    """Cancelled between being called and going through: the permit is not lost."""
+    """A permit granted to a caller that was just cancelled is not lost."""
 
     class Untimely(ManualClock):
-        """Has a caller cancelled in the very turn of the loop in which it is called."""
+        """A queue that cancels a caller in the same loop turn in which it is granted a permit."""
 
         async def sleep(self, seconds: float) -> None:
             await super().sleep(seconds)
@@ -157,7 +157,7 @@ async def test_a_permit_given_to_one_just_cancelled_comes_back(ids: Ids) -> None
 
 
 async def test_no_one_waiting_leaves_nothing_behind(crowd: Crowd) -> None:
-    """Neither entries nor a task."""
+    """Without waiting callers there are no entries and no task."""
     await crowd.come(READ, count=6)
     await crowd.leave()
     await asyncio.sleep(0)
@@ -166,7 +166,7 @@ async def test_no_one_waiting_leaves_nothing_behind(crowd: Crowd) -> None:
 
 
 async def test_a_pause_holds_everyone_for_as_long_as_upstream_says(crowd: Crowd) -> None:
-    """Deletes too; a little longer at most, and then not all at once."""
+    """A pause also holds deletes, at most 20% longer than asked, and ends with an empty bucket."""
     crowd.limiter.pause(30)
     await crowd.come(END, count=3)
     await crowd.clock.advance(29.9)
@@ -177,7 +177,7 @@ async def test_a_pause_holds_everyone_for_as_long_as_upstream_says(crowd: Crowd)
 
 
 async def test_a_pause_reaches_those_who_wait_already(crowd: Crowd) -> None:
-    """A 429 that comes while others wait for their turn holds them too."""
+    """A 429 also pauses the calls that are already waiting."""
     await crowd.come(READ, count=3)
     crowd.limiter.pause(40)
     await crowd.clock.advance(39.9)
@@ -187,7 +187,7 @@ async def test_a_pause_reaches_those_who_wait_already(crowd: Crowd) -> None:
 
 
 def test_a_pause_has_a_bound(limiter: UpstreamLimiter) -> None:
-    """However long upstream says: after five minutes, and a fifth of that, we look again."""
+    """A pause lasts at most five minutes and 20% of jitter."""
     limiter.pause(1_000_000)
     assert MAX_PAUSE <= limiter.paused_for <= MAX_PAUSE * 1.2
 
@@ -195,7 +195,7 @@ def test_a_pause_has_a_bound(limiter: UpstreamLimiter) -> None:
 async def test_without_a_word_from_upstream_pauses_double(
     limiter: UpstreamLimiter, clock: ManualClock
 ) -> None:
-    """1, 2, 4 ... up to a minute, each up to a fifth longer."""
+    """Without `Retry-After` pauses are 1, 2, 4 ... 60 s, each up to 20% longer."""
     for expected in (1, 2, 4, 8, 16, 32, 60, 60):
         limiter.pause(None)
         assert expected <= limiter.paused_for <= expected * 1.2 + 1e-9
@@ -203,7 +203,7 @@ async def test_without_a_word_from_upstream_pauses_double(
 
 
 async def test_refusals_of_calls_under_way_count_as_one(limiter: UpstreamLimiter) -> None:
-    """Thirty calls that were already out when the first 429 came make one pause."""
+    """Thirty 429s to calls sent before the first 429 cause one pause."""
     for _ in range(30):
         limiter.pause(None)
     assert limiter.paused_for <= 1.2
@@ -212,7 +212,7 @@ async def test_refusals_of_calls_under_way_count_as_one(limiter: UpstreamLimiter
 async def test_refusals_during_a_pause_do_not_lengthen_the_next_one(
     limiter: UpstreamLimiter, clock: ManualClock
 ) -> None:
-    """Nor do they where upstream said how long to wait."""
+    """A 429 during a pause does not lengthen the next pause, even with `Retry-After`."""
     for _ in range(30):
         limiter.pause(5)
     await clock.advance(6)
@@ -223,7 +223,7 @@ async def test_refusals_during_a_pause_do_not_lengthen_the_next_one(
 async def test_an_answer_makes_the_next_pause_short_again(
     limiter: UpstreamLimiter, clock: ManualClock
 ) -> None:
-    """But not one that arrives during the pause: that call left before it."""
+    """A success shortens the next pause, unless it arrives during a pause."""
     limiter.pause(None)
     limiter.answered()
     await clock.advance(2)
@@ -236,7 +236,7 @@ async def test_an_answer_makes_the_next_pause_short_again(
 
 
 async def test_one_call_a_minute_is_possible(clock: ManualClock, ids: Ids) -> None:
-    """The slowest setting still moves."""
+    """A rate of one call a minute works."""
     crowd = Crowd(UpstreamLimiter(1, clock=clock, ids=ids), clock)
     await crowd.come(READ, count=2)
     await clock.advance(59.9)
@@ -246,6 +246,6 @@ async def test_one_call_a_minute_is_possible(clock: ManualClock, ids: Ids) -> No
 
 
 def test_none_a_minute_is_refused(clock: ManualClock, ids: Ids) -> None:
-    """That would be no client."""
+    """A rate of zero is refused."""
     with pytest.raises(ValueError, match="at least 1"):
         UpstreamLimiter(0, clock=clock, ids=ids)

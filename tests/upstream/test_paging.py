@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paging: right whatever upstream calls its first page, and ending whatever it answers."""
+"""Reading all pages: correct for both page numberings, and it always ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.upstream.paging import MAX_PAGES, MAX_ROWS, Collected, Page, collec
 
 @dataclass(slots=True)
 class Upstream:
-    """A list of so many rows. `base`: its first page; with `alias` 0 and 1 are the same page."""
+    """A paged list. `base` is its first page; with `alias`, 0 and 1 are the same page."""
 
     rows: int
     cap: int = 1000
@@ -38,7 +38,7 @@ class Upstream:
 
 
 async def gather(upstream: Upstream, first_page: int = 1) -> Collected[str]:
-    """Go through all its pages."""
+    """Read all its pages."""
     return await collect(upstream, first_page=first_page)
 
 
@@ -51,7 +51,7 @@ async def test_every_row_is_found_whatever_the_first_page_is_called(
     base: int,
     alias: bool,
 ) -> None:
-    """Twice in a row, for the second listing begins where the first one learnt to."""
+    """Every row is found, also by a second listing that begins at the observed first page."""
     upstream = Upstream(rows, cap=cap, base=base, alias=alias)
     first = await gather(upstream)
     second = await gather(upstream, first.first_page)
@@ -62,14 +62,14 @@ async def test_every_row_is_found_whatever_the_first_page_is_called(
 
 
 async def test_an_upstream_that_begins_at_one_is_asked_for_nothing_in_vain() -> None:
-    """As many calls as there are pages."""
+    """If upstream begins at page 1, there are no extra calls."""
     upstream = Upstream(250, cap=100)
     await gather(upstream)
     assert upstream.asked == [1, 2, 3]
 
 
 async def test_an_upstream_that_begins_at_zero_is_found_out_once() -> None:
-    """The next listing begins at 0 and wastes no call."""
+    """If upstream begins at page 0, only the first listing makes an extra call."""
     upstream = Upstream(250, cap=1000, base=0)
     found = await gather(upstream)
     assert (upstream.asked, found.first_page) == ([1, 0], 0)
@@ -80,20 +80,20 @@ async def test_an_upstream_that_begins_at_zero_is_found_out_once() -> None:
 
 
 async def test_page_one_may_repeat_page_zero() -> None:
-    """Where both name the first page, a listing from 0 goes on to page 2 all the same."""
+    """If 0 and 1 are the same page, a listing from 0 continues with page 2."""
     found = await gather(Upstream(250, cap=100, alias=True), first_page=0)
     assert found.complete
 
 
 async def test_having_learnt_wrongly_is_unlearnt() -> None:
-    """A listing from 0 that does not add up makes the next one begin at 1 again."""
+    """If a listing from 0 does not add up, the next one begins at 1."""
     found = await gather(Upstream(5, total=7), first_page=0)
     assert not found.complete
     assert found.first_page == 1
 
 
 async def test_a_total_that_is_too_high_ends_and_is_incomplete() -> None:
-    """A row that was promised and never came may be any row."""
+    """If the total is too high, the listing ends and is incomplete."""
     upstream = Upstream(5, total=7)
     found = await gather(upstream)
     assert not found.complete
@@ -101,26 +101,26 @@ async def test_a_total_that_is_too_high_ends_and_is_incomplete() -> None:
 
 
 async def test_an_upstream_that_refuses_page_zero_is_only_incomplete() -> None:
-    """The question was ours; the rows that came are good."""
+    """If upstream refuses page 0, the other rows are kept."""
     found = await gather(Upstream(5, total=7, refuses_zero=True))
     assert len(found.rows) == 5
     assert not found.complete
 
 
 async def test_a_total_that_is_too_low_is_incomplete() -> None:
-    """More rows than there are is a listing that was not still."""
+    """If there are more rows than the total, the listing is incomplete."""
     assert not (await gather(Upstream(5, total=3))).complete
 
 
 async def test_a_listing_without_a_total_ends_and_is_never_complete() -> None:
-    """Nothing says that it is all."""
+    """Without a total, a listing ends and is never complete."""
     found = await gather(Upstream(250, cap=100, total=None))
     assert len(found.rows) == found.total == 250
     assert not found.complete
 
 
 async def test_a_total_that_changes_between_pages_is_incomplete() -> None:
-    """The account moved while it was read."""
+    """If the total changes between pages, the listing is incomplete."""
 
     async def fetch(number: int) -> Page[str]:
         rows = {str(number * 10 + i): "row" for i in range(2)}
@@ -132,7 +132,7 @@ async def test_a_total_that_changes_between_pages_is_incomplete() -> None:
 
 
 async def test_an_unreadable_row_is_skipped_and_makes_it_incomplete() -> None:
-    """It counts towards the total all the same, so no page is asked for in vain."""
+    """An unreadable row counts towards the total, so it causes no extra call."""
     asked: list[int] = []
 
     async def fetch(number: int) -> Page[str]:
@@ -145,12 +145,12 @@ async def test_an_unreadable_row_is_skipped_and_makes_it_incomplete() -> None:
 
 
 async def test_the_time_is_that_of_the_first_page() -> None:
-    """Nothing in the listing is older than that."""
+    """`began_at` is when the first page was requested."""
     assert (await gather(Upstream(250, cap=100))).began_at == 1
 
 
 async def test_new_rows_for_ever_end_at_a_bound() -> None:
-    """However much upstream says there is."""
+    """Endless new rows end at the limit of rows."""
 
     async def fetch(number: int) -> Page[str]:
         return Page({f"{number}-{i}": "" for i in range(1000)}, 1000, 0, 10**15, 0)
@@ -161,7 +161,7 @@ async def test_new_rows_for_ever_end_at_a_bound() -> None:
 
 
 async def test_one_new_row_a_page_ends_at_a_bound() -> None:
-    """Nor does it end by rows alone."""
+    """One new row per page ends at the limit of pages."""
 
     async def fetch(number: int) -> Page[str]:
         return Page({str(number): ""}, 1, 0, None, 0)
@@ -171,7 +171,7 @@ async def test_one_new_row_a_page_ends_at_a_bound() -> None:
 
 @given(st.data())
 async def test_it_ends_whatever_upstream_answers(data: st.DataObject) -> None:
-    """Any pages in any order; complete only if the ids add up to a total that never moved."""
+    """Reading ends with any pages, and is complete only if the IDs add up to a constant total."""
     script = data.draw(
         st.lists(
             st.tuples(

@@ -29,7 +29,7 @@ BASIC = "Basic " + base64.b64encode(b"me:s@cret").decode()
 
 @dataclass
 class Proxy:
-    """A proxy that leads everything to one place, and what it was asked for."""
+    """A proxy that forwards everything to one port, and the requests it got."""
 
     port: int = 0
     refuses: bytes | None = None
@@ -39,7 +39,7 @@ class Proxy:
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until the end."""
+    """Copy bytes until the end of the stream."""
     with suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
@@ -50,7 +50,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def tunnel(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, head: bytes = b""
 ) -> None:
-    """Connect both sides, after passing on what was read already."""
+    """Connect both sides, after forwarding the bytes already read."""
     there, back = await asyncio.open_connection("127.0.0.1", port)
     back.write(head)
     await asyncio.gather(pump(reader, back), pump(there, writer))
@@ -58,7 +58,7 @@ async def tunnel(
 
 @asynccontextmanager
 async def proxying(to_port: int) -> AsyncIterator[Proxy]:
-    """Run a proxy that speaks HTTP and SOCKS5; whatever it is asked for, it leads to this port."""
+    """Run an HTTP and SOCKS5 proxy that forwards every request to this port."""
     proxy = Proxy()
 
     async def socks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,7 +114,7 @@ async def proxying(to_port: int) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def over_tls(raw: RawServer, folder: Path) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
-    """Serve the raw server over TLS for `api.novita.example`; give the port and whom to trust."""
+    """Serve the raw server over TLS as `api.novita.example`; yield its port and certificate."""
     authority, side = certificate_for("api.novita.example", folder)
     server = await asyncio.start_server(raw.handle, "127.0.0.1", 0, ssl=side)
     yield server.sockets[0].getsockname()[1], ssl.create_default_context(cafile=str(authority))
@@ -122,7 +122,7 @@ async def over_tls(raw: RawServer, folder: Path) -> AsyncIterator[tuple[int, ssl
 
 
 def port_of(raw: RawServer) -> int:
-    """Tell where the raw server is."""
+    """Return the port of the raw server."""
     return int(raw.url.rpartition(":")[2])
 
 
@@ -130,7 +130,7 @@ def port_of(raw: RawServer) -> int:
 async def test_calls_go_through_the_proxy_and_nowhere_else(
     raw: RawServer, make: Maker, scheme: str
 ) -> None:
-    """Upstream's name is the proxy's to resolve; credentials go to the proxy alone."""
+    """The proxy resolves upstream's name, and only the proxy gets the credentials."""
     raw.reply(body={"data": []})
     async with proxying(port_of(raw)) as proxy:
         client = make.at(
@@ -148,7 +148,7 @@ async def test_calls_go_through_the_proxy_and_nowhere_else(
 
 
 async def test_https_goes_through_a_tunnel(raw: RawServer, make: Maker, tmp_path: Path) -> None:
-    """The proxy sees a host and a port; the certificate is upstream's, the key is for it alone."""
+    """The proxy sees only host and port; TLS and the key end at upstream."""
     raw.reply(body={"data": []})
     async with over_tls(raw, tmp_path) as (port, tls), proxying(port) as proxy:
         url = f"http://me:s%40cret@127.0.0.1:{proxy.port}"
@@ -165,7 +165,7 @@ async def test_https_goes_through_a_tunnel(raw: RawServer, make: Maker, tmp_path
 async def test_the_last_say_before_a_create_comes_after_the_tunnel(
     raw: RawServer, make: Maker, clock: ManualClock, tmp_path: Path
 ) -> None:
-    """The request for the tunnel is not the create: what is too late by then is not sent."""
+    """The window is checked after the tunnel is open, just before the create is sent."""
     raw.reply(body={"id": "up-1"})
     async with over_tls(raw, tmp_path) as (port, tls), proxying(port) as proxy:
         client = make.at(
@@ -197,7 +197,7 @@ REFUSALS = [
 async def test_what_a_proxy_refused_was_certainly_not_sent(
     make: Maker, clock: ManualClock, refusal: bytes, scheme: str, url: str
 ) -> None:
-    """So the attempt is over, and its error shows no credentials."""
+    """If the proxy refuses, nothing was sent, and the error shows no credentials."""
     async with proxying(1) as proxy:
         proxy.refuses = refusal
         client = make.at(
@@ -213,7 +213,7 @@ async def test_what_a_proxy_refused_was_certainly_not_sent(
 async def test_a_proxy_that_wants_credentials_for_plain_http(
     make: Maker, clock: ManualClock
 ) -> None:
-    """Its 407 is no refusal of Novita's."""
+    """A 407 of the proxy does not count as a refusal of Novita."""
     async with proxying(1) as proxy:
         proxy.refuses = REFUSALS[0]
         client = make.at("http://api.novita.example", proxy=f"http://127.0.0.1:{proxy.port}")
@@ -226,7 +226,7 @@ async def test_a_proxy_that_wants_credentials_for_plain_http(
 async def test_a_connection_that_breaks_behind_the_tunnel_says_nothing(
     raw: RawServer, make: Maker, clock: ManualClock, tmp_path: Path
 ) -> None:
-    """A create whose answer is lost may have bought something, proxy or not."""
+    """A create whose connection breaks behind the tunnel is ambiguous."""
     raw.reset()
     async with over_tls(raw, tmp_path) as (port, tls), proxying(port) as proxy:
         client = make.at(
@@ -239,7 +239,7 @@ async def test_a_connection_that_breaks_behind_the_tunnel_says_nothing(
 
 
 async def test_no_proxy_listens(make: Maker) -> None:
-    """It is told apart from an upstream that is away."""
+    """An unreachable proxy has another message than an unreachable upstream."""
     client = make.at("http://api.novita.example", proxy="http://127.0.0.1:1", timeout=1)
     with pytest.raises(ConnectionFailed, match="through the proxy"):
         await client._gateway._transport.send(_A_CALL)
@@ -249,7 +249,7 @@ async def test_no_proxy_listens(make: Maker) -> None:
 async def test_a_handshake_that_never_ends_leaves_no_connection_open(
     make: Maker, proxy_scheme: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a peer that accepts and never speaks; the collector is not waited for."""
+    """If a peer accepts and never answers, the connection is closed explicitly."""
     monkeypatch.setattr("novitai.upstream.transport._CONNECT_SHARE", 1.0)
     gc.disable()
     gone = asyncio.Event()

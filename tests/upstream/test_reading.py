@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as upstream sends them, in all the forms that were seen."""
+"""Rows as upstream sends them, in all forms that were observed."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ FIELDS = sorted({*ROW, "sshCommand", "sshPassword", "lastStartedAt", "instancePr
 
 
 def read(row: Object) -> UpstreamInstance:
-    """Read a row that has an id."""
+    """Read a row that has an ID."""
     found = reading.instance(row)
     assert found is not None
     return found
 
 
 def test_a_row_is_read_whole() -> None:
-    """Numbers from text, times in milliseconds, SSH out of its command."""
+    """Numbers are read from text, times in milliseconds, and SSH access from its command."""
     found = read(ROW)
 
     assert found.spot_reclaim_at == 1_785_784_550_000
@@ -89,7 +89,7 @@ def test_a_row_is_read_whole() -> None:
 
 @pytest.mark.parametrize("said", [None, "0", 0, "-1", "", "soon", [], 1785770950000, True])
 def test_a_creation_time_that_cannot_be_one_is_not_known(said: Json) -> None:
-    """It decides what may be deleted: milliseconds, zero and words are no time."""
+    """Implausible creation times are absent, because they decide what may be deleted."""
     assert read({**ROW, "createdAt": said}).created_at is None
 
 
@@ -97,13 +97,13 @@ def test_a_creation_time_that_cannot_be_one_is_not_known(said: Json) -> None:
     ("name", "readable"), [("box", True), ("", True), (None, False), (42, False), ([], False)]
 )
 def test_a_name_that_is_not_text_is_not_readable(name: Json, readable: bool) -> None:
-    """Such a row may bear any marker, which its reader has to know."""
+    """A name that is not text is marked, because such a row may have any marker."""
     assert read({"id": "1", "name": name}).name_readable is readable
     assert not read({"id": "1"}).name_readable
 
 
 def test_numbers_may_be_numbers_where_text_is_usual_and_the_other_way_round() -> None:
-    """The reference and the service disagree on types."""
+    """Numbers may be JSON numbers or text."""
     other: Object = {
         **ROW,
         "spotReclaimTime": 1785784550,
@@ -133,7 +133,7 @@ def test_numbers_may_be_numbers_where_text_is_usual_and_the_other_way_round() ->
     ],
 )
 def test_ssh_may_be_nested_or_flat(fields: Object) -> None:
-    """Three forms were seen."""
+    """SSH access is read in the three observed forms."""
     found = read({"id": "x", **fields})
     assert found.ssh is not None
     assert (found.ssh.host, found.ssh.port) == ("proxy.us-ca-6.test", 62248)
@@ -168,7 +168,7 @@ def test_ssh_may_be_nested_or_flat(fields: Object) -> None:
     ],
 )
 def test_an_ssh_command_is_taken_apart(command: str, expected: tuple[str, int, str] | None) -> None:
-    """In whatever order it is written; what cannot be read is absent."""
+    """An SSH command is parsed in any order; a malformed one is absent."""
     found = reading.ssh_access(command)
     wanted = None if expected is None else SshAccess(*expected)
     assert found == wanted
@@ -178,7 +178,7 @@ def test_an_ssh_command_is_taken_apart(command: str, expected: tuple[str, int, s
     "command", ["ssh -p 22 root:pw@h.test", "ssh://root:pw@h.test:22", "ssh root:pw@h.test -p 22"]
 )
 def test_a_password_in_an_ssh_command_is_a_password(command: str) -> None:
-    """It is no part of the user's name, and one that stands by itself wins."""
+    """A password in the command is not part of the user; a separate one takes precedence."""
     found = read({"id": "x", "sshCommand": command})
     assert found.ssh is not None
     assert (found.ssh.host, found.ssh.port, found.ssh.user) == ("h.test", 22, "root")
@@ -206,13 +206,13 @@ def test_a_password_in_an_ssh_command_is_a_password(command: str) -> None:
 def test_a_mapping_is_an_address_and_one_of_four_words(
     said: Object, endpoint: str, kind: str
 ) -> None:
-    """What is no address is absent; what is no known word is another kind."""
+    """An invalid address is empty; an unknown type is derived from the address."""
     (found,) = read({"id": "x", "portMappings": [{"port": 80, **said}]}).port_mappings
     assert (found.port, found.endpoint, found.type) == (80, endpoint, kind)
 
 
 def test_a_row_is_bounded_whatever_upstream_sends() -> None:
-    """A million characters in every field and ten thousand ports make a few kilobytes."""
+    """A million characters per field and 10,000 ports result in a few kilobytes."""
     huge = "x" * 1_000_000
     row: Object = {
         **ROW,
@@ -237,7 +237,7 @@ def test_a_row_is_bounded_whatever_upstream_sends() -> None:
 
 
 def test_a_port_that_is_mapped_twice_is_one_mapping() -> None:
-    """The one with an endpoint, wherever it stands."""
+    """Of duplicate mappings, one with an endpoint is kept."""
     rows: list[Json] = [
         {"port": 80, "endpoint": "", "type": "http"},
         {"port": 80, "endpoint": "https://x.test", "type": "http"},
@@ -248,7 +248,7 @@ def test_a_port_that_is_mapped_twice_is_one_mapping() -> None:
 
 
 def test_an_error_of_upstreams_is_one_short_line_without_secrets() -> None:
-    """It is shown to everyone who may read, and in webhooks."""
+    """The error is shown to every reader and in webhooks, so it has no secrets."""
     said = "\x1b[31mpull of https://bob:pw@hub.test\r\nfailed\u202e"
     found = read({"id": "x", "statusError": {"state": "Pull\nFailed", "message": said}})
     assert found.status_error.state == "Pull Failed"
@@ -257,7 +257,7 @@ def test_an_error_of_upstreams_is_one_short_line_without_secrets() -> None:
 
 
 def test_an_error_of_upstreams_repeats_no_secret_of_its_row() -> None:
-    """A container that logs its variables or passwords on its way down gives none away."""
+    """Variables and passwords that the container logged are masked in the error."""
     address = "https://bob:pass%2Fw@jupyter.test/lab?token=jupyter-token#fragment"
     said = "pass/w jupyter-token ssh-word terminal-word env-word port-token 1"
     found = read(
@@ -276,19 +276,19 @@ def test_an_error_of_upstreams_repeats_no_secret_of_its_row() -> None:
 
 
 def test_a_row_of_nothing_but_an_id_is_a_row() -> None:
-    """Every other field is optional."""
+    """Every field except the ID is optional."""
     found = read({"id": 42})
     assert (found.id, found.status, found.ssh) == ("42", "", None)
 
 
 @pytest.mark.parametrize("row_id", ["", "  ", None, [], {}, True, "x" * 300])
 def test_a_row_without_an_id_is_none(row_id: Json) -> None:
-    """It could not be told apart from others."""
+    """A row without an ID is None."""
     assert reading.instance({**ROW, "id": row_id}) is None
 
 
 def test_no_repr_shows_a_secret() -> None:
-    """Passwords, envs and addresses that may carry a token stay out of logs."""
+    """No repr shows passwords, envs or addresses that may contain a token."""
     template = reading.template(
         {"Id": "1", "envs": [{"key": "A", "value": "the-secret-env"}], "imageAuth": "the-auth"}
     )
@@ -296,7 +296,7 @@ def test_no_repr_shows_a_secret() -> None:
 
 
 def test_prices_that_are_absent_or_zero_are_not_offered() -> None:
-    """A spot price of "0" is no spot offer."""
+    """A price that is absent or "0" means not offered."""
     for price in ("0", 0, None, "", "-5", "x"):
         found = reading.product({"id": "4090", "price": "35000", "spotPrice": price})
         assert found is not None
@@ -304,7 +304,7 @@ def test_prices_that_are_absent_or_zero_are_not_offered() -> None:
 
 
 def test_a_template_has_its_ports_flattened() -> None:
-    """Upstream groups port numbers by type."""
+    """Port numbers that upstream groups by type become single ports."""
     found = reading.template(
         {
             "Id": "107672",
@@ -341,14 +341,14 @@ def test_a_template_has_its_ports_flattened() -> None:
 def test_a_port_that_cannot_be_published_is_left_out(
     group: Object, ports: list[tuple[int, str]]
 ) -> None:
-    """Words in any case; each port once; what is neither http nor tcp nowhere."""
+    """Only HTTP and TCP ports are read, in any letter case, without duplicates."""
     found = reading.template({"Id": "1", "ports": [group, group], "tools": [group]})
     assert found is not None
     assert [(port.port, port.type) for port in found.ports] == ports
 
 
 def test_a_tool_is_read_as_a_port_is() -> None:
-    """Each once, and only where upstream can publish it."""
+    """Only tools with ports that can be published are read, without duplicates."""
     rows: list[Json] = [
         {"name": "Jupyter", "port": "8888", "type": "HTTP"},
         {"name": "Jupyter", "port": 8888, "type": "http"},
@@ -381,14 +381,14 @@ def test_a_tool_is_read_as_a_port_is() -> None:
     ],
 )
 def test_variables_are_read_in_every_shape(envs: Json, read_as: dict[str, str]) -> None:
-    """A truth value or a number is its text, as a shell would have it."""
+    """A boolean or number as a variable becomes text, as in a shell."""
     found = reading.template({"Id": "1", "envs": envs})
     assert found is not None
     assert dict(found.envs) == read_as
 
 
 def test_a_launch_is_read_as_it_was_written() -> None:
-    """A command may have several lines; one that is too long is still too long for Novita."""
+    """A command may have several lines, and one that is too long for Novita stays too long."""
     found = reading.template(
         {
             "Id": "1",
@@ -408,7 +408,7 @@ def test_a_launch_is_read_as_it_was_written() -> None:
 
 
 def test_prices_and_sizes_beyond_reason_are_not_known() -> None:
-    """No sum made of them overflows a column."""
+    """Implausible prices and sizes are absent, so that sums of them do not overflow."""
     row: Object = {"id": "x", "price": 9 * 10**18, "spotPrice": "35000", "maxRootFS": 9 * 10**18}
     found = reading.product(row)
     assert found is not None
@@ -418,7 +418,7 @@ def test_prices_and_sizes_beyond_reason_are_not_known() -> None:
 
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=8))
 def test_any_json_in_any_field_is_read(fields: dict[str, Json]) -> None:
-    """A row never raises: it is read, or it has no id."""
+    """Reading a row never raises."""
     row: Object = {**ROW, **fields}
     found = reading.instance(row)
     assert found is None or found.id
@@ -436,20 +436,20 @@ def test_any_json_in_any_field_is_read(fields: dict[str, Json]) -> None:
     )
 )
 def test_any_json_in_a_catalogue_row_is_read(row: dict[str, Json]) -> None:
-    """Likewise for products, templates and clusters."""
+    """Reading a product, template or cluster never raises."""
     reading.product(row)
     reading.template(row)
     reading.cluster(row)
 
 
 def test_a_catalogue_is_bounded() -> None:
-    """Each cluster costs calls of its own."""
+    """The catalogue is limited, because each cluster causes further calls."""
     body: Object = {"data": [{"id": number} for number in range(5_000)]}
     assert len(payloads.rows("data", reading.cluster)(body, 0)) == payloads.MAX_ROWS
 
 
 def test_ten_thousand_rows_cost_well_under_a_second() -> None:
-    """The whole account is read every few seconds, on the loop that serves requests."""
+    """10,000 rows are read quickly, because listings run on the loop that serves requests."""
     rows = [{**ROW, "id": f"{number:016x}"} for number in range(1000)]
     page = orjson.dumps({"instances": rows, "total": 10_000})
     reader = payloads.page("instances", reading.instance)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the table of refusals: what may help after a create was refused."""
+"""The remedies after a refused create."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from novitai.upstream.refusals import Remedy, remedy
     ],
 )
 def test_words(reasons: str, expected: Remedy) -> None:
-    """Money, quota and the request itself are beyond help; stock and machines come back."""
+    """Money, quota and invalid requests have no remedy; stock and machines may come back."""
     assert {remedy(reason) for reason in reasons.split()} == {expected}
 
 
 @pytest.mark.parametrize("reason", [None, ""])
 def test_no_word(reason: str | None) -> None:
-    """A refusal without a reason says nothing."""
+    """A refusal without a reason has an unknown remedy."""
     assert remedy(reason) is Remedy.UNKNOWN

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single values, in whatever form they come."""
+"""Single values in all forms that upstream may send."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.upstream.strategies import ANYTHING
     ],
 )
 def test_a_number_is_read_from_a_number_or_from_text(value: Json, read: int | None) -> None:
-    """Upstream sends 64-bit integers as text, and we never mind which."""
+    """A number is read from a number or from text."""
     assert wire.integer(value) == read
 
 
@@ -51,7 +51,7 @@ def test_a_number_is_read_from_a_number_or_from_text(value: Json, read: int | No
     ],
 )
 def test_a_moment_is_unix_seconds_made_milliseconds(value: Json, read: int | None) -> None:
-    """And "0" and "-1" mean that there is none."""
+    """Unix seconds become milliseconds; "0" and "-1" are absent."""
     assert wire.moment(value) == read
 
 
@@ -60,17 +60,17 @@ def test_a_moment_is_unix_seconds_made_milliseconds(value: Json, read: int | Non
     [(True, True), ("true", True), ("False", False), (1, True), (0, False), (2, None), ("", None)],
 )
 def test_a_truth_value_may_be_text(value: Json, read: bool | None) -> None:
-    """And what is no truth value is none, not false."""
+    """A boolean may be text, and anything else is None rather than False."""
     assert wire.flag(value) is read
 
 
 def test_text_holds_nothing_a_database_cannot_store() -> None:
-    """PostgreSQL has no NUL character in text."""
+    """Text has no NUL characters, which PostgreSQL cannot store."""
     assert wire.text("a\x00b") == "ab"
 
 
 def test_an_object_may_come_as_a_list() -> None:
-    """`node` is documented as a list and seen as an object."""
+    """`node` is read as a list, as documented, and as an object, as observed."""
     assert wire.mapping([{"a": 1}, {"b": 2}]) == {"a": 1}
     assert wire.mapping({"a": 1}) == {"a": 1}
     assert wire.objects({"a": 1}) == [{"a": 1}]
@@ -79,7 +79,7 @@ def test_an_object_may_come_as_a_list() -> None:
 
 @given(ANYTHING)
 def test_nothing_is_too_odd_to_be_read(value: Json) -> None:
-    """No reader raises, and each gives its own type."""
+    """No reader raises, and each returns its own type."""
     assert type(wire.text(value)) is str
     assert type(wire.mapping(value)) is dict
     assert all(type(row) is dict for row in wire.objects(value))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. One file per group of commands; what a command needs is imported inside it."""
+"""The command line: one file per group of commands; each command imports what it needs itself."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai config`: the settings as they are in force, and where each comes from."""
+"""`novitai config`: the effective settings and the source of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SettingSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """A setting in force; `value` is masked where it is secret, and empty where there is none."""
+    """An effective setting; `value` is masked if it is secret, and empty if the setting is None."""
 
     name: str
     value: str
@@ -41,7 +41,7 @@ class Effective:
 def config(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show the settings in force, secrets masked, and where each comes from."""
+    """Show the effective settings and the source of each; secrets are masked."""
     from novitai.settings import load
 
     settings = effective(load(_DOTENV), os.environ, _read(_DOTENV))
@@ -93,7 +93,7 @@ def _shown(settings: Settings, field: str) -> str:
 
 
 def _has(values: Mapping[str, str], name: str) -> bool:
-    """Whether a name is set, in any case, and not blank: the settings are read so."""
+    """Whether a name is set and not blank; as in `Settings`, letter case is ignored."""
     return any(key.upper() == name and value.strip() for key, value in values.items())
 
 

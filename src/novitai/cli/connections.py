@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All connections of one server: how many there may be, and how long each may keep us waiting."""
+"""The connections of one server: their maximum number and the timeouts of each."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from novitai.cli.protocol import AnsweringProtocol
 
 MAX_CONNECTIONS: Final = 8_192
-"""How many connections a process takes however many files it may open: each costs memory."""
+"""The maximum number of connections, even if more files may be opened: each costs memory."""
 _MAX_RESERVE: Final = 2_048
 _SMALL_RESERVE: Final = 128
 _LOW: Final = 512
 _TELL_EVERY: Final = 60.0
 _AT_ONCE: Final = 32
-"""How many connections are ended before other work gets a turn."""
+"""How many connections are closed before the event loop may run other tasks."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that a client may take.
+    """Timeouts in seconds, and the maximum number of connections.
 
     Attributes:
-        head: For a request line and headers, from their first byte.
-        body: For a body, from the end of the headers.
-        idle: Without a request, from the first moment of the connection or the last answer. Longer
-            than the minute for which load balancers keep idle connections, so that none is closed
-            at the moment in which a request is sent over it.
-        answer: To take an answer that does not fit into the buffers.
-        linger: To take a refusal, after which the connection is closed.
-        drain: For requests in hand to finish when the process ends.
-        cut: For what is being committed when `drain` is over.
-        connections: How many connections there may be; as the limit of open files has it, if None.
+        head: To receive the request line and headers, from their first byte.
+        body: To receive the body, from the end of the headers.
+        idle: Without a request, from the start of the connection or the last response. Longer than
+            the 60 s for which load balancers keep idle connections, so that the server does not
+            close a connection just as a request is sent over it.
+        answer: For the client to read a response that does not fit into the buffers.
+        linger: For the client to read a refusal before the connection is closed.
+        drain: For running requests to finish when the process shuts down.
+        cut: For commits that are still running after `drain`.
+        connections: Maximum number of connections; derived from the limit of open files if None.
     """
 
     head: float = 30.0
@@ -57,17 +57,17 @@ class Limits:
 
     @property
     def look_every(self) -> float:
-        """Seconds between two looks at the connections."""
+        """Seconds between two checks of the connections."""
         return min(1.0, min(self.head, self.body, self.idle, self.answer) / 4)
 
 
 def reserve(file_limit: int) -> int:
-    """Keep so many open files for the database, upstream, probes, receivers and the log."""
+    """Return how many open files are reserved: database, upstream, probes, receivers, log."""
     return min(_MAX_RESERVE, max(file_limit // 4, min(_SMALL_RESERVE, file_limit // 2)))
 
 
 def room(file_limit: int) -> int:
-    """Tell how many connections fit under a limit of open files, without the reserve."""
+    """Return how many connections a limit of open files allows after the reserve."""
     if file_limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
     return max(1, min(MAX_CONNECTIONS, file_limit - reserve(file_limit)))
@@ -76,13 +76,14 @@ def room(file_limit: int) -> int:
 class Connections:
     """The open connections of a server.
 
-    Where there are too many, those that wait longest for their client make room, those first whose
-    client has never completed a request. Only where all wait for us, a new one is refused.
+    If there are too many, the connections that have waited longest for their client are closed,
+    beginning with those on which no request has been answered. A new connection is refused only if
+    every other one is waiting for the server.
 
     Args:
-        open_: The server's own set of them, which each joins and leaves by itself.
-        limits: What each may take.
-        most: How many there may be.
+        open_: The server's own set of connections; each adds and removes itself.
+        limits: The timeouts.
+        most: The maximum number of connections.
     """
 
     def __init__(self, open_: set[AnsweringProtocol], limits: Limits, most: int) -> None:
@@ -95,7 +96,7 @@ class Connections:
         self._told_at: float | None = None
 
     def admit(self, newcomer: AnsweringProtocol) -> ApiError | None:
-        """Make room for a connection that has just been made; return why there is none."""
+        """Make room for a new connection; return the error to refuse it with if that fails."""
         if len(self._open) <= self.most:
             return None
         waiting = [
@@ -103,11 +104,11 @@ class Connections:
             for one in self._open
             if one is not newcomer and (since := one.waiting_since) is not None
         ]
-        # Several at a time: looking through all of them for each newcomer would cost too much.
+        # Close several at a time: a scan of all connections for each new one would cost too much.
         going = heapq.nsmallest(max(1, self.most // 16), waiting)
         for *_, one in going:
             one.transport.abort()
-            # It leaves by itself only a moment later, and others may come before that.
+            # The connection removes itself only later; other new ones may arrive before that.
             self._open.discard(one)
         self._closed += len(going)
         self._refused += not going
@@ -115,7 +116,7 @@ class Connections:
         return None if going else Overloaded("Too many connections are open", retry_after=1)
 
     async def enforce(self) -> None:
-        """End what has taken too long."""
+        """Close the connections that have exceeded a timeout."""
         now = asyncio.get_running_loop().time()
         ended = 0
         for one in list(self._open):
@@ -127,7 +128,7 @@ class Connections:
             self._tell()
 
     def _tell(self) -> None:
-        """Log that there are too many, at most once a minute."""
+        """Log that there are too many connections, at most once a minute."""
         now = asyncio.get_running_loop().time()
         if self._told_at is not None and now < self._told_at + _TELL_EVERY:
             return
@@ -136,7 +137,7 @@ class Connections:
 
 
 def raise_file_limit() -> int:
-    """Allow this process as many open files as the machine allows; return how many that are."""
+    """Raise the soft limit of open files to the hard limit; return the limit now in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

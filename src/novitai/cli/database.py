@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai migrate`: bring the database to the tables of this version."""
+"""`novitai migrate`: migrate the database to the schema of this version."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def migrate() -> None:
-    """Bring the database up to date; on PostgreSQL, make the first API key too."""
+    """Migrate the database to this version; on PostgreSQL, also create the first API key."""
     import asyncio
 
     from novitai.settings import load
 
     settings = load()
     _migrate(settings.database)
-    # The embedded file's first key is made by `novitai serve`, which is about to have the file.
+    # `novitai serve` creates the first key of an embedded file, because it holds the file's lock.
     if not settings.embedded and settings.secret_key is not None:
         asyncio.run(_show_first_key(settings))
 
@@ -39,8 +39,8 @@ def _migrate(url: str) -> None:
     from novitai.clock import SystemClock
     from novitai.store import migrate as migration
 
-    # A file that is up to date is left alone, for a server may hold it. A server's database is
-    # looked at all the same: whether novitai can use it is what the reader wants to know.
+    # An up-to-date file is not opened for writing, because a running server may have it locked. A
+    # PostgreSQL database is always checked, so that the command reports if novitai cannot use it.
     is_file = url.startswith("sqlite")
     current = is_file and migration.check(url) is migration.Version.CURRENT
     before = _revision(url)
@@ -50,11 +50,11 @@ def _migrate(url: str) -> None:
     if after == before:
         say(f"novitai: {_where(url)}: up to date ({after})")
     else:
-        say(f"novitai: {_where(url)}: brought from {before or 'nothing'} to {after}")
+        say(f"novitai: {_where(url)}: migrated from {before or 'nothing'} to {after}")
 
 
 def _where(url: str) -> str:
-    """Name the database in words that may be shown."""
+    """Describe the database without secrets."""
     from novitai.store.engine import postgresql_server
     from novitai.store.engine.sqlite_file import path_of
 
@@ -64,7 +64,7 @@ def _where(url: str) -> str:
 
 
 def _revision(url: str) -> str | None:
-    """Return the migration that a database stands at; None for an empty one."""
+    """Return the last migration applied to a database; None if it is empty."""
     from contextlib import ExitStack, closing
 
     from novitai.store import migrate as migration
@@ -77,7 +77,7 @@ def _revision(url: str) -> str | None:
             stack.enter_context(postgresql_server.explained(url))
         elif path_of(url).exists():
             engine = sqlite.make_engine(path_of(url), reading=True)
-            # A connection that is closed goes back to the pool, which keeps it open.
+            # Closing a connection only returns it to the pool, so the pool must be disposed of.
             stack.callback(engine.dispose)
             connection = stack.enter_context(closing(engine.connect()))
         else:

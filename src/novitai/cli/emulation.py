@@ -20,17 +20,17 @@ def emulator(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 9090,
     speed: Annotated[
-        float, typer.Option(callback=_a_speed, help="So many times faster than Novita.")
+        float, typer.Option(callback=_a_speed, help="Speed factor: 10 is ten times real speed.")
     ] = 1.0,
     api_key: Annotated[
         str | None,
-        typer.Option(help="The only key accepted; by default any that is not empty."),
+        typer.Option(help="The only API key accepted; by default, any key that is not empty."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Makes ids, delays and chances repeatable.")
+        int | None, typer.Option(help="Makes IDs, delays and random events repeatable.")
     ] = None,
 ) -> None:
-    """Run a stand-in for Novita's API, in which GPUs cost nothing and do nothing."""
+    """Run a stand-in for Novita's API; its GPUs cost nothing and do nothing."""
     from novitai.emulator import EmulatorConfig, run
     from novitai.telemetry import streams
 

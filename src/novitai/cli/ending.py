@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a long-running process ends: asked once it cleans up, asked twice it is gone.
+"""Shutdown of a long-running process: the first signal starts a clean shutdown, a second kills it.
 
-SIGINT, SIGTERM and SIGHUP ask. SIGHUP never counts as the second: a terminal that closes sends it
-twice, and systemd can send it right after SIGTERM. Where it was ignored from the start, as under
-nohup(1), it stays ignored.
+SIGINT, SIGTERM and SIGHUP request the shutdown. SIGHUP never counts as the second signal: a closing
+terminal sends it twice, and systemd can send it right after SIGTERM. If SIGHUP was ignored when the
+process started, as under nohup(1), it stays ignored.
 
-Whatever hangs, the process has ended `END_WITHIN` seconds after it was asked: what it leaves undone
-is in its rows, and the next start goes on from there. A process that is asked while it starts
-breaks the start off, within `START_WITHIN` seconds. What it writes waits for no reader.
+The process exits at most `END_WITHIN` seconds after the first signal, even if something hangs:
+unfinished work is recorded in the database, and the next start resumes it. A signal during startup
+aborts the startup, within `START_WITHIN` seconds. Output never blocks on a slow reader.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from novitai.errors import StartupError
 from novitai.telemetry import streams
 
 END_WITHIN: Final = 7.5
-"""Less than the 10 s after which container runtimes kill what they have asked to end."""
+"""Seconds. Container runtimes send SIGKILL 10 s after SIGTERM."""
 START_WITHIN: Final = 2.0
 _LAST_WORDS: Final = 0.5
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INIT: Final = 1
-"""The process id of the first process of a container, which inherits all orphans in it."""
+"""The process ID of the first process of a container, which inherits all orphaned processes."""
 
 
 class StoppedEarly(StartupError):
-    """The process was asked to end while it was starting."""
+    """The process received a shutdown signal while it was starting."""
 
 
 class Ending:
-    """Catches the signals that ask for the end; `asked` is set by the first of them.
+    """Handles the shutdown signals; the first one sets `asked`.
 
     Args:
-        within: Seconds after which the process has ended, whatever hangs.
-        start_within: The same for a process that was asked while it was starting.
-        stopped_early: The exit code of a process that was asked while it was starting.
-        reap: Whether to have the kernel forget children that have ended; as process 1, if None.
-            We start none: they are what others in the container left behind.
+        within: Seconds after the first signal when the process exits at the latest.
+        start_within: The same for a signal during startup.
+        stopped_early: The exit code after a signal during startup.
+        reap: Whether the kernel reaps exited children; if None, only if this is process 1. novitai
+            starts no children: these are orphans of other processes in the container.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Ending:
                 signal.signal(number, self._handle)
         if self._reap:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        # Begun here, not when a signal comes: a handler must not start threads.
+        # Started here because a signal handler must not start threads.
         threading.Thread(target=self._watch, name="ending", daemon=True).start()
         return self
 
@@ -90,19 +90,19 @@ class Ending:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        # The handlers stay: what the interpreter does on its way out is part of the ending.
+        # The handlers stay installed: they also cover the exit of the interpreter.
         self._loop, self._over = None, True
 
     def attach(self) -> None:
-        """Have the running loop learn of signals from now on."""
+        """Deliver signals to the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
     @contextlib.asynccontextmanager
     async def starting(self) -> AsyncIterator[None]:
-        """Break the block off when the process is asked to end; what it has begun, it cleans up.
+        """Cancel the block on a shutdown signal; the block cleans up what it has begun.
 
         Raises:
-            StoppedEarly: the block was broken off, or not begun.
+            StoppedEarly: the block was cancelled, or the signal arrived before it began.
         """
         early = StoppedEarly(STOPPED_EARLY, exit_code=self._early_code)
         if self._was_asked:
@@ -118,7 +118,7 @@ class Ending:
             self._start = None
 
     def leave_start(self, error: StoppedEarly) -> None:
-        """End a process whose start was broken off, with one line.
+        """Exit after an aborted startup, with one line on standard error.
 
         Raises:
             SystemExit: always.
@@ -150,21 +150,21 @@ class Ending:
         if self._early:
             self._tell_early()
         else:
-            complain("something hangs; leaving without it")
+            complain("the clean shutdown did not finish in time; exiting without it")
         streams.flush(_LAST_WORDS)
         os._exit(self._early_code if self._early else 0)
 
     def _tell_early(self) -> None:
-        """Say it once: the start may hang on its way out."""
+        """Print the message only once: both `leave_start` and the watchdog thread call this."""
         if self._told.acquire(blocking=False):
             complain(STOPPED_EARLY)
 
 
 def run_until_asked(ending: Ending, process: Coroutine[None, None, None]) -> None:
-    """Run a process to its end on an event loop that learns of signals.
+    """Run a process to its end on an event loop that receives the shutdown signals.
 
     Raises:
-        SystemExit: the process was asked to end while it was starting.
+        SystemExit: a shutdown signal arrived during startup.
     """
     import uvloop
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console script: a long-running command can be stopped before anything else is loaded.
+"""The console script. A long-running command handles signals before the other modules are loaded.
 
-Loading takes a second on a busy machine. This module imports nothing that takes time, so that a
-signal in that second ends the process with a line and its exit code, not with the signal.
+Loading them takes a second on a busy machine. This module imports nothing slow, so that a signal
+during that second ends the process with a message and the documented exit code.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Final, NoReturn
 
 STOPPED_EARLY: Final = "asked to stop before it had started"
 INTERRUPTED: Final = 130
-"""The exit code of a command that was stopped before it had done what it was started for."""
+"""The exit code of a command that was stopped before it finished its work."""
 _CODES: Final = {"serve": 0, "api": 0, "worker": 0, "emulator": 0, "demo": INTERRUPTED}
-"""The long-running commands, and how each ends when it is stopped while it starts."""
+"""The long-running commands, with their exit codes if they are stopped during startup."""
 _OWN_HANGUP: Final = frozenset({"emulator"})
-"""Commands that leave SIGHUP to the system."""
+"""Commands that keep the default action of SIGHUP."""
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the command named by the arguments."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command in _CODES:
         _catch(command)
@@ -35,10 +35,10 @@ def main() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End a process that has begun nothing yet. A signal handler may call it.
+    """Exit a process that has not begun any work. Safe to call in a signal handler.
 
-    The line is written past the buffers of Python, which the interrupted code may be using, and
-    dropped where standard error would make it wait.
+    The message bypasses Python's buffers, which the interrupted code may be using. It is dropped if
+    writing to standard error would block.
     """
     with contextlib.suppress(OSError):
         writable = select.poll()
@@ -56,6 +56,6 @@ def _catch(command: str) -> None:
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
-    # Under nohup(1) a hangup stays ignored.
+    # Under nohup(1) SIGHUP stays ignored.
     if command not in _OWN_HANGUP and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, handle)

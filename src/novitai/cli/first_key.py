@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first API key of an installation, shown once to whoever started it."""
+"""The first API key of an installation, shown once on standard error."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from novitai.lifecycle.api_keys import KeyRing
 from novitai.telemetry import streams
 
 _SHOW_WITHIN: Final = 1.0
-"""Seconds within which a key must have been taken by whoever reads standard error."""
+"""Seconds within which the reader of standard error must have read the key."""
 
 _log: Final = structlog.get_logger(__name__)
 
 
 async def show_first_key(keys: KeyRing) -> None:
-    """Make a key if there is no usable one, and print it to standard error; else do nothing.
+    """If no usable key exists, create one and print it to standard error.
 
     A key that could not be shown is revoked.
     """
@@ -34,16 +34,16 @@ async def show_first_key(keys: KeyRing) -> None:
 
 
 async def _show(key: str) -> None:
-    """Print a key, and wait until it has been taken: before it is said that requests are.
+    """Print a key and wait until it has been read, before the server reports that it is ready.
 
     Raises:
-        OutputFailed: nobody reads standard error.
+        OutputFailed: standard error is not being read.
     """
     dropped = streams.dropped()
     note(
-        "novitai: there was no API key yet, so here is one with every scope. "
-        f"It is shown this once:\n{key}"
+        "novitai: no API key existed, so one with every scope was created. "
+        f"It is shown only once:\n{key}"
     )
     taken = await asyncio.to_thread(streams.flush, _SHOW_WITHIN)
     if not taken or streams.dropped() > dropped:
-        raise OutputFailed("nobody reads standard error")
+        raise OutputFailed("standard error is not being read")

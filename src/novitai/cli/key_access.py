@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""API keys as `novitai keys` reaches them: in the database, or through the server that has it."""
+"""API key access for `novitai keys`: in the database, or through the server that has it open."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from novitai.lifecycle.api_keys import KeyRing, NewKey
 
 
 class Keys(Protocol):
-    """The keys, wherever they are."""
+    """Access to the API keys."""
 
     async def create(self, fields: Mapping[str, object]) -> NewKey:
-        """Make a key from the fields of a request; it counts once `shown` was called."""
+        """Create a key from the fields of a request; call `shown` to keep it."""
         ...
 
     async def shown(self) -> None:
-        """Say that the reader has the new key."""
+        """Confirm that the new key has been shown to the user."""
         ...
 
     async def all(self) -> list[ApiKey]:
@@ -30,25 +30,25 @@ class Keys(Protocol):
         ...
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Revoke a key; raises `NovitaiError` if there is none of that id."""
+        """Revoke a key; raises `NovitaiError` if no key has this ID."""
         ...
 
 
 class KeysHere:
-    """Keys in a database that this process has open."""
+    """Access to keys in a database that this process has open."""
 
     def __init__(self, ring: KeyRing, clock: Clock) -> None:
         self._ring = ring
         self._clock = clock
 
     async def create(self, fields: Mapping[str, object]) -> NewKey:
-        """Make a key."""
+        """Create a key."""
         return await self._ring.create(
             read(CreateKeyRequest, fields, now=self._clock.now()).wanted()
         )
 
     async def shown(self) -> None:
-        """Leave the key as it is: it was valid from the start."""
+        """Do nothing: the key was valid from the start."""
 
     async def all(self) -> list[ApiKey]:
         """List every key, newest first."""
@@ -67,18 +67,21 @@ class KeysHere:
 
 
 class KeysOfServer:
-    """Keys of a running server, which revokes a new one if this process ends before `shown`."""
+    """Access to keys through a running server.
+
+    The server revokes a new key if this process ends before it calls `shown`.
+    """
 
     def __init__(self, server: LocalServer) -> None:
         self._server = server
 
     async def create(self, fields: Mapping[str, object]) -> NewKey:
-        """Make a key."""
+        """Create a key."""
         made = await self._server.call("create_key", fields=fields)
         return NewKey(_key(made["key"]), made["text"])
 
     async def shown(self) -> None:
-        """Have the server keep the key."""
+        """Tell the server to keep the key."""
         await self._server.call("key_shown")
 
     async def all(self) -> list[ApiKey]:

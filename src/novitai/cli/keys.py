@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai keys`: make, list and revoke API keys, whether a server runs or not."""
+"""`novitai keys`: create, list and revoke API keys, with or without a running server."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = ("id", "name", "scopes", "created", "expires", "revoked", "last used")
 
-app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Option(help="What the key is for; shown in lists.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
+    name: Annotated[str, typer.Option(help="Purpose of the key; shown in lists.")],
+    scope: Annotated[list[Scope], typer.Option(help="A scope of the key; repeatable.")],
     expires_at: Annotated[
         str | None,
-        typer.Option(help="When it ends, such as 2027-01-31T00:00:00Z; never unless given."),
+        typer.Option(help="Expiry time, such as 2027-01-31T00:00:00Z; by default, none."),
     ] = None,
 ) -> None:
-    """Make a key and print it, this once."""
+    """Create a key and print it; it cannot be shown again."""
     asyncio.run(_create(name, scope, expires_at))
 
 
@@ -40,7 +40,7 @@ def create(
 def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
 ) -> None:
-    """List keys, newest first, revoked and expired ones too."""
+    """List all keys, newest first, including revoked and expired ones."""
     keys = asyncio.run(_list())
     if as_json:
         import orjson
@@ -55,7 +55,7 @@ def list_keys(
 
 @app.command("revoke")
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(help="The key's ID, as shown by `keys list`.")],
 ) -> None:
     """Revoke a key: a running server refuses it within two seconds."""
     key = asyncio.run(_revoke(key_id))
@@ -73,10 +73,10 @@ async def _create(name: str, scopes: list[Scope], expires_at: str | None) -> Non
     read(CreateKeyRequest, fields, now=SystemClock().now())
     async with _open_keys() as keys:
         made = await keys.create(fields)
-        with contextlib.suppress(OutputFailed):  # the key itself is what matters
+        with contextlib.suppress(OutputFailed):  # only the key itself must be shown
             note(
-                f"novitai: made {made.key.id} ({made.key.name}), scopes: "
-                f"{', '.join(in_order(made.key.scopes))}. It is shown this once:"
+                f"novitai: created {made.key.id} ({made.key.name}), scopes: "
+                f"{', '.join(in_order(made.key.scopes))}. It is shown only once:"
             )
         try:
             say(made.text)
@@ -101,7 +101,7 @@ async def _revoke(key_id: str) -> ApiKey:
 
 @contextlib.asynccontextmanager
 async def _open_keys() -> AsyncIterator[Keys]:
-    """Open the keys: in the database, or through the server that has it."""
+    """Open the keys in the database, or through the server that has it open."""
     from novitai.cli.key_access import KeysHere, KeysOfServer
     from novitai.cli.local_client import LocalServer, open_store_or_server
     from novitai.clock import SystemClock
@@ -110,7 +110,7 @@ async def _open_keys() -> AsyncIterator[Keys]:
     from novitai.settings import load
 
     settings, clock = load(), SystemClock()
-    otherwise = "It does not answer on its socket; with an admin key, /api/keys does the same."
+    otherwise = "It does not answer on its socket. With an admin key, use /api/keys instead."
     async with open_store_or_server(settings, clock, otherwise=otherwise) as found:
         if isinstance(found, LocalServer):
             yield KeysOfServer(found)
@@ -119,7 +119,7 @@ async def _open_keys() -> AsyncIterator[Keys]:
 
 
 def _as_utf8(argument: str) -> str:
-    """Read an argument as UTF-8, which a locale such as C does not do."""
+    """Decode an argument as UTF-8 in any locale; in the C locale Python might not."""
     return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 

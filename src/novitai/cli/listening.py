@@ -25,14 +25,14 @@ BACKLOG: Final = 1024
 DEFAULT_LIMITS: Final = Limits()
 _LOOK_EVERY: Final = 0.05
 _TAKE_WITHIN: Final = 0.5
-"""Seconds that clients get to take their answers before the process ends."""
+"""Seconds for clients to read their responses before the process exits."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listen on an address, before anything else is begun.
+    """Listen on an address. Called first, so that a port in use is reported at once.
 
     Raises:
-        StartupError: it cannot be listened on; the message says what to do.
+        StartupError: listening failed; the message says what to do.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -52,7 +52,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def bind_near(host: str, port: int) -> socket.socket:
-    """Listen on a port or, where it is taken, on any free one."""
+    """Listen on a port or, if that fails, on any free one."""
     try:
         return bind(host, port)
     except StartupError:
@@ -60,12 +60,12 @@ def bind_near(host: str, port: int) -> socket.socket:
 
 
 def url_of(host: str, listening: socket.socket) -> str:
-    """Write the URL under which the socket is reached."""
+    """Return the URL of a listening socket."""
     return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
 def is_loopback(listening: socket.socket) -> bool:
-    """Whether only this machine can connect."""
+    """Whether only clients on this machine can connect."""
     return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
@@ -77,14 +77,14 @@ async def answer(
     ready: Callable[[], None],
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    """Answer requests until asked to stop; then finish those in hand, for a few seconds.
+    """Serve requests until `until` is set; then finish running requests, for a few seconds.
 
     Args:
         app: The application.
-        listening: Where; closed afterwards.
-        until: Set when it is time to stop.
-        ready: Called once requests are taken.
-        limits: What clients may take.
+        listening: The listening socket; closed at the end.
+        until: Set to shut down.
+        ready: Called when the server accepts requests.
+        limits: The timeouts and the maximum number of connections.
     """
     server = _Server(app, ready, limits)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
@@ -99,7 +99,7 @@ async def answer(
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to its owner and says when it is ready."""
+    """A uvicorn server that installs no signal handlers and calls `ready` when it has started."""
 
     def __init__(self, app: ASGIApp, ready: Callable[[], None], limits: Limits) -> None:
         files = raise_file_limit()
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                # What is accepted at one go has to fit into the reserve.
+                # The event loop accepts a whole backlog at once; it has to fit into the reserve.
                 backlog=min(BACKLOG, reserve(files) // 2),
                 timeout_keep_alive=cast("int", limits.idle),
             )
@@ -137,10 +137,10 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more, finish what is in hand, and break off what takes too long.
+        """Stop accepting, let running requests finish, and cancel those that take too long.
 
-        A request that is broken off answers for itself: it was cancelled before it did anything, or
-        waits for what it has begun to commit. Cancelled a second time, it waits no more.
+        A cancelled request still sends a response: either it had no effect yet, or it waits for its
+        commit. If it is cancelled a second time, it stops waiting.
         """
         limits, closing = self.connections.limits, self.connections.closing
         for server in self.servers:
@@ -153,7 +153,7 @@ class _Server(uvicorn.Server):
         closing.over = True
         for seconds in (limits.cut, _TAKE_WITHIN):
             tasks = list(self.server_state.tasks)
-            await asyncio.sleep(0)  # so that each has begun: else it could not answer
+            await asyncio.sleep(0)  # let each task start: one cancelled earlier sends no response
             for task in tasks:
                 task.cancel()
             await self._until_empty(seconds, self.server_state.tasks)
@@ -182,10 +182,10 @@ def _unusable(host: str, port: int, error: OSError) -> StartupError:
         )
     if error.errno == errno.EACCES:
         return StartupError(
-            f"port {port} on {host} may not be used by this user. Choose one from 1024 on "
-            "with --port."
+            f"this user is not allowed to use port {port} on {host}. Choose a port of 1024 or "
+            "above with --port."
         )
     return StartupError(
         f"cannot listen on {host}, port {port}: {error.strerror or error}. "
-        "--host takes an address of this machine."
+        "--host must be an address of this machine."
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command's end of the local socket, and the choice between it and the database itself."""
+"""The client of the local socket, and the choice between that socket and the database itself."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from novitai.settings import Settings
 from novitai.store.engine.sqlite_file import path_of
 
 ANSWER_SECONDS: Final = 15.0
-"""How long the server may take for one answer."""
+"""Seconds that the server may take for one answer."""
 RETRY_SECONDS: Final = 5.0
-"""How long to wait for a database that another process has and for which nothing answers yet."""
+"""Seconds to wait for a database that another process has locked while no server answers yet."""
 _PAUSE: Final = 0.1
 
 
 class LocalServer:
-    """A running server that has the database, as a command of its owner sees it."""
+    """A connection to the running server that has the database open."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Use `connect` instead."""
@@ -40,7 +40,7 @@ class LocalServer:
         """Connect to the server at a socket; None if none listens there.
 
         Raises:
-            StartupError: somebody else's program listens there.
+            StartupError: a program of another user listens there.
         """
         try:
             with address(path) as where:
@@ -52,15 +52,15 @@ class LocalServer:
             os.geteuid(),
         }:
             writer.close()
-            raise StartupError(f"{path}: the program that listens there is another user's")
+            raise StartupError(f"{path}: the program listening there belongs to another user")
         return cls(reader, writer)
 
     async def call(self, command: str, **arguments: object) -> Any:
-        """Have the server do something and return what it answers.
+        """Send a command to the server and return its result.
 
         Raises:
-            NovitaiError: the server refuses; the message says why.
-            StartupError: it does not answer.
+            NovitaiError: the server refused; the message says why.
+            StartupError: the server did not answer.
         """
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -70,7 +70,7 @@ class LocalServer:
             answer = orjson.loads(line)
         except (OSError, TimeoutError, ValueError):
             raise StartupError(
-                "the server that has the database did not answer; look at its log",
+                "the server that has the database open did not answer; see its log",
                 exit_code=TEMPORARY,
             ) from None
         if "error" in answer:
@@ -78,7 +78,7 @@ class LocalServer:
         return answer["result"]
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
@@ -88,16 +88,16 @@ class LocalServer:
 async def open_store_or_server(
     settings: Settings, clock: Clock, *, otherwise: str
 ) -> AsyncIterator[Store | LocalServer]:
-    """Open the store, or reach the server that has it.
+    """Open the store, or connect to the server that has it open.
 
     Args:
-        settings: Say which store.
-        clock: Times the wait for a server that is about to start, or a command about to end.
-        otherwise: What the reader can do if neither can be had.
+        settings: They name the store.
+        clock: Times the wait for a server that is starting, or for a command that is ending.
+        otherwise: Advice that is added to the error if both fail.
 
     Raises:
         SettingsError: a setting that the store needs is missing or wrong.
-        StartupError: the store cannot be used, and nobody answers for it.
+        StartupError: the store cannot be used, and no server answers for it.
     """
     give_up_at = clock.monotonic() + RETRY_SECONDS
     async with contextlib.AsyncExitStack() as stack:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's end of the local socket: keys and the signing secret, for commands of its owner."""
+"""The server of the local socket: gives commands of the same user the keys and signing secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from novitai.lifecycle.api_keys import KeyRing
 from novitai.store.engine.sqlite_file import path_of
 
 CONVERSATION_SECONDS: Final = 60.0
-"""How long one command may stay connected."""
+"""Seconds that one command may stay connected."""
 _BACKLOG: Final = 16
 
 _log = structlog.get_logger(__name__)
@@ -35,9 +35,9 @@ _log = structlog.get_logger(__name__)
 
 @contextlib.asynccontextmanager
 async def answer_commands(app: Application) -> AsyncIterator[None]:
-    """Answer commands of this user while entered, if the database is the embedded file.
+    """Answer commands of this user inside the context, if the database is the embedded file.
 
-    A socket that cannot be made is logged: the server does its work without it.
+    If the socket cannot be created, a warning is logged and the server runs without it.
     """
     if not app.settings.embedded:
         yield
@@ -68,31 +68,31 @@ async def answer_commands(app: Application) -> AsyncIterator[None]:
 
 
 def _listen(path: Path) -> socket.socket:
-    """Make the socket, in place of one that a killed server has left.
+    """Create the socket; replace one left over by a killed server.
 
     Raises:
-        OSError: it cannot be made, or something else has its name.
+        OSError: it cannot be created, or another kind of file has its name.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "something that is no socket has its name")
-        path.unlink()  # this process has the database, so nothing listens there
+            raise FileExistsError(errno.EEXIST, "a file that is not a socket has its name")
+        path.unlink()  # this process holds the lock of the database, so no server listens there
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Linux makes the file with the mode of the socket, so that it is never open to others.
+        # Linux creates the file with the mode of the socket, so other users can never open it.
         os.fchmod(listening.fileno(), 0o600)
         with address(path) as where:
             listening.bind(where)
         path.chmod(0o600)
         listening.listen(_BACKLOG)
-    except BaseException:  # the socket is closed, then it is raised on
+    except BaseException:  # close the socket and re-raise
         listening.close()
         raise
     return listening
 
 
 class _Answering:
-    """What the commands can ask for."""
+    """Handles the connections of commands."""
 
     def __init__(self, keys: KeyRing, signing_secrets: tuple[str, ...], clock: Clock) -> None:
         self._keys = keys
@@ -101,9 +101,9 @@ class _Answering:
         self._conversations: set[asyncio.Task[object]] = set()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer line by line; a key whose text was not shown in the end is revoked."""
+        """Answer each line; at the end, revoke created keys that were not confirmed as shown."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - it is the caller
+        assert task is not None  # noqa: S101 - a coroutine always runs in a task
         self._conversations.add(task)
         task.add_done_callback(self._conversations.discard)
         unshown: list[str] = []
@@ -114,7 +114,7 @@ class _Answering:
                         writer.write(await self._answer(line, unshown) + b"\n")
                         await writer.drain()
         except (OSError, TimeoutError, ValueError, asyncio.CancelledError):
-            # Gone, too slow, a line without an end, or the server ends: no answer is owed.
+            # The client is gone or too slow, the line is too long, or the server is shutting down.
             writer.transport.abort()
         finally:
             writer.close()
@@ -122,7 +122,7 @@ class _Answering:
                 await self._revoke_unshown(key_id)
 
     async def end(self) -> None:
-        """End the conversations that are going on."""
+        """Cancel all open connections and wait for them to end."""
         for task in self._conversations:
             task.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)
@@ -141,9 +141,9 @@ class _Answering:
             return orjson.dumps({"result": await self._do(request, unshown)})
         except NovitaiError as error:
             return orjson.dumps({"error": str(error)})
-        except Exception:  # the command must not wait for an answer that never comes
+        except Exception:  # answer in any case: the command is waiting
             _log.exception("command_failed")
-            return orjson.dumps({"error": "the server failed to do it; its log says why"})
+            return orjson.dumps({"error": "the server failed to run the command; see its log"})
 
     async def _do(self, request: Mapping[str, object], unshown: list[str]) -> object:
         match request:
@@ -166,7 +166,7 @@ class _Answering:
                 return _as_json(key)
             case {"command": "signing_secrets"}:
                 return self._signing_secrets
-        raise NovitaiError("the server is of another version and does not know this command")
+        raise NovitaiError("the server does not know this command: it has a different version")
 
 
 def _text(value: object) -> str | None:

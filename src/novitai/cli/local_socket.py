@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The socket beside the embedded database, over which commands reach the server that has it.
+"""The socket beside the embedded database, over which commands reach the server that has it open.
 
-One JSON object a line each way. Only the owner of the server can connect: the socket has mode 0600,
-and both sides check the user at the other end where the platform tells it.
+Requests and answers are one JSON object per line. Only the user of the server can connect: the
+socket has mode 0600, and both sides check the peer's user ID where the platform reports it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import Final
 
 MAX_LINE: Final = 4 * 1024 * 1024
-"""Bytes of one message; a page of keys is the longest."""
-# sockaddr_un holds 108 bytes on Linux and 104 elsewhere, the zero at the end among them.
+"""Maximum bytes of one message; a page of keys is the longest."""
+# sockaddr_un holds 108 bytes on Linux and 104 elsewhere, including the final zero byte.
 _LONGEST_ADDRESS: Final = 103
 
 
 def socket_path(database: Path) -> Path:
-    """Name the socket of a database file."""
+    """Return the path of the socket of a database file."""
     return database.with_name(database.name + ".sock")
 
 
 @contextlib.contextmanager
 def address(path: Path) -> Iterator[str]:
-    """Yield what to bind or connect to for a path that may be too long for a socket's address.
+    """Yield an address to bind or connect to, even if the path is too long for a socket address.
 
     Raises:
-        OSError: the folder cannot be opened.
+        OSError: the directory cannot be opened.
     """
     if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
         yield str(path)
@@ -45,7 +45,7 @@ def address(path: Path) -> Iterator[str]:
 
 
 def peer_uid(connection: socket.socket) -> int | None:
-    """Return the user at the other end; None where the platform does not tell."""
+    """Return the user ID of the peer; None if the platform does not report it."""
     if sys.platform != "linux":
         return None
     form = "iII"  # struct ucred: pid, uid, gid

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai`: the commands, and what becomes of the errors they raise."""
+"""`novitai`: the commands, and the exit codes of the errors that they raise."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command that the arguments name; an error of ours is a message, never a traceback."""
+    """Run the command named by the arguments; print a `NovitaiError` without a traceback."""
     output.prepare()
     try:
         app()
@@ -71,7 +71,7 @@ def _end(error: NovitaiError) -> NoReturn:
 
 
 def _describe(error: NovitaiError) -> str:
-    """Write an error as a reader of a terminal wants it: wrong fields one by one."""
+    """Format an error for a terminal; if it has wrong fields, one line for each."""
     if not isinstance(error, ApiError) or not isinstance(error.details, list | tuple):
         return str(error)
     wrong = [one for one in error.details if isinstance(one, FieldError)]

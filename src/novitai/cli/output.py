@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands say: results on standard output, everything else on standard error, flushed."""
+"""Output of commands: results on standard output, the rest on standard error, flushed at once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Final, TextIO
 from novitai.errors import StartupError
 
 TEMPORARY: Final = 75
-"""EX_TEMPFAIL of sysexits(3), with which the store says that another process has the file."""
+"""EX_TEMPFAIL of sysexits(3): the store's exit code if another process has the file open."""
 _IO: Final = 74  # EX_IOERR
 
 _closed: Final[set[str]] = set()
-"""The standard streams that the process was started without."""
+"""The standard streams that were closed when the process started."""
 
 
 class OutputFailed(StartupError):
-    """Standard output or standard error takes nothing: it is closed, or its disk is full."""
+    """Writing to standard output or standard error failed: it is closed, or the disk is full."""
 
 
 def prepare() -> None:
     """Make the standard streams usable in any locale, and safe if they were closed at the start.
 
-    A file that is opened later must not get the number of a standard stream: what is meant for the
-    terminal would be written into it.
+    A file that is opened later must not get the descriptor of a standard stream, because terminal
+    output would be written into it.
     """
     for number in (0, 1, 2):
         try:
@@ -44,25 +44,25 @@ def prepare() -> None:
 
 
 def say(line: str) -> None:
-    """Write a line of the result.
+    """Write a line of the result to standard output.
 
     Raises:
-        OutputFailed: it could not be written.
+        OutputFailed: the write failed.
     """
     _write("stdout", "standard output", line)
 
 
 def note(line: str) -> None:
-    """Write a line for the reader that is no part of the result.
+    """Write a line that is not part of the result to standard error.
 
     Raises:
-        OutputFailed: it could not be written.
+        OutputFailed: the write failed.
     """
     _write("stderr", "standard error", line)
 
 
 def complain(message: str) -> None:
-    """Say why the command ends, if there is somewhere to say it."""
+    """Write an error message to standard error; ignore a failure to write it."""
     with contextlib.suppress(OutputFailed):
         note(f"novitai: {message}")
 
@@ -81,7 +81,7 @@ def _write(name: str, title: str, line: str) -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Throw away what a broken stream still holds: flushed at the exit, it would fail again."""
+    """Redirect a broken stream to /dev/null, so that the flush at exit does not fail again."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP/1.1 on one connection: what may be asked of it, how much, and for how long.
+"""HTTP/1.1 on one connection: parsing, size limits and timeouts.
 
-Malformed HTTP is answered by the application too, not by the server with a text of its own: the
-answer gets its turn after those to earlier requests, a request id, a line in the log, and the error
-envelope.
+The application, not the server, also answers malformed HTTP. So the response is sent after those to
+earlier requests, and it has a request ID, a log line and the error envelope.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from novitai.cli.connections import Connections
 
 MAX_HEAD: Final = 65_536
-"""Bytes that a request line and its headers may come to; the parser itself knows no bound."""
+"""Maximum bytes of a request line and headers; the parser itself has no limit."""
 MAX_EXCESS: Final = 16_384
-"""Bytes of chunk extensions and trailers that a body may come to. Each chunk adds 16 bytes to this
-allowance, and twice its size, so that any honest framing fits (as in Go's `net/http`)."""
+"""Maximum bytes of chunk framing, extensions and trailers of a body. Each chunk adds 16 bytes and
+twice its size to the allowance, so that all normal framing fits (as in Go's `net/http`)."""
 MAX_PIPELINED: Final = 16
-"""How many requests of one connection may wait for their turn before reading pauses."""
+"""How many requests of one connection may be queued before reading pauses."""
 _PIECE: Final = 16_384
-"""Bytes that are parsed before the bounds are looked at."""
+"""Bytes that are parsed between two checks of the limits."""
 
 _NO_HTTP: Final = "The request is not valid HTTP/1.1"
 _TOO_LONG: Final = f"The request line and the headers are longer than {MAX_HEAD} bytes"
@@ -48,12 +47,12 @@ _HOST: Final = re.compile(
 )
 """The form of `Host` (RFC 9110, section 7.2): `uri-host [ ":" port ]`; it may be empty."""
 _STAND_IN: Final = b"TRACE"
-"""A method that the parser knows and no route has."""
+"""A method that the parser accepts and no route has."""
 _NO_METHOD: Final = b"-"
 
 
 class _At(Enum):
-    """Where in a request the parser is."""
+    """The part of a request that the parser is reading."""
 
     START = auto()
     HEAD = auto()
@@ -61,14 +60,14 @@ class _At(Enum):
 
 
 class _UnacceptableError(Exception):
-    """The head can be read as HTTP, and is refused."""
+    """The request head is well-formed HTTP, but is refused."""
 
 
 class _Lingering:
-    """A transport that ends our side alone, so that a client that still sends sees the answer.
+    """A transport that closes only its write side, so that a client still sending gets the answer.
 
-    Closing with bytes unread resets the connection, which may reach the client before the answer
-    does (RFC 9112, section 9.6).
+    Closing a connection with unread bytes resets it, and the reset may reach the client before the
+    response does (RFC 9112, section 9.6).
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -77,39 +76,39 @@ class _Lingering:
         self.is_closing = transport.is_closing
 
     def close(self) -> None:
-        """Say that nothing more will come; what the client still sends is dropped for a while."""
+        """Close the write side; bytes that the client still sends are discarded."""
         self._transport.write_eof()
 
 
 class AnsweringProtocol(HttpToolsProtocol):
-    """Reads requests, and has the application answer what cannot be read as one."""
+    """Reads requests and passes malformed ones to the application to be refused."""
 
     _at = _At.START
     _heard = False
-    """Whether a message has begun; blank lines before one are not heard (RFC 9112, 2.2)."""
+    """Whether a message has begun; blank lines before it are ignored (RFC 9112, section 2.2)."""
     _since = 0.0
-    """Loop time at which the present message, or the wait for one, began."""
+    """Loop time at which the current message, or the wait for the next one, began."""
     _head = 0
-    """Bytes of a head that is not complete."""
+    """Bytes of the incomplete head."""
     _payload = 0
-    """Bytes of body in the piece that is being parsed."""
+    """Bytes of body data in the piece that is being parsed."""
     _allowance = 0
-    """How many more bytes of chunk extensions and trailers may come."""
+    """How many more bytes of chunk framing and trailers are allowed."""
     _turned = False
     """Whether a head or a message ended within the piece that is being parsed."""
     _first = b""
-    """What came last, if a request began with it whose head is not read yet."""
+    """The piece being parsed, if a request begins with it; else empty."""
     _method: bytes | None = None
-    """What the application is to see as the method of the request that is being read."""
+    """The method to pass to the application, if the parser was given another one."""
     _unread = b""
-    """What has arrived and waits to be parsed."""
+    """Bytes that have arrived and are not parsed yet."""
     _over = False
     _paused_since: float | None = None
-    """Loop time since which the client has taken too little of an answer."""
+    """Loop time since when the client has been reading a response too slowly."""
     _leaving_since: float | None = None
-    """Loop time since which the connection is being closed."""
+    """Loop time since when the connection has been closing."""
     _running: RequestResponseCycle | None = None
-    """The request whose answer is under way, or was last."""
+    """The request being answered, or the last one that was."""
     answered = False
     """Whether a request of this connection has been answered."""
 
@@ -129,7 +128,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         self,
         transport: asyncio.Transport,  # type: ignore[override]  # uvicorn narrows it likewise
     ) -> None:
-        """Take a connection; of too many, another makes room or this one is refused."""
+        """Accept a connection; if there are too many, close others or refuse this one."""
         super().connection_made(transport)
         self._since = self.loop.time()
         refusal = self._crowd.admit(self)
@@ -137,7 +136,7 @@ class AnsweringProtocol(HttpToolsProtocol):
             self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request in hand, which need not be the last that was read, and drop the rest."""
+        """Notify the running request, which may not be the last one read, and drop queued ones."""
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -145,7 +144,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; after what cannot be read, nothing more."""
+        """Parse new bytes; ignore all bytes after a refused request."""
         self._unset_keepalive_if_required()
         if self._over:
             return
@@ -153,12 +152,12 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._read_on()
 
     def pause_writing(self) -> None:
-        """Note since when the client has not taken an answer."""
+        """Record when the client stopped reading a response."""
         super().pause_writing()
         self._paused_since = self.loop.time()
 
     def resume_writing(self) -> None:
-        """Forget since when."""
+        """Clear that record."""
         super().resume_writing()
         self._paused_since = None
 
@@ -170,16 +169,16 @@ class AnsweringProtocol(HttpToolsProtocol):
             self._heard, self._since = True, self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what stands in the trailer of a body is none (RFC 9110, section 6.5.1)."""
+        """Take a header; trailer fields are ignored (RFC 9110, section 6.5.1)."""
         if self._at is _At.HEAD:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Have the request answered, in its turn."""
+        """Queue the request to be answered in order."""
         self._turned = True
         method = self._method or self.parser.get_method()
         if self.parser.should_upgrade():
-            return  # It is read again, as if no upgrade had been asked for.
+            return  # `_parse_without_upgrade` parses the request again, without the upgrade.
         if not self._over:
             self._check_head()
         super().on_headers_complete()
@@ -191,7 +190,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._since, self._allowance = self.loop.time(), MAX_EXCESS
 
     def on_chunk_header(self) -> None:
-        """Allow for the framing of a chunk."""
+        """Add the framing of a chunk to the allowance."""
         self._allowance = min(MAX_EXCESS, self._allowance + 16)
 
     def on_body(self, body: bytes) -> None:
@@ -208,7 +207,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._at, self._heard, self._since = _At.START, False, self.loop.time()
 
     def on_response_complete(self) -> None:
-        """Go on with what waited for this answer."""
+        """Parse the bytes that were held back while requests were queued."""
         self.answered = True
         if not self._heard:
             self._since = self.loop.time()
@@ -218,23 +217,23 @@ class AnsweringProtocol(HttpToolsProtocol):
 
     @property
     def in_hand(self) -> bool:
-        """Whether an answer is under way."""
-        # uvicorn declares `cycle` as never None; before the first request it is.
+        """Whether a request is being answered."""
+        # uvicorn declares that `cycle` is never None, but it is None before the first request.
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return cycle is not None and not cycle.response_complete
 
     @property
     def waiting_since(self) -> float | None:
-        """Loop time since which all that is missing is the client's; None while we are to act."""
+        """Loop time since when the server has waited for the client; None if it is not waiting."""
         if self._at is _At.BODY:
             return None if self.pipeline else self._since
         return None if self.in_hand else self._since
 
     def enforce(self, now: float) -> bool:
-        """End what has taken too long, and tell whether anything had; `now` is loop time."""
+        """Refuse or close after a timeout; return whether one had passed. `now` is loop time."""
         limits = self._crowd.limits
         if self.flow.read_paused:
-            self._since = now  # The client cannot send while we do not read.
+            self._since = now  # The client cannot send while reading is paused.
         if self.transport.is_closing():
             self._leaving_since = self._leaving_since or now
             return self._end_if(now - self._leaving_since > limits.answer)
@@ -263,7 +262,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _read_on(self) -> None:
-        """Parse what has arrived, as long as few requests wait for their turn."""
+        """Parse the bytes that have arrived; pause reading while too many requests are queued."""
         while self._unread and not self._over and not self.transport.is_closing():
             if len(self.pipeline) >= MAX_PIPELINED:
                 self.flow.pause_reading()
@@ -290,9 +289,9 @@ class AnsweringProtocol(HttpToolsProtocol):
             self._check_bounds(len(piece))
 
     def _check_bounds(self, size: int) -> None:
-        """Refuse what goes on for too long; `size` is that of the piece that was parsed."""
+        """Refuse a head or framing that is too long; `size` is that of the piece just parsed."""
         if self._turned or self._over:
-            return  # At most this one piece goes uncounted.
+            return  # At most this one piece is not counted.
         if self._at is _At.BODY:
             self._allowance -= size - 3 * self._payload
             self._allowance = min(MAX_EXCESS, self._allowance)
@@ -304,10 +303,10 @@ class AnsweringProtocol(HttpToolsProtocol):
             self._refuse(ValidationFailed(_TOO_LONG))
 
     def _check_head(self) -> None:
-        """Refuse what could be read in two ways.
+        """Refuse a head that is ambiguous.
 
         Raises:
-            _UnacceptableError: a wrong version, `Host` or transfer coding.
+            _UnacceptableError: the version, `Host` or transfer coding is wrong.
         """
         version = self.parser.get_http_version()
         if version not in {"1.0", "1.1"}:
@@ -322,9 +321,10 @@ class AnsweringProtocol(HttpToolsProtocol):
             raise _UnacceptableError(_WRONG_CODING)
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
-        """Read the request again without what asks for another protocol (RFC 9110, section 7.8).
+        """Parse the request again without its `Upgrade` header (RFC 9110, section 7.8).
 
-        The parser takes such a request to have no body, and its body for the next request.
+        The parser assumes that an upgrade request has no body, and would read the body as the next
+        request.
         """
         method = self._method or self.parser.get_method()
         version = self.parser.get_http_version().encode()
@@ -335,7 +335,10 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._parse_anew(head + b"\r\n" + rest)
 
     def _parse_with_stand_in(self) -> None:
-        """Go on where the parser only does not know the method: the application knows which."""
+        """Parse a request with a method that the parser does not know.
+
+        The parser is given another method; the application sees the original one.
+        """
         known = _REQUEST_LINE.match(self._first)
         if known is None:
             self._refuse(ValidationFailed(_NO_HTTP))
@@ -345,33 +348,33 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._parse_anew(_STAND_IN + rest)
 
     def _refuse(self, error: ApiError) -> None:
-        """Have the application say why, after the answers to what was read before; then hang up."""
+        """Let the application send the error, after the earlier responses; then close."""
         understood = [] if self._at is _At.START else [*self.headers]
         if self._at is _At.BODY and not self._withdraw():
             self.transport.close()
             return
         self._over, self._unread, self._method = True, b"", _NO_METHOD
         self._parse_anew(_STAND_IN + b" / HTTP/1.1\r\nConnection: close\r\n\r\n")
-        # Its task has not begun yet.
+        # The request's task has not started yet, so its headers and scope can still be changed.
         self.headers[:] = understood
         self.scope[REFUSAL] = error  # type: ignore[typeddict-unknown-key]  # a key of our own
         self.cycle.transport = cast("asyncio.Transport", _Lingering(self.transport))
 
     def _withdraw(self) -> bool:
-        """Take back the request whose body is being read; False if its answer has begun."""
+        """Cancel the request whose body is being read; return False if its response has begun."""
         if self.pipeline and self.pipeline[0][0] is self.cycle:
             self.pipeline.popleft()
             return True
         if self.cycle.response_started:
             return False
-        # To whoever handles it, the client has gone in the middle of the body.
+        # The handler sees a client that disconnected in the middle of the body.
         self.cycle.disconnected = self.cycle.response_complete = True
         self.cycle.message_event.set()
         return True
 
     def _parse_anew(self, data: bytes) -> None:
         self.parser = httptools.HttpRequestParser(self)
-        # As the server has it: what comes after the last request of a connection is no error.
+        # As in uvicorn: data after the last request of a connection is not an error.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._at = _At.START
         self._parse(data)

@@ -13,9 +13,7 @@ from novitai.cli.ending import Ending, run_until_asked
 if TYPE_CHECKING:
     from novitai.settings import Settings
 
-Host = Annotated[
-    str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all of this machine's.")
-]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all addresses.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 
 
@@ -29,7 +27,7 @@ def serve(host: Host = "127.0.0.1", port: Port = 8080) -> None:
 
 
 def api(host: Host = "127.0.0.1", port: Port = 8080) -> None:
-    """Run the API alone; any number of these share a PostgreSQL database."""
+    """Run only the API; any number of API processes can share a PostgreSQL database."""
     with Ending() as ending:
         settings = _settings()
         _require_server(settings, "api")
@@ -39,7 +37,7 @@ def api(host: Host = "127.0.0.1", port: Port = 8080) -> None:
 
 
 def worker() -> None:
-    """Run a worker alone; any number of these share a PostgreSQL database."""
+    """Run only a worker; any number of workers can share a PostgreSQL database."""
     with Ending() as ending:
         settings = _settings()
         _require_server(settings, "worker")
@@ -64,6 +62,6 @@ def _require_server(settings: Settings, command: str) -> None:
 
         raise SettingsError(
             f"NOVITAI_DATABASE_URL: `novitai {command}` shares its database with other processes "
-            "and needs postgresql://...; the embedded file is for `novitai serve`, which is both "
-            "the API and the worker"
+            "and needs postgresql://...; only `novitai serve`, which runs both the API and the "
+            "worker, can use the embedded file"
         )

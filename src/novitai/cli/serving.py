@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the long-running processes do between their start and their end."""
+"""The main coroutines of the long-running processes."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from novitai.urls import secrets_of
 
 _LARGEST_V4: Final = 8
 _LARGEST_V6: Final = 16
-"""Prefix lengths of the largest networks that registries have given to one operator."""
+"""Prefix lengths of the largest networks that registries have allocated to one operator."""
 
 _log: Final = structlog.get_logger(__name__)
 
 
 def set_up_logs(settings: Settings) -> None:
-    """Send log lines to standard error, without the secrets of the settings."""
+    """Log to standard error; secrets of the settings are masked."""
     logs.set_up(
         production=settings.environment is Environment.PRODUCTION, secrets=_secrets(settings)
     )
-    # Two lines about its own ways at each start, which tell a reader nothing.
+    # Alembic logs two lines at each start that are of no use to an operator.
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 async def serve_http(
     settings: Settings, host: str, port: int, ending: Ending, *, work: bool
 ) -> None:
-    """Answer requests until asked to end; with `work`, take steps too.
+    """Serve requests until a shutdown signal; with `work`, run a worker too.
 
     Raises:
         StartupError: the port or the store cannot be used, or this machine's clock is wrong.
-        StoppedEarly: it was asked to end while it was starting.
+        StoppedEarly: a shutdown signal arrived during startup.
     """
-    # A worker answers nobody and never loads the HTTP server.
+    # Imported here because a worker does not need the HTTP server.
     from novitai.cli.listening import answer, bind, is_loopback, url_of
     from novitai.cli.local_server import answer_commands
 
@@ -59,14 +59,14 @@ async def serve_http(
     try:
         async with ending.starting():
             app = await Application.open(settings, SystemClock(), Ids())
-    except BaseException:  # the port is given back, then it is raised on
+    except BaseException:  # close the socket and re-raise
         listening.close()
         raise
     try:
         async with ending.starting():
             await clock_check.insist(app.database, app.clock)
             _warn(settings, beyond_loopback=not is_loopback(listening))
-        # Not broken off: a key that was made and not shown would lock everybody out.
+        # Not cancelled by a signal: if a key were created but not shown, no client could log in.
         await show_first_key(app.keys)
         async with ending.starting():
             await app.start(work=work)
@@ -82,11 +82,11 @@ async def serve_http(
 
 
 async def work(settings: Settings, ending: Ending) -> None:
-    """Take steps until asked to end.
+    """Run a worker until a shutdown signal.
 
     Raises:
         StartupError: the store cannot be used, or this machine's clock is wrong.
-        StoppedEarly: it was asked to end while it was starting.
+        StoppedEarly: a shutdown signal arrived during startup.
     """
     async with ending.starting():
         app = await Application.open(settings, SystemClock(), Ids())
@@ -102,14 +102,14 @@ async def work(settings: Settings, ending: Ending) -> None:
 
 
 async def _wind_down(app: Application, ending: Ending) -> None:
-    """End the steps in hand while requests in hand are answered, rather than after them."""
+    """Finish running steps while running requests are answered, rather than after them."""
     await ending.asked.wait()
     await app.wind_down()
 
 
 def _started(line: str) -> None:
     starting.done()
-    with contextlib.suppress(OutputFailed):  # a server that nobody listens to does its work
+    with contextlib.suppress(OutputFailed):  # the server also works without standard output
         say(line)
 
 
@@ -122,26 +122,25 @@ def _warn(settings: Settings, *, beyond_loopback: bool) -> None:
     if _travels_in_the_clear(settings.upstream_url):
         _log.warning(
             "upstream_over_plain_http",
-            reason="NOVITAI_UPSTREAM_URL is plain HTTP to another machine: NOVITA_API_KEY can be "
-            "read on the way; use https://",
+            reason="NOVITAI_UPSTREAM_URL is plain HTTP to another machine: NOVITA_API_KEY is sent "
+            "unencrypted; use https://",
         )
     if beyond_loopback and settings.environment is Environment.DEVELOPMENT:
         _log.warning(
             "listening_over_plain_http",
-            reason="other machines can connect, over plain HTTP; "
-            "NOVITAI_ENVIRONMENT=production insists on HTTPS",
+            reason="other machines can connect over plain HTTP; "
+            "NOVITAI_ENVIRONMENT=production requires HTTPS",
         )
     if any(_is_boundless(network) for network in settings.trusted_proxies):
         _log.warning(
             "trusted_proxies_too_wide",
-            reason="NOVITAI_TRUSTED_PROXIES holds a large part of the internet: anybody there can "
-            "claim any address and HTTPS with X-Forwarded-* headers; name the proxies' own "
-            "networks",
+            reason="NOVITAI_TRUSTED_PROXIES contains a large part of the internet: any host there "
+            "can forge its address and HTTPS with X-Forwarded-* headers; list only your proxies",
         )
 
 
 def _is_boundless(network: IpNetwork) -> bool:
-    """Tell whether no operator can own all of a network: it is public, and larger than any is."""
+    """Whether a network is public and larger than any network of a single operator."""
     most = _LARGEST_V4 if network.version == 4 else _LARGEST_V6
     return network.prefixlen < most and not network.is_private
 
@@ -158,7 +157,7 @@ def _travels_in_the_clear(url: str) -> bool:
 
 
 def _secrets(settings: Settings) -> list[str]:
-    """List every secret of the settings, and what is secret within URLs by itself."""
+    """List every secret setting, and separately the secrets inside those that are URLs."""
     found = [
         value.get_secret_value()
         for name in Settings.model_fields

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the demonstration shows the states of an instance: a live table, or a line for each."""
+"""How the demonstration shows the states of an instance: a live table, or one line per state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from novitai.cli.output import say
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state and the one upstream had at the time; `since` in seconds from the request."""
+    """A status, and the status at Novita at the same time; `since` in seconds from the request."""
 
     status: str
     upstream: str
@@ -31,7 +31,7 @@ class Screen(Protocol):
     """Somewhere to show states."""
 
     def show(self, status: str, upstream: str, elapsed: float) -> None:
-        """Show the state as it is `elapsed` seconds after the request."""
+        """Show the state `elapsed` seconds after the request."""
         ...
 
 
@@ -52,7 +52,7 @@ class Lines:
         self._last: tuple[str, str] | None = None
 
     def show(self, status: str, upstream: str, elapsed: float) -> None:
-        """Write a line if the state is a new one."""
+        """Write a line if the state has changed."""
         if (status, upstream) != self._last:
             self._last = (status, upstream)
             at_novita = f"(at Novita: {upstream})" if upstream else ""
@@ -60,16 +60,16 @@ class Lines:
 
 
 class Board:
-    """A table that grows by a row for each state, and the time of the last one running."""
+    """A table with a row for each state, and a spinner with the elapsed time below it."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._states: list[State] = []
-        # The dots are Braille, which only Unicode has.
+        # The dots are Braille characters, which need Unicode.
         self._spinner = Spinner("dots" if live.console.encoding.startswith("utf") else "line")
 
     def show(self, status: str, upstream: str, elapsed: float) -> None:
-        """Draw the table anew."""
+        """Redraw the table."""
         last = self._states[-1] if self._states else None
         if last is None or (last.status, last.upstream) != (status, upstream):
             self._states.append(State(status, upstream, elapsed))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai webhooks`: what receivers of webhooks need to know."""
+"""`novitai webhooks`: the secret with which receivers verify webhooks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from novitai.cli.output import say
 if TYPE_CHECKING:
     from novitai.settings import Settings
 
-app = typer.Typer(help="What receivers of webhooks need to know.", no_args_is_help=True)
+app = typer.Typer(help="Show what webhook receivers need.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """What receivers of webhooks need to know."""
+    """Show what webhook receivers need."""
 
 
 @app.command("secret")
 def secret() -> None:
-    """Print the secret that signs webhooks; where no setting names one, it is made once."""
+    """Print the secret that signs webhooks; without a setting, it is created on first use."""
     from novitai.settings import load
 
     secrets = asyncio.run(_secrets(load()))
@@ -33,7 +33,7 @@ def secret() -> None:
 
 
 async def _secrets(settings: Settings) -> Sequence[str]:
-    """Return the secret, or both of them while one replaces the other."""
+    """Return the secret, or both secrets during a rotation."""
     from novitai.cli.local_client import LocalServer, open_store_or_server
     from novitai.clock import SystemClock
     from novitai.ids import Ids
@@ -42,7 +42,7 @@ async def _secrets(settings: Settings) -> Sequence[str]:
     configured = settings.webhook_secret
     if configured is not None:
         return configured.get_secret_value().split()
-    otherwise = "To know the secret beforehand, set NOVITAI_WEBHOOK_SECRET."
+    otherwise = "To choose the secret yourself, set NOVITAI_WEBHOOK_SECRET."
     async with open_store_or_server(settings, SystemClock(), otherwise=otherwise) as found:
         if isinstance(found, LocalServer):
             secrets: list[str] = await found.call("signing_secrets")

@@ -11,7 +11,7 @@ from novitai.domain.instance import InstanceStatus
 
 
 class EventType(StrEnum):
-    """All event types. `novitai.domain.webhook.TOLD` lists those delivered to webhooks."""
+    """All event types. `novitai.domain.webhook.WEBHOOK_EVENTS` lists those that webhooks get."""
 
     CREATED = "instance.created"
     STARTING = "instance.starting"

@@ -77,7 +77,7 @@ class Progress:
     Attributes:
         call: The calls it has made.
         previous: The instance's columns before the operation was accepted.
-        told_error: Novita's `statusError` when the operation was accepted; it is not a failure of
+        known_error: Novita's `statusError` when the operation was accepted; it is not a failure of
             this operation.
         confirmed: Whether a person has confirmed that its calls are sent even during a hold.
         moved: Whether the instance was seen to leave `running` since the call (restart).
@@ -92,7 +92,7 @@ class Progress:
 
     call: Call = field(default_factory=Call)
     previous: PreviousState | None = None
-    told_error: str | None = None
+    known_error: str | None = None
     confirmed: bool = False
     moved: bool = False
     migrating_since: int | None = None
@@ -107,7 +107,7 @@ class Progress:
         """Return the initial progress of an operation that will change an instance's columns."""
         return cls(
             previous=PreviousState.of(instance),
-            told_error=instance.observed.error,
+            known_error=instance.observed.error,
             confirmed=confirmed,
         )
 
@@ -168,7 +168,7 @@ def to_json(progress: Progress) -> dict[str, object]:
         "tried_at": call.tried_at,
         "stumbles": call.stumbles,
         "before": None if previous is None else previous.columns(),
-        "told": progress.told_error,
+        "told": progress.known_error,
         "confirmed": progress.confirmed,
         "moved": progress.moved,
         "migrating_since": progress.migrating_since,
@@ -194,7 +194,7 @@ def from_json(stored: Mapping[str, object]) -> Progress:
             stumbles=_time(stored, "stumbles") or 0,
         ),
         previous=_previous(before) if isinstance(before, Mapping) else None,
-        told_error=_text(stored, "told"),
+        known_error=_text(stored, "told"),
         confirmed=stored.get("confirmed") is True,
         moved=stored.get("moved") is True,
         migrating_since=_time(stored, "migrating_since"),

@@ -12,7 +12,7 @@ from typing import Final
 from novitai.domain.addresses import read_place
 from novitai.domain.event import EventType
 
-TOLD: Final = (
+WEBHOOK_EVENTS: Final = (
     EventType.CREATED,
     EventType.STARTING,
     EventType.RUNNING,

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Webhooks on the wire: signing, the guarded transport, and the sending of one message."""
+"""Outgoing requests: the address guard, the HTTP client, and signing and sending of webhooks."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one guard in front of every address that somebody outside chose: webhooks and probes.
+"""The guard for addresses that come from outside: those of webhooks and probes.
 
-A name is resolved once, every address it has must be within reach, and the caller connects to the
-addresses that were checked, never to the name.
+A name is resolved once, all its addresses must be allowed, and the caller connects to the checked
+addresses, never to the name.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from novitai.egress.resolving import Resolver, system_resolver
 from novitai.errors import NovitaiError
 
 MAX_ADDRESSES: Final = 3
-"""How many addresses of one name are tried."""
+"""The maximum number of addresses of a name that are tried."""
 _MAX_ENDPOINT: Final = 2048
 _REMEMBERED: Final = 60.0
-"""Seconds for which it is remembered whether upstream's own address is private."""
+"""Seconds for which the result of whether upstream's own address is private is cached."""
 
 
 class AddressRefused(NovitaiError):
-    """The request must not go there; the text says why and names no address."""
+    """The request must not be sent to this address; the message says why and names no address."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressTarget:
-    """Where to connect, and what the receiver is called.
+    """Where to connect, and the name of the receiver.
 
     Attributes:
-        addresses: The addresses that were checked, in the order in which to try them.
-        port: The port of the URL, or the usual one of its scheme.
-        host: What goes into the `Host` header.
-        tls_name: What the certificate must be for; None where the URL names an address.
+        addresses: The checked addresses, in the order in which to try them.
+        port: The port of the URL, or the default port of its scheme.
+        host: The value of the `Host` header.
+        tls_name: The name that the certificate must match; None if the URL's host is an address.
     """
 
     addresses: Sequence[Address]
@@ -50,7 +50,7 @@ class AddressTarget:
 
 
 class AddressGuard:
-    """Decides where webhook messages may go."""
+    """Decides where webhook messages may be sent."""
 
     def __init__(self, *, allow_private: bool, resolve: Resolver | None = None) -> None:
         self._allow_private = allow_private
@@ -77,11 +77,10 @@ class AddressGuard:
 
 
 class EndpointGuard:
-    """Decides where readiness probes may go: the endpoints that upstream names.
+    """Decides where readiness probes may be sent: the endpoints that upstream reports.
 
-    Private addresses are within reach only where upstream's own address is private, as with the
-    emulator (contract of readiness). An address in an unusual spelling is refused: Novita writes
-    none, and readers of addresses differ over them.
+    Private addresses are allowed only if upstream's own address is private, as with the emulator.
+    An address in an unusual notation is refused: Novita sends none, and parsers differ on them.
     """
 
     def __init__(self, reach: Callable[[], Awaitable[Reach]], resolve: Resolver) -> None:
@@ -92,7 +91,7 @@ class EndpointGuard:
         """Find and check the addresses of an HTTP endpoint.
 
         Raises:
-            AddressRefused: no probe may go there.
+            AddressRefused: no probe may be sent there.
             OSError: the name does not resolve.
         """
         if len(url) > _MAX_ENDPOINT or not url.isascii() or any(not _plain(one) for one in url):
@@ -100,7 +99,7 @@ class EndpointGuard:
         try:
             parts = urlsplit(url)
             if "@" in parts.netloc:
-                raise AddressRefused("the endpoint holds user information")
+                raise AddressRefused("the endpoint contains a user name")
             host, port = read_place(url)
         except ValueError:
             raise AddressRefused("the endpoint is not an HTTP URL") from None
@@ -111,16 +110,16 @@ class EndpointGuard:
         """Find and check the addresses of a TCP endpoint, `host:port`.
 
         Raises:
-            AddressRefused: no probe may go there.
+            AddressRefused: no probe may be sent there.
             OSError: the name does not resolve.
         """
         name, _, number = place.rpartition(":")
         if not (number.isascii() and number.isdecimal() and 0 < int(number[:6]) < 65_536):
-            raise AddressRefused("the endpoint names no port")
+            raise AddressRefused("the endpoint has no valid port")
         try:
             host = read_host(name)
         except ValueError:
-            raise AddressRefused("the endpoint names no host") from None
+            raise AddressRefused("the endpoint has no valid host") from None
         _refuse_spelling(name.strip("[]"), host)
         port = int(number)
         return AddressTarget(await self._check(host, port), port, host.name, None)
@@ -130,18 +129,18 @@ class EndpointGuard:
 
 
 class UpstreamReach:
-    """Tells whether upstream's own address is private, which decides how far probes may go."""
+    """Finds out whether upstream's own address is private; if so, probes may use private ones."""
 
     def __init__(self, base_url: str, clock: Clock, resolve: Resolver) -> None:
         self._place: tuple[Host, int] | None = None
-        with contextlib.suppress(ValueError):  # what leads nowhere is not private
+        with contextlib.suppress(ValueError):  # an unreadable URL counts as not private
             self._place = read_place(base_url)
         self._clock = clock
         self._resolve = resolve
         self._known: tuple[Reach, float] | None = None
 
     async def __call__(self) -> Reach:
-        """Return how far probes may go; to the public internet alone while it is not known."""
+        """Return which addresses probes may use; only public ones if the name does not resolve."""
         if self._place is None:
             return Reach.PUBLIC
         host, port = self._place
@@ -158,7 +157,7 @@ class UpstreamReach:
 
 
 def url_at(address: Address, url: str) -> httpx2.URL:
-    """Put a checked address in the place of the name, which the client could read differently."""
+    """Replace the host of a URL with a checked address; the client might parse it otherwise."""
     parts = urlsplit(url)
     host = f"[{address}]" if address.version == 6 else str(address)
     netloc = host if parts.port is None else f"{host}:{parts.port}"
@@ -191,7 +190,7 @@ def _target(url: str, host: Host, port: int, addresses: Sequence[Address]) -> Ad
 def _refuse_spelling(name: str, host: Host) -> None:
     """Refuse an IPv4 address that is not written as four decimal numbers, such as `0x7f.1`."""
     if host.address is not None and host.address.version == 4 and name != str(host.address):
-        raise AddressRefused("the endpoint spells its address in an unusual way")
+        raise AddressRefused("the endpoint's address is in an unusual notation")
 
 
 def _plain(character: str) -> bool:

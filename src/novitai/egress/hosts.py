@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of this process's sending one host, and one receiver, may take.
+"""Limits on the concurrent messages of this process per host and per receiver.
 
-A dead receiver must hold up nobody else: neither other hosts, nor other receivers of its host.
+A dead receiver must not delay other hosts, nor other receivers at its host.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections import OrderedDict
 from typing import Final
 
 PLACES: Final = 8
-"""Messages that go to one host at the same time."""
+"""Maximum concurrent messages to one host."""
 TRIAL: Final = 2
-"""Those to a receiver that has not taken any yet: it may turn out to hang."""
+"""Maximum concurrent messages to a receiver that has accepted none yet: it may hang."""
 WAITING: Final = 1_000
-"""Lines that wait here for one receiver; the rest is left to the sweep."""
+"""Maximum lines queued here for one receiver; the sweep picks up the others."""
 _REMEMBERED: Final = 10_000
 
 
 class Hosts:
-    """Counts what is under way; a receiver that failed last gets one place until it succeeds.
+    """Counts concurrent messages; a receiver that failed last gets one place until it succeeds.
 
-    Nobody waits for a place: who comes in vain is noted, and told of when a place is given back.
+    `enter` never waits: if no place is free, the line is queued, and a later `leave` returns it.
     """
 
     def __init__(self, places: int = PLACES, trial: int = TRIAL, waiting: int = WAITING) -> None:
@@ -34,12 +34,12 @@ class Hosts:
         self._failing: OrderedDict[str, None] = OrderedDict()
         self._proven: OrderedDict[str, None] = OrderedDict()
         self.full: frozenset[str] = frozenset()
-        """Hosts without a free place. Never changed in place: other threads may read it."""
+        """Hosts without a free place. Replaced, never mutated: other threads may read it."""
         self.busy: frozenset[str] = frozenset()
-        """Receivers without a free place, likewise."""
+        """Receivers without a free place; also replaced, never mutated."""
 
     def enter(self, host: str, receiver: str, line: str) -> bool:
-        """Take a place for a line; if there is none, note the line and say no."""
+        """Take a place for a line; if none is free, queue the line and return False."""
         if not self._room(host, receiver):
             lines = self._waiting.setdefault(host, OrderedDict()).setdefault(
                 receiver, OrderedDict()
@@ -53,16 +53,16 @@ class Hosts:
         return True
 
     def leave(self, host: str, receiver: str, *, works: bool | None) -> list[str]:
-        """Give a place back.
+        """Release a place.
 
         Args:
-            host: Whose place.
-            receiver: For whom it was taken.
-            works: Whether the receiver took the message; None if it was not tried.
+            host: The host of the place.
+            receiver: The receiver of the place.
+            works: Whether the receiver accepted the message; None if none was sent.
 
         Returns:
-            Lines that waited and may come now. They hold nothing: who comes too late is noted
-            again, and who never comes is missed by nobody.
+            Queued lines that may be tried now. No place is reserved for them: if `enter` finds none
+            free, it queues the line again.
         """
         if works is not None:
             self._failing.pop(receiver, None)
@@ -73,7 +73,7 @@ class Hosts:
         return self._call(host)
 
     def _call(self, host: str) -> list[str]:
-        """Take from those who wait as many as there is room for, each receiver in its turn."""
+        """Remove as many lines from the queue as there are free places, receivers in rotation."""
         waiting = self._waiting.get(host)
         if waiting is None:
             return []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names are resolved on threads of their own: a name server that hangs holds up no other name.
+"""Name resolution, with one thread per name: a name server that hangs does not delay other names.
 
-`getaddrinfo` cannot be cancelled. So a caller stops waiting at its own deadline, the thread goes
-on until the system gives up, and the number of such threads is bounded: in all, for the names of
-one domain, and to one for each name.
+`getaddrinfo` cannot be cancelled. So a caller stops waiting at its own deadline, while the thread
+runs until the system gives up. The number of threads is limited: in total, per domain, and to one
+per name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 from novitai.domain.addresses import Address
 
 Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
-"""`(name, port)`: every address of a name; raises `OSError` where there is none."""
+"""`(name, port)`: returns every address of a name; raises `OSError` if it has none."""
 
 MAX_LOOK_UPS: Final = 256
 MAX_LOOK_UPS_OF_DOMAIN: Final = 16
@@ -29,7 +29,7 @@ _Answer = Sequence[Address] | OSError
 
 
 class SystemResolver:
-    """Asks the system; callers of one name share a look-up."""
+    """Resolves names with `getaddrinfo`; concurrent callers of one name share a look-up."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class SystemResolver:
         self._of_domain: Counter[str] = Counter()
 
     async def __call__(self, name: str, _port: int) -> Sequence[Address]:
-        """Find every address of a name; who stops waiting stops nobody else.
+        """Return every address of a name. Cancelling one caller does not affect the others.
 
         Raises:
-            OSError: the name has no address, or too many look-ups hang.
+            OSError: the name has no address, or too many look-ups are running.
         """
         loop = asyncio.get_running_loop()
         key = id(loop), name
@@ -67,7 +67,7 @@ class SystemResolver:
         self, loop: asyncio.AbstractEventLoop, key: tuple[int, str], domain: str
     ) -> asyncio.Future[Sequence[Address]]:
         flight: asyncio.Future[Sequence[Address]] = loop.create_future()
-        # An error that nobody waits for any more is not worth a warning.
+        # Retrieve the exception, so that asyncio does not warn if all callers have given up.
         flight.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def settle(found: _Answer) -> None:
@@ -85,16 +85,16 @@ class SystemResolver:
                 found = self._look_up(key[1])
             except OSError as error:
                 found = error
-            except Exception:  # an odd name must not leave its callers waiting
+            except Exception:  # callers must not wait forever, such as for an invalid name
                 found = OSError("the name cannot be resolved")
             try:
                 loop.call_soon_threadsafe(settle, found)
-            except RuntimeError:  # the loop has ended: nobody waits any more
+            except RuntimeError:  # the loop is closed: no caller is waiting
                 self._forget(key, domain)
 
         self._under_way[key] = flight
         self._of_domain[domain] += 1
-        # A daemon, so that no look-up that takes its time keeps the process from ending.
+        # A daemon thread, so that a slow look-up does not keep the process from exiting.
         threading.Thread(target=ask, name="novitai-resolve", daemon=True).start()
         return flight
 
@@ -112,4 +112,4 @@ def _ask_system(name: str) -> Sequence[Address]:
 
 
 system_resolver: Final = SystemResolver()
-"""The one of this process."""
+"""The resolver shared by the whole process."""

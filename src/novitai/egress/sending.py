@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sending of one message: signed, to a checked address, bounded in time and size."""
+"""Sends one message: signed, to a checked address, with limits on time and size."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from novitai.egress.signing import NoSecret
 from novitai.egress.wire import BROKEN, Wire
 
 DEADLINE: Final = 15.0
-"""Seconds for one try: resolving, connecting, sending and reading.
+"""Seconds for one attempt: resolving, connecting, sending and reading.
 
-An address has a third of it for the connection, and as much again for TLS.
+Each address has a third of it to connect, and another third for the TLS handshake.
 """
 MAX_READ: Final = 64 * 1024
 KEPT: Final = 2 * 1024
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be sent; `id` and `body` are the same for every try."""
+    """A message to send; `id` and `body` are the same in every attempt."""
 
     id: str
     url: str = field(repr=False)
@@ -46,14 +46,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverAnswer:
-    """What came of a try.
+    """The result of an attempt.
 
     Attributes:
-        at: When it began, in Unix milliseconds.
-        status: The HTTP status; None if none came.
-        error: Why it is no success, in a few words; None if it is.
-        response: The first 2 KiB of the answer's body, as text.
-        retry_after: Seconds that the receiver asked to be left alone.
+        at: When the attempt began, in Unix milliseconds.
+        duration_ms: Its duration in milliseconds.
+        status: The HTTP status; None if no response arrived.
+        error: Why the attempt failed, in a few words; None if it succeeded.
+        response: The first 2 KiB of the response body, as text.
+        retry_after: Seconds that the receiver asked to wait.
     """
 
     at: int
@@ -65,12 +66,12 @@ class ReceiverAnswer:
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver has taken it: any 2xx, whatever became of the answer's body."""
+        """Whether the status is 2xx; the response body does not matter, even if it is cut off."""
         return self.status is not None and 200 <= self.status < 300
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver says that it is gone for good."""
+        """Whether the status is 410: the receiver wants no more messages."""
         return self.status == _GONE
 
 
@@ -86,14 +87,14 @@ class Sender:
         transport: httpx2.AsyncBaseTransport | None = None,
         tls: SSLContext | None = None,
     ) -> None:
-        """Make a sender; connects to nothing yet.
+        """Create a sender; it connects only when it sends.
 
         Args:
-            guard: Decides where messages may go.
-            clock: The time that goes into signatures.
-            deadline: Seconds for one try.
-            transport: Another way to send what the guard let through, for tests.
-            tls: Whom to trust; by default, whom this machine does.
+            guard: Decides where messages may be sent.
+            clock: The time for signatures.
+            deadline: Seconds for one attempt.
+            transport: A transport to use instead of the network, for tests.
+            tls: The TLS context; by default, one with the certificates that this machine trusts.
         """
         self._guard = guard
         self._clock = clock
@@ -101,7 +102,7 @@ class Sender:
         self._wire = Wire(tls, transport)
 
     async def send(self, message: Message) -> ReceiverAnswer:
-        """Try once; whatever goes wrong is in the answer."""
+        """Make one attempt; any failure is in the `error` of the result."""
         at, began = self._clock.now(), self._clock.monotonic()
         exchange = _Sending()
         error: str | None = None
@@ -115,16 +116,16 @@ class Sender:
         except (TimeoutError, httpx2.TimeoutException):
             error = f"No answer within {self._deadline:g} s"
         except (AddressRefused, NoSecret) as refusal:
-            error = f"AddressRefused: {refusal}"
+            error = f"Refused: {refusal}"
         except BROKEN as broken:
             error = _explain(broken)
-        except Exception as defect:  # of ours: a message that is tried for ever helps nobody
+        except Exception as defect:  # a bug: count the attempt as failed, so that retries end
             kind = type(defect).__name__
-            # Its text and its traceback could show the message or a secret.
+            # The exception's text and traceback are not logged: they could show a secret.
             _log.error("sending_failed", delivery=message.id, type=kind)
-            error = f"It could not be sent ({kind})"
+            error = f"The message could not be sent ({kind})"
         if exchange.status is not None:
-            # Once the head is there, the rest of the answer decides nothing.
+            # Once the status has arrived, it decides; a broken body does not matter.
             ok = 200 <= exchange.status < 300
             error = None if ok else f"The receiver answered {exchange.status}"
         return ReceiverAnswer(
@@ -160,7 +161,7 @@ class Sender:
 
 
 class _Sending:
-    """What has come so far; kept outside of the exchange, since the deadline may cut it off."""
+    """The part of the response received so far; still available if the deadline passes."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -168,7 +169,7 @@ class _Sending:
         self.body = bytearray()
 
     async def read(self, response: httpx2.Response) -> None:
-        """Read the body's raw bytes: no more than 64 KiB, of which 2 KiB are kept."""
+        """Read at most 64 KiB of raw body and keep the first 2 KiB."""
         count = 0
         async for chunk in response.aiter_raw():
             count += len(chunk)
@@ -186,7 +187,7 @@ def _authorization(url: str) -> dict[str, str]:
 
 
 def _text(body: bytes) -> str:
-    # PostgreSQL stores no NUL in a text.
+    # PostgreSQL cannot store NUL in text.
     return body.decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 
@@ -199,7 +200,7 @@ def _retry_after(headers: Mapping[str, str], now: int) -> float | None:
         return float(value[:10])
     try:
         moment = parsedate_to_datetime(value)
-        # A date without a zone is in UTC like any other, and not in ours.
+        # Read a date without a zone as UTC, not as local time.
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError):
         return None
@@ -210,7 +211,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, httpx2.ConnectError):
         return "The connection could not be made"
     if isinstance(error, httpx2.RemoteProtocolError):
-        return "The receiver closed the connection, or spoke no HTTP"
+        return "The receiver closed the connection or did not send valid HTTP"
     if isinstance(error, httpx2.HTTPError):
         return f"The connection broke ({type(error).__name__})"
     return (

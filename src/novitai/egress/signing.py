@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures as Standard Webhooks 1.0 has them, made by the standard's own library."""
+"""Signatures of Standard Webhooks 1.0, made by the standard's own library."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from novitai.errors import NovitaiError
 
 PREFIX: Final = "whsec_"
 _CHARACTERS: Final = 44
-"""Of base64 without padding: 33 bytes, of which letters and digits fill 32."""
+"""Characters of base64 for 33 bytes, without padding."""
 
 
 class NoSecret(NovitaiError):
-    """A message must not go out unsigned: nobody could tell that it is from us."""
+    """No secret is set, and a message is never sent unsigned: receivers could not verify it."""
 
 
 def secret_of(characters: str) -> str:
-    """Make a secret of 44 random letters and digits, which are base64 of 33 bytes as they stand.
+    """Make a secret from 44 random letters and digits, which are valid base64 of 33 bytes.
 
     Raises:
-        ValueError: there are more or fewer of them.
+        ValueError: there are not exactly 44 characters.
     """
     if len(characters) != _CHARACTERS:
-        raise ValueError(f"a secret is made of {_CHARACTERS} characters")
+        raise ValueError(f"a secret must be made from {_CHARACTERS} characters")
     return PREFIX + characters
 
 
 def headers(message_id: str, body: bytes, at: int, secrets: Sequence[str]) -> dict[str, str]:
-    """Make the three headers of a message.
+    """Return the three signature headers of a message.
 
     Args:
-        message_id: The same for every try of one message.
-        body: The very bytes that will be sent; UTF-8.
-        at: When this try is made, in Unix milliseconds: receivers refuse what is old.
-        secrets: The valid secrets, newest first; each signs.
+        message_id: The same in every attempt of one message.
+        body: The exact bytes that will be sent; UTF-8.
+        at: Time of this attempt in Unix milliseconds; receivers refuse old messages.
+        secrets: The valid secrets, newest first; each adds a signature.
 
     Raises:
-        NoSecret: there are none.
+        NoSecret: `secrets` is empty.
     """
     if not secrets:
-        raise NoSecret("there is no secret to sign it with")
+        raise NoSecret("no secret to sign the message with")
     seconds = at // 1000
     moment = datetime.fromtimestamp(seconds, UTC)
     text = body.decode()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One HTTP exchange with an address that was checked, over a connection of its own.
+"""One HTTP exchange with a checked address, over its own connection.
 
-No shared pool: it would use one host's TLS connection for another host on the same address, and
-its limit would let slow peers hold up the others. Deadlines are the callers'.
+There is no shared connection pool: it would reuse the TLS connection of one host for another host
+at the same address, and slow peers could exhaust its limit. Callers set the deadline.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ BROKEN: Final = (
     anyio.ClosedResourceError,
     anyio.EndOfStream,
 )
-"""What an exchange raises when the network or the peer is at fault."""
+"""The exceptions of an exchange for which the network or the peer is at fault."""
 _CONNECTED: Final = "connect_tcp.complete"
 
 
 class Opened:
-    """Listens to an exchange and keeps the connections it made, so that they can be closed.
+    """Traces an exchange and records the connections it opened, so that they can be closed.
 
-    httpcore2 leaves a connection to the collector when it is cancelled during the TLS handshake.
+    If httpcore2 is cancelled during the TLS handshake, it does not close the connection.
     """
 
     def __init__(self) -> None:
         self._streams: list[Any] = []
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take note of a connection; the `trace` extension of httpx2."""
+        """Record a connection; called by the `trace` extension of httpx2."""
         if event.endswith(_CONNECTED):
             self._streams.append(info["return_value"])
 
     async def aclose(self) -> None:
-        """Close them; does not wait for the peer, and closing twice does nothing."""
+        """Close the connections without waiting for the peer; a second call does nothing."""
         for stream in self._streams:
             with contextlib.suppress(Exception):
                 await stream.aclose()
@@ -54,18 +54,18 @@ class Opened:
 
 
 class Wire:
-    """Makes exchanges, each over a connection of its own."""
+    """Makes exchanges, each over its own connection."""
 
     def __init__(
         self, tls: SSLContext | None = None, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
-        """Prepare it; connects to nothing yet.
+        """Create the client; it connects only for an exchange.
 
         Args:
-            tls: Whom to trust; by default, whom this machine does.
-            transport: Another way to send what was checked, for tests.
+            tls: The TLS context; by default, one with the certificates that this machine trusts.
+            transport: A transport to use instead of the network, for tests.
         """
-        # One for all: making it reads the certificates of this machine.
+        # Created once, because this reads the certificates of the machine.
         self._tls = tls or httpx2.create_ssl_context(trust_env=False)
         self._transport = transport
 
@@ -81,22 +81,22 @@ class Wire:
         wait: float,
         connect: float,
     ) -> AsyncIterator[httpx2.Response]:
-        """Send one request and give the head of the answer.
+        """Send one request and yield the response once its head has arrived.
 
-        It goes to the first of the target's addresses that takes the connection: until then,
-        nothing has been sent.
+        The request goes to the first address of the target that accepts a connection; to the other
+        addresses, nothing is sent.
 
         Args:
             method: The HTTP method.
-            url: Its path and query are sent; its host is the target's.
-            target: What the guard said of the URL.
-            headers: Beside `Host`, `User-Agent` and `Connection`.
+            url: The URL whose path and query are sent; the host is that of the target.
+            target: The result of the guard for this URL.
+            headers: Headers besides `Host`, `User-Agent` and `Connection`.
             content: The body.
-            wait: Seconds for each wait of the exchange; the caller keeps the deadline of the whole.
+            wait: Seconds for each read or write; the caller sets the deadline of the exchange.
             connect: Seconds for the connection to one address.
 
         Raises:
-            httpx2.HTTPError: no answer came.
+            httpx2.HTTPError: no response arrived.
         """
         waits = httpx2.Timeout(wait, connect=connect)
         *others, last = target.addresses

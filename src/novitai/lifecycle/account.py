@@ -101,7 +101,7 @@ class Account:
         after = judge(before, census)
         if after != before:
             account.save_state(connection, after)
-            self._tell_change(connection, before, after)
+            self._emit_change(connection, before, after)
         return after
 
     def found_filter(self, connection: Connection) -> None:
@@ -141,7 +141,7 @@ class Account:
             return
         after = replace(before, restored_at=self._clock.now())
         account.save_state(connection, after)
-        self._tell_change(connection, before, after)
+        self._emit_change(connection, before, after)
 
     def orphans_to_delete(self, connection: Connection) -> list[Unmanaged]:
         """Return the orphans that the policy `delete` may delete now: at most two an hour.
@@ -218,10 +218,10 @@ class Account:
                 self._jobs.nudge(connection, running.kind.job, running.id)
         after = confirmed(state)
         account.save_state(connection, after)
-        self._tell_change(connection, state, after)
+        self._emit_change(connection, state, after)
         return len(missing)
 
-    def _tell_change(
+    def _emit_change(
         self, connection: Connection, before: AccountState, after: AccountState
     ) -> None:
         """Append an event if a hold begins, changes or ends; accepting a key appends none."""

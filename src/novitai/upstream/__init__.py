@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The typed client of Novita's API. Knows upstream's words, and nothing of our own statuses."""
+"""The typed client of Novita's API. It uses upstream's terms and no statuses of novitai's own."""

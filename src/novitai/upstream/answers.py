@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an HTTP answer to its payload, or to the error it stands for (upstream.md §1.1–1.3)."""
+"""Turns an HTTP response into its payload or into an error (upstream.md §1.1–1.3)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from novitai.upstream.transport import Answer
 from novitai.upstream.wire import Json, Object, verbatim
 
 _MAX_MESSAGE: Final = 500
-# Secrets are looked for in so much of a message, before it is cut.
+# Secrets are removed from this many characters of a message before it is cut.
 _MAX_READ: Final = 65_536
 _REASON: Final = re.compile(r"[A-Z0-9_]{1,64}\Z")
 _NO_STOCK: Final = frozenset({"INSUFFICIENT_RESOURCE", "MIGRATE_INSUFFICIENT_RESOURCE"})
@@ -41,13 +41,13 @@ _NOT_FOUND: Final = "not found"
 def failure(
     endpoint: Endpoint, answer: Answer, *, now: int, secrets: Iterable[str] = ()
 ) -> UpstreamError | None:
-    """Say which error an answer stands for; None for a success.
+    """Return the error of a response; None if it is a success.
 
     Args:
-        endpoint: What was asked, which decides on what "not found" means.
-        answer: What came.
+        endpoint: The endpoint of the request; it decides what "not found" means.
+        answer: The response.
         now: Unix milliseconds, to read a `Retry-After` that is a date.
-        secrets: What must not appear in the message: upstream might repeat what it was sent.
+        secrets: Values to remove from the message: upstream might repeat the request.
     """
     status = answer.status
     if 200 <= status < 300:
@@ -78,7 +78,7 @@ def failure(
 
 
 def payload(answer: Answer) -> Object:
-    """Read the object that every success carries.
+    """Parse the JSON object of a success.
 
     Raises:
         InvalidResponse: not JSON, or not an object.
@@ -90,7 +90,7 @@ def payload(answer: Answer) -> Object:
 
 
 def retry_after(headers: Mapping[str, str], *, now: int) -> float | None:
-    """Read `Retry-After` (RFC 9110 §10.2.3) as seconds from `now`; None if absent or unreadable."""
+    """Read `Retry-After` (RFC 9110 §10.2.3) as seconds from `now`; None if absent or invalid."""
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
@@ -114,7 +114,7 @@ def _is_gone(endpoint: Endpoint, status: int, reason: str, message: str) -> bool
         return False
     if status == HTTPStatus.NOT_FOUND or reason in endpoint.gone_reasons:
         return True
-    # A missing template was seen as a 400 with nothing but its message.
+    # For a missing template, Novita was observed to send a 400 with only a message.
     return endpoint is Endpoint.TEMPLATE and not reason and _NOT_FOUND in message.lower()
 
 
@@ -123,7 +123,7 @@ def _explanation(answer: Answer, secrets: Iterable[str]) -> tuple[str, str]:
     fallback = f"Novita answered {answer.status}"
     if type(body) is not dict:
         return "", fallback
-    # A gateway's own errors have other shapes: {"error": {...}}, {"error": "..."}, {"title"}.
+    # A gateway's errors have other shapes: {"error": {...}}, {"error": "..."}, {"title": "..."}.
     nested = body.get("error")
     source: Object = nested if type(nested) is dict else body
     reason = verbatim(source.get("reason"))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A circuit breaker for one class of operations: stop calling what keeps failing.
+"""A circuit breaker for one class of operations.
 
-Closed → open after `threshold` faults in a row → half-open when the cool-down is over: one probe
-decides. Only upstream's faults count (timeouts, broken connections, 5xx, unreadable answers);
-a 4xx is neutral while closed and a success while half-open; a cancelled call says nothing.
-The state follows from the clock alone: nothing has to happen for it to be right.
+It opens after `threshold` consecutive faults and becomes half-open after the cool-down; then one
+probe call decides. Only upstream's faults count (timeouts, broken connections, 5xx, unreadable
+responses). A 4xx is ignored while closed and a success while half-open; a cancelled call is
+ignored. The state is computed from the clock, so no timer is needed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from novitai.upstream.errors import BreakerOpen
 THRESHOLD: Final = 5
 COOL_DOWN: Final = 10.0
 MAX_COOL_DOWN: Final = 60.0
-# A probe that was never heard of again no longer holds the door shut after this.
+# After this many seconds, a probe without a verdict no longer blocks the next one.
 PROBE_EXPIRES: Final = 60.0
 
 
 class BreakerState(StrEnum):
-    """Where a breaker stands."""
+    """The state of a breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -32,19 +32,19 @@ class BreakerState(StrEnum):
 
 
 class CallVerdict(StrEnum):
-    """What a finished call says about upstream."""
+    """The result of a call, as the breaker counts it."""
 
     SUCCESS = "success"
     ANSWERED = "answered"
-    """A 4xx: upstream works, and declined."""
+    """A 4xx: upstream works, but refused the call."""
     FAULT = "fault"
     NOTHING = "nothing"
-    """Cancelled, or never sent."""
+    """The call was cancelled or never sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The right to one call; to be settled with its verdict."""
+    """The permission for one call; the caller must settle it with a verdict."""
 
     era: int
     is_probe: bool
@@ -52,7 +52,7 @@ class Ticket:
 
 
 class Breaker:
-    """Counts faults in a row and shuts the door for a while."""
+    """Counts consecutive faults and refuses calls for a while."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class Breaker:
 
         Args:
             name: The class of operations, for messages.
-            clock: Time.
-            threshold: Faults in a row that open it.
-            cool_down: Seconds it stays open at first; doubles with each failed probe.
-            max_cool_down: The longest it stays open.
+            clock: The clock.
+            threshold: Consecutive faults that open it.
+            cool_down: Seconds it stays open at first; doubled by each failed probe.
+            max_cool_down: Maximum seconds it stays open.
             probe_expires: Seconds after which a probe without a verdict is given up.
         """
         self.name = name
@@ -80,7 +80,7 @@ class Breaker:
         self._base = cool_down
         self._max = max_cool_down
         self._probe_expires = probe_expires
-        # Verdicts of calls that were let in before the last change of state say nothing about it.
+        # Verdicts of calls that were admitted before the last change of state are ignored.
         self._era = 0
         self._tickets = 0
         self._faults = 0
@@ -92,7 +92,7 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """Where it stands now."""
+        """The current state."""
         if self._open_until is None:
             return BreakerState.CLOSED
         return (
@@ -103,7 +103,7 @@ class Breaker:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until a call may be let in; 0 if one would be let in now."""
+        """Seconds until a call may be admitted; 0 if a call would be admitted now."""
         if self._open_until is None:
             return 0.0
         now = self._clock.monotonic()
@@ -112,7 +112,7 @@ class Breaker:
         return max(0.0, self._probe_until - now) if self._probe is not None else 0.0
 
     def check(self, *, bypass: bool = False) -> None:
-        """Raise if a call would not be let in now; changes nothing.
+        """Raise if a call would not be admitted now; the state does not change.
 
         Raises:
             BreakerOpen: with the seconds to wait.
@@ -122,11 +122,11 @@ class Breaker:
             raise BreakerOpen(f"Novita keeps failing ({self.name})", retry_after=wait)
 
     def enter(self, *, bypass: bool = False) -> Ticket:
-        """Let one call in.
+        """Admit one call.
 
         Args:
-            bypass: For calls that end spending: even while the door is shut one of them is
-                let in per first cool-down, so that no row of failing others can keep them out.
+            bypass: For calls that end spending. One of them is admitted per initial cool-down
+                even while the breaker is open, so that failures of other calls do not block it.
 
         Raises:
             BreakerOpen: with the seconds to wait.
@@ -142,7 +142,7 @@ class Breaker:
         return Ticket(self._era, is_probe=True, number=self._tickets)
 
     def settle(self, ticket: Ticket, verdict: CallVerdict) -> None:
-        """Take note of how a call ended."""
+        """Record the verdict of a call."""
         if ticket.era != self._era:
             return
         if ticket.is_probe:

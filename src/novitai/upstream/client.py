@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client of Novita's API: every call goes through one limiter and its class's breaker.
+"""The client of Novita's API: every call passes the rate limiter and the breaker of its class.
 
-Reads are tried up to three times. Writes are tried once: whoever asked decides on the next try.
-A create is sent once and never again, at no layer; its ending says whether it may have been made.
+Reads are tried up to three times. Writes are tried once; the caller decides whether to retry. A
+create is never retried, at any layer; its result says whether the instance may have been created.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NovitaClient:
     """Novita's GPU-instance API, v1 (upstream.md)."""
 
     def __init__(self, gateway: UpstreamGateway, clock: Clock, *, key_digest: str = "") -> None:
-        """Make a client on a gateway; `key_digest` tells its key from others without showing it."""
+        """Make a client on a gateway; `key_digest` identifies the API key without revealing it."""
         self.key_digest = key_digest
         self._gateway = gateway
         self._clock = clock
@@ -79,22 +79,22 @@ class NovitaClient:
         tls: SSLContext | None = None,
         proxy: str | None = None,
     ) -> NovitaClient:
-        """Make a client with its own limiter and breakers: one for the whole process.
+        """Make a client with its own limiter and breakers; a process needs only one.
 
         Args:
             base_url: Such as `https://api.novita.ai`.
-            api_key: The key; empty sends none, and upstream will say so.
-            calls_per_minute: The limiter's rate.
+            api_key: The API key; if empty, none is sent and upstream refuses every call.
+            calls_per_minute: The rate of the limiter.
             timeout: Seconds for one exchange.
-            clock: Time and waiting.
-            ids: The source of jitter; the system's entropy by default.
-            observer: Told of every exchange.
-            transport: Another way to send, for tests.
-            tls: Whom to trust; by default, whom this machine does.
+            clock: Time and sleeping.
+            ids: The source of jitter; by default, the system's entropy.
+            observer: Called after every exchange.
+            transport: A transport to use instead of the network, for tests.
+            tls: The TLS context; by default, one with the certificates that this machine trusts.
             proxy: The URL of a proxy to connect through.
 
         Raises:
-            ValueError: the key cannot travel in a header.
+            ValueError: the key has characters that are not allowed in a header.
         """
         source = ids or Ids()
         gateway = UpstreamGateway(
@@ -111,35 +111,35 @@ class NovitaClient:
         return cls(gateway, clock, key_digest=_digest_of(api_key))
 
     async def aclose(self) -> None:
-        """Close every connection. Calls still under way fail."""
+        """Close every connection. Running calls fail."""
         await self._gateway.aclose()
 
     def health(self) -> UpstreamHealth:
-        """Say what the calls so far tell of upstream; calls nothing."""
+        """Return upstream's health as seen in earlier calls; makes no call."""
         return self._gateway.health()
 
     @property
     def clock_offset(self) -> int | None:
-        """Milliseconds that upstream's clock is ahead of ours, by its last reply; None if unknown.
+        """Milliseconds that upstream's clock is ahead, by its last response; None if unknown.
 
-        The `Date` header counts whole seconds, so it is off by up to half a second either way.
+        The `Date` header has whole seconds, so the value may be wrong by up to 500 ms.
         """
         return self._gateway.clock_offset
 
     @property
     def permits_waiting(self) -> int:
-        """How many calls wait for the rate limiter."""
+        """The number of calls that wait for the rate limiter."""
         return self._gateway.permits_waiting
 
     def breaker_states(self) -> dict[str, BreakerState]:
-        """Return the state of each circuit breaker, by the class of operations it guards."""
+        """Return the state of each circuit breaker, by its class of operations."""
         return self._gateway.breaker_states()
 
     async def clusters(self) -> list[UpstreamCluster]:
         """List the clusters (upstream.md §2).
 
         Raises:
-            UpstreamError: it could not be read, after three tries; so for every read below.
+            UpstreamError: all three attempts failed. All reads below raise it too.
         """
         return await self._gateway.read(
             Endpoint.CLUSTERS, "/clusters", {}, payloads.rows("data", reading.cluster)
@@ -156,10 +156,10 @@ class NovitaClient:
         """List the GPU products that match (upstream.md §3.1).
 
         Args:
-            cluster_id: Only those of this cluster; everywhere if absent.
-            product_name: Matches loosely, as upstream sees fit.
+            cluster_id: Only products of this cluster; by default, of all clusters.
+            product_name: Only products that match this name; upstream decides what matches.
             billing_method: `onDemand` or `spot`.
-            gpu_num: Only those deployable with so many GPUs.
+            gpu_num: Only products that are deployable with this number of GPUs.
         """
         wanted = {
             "clusterId": cluster_id or "",
@@ -176,7 +176,7 @@ class NovitaClient:
         """Get one template (upstream.md §10).
 
         Raises:
-            Gone: there is none with this id.
+            Gone: no template has this ID.
         """
         return await self._gateway.read(
             Endpoint.TEMPLATE,
@@ -186,7 +186,7 @@ class NovitaClient:
         )
 
     async def templates(self) -> list[UpstreamTemplate]:
-        """List the official templates and our own (upstream.md §10)."""
+        """List the official templates and those of the account (upstream.md §10)."""
         found = await self._list(
             Endpoint.TEMPLATES, "/templates", {"channel": _CHANNELS}, "template", reading.template
         )
@@ -196,7 +196,7 @@ class NovitaClient:
         """Get one instance (upstream.md §5.1).
 
         Raises:
-            Gone: there is none with this id.
+            Gone: no instance has this ID.
         """
         return await self._gateway.read(
             Endpoint.INSTANCE,
@@ -206,7 +206,7 @@ class NovitaClient:
         )
 
     async def list_instances(self) -> Listing:
-        """List the whole account (upstream.md §5.2)."""
+        """List all instances of the account (upstream.md §5.2)."""
         found = await self._list(
             Endpoint.LIST_INSTANCES, "/gpu/instances", {}, "instances", self._read_instance
         )
@@ -221,10 +221,9 @@ class NovitaClient:
         )
 
     async def find_instances(self, name: str) -> tuple[UpstreamInstance, ...]:
-        """List the instances whose name holds `name`, as upstream filters (upstream.md §5.2).
+        """List the instances whose name contains `name`, by upstream's filter (§5.2).
 
-        Whether the filter works is not known of every deployment: an empty answer alone proves
-        nothing.
+        The filter may not work in every deployment, so an empty result alone proves nothing.
         """
         found = await self._list(
             Endpoint.LIST_INSTANCES,
@@ -236,17 +235,17 @@ class NovitaClient:
         return tuple(found.rows.values())
 
     async def start(self, instance_id: str, *, window: SendWindow) -> None:
-        """Start a stopped instance (upstream.md §6). Tried once, as all below.
+        """Start a stopped instance (upstream.md §6). Tried once, as all calls below.
 
         Args:
-            instance_id: Upstream's id.
-            window: Until when the call may begin; judged last before its first byte.
+            instance_id: The upstream ID.
+            window: The time in which the call may begin; checked just before the first byte.
 
         Raises:
-            NotSent: the window was over, or no connection could be made.
-            Gone: there is no such instance.
-            InsufficientResource: its node has no GPU free.
-            InvalidStateChange: it is in the wrong state, or the call took effect before.
+            NotSent: the window was over.
+            Gone: no instance has this ID.
+            InsufficientResource: the instance's node has no free GPU.
+            InvalidStateChange: the instance is in the wrong state, or an earlier call took effect.
             UpstreamError: any other failure.
         """
         await self._act(Endpoint.START, instance_id, window)
@@ -260,34 +259,34 @@ class NovitaClient:
         await self._act(Endpoint.RESTART, instance_id, window)
 
     async def delete(self, instance_id: str, *, window: SendWindow) -> None:
-        """Delete an instance for good; raises as `start` does."""
+        """Delete an instance; raises as `start` does."""
         await self._act(Endpoint.DELETE, instance_id, window)
 
     async def permit_create(self) -> Permit:
-        """Wait for the right to send one create; to be taken before the attempt is recorded.
+        """Wait for a permit to send one create; call this before the attempt is recorded.
 
-        A permit that will not be used should be given back with `release`.
+        Return an unused permit with `release`.
 
         Raises:
-            BreakerOpen: creates keep failing; try again later.
+            BreakerOpen: creates keep failing; retry later.
         """
         return await self._gateway.permit(Endpoint.CREATE)
 
     async def create(self, request: CreateInstance, *, permit: Permit, window: SendWindow) -> str:
-        """Send one create, once, and return the new instance's id.
+        """Send one create, once, and return the upstream ID of the new instance.
 
         Args:
-            request: What to make.
-            permit: From `permit_create`; spent by this call however it ends.
-            window: Until when the request may begin: no later than the attempt's `send_by`.
-                Judged as the last act before its first byte leaves, after any connecting.
+            request: The instance to create.
+            permit: From `permit_create`; this call always spends it.
+            window: The time in which the call may begin, no later than the attempt's `send_by`;
+                checked just before the first byte, after connecting.
 
         Raises:
-            NotSent: certainly nothing was made: no connection, too late, or a permit used before.
-            Refused: nothing was made: upstream declined (InsufficientResource: no stock).
-            RateLimited: nothing was made: too many calls.
-            KeyRefused: nothing was made: our key is not accepted.
-            Ambiguous: it may have been made; settle it by listing.
+            NotSent: nothing was created: no connection, too late, or the permit was already used.
+            Refused: nothing was created: upstream refused (InsufficientResource: no stock).
+            RateLimited: nothing was created: too many calls.
+            KeyRefused: nothing was created: upstream does not accept the API key.
+            Ambiguous: the instance may have been created; settle this by listing.
         """
         call = UpstreamCall(
             "POST",
@@ -330,7 +329,8 @@ class NovitaClient:
             try:
                 found = await paging.collect(fetch, first_page=self._first_page.get(endpoint, 1))
             except Refused as error:
-                # Perhaps the page is too large for upstream; if not, the smallest is refused too.
+                # The page may be too large for upstream. If that is not the reason, upstream
+                # refuses the smallest page too, and the error is raised.
                 smaller = next(sizes, None)
                 if smaller is None or error.http_status != HTTPStatus.BAD_REQUEST:
                     raise
@@ -342,7 +342,7 @@ class NovitaClient:
 
 
 def _digest_of(api_key: str) -> str:
-    # A key is long and random, so its digest gives nothing away.
+    # A key is long and random, so its digest reveals nothing.
     return hashlib.blake2b(api_key.encode(), digest_size=16, person=b"upstream-key").hexdigest()
 
 

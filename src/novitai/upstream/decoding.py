@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the bytes of an answer to JSON values: one bad value must not cost the whole answer.
+"""Decodes the JSON of a response; one invalid value does not make the whole response unreadable.
 
-Names in a listing are chosen by other people, so it may hold half a surrogate pair, a raw line
-break or a byte that is not UTF-8. The strict decoder reads the answer first. Only what it refuses
-is mended, value by value, and read again.
+Users choose the names in a listing, so it may contain half a surrogate pair, a raw line break or a
+byte that is not UTF-8. The strict decoder is tried first. If it fails, the document is repaired
+value by value and decoded again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import orjson
 from novitai.upstream.wire import Json
 
 MAX_DEPTH: Final = 64
-"""In a mended document, what is nested deeper is replaced by `null`."""
+"""Maximum nesting depth of a repaired document; deeper values are replaced with `null`."""
 _MAX_NUMBER: Final = 400
 _REPLACEMENT: Final = "\ufffd"
 
-# Possessive quantifiers: a string without an end costs one pass over the document, not one a quote.
+# Possessive quantifiers: an unterminated string costs one pass in total, not one per quote.
 _TOKEN: Final = re.compile(
     r'(?P<string>"[^"\\]*+(?:\\.[^"\\]*+)*+")|(?P<open>[\[{])|(?P<close>[\]}])'
     r'|(?P<gap>[\s:,]++)|(?P<word>[^\s"\[\]{}:,]++)|(?P<broken>")',
@@ -31,8 +31,8 @@ _TOKEN: Final = re.compile(
 _WORD: Final = re.compile(
     r"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII
 )
-# The first group is an escape that stands for a character; anything else after a backslash is not
-# one, half of a surrogate pair included.
+# The first group matches a valid escape; anything else after a backslash is invalid, including half
+# of a surrogate pair.
 _ESCAPE: Final = re.compile(
     r'\\(?:(["\\/bfnrt]'
     r"|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}"
@@ -42,16 +42,16 @@ _ESCAPE: Final = re.compile(
 
 
 def decode(body: bytes) -> Json:
-    """Read a JSON document; what cannot be read of a value is replaced.
+    """Decode a JSON document; replace invalid parts of values.
 
     Undecodable bytes, invalid escapes and halves of surrogate pairs become U+FFFD. Words that are
-    no JSON value (`NaN`, `Infinity`, `01`), numbers of more than 400 digits and what is nested
-    more than 64 levels deep become `null`. Of equal keys in one object the last one counts.
+    not JSON values (`NaN`, `Infinity`, `01`), numbers of more than 400 characters and values nested
+    more than 64 levels deep become `null`. If a key occurs twice in an object, the last one counts.
 
     Raises:
-        ValueError: the document as a whole is not JSON. The exception does not hold it.
+        ValueError: the document is not JSON. The exception does not contain the document.
     """
-    # The decoders' exceptions hold the document, passwords and all: none is chained.
+    # The decoders' exceptions contain the document with its passwords, so none is chained.
     with contextlib.suppress(orjson.JSONDecodeError):
         found: Json = orjson.loads(body)
         return found
@@ -69,7 +69,7 @@ def _mend(document: str) -> str:
         nonlocal depth
         kind, text = token.lastgroup, token[0]
         if kind == "broken":
-            raise ValueError("a string without an end")
+            raise ValueError("unterminated string")
         if kind == "open":
             depth += 1
             if depth <= MAX_DEPTH:

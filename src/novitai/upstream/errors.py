@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call to Novita can end in, so that a caller never looks at an HTTP status.
+"""The errors of a call to Novita, so that callers do not need HTTP statuses.
 
     UpstreamError
-    ├── Refused                 4xx: understood and declined, nothing was changed
+    ├── Refused                 4xx: refused, nothing was changed
     │   ├── InsufficientResource   no stock
     │   └── InvalidStateChange     the instance is in the wrong state for this call
-    ├── Gone                    what the call named does not exist
+    ├── Gone                    the resource does not exist
     ├── KeyRefused              401, 403
     ├── RateLimited             429
-    ├── Timeout                 no answer in time, or a 408            ┐
+    ├── Timeout                 no response in time, or a 408          ┐
     ├── ConnectionFailed        no connection, or it broke             │ upstream's fault:
     ├── ServerError             5xx                                    │ counted by the breaker
-    ├── InvalidResponse                an answer that cannot be read          ┘
-    ├── NotSent                 certainly nothing left this process
-    │   └── BreakerOpen            we are not calling upstream for a while
-    └── Ambiguous               of a create: it may or may not have been made
+    ├── InvalidResponse         a response that cannot be read         ┘
+    ├── NotSent                 nothing was sent
+    │   └── BreakerOpen            upstream is not called for a while
+    └── Ambiguous               a create that may or may not have taken effect
 
-No message ever holds a key, a password, `envs` or registry credentials.
+No message contains a key, a password, `envs` or registry credentials.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from novitai.errors import NovitaiError
 
 
 class CallOutcome(StrEnum):
-    """How one call ended: the bounded word for metrics."""
+    """The result of a call, as a label for metrics."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -48,17 +48,17 @@ class CallOutcome(StrEnum):
 
 
 class UpstreamError(NovitaiError):
-    """A call to Novita that did not succeed.
+    """A call to Novita failed.
 
     Attributes:
-        message: Upstream's own message where it gave one, made safe to show.
+        message: Upstream's message, if it sent one, without secrets.
         reason: Upstream's reason (upper snake case, upstream.md §1.2), or `""`.
-        http_status: The status of the answer, or None where there was none.
+        http_status: The status of the response; None if none arrived.
     """
 
     outcome: ClassVar[CallOutcome]
     is_fault: ClassVar[bool] = False
-    """Whether it counts against upstream: in the breaker and in health."""
+    """Whether upstream is at fault; if so, the breaker and the health record count it."""
 
     def __init__(self, message: str, *, reason: str = "", http_status: int | None = None) -> None:
         super().__init__(message)
@@ -76,37 +76,37 @@ class UpstreamError(NovitaiError):
 
 
 class Refused(UpstreamError):
-    """Upstream understood and declined (4xx). Nothing was made or changed."""
+    """Upstream refused the call (4xx). Nothing was created or changed."""
 
     outcome = CallOutcome.REFUSED
 
 
 class InsufficientResource(Refused):
-    """No stock for this product here and now (upstream.md §1.2)."""
+    """The product is out of stock in this cluster (upstream.md §1.2)."""
 
     outcome = CallOutcome.NO_CAPACITY
 
 
 class InvalidStateChange(Refused):
-    """The instance is in the wrong state; yet it may have taken effect (upstream.md §1.1)."""
+    """The instance is in the wrong state; the call may still have taken effect (§1.1)."""
 
     outcome = CallOutcome.INVALID_STATE
 
 
 class Gone(UpstreamError):
-    """What the call named does not exist: 404 or 400 `RESOURCE_NOT_FOUND` (§1.3)."""
+    """The resource does not exist: 404 or 400 `RESOURCE_NOT_FOUND` (upstream.md §1.3)."""
 
     outcome = CallOutcome.GONE
 
 
 class KeyRefused(UpstreamError):
-    """Upstream does not accept our key (401, 403): our misconfiguration."""
+    """Upstream does not accept the API key (401, 403): novitai is misconfigured."""
 
     outcome = CallOutcome.KEY_REFUSED
 
 
 class RateLimited(UpstreamError):
-    """Upstream says: too many calls. Nothing was made. `retry_after` in seconds, if it said so."""
+    """Too many calls (429); nothing was changed. `retry_after` in seconds, if upstream sent it."""
 
     outcome = CallOutcome.RATE_LIMITED
 
@@ -123,7 +123,7 @@ class RateLimited(UpstreamError):
 
 
 class _MaybeSent(UpstreamError):
-    """A failure that may come before or after the request left. `sent`: whether it may have."""
+    """A failure before or after the request was sent. `sent`: whether it may have been sent."""
 
     is_fault = True
 
@@ -140,13 +140,13 @@ class _MaybeSent(UpstreamError):
 
 
 class Timeout(_MaybeSent):
-    """No whole answer within the time allowed, or upstream's own 408."""
+    """No complete response arrived in time, or upstream sent a 408."""
 
     outcome = CallOutcome.TIMEOUT
 
 
 class ConnectionFailed(_MaybeSent):
-    """No connection could be made, or it broke before the answer was whole."""
+    """No connection could be made, or it broke before the response was complete."""
 
     outcome = CallOutcome.CONNECTION_FAILED
 
@@ -159,20 +159,20 @@ class ServerError(UpstreamError):
 
 
 class InvalidResponse(UpstreamError):
-    """An answer that cannot be read: not JSON, of the wrong shape, too large, or a redirect."""
+    """The response cannot be read: not JSON, the wrong shape, too large, or a redirect."""
 
     outcome = CallOutcome.INVALID_RESPONSE
     is_fault = True
 
 
 class NotSent(UpstreamError):
-    """Certainly nothing left this process, so nothing was made. `reason` says why."""
+    """Nothing was sent, so nothing was changed. `reason` says why."""
 
     outcome = CallOutcome.NOT_SENT
 
 
 class BreakerOpen(NotSent):
-    """Upstream keeps failing, so it is not called. `retry_after`: seconds until it may be."""
+    """The breaker is open: calls keep failing. `retry_after`: seconds until the next one."""
 
     outcome = CallOutcome.BREAKER_OPEN
 
@@ -182,16 +182,16 @@ class BreakerOpen(NotSent):
 
 
 class Ambiguous(UpstreamError):
-    """A create that may or may not have been made: to be settled by listing, never by posting.
+    """A create may or may not have taken effect: settle it by listing, never by another create.
 
-    Raised for a timeout, a reset, a 5xx, a 408, a redirect, and a success without an id.
+    Raised for a timeout, a reset, a 5xx, a 408, a redirect, and a success without an ID.
     """
 
     outcome = CallOutcome.AMBIGUOUS
 
 
 def may_have_worked(error: UpstreamError) -> bool:
-    """Whether the call may have taken effect all the same, though its end does not say so."""
+    """Whether the call may have taken effect although it failed."""
     if isinstance(error, _MaybeSent):
         return error.sent
     return isinstance(error, ServerError | InvalidResponse | Ambiguous)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way out: limiter, breaker, exchange, verdict, for every call to upstream alike."""
+"""Makes every call to upstream: limiter, breaker, exchange, verdict, retries of reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from novitai.upstream.window import SendWindow
 from novitai.upstream.wire import Object
 
 T = TypeVar("T")
-# Reads a success: its object, and when it was asked for (Unix milliseconds).
+# Reads the JSON object of a success; the second argument is when the request was sent, in Unix
+# milliseconds.
 Reader: TypeAlias = Callable[[Object, int], T]
 
 READ_TRIES: Final = 3
@@ -39,15 +40,15 @@ _log = structlog.get_logger(__name__)
 
 
 class CallObserver(Protocol):
-    """Is told of every exchange with upstream, for metrics."""
+    """Called after every exchange with upstream, for metrics."""
 
     def __call__(self, endpoint: str, outcome: CallOutcome, seconds: float) -> None:
-        """Take note: a bounded name, a bounded outcome, and how long it took."""
+        """Record an exchange; endpoint and outcome have few values, so they can be labels."""
         ...
 
 
 class Permit:
-    """The right to one call: a place in the limiter and in a breaker, spent by use."""
+    """The permission for one call, from the limiter and a breaker; it can be used once."""
 
     def __init__(self, limiter: UpstreamLimiter, breaker: Breaker, ticket: Ticket) -> None:
         self._limiter = limiter
@@ -56,18 +57,18 @@ class Permit:
         self._is_spent = False
 
     def spend(self) -> Ticket:
-        """Take the right.
+        """Use the permit.
 
         Raises:
-            NotSent: it was spent or given back before.
+            NotSent: it was already used or released.
         """
         if self._is_spent:
-            raise NotSent("this permit was used before", reason="PERMIT_SPENT")
+            raise NotSent("the permit was already used", reason="PERMIT_SPENT")
         self._is_spent = True
         return self._ticket
 
     def release(self) -> None:
-        """Give back a permit that will not be used; does nothing to one that was."""
+        """Return an unused permit; does nothing if it was used."""
         if not self._is_spent:
             self._is_spent = True
             self._limiter.give_back()
@@ -75,7 +76,7 @@ class Permit:
 
 
 class UpstreamGateway:
-    """Sends calls and learns from how they end."""
+    """Sends calls, and updates limiter, breakers and health from their results."""
 
     def __init__(
         self,
@@ -88,16 +89,16 @@ class UpstreamGateway:
         observer: CallObserver,
         secrets: Iterable[str],
     ) -> None:
-        """Put it together.
+        """Make a gateway.
 
         Args:
             transport: The connections.
-            clock: Time and waiting.
+            clock: Time and sleeping.
             ids: The source of jitter.
-            limiter: The one of this process.
+            limiter: The limiter of this process.
             breakers: One for each class of operations.
-            observer: Told of every exchange.
-            secrets: What must never appear in a message, the API key above all.
+            observer: Called after every exchange.
+            secrets: Values to remove from messages, such as the API key.
         """
         self.clock_offset: int | None = None
         self._transport = transport
@@ -114,23 +115,23 @@ class UpstreamGateway:
         await self._transport.aclose()
 
     def health(self) -> UpstreamHealth:
-        """Say what the calls so far tell of upstream."""
+        """Return upstream's health as seen in earlier calls."""
         return self._record.snapshot(self._breakers.values())
 
     @property
     def permits_waiting(self) -> int:
-        """How many calls wait for the limiter."""
+        """The number of calls that wait for the limiter."""
         return self._limiter.waiting
 
     def breaker_states(self) -> dict[str, BreakerState]:
-        """Return the state of each breaker by the class of operations it guards."""
+        """Return the state of each breaker, by its class of operations."""
         return {name.value: breaker.state for name, breaker in self._breakers.items()}
 
     async def permit(self, endpoint: Endpoint) -> Permit:
-        """Wait for the right to one call.
+        """Wait for a permit for one call.
 
         Raises:
-            BreakerOpen: the breaker of this class of operations lets nothing in.
+            BreakerOpen: the breaker of this class of operations is open.
         """
         ticket = await self._admit(endpoint)
         return Permit(self._limiter, self._breakers[endpoint.endpoint_class], ticket)
@@ -138,12 +139,12 @@ class UpstreamGateway:
     async def read(
         self, endpoint: Endpoint, path: str, query: Mapping[str, str], reader: Reader[T]
     ) -> T:
-        """GET something, trying again where that may help.
+        """Send a GET; retry after upstream's faults and after a 429.
 
-        Each try takes its own permit, so one that was told to slow down waits its turn.
+        Each attempt takes its own permit, so a retry after a 429 waits for the limiter's pause.
 
         Raises:
-            UpstreamError: what the last try ended in.
+            UpstreamError: the error of the last attempt.
         """
         number = 1
         while True:
@@ -159,12 +160,12 @@ class UpstreamGateway:
             await self._clock.sleep(self._ids.jitter(wait, 0.5))
 
     async def act(self, endpoint: Endpoint, path: str, body: Object, window: SendWindow) -> None:
-        """POST something, once, within its window.
+        """Send a POST, once, within its window.
 
-        The body of the answer is never parsed (upstream.md §6).
+        The body of the response is never parsed (upstream.md §6).
 
         Raises:
-            UpstreamError: how it ended otherwise.
+            UpstreamError: the call failed.
         """
         permit = await self.permit(endpoint)
         call = UpstreamCall(
@@ -185,10 +186,10 @@ class UpstreamGateway:
         *,
         secrets: Iterable[str] = (),
     ) -> T:
-        """Make one exchange, and let limiter, breaker, health and metrics know how it ended.
+        """Make one exchange, and report its result to limiter, breaker, health and metrics.
 
         Raises:
-            UpstreamError: how it ended, if not well.
+            UpstreamError: the call failed.
         """
         ticket = permit.spend()
         verdict, outcome = CallVerdict.NOTHING, CallOutcome.CANCELLED
@@ -232,16 +233,16 @@ class UpstreamGateway:
             raise
 
     def _read_clock(self, answer: Answer) -> None:
-        """Learn from an answer's `Date` how far upstream's clock is ahead of ours."""
+        """Compute from a response's `Date` how far upstream's clock is ahead."""
         try:
             said = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
         except (ValueError, OverflowError, OSError):
             return
-        # A `Date` is cut to the second: on average it is half a second old.
+        # A `Date` is truncated to whole seconds, so on average it is 500 ms too early.
         self.clock_offset = int(said * 1000) + 500 - self._clock.now()
 
     def _tell(self, endpoint: Endpoint, outcome: CallOutcome, seconds: float) -> None:
-        with contextlib.suppress(Exception):  # a defect in metrics must not lose what was bought
+        with contextlib.suppress(Exception):  # a bug in metrics must not lose a call's result
             self._observer(endpoint.label, outcome, seconds)
 
 
@@ -252,5 +253,5 @@ def _verdict(error: UpstreamError) -> CallVerdict:
 
 
 def _may_be_retried(error: UpstreamError) -> bool:
-    """Say whether another try of a read may succeed."""
+    """Whether a retry of a read may succeed."""
     return error.is_fault or isinstance(error, RateLimited)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the last calls say of upstream's health, without another call."""
+"""Upstream's health, derived from the last calls without making another one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FAULTS_THAT_COUNT: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class UpstreamHealth:
-    """A snapshot of what we know of upstream.
+    """A snapshot of upstream's health.
 
     Attributes:
-        key_refused: The last call that told anything about our key was refused for it.
-        open_breakers: Names of the classes of operations whose breaker is open now.
-        faults_in_a_row: How many of the last calls failed for upstream's fault.
+        key_refused: Whether upstream refused the API key, and no call has succeeded since.
+        open_breakers: The names of the breakers that are open now.
+        faults_in_a_row: Consecutive calls that failed by upstream's fault.
     """
 
     key_refused: bool
@@ -29,7 +29,7 @@ class UpstreamHealth:
 
     @property
     def down(self) -> bool:
-        """Whether `/health` has to say that Novita's API is down."""
+        """Whether `/health` must report Novita's API as down."""
         return (
             self.key_refused
             or bool(self.open_breakers)
@@ -38,19 +38,19 @@ class UpstreamHealth:
 
 
 class HealthRecord:
-    """Keeps the few facts a snapshot is made of."""
+    """Records the results of calls for the snapshot."""
 
     def __init__(self) -> None:
         self._key_refused = False
         self._faults = 0
 
     def answered(self) -> None:
-        """Take note of a success: upstream works and takes our key."""
+        """Record a success: upstream works and accepts the API key."""
         self._key_refused = False
         self._faults = 0
 
     def failed(self, error: UpstreamError) -> None:
-        """Take note of a failure; one that says nothing of upstream changes nothing."""
+        """Record a failure; one that was never sent is ignored."""
         if error.is_fault:
             self._faults += 1
         elif error.http_status is not None:
@@ -58,7 +58,7 @@ class HealthRecord:
             self._faults = 0
 
     def snapshot(self, breakers: Iterable[Breaker]) -> UpstreamHealth:
-        """Say what is known, as of now."""
+        """Return the current snapshot."""
         return UpstreamHealth(
             key_refused=self._key_refused,
             open_breakers=tuple(

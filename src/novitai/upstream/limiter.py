@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one gate in front of upstream: so many calls a minute, writes first, pauses after a 429.
+"""The rate limiter of calls to upstream: writes go first, and a 429 pauses all calls.
 
-A token bucket in its GCRA form. With N calls a minute the burst is a fifth of N (at least one),
-and tokens come back every 60 / (N - burst + 1) seconds: that is the fastest rate at which no
-minute whatever holds more than N calls, the burst included.
+It is a token bucket in GCRA form. With N calls a minute the burst is N / 5 (at least one), and a
+token is added every 60 / (N - burst + 1) seconds: the fastest rate at which no period of 60 s has
+more than N calls, including the burst.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from novitai.ids import Ids
 
 _MINUTE: Final = 60.0
 _BURST_SHARE: Final = 5
-# A waiting read gets at least one permit in so many.
+# While reads wait, at least one permit in this many goes to a read.
 READ_SHARE: Final = 5
-# However long upstream tells us to wait, we look again after this.
+# Maximum seconds of a pause, even if upstream asks for a longer one.
 MAX_PAUSE: Final = 300.0
 _FIRST_BACKOFF: Final = 1.0
 _MAX_BACKOFF: Final = 60.0
 
 
 class Priority(IntEnum):
-    """Who goes first when permits are short."""
+    """The order in which waiting calls get permits."""
 
     ENDING = 0
     """Deletes and stops: they end spending."""
     WRITING = 1
     """Creates, starts, restarts, migrations."""
     READING = 2
-    """Everything else."""
+    """All other calls."""
 
 
 class UpstreamLimiter:
-    """Hands out permits to call upstream. Memory: one entry per waiting caller, and no more."""
+    """Grants permits to call upstream. It stores one entry per waiting caller."""
 
     def __init__(self, calls_per_minute: int, *, clock: Clock, ids: Ids) -> None:
         """Set the rate.
 
         Args:
-            calls_per_minute: No minute holds more calls than this; at least 1.
-            clock: Time and waiting.
+            calls_per_minute: Maximum calls in any period of 60 s; at least 1.
+            clock: Time and sleeping.
             ids: The source of jitter.
 
         Raises:
-            ValueError: fewer than one call a minute.
+            ValueError: `calls_per_minute` is less than 1.
         """
         if calls_per_minute < 1:
             raise ValueError("calls_per_minute must be at least 1")
@@ -56,7 +56,7 @@ class UpstreamLimiter:
         self._interval = _MINUTE / (calls_per_minute - self.burst + 1)
         self._clock = clock
         self._ids = ids
-        # When the bucket will be full again; a permit may be had up to `burst - 1` intervals early.
+        # When the bucket will be full; permits are granted up to `burst - 1` intervals before.
         self._full_at = clock.monotonic()
         self._paused_until = clock.monotonic()
         self._refusals = 0
@@ -68,16 +68,16 @@ class UpstreamLimiter:
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for a permit."""
+        """The number of callers that wait for a permit."""
         return sum(len(queue) for queue in self._queues.values())
 
     @property
     def paused_for(self) -> float:
-        """Seconds until the pause that upstream asked for is over; 0 if there is none."""
+        """Seconds until the pause after a 429 ends; 0 if there is no pause."""
         return max(0.0, self._paused_until - self._clock.monotonic())
 
     async def acquire(self, priority: Priority) -> None:
-        """Wait for a permit. A caller that is cancelled while waiting costs nobody a permit."""
+        """Wait for a permit. If the caller is cancelled while waiting, no permit is lost."""
         if not self.waiting and self._delay() <= 0:
             self._take(priority)
             return
@@ -95,22 +95,22 @@ class UpstreamLimiter:
             raise
 
     def give_back(self) -> None:
-        """Return a permit that led to no call."""
+        """Return a permit that was not used for a call."""
         self._full_at -= self._interval
         if self.waiting:
-            # The pump may be asleep until a time that is too late now.
+            # The task may be sleeping longer than is now needed.
             self._stop_pumping()
             self._keep_pumping()
 
     def pause(self, retry_after: float | None) -> None:
-        """Stop handing out permits after a 429.
+        """Grant no permits for a while after a 429.
 
         Args:
-            retry_after: What upstream asked for, in seconds; without it the pause doubles with
-                each refusal. Both are lengthened by up to a fifth, so that several processes do
-                not come back together, and bounded by five minutes.
+            retry_after: The seconds that upstream asked for, at most 300. Without it the pause
+                doubles with each refusal, up to 60 s. Jitter of up to 20% is added, so that
+                several processes do not resume at the same time.
         """
-        # During a pause only answers to calls that left before it arrive: the same refusal.
+        # A 429 during a pause answers a call sent before the pause, so it is not counted again.
         is_first = not self.paused_for
         if retry_after is None:
             if not is_first:
@@ -118,15 +118,15 @@ class UpstreamLimiter:
             retry_after = min(_MAX_BACKOFF, _FIRST_BACKOFF * 2 ** min(self._refusals, 10))
         if is_first:
             self._refusals += 1
-        # ids.jitter is symmetric: this is between 1 and 1.2 times the pause, never less than 1.
+        # ids.jitter is symmetric: the result is between 1 and 1.2 times the pause.
         length = self._ids.jitter(min(retry_after, MAX_PAUSE) * 1.1, 1 / 11)
         self._paused_until = max(self._paused_until, self._clock.monotonic() + length)
-        # An empty bucket at the end of the pause, or all who waited would go at once.
+        # The bucket is empty at the end of the pause, so that waiting calls do not go all at once.
         empty = self._paused_until + (self.burst - 1) * self._interval
         self._full_at = max(self._full_at, empty)
 
     def answered(self) -> None:
-        """Take note that upstream served a call: the next refusal begins with a short pause."""
+        """Record a success outside a pause: the next refusal begins with a short pause."""
         if not self.paused_for:
             self._refusals = 0
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts and durations of the calls to upstream, since this process began.
+"""Counts and durations of the calls to upstream since the process started.
 
-Keys are endpoints and outcomes, both closed sets, so memory does not grow with traffic.
+They are kept by endpoint and outcome, both closed sets, so memory does not grow with traffic.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from novitai.upstream.errors import CallOutcome
 from novitai.upstream.operations import Endpoint
 
 BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the durations' histogram, in seconds."""
+"""Upper bounds of the histogram of durations, in seconds."""
 
 _NO_EXCHANGE: Final = frozenset({CallOutcome.BREAKER_OPEN, CallOutcome.NOT_SENT})
 
@@ -26,9 +26,10 @@ class EndpointCalls:
     """The calls of one endpoint.
 
     Attributes:
-        outcomes: How many calls ended in each outcome.
-        buckets: How many took at most each bound of `BUCKETS`, and longer; not cumulative.
-        seconds: How long they took together.
+        outcomes: The number of calls by outcome.
+        buckets: The number of calls by bucket of `BUCKETS`, the last one above all bounds; not
+            cumulative.
+        seconds: The sum of the durations.
     """
 
     outcomes: dict[CallOutcome, int] = field(default_factory=dict)
@@ -37,7 +38,7 @@ class EndpointCalls:
 
 
 class CallMetrics:
-    """Observes every call to upstream. A call that was not sent is counted and has no duration."""
+    """Records every call to upstream. A call that was not sent is counted without a duration."""
 
     def __init__(self) -> None:
         self._endpoints = {endpoint.label: EndpointCalls() for endpoint in Endpoint}
@@ -52,18 +53,18 @@ class CallMetrics:
 
     @property
     def endpoints(self) -> Mapping[str, EndpointCalls]:
-        """The counts by endpoint; every endpoint is there from the start."""
+        """The counts by endpoint; every endpoint is present from the start."""
         return self._endpoints
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamNumbers:
-    """The numbers of the calls to upstream at one moment.
+    """A snapshot of the metrics of calls to upstream.
 
     Attributes:
         endpoints: The calls by endpoint.
-        permits_waiting: How many calls wait for the rate limiter.
-        breakers: The state of each circuit breaker, by the class of operations it guards.
+        permits_waiting: The number of calls that wait for the rate limiter.
+        breakers: The state of each circuit breaker, by its class of operations.
     """
 
     endpoints: Mapping[str, EndpointCalls]

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What upstream has, in upstream's words and units; what is absent is None or empty.
+"""Upstream's resources, with upstream's names and units; absent values are None or empty.
 
-Prices are in 1/100000 USD per GPU-hour, sizes in GB, points in time in Unix milliseconds.
-Secrets (passwords, `envs`, registry credentials, addresses that may carry a token) are left out of
-every `repr`.
+Prices are in 1/100000 USD per GPU-hour, sizes in GB, times in Unix milliseconds. Every `repr` omits
+secrets: passwords, `envs`, registry credentials, and addresses that may contain a token.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ class UpstreamCluster:
 
 @dataclass(frozen=True, slots=True)
 class ProductOffer:
-    """A GPU product as one query saw it (upstream.md §3.1).
+    """A GPU product as returned by one query (upstream.md §3.1).
 
     Attributes:
-        price: On demand, per GPU-hour; None if not offered.
-        spot_price: Spot, per GPU-hour; None if there is no spot offer.
-        available: Deployable now, under the filter of the query.
+        price: On-demand price per GPU-hour; None if not offered.
+        spot_price: Spot price per GPU-hour; None if not offered.
+        available: Whether it is deployable now, under the filter of the query.
     """
 
     id: str
@@ -51,7 +50,7 @@ class ProductOffer:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamPort:
-    """A port that upstream is to publish: its number, and `http` or `tcp`."""
+    """A port for upstream to publish; `type` is `http` or `tcp`."""
 
     port: int
     type: str
@@ -59,7 +58,7 @@ class UpstreamPort:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTool:
-    """A tool that upstream runs inside, such as Jupyter."""
+    """A tool that upstream runs in the instance, such as Jupyter."""
 
     name: str
     port: int
@@ -68,7 +67,7 @@ class UpstreamTool:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTemplate:
-    """A recipe for an instance (upstream.md §10). `image_auth` is a registry auth's id."""
+    """A template (upstream.md §10). `image_auth` is the ID of registry credentials."""
 
     id: str
     name: str
@@ -86,11 +85,11 @@ class UpstreamTemplate:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamPortMapping:
-    """Where a port of an instance can be reached.
+    """The endpoint of a port of an instance.
 
     Attributes:
-        endpoint: An http(s) URL or `host:port`, which may hold user info or a token; empty until
-            the port is mapped.
+        endpoint: An HTTP(S) URL or `host:port`, which may contain credentials; empty until the port
+            is mapped.
         type: `http`, `tcp`, `udp` or `other`.
     """
 
@@ -101,7 +100,7 @@ class UpstreamPortMapping:
 
 @dataclass(frozen=True, slots=True)
 class SshAccess:
-    """How to log in, read out of upstream's command line; no other part of it is kept."""
+    """SSH access, parsed from upstream's command line; its other parts are discarded."""
 
     host: str
     port: int
@@ -111,12 +110,12 @@ class SshAccess:
 
 MAX_STATE: Final = 100
 MAX_MESSAGE: Final = 500
-"""How many characters of an error's state and of its message are kept."""
+"""Maximum characters that are kept of an error's state and of its message."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamStatusError:
-    """Why something failed, in upstream's words; both empty where nothing did."""
+    """The reason of a failure as upstream sent it; both fields are empty if nothing failed."""
 
     state: str = ""
     message: str = ""
@@ -127,17 +126,18 @@ class UpstreamStatusError:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamInstance:
-    """An instance as upstream shows it (upstream.md §5.1).
+    """An instance as upstream returns it (upstream.md §5.1).
 
     Attributes:
-        name: As upstream sent it, at any length: a marker is read from it. See `shown_name`.
-        status: Upstream's own word, known to us or not (§7).
-        jupyter_address: An http(s) URL, which may hold a token; likewise of the web terminal.
-        spot_reclaim_at: When a spot instance will be taken away; None if not announced.
-        name_readable: False where upstream sent no name, or one that is not text.
-        created_at: When upstream made it, on upstream's clock; None where it does not say.
-        image: What `imageUrl` says.
-        instance_price: Of the whole instance, in 1/100000 USD per hour; None where it is not told.
+        name: As upstream sent it, not cut, because it contains the marker. See `shown_name`.
+        status: Upstream's status (§7); it may be one that novitai does not know.
+        jupyter_address: An HTTP(S) URL, which may contain a token.
+        web_terminal_address: An HTTP(S) URL, which may contain a token.
+        spot_reclaim_at: When a spot instance will be reclaimed; None if not announced.
+        name_readable: False if upstream sent no name, or one that is not text.
+        created_at: When upstream created it, by upstream's clock; None if unknown.
+        image: The value of `imageUrl`.
+        instance_price: Of the whole instance, in 1/100000 USD per hour; None if unknown.
     """
 
     id: str
@@ -167,22 +167,22 @@ class UpstreamInstance:
 
     @property
     def shown_name(self) -> str:
-        """The name as it may be shown and stored."""
+        """The name in a form that is safe to show and store."""
         return outside.plain(self.name, MAX_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The whole account as one listing saw it.
+    """One listing of all instances of the account.
 
     Attributes:
-        began_at: Taken before the first page was asked for: nothing here is older.
-        complete: Each page gave the same total, and the distinct ids add up to it.
-        whole: Every page was read, whatever the totals say: an empty page ended the list, or it
-            is complete. A page that only repeats known ids is not an empty page.
-        total: What upstream said last; the number of instances where it said nothing.
-        clock_offset: Milliseconds that upstream's clock is ahead of ours; None if unknown.
-        key_digest: Tells the key that the listing was made with from other keys.
+        began_at: The time before the first page was requested; no data here is older.
+        complete: Whether all pages had the same total and the distinct IDs add up to it.
+        whole: Whether all pages were read: the listing is complete, or it ended with an empty page.
+            A page that only repeats known IDs is not empty.
+        total: The last total that upstream sent; the number of instances if it sent none.
+        clock_offset: Milliseconds that upstream's clock is ahead; None if unknown.
+        key_digest: Identifies the API key of the listing.
     """
 
     began_at: int
@@ -196,9 +196,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class CreateInstance:
-    """What we say of a new GPU instance (upstream.md §4).
+    """The request for a new GPU instance (upstream.md §4).
 
-    Empty fields are not sent: upstream takes empty for absent.
+    Empty fields are not sent: to upstream, empty and absent are the same.
     """
 
     name: str
@@ -217,5 +217,5 @@ class CreateInstance:
     min_cuda_version: str = ""
 
     def secrets(self) -> tuple[str, ...]:
-        """List what must not appear in any message about this request."""
+        """Return the values that must not appear in messages about this request."""
         return tuple(value for _, value in self.envs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations we use upstream, and how each stands towards limiter, breaker and "not found"."""
+"""The upstream endpoints in use, with their breaker, priority and "not found" reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from novitai.upstream.limiter import Priority
 
 
 class EndpointClass(StrEnum):
-    """Operations that fail together, and so share a breaker."""
+    """A class of endpoints that tend to fail together and share a breaker."""
 
     CATALOGUE = "catalogue"
     INSTANCES = "instances"
@@ -24,7 +24,7 @@ _NEVER_GONE: Final[frozenset[str]] = frozenset()
 
 
 class Endpoint(Enum):
-    """One operation: its name (for metrics), class, priority, and the reasons that mean gone."""
+    """An endpoint: its label for metrics, class, priority, and the reasons that mean "gone"."""
 
     CLUSTERS = ("clusters", EndpointClass.CATALOGUE, Priority.READING, _NEVER_GONE)
     PRODUCTS = ("products", EndpointClass.CATALOGUE, Priority.READING, _NEVER_GONE)
@@ -52,5 +52,5 @@ class Endpoint(Enum):
 
     @property
     def bypasses_breaker(self) -> bool:
-        """Whether it ends spending, so that a shut breaker lets it knock all the same."""
+        """Whether calls of the endpoint end spending; an open breaker then admits some calls."""
         return self.priority is Priority.ENDING

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Going through the pages of a list, right whatever upstream's first page is called.
+"""Reads all pages of a list, whether upstream numbers them from 0 or from 1.
 
-Upstream's first page is 0 or 1, its largest page is not known, and neither is the order
-(upstream.md §5.2). So: take what comes, tell rows apart by id, and see whether the distinct
-ids add up to the total that every page gave. It ends whatever upstream answers.
+The number of upstream's first page, its maximum page size and its order are not documented
+(upstream.md §5.2). So rows are identified by ID, and the list is complete if the distinct IDs
+add up to the total of every page. Reading always ends, even if upstream's responses are wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from novitai.upstream.errors import Refused
 
 Row = TypeVar("Row")
 
-# Asked for at first, and after a refusal: what upstream allows is not known.
+# Tried in this order, a smaller one after a refusal: the maximum is not documented.
 PAGE_SIZES: Final = (1000, 200, 100, 50, 10)
 MAX_PAGES: Final = 2_000
 MAX_ROWS: Final = 200_000
@@ -24,14 +24,14 @@ MAX_ROWS: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """One page as it was read.
+    """One page.
 
     Attributes:
-        rows: Those that could be read, by id.
-        count: How many there were, unreadable ones and doubles included.
-        unreadable: How many could not be read.
-        total: What upstream says there is in all; None if it says nothing.
-        asked_at: When the request for it left, in Unix milliseconds.
+        rows: The readable rows, by ID.
+        count: The number of rows, including unreadable and duplicate ones.
+        unreadable: The number of unreadable rows.
+        total: The total number of rows by upstream's count; None if it sent none.
+        asked_at: When the page was requested, in Unix milliseconds.
     """
 
     rows: dict[str, Row]
@@ -43,7 +43,7 @@ class Page(Generic[Row]):
 
 @dataclass(slots=True)
 class Collected(Generic[Row]):
-    """What the pages gave together. `first_page`: what upstream seems to call its first page."""
+    """The rows of all pages. `first_page` is the number of upstream's first page, as observed."""
 
     first_page: int
     rows: dict[str, Row] = field(default_factory=dict)
@@ -56,31 +56,31 @@ class Collected(Generic[Row]):
 
     @property
     def whole(self) -> bool:
-        """Whether every page was read and every row could be told apart."""
+        """Whether every page was read and every row has an ID."""
         return self.complete or (self.ended_empty and self.unreadable == 0)
 
     @property
     def complete(self) -> bool:
-        """Whether every page gave the same total and the distinct ids add up to it."""
+        """Whether every page had the same total and the distinct IDs add up to it."""
         return self.unreadable == 0 and self.totals == {len(self.rows)}
 
     @property
     def total(self) -> int:
-        """What upstream said last; the number of rows where it said nothing."""
+        """The last total that upstream sent; the number of rows if it sent none."""
         return len(self.rows) if self.last_total is None else self.last_total
 
     @property
     def adds_up(self) -> bool:
-        """Whether as many rows came as upstream says there are."""
+        """Whether the number of rows equals the last total."""
         return len(self.rows) + self.unreadable == self.last_total
 
     @property
     def is_short(self) -> bool:
-        """Whether fewer rows came than upstream says there are."""
+        """Whether there are fewer rows than the last total."""
         return self.last_total is not None and len(self.rows) + self.unreadable < self.last_total
 
     def add(self, page: Page[Row]) -> int:
-        """Take in a page, the first sight of each id; return how many ids were new."""
+        """Add a page, keeping the first row of each ID; return the number of new IDs."""
         before = len(self.rows)
         for key, row in page.rows.items():
             self.rows.setdefault(key, row)
@@ -96,14 +96,14 @@ class Collected(Generic[Row]):
 async def collect(
     fetch: Callable[[int], Awaitable[Page[Row]]], *, first_page: int = 1
 ) -> Collected[Row]:
-    """Go through all pages.
+    """Read all pages.
 
     Args:
-        fetch: Fetches the page of a number.
-        first_page: 1, or 0 if upstream was seen to begin there.
+        fetch: Fetches the page with a given number.
+        first_page: 1, or 0 if earlier pages of upstream began at 0.
 
     Raises:
-        UpstreamError: whatever `fetch` raises.
+        UpstreamError: raised by `fetch`.
     """
     found: Collected[Row] = Collected(first_page)
     number = first_page
@@ -113,10 +113,10 @@ async def collect(
         if page.count == 0:
             found.ended_empty = True
             break
-        # A total that is wrong, either way, ends nothing: the pages go on until one is empty.
+        # If the total is wrong, reading continues until a page is empty or brings nothing new.
         if found.adds_up:
             break
-        # Where 0 and 1 both name the first page, page 1 after page 0 brings nothing new.
+        # If 0 and 1 both mean the first page, page 1 after page 0 brings nothing new.
         if new == 0 and not (first_page == 0 and number == 1):
             break
         number += 1
@@ -133,7 +133,7 @@ async def _fetch_page_zero(
     try:
         page = await fetch(0)
     except Refused:
-        return  # no page has this number: upstream begins at 1, and the rows are missing
+        return  # page 0 does not exist: upstream begins at 1, and rows are missing
     new = found.add(page)
     if new and new == len(page.rows) and found.complete:
         found.first_page = 0

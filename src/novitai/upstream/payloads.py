@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the body of each success has to hold to be an answer at all; everything else is nonsense.
+"""Checks the body of each success; one without the expected content raises `InvalidResponse`.
 
-These are where tolerance ends: an account must not look empty because a gateway answered in
-upstream's place.
+These checks are strict, unlike `reading`: an account must not look empty because a gateway
+answered instead of upstream.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from novitai.upstream.wire import Json, Object, integer, mapping
 
 
 class Identified(Protocol):
-    """Something that is told apart by its id."""
+    """An object with an ID."""
 
     @property
     def id(self) -> str:
-        """The id."""
+        """The ID."""
         ...
 
 
@@ -36,43 +36,43 @@ RowReader = Callable[[Object], T | None]
 
 
 def created_id(body: Object, _: int) -> str:
-    """Read the id of what a create made (upstream.md §4)."""
+    """Read the ID of a created instance (upstream.md §4)."""
     found = reading.identifier(body.get("id"))
     if not found:
-        raise InvalidResponse("the answer to a create holds no id")
+        raise InvalidResponse("the response to a create has no ID")
     return found
 
 
 def instance(
     instance_id: str, read_row: Callable[[Object], UpstreamInstance | None]
 ) -> Reader[UpstreamInstance]:
-    """Make a reader of one instance that insists on the id that was asked for."""
+    """Make a reader of one instance that requires the requested ID."""
 
     def read(body: Object, _: int) -> UpstreamInstance:
         found = read_row(body)
         if found is None or found.id != instance_id:
-            raise InvalidResponse("the answer is not the instance that was asked for")
+            raise InvalidResponse("the response is not the requested instance")
         return found
 
     return read
 
 
 def template(template_id: str) -> Reader[UpstreamTemplate]:
-    """Make a reader of one template that insists on the id that was asked for."""
+    """Make a reader of one template that requires the requested ID."""
 
     def read(body: Object, _: int) -> UpstreamTemplate:
         found = reading.template(mapping(body.get("template")))
         if found is None or found.id != template_id:
-            raise InvalidResponse("the answer is not the template that was asked for")
+            raise InvalidResponse("the response is not the requested template")
         return found
 
     return read
 
 
 def rows(key: str, read_row: RowReader[T]) -> Reader[list[T]]:
-    """Make a reader of a whole list, leaving out rows that cannot be told apart.
+    """Make a reader of an unpaged list; rows without an ID are skipped.
 
-    Of more than `MAX_ROWS` the first ones are read: each cluster costs calls of its own.
+    Only the first `MAX_ROWS` rows are read, because each cluster causes further calls.
     """
 
     def read(body: Object, _: int) -> list[T]:
@@ -83,7 +83,7 @@ def rows(key: str, read_row: RowReader[T]) -> Reader[list[T]]:
 
 
 def page(key: str, read_row: RowReader[Row]) -> Reader[Page[Row]]:
-    """Make a reader of one page of a longer list."""
+    """Make a reader of one page of a paged list."""
 
     def read(body: Object, asked_at: int) -> Page[Row]:
         items = _items(body, key)
@@ -107,10 +107,10 @@ def page(key: str, read_row: RowReader[Row]) -> Reader[Page[Row]]:
 
 
 def _items(body: Object, key: str) -> list[Json]:
-    # An empty list may come as null, or be left out beside its total (upstream.md §1).
+    # An empty list may be null, or absent if there is a total (upstream.md §1).
     value = body.get(key)
     if type(value) is list:
         return value
     if value is None and (key in body or "total" in body):
         return []
-    raise InvalidResponse(f"the answer holds no list of {key}")
+    raise InvalidResponse(f"the response has no list named {key}")

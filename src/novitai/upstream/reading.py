@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From upstream's JSON to our dataclasses, tolerant of what may be missing or odd.
+"""Converts upstream's JSON to dataclasses; missing and malformed values are tolerated.
 
-Plain functions and not models of a library: a listing may hold ten thousand rows.
-A row that cannot be told apart (no id) is None; nothing else is ever an error here.
+Plain functions rather than a validation library, for speed: a listing may have 10,000 rows. A row
+without an ID is read as None; nothing else counts as an error here.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from novitai.upstream.wire import (
 
 _MAX_ID = 255
 _MAX_WORD = 64
-# Secrets are looked for in so much of a message, before it is cut.
+# Secrets are removed from this many characters of a message before it is cut.
 _MAX_READ = 65_536
 _MAX_PORT = 65_535
 _MAX_GPUS = 10_000
-# In 1/100000 USD an hour: 100,000 USD. A price beyond is no price, and no sum of ours overflows.
+# 100,000 USD an hour. A higher price counts as absent, so that sums of prices cannot overflow.
 _MAX_PRICE = 10_000_000_000
 _MAX_GB = 1_000_000
-# What a launch says is not shown, so it is cut where Novita would refuse it anyway (§4): it takes
-# 2,047 characters of a command, 500 of an image, 511 and 4,095 of a variable, 100 variables and
-# 15 ports. A shorter text would be launched, and be another one.
+# These limits exceed those of Novita (§4), which refuses a longer value: 2,047 characters for a
+# command, 500 for an image, 511 and 4,095 for a variable's name and value, 100 variables and 15
+# ports. So a value that is cut here is still refused, and never launched in its cut form.
 _MAX_LAUNCH_TEXT = 8_192
 _MAX_IMAGE = 1_000
 _MAX_ENVS = 200
@@ -63,17 +63,17 @@ _SSH_OPTIONS_WITH_VALUE = frozenset("-" + letter for letter in "BbcDEeFIiJLlmOoQ
 _SSH_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _MAX_SSH_COMMAND = 2_048
 _OTHER = "other"
-# Words for how a port is reached, in any case. Of a port that is asked for only `http` and `tcp`
-# can be published (§4); the gateway in front of an http port speaks HTTPS by itself.
+# Port types, in lower case. Only `http` and `tcp` can be requested (§4); for an HTTP port, Novita's
+# gateway adds HTTPS.
 _PUBLISHED = {"http": "http", "https": "http", "tcp": "tcp"}
 _MAPPED = {**_PUBLISHED, "udp": "udp"}
 
 
 def identifier(value: Json) -> str:
-    """Read an id; `""` where there is none that could be used.
+    """Read an ID; `""` if there is no usable one.
 
-    An id that would have to be changed to be readable might be taken for another one, so it is
-    not read at all; likewise a number that its decoder has rounded.
+    An ID that is too long or has unprintable characters is not cleaned up, because it could then
+    equal another ID. A number with a fraction is not read, because its decoder may have rounded it.
     """
     if type(value) is not str and type(value) is not int:
         return ""
@@ -131,11 +131,11 @@ def template(row: Object) -> UpstreamTemplate | None:
 
 
 def instance(row: Object, *, secrets: Iterable[str] = ()) -> UpstreamInstance | None:
-    """Read one instance, of the list or by itself (upstream.md §5.1).
+    """Read one instance, from a listing or a look-up (upstream.md §5.1).
 
     Args:
-        row: What upstream sent.
-        secrets: What must not be shown, besides what the row itself holds: the API key.
+        row: The JSON object.
+        secrets: Values to remove from messages, besides the row's own secrets: the API key.
     """
     if not (instance_id := identifier(row.get("id"))):
         return None
@@ -176,10 +176,10 @@ def instance(row: Object, *, secrets: Iterable[str] = ()) -> UpstreamInstance | 
 
 
 def ssh_access(command: str) -> SshAccess | None:
-    """Read `ssh -p PORT USER@HOST`, in any order, or `ssh://USER@HOST:PORT`.
+    """Parse `ssh -p PORT USER@HOST`, in any order, or `ssh://USER@HOST:PORT`.
 
-    None where port, user or host is not well formed: a host or user that begins with a hyphen
-    would be read as an option by the client it is handed to.
+    Return None if port, user or host is malformed. An SSH client would read a host or user that
+    begins with a hyphen as an option.
     """
     if len(command) > _MAX_SSH_COMMAND:
         return None
@@ -223,7 +223,7 @@ def _address(component: Object) -> str:
 
 
 def _secrets(row: UpstreamInstance, envs: Json) -> set[str]:
-    """List what a message about an instance might repeat, and must not show."""
+    """Return the secrets of an instance that a message about it might contain."""
     addresses = (row.jupyter_address, row.web_terminal_address)
     endpoints = (mapping.endpoint for mapping in row.port_mappings)
     hidden = {row.ssh_password, row.web_terminal_password, *(value for _, value in _envs(envs))}
@@ -270,7 +270,7 @@ def _port_mappings(value: Json) -> tuple[UpstreamPortMapping, ...]:
 
 
 def _kind_of(endpoint: str) -> str:
-    """Say how a port is reached of which upstream does not say so in a word we know."""
+    """Derive the type of a port from its endpoint, if upstream's type is absent or unknown."""
     if not endpoint:
         return _OTHER
     return "http" if "://" in endpoint else "tcp"
@@ -281,7 +281,7 @@ def _word(value: Json) -> str:
 
 
 def _template_ports(value: Json) -> tuple[UpstreamPort, ...]:
-    """Read the ports that can be published, each once; the others are left out."""
+    """Read the ports that can be published, without duplicates; skip the others."""
     found: dict[int, UpstreamPort] = {}
     for group in objects(value):
         if (kind := _PUBLISHED.get(_word(group.get("type")))) is None:
@@ -304,7 +304,7 @@ def _tools(value: Json) -> tuple[UpstreamTool, ...]:
 
 
 def _envs(value: Json) -> Envs:
-    """Read variables: objects with `key` and `value`, one object of all, or `NAME=value` texts."""
+    """Read variables: objects with `key` and `value`, one object, or `NAME=value` strings."""
     return tuple(
         (name, said)
         for key, given in islice(_pairs(value), _MAX_ENVS)
@@ -325,7 +325,7 @@ def _pairs(value: Json) -> Iterator[tuple[Json, Json]]:
 
 
 def _variable(value: Json) -> str | None:
-    """Read a variable's value; None for a list or an object, which no variable can be."""
+    """Read a variable's value; None if it is a list or an object."""
     if type(value) is bool:
         return "true" if value else "false"
     return None if isinstance(value, list | dict) else verbatim(value, _MAX_LAUNCH_TEXT)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may help after Novita has refused a create: another product, time, or neither.
+"""The remedy after Novita refused a create: another product, a later retry, or none.
 
-The words are those of upstream.md §1.2. A word that is not in the table says nothing, so it
-is treated like a lack of stock, which ends as well.
+The reasons are those of upstream.md §1.2. An unknown reason is handled like missing stock,
+for which retries also end.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Final
 
 
 class Remedy(Enum):
-    """What may turn a refusal into a purchase."""
+    """What to try after a refusal."""
 
     TIME = auto()
-    """GPUs or a machine are missing now: another candidate now, or the same one later."""
+    """No capacity now: try another candidate now, or the same one later."""
     OTHER_CANDIDATE = auto()
-    """This product in this cluster will never do."""
+    """This product in this cluster does not suit the request: try another candidate."""
     NOTHING = auto()
-    """Every candidate is refused for it, now and later: the account or the request is at fault."""
+    """Every candidate would be refused, now and later: the account or the request is at fault."""
     UNKNOWN = auto()
-    """The word is not in the table."""
+    """The reason is not in the table."""
 
 
 _TIME: Final = (
@@ -32,7 +32,7 @@ _TIME: Final = (
     "NODE_STATUS",
     "DEPENDENT_RESOURCE_STATE",
     "IMAGE_PREWARM_NO_NODES_AVAILABLE",
-    # The product or the cluster has gone since it was listed; the next list lacks it.
+    # The product or the cluster was removed since it was listed; the next list is without it.
     "RESOURCE_NOT_FOUND",
 )
 _OTHER_CANDIDATE: Final = (
@@ -58,7 +58,7 @@ _NOTHING: Final = (
     "USER_NOT_FOUND",
     "USER_NOT_ACTIVATED",
     "PERMISSION_DENIED",
-    # Image, command, template, and whatever else is the same for every candidate.
+    # Image, command, template, and other parts that are the same for every candidate.
     "IMAGE_NOT_FOUND",
     "IMAGE_URL_OR_AUTH_ERROR",
     "IMAGE_TOO_LARGE",
@@ -80,5 +80,5 @@ _REMEDIES: Final = {
 
 
 def remedy(reason: str | None) -> Remedy:
-    """Look up what may help after a create was refused with a reason."""
+    """Return the remedy for a refusal's reason."""
     return _REMEDIES.get(reason or "", Remedy.UNKNOWN)

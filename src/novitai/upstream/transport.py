@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One HTTP exchange with upstream: sent once, bounded in time and size, never redirected.
+"""One HTTP exchange with upstream: sent once, limited in time and size, redirects not followed.
 
-Nothing is repeated here or below: httpx2 runs with no retries, and its connection pool goes to
-another connection only before a byte of the request was written. Whether a failed request had
-begun to leave is learnt from the pool's own trace, not guessed from the kind of exception.
+No request is retried here or in the layers below: httpx2 runs without retries, and its pool changes
+to another connection only before it writes the first byte of a request. The pool's trace reports
+whether a failed request had begun to be sent; it is not guessed from the exception.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from novitai.upstream.wire import Object
 
 BASE_PATH: Final = "/gpu-instance/openapi/v1"
 MAX_BODY: Final = 64 * 1024 * 1024
-# Of an error's body, or one that nobody reads, no more than this is of interest.
+# Maximum bytes that are read of a body that is not needed, such as that of an error.
 MAX_UNREAD_BODY: Final = 256 * 1024
-# Below the five seconds after which common servers drop an idle connection: one that the server
-# is about to close is not used for a request that may be sent only once.
+# Seconds. Common servers close an idle connection after 5 s; a request that may be sent only once
+# must not use a connection that is about to be closed.
 _KEEPALIVE: Final = 4.0
 _MAX_CONNECTIONS: Final = 100
 _CONNECT_SHARE: Final = 0.5
@@ -47,7 +47,7 @@ _BEFORE_SENDING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What upstream answered. The body is empty where it was not asked for or broke off."""
+    """A response of upstream. The body may be empty if it was not needed and could not be read."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -56,15 +56,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
-    """One request to be sent.
+    """A request.
 
     Attributes:
         method: GET or POST.
-        path: Below `BASE_PATH`.
-        query: Names and values of the query.
+        path: The path below `BASE_PATH`.
+        query: The query parameters.
         body: The JSON body of a POST.
-        reads_body: Whether the body of a success matters; if not, its status is the answer.
-        may_begin: Asked as the last act before the first byte leaves; returns why not, or None.
+        reads_body: Whether the body of a success is needed; if not, the status is enough.
+        may_begin: Called just before the first byte is sent; returns the refusal, or None.
     """
 
     method: str
@@ -76,10 +76,10 @@ class UpstreamCall:
 
 
 class _Trace:
-    """Listens to the connection pool; holds the last say before a request begins to leave.
+    """Traces the connection pool, and can refuse a request just before it is sent.
 
-    It also keeps the connection that this exchange is making, until its request begins: the pool
-    leaves it to the collector when the deadline strikes during a handshake.
+    It also records the connection that this exchange opens, until its request begins: if the
+    deadline passes during a handshake, the pool does not close the connection.
     """
 
     def __init__(self, may_begin: Callable[[], NotSent | None] | None) -> None:
@@ -96,24 +96,24 @@ class _Trace:
             self._half_open.clear()
 
     async def aclose(self) -> None:
-        """Close what was connected and never used; does not wait for the peer."""
+        """Close connections that were opened but not used, without waiting for the peer."""
         for stream in self._half_open:
             with contextlib.suppress(Exception):
                 await stream.aclose()
         self._half_open.clear()
 
     def ask(self) -> None:
-        """Raise if the request must not begin now.
+        """Check whether the request may begin now.
 
         Raises:
-            NotSent: why not.
+            NotSent: it may not.
         """
         if self._may_begin is not None and (refusal := self._may_begin()) is not None:
             raise refusal
 
 
 class Transport:
-    """The connection pool towards upstream."""
+    """The connection pool for upstream."""
 
     def __init__(
         self,
@@ -126,20 +126,21 @@ class Transport:
         max_body: int = MAX_BODY,
         proxy: str | None = None,
     ) -> None:
-        """Make the pool; connects to nothing yet.
+        """Make the pool; it connects only for a request.
 
         Args:
             base_url: Such as `https://api.novita.ai`.
-            api_key: Sent as a bearer token; empty sends none.
-            timeout: Seconds for one whole exchange, connecting and reading included.
-            transport: Another way to send, for tests.
-            tls: Whom to trust; by default, whom this machine does.
-            max_body: The largest answer that is read, in bytes after decompression.
+            api_key: Sent as a bearer token, unless empty.
+            timeout: Seconds for one whole exchange, including connecting and reading.
+            transport: A transport to use instead of the network, for tests.
+            tls: The TLS context; by default, one with the certificates that this machine trusts.
+            max_body: Maximum size of a response, in bytes after decompression.
             proxy: An `http://`, `https://`, `socks5://` or `socks5h://` URL to connect through;
-                what the environment says of proxies is never used.
+                proxy settings of the environment are not used.
 
         Raises:
-            ValueError: the key cannot travel in a header. The message does not show it.
+            ValueError: the key has characters that are not allowed in a header. The message does
+                not contain the key.
         """
         if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise ValueError("the Novita API key must be visible ASCII characters")
@@ -159,7 +160,7 @@ class Transport:
             proxy=proxy,
         )
         self._is_proxied = proxy is not None
-        # Only the real pool reports its steps; for any other the kind of exception has to do.
+        # Only httpx2's own pool reports a trace; for other transports, the exception type decides.
         self._is_traced = isinstance(sender, httpx2.AsyncHTTPTransport)
         headers = {"Accept": "application/json", "User-Agent": f"novitai/{version('novitai')}"}
         if api_key:
@@ -180,13 +181,13 @@ class Transport:
         await self._client.aclose()
 
     async def send(self, call: UpstreamCall) -> Answer:
-        """Send a request once and read its answer.
+        """Send a request once and read the response.
 
         Raises:
-            NotSent: `may_begin` said no.
-            Timeout: no whole answer in time; `sent` tells whether the request had begun to leave.
-            ConnectionFailed: likewise, for a connection that was refused or broke.
-            InvalidResponse: the answer is too large or its compression is broken.
+            NotSent: `may_begin` refused.
+            Timeout: no complete response in time; `sent` says whether sending had begun.
+            ConnectionFailed: the connection was refused or broke; `sent` as above.
+            InvalidResponse: the response is too large or its compression is broken.
         """
         trace = _Trace(call.may_begin)
         if not self._is_traced:
@@ -207,13 +208,13 @@ class Transport:
             if head is not None and not _needs_body(call, head.status_code):
                 return Answer(head.status_code, head.headers, b"")
             raise Timeout(
-                f"no answer within {self._timeout:g} s", sent=self._may_have_left(trace, error)
+                f"no response within {self._timeout:g} s", sent=self._may_have_left(trace, error)
             ) from error
         except httpx2.DecodingError as error:
             if head is not None and not _needs_body(call, head.status_code):
                 return Answer(head.status_code, head.headers, b"")
             raise InvalidResponse(
-                "the answer's compression is broken", http_status=_code(head)
+                "the response's encoding is broken", http_status=_code(head)
             ) from error
         except (
             httpx2.HTTPError,
@@ -229,13 +230,13 @@ class Transport:
                 sent=self._may_have_left(trace, error),
             ) from error
         except (AssertionError, LookupError, ProtocolError) as error:
-            # How httpx2 and socksio say that a SOCKS proxy spoke another protocol or broke off.
+            # httpx2 and socksio raise these if a SOCKS proxy uses another protocol or disconnects.
             if not self._is_proxied or trace.has_begun:
                 raise
-            raise ConnectionFailed("the proxy speaks no SOCKS5", sent=False) from error
+            raise ConnectionFailed("the proxy does not speak SOCKS5", sent=False) from error
         if self._is_proxied and head.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            # Only a proxy asks for that, and it has passed nothing on.
-            raise ConnectionFailed("the proxy asks for credentials", sent=False)
+            # Only a proxy sends this status, and it has not forwarded the request.
+            raise ConnectionFailed("the proxy requires credentials", sent=False)
         return Answer(head.status_code, head.headers, body)
 
     def _request(self, call: UpstreamCall, trace: _Trace) -> httpx2.Request:
@@ -261,7 +262,7 @@ class Transport:
             if len(body) > limit:
                 if needed:
                     raise InvalidResponse(
-                        f"the answer is larger than {limit} bytes", http_status=head.status_code
+                        f"the response is larger than {limit} bytes", http_status=head.status_code
                     )
                 return b""
         return bytes(body)
@@ -280,12 +281,12 @@ class Transport:
 
 
 def _needs_body(call: UpstreamCall, status: int) -> bool:
-    """Whether there is no answer without a body: of a success that is read."""
+    """Whether the body is needed: only if the call reads the body and succeeded."""
     return call.reads_body and 200 <= status < 300
 
 
 def _is_tunnel(info: Mapping[str, Any]) -> bool:
-    """Whether a request is the one that asks a proxy for a tunnel, before ours."""
+    """Whether a request is the CONNECT to a proxy that precedes the actual request."""
     request = info.get("request")
     return getattr(request, "method", None) == b"CONNECT"
 

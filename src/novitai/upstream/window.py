@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The window in which a write call may be sent: until the claim of its sender ends.
+"""The window in which a write call may be sent: until the lease of its sender ends.
 
-A worker that stalls past its claim must send nothing: another worker has taken over. So every
-write call carries a window, and the transport judges it as its last act before the first byte.
+A worker whose lease has expired must not send a call, because another worker may have taken over.
+So every write call has a window, and the transport checks it just before the first byte.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from novitai.upstream.errors import NotSent
 
 @dataclass(slots=True)
 class SendWindow:
-    """Until when write calls may begin; renewing the claim moves the end.
+    """The time until which write calls may begin; a renewal of the lease extends it.
 
-    The end is kept on two clocks, and the window is over as soon as one of them is past it: the
-    time of day may be set back, and steady time may stand still while a machine is suspended.
+    The end is kept on two clocks, and the window is over when either has passed it: the time of day
+    may be set back, and on some systems the other clock stops while the machine is suspended.
 
     Attributes:
         until: The end, in Unix milliseconds.
         until_boottime: The end, in seconds of `Clock.boottime`.
-        sent: Whether a write call has begun to leave within this window.
-        closed: Whether nothing may leave any more, however long it would have lasted.
+        sent: Whether a write call was begun in this window.
+        closed: Whether the window was closed before its end.
         within: Another window that must be open too.
     """
 
@@ -40,19 +40,19 @@ class SendWindow:
         return cls(clock.now() + milliseconds, clock.boottime() + milliseconds / 1000)
 
     def extend(self, clock: Clock, milliseconds: int) -> None:
-        """Move the end: the claim was renewed just now for so long."""
+        """Set the end to `milliseconds` from now, after a renewal of the lease."""
         self.until = clock.now() + milliseconds
         self.until_boottime = clock.boottime() + milliseconds / 1000
 
     def is_over(self, clock: Clock) -> bool:
-        """Whether it was closed, or the end has passed on either clock."""
+        """Whether the window was closed, or the end has passed on either clock."""
         if self.closed or (self.within is not None and self.within.is_over(clock)):
             return True
         return clock.now() > self.until or clock.boottime() > self.until_boottime
 
     def begin(self, clock: Clock) -> NotSent | None:
-        """Judge the window as the last act before sending; the answer is why not, or None."""
+        """Check the window just before sending; return the refusal, or None."""
         if self.is_over(clock):
-            return NotSent("the claim of this call has ended", reason="CLAIM_ENDED")
+            return NotSent("the lease of this call has expired", reason="CLAIM_ENDED")
         self.sent = True
         return None

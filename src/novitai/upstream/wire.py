@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading single values that upstream may send in more than one form, or wrongly.
+"""Reads single values that upstream may send in several forms, or malformed.
 
-Nothing here raises: what cannot be read is absent (upstream.md §1).
+No function here raises: a value that cannot be read counts as absent (upstream.md §1).
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ MAX_TEXT: Final = 255
 MAX_SECRET: Final = 1_024
 _MAX_INTEGER: Final = 2**63 - 1
 _MAX_DIGITS: Final = 19
-# The last second of the year 9999: beyond it no calendar of ours can go.
+# The last second of the year 9999, the maximum of Python's `datetime`.
 _MAX_SECONDS: Final = 253_402_300_799
 _EMPTY: Final[Object] = {}
 
 
 def text(value: Json, limit: int = MAX_TEXT) -> str:
-    """Read a string to be shown; a number becomes its digits, anything else `""`.
+    """Read a string for display; a number is converted to text, anything else is `""`.
 
-    It is cut at `limit` characters; line breaks become spaces, other characters that do not show
-    are dropped.
+    It is cut at `limit` characters; line breaks become spaces, other unprintable characters are
+    removed.
     """
     return outside.plain(verbatim(value), limit)
 
 
 def verbatim(value: Json, limit: int = _MAX_INTEGER) -> str:
-    """Read a string that must stay as it is, such as a command; it is only cut at `limit`.
+    """Read a string that must not be changed, such as a command, but cut it at `limit`.
 
-    NUL characters are dropped: PostgreSQL cannot store them.
+    NUL characters are removed, because PostgreSQL cannot store them.
     """
     if type(value) is str:
         return (value.replace("\x00", "") if "\x00" in value else value)[:limit]
@@ -47,13 +47,13 @@ def verbatim(value: Json, limit: int = _MAX_INTEGER) -> str:
 
 
 def secret(value: Json) -> str:
-    """Read a password; `""` for one that could not be shown, and so not be typed, as it is."""
+    """Read a password; `""` if it cannot be displayed unchanged: a user could not type it."""
     found = verbatim(value)
     return found if text(value, MAX_SECRET) == found else ""
 
 
 def integer(value: Json) -> int | None:
-    """Read a whole number sent as a number or as decimal text; None if it is neither."""
+    """Read a whole number, sent as a number or as decimal text; None for anything else."""
     if type(value) is int:
         return value if -_MAX_INTEGER <= value <= _MAX_INTEGER else None
     if type(value) is str:
@@ -66,7 +66,7 @@ def integer(value: Json) -> int | None:
 def _decimal(digits: str) -> int | None:
     unsigned = digits.removeprefix("-")
     if not (unsigned.isascii() and unsigned.isdigit()):
-        # "60.0" and "6e1" are seldom, so they may be slow.
+        # "60.0" and "6e1" are rare, so this path may be slow.
         return _fraction(digits) if unsigned[:1].isascii() and unsigned[:1].isdigit() else None
     if len(unsigned) > _MAX_DIGITS:
         return None
@@ -82,13 +82,13 @@ def _fraction(digits: str) -> int | None:
 
 
 def positive(value: Json, most: int = _MAX_INTEGER) -> int | None:
-    """Read a whole number above zero; None for anything else, zero and beyond `most` included."""
+    """Read a whole number from 1 to `most`; None for anything else."""
     number = integer(value)
     return number if number is not None and 0 < number <= most else None
 
 
 def moment(value: Json) -> int | None:
-    """Read Unix seconds into Unix milliseconds; `"0"` and `"-1"` mean not set (§1)."""
+    """Read Unix seconds as Unix milliseconds; None for "0" and "-1": they mean not set (§1)."""
     seconds = integer(value)
     if seconds is None or not 0 < seconds <= _MAX_SECONDS:
         return None
@@ -96,7 +96,7 @@ def moment(value: Json) -> int | None:
 
 
 def flag(value: Json) -> bool | None:
-    """Read a truth value sent as such, as text or as 0 and 1; None if it is none of these."""
+    """Read a boolean, sent as a boolean, as text or as 0 or 1; None for anything else."""
     if type(value) is bool:
         return value
     if type(value) is str:
@@ -107,7 +107,7 @@ def flag(value: Json) -> bool | None:
 
 
 def mapping(value: Json) -> Object:
-    """Read an object; the first one of a list; an empty one for anything else."""
+    """Read an object, or the first object of a list; an empty object for anything else."""
     if type(value) is dict:
         return value
     if type(value) is list and value and type(value[0]) is dict:
@@ -116,7 +116,7 @@ def mapping(value: Json) -> Object:
 
 
 def objects(value: Json) -> list[Object]:
-    """Read a list of objects, dropping what is none; a bare object counts as a list of one."""
+    """Read a list of objects, skipping other items; a single object becomes a list of one."""
     if type(value) is list:
         return [item for item in value if type(item) is dict]
     if type(value) is dict and value:

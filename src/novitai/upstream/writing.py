@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From our dataclasses to the bodies upstream takes."""
+"""Converts dataclasses to upstream's request bodies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from novitai.upstream.wire import Json, Object
 
 
 def create_body(request: CreateInstance) -> Object:
-    """Write the body of a create (upstream.md §4), leaving out what is empty."""
+    """Return the body of a create (upstream.md §4), without empty fields."""
     envs: list[Json] = [{"key": key, "value": value} for key, value in request.envs]
     tools: list[Json] = [
-        # Upstream wants a tool's port as text.
+        # Upstream requires a tool's port as text.
         {"name": tool.name, "port": str(tool.port), "type": tool.type}
         for tool in request.tools
     ]

@@ -250,7 +250,7 @@ OLD: Final = ACTED - 1
         # A new error of Novita ends it; an earlier one does not.
         (the_claim("starting", call=asked(), error="broken"), IN_TIME, BROKEN, BROKEN),
         (
-            the_claim("starting", call=asked(), error="broken", told_error="broken", moved=True),
+            the_claim("starting", call=asked(), error="broken", known_error="broken", moved=True),
             IN_TIME,
             Wait(NOW + LOOK_ANYWAY),
             Wait(NOW + LOOK_ANYWAY),

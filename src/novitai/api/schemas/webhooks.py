@@ -23,14 +23,14 @@ from novitai.api.schemas.wire import (
 )
 from novitai.domain.event import EventType
 from novitai.domain.requests import MAX_DESCRIPTION, WebhookChange, WebhookRequest
-from novitai.domain.webhook import TOLD, DeliveryStatus, OffReason
+from novitai.domain.webhook import WEBHOOK_EVENTS, DeliveryStatus, OffReason
 
 ToldType = StrEnum(  # type: ignore[misc]  # mypy wants the members written out
-    "ToldType", {one.name: one.value for one in TOLD}
+    "ToldType", {one.name: one.value for one in WEBHOOK_EVENTS}
 )
 ToldType.__doc__ = "What webhooks are told."
 
-_NAMES: Final = ", ".join(f"'{known.value}'" for known in TOLD)
+_NAMES: Final = ", ".join(f"'{known.value}'" for known in WEBHOOK_EVENTS)
 
 
 def _listed(value: object) -> object:
@@ -49,7 +49,7 @@ def _past(at: int, info: ValidationInfo) -> int:
 
 def told(wanted: list[ToldType]) -> tuple[EventType, ...]:
     """Put event types into the order in which they are declared, each once."""
-    return tuple(known for known in TOLD if known.value in wanted)
+    return tuple(known for known in WEBHOOK_EVENTS if known.value in wanted)
 
 
 # A URL may hold a password or a token: the refusal does not repeat it.

@@ -13,13 +13,13 @@ from sqlalchemy import Connection
 from novitai.clock import Clock
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
-from novitai.domain.webhook import TOLD, Webhook, host_of, id_of_url
+from novitai.domain.webhook import WEBHOOK_EVENTS, Webhook, host_of, id_of_url
 from novitai.ids import Ids
 from novitai.jobs.port import JobEngine
 from novitai.store.queries import deliveries, webhook_lines, webhooks
 
 JOB: Final = "deliver_webhook"
-_TOLD: Final = frozenset(TOLD)
+_WEBHOOK_EVENTS: Final = frozenset(WEBHOOK_EVENTS)
 
 
 class Outbox:
@@ -30,14 +30,14 @@ class Outbox:
         self._ids = ids
         self._jobs = jobs
 
-    def tell(
+    def emit(
         self, connection: Connection, instance: Instance, event_id: str, event_type: EventType
     ) -> None:
         """Write a message to each receiver of this event type, after the event was written.
 
         The caller holds the instance's row lock, which also fixes the order of the messages.
         """
-        if event_type not in _TOLD:
+        if event_type not in _WEBHOOK_EVENTS:
             return
         own = None if instance.webhook_url is None else id_of_url(instance.webhook_url)
         receivers = webhooks.listening(connection, own)
@@ -56,12 +56,12 @@ class Outbox:
             if receiver.wants(event_type):
                 self.put(connection, receiver, instance.id, event_id)
 
-    def tell_account(self, connection: Connection, event_id: str, event_type: EventType) -> None:
+    def emit_account(self, connection: Connection, event_id: str, event_type: EventType) -> None:
         """Write a message to each standing receiver of this account event type.
 
         Each receiver has a separate line for such messages.
         """
-        if event_type not in _TOLD:
+        if event_type not in _WEBHOOK_EVENTS:
             return
         for receiver in webhooks.listening(connection, None):
             if receiver.wants(event_type):

@@ -154,7 +154,7 @@ class Recorder:
             at=self._clock.now(),
             data={**view(instance, operation), **(also or {})},
         )
-        self._outbox.tell(connection, instance, event_id, event_type)
+        self._outbox.emit(connection, instance, event_id, event_type)
         facts: dict[str, object] = {
             "instance_id": instance.id,
             "upstream_id": instance.upstream_id,
@@ -180,7 +180,7 @@ class Recorder:
             at=self._clock.now(),
             data=data,
         )
-        self._outbox.tell_account(connection, event_id, event_type)
+        self._outbox.emit_account(connection, event_id, event_type)
         facts = {_snake(name): value for name, value in data.items()}
         _log_after_commit(connection, event_type, facts)
 

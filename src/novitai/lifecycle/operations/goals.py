@@ -150,7 +150,7 @@ def started(
         return NOT_TAKEN if claimed.is_late(give_up_at, now) else Ask()
     if not claimed.seen_since_acted:
         return _until_seen(claimed, now, give_up_at)
-    if instance.observed.error and instance.observed.error != progress.told_error:
+    if instance.observed.error and instance.observed.error != progress.known_error:
         return GiveUp("INSTANCE_FAILED", f"Novita reports: {instance.observed.error}")
     if read_word(instance.observed.status) is Observation.EXITED:
         if not without_effect(claimed, now):

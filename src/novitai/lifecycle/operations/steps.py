@@ -154,7 +154,7 @@ class IdentityUnconfirmed(NovitaiError):
 
 
 class Verb(Protocol):
-    """One kind of operation. To add a verb, implement this class and add a route."""
+    """One kind of operation. CONTRIBUTING.md lists the steps that add a verb."""
 
     kind: OperationKind
 

@@ -16,7 +16,7 @@ from novitai.domain.requests import WebhookChange, WebhookRequest
 from novitai.domain.webhook import (
     MAX_STANDING,
     SECRET_OVERLAP,
-    TOLD,
+    WEBHOOK_EVENTS,
     OffReason,
     Try,
     Webhook,
@@ -303,7 +303,7 @@ class Webhooks:
             webhook = standing(connection, webhook_id)
             if not webhook.enabled:
                 raise switched_off(webhook)
-            types = webhook.event_types or TOLD
+            types = webhook.event_types or WEBHOOK_EVENTS
             ids = events.instances_since(
                 connection, since=since, types=types, after=after, limit=_REPLAY_INSTANCES
             )
