@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for every folder: virtual time, servers, empty databases, and a whole control plane.
+"""Fixtures for all tests: virtual time, servers, empty databases, and a complete control plane.
 
-A test that takes `database` runs on SQLite and on PostgreSQL. Where no server answers, its tests
+A test that uses `database` runs on SQLite and on PostgreSQL. If a server does not answer, its tests
 are skipped, unless TEST_REQUIRE_SERVICES=1 makes them mandatory.
 """
 
@@ -27,7 +27,7 @@ from novitai.testing import ManualClock
 from tests.lifecycle.world import Emulator, World, settings_for
 from tests.services import POSTGRESQL_URL, REDIS_URL, STORES, PostgresqlServer, unavailable
 
-# No test fails because the machine is busy.
+# A busy machine must not make a test fail.
 hypothesis_settings.register_profile(
     "calm", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -53,7 +53,7 @@ def _postgresql_server_or_reason() -> Iterator[PostgresqlServer | str]:
 
 @pytest.fixture
 def postgresql_server(_postgresql_server_or_reason: PostgresqlServer | str) -> PostgresqlServer:
-    """The PostgreSQL server, for tests that make databases of their own."""
+    """The PostgreSQL server, for tests that make their own databases."""
     if isinstance(_postgresql_server_or_reason, str):
         unavailable(_postgresql_server_or_reason)
     return _postgresql_server_or_reason
@@ -113,7 +113,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def database(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    """A migrated, empty database, on each store in turn; its deadlines go by `clock`."""
+    """A migrated, empty database, on each store in turn; its deadlines use `clock`."""
     opened = await open_database(database_url, clock)
     yield opened
     await opened.close()
@@ -121,7 +121,7 @@ async def database(database_url: str, clock: ManualClock) -> AsyncIterator[Datab
 
 @pytest.fixture
 async def sqlite_database(sqlite_database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
-    """A migrated, empty database on SQLite alone, where the store makes no difference."""
+    """A migrated, empty SQLite database, for tests that do not depend on the store."""
     opened = await open_database(sqlite_database_url, clock)
     yield opened
     await opened.close()
@@ -141,7 +141,7 @@ def _redis_answers() -> bool:
 
 @pytest.fixture
 def redis_url(_redis_answers: bool) -> str:
-    """The URL of the Redis server. It is shared: use keys of your own."""
+    """The URL of the Redis server. Tests share it, so each uses its own keys."""
     if not _redis_answers:
         unavailable("no Redis server answers at TEST_REDIS_URL or on the loopback")
     return REDIS_URL
@@ -149,19 +149,19 @@ def redis_url(_redis_answers: bool) -> str:
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest) -> str:
-    """Which store a test runs on: the embedded one, unless it is marked `on_both_stores`."""
+    """The store that a test runs on: SQLite, unless it is marked `on_both_stores`."""
     return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, store: str, tmp_path: Path) -> Settings:
-    """Settings on the store of the test."""
+    """Settings for the store of the test."""
     return settings_for(request.getfixturevalue(f"{store}_database_url"), tmp_path)
 
 
 @pytest.fixture
 async def emulator(clock: ManualClock) -> AsyncIterator[Emulator]:
-    """An emulator that lives in the test's time."""
+    """An emulator that uses the test's virtual time."""
     app = create_app(
         EmulatorConfig(time_source=clock.monotonic, seed=1, public_url="http://emulator")
     )

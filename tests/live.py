@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A live server in this process: real sockets, real time, the emulator for Novita.
+"""A live server in this process: real sockets, real time, and the emulator instead of Novita.
 
-It runs on a loop of its own in a thread, so that clients that block can be used on it. Nothing
-leaves the machine: webhooks and readiness probes go nowhere.
+It runs on its own event loop in a thread, so that tests can use blocking clients. Webhooks and
+readiness probes are answered by a mock transport, so nothing leaves the machine.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ class LiveServer:
         self.http: httpx2.Client
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run something on the server's loop."""
+        """Run a coroutine on the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def fault(self, **fault: object) -> None:
-        """Have something go wrong upstream."""
+        """Set a fault in the emulator."""
         self.run(self.emulator.call("POST", "faults", json=fault))
 
     def key(self, *scopes: str) -> dict[str, str]:
-        """Make a key and return the header it goes into."""
+        """Make a key and return the header with it."""
         made = self.http.post("/api/keys", json={"name": "a test's", "scopes": list(scopes)})
         assert made.status_code == 201, made.text
         return {"Authorization": f"Bearer {made.json()['key']}"}
 
     def open(self) -> None:
-        """Start, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         self._thread.start()
         assert self._ready.wait(60), "the server does not start"
         if self._error is not None:
@@ -79,7 +79,7 @@ class LiveServer:
         )
 
     def close(self) -> None:
-        """End in good order."""
+        """Stop the server in an orderly way."""
         self.http.close()
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(30)
@@ -89,7 +89,7 @@ class LiveServer:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
-        except BaseException as error:  # whoever opens or closes it gets it
+        except BaseException as error:  # `open` or `close` raises it in the test's thread
             self._error = error
         finally:
             self._loop.close()
@@ -133,7 +133,7 @@ def live(
     extra: tuple[Route, ...] = (),
     settings: Mapping[str, object] | None = None,
 ) -> Iterator[LiveServer]:
-    """Run a server; `speed` is the emulator's, `settings` differ from the defaults."""
+    """Run a server with the emulator's `speed` and with changed `settings`."""
     changed = {
         "admin_api_key": SecretStr(ADMIN_KEY),
         "sync_interval_seconds": 0.2,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The PostgreSQL and Redis servers that tests use where they answer."""
+"""The PostgreSQL and Redis servers that tests use if they answer."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STORES = (
 
 
 def unavailable(reason: str) -> Never:
-    """Skip the test, or fail it where services are required."""
+    """Skip the test, or fail it if services are required."""
     if os.environ.get("TEST_REQUIRE_SERVICES") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
 
 class PostgresqlServer:
-    """The server of the tests, and databases in it that last as long as they are needed."""
+    """The PostgreSQL server of the tests; it makes temporary databases."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -42,7 +42,7 @@ class PostgresqlServer:
 
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:
-        """Make a database, yield its URL, and drop it whoever is still connected."""
+        """Make a database, yield its URL, and drop it even if clients are still connected."""
         name = f"novitai_test_{secrets.token_hex(8)}"
         self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
         try:
@@ -55,5 +55,5 @@ class PostgresqlServer:
         self._admin.execute(sql.SQL(statement).format(*identifiers))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._admin.close()

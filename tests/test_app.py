@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The composition root: what the settings say reaches the rooms, and a dead loop is told of."""
+"""The composition root: settings reach the parts, and a loop that ends is logged."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.lifecycle.world import settings_for
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What is logged."""
+    """The log."""
     stream = io.StringIO()
     logs.set_up(production=True, stream=stream)
-    # A logger that is kept would write to this stream in other tests, where nobody looks.
+    # A cached logger would keep writing to this stream in later tests.
     structlog.configure(cache_logger_on_first_use=False)
     yield stream
     structlog.reset_defaults()
@@ -53,7 +53,7 @@ async def app(
 
 
 async def test_the_api_gets_what_the_settings_say(app: Application) -> None:
-    """Limits, the insistence on HTTPS and the permission for private receivers are handed on."""
+    """The API gets the rate limits, the HTTPS requirement and the rule for private receivers."""
     services = app.services()
     assert (services.quota.capacity, services.quota.per_minute) == (10, 7)
     assert services.rules.insist_on_https
@@ -65,7 +65,7 @@ async def test_the_api_gets_what_the_settings_say(app: Application) -> None:
 
 
 async def test_results_that_came_too_late_are_told(app: Application) -> None:
-    """One number for what was fenced off, of operations and of deliveries."""
+    """One metric counts the fenced writes of operations and of deliveries."""
     app.runner.fenced_writes = 2
     app.deliverer.metrics.fenced = 1
     key = await app.keys.ensure_first_key()
@@ -79,7 +79,7 @@ async def test_results_that_came_too_late_are_told(app: Application) -> None:
 
 
 async def test_a_loop_that_ends_by_itself_is_logged(lines: io.StringIO, app: Application) -> None:
-    """Nothing else would tell: requests are still accepted when nobody works on them."""
+    """A loop that ends is logged, because requests are still accepted without it."""
     await app.start(work=True)
     loop = next(task for task in asyncio.all_tasks() if task.get_name() == "jobs-sweep")
     loop.cancel()
@@ -90,14 +90,14 @@ async def test_a_loop_that_ends_by_itself_is_logged(lines: io.StringIO, app: App
 
 
 async def test_a_loop_that_is_stopped_is_no_news(lines: io.StringIO, app: Application) -> None:
-    """An orderly end is not reported as a defect."""
+    """A loop that `stop` ends is not logged."""
     await app.start(work=True)
     await app.stop()
     assert "loop_ended" not in lines.getvalue()
 
 
 async def test_every_loop_is_watched(app: Application) -> None:
-    """Every task that the application begins is handed to the supervisor."""
+    """The supervisor watches every task that the application starts."""
     before = asyncio.all_tasks()
     await app.start(work=True)
     begun = {task.get_name() for task in asyncio.all_tasks() - before}
@@ -108,7 +108,7 @@ async def test_every_loop_is_watched(app: Application) -> None:
 async def test_another_secret_key_is_refused_at_start(
     sqlite_database_url: str, tmp_path: Path, clock: ManualClock
 ) -> None:
-    """With it nothing that was stored could be read, so it is said before anything is changed."""
+    """A wrong secret key is refused before any write, because it cannot read stored secrets."""
     settings = settings_for(sqlite_database_url, tmp_path)
     async with open_store(settings, clock):
         pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time is handed in; points in time are Unix milliseconds."""
+"""Clocks: time is injected, and points in time are Unix milliseconds."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from novitai.testing import ManualClock
 
 
 def test_times_are_written_with_milliseconds_and_z() -> None:
-    """ISO-8601 UTC as the API has it."""
+    """Times are ISO-8601 in UTC, in the API's format."""
     assert iso(1_697_843_200_000) == "2023-10-20T23:06:40.000Z"
     assert iso(1_697_843_200_007) == "2023-10-20T23:06:40.007Z"
 
 
 @given(st.integers(0, 4_000_000_000_000))
 def test_what_is_written_is_read(at: int) -> None:
-    """Reading gives the same millisecond."""
+    """Parsing a written time gives the same millisecond."""
     assert parse_iso(iso(at)) == at
 
 
 def test_a_time_without_an_offset_is_refused() -> None:
-    """It would mean something else on each machine."""
+    """A time without an offset is refused, because it depends on the machine's time zone."""
     with pytest.raises(ValueError, match="offset"):
         parse_iso("2023-10-20T23:06:40")
 
 
 def test_the_system_clock_tells_the_machines_time() -> None:
-    """Milliseconds since 1970."""
+    """The system clock returns Unix milliseconds."""
     assert abs(SystemClock().now() - time.time() * 1000) < 5_000
 
 
 async def test_virtual_time_wakes_sleepers_in_order() -> None:
-    """Each wakes at its own time, and the clock shows that time then."""
+    """Each sleeper wakes at its own time, and the clock shows that time."""
     clock = ManualClock(start=0)
     woken: list[tuple[str, int]] = []
 

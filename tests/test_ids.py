@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identifiers have the shapes that are published, and do not repeat."""
+"""Identifiers have the documented formats and are unique."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from novitai.ids import Ids
 
 
 def test_identifiers_have_their_shapes() -> None:
-    """Instance and request ids carry the second they were made in."""
+    """Identifiers have their formats; instance and request IDs contain their Unix second."""
     ids = Ids()
     assert re.fullmatch(r"inst_1697843200_[a-z0-9]{10,}", ids.instance(1_697_843_200_123))
     assert re.fullmatch(r"req_1697843200_[a-z0-9]+", ids.request(1_697_843_200_123))
@@ -20,18 +20,18 @@ def test_identifiers_have_their_shapes() -> None:
 
 
 def test_identifiers_do_not_repeat() -> None:
-    """Ten thousand in the same millisecond."""
+    """Ten thousand IDs of the same millisecond are distinct."""
     ids = Ids()
     assert len({ids.instance(0) for _ in range(10_000)}) == 10_000
 
 
 def test_a_source_makes_them_foretellable() -> None:
-    """The same seed, the same ids."""
+    """The same seed gives the same IDs."""
     one, two = Ids(random.Random(1)), Ids(random.Random(1))
     assert one.prefixed("op") == two.prefixed("op")
 
 
 def test_jitter_stays_within_its_fraction() -> None:
-    """Ten percent either way."""
+    """Jitter is at most ten percent in either direction."""
     ids = Ids()
     assert all(9 <= ids.jitter(10) <= 11 for _ in range(1000))

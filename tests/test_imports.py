@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the modules of the tests may use one another."""
+"""Which modules of the tests may import one another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def imported(path: Path, tree: ast.Module) -> Iterator[str]:
-    """Name every module below `tests` that a module imports, at whatever depth it does so."""
+    """Yield every module that a module imports, also inside functions."""
     package = ".".join(path.parent.relative_to(HERE.parent).parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -26,7 +26,7 @@ def imported(path: Path, tree: ast.Module) -> Iterator[str]:
 
 
 def belongs_to_pytest(module: str) -> bool:
-    """Tell whether a module holds tests or fixtures, which pytest alone collects."""
+    """Whether a module holds tests or fixtures, which only pytest collects."""
     parts = module.split(".")
     return parts[0] == "tests" and any(
         part.startswith("test_") or part == "conftest" for part in parts
@@ -53,7 +53,7 @@ def _allowed(node: ast.stmt) -> bool:
 
 
 def test_tests_share_helper_modules_and_fixtures_only() -> None:
-    """No module imports a test module or a conftest module; helpers stand in ordinary modules."""
+    """No module imports a test or conftest module; helpers are in ordinary modules."""
     found = {
         str(path.relative_to(HERE)): names
         for path in sorted(HERE.rglob("*.py"))
@@ -92,5 +92,5 @@ def test_every_form_of_import_is_noticed(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["LIMIT = 3", "class World: ...", "def make() -> None: ..."])
 def test_every_kind_of_helper_is_noticed(line: str) -> None:
-    """Constants, classes and plain functions do not belong into a conftest module."""
+    """Constants, classes and plain functions are not allowed in a conftest module."""
     assert helpers(line) != []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the sources log: one kind of logger, and events that a machine can look for."""
+"""How the sources log: one kind of logger, and events that a machine can search for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVENT = re.compile(r"[a-z]+(_[a-z0-9]+)*")
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    """Find every call in the sources, with the place where it stands."""
+    """Find every call in the sources, with its file and line."""
     for path in sorted(SOURCE.rglob("*.py")):
         name = path.relative_to(SOURCE).as_posix()
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -25,14 +25,14 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
 
 
 def is_logger(value: ast.expr) -> bool:
-    """Tell whether an expression is one of our loggers, by its name."""
+    """Whether an expression is a logger, judged by its name."""
     if isinstance(value, ast.Call):
         return ast.unparse(value.func).endswith("get_logger")
     return ast.unparse(value).endswith("_log")
 
 
 def events() -> Iterator[tuple[str, ast.expr]]:
-    """Find the event of every line that is logged."""
+    """Find the event of every log call, with its file and line."""
     for place, call in calls():
         method = call.func
         if isinstance(method, ast.Attribute) and method.attr in METHODS and is_logger(method.value):
@@ -40,7 +40,7 @@ def events() -> Iterator[tuple[str, ast.expr]]:
 
 
 def test_events_are_snake_case() -> None:
-    """A line is named by one word of a closed set, which an alert can look for; facts follow it."""
+    """An event is one constant snake_case name, so that alerts can search for it."""
     found = dict(events())
     assert len(found) > 30
     wrong = {
@@ -48,12 +48,12 @@ def test_events_are_snake_case() -> None:
         for place, event in found.items()
         if not (isinstance(event, ast.Constant) and EVENT.fullmatch(str(event.value)))
     }
-    # An event of an instance is logged under its type, which is of a closed set too.
+    # The recorder logs an instance's event under its type, which is from a closed set too.
     assert [place for place in wrong if not place.startswith("lifecycle/events/recorder.py")] == []
 
 
 def test_a_logger_is_named_after_its_module() -> None:
-    """There is one way to make a logger."""
+    """Every logger is made with `structlog.get_logger(__name__)`."""
     made = [
         (place, call) for place, call in calls() if ast.unparse(call.func).endswith("get_logger")
     ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One meaning per name: no two classes of the server have one name, and none of the emulator.
+"""One meaning per name: no two classes of the server, or of the emulator, share a name.
 
-The emulator is another program that shares no code with the server and names what Novita names, so
-the two are not compared with each other.
+The emulator is another program, shares no code with the server and uses Novita's names, so the two
+are not compared with each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SOURCE = Path(novitai.__file__).parent
 
 
 def duplicates(*, emulator: bool) -> dict[str, list[str]]:
-    """Find the classes whose name another class of the same program has."""
+    """Find the class names that occur more than once in one program."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(SOURCE.rglob("*.py")):
         place = path.relative_to(SOURCE)

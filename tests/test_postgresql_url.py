@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PostgreSQL URL means the same to both drivers, or is refused."""
+"""A PostgreSQL URL has the same meaning for both drivers, or is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import asyncpg  # type: ignore[import-untyped]  # asyncpg has no types  # it ships no types
+import asyncpg  # type: ignore[import-untyped]  # asyncpg has no types
 import psycopg
 import pytest
 from asyncpg.connect_utils import _parse_connect_arguments  # type: ignore[import-untyped]  # asyncpg has no types
@@ -19,7 +19,7 @@ from novitai.urls import UrlError
 
 
 def resolved(url: str, **environment: str) -> Target:
-    """Complete a URL in an environment of its own."""
+    """Resolve a URL with only the given environment."""
     return resolve(url, environment)
 
 
@@ -43,7 +43,7 @@ def resolved(url: str, **environment: str) -> Target:
 def test_what_a_url_says(
     url: str, hosts: list[str], ports: list[int], said: dict[str, str]
 ) -> None:
-    """Hosts, ports, and the parameters under libpq's names."""
+    """A URL gives hosts, ports, and parameters under libpq's names."""
     found = resolved(url)
     assert (list(found.hosts), list(found.ports)) == (hosts, ports)
     assert found.user == "u"
@@ -77,13 +77,13 @@ def test_what_a_url_says(
     ],
 )
 def test_what_cannot_be_honoured_is_refused(url: str, words: str) -> None:
-    """By the setting already, before anything is connected, and without quoting a secret."""
+    """A URL is refused when the setting is read, before connecting, without quoting a secret."""
     with pytest.raises(UrlError, match=words) as caught:
         postgresql_url.check(url)
     assert "canary" not in str(caught.value)
 
 
-# What hosts put into the URLs they hand out, and what their manuals tell to add.
+# Parameters from the URLs of hosting providers and from their manuals.
 LAVISH = (
     "postgresql://u:p%2Fw@h1:1,h2:2/d?connect_timeout=7&channel_binding=prefer&sslmode=require"
     "&application_name=a%20b&options=-c%20statement_timeout%3D5s&target_session_attrs=primary"
@@ -94,7 +94,7 @@ LAVISH = (
 
 
 def test_both_drivers_take_what_they_are_given() -> None:
-    """No driver gets a name it does not know: libpq would refuse it, asyncpg send it on."""
+    """No driver gets an unknown name: libpq would refuse it, asyncpg would send it on."""
     found = resolved(LAVISH)
     make_conninfo("", **found.for_psycopg())
     addresses, parameters = asyncpg_reads(found)
@@ -110,7 +110,7 @@ def test_both_drivers_take_what_they_are_given() -> None:
 
 
 def asyncpg_reads(found: Target) -> Any:
-    """Let asyncpg make of its arguments what it makes when it connects."""
+    """Have asyncpg parse its arguments as it does when it connects."""
     names = ("passfile", "ssl", "direct_tls", "krbsrvname", "gsslib", "service", "servicefile")
     given = {**dict.fromkeys((*names, "dsn", "password")), **found.for_asyncpg("novitai worker")}
     del given["timeout"]
@@ -126,7 +126,7 @@ def asyncpg_reads(found: Target) -> Any:
 
 
 def test_one_of_several_hosts_must_take_writes() -> None:
-    """Several hosts are a primary and its standbys, so the one that takes writes is looked for."""
+    """Several hosts are a primary and standbys, so the default is the host that takes writes."""
     assert resolved("postgresql://u@a,b/d").parameters["target_session_attrs"] == "read-write"
     assert "target_session_attrs" not in resolved("postgresql://u@a/d").parameters
     said = resolved("postgresql://u@a,b/d?target_session_attrs=any").parameters
@@ -134,7 +134,7 @@ def test_one_of_several_hosts_must_take_writes() -> None:
 
 
 def test_the_machines_own_certificates() -> None:
-    """`sslrootcert=system` insists on the host's name with both drivers."""
+    """With `sslrootcert=system`, both drivers verify the host name."""
     found = resolved("postgresql://u@h/d?sslrootcert=system")
     assert found.for_psycopg()["sslmode"] == "verify-full"
     _, parameters = asyncpg_reads(found)
@@ -143,7 +143,7 @@ def test_the_machines_own_certificates() -> None:
 
 
 def test_the_environment_fills_in_what_the_url_leaves_open() -> None:
-    """As for libpq, and the same for both drivers."""
+    """Both drivers take missing values from libpq's environment variables."""
     found = resolved("postgresql://", PGHOST="h", PGPORT="9", PGUSER="e", PGOPTIONS="-c a=b")
     assert (found.hosts, found.ports, found.user, found.database) == (("h",), (9,), "e", "e")
     assert found.for_asyncpg("x")["server_settings"] == {
@@ -154,7 +154,7 @@ def test_the_environment_fills_in_what_the_url_leaves_open() -> None:
 
 
 def test_a_service(tmp_path: Path) -> None:
-    """A service fills in what the URL leaves open, before the environment does."""
+    """A service supplies values that the URL lacks, with priority over the environment."""
     file = tmp_path / "services"
     file.write_text("# ours\n[mine]\nhost=h\nuser=s\ndbname=d\npassword=a%b=c\n[odd]\nhostaddr=1\n")
     environment = {"PGSERVICEFILE": str(file), "PGHOST": "e"}
@@ -168,7 +168,7 @@ def test_a_service(tmp_path: Path) -> None:
 
 
 def test_secrets_stay_out_of_words() -> None:
-    """Neither the description nor `repr` holds a password."""
+    """Neither the description nor `repr` contains a password."""
     found = resolved("postgresql://u:canary@h1:1,[::1]/d?sslpassword=canary2")
     assert found.describe() == "PostgreSQL at h1:1,[::1]:5432, database d as u"
     assert "canary" not in repr(found)
@@ -187,7 +187,7 @@ def test_secrets_stay_out_of_words() -> None:
     ],
 )
 def test_both_drivers_connect(postgresql_url: str, more: str) -> None:
-    """What one accepts, the other does too, and both sessions have the same settings."""
+    """Both drivers accept the URL, and their sessions have the same settings."""
     found = resolve(postgresql_url + more)
     asked = "SELECT current_user, current_setting('work_mem'), current_setting('client_encoding')"
 
@@ -205,7 +205,7 @@ def test_both_drivers_connect(postgresql_url: str, more: str) -> None:
 
 @pytest.mark.postgresql
 def test_the_host_that_answers_is_found(postgresql_url: str) -> None:
-    """Of two hosts, one of which refuses, both drivers find the other."""
+    """If one of two hosts refuses connections, both drivers use the other."""
     found = resolve(postgresql_url)
     host, port = found.hosts[0], found.ports[0]
     found = resolve(f"postgresql://{found.user}@127.0.0.1:1,{host}:{port}/{found.database}")

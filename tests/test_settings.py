@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings are checked whole; what is wrong is named with what to do."""
+"""Settings are checked together; an error names each wrong setting and says what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCUMENTED = re.compile(r"^\| `(NOVITA\w+)` \|", re.MULTILINE)
 
 
 def secret(length: int) -> str:
-    """Write a signing secret of so many bytes."""
+    """Make a signing secret of `length` bytes."""
     return "whsec_" + base64.b64encode(bytes(range(length))).decode()
 
 
@@ -36,7 +36,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_defaults_are_those_that_are_documented() -> None:
-    """Nothing set: the embedded store, the real Novita, the documented limits."""
+    """With nothing set: the embedded store, the real Novita, and the documented limits."""
     loaded = settings.load()
     assert loaded.embedded
     assert loaded.upstream_url == "https://api.novita.ai"
@@ -49,7 +49,7 @@ def test_the_defaults_are_those_that_are_documented() -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    """The page on configuration lists what is read, and nothing else."""
+    """The reference lists exactly the settings that are read."""
     page = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
     assert sorted(DOCUMENTED.findall(page.read_text())) == sorted(settings.known_names())
 
@@ -65,7 +65,7 @@ def test_every_setting_is_documented() -> None:
 def test_an_unknown_name_is_refused_with_the_nearest(
     monkeypatch: pytest.MonkeyPatch, name: str, nearest: str
 ) -> None:
-    """A misspelt setting would otherwise be silently without effect."""
+    """A misspelt setting is refused, because it would otherwise have no effect."""
     monkeypatch.setenv(name, "1")
     with pytest.raises(SettingsError, match=f"{name}.*did you mean {nearest}"):
         settings.load()
@@ -89,7 +89,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(
     ],
 )
 def test_what_is_meant_for_others_is_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A container platform names variables after its services; clients have names of their own."""
+    """Variables of container platforms and of clients are ignored."""
     monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
     settings.load()
 
@@ -148,7 +148,7 @@ def test_what_is_meant_for_others_is_ignored(monkeypatch: pytest.MonkeyPatch, na
 def test_a_wrong_value_is_refused_by_name_and_never_shown(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """The message names the setting; the value may be a secret."""
+    """The message names the setting, but not its value, which may be a secret."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as refusal:
         settings.load()
@@ -168,7 +168,7 @@ def test_a_wrong_value_is_refused_by_name_and_never_shown(
     ],
 )
 def test_a_proxy_that_is_accepted_can_be_used(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """No start fails over a proxy that the settings let through."""
+    """Every proxy that the settings accept can be used by the client."""
     monkeypatch.setenv("NOVITAI_UPSTREAM_PROXY", value)
     proxy = settings.load().upstream_proxy
     assert proxy is not None
@@ -179,7 +179,7 @@ def test_a_proxy_that_is_accepted_can_be_used(monkeypatch: pytest.MonkeyPatch, v
     "value", [secret(24), secret(64), secret(32).rstrip("="), f"{secret(32)}  {secret(33)}"]
 )
 def test_a_signing_secret_has_24_to_64_bytes(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """As Standard Webhooks has it; the padding of base64 may be missing."""
+    """As in Standard Webhooks, a secret has 24 to 64 bytes; base64 padding is optional."""
     monkeypatch.setenv("NOVITAI_WEBHOOK_SECRET", value)
     loaded = settings.load().webhook_secret
     assert loaded is not None
@@ -189,7 +189,7 @@ def test_a_signing_secret_has_24_to_64_bytes(monkeypatch: pytest.MonkeyPatch, va
 def test_white_space_around_a_value_is_no_part_of_it(
     monkeypatch: pytest.MonkeyPatch, bare: Path
 ) -> None:
-    """What a file with a line end leaves behind; a value of nothing else counts as not set."""
+    """White space around a value is removed, and a value of white space only is not set."""
     values = {
         "NOVITA_API_KEY": "key\n",
         "NOVITAI_DATA_DIR": " /data ",
@@ -216,7 +216,7 @@ def test_white_space_around_a_value_is_no_part_of_it(
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two wrong values make one message with two lines."""
+    """Two wrong values give one message with two lines."""
     monkeypatch.setenv("NOVITAI_SECRET_KEY", "short")
     monkeypatch.setenv("NOVITAI_RATE_LIMIT_BURST", "-1")
     with pytest.raises(SettingsError) as refusal:
@@ -227,7 +227,7 @@ def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_dotenv_is_read_and_the_environment_wins(
     monkeypatch: pytest.MonkeyPatch, bare: Path
 ) -> None:
-    """`.env` in the working folder."""
+    """`.env` in the working folder is read; environment variables override it."""
     (bare / ".env").write_text("NOVITAI_RATE_LIMIT_BURST=7\nNOVITAI_RATE_LIMIT_PER_MINUTE=8\n")
     monkeypatch.setenv("NOVITAI_RATE_LIMIT_BURST", "9")
     loaded = settings.load()
@@ -235,14 +235,14 @@ def test_dotenv_is_read_and_the_environment_wins(
 
 
 def test_an_unknown_name_in_dotenv_is_refused_too(bare: Path) -> None:
-    """The same care for the file."""
+    """An unknown name in `.env` is refused, as in the environment."""
     (bare / ".env").write_text("NOVITAI_RATE_LIMIT_BRUST=7\n")
     with pytest.raises(SettingsError, match="BRUST"):
         settings.load()
 
 
 def test_secrets_stay_out_of_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No secret in logs, errors or `repr`."""
+    """The `repr` of the settings shows no secret."""
     secrets = {
         "NOVITA_API_KEY": "canary-one",
         "NOVITAI_SECRET_KEY": "canary-two-canary-two-canary-two",
@@ -257,6 +257,6 @@ def test_secrets_stay_out_of_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_data_folder_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What means something in a URL is quoted in the database's."""
+    """Characters with a meaning in URLs are quoted in the database URL."""
     monkeypatch.setenv("NOVITAI_DATA_DIR", "/data/what?%20 is#this")
     assert settings.load().database == "sqlite:////data/what%3F%2520%20is%23this/novitai.db"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No password in a URL is shown, however it is written, and redis-py gets one it can read."""
+"""Passwords in URLs are masked in every spelling, and redis-py gets a URL that it can parse."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from novitai.urls import UrlError
 
 T = TypeVar("T")
 
-# What people have in passwords, and what means something in a URL.
+# Characters that occur in passwords, including those with a meaning in URLs.
 passwords = st.text(alphabet="ab1/?#@:%[]&=+ !", min_size=1, max_size=12).map(
     lambda text: f"canary{text}canary"
 )
@@ -27,18 +27,18 @@ schemes = st.sampled_from(["postgresql", "postgres", "redis", "rediss", "http", 
 def test_no_piece_of_a_password_is_shown(
     scheme: str, user: str, password: str, encoded: bool
 ) -> None:
-    """Whatever is in the password, and whether it is percent-encoded or not."""
+    """No part of any password is shown, percent-encoded or not."""
     written = quote(password, safe="") if encoded else password
     url = f"{scheme}://{user}:{written}@host:1/d"
     assert "canary" not in urls.masked(url)
-    if "@" not in written:  # else what follows may just as well be a host
+    if "@" not in written:  # otherwise the text after the @ may be a host
         assert "canary" not in urls.masked(f"{scheme}://{user}:{written}")
     assert "host" in urls.masked(url)
 
 
 @given(schemes, passwords)
 def test_no_error_shows_a_piece_of_a_password(scheme: str, password: str) -> None:
-    """A URL is refused without being quoted, or read as it was meant."""
+    """A URL is either read with the intended password, or refused without quoting it."""
     read = said(lambda: urls.split(f"{scheme}://u:{password}@host:1/0"))
     if isinstance(read, str):
         assert "canary" not in read
@@ -48,13 +48,13 @@ def test_no_error_shows_a_piece_of_a_password(scheme: str, password: str) -> Non
 
 @given(passwords)
 def test_no_redis_error_shows_a_piece_of_a_password(password: str) -> None:
-    """The same where the whole of a Redis URL is checked."""
+    """An error about a Redis URL does not show its password."""
     read = said(lambda: urls.masked(urls.read_redis(f"redis://:{password}@host:1/0")))
     assert "canary" not in read
 
 
 def said(read: Callable[[], T]) -> T | str:
-    """Return what was read, or the words in which it was refused."""
+    """Return the result, or the message of the error."""
     try:
         return read()
     except UrlError as error:
@@ -80,12 +80,12 @@ def said(read: Callable[[], T]) -> T | str:
     ],
 )
 def test_what_is_shown(url: str, shown: str) -> None:
-    """Enough to recognise the server, and no more."""
+    """A masked URL shows enough to recognise the server, and no more."""
     assert urls.masked(url) == shown
 
 
 def test_urls_within_a_text() -> None:
-    """Each URL of a sentence is masked, and the sentence stays one."""
+    """Each URL in a text is masked, and the rest of the text is unchanged."""
     text = "from redis://:a/b@h:1/0, to (http://127.0.0.1:8080) and https://example.com/a@b."
     assert urls.mask_within(text) == (
         "from redis://:***@h:1/0, to (http://127.0.0.1:8080) and https://example.com/a@b."
@@ -103,7 +103,7 @@ def test_urls_within_a_text() -> None:
     ],
 )
 def test_a_redis_url_is_written_so_that_its_client_reads_it(url: str, read: str | None) -> None:
-    """Special characters of the password are encoded, once; the rest stays as it is."""
+    """Special characters of the password are encoded once; the rest is unchanged."""
     from redis.asyncio.connection import parse_url
 
     assert urls.read_redis(url) == (read or url)
@@ -126,7 +126,7 @@ def test_a_redis_url_is_written_so_that_its_client_reads_it(url: str, read: str 
     ],
 )
 def test_a_redis_url_that_cannot_be_used_is_refused(url: str, words: str) -> None:
-    """In words, and without a piece of it but the names of parameters."""
+    """The message says what is wrong, and quotes only names of parameters from the URL."""
     with pytest.raises(UrlError, match=words) as caught:
         urls.read_redis(url)
     assert "canary" not in str(caught.value)
@@ -134,13 +134,13 @@ def test_a_redis_url_that_cannot_be_used_is_refused(url: str, words: str) -> Non
 
 @pytest.mark.parametrize("url", ["ftp://h", "http://h:x", "http://", "http://h/?a=b", "http:h"])
 def test_an_http_url_that_cannot_be_used_is_refused(url: str) -> None:
-    """Scheme, host and port are looked at."""
+    """Scheme, host, port and query are checked."""
     with pytest.raises(UrlError):
         urls.read_http(url, schemes=frozenset({"http"}), example="http://x")
 
 
 def test_the_secrets_of_a_url() -> None:
-    """The password as it is written and as it is meant, and what the query hides."""
+    """The secrets are the password, as written and decoded, and secret query parameters."""
     assert urls.secrets_of("postgresql://u:a%2Fb@h/d?sslpassword=c&sslmode=d") == {
         "a%2Fb",
         "a/b",

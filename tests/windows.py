@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows for write calls, for tests that are about something else."""
+"""Send windows for write calls, for tests of other behaviour."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from novitai.upstream.window import SendWindow
 
 
 def window_until(until: int = 2**62) -> SendWindow:
-    """A window that is over after a time of day, in Unix milliseconds, and by no other clock."""
+    """A window that ends at a time of day, in Unix milliseconds, and never by monotonic time."""
     return SendWindow(until, float("inf"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A house for each test: real processes in a temporary folder."""
+"""Fixtures of tests that start real processes, each test in its own temporary folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.blackbox.harness import House
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder."""
+    """Mark every test in this folder as `blackbox`."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    """Processes that end with the test; none of them may ever have said a secret."""
+    """Starts processes for one test; they end with it, and must not have written a secret."""
     made = House(tmp_path)
     yield made
     made.close()

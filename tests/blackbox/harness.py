@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real processes in a folder of their own: started, spoken to over HTTP, killed, and read.
+"""Real processes in a temporary folder: start them, call them over HTTP, kill them, read output.
 
-Everything waits with a deadline. What the processes say goes to files, so that it can be read at
+Every wait has a deadline. The output of the processes goes to files, so that tests can read it at
 any time and no pipe fills up.
 """
 
@@ -23,9 +23,9 @@ import httpx2
 NOVITAI: Final = Path(sys.executable).with_name("novitai")
 START_WITHIN: Final = 40.0
 PATIENCE: Final = 4
-"""So many times longer is waited where nothing is promised: the machine may be busy."""
+"""Factor for waits that are not a promise of the product, because the machine may be busy."""
 STOP_WITHIN: Final = 9.0
-"""What is promised: seconds from SIGTERM to the end."""
+"""Seconds from SIGTERM to the end, as promised."""
 ADMIN_KEY: Final = "canary-admin-key-5f3a9c"
 UPSTREAM_KEY: Final = "canary-upstream-key-77b1e0"
 SECRET_KEY: Final = "canary-secret-key-that-is-32-bytes-long"
@@ -42,7 +42,7 @@ REQUEST: Final[dict[str, object]] = {
 
 
 def until(condition: Callable[[], bool], within: float, what: str, *, every: float = 0.1) -> None:
-    """Wait until a condition holds; fail with `what` if it does not in time."""
+    """Wait until a condition holds; on timeout, fail and name `what`."""
     deadline = time.monotonic() + within * PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"not within {within * PATIENCE:g} s: {what}"
@@ -71,18 +71,18 @@ class Process:
                 stderr=err,
                 env={name: value for name, value in env.items() if value},
                 cwd=folder,
-                # Not in the terminal's group: Ctrl-C in a test run is for the test run.
+                # Its own session, so that Ctrl-C in the terminal reaches only the test run.
                 start_new_session=True,
             )
 
     @property
     def out(self) -> str:
-        """What it has written to standard output so far."""
+        """Its standard output so far."""
         return self._out.read_text()
 
     @property
     def err(self) -> str:
-        """What it has written to standard error so far."""
+        """Its standard error so far."""
         return self._err.read_text()
 
     @property
@@ -91,7 +91,7 @@ class Process:
         return self._popen.poll()
 
     def says(self, pattern: str, within: float = START_WITHIN) -> re.Match[str]:
-        """Wait for a line of its standard output."""
+        """Wait until its standard output matches a pattern; return the match."""
         deadline = time.monotonic() + within * PATIENCE
         while (found := re.search(pattern, self.out)) is None:
             assert self.code is None, f"{self.arguments} ended with {self.code}: {self.err}"
@@ -104,11 +104,11 @@ class Process:
         self._popen.send_signal(number)
 
     def wait(self, within: float = STOP_WITHIN) -> int:
-        """Wait for its end; return the exit code."""
+        """Wait until it ends; return the exit code."""
         return self._popen.wait(within)
 
     def kill(self) -> None:
-        """End it without a word of warning."""
+        """End it with SIGKILL."""
         self._popen.kill()
         self._popen.wait(10)
 
@@ -133,16 +133,16 @@ class Emulator:
         return answer
 
     def fault(self, **fault: object) -> None:
-        """Have something go wrong."""
+        """Set a fault."""
         self.call("POST", "/faults", fault)
 
     def create_calls(self) -> int:
-        """Count the create calls that arrived."""
+        """Return the number of create calls that arrived."""
         counts: dict[str, int] = self.call("GET", "/counts")["counts"]
         return counts.get("POST /gpu/instance/create", 0)
 
     def instances(self) -> tuple[int, int]:
-        """Count the instances that were ever made, and those that live."""
+        """Return the number of instances ever created, and of live ones."""
         answer = self.call("GET", "/instances")
         return answer["total"], answer["live"]
 
@@ -166,19 +166,19 @@ class Server:
         )
 
     def create(self, **changes: object) -> str:
-        """Have a request accepted; return the instance's id."""
+        """Create an instance; return its ID."""
         response = self.http.post("/api/instances", json={**REQUEST, **changes})
         assert response.status_code == 201, response.text
         instance_id: str = response.json()["instanceId"]
         return instance_id
 
     def create_many(self, count: int) -> list[str]:
-        """Have so many requests accepted at the same time."""
+        """Create `count` instances at the same time; return their IDs."""
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(lambda n: self.create(name=f"blackbox-{n}"), range(count)))
 
     def statuses(self) -> dict[str, str]:
-        """Tell every instance's status."""
+        """Return the status of every instance, by ID."""
         response = self.http.get("/api/instances", params={"limit": 1000})
         assert response.status_code == 200, response.text
         return {one["id"]: one["status"] for one in response.json()["instances"]}
@@ -199,7 +199,7 @@ class Server:
 
 
 class House:
-    """Starts processes that share a folder and settings; ends what is left at the end."""
+    """Starts processes that share a folder and settings, and ends those still running."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -221,9 +221,9 @@ class House:
         }
 
     def run(self, *arguments: str, before: Sequence[str] = (), **settings: str) -> Process:
-        """Start a command; `settings` are added to the environment, an empty one is unset.
+        """Start a command; `settings` are added to the environment, and empty ones are unset.
 
-        `before` is a command that starts what follows it.
+        `before` is put before the command, for example a shell that sets limits and executes it.
         """
         env = {**self.env, **settings}
         process = Process(self.folder, len(self.processes), list(arguments), env, before)
@@ -237,7 +237,7 @@ class House:
         return process
 
     def emulator(self, *, speed: float = 60) -> Emulator:
-        """Start an emulator, to which all servers started from now on talk."""
+        """Start an emulator; servers started after it use it."""
         process = self.run("emulator", "--port", "0", "--speed", str(speed))
         emulator = Emulator(process, process.says(r"listening on (http://\S+)")[1])
         self.env["NOVITAI_UPSTREAM_URL"] = emulator.url
@@ -255,7 +255,7 @@ class House:
         return server
 
     def close(self) -> None:
-        """End what still runs, and see that no process has ever said a secret."""
+        """End all processes, and check that none wrote a secret or a traceback."""
         for one in self._closing:
             one.close()
         for process in self.processes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several API processes: keys revoked by one, and one rate limit for all."""
+"""Several API processes: they share revoked keys and the rate limit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair(house: House, postgresql_url: str, redis_url: str) -> tuple[Server, Ser
 def test_two_processes_are_one_to_whoever_calls_them(
     pair: tuple[Server, Server], house: House
 ) -> None:
-    """One bucket for both; and a key that one revokes is refused by the other within 2 s."""
+    """Both share one bucket, and a key that one revokes is refused by the other within 2 s."""
     one, two = pair
     created = house.ended("keys", "create", "--name", "ci", "--scope", "read")
     assert created.code == 0, created.err

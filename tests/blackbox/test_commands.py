@@ -19,7 +19,7 @@ KEY = re.compile(r"^nvt_\w+$", re.MULTILINE)
 
 
 def test_commands_work_while_the_server_runs(house: House) -> None:
-    """A key that is made, listed and revoked is that of the server, at once."""
+    """Keys created and revoked by a command take effect in the server at once."""
     server = house.ready(house.run("serve", "--port", "0"))
     made = house.ended("keys", "create", "--name", "beside", "--scope", "read")
     assert made.code == 0, made.err
@@ -35,7 +35,7 @@ def test_commands_work_while_the_server_runs(house: House) -> None:
 
 
 def test_a_killed_server_leaves_no_obstacle(house: House) -> None:
-    """Its socket is still there: commands use the file, and the next server makes another."""
+    """With the stale socket of a killed server, commands open the file, and a server starts."""
     server = house.ready(house.run("serve", "--port", "0"))
     server.process.kill()
     socket = house.data / "novitai.db.sock"
@@ -47,19 +47,19 @@ def test_a_killed_server_leaves_no_obstacle(house: House) -> None:
 
 
 def full(_path: Path) -> IO[str]:
-    """A disk without space."""
-    return open("/dev/full", "w")  # noqa: PTH123 - a device, no path - closed by the test
+    """Open a device that has no space left."""
+    return open("/dev/full", "w")  # noqa: PTH123 - a device, not a path; the test closes it
 
 
 def broken(_path: Path) -> IO[str]:
-    """A pipe that nobody reads."""
+    """Open a pipe whose reading end is closed."""
     reading, writing = os.pipe()
     os.close(reading)
     return os.fdopen(writing, "w")
 
 
 def read_only(path: Path) -> IO[str]:
-    """A descriptor that takes no writing."""
+    """Open a descriptor that cannot be written."""
     path.touch()
     return path.open()
 
@@ -69,7 +69,7 @@ def read_only(path: Path) -> IO[str]:
 def test_a_key_that_cannot_be_shown_is_revoked(
     house: House, output: Callable[[Path], IO[str]], running: bool
 ) -> None:
-    """The command fails in words, and no key is left that nobody knows."""
+    """If the key cannot be written, the command fails with a message and revokes the key."""
     if running:
         house.ready(house.run("serve", "--port", "0"))
     with output(house.folder / "out") as target:
@@ -92,7 +92,7 @@ def test_a_key_that_cannot_be_shown_is_revoked(
 
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_is_no_crash(house: House, closed: int) -> None:
-    """Without standard output the key is revoked; without standard error it is shown."""
+    """With standard output closed the key is revoked; with standard error closed it is shown."""
     ended = subprocess.run(
         ["sh", "-c", f'exec "$0" keys create --name k --scope read {closed}>&-', NOVITAI],
         capture_output=True,
@@ -120,7 +120,7 @@ def test_a_closed_stream_is_no_crash(house: House, closed: int) -> None:
 def test_a_name_in_another_script_is_no_trouble_in_any_locale(
     house: House, locale: dict[str, str]
 ) -> None:
-    """It is stored as it was given, and printed as far as the locale has it."""
+    """The name is stored unchanged; characters that the locale lacks are printed as escapes."""
     made = house.ended("keys", "create", "--name", "Вася", "--scope", "read", **locale)
     assert made.code == 0, made.err
     assert KEY.search(made.out)
@@ -132,7 +132,7 @@ def test_a_name_in_another_script_is_no_trouble_in_any_locale(
 
 @pytest.mark.postgresql
 def test_migrating_makes_the_first_key(house: House, postgresql_url: str) -> None:
-    """It is shown once, and is the only one."""
+    """`migrate` makes the first key, shows it once, and no other is made."""
     house.env.update(NOVITAI_DATABASE_URL=postgresql_url, NOVITAI_ADMIN_API_KEY="")
     migrated = house.ended("migrate")
     assert migrated.code == 0, migrated.err
@@ -149,7 +149,7 @@ def test_migrating_makes_the_first_key(house: House, postgresql_url: str) -> Non
 
 @pytest.mark.postgresql
 def test_apis_that_start_at_once_show_one_first_key(house: House, postgresql_url: str) -> None:
-    """Where `migrate` had no secret key, and so made none."""
+    """If `migrate` made no key, APIs that start together make and show only one."""
     house.env.update(NOVITAI_DATABASE_URL=postgresql_url, NOVITAI_ADMIN_API_KEY="")
     assert house.ended("migrate", NOVITAI_SECRET_KEY="").code == 0
     processes = [house.run("api", "--port", "0") for _ in range(3)]
@@ -162,12 +162,11 @@ def test_apis_that_start_at_once_show_one_first_key(house: House, postgresql_url
 
 
 def test_a_first_key_that_cannot_be_shown_is_revoked(house: House) -> None:
-    """The server runs without it, and a command makes another."""
+    """A first key that cannot be shown is revoked; the server runs, and a command makes another."""
     house.env["NOVITAI_ADMIN_API_KEY"] = ""
     with (
         (house.folder / "out").open("w") as out,
-        # A device, not a path to work with.
-        open("/dev/full", "w") as full_disk,  # noqa: PTH123 - a device, no path
+        open("/dev/full", "w") as full_disk,  # noqa: PTH123 - a device, not a path
         subprocess.Popen(
             [NOVITAI, "serve", "--port", "0"],
             stdout=out,

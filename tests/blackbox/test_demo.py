@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai demo`: one instance from request to running, and lines that work when pasted."""
+"""`novitai demo`: one instance from request to running, and commands that work when pasted."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tests.blackbox.harness import House
 
 
 def test_once_it_runs_it_ends(house: House) -> None:
-    """`--once` goes from creating to running, soon, and exits 0, whatever the settings say."""
+    """`--once` goes from creating to running and exits 0; the environment has no effect."""
     demo = house.ended("demo", "--once", NOVITAI_UPSTREAM_URL="http://127.0.0.1:1", NOVITAI_XYZ="1")
     assert demo.code == 0, demo.err
     states = re.findall(r"^ +[\d.]+ s +(\w+)", demo.out, re.MULTILINE)
     assert states[0] == "creating"
     assert states[-1] == "running"
     assert not house.data.exists()
-    # What would no longer work when it has ended is not printed.
+    # The key and the curl commands stop working when the demo ends, so they are not printed.
     assert "nvt_" not in demo.out
     assert "curl -s" not in demo.out
 
 
 def test_it_shows_what_is_special(house: House) -> None:
-    """Running at Novita is shown before running here, with the price and the webhooks received."""
+    """It shows running at Novita, then running, the price, and the webhooks received."""
     demo = house.ended("demo", "--once")
     assert demo.code == 0, demo.err
     lines = demo.out.splitlines()
@@ -39,9 +39,9 @@ def test_it_shows_what_is_special(house: House) -> None:
 
 
 def test_its_lines_work_when_pasted(house: House) -> None:
-    """Taken ports are replaced; each curl line is a line of its own; Ctrl-C ends it cleanly."""
+    """With its port in use, the demo takes another; its curl lines work; Ctrl-C ends it."""
     with socket.socket() as taken:
-        # In use already, or from now on: the demonstration must not need it.
+        # Port 8080 must be in use: by another process, or by this test.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if taken.connect_ex(("127.0.0.1", 8080)) != 0:
             taken.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai serve` on the embedded database: from request to running, whatever kills it."""
+"""`novitai serve` on the embedded database: from request to running, through kills and stops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.blackbox.harness import ENV_VALUE, REQUEST, STOP_WITHIN, House, until
 
 
 def test_a_request_becomes_a_running_instance(house: House) -> None:
-    """One request, one create call, one instance that runs; /health says that all is well."""
+    """One request makes one create call and one running instance; /health reports healthy."""
     emulator, server = house.emulator(), house.server()
     instance_id = server.create(envs={"TOKEN": ENV_VALUE})
     server.until_running([instance_id], 30)
@@ -26,7 +26,7 @@ def test_a_request_becomes_a_running_instance(house: House) -> None:
 
 
 def test_fifty_requests_at_once_buy_fifty_instances(house: House) -> None:
-    """Fifty concurrent requests run, and exactly fifty create calls were made."""
+    """Fifty concurrent requests lead to fifty running instances with exactly fifty create calls."""
     emulator, server = house.emulator(), house.server()
     ids = server.create_many(50)
     assert len(set(ids)) == 50
@@ -36,9 +36,9 @@ def test_fifty_requests_at_once_buy_fifty_instances(house: House) -> None:
 
 
 def test_a_killed_server_loses_nothing_and_buys_nothing_twice(house: House) -> None:
-    """SIGKILL amid fifty purchases, and the next start brings all fifty to running."""
+    """After SIGKILL during fifty purchases, the next start brings all fifty to running."""
     emulator, server = house.emulator(), house.server()
-    # Some calls are still on their way to be done at the kill, some are done and not yet answered.
+    # At the kill, some calls have not taken effect, and others have but are not yet answered.
     emulator.fault(
         kind="call", path="/gpu/instance/create", when="before", latencySeconds=1, every=3
     )
@@ -58,7 +58,7 @@ def test_a_killed_server_loses_nothing_and_buys_nothing_twice(house: House) -> N
 def test_a_server_that_is_asked_to_end_does_and_the_next_goes_on(
     house: House, number: signal.Signals
 ) -> None:
-    """With steps in hand it ends in time with code 0, and the next start finishes them."""
+    """With steps running it ends in time with code 0, and the next start finishes them."""
     emulator, server = house.emulator(), house.server()
     emulator.fault(
         kind="call", path="/gpu/instance/create", when="after", latencySeconds=3, times=5
@@ -75,7 +75,7 @@ def test_a_server_that_is_asked_to_end_does_and_the_next_goes_on(
 
 
 def test_requests_in_hand_are_answered_before_the_end(house: House) -> None:
-    """At SIGHUP a long poll gets the instance; what waits for Novita is told to come again."""
+    """At SIGHUP a long poll gets the instance; a request that waits for Novita gets a 503."""
     emulator = house.emulator()
     patient = {"NOVITAI_UPSTREAM_TIMEOUT_SECONDS": "30"}
     server = house.ready(house.run("serve", "--port", "0", **patient))
@@ -104,7 +104,7 @@ def test_requests_in_hand_are_answered_before_the_end(house: House) -> None:
 
 
 def test_hanging_requests_and_steps_do_not_add_up(house: House) -> None:
-    """With both in hand, each for half a minute, the process ends in time with code 0."""
+    """With a request and a step that both hang for 30 s, the process ends in time with code 0."""
     emulator = house.emulator()
     patient = {"NOVITAI_UPSTREAM_TIMEOUT_SECONDS": "30"}
     server = house.ready(house.run("serve", "--port", "0", **patient))
@@ -125,7 +125,7 @@ def test_hanging_requests_and_steps_do_not_add_up(house: House) -> None:
 
 
 def test_few_files_do_not_keep_others_out(house: House) -> None:
-    """With a limit of 256 files and 600 clients that send nothing more, others are served."""
+    """With a limit of 256 files and 600 idle connections, other clients are served."""
     limits = ["sh", "-c", 'ulimit -n 256; exec "$0" "$@"']
     server = house.ready(house.run("serve", "--port", "0", before=limits))
     host, port = server.url.removeprefix("http://").split(":")
@@ -146,7 +146,7 @@ def test_few_files_do_not_keep_others_out(house: House) -> None:
 
 
 def test_a_second_signal_ends_at_once(house: House) -> None:
-    """Who does not want to wait for the steps in hand asks twice."""
+    """A second SIGTERM ends the process without waiting for running steps."""
     emulator, server = house.emulator(), house.server()
     emulator.fault(kind="call", path="/gpu/instance/create", latencySeconds=30)
     server.create()
@@ -159,7 +159,7 @@ def test_a_second_signal_ends_at_once(house: House) -> None:
 
 
 def test_a_deadline_survives_a_kill(house: House) -> None:
-    """The placement deadline counts from the request, whoever was killed on the way."""
+    """The placement deadline counts from the request, even if the server is killed meanwhile."""
     emulator = house.emulator()
     emulator.fault(kind="call", path="/gpu/instance/create", status=401)
     patient = {"NOVITAI_PLACEMENT_DEADLINE_SECONDS": "8"}

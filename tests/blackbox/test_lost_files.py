@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`novitai serve` whose disk fills up, or whose files are taken away while it runs."""
+"""`novitai serve` when its disk fills up, or its files are deleted or replaced."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ REQUEST = {"name": "k", "scopes": ["read"]}
 
 
 def delete(path: Path) -> None:
-    """The database is deleted."""
+    """Delete the database."""
     path.unlink()
 
 
 def delete_log(path: Path) -> None:
-    """Its log is deleted."""
+    """Delete the database's write-ahead log."""
     path.with_name(path.name + "-wal").unlink()
 
 
 def copy_over(path: Path) -> None:
-    """An older database is copied over it."""
+    """Copy an older database over it."""
     shutil.copyfile(path.with_name("older.db"), path)
 
 
 def put(server: Server, name: str) -> int:
-    """Have something stored; return the status."""
+    """Create a key; return the HTTP status."""
     return server.http.post("/api/keys", json={**REQUEST, "name": name}).status_code
 
 
@@ -40,7 +40,7 @@ def put(server: Server, name: str) -> int:
 def test_what_was_acknowledged_is_there_and_what_was_not_is_told(
     house: House, way: Callable[[Path], None]
 ) -> None:
-    """Health turns red, a line says what to do; after kill -9 and a restore nothing is missing."""
+    """A lost file makes health fail and is logged; after a restore, acknowledged data is there."""
     path = house.data / "novitai.db"
     house.env["NOVITAI_SYNC_INTERVAL_SECONDS"] = "5"
     house.ended("keys", "list")
@@ -69,7 +69,7 @@ def test_what_was_acknowledged_is_there_and_what_was_not_is_told(
 
 
 def test_a_lost_server_still_ends_when_asked(house: House) -> None:
-    """In time, without a traceback."""
+    """A server that lost its database still ends in time on SIGTERM, without a traceback."""
     process = house.run("serve", "--port", "0")
     server = house.ready(process)
     (house.data / "novitai.db").unlink()
@@ -95,7 +95,7 @@ def small_disk(house: House) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_and_survived(house: House, small_disk: Path) -> None:
-    """Nothing is acknowledged, health is red, and with space again everything goes on."""
+    """On a full disk, writes are refused and health fails; with space again, both recover."""
     process = house.run("serve", "--port", "0")
     server = house.ready(process)
     assert put(server, "before") == 201
@@ -125,7 +125,7 @@ def test_a_full_disk_is_told_and_survived(house: House, small_disk: Path) -> Non
 
 
 def test_a_full_disk_refuses_a_start_in_words(house: House, small_disk: Path) -> None:
-    """With the code for trouble with files, whatever was to be written first."""
+    """On a full disk, commands exit with code 74 and a message, at any first write."""
     assert house.ended("keys", "list").code == 0
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "filler").write_bytes(bytes(8_000_000))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server whose output is a pipe that nothing reads goes on answering."""
+"""A server whose output goes to an unread pipe still answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_pipe_that_is_not_read_delays_no_request(house: House) -> None:
         with httpx2.Client(
             base_url=url, headers=headers, trust_env=False, timeout=20 * PATIENCE
         ) as http:
-            # 65,536 bytes fill the pipe: 300 lines, no more.
+            # The pipe holds 65,536 bytes, about 300 lines.
             for _ in range(800):
                 assert http.get("/api/instances").status_code == 200
         process.send_signal(signal.SIGTERM)
@@ -48,7 +48,7 @@ def test_a_pipe_that_is_not_read_delays_no_request(house: House) -> None:
 
 
 def address(reading: int) -> str:
-    """Read the URL from what the server says at its start; nothing is read after that."""
+    """Read the URL from the server's first output; nothing is read after that."""
     said = ""
     deadline = time.monotonic() + START_WITHIN * PATIENCE
     while not (found := re.search(r"listening on (http://\S+)\n", said)):

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.postgresql
 
 
 def test_a_worker_may_die_amid_twenty_purchases(house: House, postgresql_url: str) -> None:
-    """Two APIs, two workers; one worker is killed, and twenty instances are bought and run."""
+    """With two APIs and two workers, twenty instances run although one worker is killed."""
     house.env["NOVITAI_DATABASE_URL"] = postgresql_url
     emulator = house.emulator()
     early = house.ended("api", "--port", "0")

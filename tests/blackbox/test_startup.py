@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in the way of a start is said in words, with an exit code, and without a traceback.
+"""A start that fails gives a message and an exit code, and no traceback.
 
-The house itself fails a test in which a process wrote a traceback or a secret.
+The `house` fixture fails a test in which a process wrote a traceback or a secret.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.blackbox.harness import PATIENCE, START_WITHIN, House
 
 
 def test_a_second_process_on_one_file_is_refused(house: House) -> None:
-    """It learns who has the file."""
+    """The message names the process that has the file."""
     server = house.ready(house.run("serve", "--port", "0"))
     second = house.ended("serve", "--port", "0")
     assert second.code == 75
@@ -33,7 +33,7 @@ def test_a_second_process_on_one_file_is_refused(house: House) -> None:
 
 
 def test_a_taken_port_is_named(house: House) -> None:
-    """The message has the port and what to do; the database is not even opened."""
+    """The message has the port and the option; the database is not opened."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -53,7 +53,7 @@ def test_a_taken_port_is_named(house: House) -> None:
     ],
 )
 def test_a_wrong_setting_is_named(house: House, setting: str, value: str, told: str) -> None:
-    """A misspelt name is met with the nearest one, a wrong value with its name."""
+    """The message suggests the nearest name for a misspelt one, and names a wrong value."""
     process = house.ended("serve", "--port", "0", **{setting: value})
     assert process.code == 2
     assert setting in process.err
@@ -62,14 +62,14 @@ def test_a_wrong_setting_is_named(house: House, setting: str, value: str, told: 
 
 @pytest.mark.parametrize("command", ["api", "worker"])
 def test_separate_halves_need_postgresql(house: House, command: str) -> None:
-    """On the embedded file, `api` and `worker` are refused by the name of the setting."""
+    """Without PostgreSQL, `api` and `worker` are refused, and the message names the setting."""
     process = house.ended(command)
     assert process.code == 2
     assert "NOVITAI_DATABASE_URL" in process.err
 
 
 def test_a_damaged_database_is_not_touched(house: House) -> None:
-    """A file that is no database stays as it is."""
+    """A file that is not a database is left unchanged."""
     house.data.mkdir()
     file = house.data / "novitai.db"
     file.write_bytes(b"this is no database, whatever its name says" * 100)
@@ -80,7 +80,7 @@ def test_a_damaged_database_is_not_touched(house: House) -> None:
 
 
 def test_a_newer_database_is_refused(house: House) -> None:
-    """A database of a later version is left alone."""
+    """A database of a later version is refused."""
     assert house.ended("migrate").code == 0
     with closing(sqlite3.connect(house.data / "novitai.db")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -91,7 +91,7 @@ def test_a_newer_database_is_refused(house: House) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(house: House) -> None:
-    """The message has the folder and the setting; a file in its place shows it to root too."""
+    """The message has the folder; a file in its place also stops root."""
     house.data.write_text("no folder")
     process = house.ended("serve", "--port", "0", NOVITAI_SECRET_KEY="")
     assert process.code == 74
@@ -108,7 +108,7 @@ def test_a_read_only_folder_is_named(house: House) -> None:
 
 
 def test_the_first_key_is_shown_once_and_works(house: House) -> None:
-    """Without any key the first start makes one; the second start does not show it again."""
+    """If no key exists, the first start makes and shows one; the second does not show it."""
     process = house.run("serve", "--port", "0", NOVITAI_ADMIN_API_KEY="")
     server = house.ready(process)
     key = re.search(r"^nvt_\w+$", process.err, re.MULTILINE)
@@ -122,7 +122,7 @@ def test_the_first_key_is_shown_once_and_works(house: House) -> None:
 
 
 def test_a_lost_secret_key_is_not_replaced(house: House) -> None:
-    """A new one would make every key and secret of the database useless; nothing is written."""
+    """A lost secret key stops the start, because a new one cannot read the database's secrets."""
     house.env["NOVITAI_SECRET_KEY"] = ""
     key = house.ended("keys", "create", "--name", "before", "--scope", "read").out.strip()
     secret = house.data / "secret.key"
@@ -140,7 +140,7 @@ def test_a_lost_secret_key_is_not_replaced(house: House) -> None:
 
 
 def test_a_refused_start_leaves_no_secret_key(house: House) -> None:
-    """A database that cannot be used may belong to a key that is restored later."""
+    """A refused start makes no secret key, because the right one may be restored later."""
     house.data.mkdir()
     (house.data / "novitai.db").write_bytes(b"this is no database, whatever its name says" * 100)
     process = house.ended("serve", "--port", "0", NOVITAI_SECRET_KEY="")
@@ -157,14 +157,14 @@ def test_a_refused_start_leaves_no_secret_key(house: House) -> None:
     ],
 )
 def test_a_key_that_travels_in_the_clear_is_warned_of(house: House, url: str, warned: bool) -> None:
-    """Plain HTTP to another machine is allowed and said; to this one it is nothing to say."""
+    """Plain HTTP to another machine is allowed with a warning; to this machine without one."""
     process = house.run("serve", "--port", "0", NOVITAI_UPSTREAM_URL=url)
     house.ready(process)
     assert ("NOVITAI_UPSTREAM_URL is plain HTTP" in process.err) is warned
 
 
 def test_what_kubernetes_injects_is_no_obstacle(house: House) -> None:
-    """For services that are named after us, and with a client's settings beside."""
+    """Variables that Kubernetes sets for services, and those of clients, do not stop a start."""
     process = house.ended(
         "config",
         NOVITAI_API_PORT_8080_TCP="tcp://10.0.0.1:8080",
@@ -177,7 +177,7 @@ def test_what_kubernetes_injects_is_no_obstacle(house: House) -> None:
 
 @pytest.mark.parametrize("command", ["api", "worker", "serve"])
 def test_a_start_that_waits_for_a_server_can_be_stopped(house: House, command: str) -> None:
-    """While the database does not answer, SIGTERM ends it with code 0 and one line."""
+    """If the database does not answer, SIGTERM ends the start with code 0 and one line."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tutorial works as it stands: every command is run, and what it shows is what comes."""
+"""Every command of the tutorial works and gives the output that the page shows."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tests.docs.pages import ROOT, page
 WITHIN: Final = 480.0
 """Seconds for the whole page, on a busy machine."""
 PORTS: Final = ("8080", "9090", "9000")
-"""The ports of the page; a test takes free ones."""
+"""The ports of the page, which the test replaces by free ones."""
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A block of commands and the output that is shown after it."""
+    """A block of commands, and the output that the page shows after it."""
 
     commands: str
     shown: str
 
 
 def steps(text: str) -> list[Step]:
-    """Read the commands of a page in order, each with what is shown after it."""
+    """Read the command blocks of a page in order, each with the output shown after it."""
     blocks = [(match[1], match[2]) for match in _BLOCK.finditer(text)]
     assert {language for language, _ in blocks} <= {"bash", "text"}
     after = [*blocks[1:], ("", "")]
@@ -54,7 +54,7 @@ def free_ports(count: int) -> list[str]:
 
 
 def run(script: str, folder: Path) -> str:
-    """Run a script as one session of a shell; end what it started."""
+    """Run a script in one shell session, and end all its processes."""
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -82,19 +82,19 @@ def run(script: str, folder: Path) -> str:
 
 
 def end_group(shell: subprocess.Popen[bytes]) -> None:
-    """End the shell and every process that it left."""
+    """End the shell and every process of its group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(shell.pid, signal.SIGKILL)
     shell.wait(10)
 
 
 def pattern(line: str) -> re.Pattern[str]:
-    """Make a pattern of a line of the page, in which `…` stands for any text."""
+    """Turn a line of the page into a pattern, in which `…` matches any text."""
     return re.compile(".+".join(re.escape(part) for part in line.strip().split("…")))
 
 
 def test_every_command_of_the_tutorial_works(tmp_path: Path) -> None:
-    """From nothing to a running instance, a webhook, a stop and a deletion, as a reader would."""
+    """The whole session works: start, running instance, webhook, stop and deletion."""
     text = page("tutorial/first-instance.md")
     for port, free in zip(PORTS, free_ports(len(PORTS)), strict=True):
         text = re.sub(rf"\b{port}\b", free, text)
@@ -110,7 +110,7 @@ def test_every_command_of_the_tutorial_works(tmp_path: Path) -> None:
         assert status == "0", f"{step.commands} ended with {status}:\n{output}"
         lines = iter(output.splitlines())
         for wanted in filter(str.strip, step.shown.splitlines()):
-            # In the order of the page; lines that the page leaves out may stand in between.
+            # In the order of the page, which may leave out lines.
             assert any(pattern(wanted).search(line) for line in lines), (
                 f"{step.commands} does not show {wanted!r}:\n{output}"
             )

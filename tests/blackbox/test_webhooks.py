@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Webhooks of real processes: they arrive, in order, provably from us, through kills."""
+"""Webhooks of real processes arrive in order and signed, even if the server is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = "whsec_c2VjcmV0IG9mIHRoZSBibGFjayBib3ggdGVzdHMh"
 
 
 class Receiver:
-    """A receiver over HTTP that verifies what it gets; `status` is how it answers."""
+    """An HTTP receiver that verifies messages and answers with `status`."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -44,7 +44,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def types(self, path: str) -> list[str]:
-        """The types of what came to a path, each message once, in order."""
+        """The types of the messages to a path, each message once, in order."""
         seen = {message_id: body["type"] for at, message_id, body in self.got if at == path}
         return [word.removeprefix("instance.") for word in seen.values()]
 
@@ -57,14 +57,14 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """A receiver."""
+    """A running receiver."""
     made = Receiver()
     yield made
     made.close()
 
 
 def test_messages_arrive_in_order_and_signed(house: House, receiver: Receiver) -> None:
-    """The instance's own URL and a standing webhook are told; the record says what was."""
+    """The instance's own URL and a standing webhook get messages, and deliveries are recorded."""
     house.env |= {"NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true", "NOVITAI_WEBHOOK_SECRET": SECRET}
     house.emulator()
     server = house.server()
@@ -86,12 +86,12 @@ def test_messages_arrive_in_order_and_signed(house: House, receiver: Receiver) -
         answer = server.http.get(f"/api/instances/{instance_id}/deliveries").json()
         return [one["status"] for one in answer["deliveries"]]
 
-    # A message has arrived a moment before that is on record.
+    # A delivery is recorded shortly after its message arrives.
     until(lambda: on_record() == ["delivered"] * 4, 5, "all on record as delivered")
 
 
 def test_a_killed_server_loses_no_message(house: House, receiver: Receiver) -> None:
-    """What the receiver refused before SIGKILL is tried again by the next process, same id."""
+    """The next process retries messages refused before SIGKILL, with the same ID."""
     house.env |= {"NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true", "NOVITAI_WEBHOOK_SECRET": SECRET}
     house.emulator()
     server = house.server()
@@ -107,7 +107,7 @@ def test_a_killed_server_loses_no_message(house: House, receiver: Receiver) -> N
 
 
 def test_private_receivers_are_refused_unless_allowed(house: House, receiver: Receiver) -> None:
-    """Where it can be seen, with 400; and nothing is ever sent there."""
+    """Receivers with private addresses are refused with 400, and nothing is sent to them."""
     house.emulator()
     server = house.server()
     for url in (f"{receiver.url}/own", "http://localhost/", "https://0x7f.1/", "http://[::1]/"):

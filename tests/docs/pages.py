@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the pages of `docs/`: tables under headings, links, fenced blocks."""
+"""Read the pages of `docs/`: sections, tables and pieces of code."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Row = list[str]
 
 
 def page(name: str) -> str:
-    """Read a page, named by its path below `docs/`."""
+    """Read a page by its path below `docs/`."""
     return (DOCS / name).read_text(encoding="utf-8")
 
 
 def section(text: str, heading: str) -> str:
-    """Take what stands under a heading, up to the next one of its level or above."""
+    """Return the text under a heading, up to the next one of its level or above."""
     match = re.search(rf"^(#+) {re.escape(heading)}\n", text, re.MULTILINE)
     assert match is not None, f"no heading {heading!r}"
     rest = text[match.end() :]
@@ -27,30 +27,30 @@ def section(text: str, heading: str) -> str:
 
 
 def rows(text: str) -> list[Row]:
-    """Read the rows of every table in a text, without the headings of the columns."""
+    """Read the rows of all tables in a text, without the column headings."""
     found: list[Row] = []
     for line in text.split("\n"):
         if not line.startswith("|"):
             continue
         if re.fullmatch(r"[|\s:-]+", line):
-            found.pop()  # what stood before it were the headings
+            found.pop()  # the row before the separator has the column headings
             continue
         found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
     return found
 
 
 def code(cell: str) -> str:
-    """Take the code of a cell that holds nothing else."""
+    """Return the code of a cell that contains nothing else."""
     match = re.fullmatch(r"`([^`]+)`", cell)
     assert match is not None, f"not one piece of code: {cell!r}"
     return match[1]
 
 
 def codes(cell: str) -> list[str]:
-    """Take every piece of code of a cell."""
+    """Return all pieces of code in a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def first_column(text: str) -> list[str]:
-    """Take the code in the first cell of every row."""
+    """Return the code in the first cell of every row."""
     return [code(row[0]) for row in rows(text)]

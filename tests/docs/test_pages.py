@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages fit together: links lead somewhere, paths exist, every status is explained."""
+"""The pages are consistent: links and paths exist, and every status is explained."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {"tutorial", "how-to", "reference", "explanation"}
 
 
 def links(path: Path) -> Iterator[str]:
-    """List where a page leads, outside of code."""
+    """List the link targets of a page, outside code."""
     text = re.sub(
         r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )
@@ -30,7 +30,7 @@ def links(path: Path) -> Iterator[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """List the anchors of a page as GitHub makes them."""
+    """List the anchors of a page in GitHub's form."""
     found: set[str] = set()
     for heading in re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -40,7 +40,7 @@ def anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
-    """A relative link leads to a file of the repository and to a heading that it has."""
+    """The target of a relative link is an existing file and heading of the repository."""
     for link in links(path):
         if "://" in link or link.startswith("mailto:"):
             continue
@@ -53,7 +53,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    """docs/README.md leads to each page, and each page is of one of the four kinds."""
+    """docs/README.md links to every page, and every page is of one of the four kinds."""
     listed = {(DOCS / link.partition("#")[0]).resolve() for link in links(DOCS / "README.md")}
     pages = {path for path in DOCS.rglob("*.md") if path != DOCS / "README.md"}
     assert pages <= listed
@@ -61,14 +61,14 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_the_map_names_files_that_exist() -> None:
-    """Each path of docs/explanation/source-map.md is there."""
+    """Each path in docs/explanation/source-map.md exists."""
     named = [path for row in rows(page("explanation/source-map.md")) for path in codes(row[1])]
     assert len(named) > 50
     assert [path for path in named if not (ROOT / "src/novitai" / path).exists()] == []
 
 
 def test_every_status_and_phase_may_hang() -> None:
-    """docs/explanation/my-instance-hangs.md has each status, and each phase of the reference."""
+    """docs/explanation/my-instance-hangs.md covers each status and each phase."""
     text = page("explanation/my-instance-hangs.md")
     assert first_column(section(text, "By status")) == [one.value for one in InstanceStatus]
     phases = first_column(section(page("reference/statuses.md"), "Phases"))
@@ -76,14 +76,14 @@ def test_every_status_and_phase_may_hang() -> None:
 
 
 def test_errors_that_operations_wait_with_are_explained() -> None:
-    """Each is in the table of errors of instances and operations."""
+    """Errors explained for operations are in the table of errors of instances and operations."""
     known = first_column(section(page("reference/errors.md"), "Errors of instances and operations"))
     text = page("explanation/my-instance-hangs.md")
     assert set(first_column(section(text, "By error of the operation"))) <= set(known)
 
 
 def test_the_diagram_has_every_transition() -> None:
-    """The state diagram draws the transitions of the code, without those that all share."""
+    """The state diagram has the transitions of the code, except those common to all statuses."""
     drawn = set(
         re.findall(r"^ +(\w+) --> (\w+):", page("explanation/statuses.md"), re.MULTILINE)
     ) - {("terminating", "terminated")}
@@ -96,13 +96,13 @@ def test_the_diagram_has_every_transition() -> None:
 
 
 def test_a_term_has_one_meaning() -> None:
-    """The glossary is in order, and no term stands in it twice."""
+    """The glossary is sorted, and each term occurs once."""
     terms = [row[0] for row in rows(page("explanation/glossary.md"))]
     assert terms == sorted(set(terms), key=str.lower)
 
 
 def test_contributing_names_files_that_exist() -> None:
-    """Each file that CONTRIBUTING.md names is in the repository or below src/novitai/."""
+    """Each file that CONTRIBUTING.md names exists in the repository or below src/novitai/."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w/.]+/|[\w/]+\.(?:py|md|toml))`", text))
     assert len(named) > 40
@@ -111,7 +111,7 @@ def test_contributing_names_files_that_exist() -> None:
 
 
 def test_a_package_index_shows_a_page_whose_links_work() -> None:
-    """The page that the metadata name has no link that needs the repository."""
+    """The README of the package metadata has no relative links."""
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     shown = ROOT / metadata["readme"]
     assert [link for link in links(shown) if "://" not in link] == []
@@ -121,7 +121,7 @@ def test_a_package_index_shows_a_page_whose_links_work() -> None:
 
 
 def test_the_picture_shows_the_demo() -> None:
-    """docs/demo.svg is well-formed, and has the state that is `running` at Novita alone."""
+    """docs/demo.svg is well-formed, and shows `starting` while Novita reports `running`."""
     root = ET.parse(DOCS / "demo.svg").getroot()  # noqa: S314 - drawn by tools.picture
     text = "\n".join("".join(each.itertext()) for each in root.iter())
     for part in ("creating", "starting   (at Novita: running)", "Price:", "Webhooks received"):
@@ -129,7 +129,7 @@ def test_the_picture_shows_the_demo() -> None:
 
 
 def test_diagrams_can_be_drawn() -> None:
-    """A sequence diagram names its participants, and has no `;`, which would end a statement."""
+    """Sequence diagrams declare their participants, and have no `;`, which ends a statement."""
     diagrams = re.findall(
         r"^```mermaid\nsequenceDiagram\n(.*?)^```",
         page("explanation/statuses.md"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/reference hold what the code has: no entry more, none less."""
+"""The tables of docs/reference have exactly the entries that the code has."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.live import live
 SOURCE = ROOT / "src/novitai"
 _CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 _ELSEWHERE = re.compile(r"(NOVITA|NOVITAI|PG|SC|CLOCK|SSL)_?[A-Z_]+")
-"""Names of the environment and of the system, which are no codes of ours."""
+"""Names from the environment and the system, which are not error codes."""
 _LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
 
 
 @cache
 def modules() -> list[tuple[Path, ast.Module]]:
-    """Parse every module of the server; the emulator speaks for Novita and is left out."""
+    """Parse every module of the server; the emulator, which has Novita's names, is left out."""
     return [
         (path, ast.parse(path.read_text(encoding="utf-8")))
         for path in sorted(SOURCE.rglob("*.py"))
@@ -42,14 +42,14 @@ def modules() -> list[tuple[Path, ast.Module]]:
 
 
 def nodes() -> Iterator[tuple[Path, ast.AST]]:
-    """Walk through all of them."""
+    """Walk through the syntax trees of all modules."""
     for path, module in modules():
         for node in ast.walk(module):
             yield path, node
 
 
 def error_classes(parent: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
-    """List the errors that are rendered to clients."""
+    """List the error classes that are rendered to clients."""
     yield parent
     for child in parent.__subclasses__():
         if child.__module__.startswith("novitai."):
@@ -57,7 +57,7 @@ def error_classes(parent: type[ApiError] = ApiError) -> Iterator[type[ApiError]]
 
 
 def error_codes() -> set[str]:
-    """Collect every code: words in capitals, and those of one word that classes have."""
+    """Collect every error code: constants in capitals, and the one-word codes of classes."""
     found = {"GONE"} | {one.code for one in error_classes()}
     for _, node in nodes():
         word = node.value if isinstance(node, ast.Constant) else None
@@ -70,12 +70,12 @@ def error_codes() -> set[str]:
 
 
 def test_every_error_code_is_listed() -> None:
-    """docs/reference/errors.md has each code of the source, and no other."""
+    """docs/reference/errors.md has exactly the error codes of the source."""
     assert set(first_column(page("reference/errors.md"))) == error_codes()
 
 
 def test_errors_of_requests_have_their_status() -> None:
-    """Status, category and whether to retry are those of the class."""
+    """The table has the status, category and retryability of each error class."""
     listed = {
         code(row[0]): (row[1], code(row[2]), row[3])
         for row in rows(section(page("reference/errors.md"), "Errors of requests"))
@@ -89,7 +89,7 @@ def test_errors_of_requests_have_their_status() -> None:
 
 
 def test_every_event_type_is_listed() -> None:
-    """docs/reference/events.md has each type, and says whether webhooks receive it."""
+    """docs/reference/events.md has each event type, and whether webhooks receive it."""
     listed = {code(row[0]): row[1] for row in rows(page("reference/events.md"))}
     assert listed == {
         one.value: "yes" if one in webhook.WEBHOOK_EVENTS else "no" for one in EventType
@@ -97,7 +97,7 @@ def test_every_event_type_is_listed() -> None:
 
 
 def test_every_setting_is_listed() -> None:
-    """docs/reference/settings.md has each name, with its default where that is a plain value."""
+    """docs/reference/settings.md has each setting, with its default if that is a plain value."""
     table = {
         code(row[0]): row[1] for row in rows(section(page("reference/settings.md"), "All settings"))
     }
@@ -116,17 +116,17 @@ def test_every_setting_is_listed() -> None:
 
 
 def test_every_metric_is_listed(tmp_path: Path) -> None:
-    """docs/reference/metrics.md has each family that a server shows, with its type."""
+    """docs/reference/metrics.md has each metric family of a server, with its type."""
     with live(f"sqlite:///{tmp_path}/novitai.db", tmp_path) as server:
         text = server.http.get("/metrics", headers={"Accept": "text/plain"}).text
     told = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
-    # A library gives when a series began as a family of its own.
+    # The library adds a family with the creation time of each series.
     told = {name: kind for name, kind in told.items() if not name.endswith("_created")}
     assert {code(row[0]): row[1] for row in rows(page("reference/metrics.md"))} == told
 
 
 def test_every_status_is_listed() -> None:
-    """The statuses of an instance, and those that may follow each."""
+    """The table has every status of an instance, and the statuses that may follow it."""
     table = rows(section(page("reference/statuses.md"), "Instance"))
     assert {code(row[0]): set(codes(row[2])) for row in table} == {
         one.value: {following.value for following in TRANSITIONS[one]} for one in InstanceStatus
@@ -145,14 +145,14 @@ def test_every_status_is_listed() -> None:
     ],
 )
 def test_every_word_of_a_closed_set_is_listed(heading: str, kind: type[StrEnum]) -> None:
-    """Each table has the words of its enumeration."""
+    """Each table has the values of its enumeration, in order."""
     assert first_column(section(page("reference/statuses.md"), heading)) == [
         one.value for one in kind
     ]
 
 
 def test_every_job_type_is_listed() -> None:
-    """Each kind of operation stands with its job type."""
+    """The table has the job type of each kind of operation."""
     table = rows(section(page("reference/statuses.md"), "Operation kinds"))
     assert {code(row[0]): code(row[1]) for row in table} == {
         one.value: one.job for one in OperationKind
@@ -160,7 +160,7 @@ def test_every_job_type_is_listed() -> None:
 
 
 def test_novitas_words_are_those_that_are_read() -> None:
-    """Each word of the table means something, and those of docs/reference/upstream.md are in it."""
+    """The code reads each word of the table, which matches docs/reference/upstream.md."""
     listed = first_column(section(page("reference/statuses.md"), "Novita's status words"))
     assert not [word for word in listed if read_word(word) is Observation.UNKNOWN]
     known = section(page("reference/upstream.md"), "7. Status words").partition("All but")[0]
@@ -168,7 +168,7 @@ def test_novitas_words_are_those_that_are_read() -> None:
 
 
 def test_every_phase_is_one_of_the_code() -> None:
-    """Each phase of the table is a word of lifecycle/ or of a route."""
+    """Each phase of the table is a constant in lifecycle/."""
     words = {
         node.value
         for path, node in nodes()
@@ -178,7 +178,7 @@ def test_every_phase_is_one_of_the_code() -> None:
 
 
 def log_events() -> set[str]:
-    """Collect the names of log lines; those of changes are made of event types."""
+    """Collect the names of log events; all of them are constants."""
     found: set[str] = set()
     for _, node in nodes():
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
@@ -192,16 +192,16 @@ def log_events() -> set[str]:
 
 
 def test_every_log_event_is_listed() -> None:
-    """docs/reference/log-events.md has each name."""
+    """docs/reference/log-events.md has exactly the names of log events."""
     assert set(first_column(page("reference/log-events.md"))) == log_events()
 
 
 def test_log_events_are_spelled_alike() -> None:
-    """A name is in snake case."""
+    """The name of a log event is in snake case."""
     assert not {name for name in log_events() if not re.fullmatch(r"[a-z][a-z0-9_]*", name)}
 
 
 def test_event_types_are_spelled_alike() -> None:
-    """A type is a subject, a dot, and a word in snake case."""
+    """An event type is a subject, a dot, and a name in snake case."""
     form: Callable[[str], object] = re.compile(r"[a-z]+\.[a-z]+(_[a-z]+)*").fullmatch
     assert all(form(one.value) for one in EventType)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every route that a page names exists, and every command of `novitai` too."""
+"""Every route and every `novitai` command that a page names exists."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _COMMAND = re.compile(r"(?:^\$ |`)novitai ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
 
 
 def shape(path: str) -> str:
-    """Replace what stands for an id, and the colon form of the published reference."""
+    """Replace placeholders of IDs, also in the colon form of the published reference."""
     return re.sub(r"\{[^}]+\}|\$[A-Z_]+|:\w+|(?<=/)[A-Z][A-Z_]+", "{}", path.rstrip("/"))
 
 
 def test_every_route_that_is_named_exists(tmp_path: Path) -> None:
-    """Method and path of each are in the OpenAPI document."""
+    """The method and path of each named route are in the OpenAPI document."""
     with live(f"sqlite:///{tmp_path}/novitai.db", tmp_path) as server:
         document = server.http.get("/openapi.json").json()
     known = {
@@ -46,7 +46,7 @@ def test_every_route_that_is_named_exists(tmp_path: Path) -> None:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    """`novitai <command>` of each page is one of the command line, subcommands included."""
+    """Each `novitai <command>` that a page names exists, subcommands included."""
     group = typer.main.get_command(app)
     commands: dict[str, object] = getattr(group, "commands")  # noqa: B009 - typer gives a group
     for page in PAGES:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fuzzer that reads the OpenAPI document finds: nothing.
+"""A fuzzer that reads the OpenAPI document finds no defect.
 
-Every check of schemathesis is on; `schemathesis.toml` says what the document cannot. The number of
-cases is bounded and their seed fixed, unless the environment asks for more:
-`FUZZ_EXAMPLES=500 pytest tests/fuzz` tries so many a route, each time with another seed.
+Every check of schemathesis is on; `schemathesis.toml` states what the document cannot express. By
+default the number of cases is small and the seed is fixed. `FUZZ_EXAMPLES=500 pytest tests/fuzz`
+tries 500 cases for each route, with a new seed for each run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LONG = os.environ.get("FUZZ_EXAMPLES")
 
 @pytest.mark.timeout(0 if LONG else 600)
 def test_a_fuzzer_finds_nothing(sqlite_database_url: str, tmp_path: Path) -> None:
-    """No answer is undocumented, no wrong request accepted, no right one refused, none breaks."""
+    """Every answer is documented, wrong requests are refused, right ones accepted, none fails."""
     with live(sqlite_database_url, tmp_path) as server:
         paths = server.http.get("/openapi.json").json()["paths"]
-        # A process of its own: its hooks and settings would be those of the whole test run.
+        # In its own process, so that its hooks and settings do not affect the test run.
         run = subprocess.run(
             [
                 Path(sys.executable).with_name("schemathesis"),

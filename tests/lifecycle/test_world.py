@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual time waits for whatever takes real time."""
+"""Virtual time waits for work that takes real time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.lifecycle.world import World
 async def test_time_stands_still_while_a_database_closes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its threads end in real time; on a busy machine that must not cost the next process hours."""
+    """Virtual time does not advance while database threads end, even on a busy machine."""
     loop, begun, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     release = world.app.database._release
 

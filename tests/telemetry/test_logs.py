@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the log lines."""
+"""Log lines: their format, and the masking of secrets."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def _restored() -> Iterator[None]:
 
 @pytest.fixture
 def stream() -> io.StringIO:
-    """Production's log, in memory."""
+    """The log as in production, in memory."""
     written = io.StringIO()
     logs.set_up(production=True, secrets=[SECRET, ""], stream=written)
     return written
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
-    """Read the JSON lines that were written."""
+    """Parse the JSON lines of the log."""
     return [
         cast("dict[str, object]", orjson.loads(line)) for line in stream.getvalue().splitlines()
     ]
 
 
 def test_a_line_is_one_json_object(stream: io.StringIO) -> None:
-    """What is logged can be read by a machine, with its level, time and facts."""
+    """A log line is JSON with its event, level, time and facts."""
     structlog.get_logger("novitai.test").info("it_happened", count=2, text="two\nlines")
     (line,) = lines(stream)
     assert line["event"] == "it_happened"
@@ -56,7 +56,7 @@ def test_a_line_is_one_json_object(stream: io.StringIO) -> None:
 
 
 def test_bound_facts_are_on_every_line_of_the_block(stream: io.StringIO) -> None:
-    """The request id needs not be handed around, and is gone afterwards."""
+    """Lines within the block have the request ID, those of libraries too; later lines do not."""
     log = structlog.get_logger("novitai.test")
     with logs.bind(request_id="req_1"):
         log.info("inside")
@@ -88,7 +88,7 @@ def test_bound_facts_are_on_every_line_of_the_block(stream: io.StringIO) -> None
     ],
 )
 def test_secrets_are_masked(stream: io.StringIO, facts: dict[str, object]) -> None:
-    """By the name of the fact, by form and by value, wherever they stand."""
+    """Secrets are masked by the name of the fact, by form and by value, in any position."""
     structlog.get_logger("novitai.test").warning("oops", **facts)
     assert "hunter2" not in stream.getvalue()
     assert SECRET not in stream.getvalue()
@@ -96,7 +96,7 @@ def test_secrets_are_masked(stream: io.StringIO, facts: dict[str, object]) -> No
 
 
 def test_what_is_no_secret_stays(stream: io.StringIO) -> None:
-    """Key ids, idempotent retries and plain URLs can be read."""
+    """Key IDs, URLs without a password and ordinary words are not masked."""
     facts = {"key_id": "key_1", "url": "https://example.com/a@b", "environment": "production"}
     structlog.get_logger("novitai.test").info("fine", **facts)
     (line,) = lines(stream)
@@ -104,13 +104,13 @@ def test_what_is_no_secret_stays(stream: io.StringIO) -> None:
 
 
 def fail() -> None:
-    """Raise as a database would: the SQL behind the first line."""
+    """Raise an error like a database's, with the SQL after the first line."""
     raise ValueError(f"no such table\n[SQL: SELECT digest] {SECRET}")
 
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_an_error_is_explained_without_sql_or_source(stream: io.StringIO, foreign: bool) -> None:
-    """Type, first line and places; nothing of the SQL, the source lines or the variables."""
+    """The line has type, first line and frames, but no SQL, source lines or variables."""
     logger = logging.getLogger("library") if foreign else structlog.get_logger("novitai.test")
     try:
         fail()
@@ -125,14 +125,14 @@ def test_an_error_is_explained_without_sql_or_source(stream: io.StringIO, foreig
 
 
 def test_libraries_do_not_log_each_request(stream: io.StringIO) -> None:
-    """The access log is ours alone; other clients' lines hold whole URLs."""
+    """Access logs of libraries are off, because their lines hold whole URLs."""
     logging.getLogger("uvicorn.access").info("GET /x?key=1")
     logging.getLogger("httpx2").info("GET https://x/?key=1")
     assert stream.getvalue() == ""
 
 
 def test_a_terminal_gets_lines_for_a_reader() -> None:
-    """Outside of production a line is text, masked all the same."""
+    """Outside production a line is text, with secrets masked too."""
     written = io.StringIO()
     logs.set_up(production=False, secrets=[SECRET], stream=written)
     structlog.get_logger("novitai.test").info("it_happened", text=SECRET)
@@ -143,7 +143,7 @@ def test_a_terminal_gets_lines_for_a_reader() -> None:
 
 @pytest.mark.parametrize("name", ["password", "PASSWORD", "token", "api_key", "secret"])
 def test_what_a_driver_says_of_its_connection_is_masked(stream: io.StringIO, name: str) -> None:
-    """A connection string within an error's words loses its password and keeps the rest."""
+    """In a connection string within an error message, only the password is masked."""
     structlog.get_logger().warning(
         "lost", error_message=f"cannot connect with host=db {name}=hunter2! port=5432"
     )

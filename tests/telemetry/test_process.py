@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the process metrics."""
+"""Metrics of the process: memory, processor and uptime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.testing import ManualClock
 
 
 class FixedProbe:
-    """A machine whose numbers a test sets."""
+    """A probe whose readings a test sets."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -29,7 +29,7 @@ class FixedProbe:
 
 
 async def test_usage_is_the_share_of_all_processors(clock: ManualClock) -> None:
-    """Processor time over time, over the number of processors."""
+    """Usage is processor time divided by elapsed time and by the number of processors."""
     probe = FixedProbe()
     metrics = ProcessMetrics(clock, probe)
     await clock.advance(10)
@@ -38,7 +38,7 @@ async def test_usage_is_the_share_of_all_processors(clock: ManualClock) -> None:
 
 
 async def test_usage_forgets_what_is_older_than_a_minute(clock: ManualClock) -> None:
-    """A busy start does not count for ever, and asking often does not change the answer."""
+    """Usage older than a minute is dropped, and frequent reads do not change the result."""
     probe = FixedProbe()
     metrics = ProcessMetrics(clock, probe)
     probe.seconds = 10.0
@@ -51,7 +51,7 @@ async def test_usage_forgets_what_is_older_than_a_minute(clock: ManualClock) -> 
 
 
 def test_memory_is_split_into_private_and_shared(clock: ManualClock) -> None:
-    """Private is resident without shared; of the data segment no more is used than is mapped."""
+    """Private is resident minus shared, and the used heap is at most the mapped heap."""
     probe = FixedProbe()
     memory = ProcessMetrics(clock, probe).memory()
     assert (memory.rss, memory.private, memory.shared) == (300, 200, 100)
@@ -61,14 +61,14 @@ def test_memory_is_split_into_private_and_shared(clock: ManualClock) -> None:
 
 
 async def test_uptime_is_seconds_since_the_start(clock: ManualClock) -> None:
-    """Uptime goes by the steady clock."""
+    """Uptime is measured with the monotonic clock."""
     metrics = ProcessMetrics(clock, FixedProbe())
     await clock.advance(3600)
     assert metrics.uptime == 3600
 
 
 def test_the_real_machine_gives_numbers_that_can_be() -> None:
-    """On this machine: something is used, and no more than there is."""
+    """On a real machine, usage is above zero and at most the total."""
     metrics = ProcessMetrics(SystemClock())
     memory = metrics.memory()
     assert 0 < memory.private <= memory.rss <= memory.total
@@ -79,7 +79,7 @@ def test_the_real_machine_gives_numbers_that_can_be() -> None:
 def test_a_machine_without_proc_gives_numbers_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where `/proc` is not mounted, what is known without it is told."""
+    """Without `/proc`, memory and processor usage are still reported."""
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     metrics = ProcessMetrics(SystemClock())
     memory = metrics.memory()
@@ -90,7 +90,7 @@ def test_a_machine_without_proc_gives_numbers_too(
 def test_a_proc_that_goes_away_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The numbers come from elsewhere then."""
+    """If `/proc` disappears later, the metrics are read from other sources."""
     metrics = ProcessMetrics(SystemClock())
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     assert metrics.memory().rss > 0
@@ -111,7 +111,7 @@ def test_a_proc_that_goes_away_does_no_harm(
 def test_the_limit_is_the_cgroups(
     tmp_path: Path, membership: str, files: dict[str, str], limit: int | None
 ) -> None:
-    """The smallest limit on the way up counts, in both versions; else the machine's memory."""
+    """The smallest limit of the cgroup and its parents counts; by default, the machine's memory."""
     (tmp_path / "membership").write_text(membership)
     root = tmp_path / "cgroup"
     for name, text in files.items():

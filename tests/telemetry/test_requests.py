@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the request metrics."""
+"""Metrics of requests: counts, durations and statuses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def metrics(clock: ManualClock) -> RequestMetrics:
 
 
 def test_nothing_is_zero(metrics: RequestMetrics) -> None:
-    """Before the first request every number is 0 and nothing divides by it."""
+    """Before the first request all metrics are 0, and no division by zero occurs."""
     total = metrics.total()
     assert (total.count, total.average, total.least, total.most) == (0, 0, 0, 0)
     assert metrics.last_minute() == LastMinute(0, 0, 0)
 
 
 def test_durations_are_counted_in_total_and_apart(metrics: RequestMetrics) -> None:
-    """Count, sum, least, most and mean, by route, by method and together."""
+    """Count, sum, minimum, maximum and mean are kept by route, by method and in total."""
     metrics.observe("GET", "/health", 200, 0.2)
     metrics.observe("GET", "/health", 503, 0.4)
     metrics.observe("POST", "/api/instances", 201, 0.1)
@@ -36,7 +36,7 @@ def test_durations_are_counted_in_total_and_apart(metrics: RequestMetrics) -> No
 
 
 def test_a_request_that_is_held_open_is_counted_and_not_timed(metrics: RequestMetrics) -> None:
-    """A long poll moves no latency figure: neither its route's, nor the total, nor the minute's."""
+    """A long poll changes no latency: neither of its route, nor in total, nor of the minute."""
     metrics.observe("GET", "/wait", 202, None)
     assert metrics.last_minute() == LastMinute(1, 0, 0)
     assert metrics.total().average == 0
@@ -51,14 +51,14 @@ def test_a_request_that_is_held_open_is_counted_and_not_timed(metrics: RequestMe
 
 
 def test_unknown_methods_are_one(metrics: RequestMetrics) -> None:
-    """Nobody fills the memory with methods or paths of their own."""
+    """Clients cannot fill the memory with invented methods or paths."""
     for number in range(100):
         metrics.observe(f"M{number}", UNMATCHED, 404, 0.1)
     assert list(metrics.routes) == [("OTHER", UNMATCHED)]
 
 
 def test_the_histogram_holds_every_request_once(metrics: RequestMetrics) -> None:
-    """Bounds are inclusive, and what is longer than all of them is counted too."""
+    """Bounds are inclusive, and durations above the last bound are counted too."""
     for seconds in (0.0, 0.001, 0.0011, 31.0):
         metrics.observe("GET", "/health", 200, seconds)
     buckets = metrics.routes["GET", "/health"].buckets
@@ -66,7 +66,7 @@ def test_the_histogram_holds_every_request_once(metrics: RequestMetrics) -> None
 
 
 async def test_rates_are_over_the_last_minute(metrics: RequestMetrics, clock: ManualClock) -> None:
-    """What is older than a minute no longer counts, however often its slot was used."""
+    """Requests older than a minute no longer count, even if their slot is reused."""
     metrics.observe("GET", "/health", 500, 1.0)
     await clock.advance(30)
     metrics.observe("GET", "/health", 200, 0.5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process writes waits for no reader, is bounded, and says what it lost."""
+"""Output of a process never waits for its reader, is bounded, and reports dropped lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WITHIN = 60.0
 
 
 class Reader:
-    """Stands in for whatever reads the output; it reads only while `reads` is set."""
+    """A reader of the output that reads only while `reads` is set."""
 
     def __init__(self) -> None:
         self.reads = threading.Event()
@@ -29,7 +29,7 @@ class Reader:
         self.told: list[int] = []
 
     def sink(self, most: int = 1000) -> Sink:
-        """Make a sink that writes here."""
+        """Make a sink that writes to this reader."""
         return Sink("test", self._write, recovered=self.told.append, most=most)
 
     def _write(self, data: bytes) -> None:
@@ -48,12 +48,12 @@ def within(condition: Callable[[], bool]) -> None:
 
 
 def soon() -> float:
-    """Return the deadline of a flush that is to succeed."""
+    """Return the deadline of a flush that must succeed."""
     return time.monotonic() + WITHIN
 
 
 def test_lines_arrive_whole_and_in_order() -> None:
-    """A reader that reads gets everything that was written, as it was written."""
+    """A reader that keeps up gets all lines, unchanged and in order."""
     reader = Reader()
     reader.reads.set()
     sink = reader.sink(1_000_000)
@@ -66,7 +66,7 @@ def test_lines_arrive_whole_and_in_order() -> None:
 
 
 def test_no_reader_blocks_a_writer_and_what_is_lost_is_counted() -> None:
-    """What does not fit is dropped; once there is room again, the number is told, once."""
+    """Text that does not fit is dropped; once there is room, the number is reported once."""
     reader = Reader()
     sink = reader.sink(most=1000)
     for _ in range(50):
@@ -84,7 +84,7 @@ def test_no_reader_blocks_a_writer_and_what_is_lost_is_counted() -> None:
 
 
 def test_a_flush_ends_in_time() -> None:
-    """A process that ends does not wait for ever for a reader that never comes."""
+    """A process does not wait forever at exit for a reader that does not read."""
     reader = Reader()
     sink = reader.sink()
     sink.put(b"last words\n")
@@ -94,7 +94,7 @@ def test_a_flush_ends_in_time() -> None:
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:
-    """What a broken pipe or a full disk swallows is counted as lost, and told afterwards."""
+    """Text lost to a broken pipe or a full disk is counted and reported later."""
     reader = Reader()
     reader.reads.set()
     reader.fails = True
@@ -110,7 +110,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 
 def test_a_finaliser_that_logs_in_the_middle_of_a_line_does_not_hang() -> None:
-    """The garbage collector may run a finaliser, which logs, at any moment in the same thread."""
+    """A finaliser that the garbage collector runs in the same thread may log during `put`."""
     reader = Reader()
     reader.reads.set()
     sink = reader.sink()
@@ -129,7 +129,7 @@ def run(
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_pipe_that_is_not_read_stops_nothing(name: str) -> None:
-    """A megabyte goes nowhere, and the process still ends, soon and by itself."""
+    """A process that writes a megabyte to an unread pipe still exits."""
     code = f"for _ in range(20000): print('x' * 50, file=sys.{name})"
     pipe = subprocess.PIPE
     with run(code, stdout=pipe) if name == "stdout" else run(code, stderr=pipe) as process:
@@ -140,7 +140,7 @@ def test_a_pipe_that_is_not_read_stops_nothing(name: str) -> None:
 
 
 def test_all_that_was_written_is_read() -> None:
-    """At the end of the process what is queued is written, half lines and late ones too."""
+    """At exit all queued output is written, incomplete lines and those of exit handlers too."""
     code = (
         "import atexit\n"
         "for n in range(3000): print('line', n)\n"
@@ -160,12 +160,12 @@ def test_all_that_was_written_is_read() -> None:
 
 
 def waiting_bytes(pipe: int) -> int:
-    """Tell how much there is to read from a pipe."""
+    """Return how many bytes a pipe holds."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_a_descriptor_that_somebody_else_made_non_blocking_is_waited_for() -> None:
-    """Whoever shares the pipe may set O_NONBLOCK; nothing is lost by that."""
+    """If another process sets O_NONBLOCK on a shared pipe, no output is lost."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with run("for n in range(5000): print('x' * 99)\nstreams.flush(30)", stdout=writing) as process:
@@ -177,7 +177,7 @@ def test_a_descriptor_that_somebody_else_made_non_blocking_is_waited_for() -> No
 
 
 def test_closed_standard_streams_are_no_error() -> None:
-    """Started with `2>&-`, a process writes to nobody, and to no file that came in its place."""
+    """With closed standard streams, output goes nowhere, even if a file reuses the descriptor."""
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$0" -c "$1" 1>&- 2>&-', sys.executable, CLOSED],
         check=False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The set-up says what it does, and trusts what pip trusts."""
+"""`make setup` reports its steps, and trusts the certificates that pip trusts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tools.words import ROOT
 
 
 def recipe(**settings: str) -> str:
-    """Write out how `.venv` is made, without making it."""
+    """Return the commands that make `.venv`, without running them."""
     unset = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "MAKEFLAGS", "MAKELEVEL")
     env = {name: value for name, value in os.environ.items() if name not in unset}
     command = ["make", "--dry-run", "--what-if=uv.lock", "setup"]
@@ -21,7 +21,7 @@ def recipe(**settings: str) -> str:
 
 
 def test_the_setup_says_what_it_does() -> None:
-    """One line each for the environment, uv and the packages."""
+    """The set-up prints one line each for the environment, uv and the packages."""
     said = recipe()
     places = [
         said.index(f'echo "{word}') for word in ("Making", "Downloading uv", "Downloading and")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The check of words finds what it is meant to find, and leaves code and good English alone."""
+"""The check of words finds words to avoid, and accepts code and good English."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def words_of_module(source: str) -> list[str]:
     ],
 )
 def test_a_word_to_avoid_is_found(sentence: str, words: str) -> None:
-    """Each is found in a page, also across a line break."""
+    """Each word to avoid is found in a page, also across a line break."""
     assert words_of_page(f"# Title\n\n{sentence}\n") == [words]
 
 
@@ -60,7 +60,7 @@ def test_a_word_to_avoid_is_found(sentence: str, words: str) -> None:
     ],
 )
 def test_good_english_passes(sentence: str) -> None:
-    """Questions, code, link targets and other senses of a word are left alone."""
+    """Questions, code, link targets and other senses of a word are accepted."""
     assert words_of_page(f"# Title\n\n{sentence}\n") == []
 
 
@@ -82,7 +82,7 @@ def test_a_finding_names_its_line() -> None:
 
 
 def test_the_pending_list_only_shrinks(tmp_path: Path) -> None:
-    """A pending path is skipped while it needs to be, and reported once it is clean."""
+    """A pending path is skipped until it is clean, and then reported."""
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     (tmp_path / "bad.md").write_text("Nobody.\n")
     (tmp_path / "good.md").write_text("Nothing.\n")
@@ -96,5 +96,5 @@ def test_the_pending_list_only_shrinks(tmp_path: Path) -> None:
 
 
 def test_pages_are_never_pending() -> None:
-    """The documents of the project are checked, without exception."""
+    """No document of the project is on the pending list."""
     assert not [one for one in Config.load(ROOT).pending if one.endswith((".md", "docs/*"))]

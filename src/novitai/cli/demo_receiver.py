@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The receiver of webhooks that the demonstration runs: it verifies messages and keeps their types.
+"""The webhook receiver of the demonstration: it verifies messages and keeps their types.
 
-It listens on the loopback, answers one request on each connection, and is no general HTTP server.
+It listens on the loopback and answers one request per connection; it is not a general HTTP server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WITHIN: Final = 5.0
 
 
 class Receiver:
-    """Receives messages that were signed with one secret."""
+    """Receives messages signed with one secret."""
 
     def __init__(self, secret: str) -> None:
         self.secret = secret
@@ -38,7 +38,7 @@ class Receiver:
 
     @contextlib.asynccontextmanager
     async def listening(self, host: str) -> AsyncIterator[None]:
-        """Listen on a free port; `url` is then set."""
+        """Listen on a free port, and set `url`."""
         server = await asyncio.start_server(self._answer, host, 0)
         self.url = f"http://{host}:{server.sockets[0].getsockname()[1]}/"
         try:
@@ -68,7 +68,7 @@ class Receiver:
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[dict[str, str], bytes]:
-    """Read the headers and the body of a request whose length is given."""
+    """Read the headers and the body of a request that has a Content-Length."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in head[1:] if line)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}

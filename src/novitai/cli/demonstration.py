@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demonstration: the emulator, the real server, and one instance, over HTTP on the loopback.
 
-Everything is in one process and in a folder that is deleted at the end. The user's own settings are
-not read, so that nothing real can be bought.
+Everything runs in one process, with its files in a folder that is deleted at the end. The user's
+settings are not read, so that nothing real can be bought.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 8080
 EMULATOR_PORT: Final = 9090
 SPEED: Final = 25.0
-"""Four minutes, the longest that the emulator takes to run an instance, in ten seconds."""
+"""Speed of the emulator: its longest start of an instance, four minutes, takes ten seconds."""
 BOOT: Final = 60.0
-"""Virtual seconds between `running` at Novita and the first answer of a port: long enough, at this
-speed, to see that an instance is not `running` here before it serves."""
+"""Virtual seconds between `running` at Novita and the first answer of a port. At this speed, that
+is long enough to see that novitai reports `running` only once the port answers."""
 WITHIN: Final = 90.0
 WEBHOOK_WITHIN: Final = 15.0
 _LOOK_EVERY: Final = 0.1
@@ -63,7 +63,7 @@ REQUEST: Final = {
 
 
 class DemoSettings(Settings):
-    """Settings that come from the code alone: neither from the environment nor from `.env`."""
+    """Settings from arguments only: neither from the environment nor from `.env`."""
 
     @classmethod
     def settings_customise_sources(
@@ -74,7 +74,7 @@ class DemoSettings(Settings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given and nothing else."""
+        """Use the arguments only."""
         return (init_settings,)
 
 
@@ -91,10 +91,10 @@ class _Shown:
 
 
 async def demonstrate(ending: Ending, *, once: bool) -> None:
-    """Show it; then stay up until asked to end, unless `once`.
+    """Run the demonstration; then, unless `once`, stay up until a signal ends it.
 
     Raises:
-        StartupError: the instance did not come up; the message says why.
+        StartupError: the instance did not reach `running`; the message says why.
     """
     with tempfile.TemporaryDirectory(prefix="novitai-demo-") as name:
         folder = Path(name)
@@ -126,7 +126,7 @@ async def demonstrate(ending: Ending, *, once: bool) -> None:
 
 
 async def _show(server: _DemoServer, receiver: Receiver) -> _Shown:
-    """Create an instance, watch it until it runs, and say what it costs and what was received."""
+    """Create an instance, watch it until it runs, and print its price and the webhooks received."""
     headers = {"Authorization": f"Bearer {server.key}"}
     async with httpx2.AsyncClient(
         base_url=server.url, headers=headers, trust_env=False, timeout=10
@@ -182,7 +182,7 @@ async def _until_asked(ending: Ending, showing: Coroutine[None, None, _Shown]) -
 
 @contextlib.asynccontextmanager
 async def _emulator() -> AsyncIterator[str]:
-    """Run the emulator on its usual port or, if that is taken, on a free one."""
+    """Run the emulator on its usual port or, if that is in use, on a free one."""
     switches = Switches(delays=Delays(boot=(BOOT, BOOT)))
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -226,7 +226,7 @@ async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncItera
 
 
 def _explain(server: _DemoServer, instance_id: str) -> None:
-    """Print what the user can do next; each curl line is a line of its own, so it can be pasted."""
+    """Print what the user can do next; each curl command is on one line, ready to paste."""
     curl, url = f"curl -s -H 'Authorization: Bearer {server.key}'", f"{server.url}/api/instances"
     another = json.dumps({**REQUEST, "name": "another-instance"})
     say(f"""
@@ -249,7 +249,7 @@ Ctrl-C ends it.""")
 
 
 def _show_log(log: Path) -> None:
-    """Show the end of the server's log, which is about to be deleted."""
+    """Print the last lines of the server's log, before its folder is deleted."""
     with log.open() as lines:
         for line in deque(lines, _LOG_LINES):
             note(line.rstrip())

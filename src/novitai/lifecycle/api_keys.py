@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""API keys: making, listing, revoking them, and telling who is calling."""
+"""API keys: create, list, revoke, and authenticate requests with them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from novitai.store.vault import Vault
 
 ADMIN_KEY_ID: Final = "key_admin"
 
-# A key revoked by another process is refused here after at most so long (promised: 2 s).
+# A key revoked by another process is refused here after this time at most (promised: 2 s).
 _TRUST_SECONDS: Final = 1.5
 _MAX_REMEMBERED: Final = 4096
 _TOUCH_EVERY_MS: Final = 60_000
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling: a key that was found good."""
+    """The authenticated caller of a request."""
 
     key_id: str
     scopes: frozenset[Scope]
@@ -50,7 +50,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made. `text` is the key itself, known now and never again."""
+    """A new key. `text` is the key itself; only its digest is stored."""
 
     key: ApiKey
     text: str = field(repr=False)
@@ -58,7 +58,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyPage:
-    """Some of the keys, newest first, and where to go on."""
+    """A page of keys, newest first, and the cursor of the next page."""
 
     keys: Sequence[ApiKey]
     next_cursor: str | None
@@ -72,10 +72,10 @@ class _Remembered:
 
 
 class KeyRing:
-    """Every API key there is, those in the database and the one in the settings.
+    """All API keys: those in the database and the one in the settings.
 
-    Keys found good are remembered by their digest for a moment; unknown ones never are, so nobody
-    fills the memory by guessing.
+    Keys found in the database are cached by their digest for a short time. Unknown keys are not
+    cached, so that guesses do not fill the memory.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class KeyRing:
         self._touching: set[asyncio.Task[None]] = set()
 
     async def authenticate(self, bearer: str) -> Caller | None:
-        """Tell who `bearer` belongs to; None if it is malformed, unknown, expired or revoked."""
+        """Return the caller of a key; None if it is malformed, unknown, expired or revoked."""
         digest = self._vault.digest(bearer)
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             return Caller(ADMIN_KEY_ID, frozenset({Scope.ADMIN}))
@@ -112,11 +112,11 @@ class KeyRing:
         return Caller(key.id, key.scopes)
 
     async def create(self, request: KeyRequest) -> NewKey:
-        """Make a key at the command line; its text is in the result and nowhere else."""
+        """Create a key from the command line; only the result holds its text."""
         return await outcome(self._database.write(self.creation(request)))
 
     def creation(self, request: KeyRequest) -> Transaction[NewKey]:
-        """Make a key for a client; its text is in the result and nowhere else."""
+        """Create a key for a client; only the result holds its text."""
         made = self._new(request)
         digest = self._vault.digest(made.text)
 
@@ -127,32 +127,31 @@ class KeyRing:
         return act
 
     async def page(self, *, limit: int = MAX_PAGE, cursor: str | None = None) -> KeyPage:
-        """List keys, newest first, revoked and expired ones too.
+        """List keys, newest first, including revoked and expired ones.
 
         Raises:
-            ValidationFailed: `cursor` is none.
+            ValidationFailed: `cursor` is invalid.
         """
         read = functools.partial(api_keys.page, limit=limit + 1, after=read_place(cursor))
         keys = await self._database.read(read)
         return KeyPage(*cut(keys, limit, lambda key: (key.created_at, key.id)))
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Revoke a key at the command line, as `revocation` does for a client."""
+        """Revoke a key from the command line, as `revocation` does for a client."""
         return await outcome(self._database.write(self.revocation(key_id)))
 
     def revocation(self, key_id: str) -> Transaction[ApiKey]:
-        """Revoke a key: at once in this process, within 2 s in others. Twice is harmless.
+        """Revoke a key: at once in this process, within 2 s in others. Idempotent.
 
         Raises:
-            NotFound: there is no key of that id in the database.
+            NotFound: no key in the database has that ID.
         """
         return functools.partial(self._revoke, key_id=key_id)
 
     async def ensure_first_key(self) -> NewKey | None:
-        """Make an admin key if there is no usable one at all, and return it.
+        """Create and return an admin key if no usable key exists; the caller shows it once.
 
-        It is to be shown once, to whoever started the server. Of several processes that do this
-        at the same time, one makes a key.
+        Of several processes that do this at the same time, only one creates a key.
         """
         now = self._clock.now()
         usable = functools.partial(api_keys.any_usable, now=now)
@@ -171,23 +170,23 @@ class KeyRing:
         return made if await self._database.write(insert_if_none) else None
 
     async def flush(self) -> None:
-        """Wait until what was noted of the keys' use has been written; before closing."""
+        """Wait until all times of last use are written; call it before closing the database."""
         while self._touching:
-            # Not `gather`: from Python 3.12 on it returns at once where all are done, and the loop
-            # would never get to the callbacks that take them out of the set.
+            # Not `gather`: since Python 3.12 it returns at once if all tasks are done, and the
+            # event loop would never run the callbacks that remove them from the set.
             await asyncio.wait(self._touching)
 
     def _revoke(self, connection: Connection, key_id: str) -> ApiKey:
         key = api_keys.revoke(connection, key_id=key_id, now=self._clock.now())
         if key is None:
             raise NotFound(f"There is no API key '{key_id}'", code="KEY_NOT_FOUND")
-        # Whoever asked may have gone by then: the commit alone decides.
+        # After the commit rather than after the await, which a disconnect may cancel.
         Database.after_commit(connection, self._forget)
         return key
 
     def _forget(self) -> None:
-        # A look-up that read the row before it changed may still be on its way: it sees that the
-        # count moved and remembers nothing.
+        # A concurrent look-up may have read the row before it changed: it sees the new count and
+        # does not cache its result.
         self._revocations += 1
         self._remembered.clear()
 
@@ -224,7 +223,7 @@ class KeyRing:
         if remembered.touched_at is not None and now - remembered.touched_at < _TOUCH_EVERY_MS:
             return
         remembered.touched_at = now
-        # Not awaited: a busy writer must not slow a request down for the sake of a time of use.
+        # Not awaited: a busy database must not delay a request just to record its time.
         task = asyncio.ensure_future(self._write_use(remembered.key.id, now))
         self._touching.add(task)
         task.add_done_callback(self._touching.discard)

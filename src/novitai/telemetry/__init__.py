@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logs and numbers: what the process tells of itself. Knows nothing of instances."""
+"""Logs and metrics of the process. Knows nothing of instances."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log lines: JSON in production, readable in a terminal, and never a secret in either.
+"""Log lines: JSON in production, text in a terminal, and secrets masked in both.
 
-Call `set_up` once per process. Whoever logs names an event in snake_case and gives facts as keyword
-arguments; `bind` makes facts (the request id) part of every line of the running task.
+Call `set_up` once per process. A caller names an event in snake_case and passes facts as keyword
+arguments; `bind` adds facts (the request ID) to every line of the running task.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _SECRET_NAMES: Final = re.compile(
 _SECRET_TEXT: Final = re.compile(
     r"nvt_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=_-]+|(?i:bearer)\s+[^\s\"']+"
     r"|(?<=://)[^\s/@\"']+(?=@)"
-    # What drivers write of their connection strings.
+    # Database drivers write their connection strings in this form.
     r"|(?i:(?<=password=)|(?<=passwd=)|(?<=secret=)|(?<=token=)|(?<=api_key=)|(?<=apikey=))[^\s&;,]+"
 )
 
-EventDict = MutableMapping[str, Any]  # structlog's own type for a line on its way out
+EventDict = MutableMapping[str, Any]  # structlog's type for a line that is being processed
 
 
 def set_up(*, production: bool, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
-    """Send structlog's and the standard library's lines to one place, in one form.
+    """Send the lines of structlog and of the standard library to one stream, in one format.
 
     Args:
-        production: JSON lines; else lines for a reader.
-        secrets: Values that must never appear, such as those of the settings.
-        stream: Where to write; standard error unless given.
+        production: Write JSON lines; if false, text for people.
+        secrets: Values to mask, such as the secrets of the settings.
+        stream: Where to write; standard error by default.
     """
     target = stream or sys.stderr
     masker = Masker(secrets)
@@ -67,7 +67,7 @@ def set_up(*, production: bool, secrets: Iterable[str] = (), stream: TextIO | No
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            # Lines of libraries come through here unmasked.
+            # Lines of libraries do not pass through structlog's processors, so mask them here.
             foreign_pre_chain=[*shared[:3], _take_exc_info, *shared[3:]],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
@@ -75,23 +75,23 @@ def set_up(*, production: bool, secrets: Iterable[str] = (), stream: TextIO | No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # One line per request is ours; these would add a second, with the whole URL in it.
+    # The API logs each request itself; these would add a second line, with the whole URL.
     for name in ("uvicorn.access", "httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager
 def bind(**facts: str) -> Iterator[None]:
-    """Make facts part of every line that is logged until the end of the block."""
+    """Add facts to every line that is logged within the block."""
     with structlog.contextvars.bound_contextvars(**facts):
         yield
 
 
 class Masker:
-    """Takes secrets out of a line: by the name of the fact, by form, and by value."""
+    """Masks secrets in a line: by the name of the fact, by their form, and by value."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # Longest first, so that no secret's tail is left behind a shorter one.
+        # Longest first: if one secret begins with another, the whole of it is masked.
         known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
         literal = "|".join(re.escape(secret) for secret in known)
         self._pattern = re.compile(f"{literal}|{_SECRET_TEXT.pattern}" if literal else _SECRET_TEXT)
@@ -103,7 +103,7 @@ class Masker:
         return line
 
     def text(self, text: str) -> str:
-        """Mask what looks like a secret within a text."""
+        """Mask everything in a text that is a known secret or has the form of one."""
         return self._pattern.sub(MASK, mask_within(text))
 
     def _mask(self, name: str, value: object) -> object:
@@ -119,10 +119,10 @@ class Masker:
 
 
 def explain_exception(_logger: object, _method: str, line: EventDict) -> EventDict:
-    """Turn `exc_info` into the error's type, first line, and where it came from.
+    """Replace `exc_info` by the error's type, the first line of its message, and its stack frames.
 
-    Only the first line: what follows in a database's error is the SQL and its parameters. No
-    source lines and no local variables, which may hold anything.
+    The later lines of a database error hold the SQL and its parameters. Source lines and local
+    variables are left out too, because they may hold secrets.
     """
     given = line.pop("exc_info", None)
     error = given if isinstance(given, BaseException) else sys.exc_info()[1] if given else None
@@ -145,7 +145,7 @@ def _take_exc_info(_logger: object, _method: str, line: EventDict) -> EventDict:
     record = line.get("_record")
     if isinstance(record, logging.LogRecord) and record.exc_info:
         line["exc_info"] = record.exc_info
-        # Else the formatter of the standard library appends the traceback by itself.
+        # Otherwise the standard library's formatter appends the traceback.
         record.exc_info = None
         record.exc_text = None
     return line

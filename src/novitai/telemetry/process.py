@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the process uses of the machine: memory and processor."""
+"""Memory and processor time that this process uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WINDOW_SECONDS: Final = 60.0
 _MIN_SPAN_SECONDS: Final = 1.0
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
-# What cgroup v1 says where there is no limit is a huge number rather than a word.
+# Without a limit, cgroup v1 reports a huge number rather than a word.
 _UNLIMITED: Final = 1 << 60
 _RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 """Bytes in the unit of `ru_maxrss` (getrusage(2))."""
@@ -27,7 +27,7 @@ _RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes. `heap_*` is the data segment: mapped, and what of it is used."""
+    """In bytes. `heap_total` is the mapped data segment, `heap_used` its used part."""
 
     rss: int
     private: int
@@ -46,7 +46,7 @@ class Cpu:
 
 
 class Probe(Protocol):
-    """What is asked of the machine."""
+    """Reads the resource usage of this process from the machine."""
 
     def cpu_seconds(self) -> float:
         """Processor time this process has used, all threads together."""
@@ -58,7 +58,7 @@ class Probe(Protocol):
 
 
 class SystemProbe:
-    """Asks the machine. Where `/proc` is not mounted, it says the little that is known without."""
+    """Reads the machine with psutil, and with `getrusage` where `/proc` is not mounted."""
 
     def __init__(self) -> None:
         try:
@@ -72,9 +72,9 @@ class SystemProbe:
         return times.user + times.system
 
     def memory(self) -> tuple[int, int, int]:
-        """Resident, shared and mapped data bytes; only resident where the platform has no more.
+        """Resident, shared and mapped data bytes.
 
-        Without `/proc`, it is the most that was ever resident.
+        Without `/proc`, the peak resident size stands for resident and mapped, and shared is 0.
         """
         try:
             info = self._process.memory_info() if self._process else None
@@ -105,13 +105,13 @@ class ProcessMetrics:
         return self._clock.monotonic() - self._started
 
     def memory(self) -> Memory:
-        """What memory is used now."""
+        """Memory used now."""
         rss, shared, data = self._probe.memory()
         private = max(0, rss - shared)
         return Memory(rss, private, shared, data, min(private, data), self._total)
 
     def cpu(self) -> Cpu:
-        """What share of the processors was used, over up to the last minute."""
+        """The share of the processors that was used, over at most the last minute."""
         now, used = self._clock.monotonic(), self._probe.cpu_seconds()
         while len(self._samples) > 1 and self._samples[1][0] <= now - _WINDOW_SECONDS:
             self._samples.popleft()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts and durations of requests, in memory that does not grow with their number.
+"""Counts and durations of requests, in memory that does not grow with the number of requests.
 
 Keys are route templates (`GET /api/instances/{instanceId}`), never paths, so they are few.
-Durations are seconds here; the API converts them. A request that is held open on purpose, such as a
-long poll, is counted and has no duration.
+Durations are in seconds here; the API converts them. A request that is held open on purpose, such
+as a long poll, is counted but not timed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ BUCKETS: Final = (
     10.0,
     30.0,
 )
-"""Upper bounds of the durations' histogram, in seconds."""
+"""Upper bounds of the histogram of durations, in seconds."""
 
 UNMATCHED: Final = "(unmatched)"
-"""The route of requests that no route answers."""
+"""The route template under which requests that match no route are counted."""
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 OTHER_METHOD: Final = "OTHER"
@@ -43,7 +43,7 @@ OTHER_METHOD: Final = "OTHER"
 
 @dataclass(slots=True)
 class Durations:
-    """How many requests there were, and how long those took that are timed."""
+    """The number of requests, and the durations in seconds of those that are timed."""
 
     count: int = 0
     timed: int = 0
@@ -53,11 +53,11 @@ class Durations:
 
     @property
     def average(self) -> float:
-        """The mean duration; 0 where there was none."""
+        """The mean duration; 0 if no request was timed."""
         return self.total / self.timed if self.timed else 0.0
 
     def add(self, seconds: float | None) -> None:
-        """Count one; None for one that is not timed."""
+        """Count one request; `seconds` is None if it is not timed."""
         self.count += 1
         if seconds is None:
             return
@@ -69,7 +69,7 @@ class Durations:
 
 @dataclass(slots=True)
 class RouteNumbers:
-    """One method of one route: its durations, also as a histogram, and its answers by status."""
+    """One method of one route: durations, their histogram, and responses by status."""
 
     durations: Durations = field(default_factory=Durations)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
@@ -98,7 +98,7 @@ class _Second:
 
 
 class RequestMetrics:
-    """What came in since the process began."""
+    """Counts and durations of the requests answered since the process started."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -109,10 +109,10 @@ class RequestMetrics:
         """Count one answered request.
 
         Args:
-            method: Its method.
+            method: The HTTP method; unknown methods are counted together.
             route: The route's template, or `UNMATCHED`.
-            status: What it was answered with.
-            seconds: How long it took; None where it was held open on purpose.
+            status: The HTTP status of the response.
+            seconds: How long it took; None if it was held open on purpose.
         """
         key = (method if method in _METHODS else OTHER_METHOD, route)
         counted = self._routes.get(key)
@@ -142,7 +142,7 @@ class RequestMetrics:
         return _sum([route.durations for route in self._routes.values()])
 
     def statuses(self) -> dict[int, int]:
-        """All answers by status code, in rising order."""
+        """The number of responses by status code, in ascending order."""
         counts: dict[int, int] = {}
         for route in self._routes.values():
             for status, count in route.statuses.items():
@@ -157,7 +157,7 @@ class RequestMetrics:
         return {method: _sum(durations) for method, durations in methods.items()}
 
     def last_minute(self) -> LastMinute:
-        """What came in during the last 60 seconds."""
+        """The requests answered during the last 60 seconds."""
         since = int(self._clock.monotonic()) - WINDOW_SECONDS
         recent = [second for second in self._seconds if second.at > since and second.at >= 0]
         count = sum(second.count for second in recent)

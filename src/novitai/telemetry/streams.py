@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Standard output and error of a process that must not wait for their readers.
 
-A write to a pipe that is full blocks until somebody reads it, and a terminal that was paused with
-Ctrl-S does the same. After `detach`, whatever Python code writes to `sys.stdout` and `sys.stderr`
-goes to a bounded queue, from which a thread writes it. What does not fit is dropped and counted.
+A write to a full pipe, or to a terminal that was paused with Ctrl-S, blocks until the reader
+continues. After `detach`, all text that Python code writes to `sys.stdout` and `sys.stderr` goes
+to a bounded queue, which a thread writes out. Text that does not fit is dropped and counted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 MAX_QUEUED: Final = 4 * 1024 * 1024
-"""Bytes that may wait for the reader of one stream: some 10,000 log lines."""
+"""Bytes that may wait for the reader of one stream: about 10,000 log lines."""
 EXIT_SECONDS: Final = 2.0
-"""How long a process that ends waits until what it wrote has been taken."""
+"""Seconds that a process waits at exit for its queued output to be written."""
 _MAX_HELD: Final = 64 * 1024
 _RETRY_SECONDS: Final = 1.0
-# Whole lines that come to no more than this are never mixed with those of another process that
-# writes to the same pipe (pipe(7), PIPE_BUF).
+# Writes of up to this size to a pipe are atomic, so lines do not mix with those of another process
+# (pipe(7), PIPE_BUF).
 _CHUNK: Final = select.PIPE_BUF
 
 
@@ -46,10 +46,10 @@ class Sink:
 
         Args:
             name: The thread's name.
-            write: Writes all of it, for as long as that takes; an `OSError` means that it is lost.
-            recovered: Called from the thread with the number of texts that were dropped, once
-                there is room for more.
-            most: Bytes that may wait.
+            write: Writes all bytes it is given and may block; on `OSError` they count as dropped.
+            recovered: Called from the thread with the number of dropped texts, once the queue is
+                at most half full.
+            most: Bytes that the queue may hold.
         """
         self._write = write
         self._recovered = recovered
@@ -59,12 +59,12 @@ class Sink:
         self._busy = False
         self._untold = 0
         self.dropped = 0
-        # Reentrant: a finaliser that runs in the middle of `put` may log.
+        # Reentrant: a finaliser that runs during `put` may log.
         self._changed = threading.Condition(threading.RLock())
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def put(self, text: bytes) -> None:
-        """Queue a text, or drop it where too much waits already; never blocks."""
+        """Queue a text, or drop it if the queue is full; never blocks."""
         with self._changed:
             if self._queue and self._size + len(text) > self._most:
                 self._drop(1)
@@ -74,7 +74,7 @@ class Sink:
             self._changed.notify_all()
 
     def flush(self, until: float) -> bool:
-        """Wait until everything was written; False if it was not by `until`, in steady seconds."""
+        """Wait until the queue is written; False if it is not by `until`, in monotonic seconds."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not (self._queue or self._busy), max(0.0, until - time.monotonic())
@@ -90,7 +90,7 @@ class Sink:
             try:
                 self._write(b"".join(texts))
                 lost = False
-            except OSError:  # the reader has gone, or the disk is full
+            except OSError:  # the reader has closed the pipe, or the disk is full
                 lost = True
             untold = 0
             with self._changed:
@@ -104,7 +104,7 @@ class Sink:
                 self._recovered(untold)
 
     def _take(self) -> list[bytes]:
-        """Wait for texts; take as many as are written at once."""
+        """Wait for texts; take as many as fit into one atomic write."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._queue))
             self._busy = True
@@ -118,7 +118,7 @@ class Sink:
 
 
 class Detached(io.TextIOBase):
-    """A text stream that puts whole lines into a sink; without a newline, what `flush` finds."""
+    """A text stream that puts whole lines into a sink; `flush` also puts an incomplete line."""
 
     def __init__(self, sink: Sink, original: TextIO) -> None:
         self._sink = sink
@@ -127,21 +127,21 @@ class Detached(io.TextIOBase):
         self._lock = threading.RLock()
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]  # an attribute, says typeshed
-        """The encoding of the stream that is written to."""
+    def encoding(self) -> str:  # type: ignore[override]  # an attribute in typeshed
+        """The encoding of the original stream."""
         return self._original.encoding
 
     @property
     def errors(self) -> str:  # type: ignore[override]  # as above
-        """A character that cannot be encoded is written as an escape."""
+        """The error handler: characters that cannot be encoded are written as escapes."""
         return "backslashreplace"
 
     def isatty(self) -> bool:
-        """Whether a terminal is written to."""
+        """Whether the original stream is a terminal."""
         return self._original.isatty()
 
     def fileno(self) -> int:
-        """Return the file descriptor that is written to."""
+        """Return the file descriptor of the original stream."""
         return self._original.fileno()
 
     def writable(self) -> bool:
@@ -149,7 +149,7 @@ class Detached(io.TextIOBase):
         return True
 
     def write(self, text: str, /) -> int:
-        """Queue the lines that are complete."""
+        """Queue the complete lines, and an incomplete one that is longer than 64 KiB."""
         with self._lock:
             held = self._held + text
             end = len(held) if len(held) > _MAX_HELD else held.rfind("\n") + 1
@@ -158,7 +158,7 @@ class Detached(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Queue what there is of a line; waits for nothing."""
+        """Queue the incomplete line; does not wait."""
         with self._lock:
             held, self._held = self._held, ""
             self._put(held)
@@ -169,19 +169,19 @@ class Detached(io.TextIOBase):
 
 
 _sinks: list[Sink] = []
-"""Those of this process, which has its standard streams only once."""
+"""The sinks of this process, one for each standard stream."""
 
 
 def detach() -> None:
-    """Let nothing that this process writes wait for a reader, from now on and until it ends.
+    """Make standard output and error non-blocking for the rest of the process.
 
-    At the end of the process, what is queued gets `EXIT_SECONDS` to be taken.
+    At exit, the process waits up to `EXIT_SECONDS` for queued output to be written.
     """
     if _sinks:
         return
     for name in ("stdout", "stderr"):
         original: TextIO | None = getattr(sys, name)
-        if original is None:  # closed before the start: the descriptor may be another file's now
+        if original is None:  # closed before the start: its descriptor may be another file now
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
             continue
         original.flush()
@@ -193,7 +193,7 @@ def detach() -> None:
 
 
 def flush(seconds: float) -> bool:
-    """Wait until what was written has been taken; False if it was not within `seconds`."""
+    """Wait until all output is written; False if it is not within `seconds`."""
     until = time.monotonic() + seconds
     if _sinks:
         sys.stdout.flush()
@@ -202,12 +202,12 @@ def flush(seconds: float) -> bool:
 
 
 def dropped() -> int:
-    """Count the texts, nearly all of them log lines, that no reader took in time."""
+    """Return the number of texts, nearly all of them log lines, that were dropped."""
     return sum(sink.dropped for sink in _sinks)
 
 
 class _Recovery:
-    """Says how many lines are missing, in the log itself."""
+    """Logs how many lines were dropped."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -221,13 +221,13 @@ class _Recovery:
 
 
 def _give_back(name: str, original: TextIO) -> None:
-    """At exit, where the reader keeps up, let what still comes be written at once."""
+    """At exit, restore the original stream for later output if the queue is empty."""
     if flush(0):
         setattr(sys, name, original)
 
 
 def _writer(stream: TextIO) -> Callable[[bytes], None]:
-    """Make what writes bytes to a stream: to its descriptor, where it has one."""
+    """Return a function that writes bytes to the descriptor of a stream, if it has one."""
     try:
         descriptor = stream.fileno()
     except OSError:
@@ -245,7 +245,7 @@ def _writer(stream: TextIO) -> Callable[[bytes], None]:
             try:
                 left = left[os.write(descriptor, left) :]
             except BlockingIOError:
-                # Whoever shares the descriptor with us has made it so.
+                # Another process that shares the pipe has set O_NONBLOCK.
                 waiting = select.poll()
                 waiting.register(descriptor, select.POLLOUT)
                 waiting.poll(_RETRY_SECONDS * 1000)

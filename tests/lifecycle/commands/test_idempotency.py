@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of carrying out commands once per idempotency key."""
+"""Commands are carried out once per idempotency key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plain(text: str) -> Reply:
 async def test_a_refusal_for_what_a_rival_did_gives_the_rivals_answer(
     database: Database, clock: ManualClock
 ) -> None:
-    """The first in another process removed the object: the second is told what the first was."""
+    """A command refused because another process ran the same key repeats that process's answer."""
     rival = Commands(database, clock)
 
     async def lose(_deadline: int | None) -> Transaction[str]:
@@ -45,7 +45,7 @@ async def test_a_refusal_for_what_a_rival_did_gives_the_rivals_answer(
 
 
 async def test_a_refusal_is_not_remembered(database: Database, clock: ManualClock) -> None:
-    """The same key carries the command out later, when nothing stands against it."""
+    """A refusal is not stored, so a later request with the same key carries the command out."""
 
     def refuse(_connection: Connection) -> str:
         raise Conflict("not now")
@@ -60,7 +60,7 @@ async def test_a_refusal_is_not_remembered(database: Database, clock: ManualCloc
 async def test_an_effect_outside_of_the_database_is_answered_after_the_deadline_too(
     database: Database, clock: ManualClock
 ) -> None:
-    """What is done is done: nothing says afterwards that nothing was."""
+    """A completed change is answered even after the deadline, with and without a key."""
 
     async def prepare(_deadline: int | None) -> Completed[str]:
         return Completed("sent")

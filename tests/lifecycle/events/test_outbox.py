@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which events are written down for which receivers."""
+"""Which events are enqueued for which receivers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def rig(database: Database, clock: ManualClock) -> Rig:
 
 
 async def test_a_new_instance_brings_its_url_back(rig: Rig) -> None:
-    """The URL of an instance that answered 410 is used again for whoever asks for it anew."""
+    """A URL that answered 410 gets messages again when a new instance names it."""
     first = await rig.instance()
     rig.receivers.reactions[FIRST] = 410
     await rig.work()
@@ -34,7 +34,7 @@ async def test_a_new_instance_brings_its_url_back(rig: Rig) -> None:
 
 
 async def test_only_what_is_wanted_is_told(rig: Rig) -> None:
-    """Types that were not asked for, webhooks that are off, and events of ours are left out."""
+    """No delivery is made for unwanted types, webhooks that are off, and internal events."""
     await rig.do(rig.webhooks.create(WebhookRequest(FIRST, (EventType.RUNNING,))))
     await rig.do(rig.webhooks.create(WebhookRequest(SECOND, enabled=False)))
     own = "http://93.184.215.3/hook"
@@ -49,7 +49,7 @@ async def test_only_what_is_wanted_is_told(rig: Rig) -> None:
 
 
 async def test_no_event_no_message(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is rolled back with its event is never sent."""
+    """A message is never sent if the transaction of its event is rolled back."""
     instance_id = await rig.instance()
     await rig.work()
     with monkeypatch.context() as patched:
@@ -67,7 +67,7 @@ class _Failing:
 
 
 async def test_events_about_the_account_go_to_standing_webhooks(rig: Rig) -> None:
-    """The URL of an instance is not told of them, and neither is a webhook of other types."""
+    """Account events go neither to instance URLs nor to webhooks for other types."""
     await rig.do(rig.webhooks.create(WebhookRequest(FIRST)))
     await rig.do(rig.webhooks.create(WebhookRequest(SECOND, (EventType.RUNNING,))))
     own = "http://93.184.215.3/hook"

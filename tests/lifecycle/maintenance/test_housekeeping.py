@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers to idempotency keys are deleted when nobody may ask for them again."""
+"""Answers to idempotency keys are deleted once their retention time is over."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANSWER = Remembered("digest", 202, {}, b"{}")
 
 
 async def remember(database: Database, at: int, *keys: str) -> None:
-    """Have answers on record that were given at a time."""
+    """Store answers that were given at a time."""
 
     def write(connection: Connection) -> None:
         for key in keys:
@@ -31,7 +31,7 @@ async def remember(database: Database, at: int, *keys: str) -> None:
 
 
 async def count(database: Database) -> int:
-    """Count the answers on record."""
+    """Return the number of stored answers."""
     query = select(func.count()).select_from(table)
     found: int = await database.read(lambda connection: connection.execute(query).scalar_one())
     return found
@@ -40,7 +40,7 @@ async def count(database: Database) -> int:
 async def test_answers_are_kept_as_long_as_they_may_be_asked_for(
     database: Database, clock: ManualClock
 ) -> None:
-    """What is a day old stays; what is a millisecond older goes."""
+    """An answer that is a day old is kept; one a millisecond older is deleted."""
     await remember(database, clock.now() - KEPT_FOR, "kept")
     await remember(database, clock.now() - KEPT_FOR - 1, "old")
     assert await Housekeeping(database, clock).once() == 1
@@ -50,7 +50,7 @@ async def test_answers_are_kept_as_long_as_they_may_be_asked_for(
 async def test_one_pass_deletes_everything_that_is_old(
     sqlite_database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes as many transactions as it needs, each of a bounded size."""
+    """One pass deletes all old answers, in several transactions of bounded size."""
     monkeypatch.setattr(housekeeping, "_BATCH", 2)
     await remember(sqlite_database, 0, "a", "b", "c", "d", "e")
     assert await Housekeeping(sqlite_database, clock).once() == 5
@@ -60,7 +60,7 @@ async def test_one_pass_deletes_everything_that_is_old(
 async def test_it_goes_on_every_ten_minutes_until_it_is_stopped(
     sqlite_database: Database, clock: ManualClock
 ) -> None:
-    """A later pass deletes what has become old since the first."""
+    """A later pass deletes answers that have expired since, and none runs after `stop`."""
     await remember(sqlite_database, clock.now() - KEPT_FOR + 1000, "soon")
     keeping = Housekeeping(sqlite_database, clock)
     keeping.start()

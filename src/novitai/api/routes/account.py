@@ -35,20 +35,20 @@ from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.commands.ownership import Adopted, Ownership, UnmanagedShown
 
 _NOT_LISTED: Final = NotFound(
-    "The last listing of the account holds no unmanaged instance '3560b7fec915bbf9'",
+    "The last listing of the account has no unmanaged instance '3560b7fec915bbf9'",
     code="UPSTREAM_INSTANCE_NOT_FOUND",
 )
 _MANAGED: Final = Conflict(
-    "Instance '3560b7fec915bbf9' belongs to 'inst_1697843200_abc123' already",
+    "Instance '3560b7fec915bbf9' already belongs to 'inst_1697843200_abc123'",
     code="ALREADY_MANAGED",
     details={"instanceId": "inst_1697843200_abc123"},
 )
 _ELSEWHERE: Final = Conflict(
-    "Instance '3560b7fec915bbf9' bears the marker of another novitai installation",
+    "Instance '3560b7fec915bbf9' has the marker of another novitai installation",
     code="MANAGED_ELSEWHERE",
 )
 _NOT_WAITING: Final = Conflict(
-    "Instance 'inst_1697843200_abc123' does not wait to be bought", details={"status": "running"}
+    "Instance 'inst_1697843200_abc123' is not waiting for a purchase", details={"status": "running"}
 )
 _BUSY: Final = Conflict(
     "Instance 'inst_1697843200_abc123' is busy: a stop is running",

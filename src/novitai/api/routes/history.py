@@ -163,7 +163,7 @@ class HistoryRoutes:
                 errors=[
                     _NO_OPERATION,
                     Conflict(
-                        "Operation 'op_1' cannot be cancelled any more",
+                        "Operation 'op_1' can no longer be cancelled",
                         details={"phase": "launch", "done": False},
                     ),
                 ],

@@ -52,7 +52,7 @@ _BUSY: Final = Conflict(
     details={"operationId": "op_1", "kind": "create"},
 )
 _AMBIGUOUS: Final = Conflict(
-    "2 live instances are named 'my-instance': use an id",
+    "2 live instances are named 'my-instance': use an ID",
     code="AMBIGUOUS_NAME",
     details={"instanceIds": [_ID, "inst_1697843300_def456"]},
 )
@@ -248,7 +248,7 @@ def _refusals(kind: OperationKind) -> Sequence[ApiError]:
     if kind is OperationKind.DELETE:
         return (RELEASED,)
     state = Conflict(
-        f"Instance '{_ID}' is terminating: it cannot be asked to {kind.value}",
+        f"Instance '{_ID}' is terminating: {kind.value} is not possible",
         details={"status": "terminating"},
     )
     return (state, _BUSY, RELEASED)

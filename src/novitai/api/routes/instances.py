@@ -126,7 +126,7 @@ class InstanceRoutes:
                         "Template 'tmpl-0' does not exist; the nearest are tmpl-12345 (PyTorch)",
                         code="INVALID_TEMPLATE_ID",
                     ),
-                    Conflict("No 'gpu-basic' fits this request now", code="NO_CAPACITY"),
+                    Conflict("No offer of 'gpu-basic' fits this request now", code="NO_CAPACITY"),
                     UpstreamUnavailable("Novita answered with an error"),
                     CircuitBreakerOpen("Novita keeps failing", retry_after=30),
                     UpstreamTimeout("Novita did not answer in time"),

@@ -38,7 +38,8 @@ class KeyRoutes:
                 answers={201: CreateKeyResponse},
                 errors=[
                     Conflict(
-                        "This request was answered before; the key it made is not shown again",
+                        "This request was already answered; the secret in that answer is not shown "
+                        "again",
                         code="IDEMPOTENCY_NOT_REPLAYABLE",
                         details={"id": "key_1"},
                     ),

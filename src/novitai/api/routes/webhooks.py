@@ -50,7 +50,7 @@ _BAD_SINCE: Final = ValidationFailed(
     details=[FieldError("since", "Since must be in the past", "2999-01-01T00:00:00Z")],
 )
 _SHOWN_ALREADY: Final = Conflict(
-    "This request was answered before; the secret in that answer is not shown again",
+    "This request was already answered; the secret in that answer is not shown again",
     code="IDEMPOTENCY_NOT_REPLAYABLE",
     details={"id": "whk_1"},
 )

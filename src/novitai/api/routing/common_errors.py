@@ -19,7 +19,7 @@ NO_INSTANCE: Final = NotFound(
     "Instance 'inst_1697843200_abc123' not found", code="INSTANCE_NOT_FOUND"
 )
 RELEASED: Final = Conflict(
-    "Instance 'inst_1697843200_abc123' was released: it is no longer managed here",
+    "Instance 'inst_1697843200_abc123' was released and is no longer managed",
     code="INSTANCE_RELEASED",
 )
 BAD_QUERY: Final = ValidationFailed(
@@ -40,6 +40,6 @@ IDEMPOTENCY: Final = (
         code="IDEMPOTENCY_IN_PROGRESS",
         retry_after=1,
     ),
-    IdempotencyKeyReused("This Idempotency-Key was used before with another request body"),
+    IdempotencyKeyReused("This Idempotency-Key was already used with another request body"),
 )
 """Errors of every route that takes an `Idempotency-Key`."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands: what a request changes, once per idempotency key."""
+"""Commands: the changes that requests make, each once per idempotency key."""

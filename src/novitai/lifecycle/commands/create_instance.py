@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accept a request for an instance: instance, operation, first event and answer in one commit."""
+"""Accept a request for an instance: commit instance, operation, first event and answer together."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from novitai.upstream.errors import UpstreamError
 
 ESTIMATE_FROM: Final = 20
 ESTIMATE_UNKNOWN: Final = 240_000
-"""Milliseconds that a creation is expected to take where nothing is known."""
+"""Milliseconds that a creation is expected to take if the product has no earlier one."""
 _CATALOGUE_SECONDS: Final = 25.0
 _REFERENCE_ORDER: Final = ("productName", "templateId", "region")
-"""The fields that the catalogue judges, in the order of the API reference's table."""
+"""The fields checked against the catalogue, in the order of the API reference's table."""
 _ANSWER_WITHIN: Final = 2_000
-"""Milliseconds of a request's time that are kept for the commit and the answer."""
+"""Milliseconds before the request's deadline that are reserved for the commit and the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """An accepted request. `estimated_ready_at` in Unix milliseconds."""
+    """An accepted request. `estimated_ready_at` is in Unix milliseconds."""
 
     instance_id: str
     estimated_ready_at: int
@@ -73,14 +73,14 @@ class CreateCommand:
     def create(self, request: CreateRequest) -> Command[Created]:
         """Accept a request: instance, operation and first event in one commit.
 
-        Nothing is bought here; that happens in a job, after the answer.
+        Nothing is bought here; the operation's steps do that after the answer.
 
         Args:
-            request: What is wanted, already checked field by field.
+            request: The request; each field has been validated.
 
         Raises:
-            ValidationFailed: an unknown region, product or template.
-            Conflict: `NO_CAPACITY`.
+            ValidationFailed: the region, product or template is unknown.
+            Conflict: `NO_CAPACITY`: no offer fits.
             UpstreamUnavailable: the catalogue was needed and could not be read.
         """
 
@@ -95,7 +95,7 @@ class CreateCommand:
     async def _resolve(
         self, request: CreateRequest, deadline: int | None
     ) -> tuple[CreateRequest, LaunchSpec]:
-        """Check the request against the catalogue; all that is wrong is told at once."""
+        """Check the request against the catalogue; one error reports all wrong fields."""
         seconds = _CATALOGUE_SECONDS
         if deadline is not None:
             left = (deadline - self._clock.now() - _ANSWER_WITHIN) / 1000
@@ -121,8 +121,8 @@ class CreateCommand:
         return placed, launch_spec.resolve(template, request)
 
     async def _place(self, request: CreateRequest) -> CreateRequest:
-        """Make sure that something fits now; return the request with names spelt as Novita does."""
-        # Other regions may follow when asked for, or when no region was named at all.
+        """Check that an offer fits now; return the request with names in Novita's spelling."""
+        # Other regions are allowed if the request says so, or if it names no region.
         falls_back = request.region_fallback or request.region is None
         wanted = request.region or DEFAULT_REGION
         anywhere = is_any_region(wanted)
@@ -149,7 +149,7 @@ class CreateCommand:
             raise _joined(wrong)
         if not placement.candidates:
             raise Conflict(
-                f"No '{request.product_name}' fits this request now",
+                f"No offer of '{request.product_name}' fits this request now",
                 code="NO_CAPACITY",
                 details=[rejection.details() for rejection in placement.rejections],
             )
@@ -196,13 +196,13 @@ class CreateCommand:
 
 
 def _estimate(connection: Connection, instance: Instance) -> int:
-    """Expect the median of the product's last creations, in milliseconds."""
+    """Return the median duration of the product's last creations, in milliseconds."""
     durations = instances.ready_durations(connection, instance.product_name, ESTIMATE_FROM)
     return int(statistics.median(durations)) if durations else ESTIMATE_UNKNOWN
 
 
 def _unknown_product(name: str, names: Sequence[str]) -> ValidationFailed:
-    """Say that there is no such product, and which come nearest."""
+    """Make the error for an unknown product; it suggests the most similar names."""
     nearest = nearest_names(name, names)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
     return ValidationFailed(
@@ -213,7 +213,7 @@ def _unknown_product(name: str, names: Sequence[str]) -> ValidationFailed:
 
 
 def _joined(refusals: Sequence[ApiError]) -> ApiError:
-    """Make one refusal of several, as validation does: one wrong field keeps its own code."""
+    """Join errors into one, as validation does; a single wrong field keeps its error code."""
     wrong = [one for one in refusals if isinstance(one, ValidationFailed)]
     if len(wrong) <= 1:
         return (wrong or refusals)[0]

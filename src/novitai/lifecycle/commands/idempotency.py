@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carry out what a request changes, once per `Idempotency-Key`.
+"""Carry out the change that a request makes, once per `Idempotency-Key`.
 
-A service returns what is to be done: a transaction function, or a `Command` where more than one
-transaction is needed. `Commands.run` is the only place that knows keys, deadlines and answers.
+A service describes the change: as a transaction function, or as a `Command` if it needs more than
+one transaction. Only `Commands.run` handles keys, deadlines and stored answers.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from novitai.store.queries.idempotency_keys import Remembered
 T = TypeVar("T")
 
 KEPT_FOR: Final = 24 * 3600 * 1000
-"""How long an answer is remembered, in milliseconds."""
+"""How long an answer is kept, in milliseconds."""
 
 Transaction = Callable[[Connection], T]
-"""What is committed in one transaction. It may run more than once and has no effect but SQL."""
+"""The work of one transaction. It may run more than once and has no effect except SQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as bytes, so that it can be given again word for word.
+    """An answer as bytes, so that it can be repeated byte for byte.
 
     Attributes:
         status: The HTTP status.
-        headers: The headers that belong to the answer.
-        body: The body, JSON.
-        secret_of: The id of the object whose secret the answer shows. Such an answer is never
-            stored; a second request with its key is refused with this id.
-        replayed: Whether the answer was given to an earlier request.
+        headers: The headers stored with the answer.
+        body: The JSON body.
+        secret_of: The ID of the object, if the answer shows its secret. Such an answer is never
+            stored; a second request with its key is refused with this ID.
+        replayed: Whether the answer repeats that of an earlier request.
     """
 
     status: int
@@ -60,7 +60,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What a client's `Idempotency-Key` is bound to: API key, route and body."""
+    """A client's `Idempotency-Key`, and what it is bound to: API key, route and body."""
 
     api_key_id: str
     route: str
@@ -70,9 +70,10 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Completed(Generic[T]):
-    """A change that has been made already, outside of the transaction that stores the answer.
+    """A change that was made before the transaction that stores the answer.
 
-    A crash in between, or a request with the same key in another process, makes the change twice.
+    After a crash in between, or with a concurrent request with the same key in another process, the
+    change is made twice.
     """
 
     result: T
@@ -91,11 +92,11 @@ class Command(Generic[T]):
     """A change that needs more than one transaction.
 
     Attributes:
-        prepare: Runs before the commit and returns the transaction function, or `Completed`. It is
-            given the request's deadline in Unix milliseconds, if there is one. It does not run for
-            a request that was answered before, and may run twice if the process ends before the
-            commit.
-        then: Comes after the commit, before the answer. It does not run for a replay.
+        prepare: Runs before the commit and returns the transaction function, or `Completed`. Its
+            argument is the request's deadline in Unix milliseconds, or None. It does not run if
+            the request was answered earlier. It may run again for a retry if the process ends
+            before the commit.
+        then: Runs after the commit and before the answer, but not for a repeated answer.
     """
 
     prepare: Callable[[int | None], Awaitable[Transaction[T]]]
@@ -103,7 +104,7 @@ class Command(Generic[T]):
 
     @classmethod
     def of(cls, act: Transaction[T], then: Callable[[T], Awaitable[None]] = _nothing) -> Command[T]:
-        """Make a command of a transaction function."""
+        """Make a command from a transaction function."""
 
         async def prepare(_deadline: int | None) -> Transaction[T]:
             return act
@@ -112,11 +113,11 @@ class Command(Generic[T]):
 
 
 class AlreadyAnswered(NovitaiError):
-    """Another process committed the same key first: roll back, and give its answer."""
+    """Another process committed the same key first: roll back, and repeat its answer."""
 
 
 class Commands:
-    """Carries out commands, remembers answers, and knows which keys are at work in this process."""
+    """Carries out commands, stores answers, and tracks the keys in use in this process."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -133,12 +134,12 @@ class Commands:
     ) -> Reply:
         """Carry out a command and store its answer in the same commit, or repeat the answer.
 
-        What the command raises is not stored.
+        Errors that the command raises are not stored.
 
         Args:
-            command: What is to be done.
+            command: The change to make.
             render: Renders the answer. It runs inside the transaction.
-            key: The client's key, if it gave one.
+            key: The client's key, if it sent one.
             deadline: Unix milliseconds after which nothing may be committed.
 
         Raises:
@@ -157,7 +158,7 @@ class Commands:
     async def apply(
         self, command: Transaction[T] | Command[T], *, deadline: int | None = None
     ) -> T:
-        """Carry out a command that comes without a key.
+        """Carry out a command without a key.
 
         Raises:
             RequestTimeout: the deadline passed; nothing was done.
@@ -182,7 +183,7 @@ class Commands:
         command = _command(command)
         act = await command.prepare(deadline)
         if isinstance(act, Completed):
-            deadline = None  # it was done, so no error may say that nothing was
+            deadline = None  # the change is made, so RequestTimeout would be wrong
 
         def write(connection: Connection) -> tuple[T, Reply]:
             result = act(connection)
@@ -193,7 +194,7 @@ class Commands:
         try:
             result, reply = await outcome(self._database.write(write, deadline=deadline))
         except (AlreadyAnswered, Conflict, NotFound):
-            # Another process may have committed the same key first, also where `act` was refused.
+            # Another process may have committed the same key first and so caused the refusal.
             rival = await self._answered(key)
             if rival is None:
                 raise
@@ -217,24 +218,24 @@ class Commands:
             self._at_work.discard(name)
 
     async def _answered(self, key: IdempotencyKey) -> Reply | None:
-        """Find the answer given before; None if there is none."""
+        """Find the stored answer for a key; None if there is none."""
         found = await self._database.read(lambda connection: self._find(connection, key))
         if found is None:
             return None
         if found.body_digest != key.body_digest:
             raise IdempotencyKeyReused(
-                "This Idempotency-Key was used before with another request body"
+                "This Idempotency-Key was already used with another request body"
             )
-        if found.status == Conflict.status:  # stored for an answer that showed a secret alone
+        if found.status == Conflict.status:  # stored only in place of an answer with a secret
             raise Conflict(
-                "This request was answered before; the secret in that answer is not shown again",
+                "This request was already answered; the secret in that answer is not shown again",
                 code="IDEMPOTENCY_NOT_REPLAYABLE",
                 details=orjson.loads(found.body),
             )
         return Reply(found.status, found.headers, found.body, replayed=True)
 
     def _remember(self, connection: Connection, key: IdempotencyKey, reply: Reply) -> None:
-        """Store the answer, or in place of one with a secret the id of what it belongs to."""
+        """Store the answer; if it shows a secret, store the ID of the object instead."""
         if reply.secret_of is not None:
             reply = Reply(Conflict.status, {}, orjson.dumps({"id": reply.secret_of}))
         now = self._clock.now()
@@ -261,13 +262,13 @@ class Commands:
 
 
 async def outcome(writing: Coroutine[Any, Any, T]) -> T:
-    """Wait for a write whose client has to be told how it ended, cancelled or not.
+    """Wait for a write even if the request is cancelled, so that the client learns the result.
 
-    A request is cancelled when the process ends. What was queued to be written is committed a
-    moment later all the same, so the first cancellation is passed over; the second ends the wait.
+    Requests are cancelled when the process ends, but queued writes are still committed a moment
+    later. The first cancellation is therefore ignored; the second ends the wait.
 
     Raises:
-        ShuttingDown: there was a second one; whether it was committed is not known.
+        ShuttingDown: after a second cancellation; whether the write was committed is not known.
     """
     task = asyncio.ensure_future(writing)
     for _ in range(2):
@@ -278,8 +279,8 @@ async def outcome(writing: Coroutine[Any, Any, T]) -> T:
                 raise
     task.cancel()
     raise ShuttingDown(
-        "The server is shutting down, and the database has not said whether the request was "
-        "carried out; try again with the same Idempotency-Key, or look",
+        "The server is shutting down, and it is not known whether the request was carried out; "
+        "retry with the same Idempotency-Key, or check",
         retry_after=RESTART_SECONDS,
     )
 

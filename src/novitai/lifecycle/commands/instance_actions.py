@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InstanceActions instances: a verb is accepted in one commit, or refused with the reason."""
+"""Accept verbs for instances, each in one commit, or refuse them with the reason."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ _WHY_SKIPPED: Final[Mapping[Verdict, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What came of asking for a verb.
+    """The result of a request for a verb.
 
     Attributes:
-        instance: As it is now.
-        operation: What was begun or is under way; None where it was so already.
-        running: What runs on the instance where nothing was asked of it.
-        seen_at: When the instance was last seen, in Unix milliseconds, where it was so already.
+        instance: The instance after the request.
+        operation: The operation that was begun or already runs for this verb; None if the instance
+            already had the wanted status.
+        running: The unfinished operation of the instance, if it already had the wanted status.
+        seen_at: When the instance was last seen, in Unix milliseconds, if it already had the
+            wanted status.
     """
 
     instance: Instance
@@ -60,13 +62,13 @@ class Accepted:
     seen_at: int | None = None
 
     def view(self) -> View:
-        """Show the instance."""
+        """Return the instance as the API shows it."""
         return view(self.instance, self.operation or self.running, self.seen_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An instance that `stop-all` left alone, and why."""
+    """An instance that `stop-all` did not stop, and the reason."""
 
     instance_id: str
     reason: str
@@ -74,14 +76,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class StopAll:
-    """What came of stopping everything."""
+    """The result of `stop-all`."""
 
     accepted: tuple[Accepted, ...]
     skipped: tuple[Skipped, ...]
 
 
 class InstanceActions:
-    """Accepts verbs, cancels operations, notes use."""
+    """Accepts verbs, cancels operations, and records the last use of instances."""
 
     def __init__(
         self,
@@ -99,7 +101,9 @@ class InstanceActions:
     def ask(
         self, kind: OperationKind, instance_id: str, *, confirmed: bool = False
     ) -> Transaction[Accepted]:
-        """Accept a verb for an instance; `confirmed`, its calls leave though the account is held.
+        """Accept a verb for an instance.
+
+        If `confirmed`, its calls are sent even during a hold of the account.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -108,10 +112,11 @@ class InstanceActions:
         return partial(self._accept, kind=kind, instance_id=instance_id, confirmed=confirmed)
 
     def ask_by_name(self, kind: OperationKind, name: str) -> Transaction[Accepted]:
-        """Accept a verb for the one live instance of a name.
+        """Accept a verb for the only live instance with a name.
 
         Raises:
-            Conflict: `AMBIGUOUS_NAME`, with the ids of all that bear it; else as `ask`.
+            NotFound: `INSTANCE_NOT_FOUND`: no live instance has the name.
+            Conflict: `AMBIGUOUS_NAME`, with the IDs of its instances; or as for `ask`.
         """
 
         def accept(connection: Connection) -> Accepted:
@@ -120,16 +125,16 @@ class InstanceActions:
         return accept
 
     def stop_all(self) -> Transaction[StopAll]:
-        """Accept a stop for every instance that can be stopped, all in one commit."""
+        """Accept a stop for every instance that can be stopped, in one commit."""
         return self._accept_stop_all
 
     def sync(self) -> Transaction[str]:
-        """Accept a listing of the account; the result is the operation's id."""
+        """Accept a sync of the account; the result is the operation's ID."""
 
         def accept(connection: Connection) -> str:
             waiting = operations.unfinished_of_kind(connection, OperationKind.SYNC)
             if waiting is not None and waiting.lease_until is None:
-                return waiting.id  # it has not begun: it will see whatever this one would
+                return waiting.id  # it has not begun, so a second one would see no more
             operation = Operation.begin(
                 self._ids.prefixed("op"), OperationKind.SYNC, None, "list", self._clock.now()
             )
@@ -140,16 +145,16 @@ class InstanceActions:
         return accept
 
     def cancel(self, operation_id: str) -> Transaction[Operation]:
-        """Cancel an operation of which nothing irreversible has happened.
+        """Cancel an operation that has done nothing irreversible yet.
 
         Raises:
             NotFound: `OPERATION_NOT_FOUND`.
-            Conflict: `INVALID_STATE`: it is over, or it cannot be taken back any more.
+            Conflict: `INVALID_STATE`: it has ended, can no longer be cancelled, or is in a step.
         """
         return partial(self._cancel, operation_id=operation_id)
 
     def record_usage(self, instance_id: str, at: int | None) -> Transaction[None]:
-        """Note when an instance was last used; now, unless `at` (Unix milliseconds) says.
+        """Record when an instance was last used: at `at` (Unix milliseconds), or now.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -163,7 +168,7 @@ class InstanceActions:
         return write
 
     async def credentials(self, instance_id: str) -> Mapping[str, object]:
-        """Read the passwords and secret addresses of an instance, as they were last observed.
+        """Read the passwords and secret addresses of an instance, as last observed.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -193,7 +198,7 @@ class InstanceActions:
         verdict = judge(kind, instance, running)
         if verdict is Verdict.RELEASED:
             raise Conflict(
-                f"Instance '{instance.id}' was released: it is no longer managed here",
+                f"Instance '{instance.id}' was released and is no longer managed",
                 code="INSTANCE_RELEASED",
             )
         if instance.ended_by_absence and verdict is Verdict.GO:
@@ -217,7 +222,7 @@ class InstanceActions:
         if verdict is not Verdict.GO:
             raise Conflict(
                 f"Instance '{instance.id}' is {instance.status.value}: "
-                f"it cannot be asked to {kind.value}",
+                f"{kind.value} is not possible",
                 details={"status": instance.status.value},
             )
         if running is not None:
@@ -226,9 +231,9 @@ class InstanceActions:
 
     @staticmethod
     def _reopen(connection: Connection, instance: Instance) -> Verdict:
-        """Make a record that was ended by absence live again, so that it can be deleted.
+        """Reopen a record that ended because its instance was absent, so that it can be deleted.
 
-        Where another record has the instance by now, there is nothing left to delete.
+        If another record now owns the upstream instance, there is nothing to delete.
         """
         if instances.owner_of(connection, instance.upstream_id or "") is not None:
             return Verdict.ALREADY
@@ -244,7 +249,7 @@ class InstanceActions:
         *,
         confirmed: bool = False,
     ) -> list[Accepted]:
-        """Begin an operation of a kind on instances on which none is running."""
+        """Begin an operation on each of the chosen instances; none of them has one running."""
         ids = [instance.id for instance in chosen]
         now = self._clock.now()
         begun = {
@@ -293,7 +298,7 @@ class InstanceActions:
         return True
 
     def _accept_stop_all(self, connection: Connection) -> StopAll:
-        """Judge every live instance as `_accept` does, and begin all stops at once."""
+        """Judge every live instance as `_accept` does, and begin all stops together."""
         ids = instances.live_ids(connection)
         live = instances.lock_many(connection, ids)
         running = operations.running_of(connection, ids)
@@ -324,12 +329,12 @@ class InstanceActions:
             operation = operations.load(connection, operation_id) or operation
         if operation.instance_id is None or not self._can_cancel(connection, operation):
             raise Conflict(
-                f"Operation '{operation_id}' cannot be cancelled any more",
+                f"Operation '{operation_id}' can no longer be cancelled",
                 details={"phase": operation.phase, "done": operation.done},
             )
         if not self._end(connection, instance, operation, only_if_idle=True):
             raise Conflict(
-                f"Operation '{operation_id}' cannot be cancelled at this moment",
+                f"Operation '{operation_id}' cannot be cancelled now: a step of it is running",
                 details={"phase": operation.phase, "done": operation.done},
             )
         changes = operation.progress.previous_columns()
@@ -341,7 +346,7 @@ class InstanceActions:
         return operations.load(connection, operation_id) or operation
 
     def _can_cancel(self, connection: Connection, operation: Operation) -> bool:
-        """Whether nothing has left this house, and nobody is about to send something."""
+        """Whether no call has been sent to Novita and no worker holds a lease to send one."""
         held = (operation.lease_until or 0) > self._clock.now()
         ours = {OperationKind.REAP, OperationKind.FOLLOW, OperationKind.DELETE}
         if operation.done or held or operation.kind in ours:
@@ -369,7 +374,7 @@ def _only_one_named(connection: Connection, name: str) -> str:
         raise NotFound(f"No live instance is named '{name}'", code="INSTANCE_NOT_FOUND")
     if len(found) > 1:
         raise Conflict(
-            f"{len(found)} live instances are named '{name}': use an id",
+            f"{len(found)} live instances are named '{name}': use an ID",
             code="AMBIGUOUS_NAME",
             details={"instanceIds": [one.id for one in found]},
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ownership: which upstream instances are records of ours, as a person decides it.
+"""Ownership: an engineer decides which upstream instances belong to records.
 
-An instance of the account can be adopted, an orphan dismissed, a record released, and what a hold
-says is missing confirmed as gone. None of this calls upstream.
+They can adopt an instance of the account, dismiss an orphan, release a record, and confirm that the
+instances missing in a hold are gone. None of this calls Novita.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DEFAULT_NAME: Final = "adopted"
 
 @dataclass(frozen=True, slots=True)
 class UnmanagedShown:
-    """An instance of the account that is no record's own, and what was decided about it."""
+    """An unmanaged instance of the account, and whether it was dismissed."""
 
     row: Unmanaged
     dismissed: bool
@@ -56,14 +56,14 @@ class UnmanagedShown:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A record that was given an instance of the account, and its view."""
+    """A record that adopted an instance of the account, and its view."""
 
     instance_id: str
     view: View
 
 
 class Ownership:
-    """Carries out what a person decides about ownership."""
+    """Carries out an engineer's decisions about ownership."""
 
     def __init__(
         self,
@@ -84,27 +84,27 @@ class Ownership:
         self._installation_id = installation_id
 
     async def unmanaged(self) -> list[UnmanagedShown]:
-        """List what the last listing held that is no record's own, by upstream id."""
+        """List the unmanaged instances of the last listing, ordered by upstream ID."""
 
         def load(connection: Connection) -> list[UnmanagedShown]:
             found = account.unmanaged(connection)
             listed = account.listed_of(connection, [one.upstream_id for one in found])
             return [UnmanagedShown(one, _is_dismissed(listed, one)) for one in found]
 
-        # Sorted here: databases differ in what comes first, and pages are compared by bytes.
+        # Sorted here: the sort order of databases depends on their collation.
         return sorted(await self._database.read(load), key=lambda one: one.row.upstream_id)
 
     async def overview(self) -> Overview:
-        """Show what is known of the account, and what is held."""
+        """Return the state of the account: its last listing and its hold."""
         return await self._database.read(self._account.overview)
 
     async def blocked(self) -> bool:
-        """Tell whether the account is held, so that no write call may leave."""
+        """Whether the account is in a hold, in which no write call is sent."""
         state = await self._database.read(account.load_state)
         return state.blocked
 
     def confirm(self, digest: str | None) -> Transaction[int]:
-        """Accept the missing set that `digest` names as gone; the result is their number.
+        """Confirm that the missing instances of `digest` are gone; the result is their number.
 
         Raises:
             Conflict: `NOTHING_TO_CONFIRM`.
@@ -112,7 +112,7 @@ class Ownership:
         return partial(self._account.confirm, digest=digest)
 
     def dismiss(self, upstream_id: str) -> Transaction[UnmanagedShown]:
-        """Remember that an instance of the account is no matter of ours.
+        """Record that an instance of the account does not concern novitai.
 
         Raises:
             NotFound: `UPSTREAM_INSTANCE_NOT_FOUND`: the last listing held no such instance.
@@ -120,7 +120,7 @@ class Ownership:
         return partial(self._dismiss, upstream_id=upstream_id)
 
     def adopt(self, request: AdoptRequest) -> Transaction[Adopted]:
-        """Make an instance of the account a record's own.
+        """Give an instance of the account to a record, which is made if none is named.
 
         Raises:
             NotFound: `UPSTREAM_INSTANCE_NOT_FOUND`, `INSTANCE_NOT_FOUND`.
@@ -135,7 +135,7 @@ class Ownership:
         return act
 
     def release(self, instance_id: str) -> Transaction[View]:
-        """Let go of a record's upstream instance, which goes on without us.
+        """Give up a record; its upstream instance is left as it is.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -164,7 +164,7 @@ class Ownership:
             raise _no_such_instance(request.upstream_id)
         if row.marker and row.marker[:INSTALLATION_ID_LENGTH] != self._installation_id:
             raise Conflict(
-                f"Instance '{row.upstream_id}' bears the marker of another novitai installation",
+                f"Instance '{row.upstream_id}' has the marker of another novitai installation",
                 code="MANAGED_ELSEWHERE",
             )
         if request.instance_id is None:
@@ -175,11 +175,11 @@ class Ownership:
         return adopted
 
     def _decide(self, connection: Connection, owner: str, request: AdoptRequest) -> Instance:
-        """Confirm an identity that is open, where a record holds the id already."""
+        """Confirm the identity of an instance whose upstream ID a record already holds."""
         instance = instances.lock(connection, owner)
         if instance is None or request.instance_id != owner or not instance.unconfirmed:
             raise Conflict(
-                f"Instance '{request.upstream_id}' belongs to '{owner}' already",
+                f"Instance '{request.upstream_id}' already belongs to '{owner}'",
                 code="ALREADY_MANAGED",
                 details={"instanceId": owner},
             )
@@ -217,7 +217,7 @@ class Ownership:
         return self._tell_adopted(connection, instance.id)
 
     def _give(self, connection: Connection, row: Unmanaged, instance_id: str) -> Instance:
-        """Give an instance of the account to a record that waits for one."""
+        """Give an instance of the account to a record whose create has none yet."""
         instance = instances.lock(connection, instance_id)
         if instance is None:
             raise unknown(instance_id)
@@ -225,7 +225,7 @@ class Ownership:
         waits = running is not None and running.kind is OperationKind.CREATE
         if not waits or (instance.upstream_id is not None and not instance.unconfirmed):
             raise Conflict(
-                f"Instance '{instance_id}' does not wait to be bought",
+                f"Instance '{instance_id}' is not waiting for a purchase",
                 details={"status": instance.status.value},
             )
         instances.update_columns(connection, instance_id, self._owning(row, self._clock.now()))
@@ -233,7 +233,7 @@ class Ownership:
 
     @staticmethod
     def _owning(row: Unmanaged, now: int) -> Mapping[str, object]:
-        """Write that an upstream instance is a record's own, as columns."""
+        """Return the columns that make an upstream instance that of a record."""
         return {
             "origin": Origin.ADOPTED.value,
             "upstream_id": row.upstream_id,
@@ -273,7 +273,7 @@ class Ownership:
             )
         if instance.status.ended:
             raise Conflict(
-                f"Instance '{instance_id}' is {instance.status.value}: there is nothing to release",
+                f"Instance '{instance_id}' is {instance.status.value}: nothing to release",
                 details={"status": instance.status.value},
             )
         now = self._clock.now()
@@ -283,7 +283,7 @@ class Ownership:
         return self._recorder.refresh_status(connection, instance_id)
 
     def _wake_waiting(self, connection: Connection) -> None:
-        """Have the records that wait for an orphan look again."""
+        """Wake the operations that wait for an orphan to be adopted or dismissed."""
         waiting = operations.waiting_for(connection, "ORPHAN_FOUND")
         operations.wake(connection, [one.id for one in waiting], now=self._clock.now())
         for operation in waiting:
@@ -292,7 +292,7 @@ class Ownership:
 
 def _no_such_instance(upstream_id: str) -> NotFound:
     return NotFound(
-        f"The last listing of the account holds no unmanaged instance '{upstream_id[:64]}'",
+        f"The last listing of the account has no unmanaged instance '{upstream_id[:64]}'",
         code="UPSTREAM_INSTANCE_NOT_FOUND",
     )
 
@@ -303,7 +303,7 @@ def _is_dismissed(listed: Mapping[str, Listed], row: Unmanaged) -> bool:
 
 
 def _valid_name(upstream_name: str) -> str:
-    """Make a valid name of upstream's, without the marker."""
+    """Turn an upstream name into a valid one, without the marker."""
     stem = _NOT_IN_A_NAME.sub("-", without_marker(upstream_name)).strip("-")
     return stem[:_MAX_NAME] or _DEFAULT_NAME
 
