@@ -68,3 +68,4 @@ class WebhookChange:
     event_types: tuple[EventType, ...] | None = None
     enabled: bool | None = None
     description: str | None = None
+    remove_description: bool = False

@@ -76,6 +76,29 @@ async def test_a_webhook_is_made_and_shows_its_secret_once(house: House) -> None
     assert (await house.call("GET", "/api/webhooks")).json() == {"webhooks": []}
 
 
+async def test_null_in_a_patch_restores_the_default(house: House) -> None:
+    """A PATCH is a merge patch: `null` removes a description, a choice of events, a disabling."""
+    body = {"url": URL, "description": "mine", "eventTypes": ["instance.failed"], "enabled": False}
+    path = f"/api/webhooks/{(await house.call('POST', '/api/webhooks', body=body)).json()['id']}"
+    kept = (await house.call("PATCH", path, body={})).json()
+    assert (kept["description"], kept["eventTypes"], kept["enabled"]) == (
+        "mine",
+        ["instance.failed"],
+        False,
+    )
+    removed = await house.call(
+        "PATCH", path, body={"description": None, "eventTypes": None, "enabled": None}
+    )
+    assert removed.status_code == 200
+    shown = removed.json()
+    assert "description" not in shown
+    assert (shown["eventTypes"], shown["enabled"]) == ([], True)
+    answer = await house.call("PATCH", path, body={"url": None})
+    assert error_of(answer) == (400, "INVALID_WEBHOOK_URL")
+    answer = await house.call("POST", "/api/webhooks", body={"url": URL, "description": None})
+    assert error_of(answer) == (400, "VALIDATION_ERROR")
+
+
 async def test_there_is_a_most_of_standing_webhooks(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

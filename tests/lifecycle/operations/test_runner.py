@@ -218,3 +218,19 @@ async def test_a_step_that_never_ends_is_ended_at_its_deadline(idle: World) -> N
     assert 0 < due - idle.clock.now() < 8_000
     left = await operation_of(idle, instance_id)
     assert (left.lease_until, left.next_step_at, left.phase) == (None, due, operation.phase)
+
+
+@on_both_stores
+async def test_a_confirmation_during_a_step_is_kept(idle: World) -> None:
+    """A person confirms a delete while a step of it runs: the step's result does not undo it."""
+    instance_id = await idle.create()
+    await idle.do(idle.app.operating.ask(OperationKind.DELETE, instance_id))
+    operation = await operation_of(idle, instance_id)
+
+    async def confirmed_meanwhile(claimed: Claimed) -> Step:
+        ask = idle.app.operating.ask(OperationKind.DELETE, instance_id, confirmed=True)
+        await idle.do(ask)
+        return Again(claimed.operation.phase, idle.clock.now() + 5000)
+
+    await idle.app.runner.run(Scripted(confirmed_meanwhile), operation.id)
+    assert (await operation_of(idle, instance_id)).progress.confirmed

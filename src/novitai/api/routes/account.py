@@ -79,6 +79,7 @@ class AccountRoutes:
                 tag="Account",
                 summary="Read the state of the Novita account",
                 answers={200: AccountResponse},
+                errors=[BAD_QUERY],
             ),
             Route(
                 method="POST",

@@ -6,7 +6,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    WrapValidator,
+)
 
 from novitai.api.schemas.wire import (
     LINES,
@@ -20,6 +28,8 @@ from novitai.api.schemas.wire import (
     Wording,
     absent,
     known,
+    null_removes,
+    removable,
 )
 from novitai.domain.event import EventType
 from novitai.domain.requests import MAX_DESCRIPTION, WebhookChange, WebhookRequest
@@ -93,17 +103,29 @@ class CreateWebhookRequest(RequestModel):
 
 
 class ChangeWebhookRequest(RequestModel):
-    """The fields to change; absent fields keep their values."""
+    """A merge patch (RFC 7396): absent fields keep their values, and `null` restores the default.
+
+    Without a description the webhook has none; by default it is enabled and gets all event types.
+    """
 
     url: _Url = absent()
-    event_types: _EventTypes = absent()
-    enabled: _Enabled = absent()
-    description: _Description = absent()
+    event_types: Annotated[_EventTypes, WrapValidator(null_removes)] = removable()
+    enabled: Annotated[_Enabled, WrapValidator(null_removes)] = removable()
+    description: Annotated[_Description, WrapValidator(null_removes)] = removable()
 
     def wanted(self) -> WebhookChange:
         """Return it as a change of the domain."""
-        types = event_types(self.event_types) if "event_types" in self.model_fields_set else None
-        return WebhookChange(self.url, types, self.enabled, self.description)
+        given = self.model_fields_set
+        types: tuple[EventType, ...] | None = None
+        if "event_types" in given:
+            types = event_types(self.event_types or [])
+        return WebhookChange(
+            self.url,
+            types,
+            self.enabled is not False if "enabled" in given else None,
+            self.description,
+            remove_description="description" in given and self.description is None,
+        )
 
 
 class ReplayRequest(RequestModel):

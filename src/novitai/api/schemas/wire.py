@@ -21,6 +21,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
@@ -99,6 +100,22 @@ class Wording:
 def absent() -> Any:
     """Declare that a field may be absent but not `null`."""
     return Field(default=None, json_schema_extra=_without_default)
+
+
+def removable() -> Any:
+    """Declare that a field of a merge patch may be absent, and that `null` removes its value."""
+    return Field(default=None, json_schema_extra=_nullable)
+
+
+def null_removes(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Accept `null` in a merge patch (RFC 7396). To be used with `WrapValidator`."""
+    return None if value is None else check(value)
+
+
+def _nullable(schema: dict[str, Any]) -> None:
+    _without_default(schema)
+    if "type" in schema:
+        schema["type"] = [schema["type"], "null"]
 
 
 def _without_default(schema: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ class Commands:
             ShuttingDown: the process ends, and whether the command was committed is not known.
         """
         if key is None:
-            return render(await self.apply(command, deadline=deadline))
+            return await self._run_first(command, render, None, deadline)
         async with self._working_on(key):
             answered = await self._answered(key)
             return answered or await self._run_first(command, render, key, deadline)
@@ -177,25 +177,28 @@ class Commands:
         self,
         command: Transaction[T] | Command[T],
         render: Callable[[T], Reply],
-        key: IdempotencyKey,
+        key: IdempotencyKey | None,
         deadline: int | None,
     ) -> Reply:
         command = _command(command)
         act = await command.prepare(deadline)
         if isinstance(act, Completed):
+            if key is None:
+                return render(act.result)
             deadline = None  # the change is made, so RequestTimeout would be wrong
 
         def write(connection: Connection) -> tuple[T, Reply]:
             result = act(connection)
             reply = render(result)
-            self._remember(connection, key, reply)
+            if key is not None:
+                self._remember(connection, key, reply)
             return result, reply
 
         try:
             result, reply = await outcome(self._database.write(write, deadline=deadline))
         except (AlreadyAnswered, Conflict, NotFound):
             # Another process may have committed the same key first and so caused the refusal.
-            rival = await self._answered(key)
+            rival = await self._answered(key) if key is not None else None
             if rival is None:
                 raise
             return rival

@@ -49,6 +49,7 @@ LEASE: Final = "sync"
 LEASE_MS: Final = 8_000
 """The lease of the sync. If it is not renewed, another process takes over."""
 RENEW_SECONDS: Final = 2.5
+_RENEW_AGAIN_AFTER: Final = 1.0
 PASS_SECONDS: Final = 1_800.0
 """The deadline of a pass, so that endless pages cannot keep the lease forever. It is long enough
 for a slow limiter."""
@@ -186,10 +187,15 @@ class Sync:
         return taken
 
     async def _renew(self) -> None:
-        """Renew the lease while a pass runs."""
+        """Renew the lease while a pass runs. A failed write is retried, so the lease is kept."""
+        pause = RENEW_SECONDS
         while True:
-            await self._clock.sleep(RENEW_SECONDS)
-            await self._database.write(self._take_lease)
+            await self._clock.sleep(pause)
+            try:
+                await self._database.write(self._take_lease)
+                pause = RENEW_SECONDS
+            except StoreError:
+                pause = _RENEW_AGAIN_AFTER
 
     async def once(self, window: SendWindow | None = None) -> Difference:
         """List the account once and write the differences.

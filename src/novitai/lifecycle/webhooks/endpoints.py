@@ -181,6 +181,7 @@ class Webhooks:
                 url=change.url,
                 event_types=change.event_types,
                 description=change.description,
+                remove_description=change.remove_description,
             )
             if change.enabled is True:
                 webhooks.switch_on(connection, webhook_id, now=now)

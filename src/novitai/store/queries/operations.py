@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -116,7 +117,8 @@ def apply(
 ) -> int:
     """Record the result of a step and give the lease back.
 
-    A nudge that came while the step ran (`wake` grew) makes it due at once.
+    A nudge that came while the step ran (`wake` grew) makes it due at once. A confirmation that a
+    person gave while the step ran is kept.
 
     Returns:
         When the next step is due.
@@ -125,6 +127,8 @@ def apply(
         Fenced: the operation is no longer ours.
     """
     code, message = error or (None, None)
+    if operation.kind is OperationKind.DELETE and _is_confirmed(connection, operation.id):
+        progress = replace(progress, confirmed=True)
     row = connection.execute(
         _leased.held(operation)
         .values(
@@ -143,6 +147,11 @@ def apply(
         raise fenced(operation)
     due: int = row[0]
     return due
+
+
+def _is_confirmed(connection: Connection, operation_id: str) -> bool:
+    found = connection.execute(select(table.c.memory).where(table.c.id == operation_id)).scalar()
+    return found is not None and load_progress(found).confirmed
 
 
 def _unless_woken(operation: Operation, now: int, next_step_at: int) -> object:

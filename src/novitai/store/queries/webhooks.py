@@ -144,6 +144,7 @@ def change(
     url: str | None = None,
     event_types: Sequence[EventType] | None = None,
     description: str | None = None,
+    remove_description: bool = False,
 ) -> None:
     """Set what is given; the rest stays. Another URL has not failed yet."""
     values: dict[str, object] = {"updated_at": now}
@@ -152,7 +153,7 @@ def change(
         values["failing_since"] = case((table.c.url == url, table.c.failing_since))
     if event_types is not None:
         values["event_types"] = _types(event_types)
-    if description is not None:
+    if description is not None or remove_description:
         values["description"] = description
     connection.execute(update(table).where(table.c.id == webhook_id).values(**values))
 
