@@ -106,7 +106,7 @@ async def test_no_commit_inside(database: Database, end: Callable[[Connection], 
     )
     assert outcomes[0] == "b"
     assert outcomes[2] == "c"
-    with pytest.raises(RuntimeError, match="neither commits nor rolls back"):
+    with pytest.raises(RuntimeError, match="must not commit or roll back"):
         raise outcomes[1]  # type: ignore[misc]  # gather's type has the answers too
     assert await database.read(names) == ["b", "c"]
 
@@ -183,10 +183,10 @@ class TestAfterCommit:
     async def test_only_inside_a_write(self, database: Database) -> None:
         """There is nothing to wait for in a read, and none outside of a function."""
         kept: list[Connection] = []
-        with pytest.raises(RuntimeError, match="after a read"):
+        with pytest.raises(RuntimeError, match="a read has no commit"):
             await database.read(lambda connection: database.after_commit(connection, print))
         await database.write(kept.append)
-        with pytest.raises(RuntimeError, match="that is running"):
+        with pytest.raises(RuntimeError, match="of a running transaction function"):
             database.after_commit(kept[0], print)
 
     async def test_failing_callback(self, database: Database) -> None:

@@ -235,7 +235,7 @@ class TestFile:
         """A folder that cannot be made is named."""
         (tmp_path / "file").touch()
         message = await refusal(f"sqlite:///{tmp_path}/file/folder/novitai.db")
-        assert "the folder cannot be made: Not a directory" in message
+        assert "the folder cannot be created: Not a directory" in message
 
     async def test_a_folder(self, tmp_path: Path) -> None:
         """A folder in the place of the file is named."""
@@ -247,7 +247,7 @@ class TestFile:
         message = await refusal(f"sqlite:///{unprivileged}/novitai.db")
         assert "Permission denied. Make it and its folder writable" in message
         message = await refusal(f"sqlite:///{unprivileged}/folder/novitai.db")
-        assert "the folder cannot be made: Permission denied" in message
+        assert "the folder cannot be created: Permission denied" in message
 
     async def test_read_only_file(self, unprivileged: Path) -> None:
         """A file that may not be written is named, with what to do."""

@@ -269,7 +269,7 @@ async def test_the_log_of_a_lost_database_is_refused_and_kept(
     assert log.stat().st_size > 0
     before = log.read_bytes()
 
-    with pytest.raises(StartupError, match=r"gone or empty, but its log novitai\.db-wal") as caught:
+    with pytest.raises(StartupError, match=r"empty, but its log novitai\.db-wal exists") as caught:
         await open_database(f"sqlite:///{path}", CLOCK)
 
     assert caught.value.exit_code == 74
