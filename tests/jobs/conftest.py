@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both job engines, over rows that fall due."""
+"""Fixtures for both job engines on a table of rows that become due."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What was logged, instead of tracebacks on the screen."""
+    """The captured log, so that tracebacks are not printed."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 
 
 @pytest.fixture(scope="session")
 def _jobs_database(_postgresql_server_or_reason: PostgresqlServer | str) -> Iterator[str]:
-    """The URL of a database of these tests; empty where there is no server."""
+    """The URL of a database for these tests; empty if there is no server."""
     if isinstance(_postgresql_server_or_reason, str):
         yield ""
         return
@@ -52,7 +52,7 @@ def _jobs_database(_postgresql_server_or_reason: PostgresqlServer | str) -> Iter
 
 @pytest.fixture
 def jobs_url(postgresql_server: PostgresqlServer, _jobs_database: str) -> str:
-    """The URL of a database with the queue's tables and the workers', all of them empty."""
+    """The URL of a database with the tables of the queue and of workers, all empty."""
     engine = sa.create_engine(psycopg_url(_jobs_database))
     with engine.begin() as connection:
         connection.exec_driver_sql("TRUNCATE pgqueuer, pgqueuer_log, rows, workers")
@@ -94,7 +94,7 @@ async def postgresql(jobs_url: str) -> AsyncIterator[Rig]:
 
 @pytest.fixture
 def postgresql_engine() -> EngineFactory:
-    """Builds further engines on PostgreSQL."""
+    """Return a function that builds further engines on PostgreSQL."""
     return build_postgresql_engine
 
 

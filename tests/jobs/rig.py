@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows that fall due, and both engines over them behind one interface."""
+"""A table of rows that become due, and both engines on it behind one interface."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ rows = sa.Table(
 
 
 class Transactions:
-    """Transactions in the shape the engine asks for: in place for SQLite, else on threads."""
+    """The engine's `Transactions`: run inline for SQLite, on threads for PostgreSQL."""
 
     def __init__(self, engine: sa.Engine, *, threads: bool) -> None:
         self.engine = engine
@@ -44,7 +44,7 @@ class Transactions:
         self._threads = ThreadPoolExecutor(8) if threads else None
 
     def close(self) -> None:
-        """Let what runs on threads end, and the connections go."""
+        """Wait for running threads and close the connections."""
         if self._threads is not None:
             self._threads.shutdown()
         self.engine.dispose()
@@ -78,7 +78,7 @@ Engine = EmbeddedEngine | PostgresqlEngine
 
 
 class Rig:
-    """An engine with its rows, and waiting for what it does."""
+    """An engine with its rows, and helpers that wait for its runs."""
 
     def __init__(
         self, database: Transactions, clock: Clock, build: Callable[[float], Engine]
@@ -92,16 +92,16 @@ class Rig:
         self._started: list[Engine] = []
 
     def replace(self, engine: Engine) -> None:
-        """Put this engine in the place of the last."""
+        """Use this engine instead of the previous one."""
         self.engine = engine
 
     def rebuild(self, sweep_interval: float = 0.2) -> Engine:
-        """Put a new engine in the place of the last."""
+        """Create a new engine and use it instead of the previous one."""
         self.engine = self._build(sweep_interval)
         return self.engine
 
     def register(self, name: str, handler: Handler | None = None, *, concurrency: int = 4) -> None:
-        """Register a handler; without one, a run is recorded and its row is done."""
+        """Register a handler; the default one records the run and makes the row done."""
 
         async def settle(key: str) -> None:
             self.runs.append((name, key))
@@ -113,7 +113,7 @@ class Rig:
 
     @staticmethod
     def due_of(name: str) -> Due:
-        """Make the query for the due rows of one name."""
+        """Return the query for the due rows of one name."""
 
         def due(connection: sa.Connection, now: int, limit: int) -> Sequence[str]:
             query = (
@@ -147,20 +147,20 @@ class Rig:
         await self.database.write(lambda connection: connection.execute(rows.insert(), values))
 
     async def done(self, name: str, key: str) -> None:
-        """Take a row away from what is due."""
+        """Delete a due row."""
         statement = rows.delete().where(rows.c.name == name, rows.c.key == key)
         await self.database.write(lambda connection: connection.execute(statement))
 
     async def execute(self, statement: str) -> None:
-        """Run a statement in a transaction of its own."""
+        """Run a statement in its own transaction."""
         await self.database.write(lambda connection: connection.execute(sa.text(statement)))
 
     async def scalar(self, query: str) -> object:
-        """Return the one value that a query finds."""
+        """Return the single value of a query."""
         return await self.database.read(lambda connection: connection.scalar(sa.text(query)))
 
     async def advance(self, seconds: float) -> None:
-        """Move virtual time in small steps, so that what each step sets off comes to rest."""
+        """Advance virtual time in small steps, letting all tasks settle after each step."""
         assert isinstance(self.clock, ManualClock)
         await self.clock.advance(0)
         end = self.clock.monotonic() + seconds
@@ -168,7 +168,7 @@ class Rig:
             await self.clock.advance(min(0.05, left))
 
     async def beat(self, worker: str, now: int) -> None:
-        """Have a worker seen."""
+        """Record that a worker was seen at `now`."""
 
         def fn(connection: sa.Connection) -> None:
             coordination.note_worker(connection, worker, started_at=now, now=now)
@@ -184,27 +184,27 @@ class Rig:
                 holds = await holds
             if holds:
                 return
-            assert time.monotonic() < deadline, "it did not come true in time"
+            assert time.monotonic() < deadline, "the predicate did not hold in time"
             if isinstance(self.clock, ManualClock):
                 await self.clock.advance(0.01)
             else:
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
-        """Stop whatever was started."""
+        """Stop the started engines."""
         for engine in self._started:
             await engine.stop(0)
 
 
 def psycopg_url(url: str) -> str:
-    """Name the driver of these tests in a URL."""
+    """Add the driver of these tests to a URL."""
     return url.replace("postgresql://", "postgresql+psycopg://")
 
 
 def build_postgresql_engine(
     database: Transactions, url: str, interval: float = 0.2, command_timeout: float = 10
 ) -> PostgresqlEngine:
-    """Build an engine that keeps its presence in the rows of these tests."""
+    """Build an engine that records its presence in the `workers` table of these tests."""
     return PostgresqlEngine(
         database,
         url,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every engine promises, the embedded one in virtual time."""
+"""Promises of both engines; the embedded one runs in virtual time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from tests.jobs.rig import Rig
 
 NEVER = 3600.0
-"""A sweep interval that no test lives to see twice."""
+"""A sweep interval longer than any test, so that only the first sweep happens."""
 
 
 def typed(rig: Rig) -> JobEngine:
-    """Prove to the type checker that each engine is one."""
+    """Have the type checker check that each engine is a `JobEngine`."""
     return rig.engine
 
 
 async def test_a_nudge_runs_its_key(rig: Rig) -> None:
-    """A nudge in a transaction that commits brings its key to the handler of its name."""
+    """A nudge in a transaction that commits runs the handler of its name with the key."""
     rig.rebuild(NEVER)
     rig.register("create_instance")
     rig.register("stop_instance")
@@ -54,7 +54,7 @@ async def test_a_rolled_back_nudge_never_happened(rig: Rig) -> None:
 
 
 async def test_a_due_row_needs_no_nudge(rig: Rig) -> None:
-    """The sweep finds what is due though nobody nudged: before the start, and after it."""
+    """The sweep finds due rows without a nudge, both from before the start and after it."""
     rig.register("create_instance")
     await rig.due("create_instance", "op_1")
     await rig.start()
@@ -66,7 +66,7 @@ async def test_a_due_row_needs_no_nudge(rig: Rig) -> None:
 
 
 async def test_a_nudge_during_the_run_is_not_lost(rig: Rig) -> None:
-    """A key that is nudged while its handler runs runs once more, and never twice at a time."""
+    """A key that is nudged during its run runs once more, and not concurrently."""
     rig.rebuild(NEVER)
     entered, release = [0], asyncio.Event()
     inside = most = 0
@@ -94,7 +94,7 @@ async def test_a_nudge_during_the_run_is_not_lost(rig: Rig) -> None:
 
 
 async def test_a_name_keeps_to_its_concurrency(rig: Rig) -> None:
-    """No more keys of a name run at once than was registered, and all of them run in the end."""
+    """At most `concurrency` keys of a name run at once, and all of them run in the end."""
     inside = most = 0
 
     async def handler(key: str) -> None:
@@ -117,7 +117,7 @@ async def test_a_name_keeps_to_its_concurrency(rig: Rig) -> None:
 
 
 async def test_a_slow_name_holds_up_no_other(rig: Rig) -> None:
-    """However many keys of one name hang, another name's key runs."""
+    """A key of one name runs even if many keys of another name hang."""
     hang = asyncio.Event()
 
     async def slow(key: str) -> None:
@@ -137,7 +137,7 @@ async def test_a_slow_name_holds_up_no_other(rig: Rig) -> None:
 
 
 async def test_a_handler_says_when_to_look_again(rig: Rig) -> None:
-    """The engine looks again at the time that a handler named, without waiting for a sweep."""
+    """The engine runs a key again at the time its handler returned, before the next sweep."""
     rig.rebuild(NEVER)
     times: list[int] = []
 
@@ -151,11 +151,11 @@ async def test_a_handler_says_when_to_look_again(rig: Rig) -> None:
 
     await rig.until(lambda: len(times) == 3)
     assert 500 <= times[1] - times[0] < 700
-    assert times[2] - times[1] < 200, "a time that has come means at once"
+    assert times[2] - times[1] < 200, "a time that has passed means at once"
 
 
 async def test_a_handler_that_raises_is_counted_and_left_alone(rig: Rig) -> None:
-    """A run that raised is counted as failed; others go on, and the key is not tried at once."""
+    """A run that raises is counted as failed; other keys run, and the key backs off."""
     tries: list[int] = []
 
     async def handler(key: str) -> None:
@@ -177,7 +177,7 @@ async def test_a_handler_that_raises_is_counted_and_left_alone(rig: Rig) -> None
 
 
 async def test_a_nudge_cuts_the_pause_short_to_a_second(rig: Rig) -> None:
-    """A key that failed again and again runs a second after its failure if it is nudged."""
+    """A key that failed repeatedly runs one second after its failure if it is nudged."""
     tries: list[int] = []
 
     async def handler(key: str) -> None:
@@ -196,7 +196,7 @@ async def test_a_nudge_cuts_the_pause_short_to_a_second(rig: Rig) -> None:
 
 
 async def test_stop_lets_running_handlers_finish(rig: Rig) -> None:
-    """A handler that ends within the grace ends by itself, and nothing new begins meanwhile."""
+    """A handler that ends within the grace period is not cancelled, and no new run begins."""
     began, release = asyncio.Event(), asyncio.Event()
 
     async def handler(key: str) -> None:
@@ -221,7 +221,7 @@ async def test_stop_lets_running_handlers_finish(rig: Rig) -> None:
 
 
 async def test_stop_cancels_after_the_grace(rig: Rig) -> None:
-    """A handler that outlasts the grace is cancelled and awaited while it releases its lease."""
+    """A handler that exceeds the grace period is cancelled and awaited while it cleans up."""
     began = asyncio.Event()
     released: list[str] = []
 
@@ -246,7 +246,7 @@ async def test_stop_cancels_after_the_grace(rig: Rig) -> None:
 
 
 async def test_what_a_stop_left_is_found_by_the_next_start(rig: Rig) -> None:
-    """Whatever an engine did not get to is done by the next one, since the row is still due."""
+    """Keys that an engine did not run are run by the next one, since their rows are still due."""
     rig.register("create_instance")
     await rig.start()
     await rig.engine.stop(0)
@@ -264,7 +264,7 @@ async def test_what_a_stop_left_is_found_by_the_next_start(rig: Rig) -> None:
 
 
 async def test_metrics_count_by_name(rig: Rig) -> None:
-    """Runs are counted under their own name, with how long they took."""
+    """Runs are counted by name, with their durations."""
     rig.rebuild(NEVER)
     rig.register("create_instance")
     rig.register("stop_instance")
@@ -280,12 +280,12 @@ async def test_metrics_count_by_name(rig: Rig) -> None:
 
 
 async def sizes_are(rig: Rig, sizes: dict[str, int]) -> bool:
-    """Whether the queue holds just so many."""
+    """Whether the queue has exactly these sizes."""
     return await rig.engine.queue_sizes() == sizes
 
 
 async def test_an_engine_that_works_is_seen(rig: Rig) -> None:
-    """The last sign of life is the start at first, and moves on while the engine works."""
+    """`last_seen` is the start at first, and advances while the engine works."""
     rig.register("create_instance")
     await rig.start()
     first = await typed(rig).last_seen()
@@ -298,7 +298,7 @@ async def test_an_engine_that_works_is_seen(rig: Rig) -> None:
 
 
 def test_a_wrong_registration_is_refused(rig: Rig) -> None:
-    """A name registered twice, or without a place to run in, is an error."""
+    """Registering a name twice, or with a concurrency of 0, is an error."""
     rig.register("create_instance")
 
     with pytest.raises(ValueError, match="create_instance: registered already"):
@@ -308,7 +308,7 @@ def test_a_wrong_registration_is_refused(rig: Rig) -> None:
 
 
 async def test_a_late_registration_is_refused(rig: Rig) -> None:
-    """Nothing can be registered once the engine runs."""
+    """Registering after the start of the engine is an error."""
     await rig.start()
 
     async def handler(key: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the embedded engine promises beyond the contract, in virtual time."""
+"""Promises of the embedded engine alone, in virtual time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def test_a_million_nudges_leave_memory_flat(embedded: Rig) -> None:
-    """Neither a million nudges of a few keys nor as many different keys make memory grow."""
+    """Memory stays bounded after a million nudges of a few keys or of different keys."""
     clock = ManualClock()
     dispatcher = Dispatcher(clock, Ids(), JobMetrics(clock))
 
@@ -48,7 +48,7 @@ async def test_a_million_nudges_leave_memory_flat(embedded: Rig) -> None:
 
 
 async def test_what_does_not_fit_is_left_to_the_sweep(embedded: Rig) -> None:
-    """Keys beyond the bound run all the same, without an interval between loads."""
+    """Keys beyond the capacity run as soon as there is room, before the next interval."""
     embedded.replace(
         EmbeddedEngine(embedded.database, embedded.clock, Ids(), sweep_interval=10, capacity=10)
     )
@@ -64,7 +64,7 @@ async def test_what_does_not_fit_is_left_to_the_sweep(embedded: Rig) -> None:
 
 
 async def test_a_long_backlog_does_not_wait_out_the_interval(embedded: Rig) -> None:
-    """More due rows than a page holds are worked off without a pause of a whole interval."""
+    """More due rows than one page are run without waiting for the interval between pages."""
     embedded.rebuild(10)
     embedded.register("x", concurrency=8)
     await embedded.due("x", *(f"op_{number}" for number in range(3_500)))
@@ -76,7 +76,7 @@ async def test_a_long_backlog_does_not_wait_out_the_interval(embedded: Rig) -> N
 
 
 async def test_broken_rows_do_not_hide_good_ones(embedded: Rig) -> None:
-    """However many rows always fail and are longest due, a row behind them runs."""
+    """A row runs even if many rows that always fail have been due for longer."""
     good: list[str] = []
 
     async def handler(key: str) -> None:
@@ -95,7 +95,7 @@ async def test_broken_rows_do_not_hide_good_ones(embedded: Rig) -> None:
 
 
 async def test_a_row_that_always_fails_is_tried_ever_more_rarely(embedded: Rig) -> None:
-    """The pause after a failure doubles up to a minute, and never goes beyond it."""
+    """The pause after each failure doubles up to one minute."""
     tries: list[int] = []
 
     async def handler(key: str) -> None:
@@ -115,7 +115,7 @@ async def test_a_row_that_always_fails_is_tried_ever_more_rarely(embedded: Rig) 
 
 
 async def test_a_handler_that_nudges_itself_and_fails_does_not_spin(embedded: Rig) -> None:
-    """A key whose every run nudges it and then raises runs about once a second."""
+    """A key whose handler nudges it and then raises runs about once a second."""
     tries: list[str] = []
 
     async def handler(key: str) -> None:
@@ -133,7 +133,7 @@ async def test_a_handler_that_nudges_itself_and_fails_does_not_spin(embedded: Ri
 
 
 async def test_a_database_that_goes_away_ends_nothing(embedded: Rig) -> None:
-    """While the sweep fails nobody is seen at work; when it succeeds again, work goes on."""
+    """While the sweep fails, `last_seen` does not advance; when it succeeds, work continues."""
     embedded.register("x")
     await embedded.start()
     await embedded.advance(1)
@@ -150,7 +150,7 @@ async def test_a_database_that_goes_away_ends_nothing(embedded: Rig) -> None:
 
 
 async def test_a_success_wipes_the_slate_clean(embedded: Rig) -> None:
-    """After a run that went well, the next failure costs the first pause again."""
+    """After a successful run, the next failure starts with the first pause again."""
     tries: list[int] = []
 
     async def handler(key: str) -> None:
@@ -169,7 +169,7 @@ async def test_a_success_wipes_the_slate_clean(embedded: Rig) -> None:
 
 
 async def test_the_latest_hint_counts(embedded: Rig) -> None:
-    """A run replaces the time that an earlier run named: one time per key."""
+    """The time that a run returns replaces the time of an earlier run."""
     start = embedded.clock.now()
     hints = iter([start + 5_000, start + 2_000, start + 8_000, None])
     times: list[int] = []

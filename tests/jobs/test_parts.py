@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small parts of the engines: the agenda, the back-off, the counts."""
+"""The parts of the engines: the agenda, the back-off and the metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.testing import ManualClock
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 50))))
 def test_an_agenda_holds_the_last_time_of_each_key(puts: list[tuple[str, int]]) -> None:
-    """Whatever was put, each key comes out once, at its last time, in order of time."""
+    """Each key comes out once, at the last time set for it, in order of time."""
     agenda = Agenda()
     for key, at in puts:
         agenda.put(("x", key), at)
@@ -31,7 +31,7 @@ def test_an_agenda_holds_the_last_time_of_each_key(puts: list[tuple[str, int]]) 
 
 
 def test_an_agenda_is_bounded() -> None:
-    """New keys beyond the bound are dropped, and changing one key's time a lot costs nothing."""
+    """New keys beyond the capacity are dropped, and repeated changes of a key use no memory."""
     agenda = Agenda(capacity=3)
     for number in range(1_000):
         agenda.put(("x", str(number)), number)
@@ -42,7 +42,7 @@ def test_an_agenda_is_bounded() -> None:
 
 
 def test_an_agenda_gives_nothing_before_its_time() -> None:
-    """A key comes out when its time has come, and what was discarded never does."""
+    """A key comes out when it is due, and a discarded key never does."""
     agenda = Agenda()
     assert agenda.put(("x", "a"), 100)
     assert not agenda.put(("x", "b"), 200)
@@ -53,7 +53,7 @@ def test_an_agenda_gives_nothing_before_its_time() -> None:
 
 
 def test_a_pause_grows_and_ends_with_success() -> None:
-    """Each failure in a row doubles the pause, a success forgets them all."""
+    """Each consecutive failure doubles the pause, and a success resets it."""
     backoff = Backoff(Ids())
     pauses = []
     for _ in range(10):
@@ -70,7 +70,7 @@ def test_a_pause_grows_and_ends_with_success() -> None:
 
 
 def test_failures_are_bounded_and_forgotten() -> None:
-    """Only so many keys are remembered, the oldest go first, and old ones go by themselves."""
+    """At most `capacity` failed keys are kept; the oldest are dropped first, old ones expire."""
     backoff = Backoff(Ids(), capacity=2)
     for key in ("a", "b", "c"):
         backoff.failed(key, 0)
@@ -82,7 +82,7 @@ def test_failures_are_bounded_and_forgotten() -> None:
 
 
 async def test_counts_have_a_mean_a_span_and_a_last_minute() -> None:
-    """Durations add up over good and failed runs; the rate looks back one minute."""
+    """Durations include successful and failed runs; the rate covers the last minute."""
     clock = ManualClock()
     metrics = JobMetrics(clock)
     metrics.register("x")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine on PostgreSQL promises beyond the contract: shared, and hard to cut off."""
+"""Promises of the engine on PostgreSQL alone: shared work, and recovery of lost connections."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ OLD_LINES = """
 
 
 async def pruned(rig: Rig) -> bool:
-    """Whether the old lines are gone."""
+    """Whether the old rows of the log are gone."""
     old = await rig.scalar("SELECT count(*) FROM pgqueuer_log WHERE entrypoint = 'old'")
     return old == 0
 
 
 class Proxy:
-    """A TCP relay to the server that can be cut, or made to swallow everything."""
+    """A TCP relay to the server that can break its connections or stop forwarding."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -56,19 +56,19 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The database's URL by way of this relay."""
+        """The URL of the database through this relay."""
         parts = urlsplit(self._url)
         user = f"{parts.username}@" if parts.username else ""
         return f"postgresql://{user}127.0.0.1:{self._port}{parts.path}?sslmode=disable"
 
     async def listen(self) -> None:
-        """Begin, or begin again on the same port."""
+        """Start to listen, the second time on the same port."""
         self._open.set()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     def swallow(self) -> None:
-        """Pass nothing on any more, without a word."""
+        """Stop forwarding without closing the connections."""
         self._open.clear()
 
     async def cut(self) -> None:
@@ -103,7 +103,7 @@ class Proxy:
             self._writers.discard(sink)
 
     def reopen(self) -> None:
-        """Give connections from now on a relay of their own that passes things on."""
+        """Forward new connections again; existing ones stay silent."""
         self._open = asyncio.Event()
         self._open.set()
 
@@ -119,7 +119,7 @@ async def proxy(postgresql: Rig) -> AsyncIterator[Proxy]:
 
 
 def test_the_schema_is_what_the_queue_expects() -> None:
-    """Our migration holds, word for word, what PgQueuer itself would install."""
+    """The migration installs exactly what PgQueuer would install."""
     ours = Path(migrations.__file__).with_name("pgqueuer.sql").read_text()
     theirs = render_install(NAMES).split("\n\n", 1)[1]
 
@@ -127,7 +127,7 @@ def test_the_schema_is_what_the_queue_expects() -> None:
 
 
 def test_the_environment_renames_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PgQueuer's bare environment names do not reach the engine."""
+    """Environment variables that PgQueuer reads, such as CHANNEL, do not affect the engine."""
     for name in ("CHANNEL", "QUEUE_TABLE", "PGQUEUER_PREFIX", "PGQUEUER_CHANNEL", "FUNCTION"):
         monkeypatch.setenv(name, "other")
 
@@ -136,7 +136,7 @@ def test_the_environment_renames_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_waiting_nudges_of_one_key_are_one(postgresql: Rig) -> None:
-    """However often a waiting key is nudged, the queue holds it once."""
+    """A waiting key is in the queue once, even if it is nudged often."""
     for _ in range(3):
         await postgresql.nudge("x", "op_1", "op_1", "op_2")
 
@@ -145,7 +145,7 @@ async def test_waiting_nudges_of_one_key_are_one(postgresql: Rig) -> None:
 
 
 async def test_a_nudge_does_not_lean_on_a_job_that_is_being_picked(postgresql: Rig) -> None:
-    """A waiting job that somebody has a hand on is no reason not to queue the key."""
+    """A nudge queues its key if the only waiting job of the key is being picked."""
     await postgresql.nudge("x", "op_1")
     with postgresql.database.engine.begin() as picker:
         picker.execute(sa.text("SELECT id FROM pgqueuer FOR UPDATE"))
@@ -157,7 +157,7 @@ async def test_a_nudge_does_not_lean_on_a_job_that_is_being_picked(postgresql: R
 async def test_a_job_that_a_nudge_leans_on_is_not_picked_before_the_commit(
     postgresql: Rig,
 ) -> None:
-    """A run that answers a nudge sees what the nudging transaction wrote."""
+    """The run after a nudge sees what the nudging transaction wrote, even with an older job."""
     await postgresql.nudge("x", "op_1")
     pick = "SELECT count(*) FROM (SELECT id FROM pgqueuer FOR UPDATE SKIP LOCKED) AS free"
     with postgresql.database.engine.begin() as nudger:
@@ -189,7 +189,7 @@ async def test_a_backlog_is_not_queued_again_and_again(postgresql: Rig) -> None:
 
 
 async def test_only_one_process_sweeps_a_name_at_a_time(postgresql: Rig) -> None:
-    """While one process sweeps, another does not even ask what is due."""
+    """While one process sweeps a name, another does not query its due rows."""
     with postgresql.database.engine.begin() as other:
         assert queue_sql.try_lock(other, "x")
         postgresql.rebuild(0.02)
@@ -208,7 +208,7 @@ async def test_only_one_process_sweeps_a_name_at_a_time(postgresql: Rig) -> None
 async def test_two_processes_share_the_work(
     postgresql: Rig, postgresql_engine: EngineFactory
 ) -> None:
-    """What is nudged in a process without workers is done by those that have some."""
+    """Keys nudged in a process without a worker are run by the processes with one."""
     done: dict[str, list[str]] = {"a": [], "b": []}
     engines = {name: postgresql_engine(postgresql.database, postgresql.url) for name in done}
 
@@ -248,7 +248,7 @@ async def test_jobs_of_a_killed_worker_are_taken_over(postgresql: Rig) -> None:
 
 
 async def test_a_job_stays_queued_until_its_run_has_ended(postgresql: Rig) -> None:
-    """While a handler runs its job is there to be taken over, should the worker die."""
+    """A job stays in the queue during its run, so that another worker can take it over."""
     release = asyncio.Event()
 
     async def handler(key: str) -> None:
@@ -278,7 +278,7 @@ async def test_a_job_stays_queued_until_its_run_has_ended(postgresql: Rig) -> No
 
 
 async def test_what_another_process_swept_does_not_count_as_a_nudge(postgresql: Rig) -> None:
-    """A key that failed here is left alone when a sweep elsewhere queues it."""
+    """A failed key keeps backing off if another process's sweep queues it."""
 
     async def handler(key: str) -> None:
         raise ArithmeticError(key)
@@ -294,7 +294,7 @@ async def test_what_another_process_swept_does_not_count_as_a_nudge(postgresql: 
     await postgresql.until(lambda: postgresql.engine.metrics.snapshot()["x"].failed == 1)
     dispatcher = postgresql.engine._dispatcher
     for _ in range(6):
-        # As if it had failed more often: the pause is now a minute, for a nudge a second.
+        # More failures raise the pause to a minute; for a nudge it stays one second.
         dispatcher._lanes["x"].backoff.failed("op_1", postgresql.clock.now())
 
     def sweep(connection: sa.Connection) -> None:
@@ -309,7 +309,7 @@ async def test_what_another_process_swept_does_not_count_as_a_nudge(postgresql: 
 
 
 async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
-    """Killed server processes cost a moment, and no running handler notices."""
+    """After its server process is killed, the worker reconnects, and running handlers continue."""
     release, ended = asyncio.Event(), asyncio.Event()
 
     async def slow(key: str) -> None:
@@ -344,7 +344,7 @@ async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
 async def test_the_queue_connects_wherever_the_store_does(
     postgresql: Rig, postgresql_engine: EngineFactory, proxy: Proxy
 ) -> None:
-    """Parameters that asyncpg would send to the server as settings do not keep it from working."""
+    """The queue connects with URL parameters that asyncpg would send to the server as settings."""
     url = f"{proxy.url}&connect_timeout=10&channel_binding=prefer&keepalives_idle=5"
     postgresql.replace(postgresql_engine(postgresql.database, url, NEVER))
     postgresql.register("x")
@@ -359,7 +359,7 @@ async def test_a_server_that_was_away_is_found_again(
     proxy: Proxy,
     logged: list[MutableMapping[str, Any]],
 ) -> None:
-    """While the server is away nobody is seen; soon after it is back, work goes on."""
+    """While the server is unreachable no worker is recorded; afterwards work continues."""
     postgresql.replace(postgresql_engine(postgresql.database, proxy.url, NEVER))
     postgresql.register("x")
     await postgresql.start()
@@ -375,7 +375,7 @@ async def test_a_server_that_was_away_is_found_again(
     await postgresql.execute("UPDATE workers SET seen_at = 0")
     await postgresql.until(lambda: "queue_lost" in [line["event"] for line in logged])
     for _ in range(2):
-        # Upkeep prunes after it has shown its presence: twice pruned is one whole round.
+        # Upkeep prunes after it records its presence: pruned twice means one whole round.
         await postgresql.execute(OLD_LINES)
         await postgresql.until(lambda: pruned(postgresql))
     assert await postgresql.scalar("SELECT max(seen_at) FROM workers") == 0
@@ -390,7 +390,7 @@ async def test_a_server_that_was_away_is_found_again(
 async def test_a_silent_connection_is_given_up(
     postgresql: Rig, postgresql_engine: EngineFactory, proxy: Proxy
 ) -> None:
-    """A connection over which no answer comes, though it is not closed, is made anew."""
+    """An open connection without answers is replaced after the command timeout."""
     postgresql.replace(
         postgresql_engine(postgresql.database, proxy.url, NEVER, command_timeout=0.5)
     )
@@ -412,7 +412,7 @@ async def test_tables_that_are_missing_are_waited_for(
     postgresql_url: str,
     logged: list[MutableMapping[str, Any]],
 ) -> None:
-    """A worker that is started before the migration says so once, and works after it."""
+    """A worker that starts before the migration logs one warning, and works after it."""
     postgresql.replace(postgresql_engine(postgresql.database, postgresql_url, NEVER))
     postgresql.register("x")
     await postgresql.start()
@@ -429,7 +429,7 @@ async def test_tables_that_are_missing_are_waited_for(
 
 
 async def test_an_engine_that_only_nudges_sees_the_workers_of_others(postgresql: Rig) -> None:
-    """Without workers of its own a process learns from the rows who was last seen."""
+    """`last_seen` of a process without a worker covers the workers of other processes."""
     assert isinstance(postgresql.engine, PostgresqlEngine)
     postgresql.register("x")
     await postgresql.due("x", "op_1")
@@ -445,10 +445,10 @@ async def test_an_engine_that_only_nudges_sees_the_workers_of_others(postgresql:
 
 
 async def test_the_queues_log_is_pruned(postgresql: Rig) -> None:
-    """Old lines of PgQueuer's log go, young ones stay, and none holds a traceback."""
+    """Old rows of PgQueuer's log are deleted, new ones stay, and none contains a traceback."""
 
     async def handler(key: str) -> None:
-        raise ArithmeticError("a secret may stand here")
+        raise ArithmeticError("may contain a secret")
 
     await postgresql.execute(OLD_LINES)
     postgresql.register("x", handler)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engines over the store itself: its transactions and its way of calling back."""
+"""The engines with the real store's transactions and callbacks."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def nothing(connection: Connection, now: int, limit: int) -> Sequence[str]:
-    """Find no row due, so that only a nudge can have caused a run."""
+    """Return no due rows, so that only a nudge can cause a run."""
     return []
 
 
 def nudging(engine: JobEngine, key: str) -> Callable[[Connection], None]:
-    """Make a transaction that nudges a key."""
+    """Return a transaction function that nudges a key."""
 
     def fn(connection: Connection) -> None:
         engine.nudge(connection, "create_instance", key)
@@ -41,7 +41,7 @@ def nudging(engine: JobEngine, key: str) -> Callable[[Connection], None]:
 
 
 def failing(engine: JobEngine, key: str) -> Callable[[Connection], None]:
-    """Make a transaction that nudges a key and then raises."""
+    """Return a transaction function that nudges a key and then raises."""
 
     def fn(connection: Connection) -> None:
         engine.nudge(connection, "create_instance", key)
@@ -51,7 +51,7 @@ def failing(engine: JobEngine, key: str) -> Callable[[Connection], None]:
 
 
 async def committed_nudges_alone_run(engine: JobEngine, database: Database) -> None:
-    """Check that of two transactions only the one that commits leads to a run."""
+    """Check that a nudge runs its key only if its transaction commits."""
     ran: asyncio.Queue[str] = asyncio.Queue()
 
     async def handler(key: str) -> None:
@@ -72,13 +72,13 @@ async def committed_nudges_alone_run(engine: JobEngine, database: Database) -> N
 async def test_the_embedded_engine_runs_over_the_store(
     database: Database, clock: ManualClock
 ) -> None:
-    """A nudge inside the store's own transaction runs if, and only if, that commits."""
+    """A nudge inside the store's transaction runs its key if and only if that commits."""
     await committed_nudges_alone_run(EmbeddedEngine(database, clock, Ids()), database)
 
 
 @pytest.mark.postgresql
 async def test_the_engine_on_postgresql_runs_over_the_store(postgresql_database_url: str) -> None:
-    """The queue shares the store's transactions, and its workers are seen in the store."""
+    """The queue uses the store's transactions, and the store records the engine's worker."""
     clock = SystemClock()
     database = await open_database(postgresql_database_url, clock)
     try:

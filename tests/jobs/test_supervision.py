@@ -34,7 +34,7 @@ async def test_a_loop_that_fails_is_logged_with_its_error() -> None:
 
 
 async def test_a_loop_that_returns_or_is_cancelled_is_logged() -> None:
-    """A loop has no good reason to end."""
+    """`loop_ended` is also logged if a loop returns or is cancelled."""
     supervisor = Supervisor()
     [line] = await ended(supervisor, asyncio.create_task(asyncio.sleep(0), name="returns"))
     assert (line["event"], line["loop"]) == ("loop_ended", "returns")
@@ -45,14 +45,14 @@ async def test_a_loop_that_returns_or_is_cancelled_is_logged() -> None:
 
 
 async def test_an_end_after_close_is_expected() -> None:
-    """A process that stops ends its loops: that is no news, whatever they raise."""
+    """After `close`, the end of a loop is not logged, even if it raises."""
     supervisor = Supervisor()
     supervisor.close()
     assert await ended(supervisor, asyncio.create_task(fail())) == []
 
 
 async def test_the_loops_that_run_are_known() -> None:
-    """Names of loops are listed while they run."""
+    """`names` lists the loops that are running."""
     supervisor = Supervisor()
     loops: list[Loop] = [asyncio.create_task(asyncio.sleep(3600), name=name) for name in ("b", "a")]
     supervisor.watch(*loops)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A transaction that holds a thread of the database."""
+"""A fixture for a transaction that blocks a thread of the database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.store.transactions import Gate
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    """A transaction function to hold a thread with, opened at the latest when the test ends."""
+    """A transaction function that blocks a thread; it is opened when the test ends, or earlier."""
     made = Gate()
     yield made
     made.open()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Migrations lead from nothing to the tables of the code, whole or not at all."""
+"""Migrations build the tables of the code from an empty database, each in one transaction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLOCK = ManualClock()
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    """Connect outside of any `Database`, as migrations do."""
+    """Connect without a `Database`, as migrations do."""
     if url.startswith("sqlite"):
         with migrate._embedded(url.removeprefix("sqlite:///")) as connection:
             yield connection
@@ -58,18 +58,18 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_migrations_lead_to_the_tables(empty_url: str) -> None:
-    """After the last migration, the database is what the code's tables say, defaults included."""
+    """After the last migration, the schema equals the code's tables, including defaults."""
     migrate.upgrade(empty_url, CLOCK)
     with connected(empty_url) as connection, connection.begin():
         context = MigrationContext.configure(
             connection,
             opts={
                 "compare_type": True,
-                # This one is PostgreSQL's alone: tables have no default for one store.
+                # Only PostgreSQL has this default: `tables` has no defaults for one store.
                 "compare_server_default": lambda _context, _found, wanted, *_rest: (
                     False if str(wanted) == "events.sequence" else None
                 ),
-                # The queue's tables are PgQueuer's own.
+                # The queue's tables are defined by PgQueuer.
                 "include_name": lambda name, kind, _: (
                     kind != "table" or not str(name).startswith("pgqueuer")
                 ),
@@ -79,14 +79,14 @@ def test_migrations_lead_to_the_tables(empty_url: str) -> None:
 
 
 def test_steps() -> None:
-    """The names of the files tell of the migrations, and of their order, what Alembic reads."""
+    """The file names give the same migrations in the same order as Alembic reads."""
     script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
     last_first = [revision.revision for revision in script.walk_revisions()]
     assert migrate.steps() == tuple(reversed(last_first))
 
 
 def test_check(empty_url: str) -> None:
-    """A database is older until it was migrated, current afterwards, newer with an unknown step."""
+    """A database is older before migration, current after it, newer with an unknown migration."""
     assert migrate.check(empty_url) is Version.OLDER
     migrate.upgrade(empty_url, CLOCK)
     assert migrate.check(empty_url) is Version.CURRENT
@@ -98,13 +98,13 @@ def test_check(empty_url: str) -> None:
 
 
 def test_check_changes_nothing(tmp_path: Path) -> None:
-    """Asking for the version of a file that is not there does not make one."""
+    """Checking the version of a missing file does not create it."""
     migrate.check(f"sqlite:///{tmp_path / 'none.db'}")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_twice(empty_url: str) -> None:
-    """Migrating what is up to date does nothing."""
+    """Migrating a current database does nothing."""
     migrate.upgrade(empty_url, CLOCK)
     with connected(empty_url) as connection, connection.begin():
         connection.exec_driver_sql("INSERT INTO installation VALUES ('a', 'b')")
@@ -114,7 +114,7 @@ def test_twice(empty_url: str) -> None:
 
 
 def test_back(empty_url: str) -> None:
-    """The migrations can be undone, and done again."""
+    """The migrations can be downgraded and upgraded again."""
     migrate.upgrade(empty_url, CLOCK)
     with connected(empty_url) as connection:
         downgrade(migrate.config(connection), "base")
@@ -125,7 +125,7 @@ def test_back(empty_url: str) -> None:
 
 
 def test_what_is_known_of_the_last_listing_survives(empty_url: str) -> None:
-    """A store of before the columns were dropped keeps when the account was last listed."""
+    """Dropping the unread columns of `listings` keeps when the account was last listed."""
     if empty_url.startswith("sqlite"):
         Path(empty_url.removeprefix("sqlite:///")).touch()
     with connected(empty_url) as connection:
@@ -150,7 +150,7 @@ def test_what_is_known_of_the_last_listing_survives(empty_url: str) -> None:
 
 
 def test_whole_or_not_at_all(empty_url: str, tmp_path: Path) -> None:
-    """A migration that fails half-way leaves nothing behind."""
+    """A migration that fails half-way is rolled back."""
     if empty_url.startswith("sqlite"):
         (tmp_path / "empty.db").touch()
     in_the_way = {"alembic_version", "workers"}
@@ -166,7 +166,7 @@ def test_whole_or_not_at_all(empty_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.postgresql
 def test_step_by_step(postgresql_url: str) -> None:
-    """A migration that succeeded stays when the next one fails."""
+    """A migration that succeeded is kept if the next one fails."""
     with connected(postgresql_url) as connection, connection.begin():
         connection.exec_driver_sql("CREATE TABLE pgqueuer (in_the_way_of_the_second_step int)")
     with pytest.raises(StartupError, match="already exists"):
@@ -177,7 +177,7 @@ def test_step_by_step(postgresql_url: str) -> None:
 
 
 def test_while_in_use(sqlite_database_url: str, tmp_path: Path) -> None:
-    """A file that a server uses is not migrated under its feet."""
+    """A file that a running server uses is not migrated."""
     file = DatabaseFile.claim(tmp_path / "novitai.db", CLOCK)
     with pytest.raises(StartupError, match="in use by another process"):
         migrate.upgrade(sqlite_database_url, CLOCK)
@@ -185,14 +185,14 @@ def test_while_in_use(sqlite_database_url: str, tmp_path: Path) -> None:
 
 
 def test_mode(tmp_path: Path) -> None:
-    """The file that a migration makes is for this user alone."""
+    """A migration creates the file for this user alone."""
     migrate.upgrade(f"sqlite:///{tmp_path / 'new.db'}", CLOCK)
     assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.postgresql
 def test_one_after_the_other(postgresql_url: str) -> None:
-    """A migration waits, before it looks at anything, until another one has let go."""
+    """A migration waits, before it reads the version, until a running one has finished."""
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     waiting += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     with ThreadPoolExecutor(1) as pool, psycopg.connect(postgresql_url, autocommit=True) as other:
@@ -209,7 +209,7 @@ def test_one_after_the_other(postgresql_url: str) -> None:
 
 @pytest.mark.postgresql
 def test_at_once(postgresql_url: str) -> None:
-    """Of several `novitai migrate` at once, one migrates and the others find it done."""
+    """Of several concurrent `novitai migrate`, one migrates and the others find nothing to do."""
     code = (
         "import sys; from novitai.clock import SystemClock; from novitai.store import migrate;"
         "migrate.upgrade(sys.argv[1], SystemClock())"

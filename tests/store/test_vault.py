@@ -16,7 +16,7 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 
 
 def test_what_was_sealed_can_be_opened() -> None:
-    """A sealed value comes back as it was, and does not show in what is stored."""
+    """A sealed value is unsealed unchanged, and its sealed form does not contain it."""
     vault = Vault(SECRET)
     sealed = vault.seal("launch", b"TOKEN=hunter2")
     assert b"hunter2" not in sealed
@@ -24,7 +24,7 @@ def test_what_was_sealed_can_be_opened() -> None:
 
 
 def test_sealing_twice_gives_two_different_values() -> None:
-    """Equal secrets are not seen to be equal."""
+    """Sealing the same value twice gives different results."""
     vault = Vault(SECRET)
     assert vault.seal("launch", b"x") != vault.seal("launch", b"x")
 
@@ -40,7 +40,7 @@ def test_sealing_twice_gives_two_different_values() -> None:
     ],
 )
 def test_a_changed_value_is_refused(spoil: object) -> None:
-    """Nothing is returned from a value that was cut or changed."""
+    """A sealed value that was truncated or changed is refused."""
     vault = Vault(SECRET)
     assert callable(spoil)
     with pytest.raises(WrongSecretKey):
@@ -48,14 +48,14 @@ def test_a_changed_value_is_refused(spoil: object) -> None:
 
 
 def test_a_purpose_is_bound_to_what_it_sealed() -> None:
-    """A value sealed for one purpose does not open for another."""
+    """A value sealed for one purpose cannot be unsealed for another."""
     vault = Vault(SECRET)
     with pytest.raises(WrongSecretKey):
         vault.unseal("credentials", vault.seal("launch", b"secret"))
 
 
 def test_a_wrong_secret_key_is_named() -> None:
-    """The error names the setting that is wrong, and shows nothing of the value."""
+    """The error of a wrong key names the setting, and does not contain the value."""
     sealed = Vault(SECRET).seal("launch", b"hunter2")
     with pytest.raises(WrongSecretKey, match="NOVITAI_SECRET_KEY") as caught:
         Vault(SECRET[::-1]).unseal("launch", sealed)
@@ -64,25 +64,25 @@ def test_a_wrong_secret_key_is_named() -> None:
 
 
 def test_digests_are_keyed() -> None:
-    """The same text has one digest under one key, and another under another key."""
+    """The digest of a text depends on the secret key, and is always the same under one key."""
     assert Vault(SECRET).digest("nvt_x") == Vault(SECRET).digest("nvt_x")
     assert Vault(SECRET).digest("nvt_x") != Vault(SECRET[::-1]).digest("nvt_x")
     assert len(Vault(SECRET).digest("nvt_x")) == 64
 
 
 def test_a_vault_shows_nothing() -> None:
-    """The secret does not appear when a vault is printed."""
+    """The repr of a vault does not contain the secret."""
     assert SECRET.decode() not in repr(Vault(SECRET))
 
 
 def test_a_short_secret_is_refused() -> None:
-    """Under 32 bytes is no secret."""
+    """A secret key of fewer than 32 bytes is refused."""
     with pytest.raises(StartupError):
         Vault(b"short")
 
 
 def test_the_embedded_secret_is_made_once_and_private(tmp_path: Path) -> None:
-    """The file is made with mode 0600 and read again afterwards, with nothing left beside it."""
+    """The file is created with mode 0600, read on the next call, and leaves no temporary file."""
     folder = tmp_path / "data"
     secret = load_or_make_secret(folder)
     assert load_or_make_secret(folder) == secret
@@ -92,7 +92,7 @@ def test_the_embedded_secret_is_made_once_and_private(tmp_path: Path) -> None:
 
 
 def test_a_readable_secret_is_closed_again(tmp_path: Path) -> None:
-    """A file that others may read loses that permission."""
+    """A key file that others can read gets mode 0600."""
     load_or_make_secret(tmp_path)
     (tmp_path / "secret.key").chmod(0o644)
     load_or_make_secret(tmp_path)
@@ -100,14 +100,14 @@ def test_a_readable_secret_is_closed_again(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> None:
-    """Whoever comes second takes the first one's secret."""
+    """Processes that start at the same time use the same secret."""
     with ThreadPoolExecutor(8) as pool:
         secrets = set(pool.map(lambda _: load_or_make_secret(tmp_path), range(32)))
     assert len(secrets) == 1
 
 
 def test_a_damaged_secret_file_is_not_replaced(tmp_path: Path) -> None:
-    """A file that is too short is an error, since a new key would make the old secrets useless."""
+    """A key file that is too short is an error and is not replaced, as stored secrets need it."""
     (tmp_path / "secret.key").write_text("oops")
     with pytest.raises(StartupError, match=r"secret\.key"):
         load_or_make_secret(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small transaction functions for the tests of the database, and a way to hold its threads."""
+"""Small transaction functions for the tests of the database, and a gate that blocks its threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.store.tables import installation
 
 
 def put(name: str, value: str = "") -> Callable[[Connection], str]:
-    """Write one row and answer its name."""
+    """Return a function that writes one row and returns its name."""
 
     def fn(connection: Connection) -> str:
         connection.execute(insert(installation).values(name=name, value=value))
@@ -25,7 +25,7 @@ def put(name: str, value: str = "") -> Callable[[Connection], str]:
 
 
 def put_and_fail(name: str) -> Callable[[Connection], None]:
-    """Write one row and raise."""
+    """Return a function that writes one row and raises."""
 
     def fn(connection: Connection) -> None:
         put(name)(connection)
@@ -35,13 +35,13 @@ def put_and_fail(name: str) -> Callable[[Connection], None]:
 
 
 def names(connection: Connection) -> list[str]:
-    """Read the names of the rows, sorted, without the one that a ping writes."""
+    """Read the names of the rows, sorted, without the row that a ping writes."""
     found = set(connection.execute(select(installation.c.name)).scalars())
     return sorted(found - {"written"})
 
 
 class Gate:
-    """A transaction function that stands still until it is let go, and tells when it began."""
+    """A transaction function that blocks until `open` is called, and signals when it began."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -50,16 +50,16 @@ class Gate:
     def __call__(self, connection: Connection) -> None:
         self.entered.set()
         if not self._open.wait(30):
-            raise TimeoutError("nobody opened the gate")
+            raise TimeoutError("the gate was not opened")
 
     def open(self) -> None:
-        """Let it go."""
+        """Let the function return."""
         self._open.set()
 
 
 @contextlib.contextmanager
 def other_program(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that does not know of our lock file."""
+    """A connection that ignores the lock file."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         yield connection

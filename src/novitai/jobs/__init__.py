@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The job engine behind four methods: register, nudge, start, stop.
+"""The job engine; see `JobEngine`.
 
-Rows are the truth, jobs are nudges: a job carries a key and nothing else, and running it twice,
-late or never is harmless, because a sweep finds every row that is due. No business rules here.
+The rows hold all state; a job carries only a key. A job that is lost, late or run twice is
+harmless, because the sweep finds every due row. No business rules here.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When to look at which key again: hints that spare the wait for the next sweep."""
+"""The times at which to run keys again, as hints, so that they need not wait for the next sweep."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Item = tuple[str, str]
 
 
 class Agenda:
-    """At most one time per key, and at most `capacity` keys; what does not fit is dropped."""
+    """At most one time per key and at most `capacity` keys; further keys are dropped."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._times: dict[Item, int] = {}
-        # Entries whose time is no longer the one in `_times` are stale and skipped.
+        # An entry whose time differs from the one in `_times` is stale and skipped.
         self._heap: list[tuple[int, Item]] = []
 
     def __len__(self) -> int:
         return len(self._times)
 
     def put(self, item: Item, at: int) -> bool:
-        """Set the item's time, in Unix milliseconds; True if it is now the first of all."""
+        """Set the item's time, in Unix milliseconds; True if it is now the earliest item."""
         if item not in self._times and len(self._times) >= self._capacity:
             return False
         first = self.first()
@@ -37,17 +37,17 @@ class Agenda:
         return first is None or at < first
 
     def discard(self, item: Item) -> None:
-        """Forget the item's time, if it has one."""
+        """Remove the item, if it is present."""
         self._times.pop(item, None)
 
     def first(self) -> int | None:
-        """Return the earliest time, in Unix milliseconds."""
+        """Return the earliest time, in Unix milliseconds; None if empty."""
         while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def pop(self, now: int) -> Item | None:
-        """Take out the earliest item whose time has come at `now` (Unix milliseconds)."""
+        """Remove and return the earliest item due at `now` (Unix milliseconds); None if none is."""
         first = self.first()
         if first is None or first > now:
             return None
@@ -56,6 +56,6 @@ class Agenda:
         return item
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all items."""
         self._times.clear()
         self._heap.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long to leave a key alone whose handler raised, so that a broken row cannot spin."""
+"""Backs off keys whose handler raised, so that a broken row does not run in a tight loop."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CAPACITY: Final = 10_000
 class _Failure:
     count: int
     sooner: int
-    """From when a nudge may have it run again, in Unix milliseconds."""
+    """The time from which a nudge runs the key again, in Unix milliseconds."""
     until: int
-    """From when the sweep may have it run again, in Unix milliseconds."""
+    """The time from which the sweep runs the key again, in Unix milliseconds."""
 
 
 class Backoff:
-    """Remembers the keys of one job type that failed, up to a bound; the oldest go first.
+    """The failed keys of one job type, up to `capacity`; the oldest are dropped first.
 
-    The pause doubles from one second to a minute. A nudge is news, so it waits for the first
-    second only: enough that a handler that nudges itself and then raises does not spin.
+    The pause doubles from one second to one minute. A nudge waits at most one second, because it
+    means a change; the second keeps a handler that nudges its own key and raises from looping.
     """
 
     def __init__(self, ids: Ids, capacity: int = CAPACITY) -> None:
@@ -39,7 +39,7 @@ class Backoff:
         return len(self._failures)
 
     def failed(self, key: str, now: int) -> None:
-        """Note that the handler raised at `now` (Unix milliseconds)."""
+        """Record that the handler raised at `now` (Unix milliseconds)."""
         before = self._failures.pop(key, None)
         count = before.count + 1 if before else 1
         pause = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(count - 1, 16))
@@ -55,18 +55,18 @@ class Backoff:
             self._failures.pop(key, None)
 
     def held_until(self, key: str, *, nudged: bool) -> int:
-        """Return until when the key is to be left alone, in Unix milliseconds; 0 if it is not."""
+        """Return when the key's pause ends, in Unix milliseconds; 0 if it has not failed."""
         failure = self._failures.get(key)
         if failure is None:
             return 0
         return failure.sooner if nudged else failure.until
 
     def held(self, now: int) -> frozenset[str]:
-        """Return the keys that are to be left alone at `now` (Unix milliseconds)."""
+        """Return the keys whose pause has not ended at `now` (Unix milliseconds)."""
         return frozenset(key for key, failure in self._failures.items() if failure.until > now)
 
     def forget_old(self, now: int) -> None:
-        """Forget failures that nobody asked for again for a minute after their pause."""
+        """Forget failures whose pause ended more than a minute ago."""
         horizon = now - int(1000 * LONGEST_SECONDS)
         for key in [key for key, failure in self._failures.items() if failure.until < horizon]:
             del self._failures[key]

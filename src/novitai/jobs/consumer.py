@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One worker's connection to PgQueuer, rebuilt whenever it is lost.
+"""A worker's connection to PgQueuer, which is replaced when it is lost.
 
-PgQueuer picks jobs and hands their keys to the dispatcher; a job ends when its key's run has.
-Handlers are the dispatcher's: losing the connection interrupts none of them.
+PgQueuer picks jobs and this module offers their keys to the dispatcher; a job ends when the run of
+its key ends. The dispatcher runs the handlers, so losing the connection does not interrupt them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class _Names(DBSettings):
-    """PgQueuer's default names, whatever the environment says (it reads bare ones: CHANNEL)."""
+    """PgQueuer's default names; it would otherwise read environment variables such as CHANNEL."""
 
     @classmethod
     def settings_customise_sources(
@@ -68,7 +68,7 @@ NAMES: Final[DBSettings] = _Names()
 
 @dataclass
 class _Manager(QueueManager):
-    """Asks only for jobs of names that have room, so that none waits for another's places."""
+    """Picks only jobs of types that have room, so that a busy type does not block the others."""
 
     _: KW_ONLY
     has_room: Callable[[str], bool]
@@ -78,7 +78,7 @@ class _Manager(QueueManager):
 
 
 class Consumer:
-    """Feeds the dispatcher from PgQueuer for as long as it is started."""
+    """Offers PgQueuer's jobs to the dispatcher from `start` until `stop`."""
 
     def __init__(
         self,
@@ -93,10 +93,10 @@ class Consumer:
 
         Args:
             url: The database, as `postgresql://...`.
-            dispatcher: Who runs what was picked.
-            clock: The time between two attempts to connect.
-            ids: The randomness of that time.
-            command_timeout: After how many seconds without an answer a connection is given up.
+            dispatcher: Runs the picked keys.
+            clock: The clock of the pauses between two connections.
+            ids: The source of jitter for these pauses.
+            command_timeout: Seconds without an answer after which a connection is replaced.
 
         Raises:
             UrlError: the URL cannot be used.
@@ -113,26 +113,26 @@ class Consumer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> Loop:
-        """Connect, and reconnect whenever the connection is lost; return its loop."""
+        """Connect, and reconnect after each loss; return the task that runs until `stop`."""
         self._stopping.clear()
         self._task = asyncio.create_task(self._supervise(), name="jobs-consumer")
         return self._task
 
     def close_intake(self) -> None:
-        """Pick no more jobs; those that were picked end with their runs."""
+        """Pick no more jobs; picked jobs end with their runs."""
         self._stopping.set()
         if self._manager is not None:
             self._manager.shutdown.set()
 
     async def stop(self) -> None:
-        """End the connection, once the dispatcher has stopped."""
+        """Close the connection; call it after the dispatcher has stopped."""
         self.close_intake()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
         await cancel(self._task)
 
     async def ping(self) -> bool:
-        """Whether the server answers over the very connection that jobs come through."""
+        """Whether the server answers on the connection that jobs are picked over."""
         driver = self._driver
         if driver is None:
             return False
@@ -150,7 +150,7 @@ class Consumer:
             began = self._clock.monotonic()
             try:
                 await self._live()
-            except Exception:  # whatever network or PgQueuer raise, the next connection may do
+            except Exception:  # any error of the network or PgQueuer; reconnect
                 if not down:
                     _log.warning("queue_lost", exc_info=True)
                 down = True
@@ -164,7 +164,8 @@ class Consumer:
         """Consume over one connection until the consumer stops.
 
         Raises:
-            Exception: the connection could not be made or was lost; whatever said so.
+            Exception: the exception of asyncpg or PgQueuer, if connecting failed or the connection
+                was lost.
         """
         connection = await asyncpg.connect(**self._where, command_timeout=self._command_timeout)
         self._lost.clear()
@@ -197,12 +198,12 @@ class Consumer:
         )
 
     async def _end(self, run: asyncio.Task[None], connection: asyncpg.Connection) -> None:
-        """Let go of PgQueuer and of the connection, however broken it is."""
+        """End PgQueuer's task and close the connection, even if it is broken."""
         if not run.done():
             connection.terminate()
         while not run.done():
-            # Once is not enough: on its way out PgQueuer waits for its jobs, and they wait for
-            # runs that go on without it.
+            # Cancel repeatedly: PgQueuer waits for its jobs when it ends, and they wait for runs
+            # that continue in the dispatcher.
             run.cancel()
             await asyncio.wait({run}, timeout=0.05)
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
@@ -226,5 +227,5 @@ class Consumer:
         await self._dispatcher.ended(name, key)
 
     def _has_room(self, name: str) -> bool:
-        # A few may wait here, so that a place that falls free is taken at once.
+        # One batch may wait in the dispatcher, so that a new run starts as soon as one ends.
         return self._dispatcher.load(name) < self._dispatcher.concurrency(name) + BATCH

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs handlers: one run per key at a time, so many keys per name, in the order they came.
+"""Runs handlers in the order of arrival: one run per key, `concurrency` keys per name at a time.
 
-Everything here happens on the event loop; nothing here knows of a database or a queue.
+Everything here runs on the event loop; this module must not depend on a database or a queue.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log: Final = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Lane:
-    """What one job name has waiting and running."""
+    """The waiting and running keys of one job type."""
 
     job: JobType
     backoff: Backoff
@@ -42,10 +42,10 @@ class _Lane:
 
 
 class Dispatcher:
-    """Takes keys, runs their handlers, and looks again when a handler said so.
+    """Takes keys, runs their handlers, and runs a key again at the time its handler returned.
 
-    Its memory is bounded: keys that wait are known once each and at most `capacity` of them per
-    name; the rest is left to the sweep, which `on_room` calls for as soon as there is room.
+    Its memory is bounded: at most `capacity` keys wait per name, each once. Further keys are left
+    to the sweep; `on_room` is called when keys were left and none waits any more.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Dispatcher:
 
     @property
     def jobs(self) -> list[JobType]:
-        """Everything that was registered."""
+        """The registered job types."""
         return [lane.job for lane in self._lanes.values()]
 
     def register(self, job: JobType) -> None:
-        """Take on a job type.
+        """Register a job type.
 
         Raises:
-            ValueError: the name is taken, its concurrency is below 1, or work has begun.
+            ValueError: the name is taken, its concurrency is below 1, or `start` was called.
         """
         if self._open:
             raise ValueError(f"{job.name}: register before the engine starts")
@@ -89,19 +89,19 @@ class Dispatcher:
         self._metrics.register(job.name)
 
     def start(self) -> Loop:
-        """Begin to take keys; return its loop."""
+        """Start to take keys; return the task that runs until `stop`."""
         self._open = True
         self._reminder = asyncio.create_task(self._remind(), name="jobs-reminder")
         return self._reminder
 
     def offer(self, name: str, key: str, *, swept: bool = False) -> None:
-        """Have the key's handler run as soon as it may.
+        """Run the key's handler as soon as concurrency and back-off allow.
 
         Args:
-            name: The job's name; one that nobody registered here is nobody's business here.
-            key: What the handler gets.
-            swept: Whether a sweep found it. A nudge is news and counts even while the handler
-                runs; what a sweep found may be what the running handler is about to settle.
+            name: The job's name; a name that is not registered is ignored.
+            key: The key that the handler gets.
+            swept: Whether a sweep found it. A nudge during a run means a change, so the handler
+                runs again; a sweep during a run may have seen the row before the run updates it.
         """
         lane = self._lanes.get(name)
         if lane is None or not self._open or key in lane.waiting:
@@ -125,7 +125,7 @@ class Dispatcher:
         self._gauge(lane)
 
     async def ended(self, name: str, key: str) -> None:
-        """Wait until the key neither waits nor runs."""
+        """Return once the key neither waits nor runs."""
         lane = self._lanes[name]
         if key not in lane.waiting and key not in lane.running:
             return
@@ -140,28 +140,28 @@ class Dispatcher:
         return len(lane.waiting) + len(lane.running)
 
     def page(self, name: str, size: int) -> int:
-        """Say how many due keys to ask for, so that `size` new ones can be among them."""
+        """Return how many due keys to query, so that up to `size` new ones are among them."""
         lane = self._lanes[name]
         lane.backoff.forget_old(self._clock.now())
         return size + self.load(name) + len(lane.backoff)
 
     def concurrency(self, name: str) -> int:
-        """Return how many keys of the name run at the same time."""
+        """Return how many keys of the name may run at the same time."""
         return self._lanes[name].job.concurrency
 
     def held(self, name: str) -> frozenset[str]:
-        """Return the keys that failed and are left alone for a while."""
+        """Return the keys that failed and are backing off."""
         backoff = self._lanes[name].backoff
         backoff.forget_old(self._clock.now())
         return backoff.held(self._clock.now())
 
     def left_behind(self, name: str) -> None:
-        """Note that more is due than could be offered: `on_room` is called when there is room."""
+        """Record that more keys are due than were offered, so that `on_room` is called later."""
         lane = self._lanes[name]
         lane.overflowed = bool(lane.waiting or lane.running)
 
     async def stop(self, grace: float) -> None:
-        """Take no more keys, wait `grace` seconds for what runs, cancel it, wait for its end."""
+        """Take no more keys, give running handlers `grace` seconds, then cancel and await them."""
         self._open = False
         for lane in self._lanes.values():
             for key in lane.waiting:
@@ -192,7 +192,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             self._metrics.cancelled(name)
             raise
-        except Exception:  # whatever a handler raises, the engine goes on
+        except Exception:  # any error of a handler; the engine must go on
             self._metrics.failed(name, self._clock.monotonic() - began)
             lane.backoff.failed(key, self._clock.now())
             _log.exception("job_failed", job=name, key=key)
@@ -237,7 +237,7 @@ class Dispatcher:
             if first is None:
                 await self._agenda_moved.wait()
                 continue
-            # Short naps, so that a time of day that is set forward is noticed.
+            # Sleep briefly, so that a forward jump of the wall clock is noticed.
             nap = min(_LONGEST_NAP_SECONDS, max(first - self._clock.now(), 1) / 1000)
             await wait_for(self._agenda_moved, nap, self._clock)
 

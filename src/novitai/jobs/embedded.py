@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of a single process: a dispatcher over due rows, with no queue but the rows."""
+"""The job engine for a single process on SQLite: a dispatcher and a sweep, without a queue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAGE: Final = 1_000
 
 
 class EmbeddedEngine:
-    """A `JobEngine` in memory: what a stop or a crash loses, the next sweep finds again."""
+    """A `JobEngine` in memory; after a stop or a crash, the next sweep finds all due rows."""
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class EmbeddedEngine:
         sweep_interval: float = SWEEP_SECONDS,
         capacity: int = QUEUE_CAPACITY,
     ) -> None:
-        """Prepare the engine; nothing runs before `start`.
+        """Prepare the engine; `start` starts it.
 
         Args:
-            database: Where the due rows are.
-            clock: The time that sweeps, pauses and hints run on.
-            ids: The randomness of pauses.
+            database: The database with the due rows.
+            clock: The clock of sweeps, pauses and hints.
+            ids: The source of jitter.
             sweep_interval: Seconds between two sweeps.
-            capacity: How many keys of one name may wait; what is beyond is left to the sweep.
+            capacity: How many keys of one name may wait; further keys are left to the sweep.
         """
         self.metrics = JobMetrics(clock)
         self._database = database
@@ -55,34 +55,34 @@ class EmbeddedEngine:
         self._dispatcher.register(JobType(name, handler, due, concurrency))
 
     def nudge(self, connection: Connection, name: str, key: str) -> None:
-        """Offer the key once the transaction has committed; see `JobEngine.nudge`."""
+        """Offer the key after the transaction has committed; see `JobEngine.nudge`."""
         self._database.after_commit(connection, partial(self._dispatcher.offer, name, key))
 
     def offer(self, name: str, key: str) -> None:
-        """Look at the key soon; see `JobEngine.offer`."""
+        """Run the key's handler soon; see `JobEngine.offer`."""
         self._dispatcher.offer(name, key)
 
     @property
     def is_only(self) -> bool:
-        """True: the rows are in a file that one process holds."""
+        """True: the rows are in a file that one process has locked."""
         return True
 
     async def start(self, *, consume: bool = True) -> Sequence[Loop]:
-        """Begin: the first sweep finds what was due before; see `JobEngine.start`."""
+        """Start; the first sweep finds the rows that are already due. See `JobEngine.start`."""
         del consume
         return (self._dispatcher.start(), self._sweeper.start(self._dispatcher.jobs))
 
     async def stop(self, grace: float) -> None:
-        """Take no new work, wait `grace` seconds for running handlers, then cancel them."""
+        """Take no new keys, give running handlers `grace` seconds, then cancel them."""
         await self._sweeper.stop()
         await self._dispatcher.stop(grace)
 
     async def last_seen(self) -> int:
-        """Return when a sweep last went well, or the start, in Unix milliseconds."""
+        """Return when a sweep last succeeded, or the start, in Unix milliseconds."""
         return self._sweeper.last_complete
 
     async def queue_sizes(self) -> dict[str, int]:
-        """Count the keys that wait for a free place, by name."""
+        """Count the waiting keys, by name."""
         return {name: stats.queued for name, stats in self.metrics.snapshot().items()}
 
     async def _sweep(self, job: JobType) -> None:

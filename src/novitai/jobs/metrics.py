@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts per job type, kept by the engine and read by whoever shows them."""
+"""Counts per job type of this process."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ WINDOW_SECONDS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class JobStats:
-    """One job type since this process began; durations in seconds."""
+    """The counts of one job type since this process started; durations in seconds."""
 
     processed: int = 0
-    """Runs that ended well."""
+    """Runs that succeeded."""
     failed: int = 0
     """Runs that raised."""
     cancelled: int = 0
-    """Runs that were cut short by a stop."""
+    """Runs that a stop cancelled."""
     seconds_sum: float = 0.0
-    """Time spent in runs that ended well or raised."""
+    """Total duration of runs that succeeded or raised."""
     seconds_min: float | None = None
     seconds_max: float | None = None
     processed_last_minute: int = 0
     queued: int = 0
-    """Keys that wait in this process for a free place."""
+    """Keys that wait in this process because `concurrency` keys are running."""
     running: int = 0
 
     @property
@@ -49,23 +49,23 @@ class _Tally:
     seconds_max: float | None = None
     queued: int = 0
     running: int = 0
-    # (whole monotonic second, runs that ended well in it), oldest first, one minute at most
+    # (whole monotonic second, successful runs in it), oldest first, at most one minute
     recent: deque[tuple[int, int]] = field(default_factory=deque)
 
 
 class JobMetrics:
-    """The counts of every job type. Its memory depends on the number of types alone."""
+    """The counts of every job type; memory grows only with the number of types."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tallies: dict[str, _Tally] = {}
 
     def register(self, name: str) -> None:
-        """Show `name` from now on, with zeros until it runs."""
+        """Include `name` in snapshots, with zeros until it runs."""
         self._tallies.setdefault(name, _Tally())
 
     def processed(self, name: str, seconds: float) -> None:
-        """Count a run that ended well."""
+        """Count a run that succeeded."""
         tally = self._tallies[name]
         tally.processed += 1
         self._took(tally, seconds)
@@ -81,17 +81,17 @@ class JobMetrics:
         self._took(tally, seconds)
 
     def cancelled(self, name: str) -> None:
-        """Count a run that a stop cut short."""
+        """Count a run that a stop cancelled."""
         self._tallies[name].cancelled += 1
 
     def level(self, name: str, *, queued: int, running: int) -> None:
-        """Note how many keys wait and run at this moment."""
+        """Set how many keys are waiting and running."""
         tally = self._tallies[name]
         tally.queued = queued
         tally.running = running
 
     def snapshot(self) -> Mapping[str, JobStats]:
-        """Return the counts of this moment by job type."""
+        """Return the current counts by job type."""
         second = int(self._clock.monotonic())
         return {name: self._stats(tally, second) for name, tally in self._tallies.items()}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The job engine as the rest of the house sees it, and what the engine asks of a database."""
+"""The interface of the job engine, and the interface of the database that it needs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from novitai.jobs.supervision import Loop
 T = TypeVar("T")
 
 Handler = Callable[[str], Awaitable[int | None]]
-"""Gets the key (an operation id, a delivery id), claims the row, takes one step, applies it.
+"""Gets the key (an operation ID, a line ID), claims the row, takes one step, applies it.
 
-It answers when to look again, in Unix milliseconds, or `None`. The answer is a hint: the engine
-may drop it at any time, since the row itself says when it is due. A time that has come means at
-once, behind the keys that wait already.
+It returns when to run again, in Unix milliseconds, or `None`. The time is a hint that the engine
+may drop, because the row itself says when it is due. A time that has passed means at once, after
+the keys that already wait.
 """
 
 Due = Callable[[Connection, int, int], Sequence[str]]
-"""`(connection, now, limit)`: the keys of one name's rows that are due and not leased.
+"""`(connection, now, limit)`: returns the keys of a job type's rows that are due and not leased.
 
 `now` is in Unix milliseconds; the longest due come first; at most `limit` keys.
 """
@@ -31,34 +31,34 @@ Due = Callable[[Connection, int, int], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class JobType:
-    """What is registered under one name."""
+    """A registered job type."""
 
     name: str
     """The type in metrics and logs, such as `create_instance` or `deliver_webhook`."""
     handler: Handler
     due: Due
     concurrency: int
-    """How many keys of this name one process works on at the same time."""
+    """How many keys of this type one process runs at the same time."""
 
 
 class Transactions(Protocol):
-    """What the engine needs of a database: transactions as plain functions on a thread."""
+    """The database as the engine uses it: transactions are plain functions run on a thread."""
 
     async def read(self, fn: Callable[[Connection], T], /) -> T:
-        """Run `fn` in a reading transaction and return what it returned."""
+        """Run `fn` in a read transaction and return its result."""
         ...
 
     async def write(self, fn: Callable[[Connection], T], /) -> T:
-        """Run `fn` in a writing transaction, commit, and return what it returned."""
+        """Run `fn` in a write transaction, commit, and return its result."""
         ...
 
     def after_commit(self, connection: Connection, callback: Callable[[], None], /) -> None:
-        """Have `callback` run on the event loop once the connection's transaction committed."""
+        """Run `callback` on the event loop after the connection's transaction has committed."""
         ...
 
 
 class JobEngine(Protocol):
-    """Brings keys to handlers: soon after a nudge, else when a sweep finds their row due."""
+    """Runs handlers for keys: soon after a nudge, or when a sweep finds their row due."""
 
     @property
     def metrics(self) -> JobMetrics:
@@ -67,54 +67,54 @@ class JobEngine(Protocol):
 
     @property
     def is_only(self) -> bool:
-        """Whether no other process works on the same rows."""
+        """Whether no other process can work on the same rows."""
         ...
 
     def register(self, name: str, handler: Handler, *, due: Due, concurrency: int) -> None:
-        """Bind `name` to its handler; before `start`.
+        """Bind `name` to its handler; call it before `start`.
 
         Raises:
-            ValueError: the name is taken, `concurrency` is below 1, or the engine runs already.
+            ValueError: the name is taken, `concurrency` is below 1, or the engine has started.
         """
         ...
 
     def nudge(self, connection: Connection, name: str, key: str) -> None:
-        """Have `key` looked at soon, if the transaction that `connection` stands in commits.
+        """Run the handler of `key` soon, if the transaction of `connection` commits.
 
-        Called inside a writing transaction, on its thread. A nudge that arrives while the key's
-        handler runs makes it run once more; nudges of one key that waits already are one.
+        Call it inside a write transaction, on its thread. A nudge that arrives while the key's
+        handler runs makes it run once more; a nudge of a key that already waits has no effect.
         """
         ...
 
     def offer(self, name: str, key: str) -> None:
-        """Have `key` looked at soon, by this process: a hint, which the sweep makes up for.
+        """Run the handler of `key` soon in this process; if it is dropped, the sweep finds the row.
 
-        Called on the event loop, outside of any transaction.
+        Call it on the event loop, outside of any transaction.
         """
         ...
 
     async def start(self, *, consume: bool = True) -> Sequence[Loop]:
-        """Begin to work, or, with `consume=False`, only to nudge: what an API process does.
+        """Start to run handlers, or with `consume=False` only to nudge, as an API process does.
 
-        An engine that is the only one works in any case.
+        If `is_only`, the engine runs handlers in both cases.
 
         Returns:
-            The loops that run until `stop`.
+            The tasks that run until `stop`.
         """
         ...
 
     async def stop(self, grace: float) -> None:
-        """Take no new work, give running handlers `grace` seconds, then cancel and await them."""
+        """Take no new keys, give running handlers `grace` seconds, then cancel and await them."""
         ...
 
     async def last_seen(self) -> int:
-        """Return when a worker was last seen at work, in Unix milliseconds; start-up counts.
+        """Return when a worker was last seen alive, or this start, in Unix milliseconds.
 
         Raises:
-            Exception: the queue cannot be reached; whatever the database raised.
+            Exception: the exception of the database, if it cannot be reached.
         """
         ...
 
     async def queue_sizes(self) -> dict[str, int]:
-        """Count the nudges that wait, by name; names with none are there too where known."""
+        """Count the waiting keys by name, including registered names without any."""
         ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of many processes: nudges travel through PgQueuer's tables on PostgreSQL."""
+"""The job engine for several processes: nudges are jobs in PgQueuer's tables on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _PAGE: Final = 5_000
 
 
 class PostgresqlEngine:
-    """A `JobEngine` shared by processes: a nudge is an INSERT in the caller's own transaction.
+    """A `JobEngine` shared by processes: a nudge is an INSERT in the caller's transaction.
 
-    Of a job, PgQueuer knows the name and the key. It neither retries nor delays nor fences: what
-    is lost or runs twice on the way is made good by the sweep and by the rows' own leases.
+    A job in PgQueuer has only a name and a key. PgQueuer does not retry, delay or fence jobs: the
+    sweep finds the rows of lost jobs, and the leases of rows protect against duplicate jobs.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class PostgresqlEngine:
         presence_interval: float = PRESENCE_SECONDS,
         command_timeout: float = COMMAND_SECONDS,
     ) -> None:
-        """Prepare the engine; nothing runs before `start`.
+        """Prepare the engine; `start` starts it.
 
         Args:
-            database: Where the due rows and the queue's tables are.
+            database: The database with the due rows and the queue's tables.
             url: The same database as `postgresql://...`, for the worker's own connection.
-            clock: The time that sweeps, pauses and hints run on; the queue itself is in real time.
-            ids: The randomness of pauses, and the worker's name.
-            presence: Where workers leave word that they live.
+            clock: The clock of sweeps, pauses and hints; the queue itself uses real time.
+            ids: The source of jitter and of the worker's ID.
+            presence: The statements that record and read the presence of workers.
             sweep_interval: Seconds between two sweeps of this process.
-            presence_interval: Seconds between two signs of life.
-            command_timeout: After how many seconds without an answer the worker's own connection
-                is given up and made anew.
+            presence_interval: Seconds between two records of this worker's presence.
+            command_timeout: Seconds without an answer after which the worker's own connection is
+                replaced.
         """
         self.metrics = JobMetrics(clock)
         self._database = database
@@ -81,11 +81,11 @@ class PostgresqlEngine:
         self._dispatcher.register(JobType(name, handler, due, concurrency))
 
     def nudge(self, connection: Connection, name: str, key: str) -> None:
-        """Queue the key in the connection's transaction; works in a process without workers too."""
+        """Queue the key in the connection's transaction; it works in an API process too."""
         queue_sql.nudge(connection, name, key)
 
     def offer(self, name: str, key: str) -> None:
-        """Look at the key soon; see `JobEngine.offer`."""
+        """Run the key's handler soon; see `JobEngine.offer`."""
         self._dispatcher.offer(name, key)
 
     @property
@@ -94,11 +94,11 @@ class PostgresqlEngine:
         return False
 
     async def start(self, *, consume: bool = True) -> Sequence[Loop]:
-        """Begin to work, or only to nudge; see `JobEngine.start`."""
+        """Start to run handlers, or only to nudge; see `JobEngine.start`."""
         self._started_at = self._clock.now()
         if not consume:
             return ()
-        # PgQueuer takes long to load, and a process that only nudges never needs it.
+        # Imported here because PgQueuer loads slowly and a process that only nudges never uses it.
         from novitai.jobs.consumer import Consumer
 
         self._consumer = Consumer(
@@ -124,7 +124,7 @@ class PostgresqlEngine:
         )
 
     async def stop(self, grace: float) -> None:
-        """Take no new work, wait `grace` seconds for running handlers, then cancel them."""
+        """Take no new keys, give running handlers `grace` seconds, then cancel them."""
         if self._consumer is None or self._upkeep is None:
             return
         self._consumer.close_intake()
@@ -134,16 +134,16 @@ class PostgresqlEngine:
         await self._consumer.stop()
 
     async def last_seen(self) -> int:
-        """Return when any process's worker was last seen, or this start, in Unix milliseconds.
+        """Return when a worker of any process was last seen, or this start, in Unix milliseconds.
 
         Raises:
-            Exception: the database cannot be reached; whatever it raised.
+            Exception: the exception of the database, if it cannot be reached.
         """
         seen = await self._database.read(self._presence.seen_at)
         return max(seen or 0, self._started_at)
 
     async def queue_sizes(self) -> dict[str, int]:
-        """Count the jobs that wait in the queue, by name, whichever process they came from."""
+        """Count the waiting jobs of all processes, by name."""
         sizes = await self._database.read(queue_sql.queue_sizes)
         return {**dict.fromkeys((job.name for job in self._dispatcher.jobs), 0), **sizes}
 
@@ -153,7 +153,7 @@ class PostgresqlEngine:
 
     @staticmethod
     def _enqueue(job: JobType, held: frozenset[str], now: int, connection: Connection) -> None:
-        """Queue what is due and not queued, unless another process is doing just that."""
+        """Queue the due keys that are not queued, unless another process is doing the same."""
         if not queue_sql.try_lock(connection, job.name):
             return
         keys = job.due(connection, now, _PAGE + len(held))

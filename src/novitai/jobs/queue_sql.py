@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statements of ours on PgQueuer's tables, each inside the caller's transaction."""
+"""Statements of novitai on PgQueuer's tables, each run inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sqlalchemy import Connection, text
 
 KEEP_LOG_SECONDS: Final = 600
 
-# The lock keeps the waiting job from being picked before this transaction has ended, so that the
-# run it leads to sees what this transaction wrote; a job that is being picked already is skipped,
-# and does not count. The table's trigger notifies the workers, also where nothing is inserted.
+# The lock keeps the waiting job from being picked before this transaction has ended, so that its
+# run sees what this transaction wrote. A job that is being picked is skipped and does not count as
+# waiting. The table's trigger notifies the workers even if nothing is inserted.
 _NUDGE: Final = text("""
     WITH waiting AS (
         SELECT FROM pgqueuer
@@ -57,26 +57,26 @@ _PRUNE_LOG: Final = text("""
 
 
 def nudge(connection: Connection, name: str, key: str) -> None:
-    """Queue the key, unless a nudge of it waits already."""
+    """Queue the key, unless a nudge of it already waits."""
     connection.execute(_NUDGE, {"name": name, "payload": key.encode()})
 
 
 def try_lock(connection: Connection, name: str) -> bool:
-    """Be the only one, until the transaction ends, who does what `name` says; or learn who is."""
+    """Take the lock `name` until the transaction ends; False if another transaction has it."""
     return bool(connection.execute(_TRY_LOCK, {"name": name}).scalar_one())
 
 
 def enqueue_due(connection: Connection, name: str, keys: Sequence[str]) -> None:
-    """Queue those of the keys that neither wait nor run."""
+    """Queue those of the keys that are neither queued nor picked."""
     connection.execute(_ENQUEUE_DUE, {"name": name, "keys": list(keys)})
 
 
 def queue_sizes(connection: Connection) -> dict[str, int]:
-    """Count the waiting jobs by name."""
+    """Count the queued jobs by name."""
     return {row.entrypoint: row.total for row in connection.execute(_QUEUE_SIZES)}
 
 
 def prune_log(connection: Connection, batch: int) -> int:
-    """Delete up to `batch` lines of PgQueuer's log that are older than ten minutes; count them."""
+    """Delete up to `batch` rows of PgQueuer's log older than ten minutes; return how many."""
     done = connection.execute(_PRUNE_LOG, {"keep": KEEP_LOG_SECONDS, "batch": batch})
     return done.rowcount

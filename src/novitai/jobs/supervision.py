@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Supervision of the loops that live as long as the process: one that ends is logged."""
+"""Supervision of the tasks that run as long as the process: the end of one is logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class Supervisor:
-    """Watches loops. None of them may end before `close`: nothing else would tell of it."""
+    """Watches loops and logs each one that ends before `close`, which nothing else would report."""
 
     def __init__(self) -> None:
         self._watched: set[Loop] = set()
@@ -23,22 +23,22 @@ class Supervisor:
 
     @property
     def names(self) -> list[str]:
-        """The names of the loops that are watched and run, sorted."""
+        """The names of the watched loops that are running, sorted."""
         return sorted(loop.get_name() for loop in self._watched)
 
     def watch(self, *loops: Loop) -> None:
-        """Log `loop_ended` if one of these loops ends, for whatever reason."""
+        """Log `loop_ended` if one of these loops ends for any reason."""
         for loop in loops:
             self._watched.add(loop)
             loop.add_done_callback(self._ended)
 
     def close(self) -> None:
-        """Expect every loop to end from now on."""
+        """Stop logging ended loops, because the process is stopping."""
         self._is_closed = True
 
     def _ended(self, loop: Loop) -> None:
         self._watched.discard(loop)
-        # Retrieved in any case, or asyncio reports it a second time.
+        # Always retrieve the exception, or asyncio logs it too.
         error = None if loop.cancelled() else loop.exception()
         if not self._is_closed:
             _log.critical("loop_ended", loop=loop.get_name(), exc_info=error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop that looks for due rows, whatever became of the nudges."""
+"""The sweep: the loop that finds due rows, even if their nudges were lost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from novitai.jobs.port import JobType
 from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel, wait_for
 
-# However much is due, sweeps keep this distance, as a share of the interval.
+# The shortest pause between two sweeps, as a share of the interval.
 _SHORTEST_PAUSE: Final = 0.05
 
 _log: Final = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Sweeps every job type once an interval, and sooner when asked; errors do not end it."""
+    """Sweeps all job types once per interval, or earlier after `soon`; errors do not end it."""
 
     def __init__(
         self,
@@ -36,11 +36,12 @@ class Sweeper:
         """Prepare the loop.
 
         Args:
-            clock: The time it runs on.
-            ids: Where the spread comes from.
-            sweep: Looks for the due rows of one job type.
+            clock: The clock of the pauses.
+            ids: The source of jitter.
+            sweep: Finds the due rows of one job type.
             interval: Seconds between two sweeps.
-            spread: The fraction by which the interval varies, so that processes drift apart.
+            spread: The fraction by which the interval varies, so that processes do not sweep at
+                the same time.
         """
         self._clock = clock
         self._ids = ids
@@ -51,20 +52,20 @@ class Sweeper:
         self._failing: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self.last_complete = clock.now()
-        """When a sweep of everything last went well, in Unix milliseconds; else the start."""
+        """When all job types were last swept without error, or the start, in Unix milliseconds."""
 
     def start(self, jobs: Sequence[JobType]) -> Loop:
-        """Begin; the first sweep is at once; return its loop."""
+        """Start with an immediate sweep; return the task that runs until `stop`."""
         self.last_complete = self._clock.now()
         self._task = asyncio.create_task(self._run(jobs), name="jobs-sweep")
         return self._task
 
     def soon(self) -> None:
-        """Do not wait out the interval: there is room for more."""
+        """Sweep before the interval ends, because there is room for more keys."""
         self._soon.set()
 
     async def stop(self) -> None:
-        """End the loop and wait for its end."""
+        """Cancel the loop and wait for its end."""
         await cancel(self._task)
 
     async def _run(self, jobs: Sequence[JobType]) -> None:
@@ -80,7 +81,7 @@ class Sweeper:
     async def _try(self, job: JobType) -> bool:
         try:
             await self._sweep(job)
-        except Exception:  # whatever a query raises, the next sweep tries again
+        except Exception:  # any error of a query; the next sweep retries
             if job.name not in self._failing:
                 self._failing.add(job.name)
                 _log.exception("sweep_failed", job=job.name)

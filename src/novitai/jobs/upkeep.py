@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker on PostgreSQL does on the side: shows that it lives, prunes PgQueuer's log."""
+"""Periodic tasks of a worker on PostgreSQL: record its presence, and prune PgQueuer's log."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class NoteWorker(Protocol):
-    """Writes down that a worker lives."""
+    """Records that a worker is alive."""
 
     def __call__(
         self, connection: Connection, worker_id: str, /, *, started_at: int, now: int
     ) -> None:
-        """Note that the worker, at work since `started_at`, lives at `now` (Unix milliseconds)."""
+        """Record that a worker is alive at `now`; both times are in Unix milliseconds."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Where workers leave word that they live; the statements are the caller's."""
+    """The statements that record and read the presence of workers."""
 
     note: NoteWorker
     seen_at: Callable[[Connection], int | None]
-    """Tells when any worker was last seen, in Unix milliseconds; `None` if none ever was."""
+    """Returns when any worker was last seen, in Unix milliseconds; `None` if none was."""
 
 
 class Upkeep:
-    """A loop of small duties; what fails is tried again in the next round."""
+    """Runs the tasks in a loop; a failed task is retried in the next round."""
 
     def __init__(
         self,
@@ -74,13 +74,13 @@ class Upkeep:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> Loop:
-        """Begin; return its loop."""
+        """Start the loop; return the task that runs until `stop`."""
         self._started_at = self._clock.now()
         self._task = asyncio.create_task(self._run(), name="jobs-upkeep")
         return self._task
 
     async def stop(self) -> None:
-        """End the loop and wait for its end."""
+        """Cancel the loop and wait for its end."""
         await cancel(self._task)
 
     async def _run(self) -> None:
@@ -88,7 +88,7 @@ class Upkeep:
             try:
                 await self._round()
                 self._failing = False
-            except Exception:  # nothing here is worth ending a worker for
+            except Exception:  # a failed task must not end the worker
                 if not self._failing:
                     _log.exception("upkeep_failed")
                 self._failing = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for whichever comes first: something that happens, or time on the injected clock."""
+"""Waiting for an event, tasks or a block, with a timeout on the injected clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from novitai.clock import Clock
 
 
 async def wait_for(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
-    """Wait for `event`, at most `seconds`; True if it is set."""
+    """Wait for `event` for at most `seconds`; return whether it is set."""
     if event.is_set():
         return True
     await _first(clock, seconds, event.wait())
@@ -20,14 +20,14 @@ async def wait_for(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
 
 
 async def wait_for_all(tasks: Iterable[asyncio.Task[None]], seconds: float, clock: Clock) -> None:
-    """Wait until every task is done, at most `seconds`; cancels none of them."""
+    """Wait until all tasks are done, for at most `seconds`; cancels none of them."""
     tasks = list(tasks)
     if tasks and seconds > 0:
         await _first(clock, seconds, _all_done(tasks))
 
 
 async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel the tasks and wait until they have ended; what they raise is dropped."""
+    """Cancel the tasks and wait until they have ended; their exceptions are dropped."""
     ending = [task for task in tasks if task is not None]
     for task in ending:
         task.cancel()
@@ -38,7 +38,7 @@ async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
 async def keeping(
     work: Coroutine[Any, Any, None], *, name: str | None = None
 ) -> AsyncIterator[None]:
-    """Do `work` beside a block, such as keeping its lease; what it raises is dropped."""
+    """Run `work` during a block, such as renewing a lease; its exceptions are dropped."""
     task = asyncio.create_task(work, name=name)
     try:
         yield
@@ -51,7 +51,7 @@ async def within(seconds: float, clock: Clock) -> AsyncIterator[None]:
     """Cancel the block after `seconds` on the injected clock.
 
     Raises:
-        TimeoutError: the block was cancelled for that.
+        TimeoutError: the time ran out and the block was cancelled.
     """
     loop = asyncio.get_running_loop()
 

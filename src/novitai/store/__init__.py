@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables, queries, migrations and the database itself. No business rules, no network."""
+"""The tables, queries, migrations and database engines. No business rules and no HTTP calls."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings a database to the tables of this version. The migrations are part of the package.
+"""Migrates a database to the schema of this version. The migrations are part of the package.
 
-A migration is committed whole or not at all: after a crash the database is as it was before.
-Alembic is loaded where there is something to migrate: that takes longer than to see that there is
-nothing, which is what nearly every start of a process finds.
+Each migration runs in one transaction: after a crash the database is as it was before.
+Alembic is imported only if there is something to migrate, because the import takes longer than
+the version check and most processes start with a current database.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _VERSIONS: Final = Path(__file__).parent / "migrations" / "versions"
 _TABLE: Final = "alembic_version"
 _CONFIG: Final = 78  # EX_CONFIG of sysexits(3)
 ADVISORY_LOCK: Final = 0x6E6F_7669_7461_6900  # "novitai"
-"""Held on a server's database while it is migrated."""
+"""The PostgreSQL advisory lock that is held during a migration."""
 
 
 class Version(StrEnum):
-    """How a database stands to this version of the code."""
+    """The version of a database compared with this version of the code."""
 
     CURRENT = "current"
     OLDER = "older"
@@ -40,12 +40,12 @@ class Version(StrEnum):
 
 
 def upgrade(url: str, clock: Clock) -> None:
-    """Bring the database at `url` up to date; where it is, do nothing.
+    """Migrate the database at `url`; do nothing if it is current.
 
-    Several at once are safe: on a server they wait for each other, on a file the second is refused.
+    Concurrent calls are safe: on PostgreSQL the second waits, on SQLite it is refused.
 
     Raises:
-        SettingsError: the URL cannot be understood.
+        SettingsError: the URL cannot be parsed.
         StartupError: the database cannot be used, or it is newer than this version.
     """
     if not url.startswith("sqlite"):
@@ -59,10 +59,11 @@ def upgrade(url: str, clock: Clock) -> None:
 
 
 def upgrade_file(file: DatabaseFile) -> None:
-    """Bring an embedded database up to date that this process has claimed.
+    """Migrate an SQLite file that this process has claimed.
 
     Raises:
-        StartupError: it is not ours, it is newer than this version, or it cannot be written.
+        StartupError: it belongs to another program, is newer than this version, or cannot be
+            written.
     """
     with explained(file.path), _embedded(str(file.path)) as connection:
         with connection.begin():
@@ -80,7 +81,7 @@ def check(url: str) -> Version:
     """Compare the database at `url` with this version of the code. Changes nothing.
 
     Raises:
-        SettingsError: the URL cannot be understood.
+        SettingsError: the URL cannot be parsed.
         StartupError: the database cannot be read.
     """
     if not url.startswith("sqlite"):
@@ -97,7 +98,7 @@ def check(url: str) -> Version:
 
 
 def refuse_newer(version: Version, where: str) -> None:
-    """Raise `StartupError` where a newer novitai has been at work."""
+    """Raise `StartupError` if a newer version of novitai migrated the database."""
     if version is Version.NEWER:
         raise StartupError(
             f"{where}: made by a newer version of novitai than this one. "
@@ -107,12 +108,12 @@ def refuse_newer(version: Version, where: str) -> None:
 
 
 def steps() -> tuple[str, ...]:
-    """List the migrations of this version of the code, by number, the first one first."""
+    """List the numbers of this version's migrations, in ascending order."""
     return tuple(sorted(file.name.partition("_")[0] for file in _VERSIONS.glob("[0-9]*.py")))
 
 
 def recorded(connection: Connection) -> frozenset[str]:
-    """Read which migration a database stands at: one, or none where it was never migrated."""
+    """Read the number of the last migration applied; empty if the database was never migrated."""
     if not inspect(connection).has_table(_TABLE):
         return frozenset()
     rows = connection.execute(text(f"SELECT version_num FROM {_TABLE}"))  # noqa: S608 - a constant
@@ -120,7 +121,7 @@ def recorded(connection: Connection) -> frozenset[str]:
 
 
 def config(connection: Connection) -> Config:
-    """Make Alembic's configuration for commands on `connection`."""
+    """Return Alembic's configuration for commands on `connection`."""
     from alembic.config import Config
 
     made = Config()
@@ -136,7 +137,7 @@ def _upgrade_server(url: str) -> None:
     postgresql_check.insist_on_database(url)
     with closing(postgresql_server.connect(url)) as connection, postgresql_server.explained(url):
         key = {"key": ADVISORY_LOCK}
-        # Of the session, not of a transaction: every migration has a transaction of its own.
+        # A session-level lock, because each migration runs in its own transaction.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
         connection.commit()
         _upgrade(connection, postgresql_server.describe(url))
@@ -162,7 +163,7 @@ def _version(connection: Connection) -> Version:
 
 @contextmanager
 def _embedded(path: str, mode: str = "rw") -> Iterator[Connection]:
-    """Connect to a file for migrating: foreign keys are off while tables are copied."""
+    """Connect to an SQLite file with foreign keys off, as Alembic copies tables to alter them."""
     uri = URL.create(
         "sqlite+pysqlite", database=f"file:{quoted(path)}", query={"mode": mode, "uri": "true"}
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the store that a URL names, once it is known to be sound and of this version."""
+"""Opens the database at a URL, after checking that it is usable and of this version."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CONFIG = 78  # EX_CONFIG of sysexits(3)
 async def open_database(url: str, clock: Clock) -> Database:
     """Open the database at `url` (`Settings.database`).
 
-    The embedded file is made if it is missing and migrated if it is older: nobody else uses it.
-    A server's database is used by several processes and is migrated by `novitai migrate` alone.
+    An SQLite file is created if it is missing and migrated if it is older, because only this
+    process uses it. A PostgreSQL database may have other users; only `novitai migrate` migrates it.
 
     Raises:
-        SettingsError: the URL cannot be understood.
+        SettingsError: the URL cannot be parsed.
         StartupError: the database cannot be used; the message says why and what to do.
     """
     if url.startswith("sqlite"):
@@ -39,17 +39,18 @@ def _open_sqlite(url: str, clock: Clock) -> Database:
         file.mark()
         with explained(file.path):
             return SqliteDatabase(file, clock)
-    except BaseException:  # the file is let go, then it is raised on
+    except BaseException:  # release the file, then re-raise
         file.release()
         raise
 
 
 def _open_postgresql(url: str, clock: Clock) -> Database:
-    # Its driver takes long to load, and a process on the embedded file never needs it.
+    # Imported here because the driver loads slowly and a process on SQLite never needs it.
     from novitai.store.engine import postgresql_check
 
     postgresql_check.insist_on_server(url)
-    # Before the version is read: a role that may not do that is told all the rights it needs.
+    # Before reading the version: a role that may not read it gets an error listing all the rights
+    # it needs.
     postgresql_check.insist_on_rights(url)
     version = migrate.check(url)
     where = postgresql_server.describe(url)

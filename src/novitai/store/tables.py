@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables. Times are Unix milliseconds, prices 1/100000 USD, sealed columns are encrypted.
 
-No two writers share a column: in `instances`, `obs_*` belongs to sync, `status` to the function
-that derives it, and everything else to operations.
+Each column has one writer: in `instances`, sync writes `obs_*`, the function that derives `status`
+writes that, and operations write everything else.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ metadata: Final = MetaData(
 )
 
 Record = Row[*tuple[Any, ...]]
-"""A row as it comes: its types are those of the columns asked for, in their order."""
+"""A result row; its types are those of the selected columns, in their order."""
 
-# SQLite makes a rowid of INTEGER alone; PostgreSQL needs 64 bits.
+# On SQLite only INTEGER becomes a rowid; PostgreSQL needs 64 bits.
 _SEQUENCE: Final = BigInteger().with_variant(Integer(), "sqlite")
 
 installation: Final = Table(
@@ -47,7 +47,7 @@ installation: Final = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""Facts about this installation as a whole, by name: `id`, the sealed webhook secret."""
+"""Values of the whole installation, by name, such as `id` and the sealed webhook secret."""
 
 api_keys: Final = Table(
     "api_keys",
@@ -125,7 +125,7 @@ instances: Final = Table(
     Column("obs_unmarked_count", Integer, nullable=False, server_default=text("0")),
 )
 _LIVE: Final = text("status NOT IN ('terminated', 'released')")
-# An ended record does not hold its upstream id: another may be given it.
+# An ended record no longer owns its upstream ID, so another record may have it.
 Index(
     "uq_instances_live_upstream_id",
     instances.c.upstream_id,
@@ -224,7 +224,7 @@ events: Final = Table(
     Column("at", BigInteger, nullable=False),
     Column("data", Text, nullable=False),
 )
-"""What happened; without an instance where it is about the account as a whole."""
+"""The log of events; `instance_id` is null for events about the account."""
 Index("ix_events_instance_id_sequence", events.c.instance_id, events.c.sequence)
 
 idempotency_keys: Final = Table(
@@ -248,7 +248,7 @@ leases: Final = Table(
     Column("holder", String(64), nullable=False),
     Column("until", BigInteger, nullable=False),
 )
-"""Who does what only one may do at a time, such as listing the account."""
+"""Leases on tasks that one process may do at a time, such as listing the account."""
 
 listings: Final = Table(
     "listings",
@@ -261,8 +261,8 @@ listings: Final = Table(
 )
 """The last listing of the account, in the one row named `last`.
 
-`complete_at` and `whole_at` are when the last one began that was complete, or read whole;
-`incomplete_count` is how many in a row have not been complete.
+`complete_at` is when the last complete listing began, `whole_at` when the last listing began whose
+pages were all read; `incomplete_count` is the number of consecutive incomplete listings.
 """
 
 unmanaged_instances: Final = Table(
@@ -285,9 +285,9 @@ unmanaged_instances: Final = Table(
     Column("cluster_id", String(255), nullable=False),
     Column("image", String(500), nullable=False),
 )
-"""What the last listing held that is no record's own, made anew by each listing.
+"""The instances of the last listing that belong to no record; each listing replaces them.
 
-`marker` is the marker in its name, of whichever installation; empty where there is none.
+`marker` is the marker in the upstream name, of any installation; empty if there is none.
 """
 
 listed_instances: Final = Table(
@@ -299,7 +299,7 @@ listed_instances: Final = Table(
     Column("dismissed_at", BigInteger),
     Column("deleted_at", BigInteger),
 )
-"""Every upstream id that a listing has held: since when, and what was decided about it."""
+"""Every upstream ID ever listed: when it was first listed, and what was decided about it."""
 
 workers: Final = Table(
     "workers",
@@ -329,7 +329,7 @@ webhooks: Final = Table(
     Column("off_reason", String(20)),
     Column("deleted_at", BigInteger),
 )
-"""Receivers: standing ones, and one for each URL that came with an instance."""
+"""Receivers: standing webhooks, and one for each `webhook_url` of an instance."""
 Index(
     "ix_webhooks_listening",
     webhooks.c.id,
@@ -350,9 +350,9 @@ webhook_lines: Final = Table(
     Column("lease_until", BigInteger),
     Column("spared_until", BigInteger),
 )
-"""The order of one instance's messages to one receiver; `next_try_at` is null while none waits.
+"""The lines; `next_try_at` is null while no message waits.
 
-A line without an instance is that of the events about the account.
+A line without an instance carries the events about the account.
 """
 Index(
     "uq_webhook_lines_account_webhook_id",
@@ -394,7 +394,7 @@ deliveries: Final = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
 )
-"""A message: one event to one receiver, written in the transaction of the event."""
+"""Messages: one event for one receiver, written in the transaction of the event."""
 Index(
     "uq_deliveries_webhook_id_event_sequence",
     deliveries.c.webhook_id,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps secrets at rest: sealed values and keyed digests, all from one secret key.
+"""Encryption of stored secrets and keyed digests of API keys, both under one secret key.
 
 Each purpose (`launch`, `credentials`, `webhook-secret`, ...) has its own key, derived by HKDF, and
-is bound to what it seals: a value sealed for one purpose cannot be opened for another.
+is authenticated with the value: a value sealed for one purpose cannot be opened for another.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SECRET_FILE: Final = "secret.key"  # noqa: S105 - the name of a file
 _MIN_SECRET: Final = 32
 _EX_CONFIG: Final = 78
 _EX_IOERR: Final = 74
-# One leading byte says how the rest was sealed, so that another way can come later.
+# The first byte is the version of the format, so that the format can change later.
 _VERSION: Final = b"\x01"
 _NONCE: Final = 12
 
 
 class Vault:
-    """Seals, opens and digests under one secret key."""
+    """Seals and unseals values, and computes digests, under one secret key."""
 
     def __init__(self, secret_key: bytes) -> None:
         if len(secret_key) < _MIN_SECRET:
@@ -43,7 +43,7 @@ class Vault:
         self._digest_key = self._derive("digest:api-key")
 
     def __repr__(self) -> str:
-        """Show nothing."""
+        """Hide the key."""
         return "Vault(***)"
 
     def seal(self, purpose: str, plain: bytes) -> bytes:
@@ -52,10 +52,11 @@ class Vault:
         return _VERSION + nonce + self._cipher(purpose).encrypt(nonce, plain, purpose.encode())
 
     def unseal(self, purpose: str, sealed: bytes) -> bytes:
-        """Open what `seal` made for the same purpose.
+        """Decrypt a value that `seal` encrypted for the same purpose.
 
         Raises:
-            WrongSecretKey: it was sealed under another key or for another purpose, or was changed.
+            WrongSecretKey: the value was sealed under another key or for another purpose, or was
+                changed.
         """
         version, nonce, body = sealed[:1], sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
         bound = purpose.encode() if version == _VERSION else b""
@@ -85,9 +86,9 @@ class Vault:
 
 
 def load_or_make_secret(data_dir: Path) -> bytes:
-    """Read the embedded secret key, or make one that only its owner may read.
+    """Read the secret key file, or create it with mode 0600.
 
-    The file's text is what `NOVITAI_SECRET_KEY` would be set to, so it can be moved there.
+    The file's text is also a valid value of `NOVITAI_SECRET_KEY`.
 
     Raises:
         StartupError: the file cannot be read or written, or is not a secret key.
@@ -103,7 +104,7 @@ def load_or_make_secret(data_dir: Path) -> bytes:
 
 
 def load_secret(data_dir: Path) -> bytes:
-    """Read the embedded secret key that the database was made with.
+    """Read the secret key file of an existing database.
 
     Raises:
         StartupError: the file is missing, cannot be read, or is not a secret key.
@@ -117,14 +118,15 @@ def load_secret(data_dir: Path) -> bytes:
         raise StartupError(
             f"{path}: the secret key is missing, and the database holds API keys and secrets that "
             "were made with it. Restore the file from a backup, or set NOVITAI_SECRET_KEY to its "
-            "text. If it is lost, so are they: move the database away to begin with an empty one.",
+            "text. Without it they cannot be recovered: move the database away to start with an "
+            "empty one.",
             exit_code=_EX_CONFIG,
         ) from None
     except OSError as error:
         raise _unusable(path, error) from None
     if len(secret) < _MIN_SECRET:
         raise StartupError(
-            f"{path}: not a secret key (under {_MIN_SECRET} bytes). Without the true one, stored"
+            f"{path}: not a secret key (under {_MIN_SECRET} bytes). Without the right key, stored"
             " API keys and secrets are lost. Restore it from a backup.",
             exit_code=_EX_CONFIG,
         )
@@ -133,13 +135,13 @@ def load_secret(data_dir: Path) -> bytes:
 
 def _unusable(path: Path, error: OSError) -> StartupError:
     return StartupError(
-        f"{path}: the secret key cannot be kept: {error.strerror}", exit_code=_EX_IOERR
+        f"{path}: the secret key cannot be read or written: {error.strerror}", exit_code=_EX_IOERR
     )
 
 
 def _make(path: Path) -> None:
-    # Written whole under another name and then linked: no reader ever finds half a key, and of two
-    # processes that start at once the first one's key stands.
+    # Written to a temporary file and then linked, so that a reader never sees a partial key; if two
+    # processes start at once, both use the key that was linked first.
     draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a transaction promises, on both stores."""
+"""Promises of transactions, on both stores."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tests.store.transactions import Gate, names, put, put_and_fail
 
 
 async def test_answer(database: Database) -> None:
-    """A write answers what its function returned, and the next read sees what it wrote."""
+    """A write returns the result of its function, and the next read sees the change."""
     assert await database.write(put("a")) == "a"
     assert await database.read(names) == ["a"]
 
 
 async def test_rollback(database: Database) -> None:
-    """What a function raises reaches the caller as it is, and nothing of its work stays."""
+    """An exception of a function reaches the caller unchanged, and its work is rolled back."""
     with pytest.raises(LookupError, match="a"):
         await database.write(put_and_fail("a"))
     assert await database.read(names) == []
 
 
 async def test_constraint(database: Database) -> None:
-    """A violated constraint reaches the caller as SQLAlchemy's own error, without the values."""
+    """A constraint violation reaches the caller as SQLAlchemy's error, without the values."""
     await database.write(put("a"))
     with pytest.raises(IntegrityError) as caught:
         await database.write(put("a", "a secret value"))
@@ -43,7 +43,7 @@ async def test_constraint(database: Database) -> None:
 
 
 async def test_savepoint(database: Database) -> None:
-    """A function may go on after an error that it kept in a savepoint."""
+    """A function may continue after an error inside a savepoint."""
 
     def fn(connection: Connection) -> None:
         put("a")(connection)
@@ -56,7 +56,7 @@ async def test_savepoint(database: Database) -> None:
 
 
 async def test_together(database: Database) -> None:
-    """Of many writes at once, those that fail leave the others alone."""
+    """Failed writes do not affect concurrent ones."""
     outcomes = await asyncio.gather(
         *(database.write(put_and_fail(str(n)) if n % 3 == 0 else put(str(n))) for n in range(50)),
         return_exceptions=True,
@@ -76,7 +76,7 @@ async def test_no_write_in_a_read(database: Database) -> None:
 
 
 async def test_snapshot(database: Database, gate: Gate) -> None:
-    """A read with a snapshot sees one moment, whatever is committed meanwhile."""
+    """A snapshot read does not see changes that are committed while it runs."""
 
     def twice(connection: Connection) -> tuple[list[str], list[str]]:
         before = names(connection)
@@ -92,7 +92,7 @@ async def test_snapshot(database: Database, gate: Gate) -> None:
 
 @pytest.mark.parametrize("end", [Connection.commit, Connection.rollback])
 async def test_no_commit_inside(database: Database, end: Callable[[Connection], None]) -> None:
-    """A function that commits or rolls back by itself fails, and spoils nothing for the others."""
+    """A function that commits or rolls back fails, and does not affect concurrent writes."""
 
     def fn(connection: Connection) -> None:
         put("a")(connection)
@@ -106,13 +106,13 @@ async def test_no_commit_inside(database: Database, end: Callable[[Connection], 
     )
     assert outcomes[0] == "b"
     assert outcomes[2] == "c"
-    with pytest.raises(RuntimeError, match="neither commits nor rolls back"):
-        raise outcomes[1]  # type: ignore[misc]  # gather's type has the answers too
+    with pytest.raises(RuntimeError, match="must not commit or roll back"):
+        raise outcomes[1]  # type: ignore[misc]  # gather's type includes results
     assert await database.read(names) == ["b", "c"]
 
 
 async def test_no_open_result(database: Database) -> None:
-    """A function that returns an unread result fails at once, not when somebody reads it."""
+    """A function that returns an unread result fails at once, not when the result is read."""
     with pytest.raises(TypeError, match="not an open result"):
         await database.read(lambda connection: connection.execute(select(installation)))
     with pytest.raises(TypeError, match="not an open result"):
@@ -126,7 +126,7 @@ async def test_stop_iteration(database: Database) -> None:
 
 
 async def test_ping(database: Database) -> None:
-    """An open database answers a ping; a closed one says that it is closed."""
+    """A ping of an open database succeeds; a ping of a closed one says that it is closed."""
     await database.ping()
     await database.close()
     with pytest.raises(StoreUnavailable, match="closed"):
@@ -135,7 +135,7 @@ async def test_ping(database: Database) -> None:
 
 class TestAfterCommit:
     async def test_order(self, database: Database) -> None:
-        """Callbacks run on the event loop, in order, before the caller has its answer."""
+        """Callbacks run on the event loop, in order, before the caller gets its result."""
         heard: list[object] = []
 
         def fn(connection: Connection) -> None:
@@ -160,7 +160,7 @@ class TestAfterCommit:
         assert heard == []
 
     async def test_savepoint(self, database: Database) -> None:
-        """The callbacks of a savepoint share its fate."""
+        """The callbacks of a savepoint run only if the savepoint is not rolled back."""
         heard: list[str] = []
 
         def note(connection: Connection, word: str) -> None:
@@ -181,16 +181,16 @@ class TestAfterCommit:
         assert heard == ["before", "released", "after"]
 
     async def test_only_inside_a_write(self, database: Database) -> None:
-        """There is nothing to wait for in a read, and none outside of a function."""
+        """A callback cannot be registered in a read or outside of a transaction function."""
         kept: list[Connection] = []
-        with pytest.raises(RuntimeError, match="after a read"):
+        with pytest.raises(RuntimeError, match="a read has no commit"):
             await database.read(lambda connection: database.after_commit(connection, print))
         await database.write(kept.append)
-        with pytest.raises(RuntimeError, match="that is running"):
+        with pytest.raises(RuntimeError, match="of a running transaction function"):
             database.after_commit(kept[0], print)
 
     async def test_failing_callback(self, database: Database) -> None:
-        """A callback that fails keeps neither the answer nor the other callbacks from coming."""
+        """If a callback fails, the result and the other callbacks are still delivered."""
         heard: list[str] = []
         told: list[dict[str, object]] = []
         missing: dict[str, object] = {}
@@ -208,7 +208,7 @@ class TestAfterCommit:
 
 class TestDeadline:
     async def test_in_time(self, database: Database, clock: ManualClock) -> None:
-        """At its deadline, a write is still in time."""
+        """A write that commits exactly at its deadline is stored."""
         assert await database.write(put("a"), deadline=clock.now()) == "a"
 
     async def test_before(self, database: Database, clock: ManualClock) -> None:
@@ -219,7 +219,7 @@ class TestDeadline:
         assert begun == []
 
     async def test_during(self, database: Database, clock: ManualClock, gate: Gate) -> None:
-        """A deadline that passes while the function runs undoes its work, callbacks included."""
+        """If the deadline passes while the function runs, its work and callbacks are undone."""
         heard: list[str] = []
 
         def fn(connection: Connection) -> None:
@@ -276,11 +276,11 @@ class TestCancellation:
 
 
 async def test_close(database: Database, gate: Gate) -> None:
-    """Closing finishes what was accepted, refuses what comes after, and may be done twice."""
+    """Closing finishes accepted jobs, refuses later ones, and is idempotent."""
     accepted = [asyncio.create_task(database.write(fn)) for fn in (gate, put("a"), put("b"))]
     await asyncio.to_thread(gate.entered.wait)
     closing = asyncio.create_task(database.close())
-    for _ in range(10_000):  # until the closing thread has come so far
+    for _ in range(10_000):  # until the closing thread has set the flag
         if database._writers._closed:
             break
         await asyncio.sleep(0.001)
@@ -305,7 +305,7 @@ STEPS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 async def test_model(database: Database, rounds: list[list[tuple[str, int, bool]]]) -> None:
-    """Whatever mixture of writes comes at once, exactly the acknowledged ones were done."""
+    """For any mixture of concurrent writes, exactly the acknowledged ones are stored."""
 
     def empty(connection: Connection) -> None:
         connection.execute(delete(installation))
@@ -343,6 +343,6 @@ async def test_model(database: Database, rounds: list[list[tuple[str, int, bool]
 
 
 async def test_errors_of_sql(database: Database) -> None:
-    """A statement that makes no sense reaches its author as it is."""
+    """An invalid statement reaches the caller as SQLAlchemy's error."""
     with pytest.raises(DBAPIError, match="nonsense"):
         await database.read(lambda connection: connection.scalar(text("SELECT nonsense")))

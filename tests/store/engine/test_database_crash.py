@@ -45,20 +45,20 @@ asyncio.run(main())
 
 
 def write_and_kill(url: str, acknowledged_before: int) -> list[str]:
-    """Start the writers, kill them after so many answers, and return all that they answered."""
+    """Start the writers, kill them after some acknowledgements, and return those printed."""
     child = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     with child:
         lines = [child.stdout.readline() for _ in range(acknowledged_before)]
         child.kill()
         lines += child.stdout
-    # A last line may be torn; its write counts as not acknowledged.
+    # The last line may be incomplete; its write counts as not acknowledged.
     return [line.strip() for line in lines if line.endswith("\n")]
 
 
 @pytest.mark.parametrize("acknowledged_before", [1, 100, 500])
 async def test_kill(database_url: str, clock: ManualClock, acknowledged_before: int) -> None:
-    """Killed in the middle of 32 concurrent writers, no acknowledged write is lost or halved."""
+    """If 32 concurrent writers are killed, no acknowledged write is lost or partially stored."""
     acknowledged = await asyncio.to_thread(write_and_kill, database_url, acknowledged_before)
     assert len(acknowledged) >= acknowledged_before
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever keeps the database from being opened is said in one clear sentence."""
+"""Each reason why the database cannot be opened gives one clear message."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ async def refusal(url: str) -> str:
 
 @pytest.fixture
 async def unprivileged(sqlite_database_url: str) -> AsyncIterator[Path]:
-    """A folder of our own, seen with the rights of an ordinary user."""
-    # Whatever is imported late is imported now: that user may be unable to read our modules.
+    """A folder owned by an ordinary user, with whose rights the test runs."""
+    # Opening a database first imports modules that the user may be unable to read.
     await (await open_database(sqlite_database_url, CLOCK)).close()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -59,7 +59,7 @@ async def unprivileged(sqlite_database_url: str) -> AsyncIterator[Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a megabyte."""
+    """A disk of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
@@ -79,7 +79,7 @@ def fill(disk: Path) -> None:
 
 class TestFile:
     async def test_made(self, tmp_path: Path) -> None:
-        """A missing folder and file are made, for this user alone, and hold what is stored."""
+        """A missing folder and file are created for this user alone, and hold the stored data."""
         path = tmp_path / "new" / "folder" / "novitai.db"
         database = await open_database(f"sqlite:///{path}", CLOCK)
         await database.write(put("a"))
@@ -97,7 +97,7 @@ class TestFile:
         await again.close()
 
     async def test_awkward_name(self, tmp_path: Path) -> None:
-        """Characters that mean something in a URL mean nothing in a file's name."""
+        """A file name may have characters that are special in URLs."""
         path = tmp_path / "100% why? #1 ü" / "novitai.db"
         database = await open_database(f"sqlite:///{quote(str(path))}", CLOCK)
         await database.close()
@@ -108,12 +108,12 @@ class TestFile:
         "url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true"]
     )
     async def test_no_file(self, url: str) -> None:
-        """A URL that names no file is refused, with an example of one that does."""
+        """A URL that names no file is refused with an example of a valid one."""
         with pytest.raises(SettingsError, match="sqlite:///relative/path"):
             await open_database(url, CLOCK)
 
     async def test_second_process(self, sqlite_database_url: str, tmp_path: Path) -> None:
-        """A second process learns who holds the file; a killed one holds nothing."""
+        """A second process gets the holder's PID; the lock of a killed process is released."""
         code = (
             "import asyncio, sys\n"
             "from novitai.clock import SystemClock\n"
@@ -141,14 +141,14 @@ class TestFile:
         await database.close()
 
     async def test_same_process(self, sqlite_database_url: str) -> None:
-        """Twice in one process is no better; and a refusal leaves the holder's lock alone."""
+        """A second open in the same process is refused, and does not release the first lock."""
         database = await open_database(sqlite_database_url, CLOCK)
         for _ in range(2):
             assert f"pid {os.getpid()}" in await refusal(sqlite_database_url)
         await database.close()
 
     async def test_link(self, sqlite_database_url: str, tmp_path: Path) -> None:
-        """Another name for the same file is the same file."""
+        """A symbolic link to an open file is refused as the same file."""
         link = tmp_path / "link.db"
         link.symlink_to(tmp_path / "novitai.db")
         database = await open_database(sqlite_database_url, CLOCK)
@@ -163,7 +163,7 @@ class TestFile:
         ],
     )
     async def test_no_database(self, tmp_path: Path, content: bytes, expected: str) -> None:
-        """A file of another kind is refused and left as it is, and its lock is given back."""
+        """A file that is no database is refused unchanged, and its lock is released."""
         path = tmp_path / "letter.db"
         path.write_bytes(content)
         for _ in range(2):
@@ -171,14 +171,14 @@ class TestFile:
         assert path.read_bytes() == content
 
     async def test_damaged_header(self, sqlite_database_url: str, tmp_path: Path) -> None:
-        """A database whose first bytes are gone is refused."""
+        """A database with a damaged header is refused."""
         with (tmp_path / "novitai.db").open("r+b") as file:
             file.write(bytes(100))
         assert "its beginning is damaged" in await refusal(sqlite_database_url)
 
     @pytest.mark.parametrize("page", [1, 2, 5])
     async def test_damaged_page(self, sqlite_database_url: str, tmp_path: Path, page: int) -> None:
-        """A database with a page of rubbish is refused before anything relies on it."""
+        """A database with a damaged page is refused at start."""
         with (tmp_path / "novitai.db").open("r+b") as file:
             file.seek(page * 4096)
             file.write(b"\xff" * 4096)
@@ -187,7 +187,7 @@ class TestFile:
         assert "Restore a backup" in message
 
     async def test_truncated(self, sqlite_database_url: str, tmp_path: Path) -> None:
-        """Half a database is refused."""
+        """A truncated database is refused."""
         path = tmp_path / "novitai.db"
         os.truncate(path, path.stat().st_size // 8192 * 4096)
         assert "the database is damaged" in await refusal(sqlite_database_url)
@@ -195,7 +195,7 @@ class TestFile:
     async def test_long_look_is_cut_short(
         self, sqlite_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A file too large to be looked at in the time is opened all the same."""
+        """A file too large to be checked in the time limit is opened."""
         monkeypatch.setattr(sqlite_file, "PROBE_SECONDS", -1.0)
         monkeypatch.setattr(sqlite_file, "_STEPS_BETWEEN_LOOKS_AT_THE_CLOCK", 1)
         database = await open_database(sqlite_database_url, CLOCK)
@@ -204,7 +204,7 @@ class TestFile:
     async def test_locked(
         self, sqlite_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A file that another program has locked is named, with what to do."""
+        """A file that another program has locked is refused, and the message says what to do."""
         monkeypatch.setattr(sqlite_file, "PROBE_SECONDS", 0.01)
         other = sqlite3.connect(tmp_path / "novitai.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
@@ -212,7 +212,7 @@ class TestFile:
         other.close()
 
     async def test_another_programs(self, tmp_path: Path) -> None:
-        """A database that somebody else made is left alone."""
+        """A database of another program is refused unchanged."""
         path = tmp_path / "theirs.db"
         other = sqlite3.connect(path)
         other.execute("CREATE TABLE recipes (name TEXT)").close()
@@ -223,7 +223,7 @@ class TestFile:
         assert path.read_bytes() == before
 
     async def test_newer(self, sqlite_database_url: str, tmp_path: Path) -> None:
-        """A database of a newer version is refused, and the lock is given back."""
+        """A database of a newer version is refused, and the lock is released."""
         other = sqlite3.connect(tmp_path / "novitai.db")
         other.execute("UPDATE alembic_version SET version_num = '9999'")
         other.commit()
@@ -232,32 +232,32 @@ class TestFile:
         other.close()
 
     async def test_folder_cannot_be_made(self, tmp_path: Path) -> None:
-        """A folder that cannot be made is named."""
+        """The message names a folder that cannot be created."""
         (tmp_path / "file").touch()
         message = await refusal(f"sqlite:///{tmp_path}/file/folder/novitai.db")
-        assert "the folder cannot be made: Not a directory" in message
+        assert "the folder cannot be created: Not a directory" in message
 
     async def test_a_folder(self, tmp_path: Path) -> None:
-        """A folder in the place of the file is named."""
+        """The message names a folder at the path of the file."""
         assert "cannot be opened for writing" in await refusal(f"sqlite:///{tmp_path}")
 
     async def test_read_only_folder(self, unprivileged: Path) -> None:
-        """A folder that may not be written is named, with what to do."""
+        """The message names a folder that is not writable and says what to do."""
         unprivileged.chmod(0o500)  # noqa: ASYNC240 - nothing else runs here
         message = await refusal(f"sqlite:///{unprivileged}/novitai.db")
         assert "Permission denied. Make it and its folder writable" in message
         message = await refusal(f"sqlite:///{unprivileged}/folder/novitai.db")
-        assert "the folder cannot be made: Permission denied" in message
+        assert "the folder cannot be created: Permission denied" in message
 
     async def test_read_only_file(self, unprivileged: Path) -> None:
-        """A file that may not be written is named, with what to do."""
+        """The message names a file that is not writable and says what to do."""
         path = unprivileged / "novitai.db"
         path.touch(mode=0o400)
         message = await refusal(f"sqlite:///{path}")
         assert f"{path}: cannot be opened for writing: Permission denied" in message
 
     async def test_disk_full(self, small_disk: Path, sqlite_database_url: str) -> None:
-        """A full disk is called that, whether the file is to be made or merely opened."""
+        """A full disk is reported as such, for a new file and for an existing one."""
         fill(small_disk)
         assert "no space is left" in await refusal(f"sqlite:///{small_disk}/new.db")
 
@@ -267,7 +267,7 @@ class TestFile:
         assert "no space is left" in await refusal(f"sqlite:///{small_disk}/novitai.db")
 
     async def test_disk_full_while_running(self, small_disk: Path) -> None:
-        """A disk that fills up fails writes with a precise error, and reads go on."""
+        """When the disk fills up, writes fail with `StorageFull` and reads succeed."""
         database = await open_database(f"sqlite:///{small_disk}/novitai.db", CLOCK)
         await database.write(put("a"))
         fill(small_disk)
@@ -286,7 +286,7 @@ class TestFile:
 @pytest.mark.postgresql
 class TestServer:
     async def test_not_migrated(self, postgresql_url: str) -> None:
-        """An empty or older database is not changed behind the others' backs."""
+        """An empty or older database is refused unchanged."""
         message = await refusal(postgresql_url)
         assert "Run `novitai migrate`" in message
         with psycopg.connect(postgresql_url) as connection:
@@ -302,14 +302,14 @@ class TestServer:
         assert "made by a newer version of novitai" in await refusal(postgresql_database_url)
 
     async def test_missing_database(self, postgresql_url: str) -> None:
-        """A database that does not exist is named, with how to make it."""
+        """The message names a database that does not exist and says how to create it."""
         url = urlsplit(postgresql_url)._replace(path="/there_is_none").geturl()
         message = await refusal(url)
         assert "there is no such database" in message
         assert "createdb there_is_none" in message
 
     async def test_unknown_user(self, postgresql_url: str) -> None:
-        """A user that does not exist is named, and the password is not."""
+        """The message names a user that does not exist, and does not contain the password."""
         parts = urlsplit(postgresql_url)
         netloc = f"nobody_we_know:hunter2hunter2@{parts.hostname}:{parts.port}"
         message = await refusal(parts._replace(netloc=netloc).geturl())
@@ -320,7 +320,7 @@ class TestServer:
 class TestNoServer:
     @pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
     async def test_unreachable(self, scheme: str) -> None:
-        """A server that is not there is named, and the password is not."""
+        """The message names an unreachable server, and does not contain the password."""
         message = await refusal(f"{scheme}://me:hunter2hunter2@127.0.0.1:1/novitai")
         assert "PostgreSQL at 127.0.0.1:1, database novitai as me: cannot connect" in message
         assert "Connection refused" in message
@@ -334,7 +334,7 @@ class TestNoServer:
         ],
     )
     async def test_not_a_url(self, url: str) -> None:
-        """A URL that cannot be understood is not quoted, for it has a password in it."""
+        """The message does not quote an invalid URL, because it contains a password."""
         with pytest.raises(NovitaiError) as caught:
             await open_database(url, CLOCK)
         assert "hunter2" not in str(caught.value)
@@ -347,7 +347,7 @@ class TestNoServer:
         ],
     )
     async def test_refused(self, answer: bytes, expected: str) -> None:
-        """A server that refuses us is quoted, except for the password."""
+        """The message quotes the server's refusal, except for the password."""
 
         async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readexactly(8)  # may we encrypt?

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the shared store promises beyond that: lost connections, deadlocks, unknown commits."""
+"""Promises of the PostgreSQL store alone: lost connections, deadlocks, unknown commits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def shared(postgresql_database_url: str, clock: ManualClock) -> AsyncItera
 def break_connections(
     postgresql_server: PostgresqlServer, postgresql_database_url: str
 ) -> Callable[[], None]:
-    """End every connection to the database, as a restart of the server does."""
+    """Return a function that ends every connection to the database, as a server restart does."""
     name = urlsplit(postgresql_database_url).path[1:]
 
     def fn() -> None:
@@ -62,7 +62,7 @@ def statements(*lines: str) -> Callable[[Connection], None]:
 
 
 async def test_broken_between(shared: Database, break_connections: Callable[[], None]) -> None:
-    """After a restart of the server, the next calls work, on every connection there was."""
+    """After a server restart, the next calls succeed on all pooled connections."""
     await asyncio.gather(*(shared.write(put(str(n))) for n in range(10)))
     await asyncio.gather(*(shared.read(names) for _ in range(10)))
     break_connections()
@@ -72,7 +72,7 @@ async def test_broken_between(shared: Database, break_connections: Callable[[], 
 
 
 async def test_broken_during(shared: Database, break_connections: Callable[[], None]) -> None:
-    """A write whose connection breaks before its COMMIT is begun again, and done once."""
+    """A write whose connection breaks before COMMIT is retried and stored once."""
     tries: list[str] = []
     heard: list[str] = []
 
@@ -93,7 +93,7 @@ async def test_broken_during(shared: Database, break_connections: Callable[[], N
 async def test_broken_again_and_again(
     shared: Database, break_connections: Callable[[], None]
 ) -> None:
-    """A write whose connection breaks every time is given up, and says that nothing was stored."""
+    """A write whose connection breaks on every try fails with `StoreUnavailable`."""
 
     def fn(connection: Connection) -> None:
         put("a")(connection)
@@ -106,7 +106,7 @@ async def test_broken_again_and_again(
 
 
 async def test_broken_read(shared: Database, break_connections: Callable[[], None]) -> None:
-    """A read whose connection breaks says so; the next one works."""
+    """A read whose connection breaks fails with `StoreUnavailable`; the next one succeeds."""
 
     def fn(connection: Connection) -> list[str]:
         break_connections()
@@ -118,7 +118,7 @@ async def test_broken_read(shared: Database, break_connections: Callable[[], Non
 
 
 async def test_unknown_commit(shared: Database) -> None:
-    """A connection that breaks during COMMIT is neither success nor failure, and not repeated."""
+    """A write whose connection breaks during COMMIT fails as unknown and is not retried."""
     await shared.write(
         statements(
             "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS"
@@ -141,7 +141,7 @@ async def test_unknown_commit(shared: Database) -> None:
 
 
 async def test_refused_commit(shared: Database) -> None:
-    """A COMMIT that the server refuses is an ordinary error: nothing was stored."""
+    """If the server refuses COMMIT, the write fails with the server's error and stores nothing."""
     await shared.write(
         statements(
             "CREATE TABLE parent (id int PRIMARY KEY)",
@@ -159,7 +159,7 @@ async def test_refused_commit(shared: Database) -> None:
 
 
 async def test_deadlock(shared: Database) -> None:
-    """Two writes that lock each other out are both done in the end."""
+    """Two writes that deadlock both succeed in the end."""
     await shared.write(put("a"))
     await shared.write(put("b"))
     first, second = Gate(), Gate()
@@ -194,14 +194,14 @@ async def test_deadlock(shared: Database) -> None:
 
 
 async def test_swallowed_error(shared: Database) -> None:
-    """A function that goes on after an error of SQL fails: COMMIT would silently store nothing."""
+    """A function that continues after an SQL error fails: COMMIT would silently store nothing."""
 
     def fn(connection: Connection) -> None:
         put("a")(connection)
         with contextlib.suppress(DBAPIError):
             connection.exec_driver_sql("SELECT nonsense")
 
-    with pytest.raises(RuntimeError, match="went on after an error"):
+    with pytest.raises(RuntimeError, match="continued after an SQL error"):
         await shared.write(fn)
     assert await shared.read(names) == []
 
@@ -212,7 +212,7 @@ async def test_locked(
     gate: Gate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A write that waits too long for another's lock says that the database is busy."""
+    """A write that waits too long for a lock fails with `StoreBusy`."""
     monkeypatch.setattr(postgresql, "LOCK_TIMEOUT_MS", 10)
     database = await open_database(postgresql_database_url, clock)
 
@@ -238,7 +238,7 @@ async def test_server_away(
     postgresql_database_url: str,
     break_connections: Callable[[], None],
 ) -> None:
-    """While the server lets nobody in, every call says so; afterwards all works again."""
+    """While the server refuses connections, every call fails; afterwards calls succeed."""
     name = sql.Identifier(urlsplit(postgresql_database_url).path[1:])
     allow = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
     with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
@@ -261,7 +261,7 @@ async def test_read_only_and_back(
     postgresql_database_url: str,
     break_connections: Callable[[], None],
 ) -> None:
-    """A database that was made read-only is respected, and written to as soon as it is not."""
+    """Writes fail while the database is read-only, and succeed as soon as it is writable."""
     name = sql.Identifier(urlsplit(postgresql_database_url).path[1:])
     await shared.write(put("a"))
     with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
@@ -269,7 +269,7 @@ async def test_read_only_and_back(
         admin.execute(change.format(name, sql.SQL("SET"), sql.SQL(" = on")))
         break_connections()
         for _ in range(2 * postgresql.THREADS):
-            with pytest.raises(StoreUnavailable, match="takes no writes for now"):
+            with pytest.raises(StoreUnavailable, match="accepts no writes"):
                 await shared.write(put("b"))
         assert await shared.read(names) == ["a"]
         admin.execute(change.format(name, sql.SQL("RESET"), sql.SQL("")))
@@ -277,9 +277,9 @@ async def test_read_only_and_back(
 
 
 async def test_turned_read_only(shared: Database, clock: ManualClock) -> None:
-    """Connections that take no writes any more, as after a failover, are replaced, all of them.
+    """All connections are replaced when one has become read-only, as after a failover.
 
-    Those that read too: they lead to the same server, which is behind the new primary by now.
+    Read connections too: they lead to the same server, which lags behind the new primary.
     """
 
     def turn(connection: Connection) -> None:
@@ -300,7 +300,7 @@ async def test_turned_read_only(shared: Database, clock: ManualClock) -> None:
 
 
 async def test_settings(shared: Database) -> None:
-    """Writes are read committed; reads cannot write; a dead process holds its locks a minute."""
+    """Writes are READ COMMITTED, reads are read-only, and an idle transaction ends in a minute."""
 
     def settings(connection: Connection) -> list[str]:
         return [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the embedded store promises beyond that: shared commits, and trouble with the file."""
+"""Promises of the SQLite store alone: group commits, and errors of the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def together(
     *fns: Callable[[Connection], object],
     deadline: int | None = None,
 ) -> list[object]:
-    """Have the functions share one commit: they wait in the queue until the writer is free."""
+    """Run the functions in one commit, by queueing them while the gate holds the writer."""
     holding = asyncio.create_task(database.write(gate))
     await asyncio.to_thread(gate.entered.wait)
     writes = [asyncio.create_task(database.write(fn)) for fn in fns]
@@ -68,7 +68,7 @@ def commits(database: Database) -> list[int]:
 
 class TestGroup:
     async def test_one_commit(self, sqlite_database: Database, gate: Gate) -> None:
-        """Writes that wait together share a commit; one that fails costs the others nothing."""
+        """Writes that wait together share a commit, and a failed one does not affect the others."""
         counted = commits(sqlite_database)
         outcomes = await together(
             sqlite_database, gate, put("a"), put_and_fail("b"), put("c"), put("c"), put("d")
@@ -80,7 +80,7 @@ class TestGroup:
         assert counted == [2]  # the gate's and theirs
 
     async def test_commit_fails(self, sqlite_database: Database, gate: Gate) -> None:
-        """When COMMIT fails, all of the group fail, nothing stays, and the next write works."""
+        """If COMMIT fails, the whole group fails, nothing is stored, and the next write works."""
         await sqlite_database.write(statement("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
         await sqlite_database.write(
             statement(
@@ -109,7 +109,7 @@ class TestGroup:
     async def test_late_one(
         self, sqlite_database: Database, gate: Gate, clock: ManualClock
     ) -> None:
-        """One that is late when the group is about to commit is undone, and the rest stored."""
+        """A write that is late before the group's commit is rolled back; the others are stored."""
         second = Gate()
 
         def slow(connection: Connection) -> str:
@@ -134,7 +134,7 @@ class TestGroup:
         assert await sqlite_database.read(names) == ["slow"]
 
     async def test_lost_transaction(self, sqlite_database: Database, gate: Gate) -> None:
-        """A function that loses the whole transaction fails alone; the others are run again."""
+        """A function that ends the whole transaction fails alone; the others run again."""
 
         def loses(connection: Connection) -> None:
             driver = connection.connection.driver_connection
@@ -150,7 +150,7 @@ class TestGroup:
 
 class TestTrouble:
     async def test_full(self, sqlite_database: Database, gate: Gate) -> None:
-        """A write for which no space is left says so; smaller ones beside it are stored."""
+        """A write that does not fit on the disk fails as such; smaller ones with it are stored."""
 
         def limit(connection: Connection) -> None:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -173,7 +173,7 @@ class TestTrouble:
         path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A write that another program keeps out says so; afterwards writing works again."""
+        """A write fails as busy while another program has the lock, and succeeds afterwards."""
         monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 1)
         database = await open_database(sqlite_database_url, clock)
         try:
@@ -189,7 +189,7 @@ class TestTrouble:
     async def test_writes_from_the_first_moment(
         self, sqlite_database: Database, path: Path
     ) -> None:
-        """A write that begins by reading has the file to itself already: it cannot be overtaken."""
+        """A write locks the file before its first statement, even if that is a read."""
 
         def fn(connection: Connection) -> list[str]:
             before = names(connection)
@@ -206,7 +206,7 @@ class TestTrouble:
     async def test_damaged_while_running(
         self, sqlite_database: Database, path: Path, tmp_path: Path
     ) -> None:
-        """A file that is damaged under our feet is called damaged, to readers and in a ping."""
+        """Damage to an open file is reported as damage, by reads and by a ping."""
         await sqlite_database.write(put("a", "x" * 100_000))
         with other_program(path) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
@@ -221,7 +221,7 @@ class TestTrouble:
 
 
 async def test_settings(sqlite_database: Database, path: Path) -> None:
-    """An acknowledged write has reached the disk, and references are checked."""
+    """Commits are synced to disk, and foreign keys are checked."""
 
     def pragmas(connection: Connection) -> list[object]:
         return [
@@ -234,7 +234,7 @@ async def test_settings(sqlite_database: Database, path: Path) -> None:
 
 
 async def test_closed_file_is_whole(sqlite_database: Database, path: Path, tmp_path: Path) -> None:
-    """After closing, the one file holds everything and can be copied."""
+    """After closing, the database file alone holds all data and can be copied."""
     await sqlite_database.write(put("a"))
     await sqlite_database.close()
     copy = tmp_path / "copy.db"

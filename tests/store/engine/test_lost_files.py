@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: ASYNC221, ASYNC240 - nothing else runs on these loops
-"""Nothing is acknowledged once the database's files are gone, replaced or damaged."""
+"""No write is acknowledged after the database's files are gone, replaced or damaged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def database(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteDatabase]:
-    """An open database with one row, whose keeper looks only when a test has it look."""
+    """An open database with one row, whose keeper checks the files only when a test calls it."""
     monkeypatch.setattr(sqlite_keeper, "LOOK_EVERY", 3600.0)
     opened = await open_database(f"sqlite:///{path}", CLOCK)
     assert isinstance(opened, SqliteDatabase)
@@ -63,7 +63,7 @@ def delete(path: Path) -> None:
 
 
 def delete_log(path: Path) -> None:
-    """Its log is deleted."""
+    """The log is deleted."""
     log_of(path).unlink()
 
 
@@ -73,29 +73,29 @@ def delete_index(path: Path) -> None:
 
 
 def delete_folder(path: Path) -> None:
-    """Everything is deleted."""
+    """The whole folder is deleted."""
     shutil.rmtree(path.parent)
 
 
 def empty(path: Path) -> None:
-    """The database is cut to nothing."""
+    """The database is truncated to zero bytes."""
     os.truncate(path, 0)
 
 
 def halve(path: Path) -> None:
-    """The database is cut in half."""
+    """The database is truncated to half its size."""
     os.truncate(path, path.stat().st_size // 8192 * 4096)
 
 
 def rename_over(path: Path) -> None:
-    """A copy takes its place."""
+    """A copy of the database is renamed over it."""
     copy = path.with_name("backup.db")
     shutil.copyfile(path, copy)
     copy.replace(path)
 
 
 def copy_older_over(path: Path) -> None:
-    """What `cp backup.db novitai.db` does: the same file, with what it held before this start."""
+    """Overwrite the content with that before this start, as `cp backup.db novitai.db` does."""
     older = path.with_name("older.db")
     with contextlib.closing(sqlite3.connect(older)) as connection:
         connection.execute("CREATE TABLE t (v)").close()
@@ -105,7 +105,7 @@ def copy_older_over(path: Path) -> None:
 
 
 def replace_log(path: Path) -> None:
-    """A copy takes the log's place."""
+    """A copy of the log replaces it."""
     log = log_of(path)
     copy = log.with_name("copy")
     shutil.copyfile(log, copy)
@@ -113,7 +113,7 @@ def replace_log(path: Path) -> None:
 
 
 def cut_log(path: Path) -> None:
-    """The log is cut to nothing."""
+    """The log is truncated to zero bytes."""
     os.truncate(log_of(path), 0)
 
 
@@ -135,10 +135,10 @@ WAYS = (
 async def test_a_write_is_refused_as_soon_as_the_files_are_lost(
     database: SqliteDatabase, path: Path, way: Callable[[Path], None]
 ) -> None:
-    """No write is acknowledged afterwards, nothing is read; one log line says what to do."""
+    """After the loss, writes and reads are refused, and one log line says what to do."""
     with capture_logs() as logged:
         way(path)
-        # The first one was committed, to files that are not there any more.
+        # The first write was committed, but to files that are gone.
         for name, expected in (("a", (CommitUnknown, StoreCorrupt)), ("b", (StoreCorrupt,))):
             with pytest.raises(expected):
                 await database.write(put(name))
@@ -157,7 +157,7 @@ async def test_a_write_is_refused_as_soon_as_the_files_are_lost(
 async def test_a_ping_tells_it_before_anything_is_written(
     database: SqliteDatabase, path: Path, way: Callable[[Path], None]
 ) -> None:
-    """Health is judged by the files, not by the last write."""
+    """A ping checks the files, even if no write has noticed the loss."""
     await database.ping()
     way(path)
     with pytest.raises(StoreCorrupt):
@@ -167,7 +167,7 @@ async def test_a_ping_tells_it_before_anything_is_written(
 async def test_files_are_looked_at_while_nothing_is_asked(
     database: SqliteDatabase, path: Path
 ) -> None:
-    """The look of each second is enough to refuse what comes."""
+    """The check of each second notices the loss, and later calls are refused."""
     path.unlink()
     database._keeper.look()
     with pytest.raises(StoreCorrupt):
@@ -177,7 +177,7 @@ async def test_files_are_looked_at_while_nothing_is_asked(
 async def test_damage_met_by_a_reader_ends_writing_too(
     database: SqliteDatabase, path: Path
 ) -> None:
-    """Whoever finds the file damaged, nothing is acknowledged from then on."""
+    """After a read has found the file damaged, no write is acknowledged."""
     with other_program(path) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
     with path.open("r+b") as file:
@@ -193,7 +193,7 @@ async def test_damage_met_by_a_reader_ends_writing_too(
 async def test_what_was_acknowledged_is_saved_from_a_lost_log(
     database: SqliteDatabase, path: Path, tmp_path: Path, way: Callable[[Path], None]
 ) -> None:
-    """The database file has it as soon as the loss is noticed, with nothing closed."""
+    """When the loss of the log is noticed, acknowledged data is written to the database file."""
     for number in range(200):
         await database.write(put(f"{number}"))
     way(path)
@@ -209,7 +209,7 @@ async def test_what_was_acknowledged_is_saved_from_a_lost_log(
 async def test_a_lost_store_leaves_alone_what_was_put_in_its_place(
     database: SqliteDatabase, path: Path, way: Callable[[Path], None]
 ) -> None:
-    """Closing removes neither the restored file nor the log that belongs to it."""
+    """Closing a lost store removes neither the restored file nor its log."""
     way(path)
     with pytest.raises(StoreCorrupt):
         await database.ping()
@@ -224,7 +224,7 @@ async def test_a_lost_store_leaves_alone_what_was_put_in_its_place(
 async def test_what_others_may_do_to_a_database_does_not_end_it(
     database: SqliteDatabase, path: Path
 ) -> None:
-    """Another program writes, checkpoints, vacuums, copies; a folder gets other permissions."""
+    """Writes, checkpoints, VACUUM and copies by other programs, and chmod, are not a loss."""
     with other_program(path) as other:
         other.execute("INSERT INTO installation VALUES ('theirs', zeroblob(900000))").close()
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
@@ -246,7 +246,7 @@ async def test_what_others_may_do_to_a_database_does_not_end_it(
 async def test_files_that_cannot_be_looked_at_leave_the_commit_unknown(
     database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is no proof of a loss: the next write may go well."""
+    """If the files cannot be checked, the commit is unknown, and the next write may succeed."""
 
     def fail() -> None:
         raise OSError(5, "Input/output error")
@@ -262,14 +262,14 @@ async def test_files_that_cannot_be_looked_at_leave_the_commit_unknown(
 async def test_the_log_of_a_lost_database_is_refused_and_kept(
     database: SqliteDatabase, path: Path, lose: Callable[[Path], None]
 ) -> None:
-    """A start must not begin an empty database on top of what may still be read from the log."""
+    """A start does not create an empty database beside a log that may still be readable."""
     lose(path)
     await database.close()
     log = log_of(path)
     assert log.stat().st_size > 0
     before = log.read_bytes()
 
-    with pytest.raises(StartupError, match=r"gone or empty, but its log novitai\.db-wal") as caught:
+    with pytest.raises(StartupError, match=r"empty, but its log novitai\.db-wal exists") as caught:
         await open_database(f"sqlite:///{path}", CLOCK)
 
     assert caught.value.exit_code == 74
@@ -282,7 +282,7 @@ async def test_the_log_of_a_lost_database_is_refused_and_kept(
 async def test_a_quiet_database_is_whole_without_its_log(
     database: SqliteDatabase, path: Path, tmp_path: Path
 ) -> None:
-    """A second after a few writes the one file holds everything, and the log is empty."""
+    """A second after a few writes, the database file holds all data and the log is empty."""
     assert log_of(path).stat().st_size > 0
     database._keeper.look()
     assert log_of(path).stat().st_size == 0
@@ -293,7 +293,7 @@ async def test_a_quiet_database_is_whole_without_its_log(
 
 
 async def test_a_busy_database_is_left_in_peace(database: SqliteDatabase, path: Path) -> None:
-    """The log is written back in the second in which the writes have become few."""
+    """The log is checkpointed only in a second with few writes."""
     for number in range(sqlite_keeper.QUIET_COMMITS + 1):
         await database.write(put(str(number)))
     database._keeper.look()
@@ -305,7 +305,7 @@ async def test_a_busy_database_is_left_in_peace(database: SqliteDatabase, path: 
 async def test_a_reader_in_the_way_only_postpones_the_write_back(
     database: SqliteDatabase, path: Path
 ) -> None:
-    """A long read of another program keeps the log; afterwards it is emptied."""
+    """A long read by another program delays the checkpoint until it ends."""
     with other_program(path) as other:
         other.execute("BEGIN").close()
         other.execute("SELECT count(*) FROM installation").fetchall()
@@ -320,7 +320,7 @@ async def test_a_reader_in_the_way_only_postpones_the_write_back(
 async def test_a_nearly_full_disk_is_told_by_a_ping(
     database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before any write fails: less room than a group of writes takes."""
+    """A ping fails when less space is left than one group of writes needs."""
     monkeypatch.setattr(sqlite_file, "ROOM_BYTES", 1 << 60)
     with pytest.raises(StorageFull):
         await database.ping()
@@ -330,7 +330,7 @@ class TestLock:
     async def test_the_database_itself_is_locked(
         self, database: SqliteDatabase, path: Path
     ) -> None:
-        """With the lock file deleted a second process is refused all the same, and told by whom."""
+        """If the lock file was deleted, a second process is refused with the holder's PID."""
         path.with_name("novitai.db.lock").unlink()
         code = (
             "import asyncio, sys\n"
@@ -351,7 +351,7 @@ class TestLock:
     async def test_a_deleted_lock_file_is_made_again(
         self, database: SqliteDatabase, path: Path
     ) -> None:
-        """So that whoever comes second learns from it who was first."""
+        """A deleted lock file is recreated, so that a second process sees the holder."""
         path.with_name("novitai.db.lock").unlink()
         with capture_logs() as logged:
             database._keeper.look()
@@ -363,7 +363,7 @@ class TestLock:
     async def test_a_lock_file_of_another_is_left_alone(
         self, database: SqliteDatabase, path: Path
     ) -> None:
-        """Another process that is about to be refused may hold a new one for a moment."""
+        """A lock file that another process holds for a moment is not replaced."""
         lock = path.with_name("novitai.db.lock")
         lock.unlink()
         other = FileLock(lock, CLOCK)
@@ -389,7 +389,7 @@ async def main():
     while True:
         try:
             await database.write(put(f"{number:06}"))
-        except Exception as error:  # any refusal is told
+        except Exception as error:  # report any refusal
             print(json.dumps({"refused": type(error).__name__}), flush=True)
             await asyncio.sleep(60)
         print(json.dumps({"acknowledged": number}), flush=True)
@@ -400,7 +400,7 @@ asyncio.run(main())
 
 
 def test_what_was_acknowledged_before_the_log_was_deleted_is_there(tmp_path: Path) -> None:
-    """The log is deleted, one more write is refused, kill -9: what was acknowledged is there."""
+    """All acknowledged writes survive a deleted log, a refused write and kill -9."""
     path = tmp_path / "novitai.db"
     script = tmp_path / "writer.py"
     script.write_text(KILLED.replace("number += 1", "number += 1\n        input()"))

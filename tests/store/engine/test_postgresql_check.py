@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PostgreSQL server that cannot be relied upon is refused at start, in one clear sentence."""
+"""A PostgreSQL server that does not meet the requirements is refused at start with a message."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
     parts = urlsplit(url)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    # The user is forced, so that it asks for no passwords: these servers trust the loopback.
+    # The user is forced, so that PgBouncer needs no passwords: these servers trust the loopback.
     settings = f"""
         [databases]
         * = host={parts.hostname} port={parts.port or 5432} user={parts.username}
@@ -81,7 +81,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
 
 @contextmanager
 def memory_file(text: str) -> Iterator[str]:
-    """Make a file that another user can read too, unlike one in a folder of this test's."""
+    """Create a file that another user can read, unlike one in the test's temporary folder."""
     descriptor = os.memfd_create("pgbouncer.ini")
     try:
         os.write(descriptor, "\n".join(line.strip() for line in text.splitlines()).encode())
@@ -122,7 +122,7 @@ def as_role(url: str, role: str) -> str:
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 async def test_a_pooler_that_shares_sessions(postgresql_database_url: str, mode: str) -> None:
-    """PgBouncer is refused by name where it hands each transaction to another session."""
+    """PgBouncer is refused, by name, in transaction and statement mode."""
     with pgbouncer(postgresql_database_url, mode) as url:
         message = await refusal(url)
         assert "a connection pooler in transaction or statement mode, such as PgBouncer" in message
@@ -131,7 +131,7 @@ async def test_a_pooler_that_shares_sessions(postgresql_database_url: str, mode:
 
 
 async def test_a_pooler_with_sessions_of_their_own(postgresql_database_url: str) -> None:
-    """PgBouncer is no trouble where each client keeps its session."""
+    """PgBouncer is accepted in session mode."""
     with pgbouncer(postgresql_database_url, "session") as url:
         database = await open_database(url, CLOCK)
         await database.write(put("a"))
@@ -142,7 +142,7 @@ async def test_a_pooler_with_sessions_of_their_own(postgresql_database_url: str)
 async def test_a_notification_that_does_not_arrive(
     postgresql_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that loses notifications is refused: without them jobs would wait."""
+    """A server that loses notifications is refused, because jobs would wait for the sweep."""
     monkeypatch.setattr(postgresql_check, "NOTIFICATION_SECONDS", 0.01)
     monkeypatch.setattr(psycopg.Connection, "notifies", lambda *_, **__: iter(()))
     message = await refusal(postgresql_database_url)
@@ -150,7 +150,7 @@ async def test_a_notification_that_does_not_arrive(
 
 
 async def test_another_encoding(postgresql_server: PostgresqlServer) -> None:
-    """A database that cannot hold every text is refused, by `migrate` too."""
+    """A database with another encoding than UTF-8 is refused, by `migrate` too."""
     name = f"novitai_test_{secrets.token_hex(8)}"
     with psycopg.connect(postgresql_server.url, autocommit=True) as admin:
         identifier = sql.Identifier(name)
@@ -166,7 +166,7 @@ async def test_another_encoding(postgresql_server: PostgresqlServer) -> None:
 
 
 async def test_a_database_that_takes_no_writes(postgresql_database_url: str) -> None:
-    """It is refused, by `migrate` too, with where to look."""
+    """A read-only database is refused, by `migrate` too, with the name of the setting."""
     with psycopg.connect(postgresql_database_url, autocommit=True) as admin:
         name = sql.Identifier(urlsplit(postgresql_database_url).path[1:])
         turn = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on")
@@ -177,7 +177,7 @@ async def test_a_database_that_takes_no_writes(postgresql_database_url: str) -> 
 
 
 def test_a_role_that_may_make_no_tables(postgresql_url: str, role: str) -> None:
-    """`migrate` says which right is missing, and how to give it."""
+    """`migrate` names the missing right and the GRANT for it."""
     with psycopg.connect(postgresql_url) as admin:
         admin.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     with pytest.raises(StartupError) as caught:
@@ -198,7 +198,7 @@ def test_a_role_that_may_make_no_tables(postgresql_url: str, role: str) -> None:
 async def test_a_role_that_may_not_use_the_tables(
     postgresql_database_url: str, role: str, granted: tuple[str, ...], missing: str
 ) -> None:
-    """A process whose role lacks a right on a table or sequence names it and the grants."""
+    """If the role lacks a right on a table or sequence, the message names it and the GRANTs."""
     identifier = sql.Identifier(role)
     with psycopg.connect(postgresql_database_url) as admin:
         for right in granted:
@@ -218,7 +218,7 @@ async def test_a_role_that_may_not_use_the_tables(
 
 
 async def test_a_role_with_the_rights_it_needs(postgresql_database_url: str, role: str) -> None:
-    """Nothing but the tables and sequences is needed: no superuser, no owner."""
+    """A role with rights on the tables and sequences needs to be neither superuser nor owner."""
     identifier = sql.Identifier(role)
     with psycopg.connect(postgresql_database_url) as admin:
         for right in ("SELECT, INSERT, UPDATE, DELETE ON ALL TABLES", "USAGE ON ALL SEQUENCES"):
@@ -235,7 +235,7 @@ async def test_a_role_with_the_rights_it_needs(postgresql_database_url: str, rol
 
 
 def test_nothing_is_left_behind(postgresql_database_url: str, tmp_path: Path) -> None:
-    """The check leaves no channel, no setting and no prepared statement in a session."""
+    """The checks leave no LISTEN, setting or prepared statement in a session."""
     with pgbouncer(postgresql_database_url, "session") as url:
         postgresql_check.insist_on_server(url)
         with psycopg.connect(url, autocommit=True) as after:

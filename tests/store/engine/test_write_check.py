@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ping tells whether the database takes writes, at a cost that does not depend on how often."""
+"""A ping checks that the database accepts writes; frequent pings do not cost more writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from novitai.testing import ManualClock
 
 
 class Writes:
-    """A database that takes writes or does not, and counts them."""
+    """A database that accepts writes or does not, and counts them."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.check = WriteCheck(clock, self.write)
@@ -39,14 +39,14 @@ class Writes:
 
 @pytest.fixture
 def writes(clock: ManualClock) -> Writes:
-    """Nothing was written yet."""
+    """A database to which nothing was written yet."""
     return Writes(clock)
 
 
 async def test_a_write_that_succeeded_is_trusted_for_a_moment(
     writes: Writes, clock: ManualClock
 ) -> None:
-    """A thousand questions within two seconds write one row."""
+    """A thousand checks within two seconds write one row."""
     for _ in range(1000):
         await writes.check.insist()
     assert writes.count == 1
@@ -56,7 +56,7 @@ async def test_a_write_that_succeeded_is_trusted_for_a_moment(
 
 
 async def test_questions_at_once_share_one_write(writes: Writes) -> None:
-    """And one that gives up does not take the answer from the others."""
+    """Concurrent checks share one probe, and all get its outcome even if one is cancelled."""
     writes.gate.clear()
     questions = [asyncio.create_task(writes.check.insist()) for _ in range(50)]
     await asyncio.sleep(0)
@@ -70,9 +70,9 @@ async def test_questions_at_once_share_one_write(writes: Writes) -> None:
 
 
 async def test_a_failed_write_is_told_at_once_and_never_trusted(writes: Writes) -> None:
-    """The next question asks again: good news must not wait."""
+    """After a failed write each check probes again, so that a recovery is noticed at once."""
     await writes.check.insist()
-    writes.check.failed(StoreUnavailable("a write of somebody else"))
+    writes.check.failed(StoreUnavailable("another caller's write"))
     writes.trouble = StorageFull("no space")
     for _ in range(2):
         with pytest.raises(StorageFull):
@@ -84,7 +84,7 @@ async def test_a_failed_write_is_told_at_once_and_never_trusted(writes: Writes) 
 async def test_a_ping_fails_where_nothing_can_be_written(
     sqlite_database_url: str, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though everything can be read: another program holds the lock on writing."""
+    """A ping fails while another program holds the write lock, although reads succeed."""
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 1)
     database = await open_database(sqlite_database_url, clock)
     with contextlib.closing(sqlite3.connect(tmp_path / "novitai.db")) as other:
@@ -96,6 +96,6 @@ async def test_a_ping_fails_where_nothing_can_be_written(
 
 
 async def test_a_ping_writes_on_every_store(database: Database) -> None:
-    """It passes where writes do, twice in a row too."""
+    """A ping succeeds on both stores, also twice in a row."""
     await database.ping()
     await database.ping()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promises of the queries on API keys, on both stores."""
+"""Queries on API keys, on both stores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def store(database: Database, *keys: ApiKey) -> None:
 
 
 async def test_a_key_is_found_by_its_digest_as_it_was_stored(database: Database) -> None:
-    """What is read is what was written; an unknown digest finds nothing."""
+    """A key is read as it was written; an unknown digest finds nothing."""
     stored = key(1, created_at=5, expires_at=9)
     await store(database, stored)
     assert await database.read(partial(api_keys.by_digest, digest="dkey_1")) == stored
@@ -40,14 +40,14 @@ async def test_a_key_is_found_by_its_digest_as_it_was_stored(database: Database)
 
 
 async def test_a_digest_is_stored_once(database: Database) -> None:
-    """Two keys never share a digest."""
+    """A second key with the same digest is refused."""
     await store(database, key(1))
     with pytest.raises(IntegrityError):
         await database.write(partial(api_keys.insert, key=key(2), digest="dkey_1"))
 
 
 async def test_keys_are_listed_newest_first_a_page_at_a_time(database: Database) -> None:
-    """Every key is listed once, also those made in the same millisecond."""
+    """Every key is listed once, also if several were created in the same millisecond."""
     await store(database, key(1, 10), key(2, 20), key(3, 20), key(4, 5))
     first = await database.read(partial(api_keys.page, limit=2))
     after = (first[-1].created_at, first[-1].id)
@@ -56,7 +56,7 @@ async def test_keys_are_listed_newest_first_a_page_at_a_time(database: Database)
 
 
 async def test_the_first_revocation_stands(database: Database) -> None:
-    """Revoking twice keeps the first time; revoking what is not there finds nothing."""
+    """Revoking twice keeps the first time; revoking an unknown key returns None."""
     await store(database, key(1))
     await database.write(partial(api_keys.revoke, key_id="key_1", now=100))
     again = await database.write(partial(api_keys.revoke, key_id="key_1", now=200))
@@ -66,7 +66,7 @@ async def test_the_first_revocation_stands(database: Database) -> None:
 
 
 async def test_use_is_noted_unless_it_was_noted_lately(database: Database) -> None:
-    """Whoever comes second within the time changes nothing."""
+    """A second use within the interval does not change `last_used_at`."""
     await store(database, key(1))
     for now, since in ((100, 0), (150, 100), (200, 150)):
         await database.write(partial(api_keys.touch, key_id="key_1", now=now, unless_since=since))
@@ -76,7 +76,7 @@ async def test_use_is_noted_unless_it_was_noted_lately(database: Database) -> No
 
 
 async def test_only_a_usable_key_counts(database: Database) -> None:
-    """Expired and revoked keys open nothing, so they do not count."""
+    """Expired and revoked keys do not count as usable."""
     usable = partial(api_keys.any_usable, now=50)
     assert not await database.read(usable)
     await store(database, key(1, expires_at=50), key(2))
@@ -86,7 +86,7 @@ async def test_only_a_usable_key_counts(database: Database) -> None:
 
 
 async def test_nothing_but_the_digest_is_stored_of_a_key(database: Database) -> None:
-    """The table has no place for the key's text."""
+    """The table has no column with the key's text."""
     await store(database, key(1))
     row = await database.read(lambda connection: connection.execute(select(table)).one())
     assert "dkey_1" in row

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines and messages as rows, on each store."""
+"""Queries on lines and messages, on each store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = 1_000_000
 
 
 def have(connection: Connection, names: tuple[str, ...]) -> list[str]:
-    """Write an instance and a receiver with one message for each name; return the lines."""
+    """Insert an instance and a receiver with one message for each name; return the lines."""
     lines = []
     for name in names:
         instance = an_instance(InstanceStatus.CREATING, id=f"inst_1_{name}", name=name)
@@ -60,7 +60,7 @@ def have(connection: Connection, names: tuple[str, ...]) -> list[str]:
 
 
 async def test_what_is_due(database: Database) -> None:
-    """Lines whose time has come, that nobody holds, and whose host is not left out."""
+    """`due` lists lines that are due, not leased, and whose host is not excluded."""
     await database.write(partial(have, names=("a", "b", "c", "d")))
 
     def some_wait(connection: Connection) -> None:
@@ -82,7 +82,7 @@ async def test_what_is_due(database: Database) -> None:
 
 
 async def test_a_claim(database: Database) -> None:
-    """Of a line that is due and free, once; what its holder writes later names its token."""
+    """A due line can be claimed once, and later writes must name the token of the claim."""
     await database.write(partial(have, names=("a",)))
 
     def claim(connection: Connection, now: int) -> webhook_lines.Line | None:
@@ -106,7 +106,7 @@ async def test_a_claim(database: Database) -> None:
 async def test_the_same_event_is_told_once_to_one_receiver(
     database: Database, clock: ManualClock
 ) -> None:
-    """Writing its message again begins it anew, and makes no other."""
+    """Inserting an event's message to a receiver again restarts it instead of adding another."""
     await database.write(partial(have, names=("a",)))
     webhook_id = id_of_url("https://a.example.com/")
 
@@ -129,7 +129,7 @@ async def test_the_same_event_is_told_once_to_one_receiver(
 
 
 async def test_an_event_that_is_not_there_cannot_be_told(database: Database) -> None:
-    """A message without its event is refused by the database."""
+    """The database refuses a message whose event does not exist."""
     await database.write(partial(have, names=("a",)))
     with pytest.raises(IntegrityError):
         await database.write(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The feed of all events on PostgreSQL: complete, in order, and held back by nobody else.
+"""The feed of events on PostgreSQL: complete, in order, and held back only by writers of events.
 
 TEST_FEED_EVENTS=100000 runs the long form.
 """
@@ -38,7 +38,7 @@ INSTANCE = "inst_1_feed"
 
 
 def instance(connection: Connection) -> None:
-    """Write the instance that all events are of."""
+    """Insert the instance that all events are about."""
     instances.insert(
         connection, an_instance(InstanceStatus.CREATING, id=INSTANCE, name="feed"), b"sealed"
     )
@@ -57,13 +57,13 @@ def append(connection: Connection, name: str, at: int = 0) -> None:
 
 
 def given(connection: Connection, after: int = 0) -> list[str]:
-    """List the ids that the feed gives."""
+    """List the IDs that the feed returns."""
     return [event.id for event in events.since(connection, after=after)]
 
 
 @contextmanager
 def writing_elsewhere(server: PostgresqlServer) -> Iterator[None]:
-    """Hold a transaction open that has written, in another database of the same server."""
+    """Keep open a transaction that has written in another database of the same server."""
     with server.database() as url, psycopg.connect(url) as other:
         other.execute("CREATE TABLE theirs AS SELECT 1 AS number")
         assert other.execute("SELECT pg_current_xact_id_if_assigned()").fetchone() != (None,)
@@ -73,7 +73,7 @@ def writing_elsewhere(server: PostgresqlServer) -> Iterator[None]:
 
 @pytest.fixture
 def engine(postgresql_database_url: str) -> Iterator[Engine]:
-    """Connections to a migrated database with one instance in it, in any number."""
+    """An engine without a pool limit on a migrated database with one instance."""
     made = postgresql_server.make_engine(postgresql_database_url, pool_size=2 * WRITERS)
     with made.begin() as connection:
         instance(connection)
@@ -83,7 +83,7 @@ def engine(postgresql_database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def reader(engine: Engine) -> Iterator[Connection]:
-    """A connection on which every statement sees its own moment."""
+    """A connection on which every statement has its own snapshot."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield connection
 
@@ -91,7 +91,7 @@ def reader(engine: Engine) -> Iterator[Connection]:
 def test_another_database_holds_nothing_back(
     engine: Engine, reader: Connection, postgresql_server: PostgresqlServer
 ) -> None:
-    """A writing transaction in another database of the server does not keep events from readers."""
+    """A write transaction in another database of the server does not hold back events."""
     with writing_elsewhere(postgresql_server):
         with engine.begin() as connection:
             append(connection, "evt_1")
@@ -100,7 +100,7 @@ def test_another_database_holds_nothing_back(
 
 
 def test_a_writer_without_events_holds_nothing_back(engine: Engine, reader: Connection) -> None:
-    """A transaction of our own that writes anything but events does not keep readers waiting."""
+    """A transaction that writes no events does not hold back events."""
     with engine.begin() as busy:
         busy.exec_driver_sql("INSERT INTO installation VALUES ('a', 'b')")
         with engine.begin() as connection:
@@ -109,7 +109,7 @@ def test_a_writer_without_events_holds_nothing_back(engine: Engine, reader: Conn
 
 
 def test_a_lower_number_is_waited_for(engine: Engine, reader: Connection) -> None:
-    """While the transaction of an earlier event is open, later events wait; then both come."""
+    """Events are held back while the transaction of a lower number is open, then all appear."""
     with engine.begin() as slow:
         append(slow, "evt_1", at=1)
         with engine.begin() as connection:
@@ -123,7 +123,7 @@ def test_a_lower_number_is_waited_for(engine: Engine, reader: Connection) -> Non
 def test_a_younger_transaction_may_have_the_lower_number(
     engine: Engine, reader: Connection
 ) -> None:
-    """Of two transactions, the one that began to write last may draw first: it is waited for."""
+    """A transaction that began to write last but drew the lower number also holds back events."""
     with engine.connect() as older, engine.connect() as younger:
         older.exec_driver_sql("INSERT INTO installation VALUES ('a', 'b')")
         younger.exec_driver_sql("INSERT INTO installation VALUES ('c', 'd')")
@@ -139,7 +139,7 @@ def test_a_younger_transaction_may_have_the_lower_number(
 def test_an_event_that_never_came_is_not_waited_for(
     engine: Engine, reader: Connection, end: str
 ) -> None:
-    """A transaction that was rolled back, or whose connection closed, leaves a gap and no wait."""
+    """A transaction that was rolled back, or whose connection closed, does not hold back events."""
     with engine.connect() as connection:
         append(connection, "evt_1")
         getattr(connection, end)()
@@ -149,7 +149,7 @@ def test_an_event_that_never_came_is_not_waited_for(
 
 
 def test_after_a_savepoint_was_undone(engine: Engine, reader: Connection) -> None:
-    """The lock of an event that was undone with a savepoint is taken again for the next event."""
+    """After a savepoint with an event is rolled back, the next event takes the lock again."""
     with engine.begin() as connection:
         with connection.begin_nested() as savepoint:
             append(connection, "evt_undone")
@@ -162,7 +162,7 @@ def test_after_a_savepoint_was_undone(engine: Engine, reader: Connection) -> Non
 
 
 def test_many_events_are_one_lock(engine: Engine, reader: Connection) -> None:
-    """A transaction takes one lock, however many events it writes: the server has few thousand."""
+    """A transaction takes one lock for all its events, because the server's locks are limited."""
     with engine.begin() as connection:
         for number in range(100):
             append(connection, f"evt_{number}")
@@ -174,7 +174,7 @@ def test_many_events_are_one_lock(engine: Engine, reader: Connection) -> None:
 
 
 async def test_a_snapshot_is_refused(postgresql_database_url: str, clock: ManualClock) -> None:
-    """A read that sees one moment would pass over events, so it is refused."""
+    """The feed refuses a snapshot read, which would miss events."""
     database = await open_database(postgresql_database_url, clock)
     try:
         assert await database.read(given) == []
@@ -185,7 +185,7 @@ async def test_a_snapshot_is_refused(postgresql_database_url: str, clock: Manual
 
 
 async def test_the_embedded_store_holds_nothing_back(sqlite_database: Database) -> None:
-    """One writer needs no such care."""
+    """On SQLite, which has one writer, all events appear at once."""
 
     def write(connection: Connection) -> None:
         instance(connection)
@@ -197,7 +197,7 @@ async def test_the_embedded_store_holds_nothing_back(sqlite_database: Database) 
 
 
 def test_events_from_before_the_lock_are_kept(postgresql_url: str) -> None:
-    """A database of the version before keeps its events, and goes on from their numbers."""
+    """A database of the previous version keeps its events, and numbering continues after them."""
     script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
     before = script.get_revision("0005").down_revision
     migrate.upgrade(postgresql_url, ManualClock())
@@ -218,9 +218,9 @@ def test_events_from_before_the_lock_are_kept(postgresql_url: str) -> None:
 def test_nothing_is_passed_over_and_nothing_comes_twice(
     engine: Engine, reader: Connection, postgresql_server: PostgresqlServer
 ) -> None:
-    """Eight writers, large and small transactions, rollbacks, and others' transactions all along.
+    """A reader that continues from its last event misses none and sees none twice.
 
-    The reader goes on from the last event it saw, as a client does.
+    Eight writers run large and small transactions and rollbacks, while other transactions are open.
     """
     share = EVENTS // WRITERS
     seen: list[str] = []
@@ -243,14 +243,14 @@ def test_nothing_is_passed_over_and_nothing_comes_twice(
 
 
 def write(engine: Engine, writer: int, share: int) -> None:
-    """Write `share` events in transactions of several sizes, some of which are undone."""
+    """Write `share` events in transactions of several sizes, and roll some of them back."""
     draw = random.Random(writer)
     done = 0
     while done < share:
         size = min(draw.choice([1, 1, 2, 5, 40]), share - done)
         undo = draw.random() < 0.1
         with engine.connect() as connection:
-            if draw.random() < 0.5:  # some have a number of their own before they draw
+            if draw.random() < 0.5:  # some get a transaction ID before they draw a number
                 connection.exec_driver_sql("SELECT pg_current_xact_id()")
             for number in range(done, done + size):
                 append(connection, f"evt_{writer}_{number}")

@@ -36,7 +36,7 @@ class Claimed:
 
 
 def have_operation(connection: Connection) -> None:
-    """Write an operation that is due."""
+    """Insert an operation that is due."""
     instance = an_instance(InstanceStatus.CREATING, id="inst_1")
     instances.insert(connection, instance, b"sealed")
     connection.execute(
@@ -53,7 +53,7 @@ def have_operation(connection: Connection) -> None:
 
 
 def have_line(connection: Connection) -> None:
-    """Write a line that is due."""
+    """Insert a line that is due."""
     instances.insert(connection, an_instance(InstanceStatus.CREATING, id="inst_1"), b"sealed")
     url = "https://a.example.com/"
     webhooks.insert(connection, Webhook(id_of_url(url), False, url, (), True, NOW, NOW), None)
@@ -69,7 +69,7 @@ def have_line(connection: Connection) -> None:
 
 @pytest.fixture(params=["operations", "webhook_lines"])
 async def leased(request: pytest.FixtureRequest, database: Database) -> LeasedTable:
-    """A table with one row that is due, for each table whose rows are claimed."""
+    """Each table whose rows are claimed, with one row that is due."""
     is_operations = request.param == "operations"
     await database.write(have_operation if is_operations else have_line)
     return OPERATIONS if is_operations else LINES
@@ -91,7 +91,7 @@ async def claim(database: Database, leased: LeasedTable, *, now: int = NOW) -> C
 
 
 async def until(database: Database, leased: LeasedTable) -> int | None:
-    """Read until when the row is held."""
+    """Read when the lease on the row expires."""
     column = leased.table.c.lease_until
     return await database.read(lambda c: c.execute(select(column)).scalar_one())
 
@@ -99,7 +99,7 @@ async def until(database: Database, leased: LeasedTable) -> int | None:
 async def test_a_row_is_held_by_one_worker_at_a_time(
     database: Database, leased: LeasedTable
 ) -> None:
-    """A held row cannot be claimed until its lease expires, and then the first claim is over."""
+    """A leased row cannot be claimed until the lease expires; a second claim ends the first."""
     first = await claim(database, leased)
     assert first is not None
     assert await claim(database, leased, now=NOW + 9) is None
@@ -118,7 +118,7 @@ async def test_a_row_is_held_by_one_worker_at_a_time(
 async def test_a_lease_that_was_given_back_is_not_renewed(
     database: Database, leased: LeasedTable
 ) -> None:
-    """A renewal keeps a lease that stands, and does not bring back one that was given back."""
+    """A renewal extends a current lease, and does not restore a released one."""
     mine = await claim(database, leased)
     assert mine is not None
     assert await database.write(partial(leased.renew, claim=mine, until=NOW + 50))
@@ -141,7 +141,7 @@ async def test_a_restart_gives_every_lease_back_and_fences_the_past(
 
 
 async def test_a_finished_operation_is_not_claimed(database: Database) -> None:
-    """A row that is not live can be neither claimed nor held."""
+    """A row that is not live can be neither claimed nor written by an old claim."""
     await database.write(have_operation)
     mine = await claim(database, OPERATIONS)
     assert mine is not None
@@ -158,7 +158,7 @@ async def test_a_finished_operation_is_not_claimed(database: Database) -> None:
 
 
 async def test_a_named_lease_has_one_holder(database: Database) -> None:
-    """A name is taken and renewed by one holder, and by another once it expires or is released."""
+    """One holder takes and renews a named lease; another can after it expires or is released."""
 
     async def take(holder: str, now: int) -> bool:
         return await database.write(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The database engines: SQLite and PostgreSQL, their files, connections and checks."""
+"""The SQLite and PostgreSQL engines: their files, connections, threads and checks."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one door to the database: a transaction is a plain function, run on a worker thread.
+"""The interface to the database: each transaction is a plain function run on a database thread.
 
-A transaction function `fn(connection)` uses synchronous SQLAlchemy Core and has no effect but SQL:
-it may run more than once (only the last run counts), and what it did is undone if it raises.
-To go on after an error of SQL, put the statement into `connection.begin_nested()`.
+A transaction function `fn(connection)` uses synchronous SQLAlchemy Core and has no side effects
+except SQL: it may run more than once (only the last run counts), and it is rolled back if it
+raises. To continue after an SQL error, run the statement inside `connection.begin_nested()`.
 """
 
 from __future__ import annotations
@@ -24,49 +24,48 @@ from novitai.store.engine.write_check import WriteCheck, write_one_row
 T = TypeVar("T")
 
 SNAPSHOT_ISOLATION: Final = "REPEATABLE READ"
-"""The isolation level on PostgreSQL of a read that sees one moment."""
+"""The PostgreSQL isolation level of a snapshot read."""
 
 
 class Dialect(StrEnum):
-    """Which database it is, as SQLAlchemy names it."""
+    """The kind of database, by SQLAlchemy's dialect name."""
 
     SQLITE = "sqlite"
     POSTGRESQL = "postgresql"
 
 
 class Database(ABC):
-    """Reads and writes, each in one transaction on a thread of its own kind."""
+    """Runs each read on a reader thread and each write on a writer thread, in one transaction."""
 
     dialect: Dialect
     _clock: Clock
 
     def __init__(self, readers: Crew, writers: Crew) -> None:
-        """Take over the threads; a subclass has set `_clock` before."""
+        """Take ownership of the threads; the subclass must set `_clock` first."""
         self._readers = readers
         self._writers = writers
         self._write_check = WriteCheck(self._clock, self._write_one_row)
 
     async def read(self, fn: Callable[[Connection], T], *, snapshot: bool = False) -> T:
-        """Run `fn(connection)` where nothing can be written, and return its answer.
+        """Run `fn(connection)` on a read-only connection and return its result.
 
         Args:
             fn: The transaction function. Bind further arguments with `functools.partial`.
-            snapshot: Whether several statements must see the same moment. SQLite always shows one
-                moment; PostgreSQL shows each statement its own unless asked, which costs two more
-                round trips.
+            snapshot: Whether all statements must see the same snapshot. On SQLite they always do;
+                on PostgreSQL it costs two more round trips.
 
         Raises:
-            StoreError: the database did not answer; what `fn` raises comes through as it is.
+            StoreError: the database did not answer. Exceptions of `fn` are raised unchanged.
         """
         job = Job(fn, Mode.SNAPSHOT if snapshot else Mode.READ)
         self._readers.put(job)
         return await job.future
 
     async def write(self, fn: Callable[[Connection], T], *, deadline: int | None = None) -> T:
-        """Run `fn(connection)` in a transaction, commit it, and return its answer.
+        """Run `fn(connection)` in a transaction, commit it, and return its result.
 
-        If this await is cancelled, an `fn` that has begun is committed all the same, and one that
-        has not is dropped. Who must not be late gives a deadline.
+        If the await is cancelled, a transaction that has begun is still committed; one that has not
+        begun is dropped. Pass a deadline if the write must not be committed late.
 
         Args:
             fn: The transaction function. Bind further arguments with `functools.partial`.
@@ -75,7 +74,8 @@ class Database(ABC):
         Raises:
             RequestTimeout: the deadline passed before the commit; nothing was stored.
             CommitUnknown: the connection broke during the commit.
-            StoreError: the database did not do it; what `fn` raises comes through as it is.
+            StoreError: the database did not store the change. Exceptions of `fn` are raised
+                unchanged.
         """
         job = Job(fn, Mode.WRITE, deadline)
         self._writers.put(job)
@@ -89,10 +89,10 @@ class Database(ABC):
 
     @staticmethod
     def after_commit(connection: Connection, callback: Callback) -> None:
-        """Have the event loop call `callback` once the running transaction has been committed.
+        """Have the event loop call `callback` after the running transaction has committed.
 
         Call it inside a transaction function of `write`. If the transaction, or the savepoint in
-        which this was called, is rolled back, the callback is forgotten.
+        which this was called, is rolled back, the callback is discarded.
 
         Raises:
             RuntimeError: `connection` is not in a transaction function of `write`.
@@ -100,18 +100,18 @@ class Database(ABC):
         job_of(connection).after_commit(callback)
 
     async def ping(self) -> None:
-        """Make sure that the database answers and takes writes, at the same cost for any size.
+        """Check that the database answers and accepts writes; the cost does not depend on its size.
 
-        Where nothing was written for two seconds, this writes one row.
+        If no write succeeded in the last two seconds, this writes one row.
 
         Raises:
-            StoreError: it does not.
+            StoreError: the database does not answer or does not accept writes.
         """
         await self.read(self._probe)
         await self._write_check.insist()
 
     async def close(self) -> None:
-        """Refuse new work, finish what is queued, let go of the database. Twice is harmless."""
+        """Refuse new jobs, finish the queued ones and release the database. Idempotent."""
         await asyncio.to_thread(self._shut)
 
     def _shut(self) -> None:
@@ -125,8 +125,8 @@ class Database(ABC):
 
     @abstractmethod
     def _probe(self, connection: Connection) -> None:
-        """Ask for something that the database itself must answer."""
+        """Run a query that the database itself must answer."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Close the connections and whatever else was held."""
+        """Close the connections and release files and locks."""

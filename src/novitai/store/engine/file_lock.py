@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks that keep a second process out: a lock file that says who has it, and the database itself.
+"""Locks that keep a second process out: a lock file that names its holder, and the database file.
 
-The locks on the database are those of an open file description, which only Linux has: they bind one
-descriptor, not the process, so that closing another descriptor of the file does not drop them.
+The database file is locked with open file description locks, which only Linux has: they belong to
+one descriptor, not to the process, so closing another descriptor of the file does not drop them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from novitai.errors import StartupError
 
 _TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits(3)
 _IO: Final = 74  # EX_IOERR
-# Bytes that SQLite locks, from os_unix.c and sqlite3.h, and one of ours that it leaves alone.
+# Byte ranges that SQLite locks, from os_unix.c and sqlite3.h, and one byte that it does not use.
 _SQLITE_PENDING: Final = 0x4000_0000
 _SQLITE_SHARED: Final = (_SQLITE_PENDING + 2, 510)
 _OURS: Final = (_SQLITE_PENDING + 1024, 1)
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class FileLock:
-    """Held from `acquire` to `release`, or until the process is gone: the kernel sees to that."""
+    """A lock file; the kernel releases the lock if the process ends without `release`."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
@@ -40,13 +40,13 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock and write down who has it.
+        """Take the lock and write the holder into the file.
 
-        The file stays when the lock is given back: to delete it would let two processes hold locks
-        on two files of one name.
+        The file is not deleted on release: otherwise two processes could hold locks on two files
+        of the same name.
 
         Raises:
-            StartupError: another process has it, or the file cannot be written.
+            StartupError: another process holds the lock, or the file cannot be written.
         """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -66,9 +66,10 @@ class FileLock:
         self._descriptor = descriptor
 
     def restore(self) -> None:
-        """Make the file again if it was deleted, so that a second process learns who has it.
+        """Recreate the file if it was deleted, so that a second process sees the holder.
 
-        Trouble is logged: another process may be about to find out that it has to end.
+        A failure is only logged: another process may hold the new file until it fails to lock the
+        database and ends.
         """
         if self._descriptor is None or _same(self._path, self._descriptor):
             return
@@ -83,17 +84,17 @@ class FileLock:
         _log.warning("lock_file_made_again", file=str(self._path))
 
     def release(self) -> None:
-        """Give the lock back. Twice is harmless."""
+        """Release the lock. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def lock_database(descriptor: int, path: Path) -> None:
-    """Lock an open database file against other processes of ours, until the descriptor is closed.
+    """Lock an open database file against other novitai processes, until the descriptor is closed.
 
     Raises:
-        StartupError: another process has it.
+        StartupError: another process holds the lock.
     """
     try:
         _lock(descriptor, fcntl.F_WRLCK, _OURS)
@@ -105,7 +106,7 @@ def lock_database(descriptor: int, path: Path) -> None:
 
 
 def keep_open(descriptor: int) -> None:
-    """Hold the database file open for SQLite: a closing connection is then never the last one."""
+    """Hold SQLite's shared lock, so that no closing connection is the last one."""
     with contextlib.suppress(BlockingIOError):
         _lock(descriptor, fcntl.F_RDLCK, _SQLITE_SHARED)
 
@@ -120,7 +121,7 @@ def _lock(descriptor: int, kind: int, span: tuple[int, int]) -> None:
     except OSError as error:
         if error.errno in {errno.EAGAIN, errno.EACCES}:
             raise BlockingIOError(error.errno, error.strerror) from None
-        # A file system without such locks; the lock file is there.
+        # The file system lacks these locks; the lock file still protects the database.
 
 
 def _same(path: Path, descriptor: int) -> bool:
@@ -132,7 +133,7 @@ def _same(path: Path, descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> str | None:
-    """Find the process of this user that has the file open; such locks do not name it."""
+    """Find a process of this user that has the file open; the kernel does not report the holder."""
     status = os.fstat(descriptor)
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         pid = link.parts[2]
@@ -144,15 +145,15 @@ def _holder(descriptor: int) -> str | None:
 
 def _in_use(path: Path, holder: str) -> StartupError:
     return StartupError(
-        f"{path}: in use by another process ({holder or 'which has not said its name'}). Stop that"
-        " one first, or give each its own NOVITAI_DATA_DIR; several processes share a database on"
-        " PostgreSQL.",
+        f"{path}: in use by another process ({holder or 'unknown'}). Stop that process first, or "
+        "give each its own NOVITAI_DATA_DIR. Only a PostgreSQL database can be shared by several "
+        "processes.",
         exit_code=_TEMPORARY,
     )
 
 
 def refused_by_system(path: Path, what: str, error: OSError) -> StartupError:
-    """Make the error of a file or folder that the system refused to make, open or write."""
+    """Return the error for a file or folder that the system refused to create, open or write."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StartupError(
             f"{path}: {what}: no space is left on the disk. Free some and try again.", exit_code=_IO
@@ -165,6 +166,6 @@ def refused_by_system(path: Path, what: str, error: OSError) -> StartupError:
 
 
 def _describe_self(now: int) -> str:
-    # Not the whole command line: it might hold a password.
+    # Not the whole command line, because it may contain a password.
     command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]])
     return f"pid {os.getpid()}, {command}, since {iso(now)}\n"

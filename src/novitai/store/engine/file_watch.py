@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the database files that this process has open with what lies at their paths.
+"""Compares the database files that this process has open with the files at their paths.
 
-It never opens the database or its index by path: closing any descriptor of a file drops all POSIX
-locks that the process holds on it, and those are SQLite's (https://www.sqlite.org/howtocorrupt.html).
+It must not open the database or its index by path: closing any descriptor of a file drops all POSIX
+locks of the process on that file, SQLite's included (https://www.sqlite.org/howtocorrupt.html).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _Identity = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What has become of the files.
+    """A problem with the files.
 
-    `whole` tells whether all that was stored can still be read through the open files, and belongs
-    into the database file that lies at the path.
+    `whole` is true if all stored data can still be read through the open files, and the file at the
+    path is still the database, so that the log can be written back to it.
     """
 
     text: str
@@ -35,10 +35,10 @@ class Finding:
 
 
 class FileWatch:
-    """The files of one open database: the file itself, its write-ahead log, and the log's index."""
+    """Watches one open database: its file, its write-ahead log, and the log's index."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """Watch the file at `path`, open as `descriptor`; see `begin`."""
+        """Prepare to watch the file at `path`, open as `descriptor`; `begin` starts it."""
         self._path = path
         self._descriptor = descriptor
         self._log_path = path.with_name(path.name + "-wal")
@@ -49,25 +49,25 @@ class FileWatch:
         self._size = 0
 
     def begin(self) -> None:
-        """Remember the files as they are now.
+        """Record the identity of the files.
 
-        Some connection must have the log open, and keep it open as long as the files are watched:
-        SQLite removes the log when the last connection closes.
+        A connection must keep the log open as long as the files are watched: SQLite removes the log
+        when the last connection closes.
 
         Raises:
-            OSError: the log or its index cannot be looked at.
+            OSError: the log or its index cannot be read.
         """
         self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
         self._index = _identity(self._index_path.stat())
         self._mark = _mark(os.pread(self._descriptor, _HEADER_BYTES, 0))
 
     def finding(self) -> Finding | None:
-        """Say what has become of the files; None if they are as they should be.
+        """Return the first problem found with the files; None if there is none.
 
-        Takes six system calls, whatever the size of the database.
+        Takes six system calls, independent of the size of the database.
 
         Raises:
-            OSError: the files cannot be looked at, which says nothing about them.
+            OSError: the files cannot be checked; their state is unknown.
         """
         text = self._of_database() or self._of_log()
         if text is not None:
@@ -76,7 +76,7 @@ class FileWatch:
         return None if text is None else Finding(text, whole=True)
 
     def close(self) -> None:
-        """Close the log's descriptor; the database's belongs to the caller. Twice is harmless."""
+        """Close the log's descriptor; the caller owns the database's. Idempotent."""
         if self._log is not None:
             os.close(self._log)
             self._log = None
@@ -87,8 +87,8 @@ class FileWatch:
         if moved is not None:
             return moved
         header = os.pread(self._descriptor, _HEADER_BYTES, 0)
-        # A file may shrink by VACUUM, and may be smaller than its header says while the disk is
-        # full: only both together are a truncation.
+        # VACUUM shrinks the file, and on a full disk the file may be smaller than its header says:
+        # only both together mean a truncation.
         if status.st_size < self._size and status.st_size < _size_in(header):
             return f"{self._path} was truncated"
         self._size = status.st_size
@@ -99,7 +99,7 @@ class FileWatch:
     def _of_log(self) -> str | None:
         if self._log is None:
             return None
-        # Empty is what a checkpoint leaves behind; without its header it is of no use to a reader.
+        # A checkpoint leaves the log empty. A log with content but no valid header is unreadable.
         size = os.fstat(self._log).st_size
         if size > _LOG_HEADER_BYTES and os.pread(self._log, 4, 0) not in _LOG_MAGIC:
             return f"{self._log_path} was truncated or overwritten"
@@ -125,7 +125,7 @@ def _moved(path: Path, identity: _Identity) -> str | None:
 
 
 def _size_in(header: bytes) -> int:
-    """Return the size that a header promises; one that is none promises any."""
+    """Return the size in bytes that a header states; a huge number if it is not a valid header."""
     if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
         return 1 << 62
     page = int.from_bytes(header[16:18], "big")
@@ -134,5 +134,5 @@ def _size_in(header: bytes) -> int:
 
 
 def _mark(header: bytes) -> bytes:
-    """Return what says which file this is: the magic and `PRAGMA user_version`."""
+    """Return the bytes that identify the file: the magic and `PRAGMA user_version`."""
     return header[: len(_MAGIC)] + header[60:64]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shared store: PostgreSQL through psycopg, four threads that read and four that write.
+"""The PostgreSQL store through psycopg, with four reader threads and four writer threads.
 
-Reads are single statements in autocommit on connections that cannot write. A write whose COMMIT
-was not sent yet is begun again when the connection breaks or the server asks for it.
+Reads run in autocommit on read-only connections. A write is retried if the connection breaks before
+COMMIT was sent, or if the server reports a serialization failure or a deadlock.
 
-A connection may outlive what it was made for: after a failover it leads to a server that takes no
-writes any more, and a database's default may have been made read-only and writable again. So a
-write that is refused as read-only ends every connection there is, and new ones are made.
+A connection can become read-only: after a failover it may lead to a standby, and a change of
+`default_transaction_read_only` applies only to new connections. So when a write is refused as
+read-only, all connections are replaced.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from novitai.store.engine.errors import (
 from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions, settle
 
 THREADS: Final = 4
-"""For each of reading and writing."""
+"""Reader threads, and also writer threads."""
 TRIES: Final = 3
-"""How often a write is begun, as long as its COMMIT was not sent."""
+"""How often a write is tried, as long as its COMMIT was not sent."""
 LOCK_TIMEOUT_MS: Final = 10_000
 RENEW_SECONDS: Final = 1.0
-"""How often, at most, all connections are given up because a write was refused as read-only."""
+"""Minimum time between two replacements of all connections after a read-only error."""
 _IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -50,12 +50,12 @@ _GENERATION: Final = "novitai.generation"
 
 
 class PostgresqlDatabase(Database):
-    """The database on a server, which several processes share."""
+    """A PostgreSQL database, which several processes may share."""
 
     dialect = Dialect.POSTGRESQL
 
     def __init__(self, url: str, clock: Clock) -> None:
-        """Start the threads. Nothing is connected yet; see `postgresqlcheck.insist`."""
+        """Start the threads. They connect on first use; see `postgresql_check.insist_on_server`."""
         self._clock = clock
         generation = Generation(clock)
         self._write_engine = _make_engine(url, generation)
@@ -88,7 +88,7 @@ class PostgresqlDatabase(Database):
         try:
             with engine.connect() as connection, connection.begin():
                 job.run(connection)
-        except BaseException as error:  # whatever it is, the caller waits and the thread lives on
+        except BaseException as error:  # raised to the caller; the thread must survive
             job.error = _explain(error, job.mode)
 
     def _write_jobs(self, crew: Crew) -> None:
@@ -101,7 +101,7 @@ class PostgresqlDatabase(Database):
         for left in reversed(range(TRIES)):
             try:
                 self._write_once(job)
-            except BaseException as error:  # the caller gets it, and the thread lives on
+            except BaseException as error:  # raised to the caller; the thread must survive
                 if left and _may_begin_again(error):
                     continue
                 job.error = _explain(error, Mode.WRITE)
@@ -114,8 +114,8 @@ class PostgresqlDatabase(Database):
             job.run(connection)
             driver = cast("psycopg.Connection", connection.connection.driver_connection)
             if driver.info.transaction_status is TransactionStatus.INERROR:
-                # COMMIT would answer ROLLBACK here, and no error.
-                raise RuntimeError("a transaction function went on after an error of SQL")
+                # The server would answer COMMIT with ROLLBACK and no error.
+                raise RuntimeError("a transaction function continued after an SQL error")
             job.check_deadline(self._clock)
             try:
                 transaction.commit()
@@ -124,12 +124,12 @@ class PostgresqlDatabase(Database):
                     raise
                 raise CommitUnknown(
                     "The connection to the database broke while the change was being stored. "
-                    "Look whether it was before you send it again."
+                    "Check whether it was stored before you send it again."
                 ) from error
 
 
 class Generation:
-    """Which connections are still good: those made since the last write that was refused."""
+    """Invalidates all existing connections after a write was refused as read-only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -138,7 +138,7 @@ class Generation:
         self._ended_at: float | None = None
 
     def end(self) -> None:
-        """Give up every connection made so far; at most once in `RENEW_SECONDS`."""
+        """Invalidate all connections made so far, at most once in `RENEW_SECONDS`."""
         now = self._clock.monotonic()
         with self._lock:
             if self._ended_at is None or now - self._ended_at >= RENEW_SECONDS:
@@ -146,7 +146,7 @@ class Generation:
                 self._number += 1
 
     def watch(self, engine: Engine) -> None:
-        """Replace the connections of `engine` that were given up, when they are next asked for."""
+        """Replace each invalidated connection of `engine` when it is next checked out."""
 
         def made(_connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
             entry.info[_GENERATION] = self._number
@@ -155,7 +155,7 @@ class Generation:
             _connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
         ) -> None:
             if entry.info[_GENERATION] != self._number:
-                raise DisconnectionError("this connection was given up")
+                raise DisconnectionError("this connection was invalidated")
 
         event.listen(engine, "connect", made)
         event.listen(engine, "checkout", taken)
@@ -166,14 +166,14 @@ def _make_engine(url: str, generation: Generation, *, reading: bool = False) -> 
         url,
         pool_size=THREADS,
         max_overflow=0,
-        pool_pre_ping=True,  # else one read in twenty fails after a restart of the server
+        pool_pre_ping=True,  # without it, one read in twenty fails after a server restart
         isolation_level="AUTOCOMMIT" if reading else "READ COMMITTED",
     )
     settings = [
         f"SET lock_timeout = {LOCK_TIMEOUT_MS}",
         f"SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS}",
     ]
-    # For writing nothing is set: what the server, the database or the role say is respected.
+    # For writers the read-only default of the server, the database or the role applies.
     settings += ["SET default_transaction_read_only = on"] if reading else []
 
     def set_up(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -196,9 +196,9 @@ def _make_engine(url: str, generation: Generation, *, reading: bool = False) -> 
 
 
 def _refused(error: DBAPIError) -> bool:
-    """Whether the server said no to COMMIT, so that nothing was stored.
+    """Whether the server refused COMMIT, so that nothing was stored.
 
-    A FATAL is no such answer: the server may send it to a COMMIT that is stored already.
+    A FATAL error proves nothing: the server may send it after it has stored the commit.
     """
     if error.connection_invalidated or not isinstance(error.orig, psycopg.Error):
         return False
@@ -206,14 +206,14 @@ def _refused(error: DBAPIError) -> bool:
 
 
 def _may_begin_again(error: BaseException) -> bool:
-    """Whether nothing was stored and a second try may succeed at once."""
+    """Whether nothing was stored and an immediate retry may succeed."""
     if not isinstance(error, DBAPIError):
         return False
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
 
 
 def _explain(error: BaseException, mode: Mode) -> BaseException:
-    """Turn the server's own troubles into ours; leave everything else as it is."""
+    """Convert errors of the server into `StoreError`; return other errors unchanged."""
     if not isinstance(error, DBAPIError):
         return error
     trouble = _trouble(error, mode)
@@ -230,8 +230,8 @@ def _trouble(error: DBAPIError, mode: Mode) -> StoreError | None:
     if state == "55P03" or state in _TRY_AGAIN:  # lock not available
         return StoreBusy("The database is busy: nothing was stored.", retry_after=1)
     if state == _READ_ONLY and mode is Mode.WRITE:
-        return StoreUnavailable("The database server takes no writes for now.", retry_after=5)
-    # 53: insufficient resources, 57P: shutdown, 08: connection; no state: not even an answer.
+        return StoreUnavailable("The database server accepts no writes.", retry_after=5)
+    # 53: insufficient resources, 57P: shutdown, 08: connection; no state: no answer.
     unreachable = isinstance(error.orig, psycopg.OperationalError) and not state
     if error.connection_invalidated or unreachable or state.startswith(("53", "57P", "08")):
         return StoreUnavailable("The database server does not answer.", retry_after=1)

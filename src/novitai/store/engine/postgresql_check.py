@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a PostgreSQL server must be able to do, checked before a process begins to rely on it.
+"""Checks at start that a PostgreSQL server meets the requirements.
 
-The check leaves nothing behind: behind a pooler that shares sessions, a setting or a prepared
-statement would reach somebody else.
+The checks must not leave a setting or a prepared statement in the session: behind a pooler in
+transaction mode, another client would get it.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 
 def insist_on_database(url: str) -> None:
-    """Make sure that the sessions are our own, the version is known, the text UTF-8, and writable.
+    """Check for dedicated sessions, a supported version, UTF-8 encoding and a writable database.
 
     Raises:
         SettingsError: the URL cannot be used.
-        StartupError: it is otherwise, or the server cannot be reached.
+        StartupError: a requirement is not met, or the server cannot be reached.
     """
     with _sessions(url) as (where, one, other):
         _insist_on_database(where, one, other)
 
 
 def insist_on_server(url: str) -> None:
-    """Make sure of `insist_on_database`, and that a notification reaches who listens.
+    """Check the same as `insist_on_database`, and that NOTIFY reaches a listening session.
 
     Raises:
         SettingsError: the URL cannot be used.
-        StartupError: it is otherwise, or the server cannot be reached.
+        StartupError: a requirement is not met, or the server cannot be reached.
     """
     with _sessions(url) as (where, one, other):
         _insist_on_database(where, one, other)
@@ -77,11 +77,11 @@ def insist_on_server(url: str) -> None:
 
 
 def insist_on_rights(url: str) -> None:
-    """Make sure that the role may use those tables and sequences of ours that there are.
+    """Check that the role has all rights on novitai's tables and sequences, as far as they exist.
 
     Raises:
         SettingsError: the URL cannot be used.
-        StartupError: it may not, or the server cannot be reached.
+        StartupError: a right is missing, or the server cannot be reached.
     """
     with _sessions(url) as (where, one, _):
         names = sorted([*metadata.tables, *_QUEUE_TABLES])
@@ -98,7 +98,7 @@ def insist_on_rights(url: str) -> None:
 
 @contextmanager
 def _sessions(url: str) -> Iterator[tuple[Target, Session, Session]]:
-    """Open two sessions; what goes wrong within the block is said in words."""
+    """Open two sessions; errors of psycopg within the block become `StartupError`."""
     where = postgresql_server.target(url)
     try:
         with _open(where) as one, _open(where) as other:
@@ -129,27 +129,27 @@ def _insist_on_database(where: Target, one: Session, other: Session) -> None:
     encoding = _value(one, "SHOW server_encoding")
     if encoding != "UTF8":
         raise StartupError(
-            f"{where.describe()}: its encoding is {encoding}, which cannot hold every text. Make a "
-            "database with UTF8: createdb --encoding=UTF8 --template=template0 "
+            f"{where.describe()}: its encoding is {encoding}, which cannot store all text. Create "
+            "a database with UTF8: createdb --encoding=UTF8 --template=template0 "
             f"{where.database}",
             exit_code=CONFIG,
         )
     if _value(one, "SELECT pg_is_in_recovery()"):
         raise StartupError(
-            f"{where.describe()}: takes no writes, as it is a standby. Connect to the primary; "
-            "where several hosts are named, with target_session_attrs=read-write.",
+            f"{where.describe()}: accepts no writes because it is a standby. Connect to the "
+            "primary; if the URL names several hosts, add target_session_attrs=read-write.",
             exit_code=TEMPORARY,
         )
     if _value(one, "SHOW transaction_read_only") != "off":
         raise StartupError(
-            f"{where.describe()}: takes no writes: default_transaction_read_only is on for the "
-            "database, the role or the server. Some hosts turn it on when the disk is full.",
+            f"{where.describe()}: accepts no writes: default_transaction_read_only is on for the "
+            "database, the role or the server. Some providers turn it on when the disk is full.",
             exit_code=TEMPORARY,
         )
 
 
 def _insist_on_notifications(where: Target, one: Session, other: Session) -> None:
-    """Send from one session to the other: only a session of its own hears what it asked for."""
+    """Send a notification from one session to the other; only a dedicated session receives it."""
     channel = sql.Identifier(f"novitai_check_{secrets.token_hex(8)}")
     one.execute(sql.SQL("LISTEN {}").format(channel))
     other.execute(sql.SQL("NOTIFY {}").format(channel))
@@ -166,7 +166,7 @@ def _insist_on_notifications(where: Target, one: Session, other: Session) -> Non
 
 
 def _shared(one: Session, other: Session) -> bool:
-    """Whether two sessions of ours are served by one of the server's, or by changing ones."""
+    """Whether a pooler serves both sessions by one server process, or by changing ones."""
     if not _behind_pooler(one):
         return False
     before = _value(one, "SELECT pg_backend_pid()")
@@ -178,7 +178,7 @@ def _shared(one: Session, other: Session) -> bool:
 
 
 def _behind_pooler(session: Session) -> bool:
-    """Whether the process that answers is not the one that greeted: a pooler greets by itself."""
+    """Whether another process answers than the handshake named: a pooler does the handshake."""
     return _value(session, "SELECT pg_backend_pid()") != session.info.backend_pid
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reaching a PostgreSQL server, and what is wrong when it cannot be reached or says no.
+"""Connections to a PostgreSQL server, and the messages of connection errors and refusals.
 
-No message holds the password.
+No message contains the password.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _NOT_LET_IN: Final = ("role", "no pg_hba.conf entry", "permission denied", "cert
 
 
 def target(url: str) -> Target:
-    """Read the URL; see `postgresqlurl.resolve`.
+    """Parse the URL; see `postgresql_url.resolve`.
 
     Raises:
-        SettingsError: it cannot be used.
+        SettingsError: the URL cannot be used.
     """
     try:
         return postgresql_url.resolve(url)
@@ -42,7 +42,7 @@ def target(url: str) -> Target:
 
 
 def describe(url: str) -> str:
-    """Name the database in words that may be shown.
+    """Describe the database without secrets, for messages.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -51,7 +51,7 @@ def describe(url: str) -> str:
 
 
 def make_engine(url: str, **options: Any) -> Engine:
-    """Make an engine of SQLAlchemy on psycopg, of which no message shows parameters.
+    """Create an SQLAlchemy engine on psycopg whose error messages hide parameters.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -65,11 +65,11 @@ def make_engine(url: str, **options: Any) -> Engine:
 
 
 def connect(url: str) -> Connection:
-    """Open one connection outside of any pool; the caller closes it.
+    """Open one connection without a pool; the caller closes it.
 
     Raises:
         SettingsError: the URL cannot be used.
-        StartupError: the server is not there, or it does not let us in.
+        StartupError: the server cannot be reached, or it refuses the connection.
     """
     engine = make_engine(url, poolclass=NullPool)
     try:
@@ -80,10 +80,10 @@ def connect(url: str) -> Connection:
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Turn what the server answers to a statement within the block into words.
+    """Convert errors of statements within the block into `StartupError`.
 
     Raises:
-        StartupError: it said no, or the connection broke.
+        StartupError: the server refused a statement, or the connection broke.
     """
     try:
         yield
@@ -92,7 +92,7 @@ def explained(url: str) -> Iterator[None]:
 
 
 def unreachable(where: Target, reason: str) -> StartupError:
-    """Say why no connection could be made, from the driver's words."""
+    """Return the error for a failed connection; `reason` is the driver's message."""
     said = _without_secrets(where, reason)
     name = where.describe()
     if any(words in reason for words in _WRONG_LOGIN):
@@ -102,15 +102,16 @@ def unreachable(where: Target, reason: str) -> StartupError:
         )
     if f'database "{where.database}" does not exist' in reason:
         return StartupError(
-            f"{name}: there is no such database. Make it (createdb {where.database}) and run "
+            f"{name}: there is no such database. Create it (createdb {where.database}) and run "
             "`novitai migrate`, or correct NOVITAI_DATABASE_URL.",
             exit_code=CONFIG,
         )
-    if "statement pooling mode" in reason:  # PgBouncer takes no BEGIN there
+    if "statement pooling mode" in reason:  # PgBouncer refuses BEGIN in this mode
         return pooled(where)
     if any(f"FATAL:  {words}" in reason for words in _NOT_LET_IN):
         return StartupError(
-            f"{name}: cannot connect: {said}. Correct NOVITAI_DATABASE_URL, or the server's rules.",
+            f"{name}: cannot connect: {said}. Correct NOVITAI_DATABASE_URL, or pg_hba.conf or the "
+            "role on the server.",
             exit_code=CONFIG,
         )
     return StartupError(
@@ -120,7 +121,7 @@ def unreachable(where: Target, reason: str) -> StartupError:
 
 
 def refused(where: Target, error: BaseException | None) -> StartupError:
-    """Say what the server answered to a statement, from the driver's exception."""
+    """Return the error for a statement that the server refused, from the driver's exception."""
     diagnosis = getattr(error, "diag", None)
     said = getattr(diagnosis, "message_primary", None) or str(error)
     said = _without_secrets(where, said)
@@ -129,11 +130,11 @@ def refused(where: Target, error: BaseException | None) -> StartupError:
     if state in {_NOT_ALLOWED, _NO_SCHEMA}:
         return StartupError(
             f"{name}: the role lacks rights: {said}. Make it the owner of the database and of its "
-            f'tables, or as a superuser: GRANT CREATE ON SCHEMA public TO "{where.user}".',
+            f'tables, or run as a superuser: GRANT CREATE ON SCHEMA public TO "{where.user}".',
             exit_code=CONFIG,
         )
     if state == _READ_ONLY:
-        return StartupError(f"{name}: takes no writes for now: {said}.", exit_code=TEMPORARY)
+        return StartupError(f"{name}: accepts no writes: {said}.", exit_code=TEMPORARY)
     if state == _DISK_FULL:
         return StartupError(f"{name}: no space is left on its disk: {said}.", exit_code=TEMPORARY)
     if not state or state.startswith(("08", "57P")):
@@ -142,12 +143,12 @@ def refused(where: Target, error: BaseException | None) -> StartupError:
 
 
 def pooled(where: Target) -> StartupError:
-    """Refuse a pooler that shares sessions."""
+    """Return the error for a connection pooler that does not dedicate sessions to clients."""
     return StartupError(
         f"{where.describe()}: this is a connection pooler in transaction or statement mode, such "
-        "as PgBouncer, which hands each transaction to another session: prepared statements, "
+        "as PgBouncer, which may run each transaction in another session: prepared statements, "
         "settings and notifications of several clients get mixed up. Connect to PostgreSQL "
-        "itself, or to a pool with pool_mode=session.",
+        "directly, or to a pool with pool_mode=session.",
         exit_code=CONFIG,
     )
 

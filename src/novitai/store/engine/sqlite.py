@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded store: one SQLite file, two threads that read and one that writes.
+"""The SQLite store: one file, two reader threads and one writer thread.
 
-The writer commits in groups: it takes what is waiting, runs each function in a savepoint of its
-own, and pays for one fsync. Two readers and not more, because each of them competes with the
-writer for the interpreter (four busy ones left it 90 to 180 writes a second).
+The writer commits in groups: it takes all waiting jobs, runs each in its own savepoint, and commits
+them with one fsync. There are only two readers because readers compete with the writer for the
+interpreter (with four busy readers it managed 90 to 180 writes a second).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions, la
 
 READERS: Final = 2
 GROUP: Final = 128
-"""At most so many functions share a commit: the first of them waits for the last."""
+"""Maximum number of jobs in one commit; the first waits for the last."""
 BUSY_TIMEOUT_MS: Final = 5000
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 
 
 class SqliteDatabase(Database):
-    """The database in one file, which this process has for itself."""
+    """A database in one file that only this process uses."""
 
     dialect = Dialect.SQLITE
 
     def __init__(self, file: DatabaseFile, clock: Clock) -> None:
-        """Start the threads on a file that was claimed; `close` gives the claim back."""
+        """Start the threads on a claimed file; `close` releases the claim."""
         self._file = file
         self._clock = clock
         self._keeper = Keeper(file)
@@ -59,7 +59,7 @@ class SqliteDatabase(Database):
         self._keeper.start()
 
     def _probe(self, connection: Connection) -> None:
-        # `SELECT 1` would not touch the file.
+        # Not `SELECT 1`, which does not read the file.
         connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
         self._keeper.insist()
         self._keeper.insist_on_room()
@@ -86,7 +86,7 @@ class SqliteDatabase(Database):
                 job.run(transaction.connection)
             finally:
                 transaction.rollback()
-        except BaseException as error:  # whatever it is, the caller waits and the thread lives on
+        except BaseException as error:  # raised to the caller; the thread must survive
             job.error = self._judge(error, job.mode)
             if isinstance(error, DBAPIError):
                 line.drop()
@@ -99,13 +99,13 @@ class SqliteDatabase(Database):
         line.drop()
 
     def _write_group(self, line: _Line, jobs: list[AnyJob]) -> list[AnyJob]:
-        """Run and commit the jobs together; return those that have to be run once more."""
+        """Run and commit the jobs together; return those that must run again."""
         try:
             self._keeper.refuse_if_lost()
             again = _Group(line, jobs, self._clock).commit()
             _refuse_damage(jobs)
             self._keeper.committed()
-        except BaseException as error:  # nothing may be acknowledged, whatever the reason
+        except BaseException as error:  # no job may be acknowledged after any error
             line.drop()
             trouble = self._judge(error, Mode.WRITE)
             for job in jobs:
@@ -115,7 +115,7 @@ class SqliteDatabase(Database):
         return again
 
     def _judge(self, error: BaseException, mode: Mode) -> BaseException:
-        """Explain an error by the files and the disk; one that means damage ends the store."""
+        """Find an error's cause in the files and the disk; mark the store lost if it is damage."""
         explained = _explain(error, mode)
         if isinstance(explained, StoreUnavailable):
             try:
@@ -129,7 +129,7 @@ class SqliteDatabase(Database):
 
 
 class _Line:
-    """A thread's own connection, made when needed and made anew after trouble."""
+    """A thread's own connection, opened on demand and reopened after an error."""
 
     def __init__(self, engine: Engine, keeper: Keeper) -> None:
         self._engine = engine
@@ -138,13 +138,13 @@ class _Line:
 
     def connection(self) -> Connection:
         if self._connection is None:
-            # SQLite would remove the log of another file that lies at the path by now.
+            # If another file is at the path by now, SQLite would remove that file's log.
             self._keeper.insist()
             self._connection = self._engine.connect()
         return self._connection
 
     def drop(self) -> None:
-        """Close the connection; the database undoes what was not committed."""
+        """Close the connection; uncommitted changes are rolled back."""
         if self._connection is not None:
             self._connection.invalidate()
             self._connection.close()
@@ -152,7 +152,7 @@ class _Line:
 
 
 class _Group:
-    """Jobs that share one transaction, each in a savepoint of its own."""
+    """Jobs that share one transaction, each in its own savepoint."""
 
     def __init__(self, line: _Line, jobs: list[AnyJob], clock: Clock) -> None:
         self._line = line
@@ -160,9 +160,9 @@ class _Group:
         self._clock = clock
 
     def commit(self) -> list[AnyJob]:
-        """Run the jobs and commit; each failed one has its error afterwards.
+        """Run the jobs and commit; set `error` on each job that failed.
 
-        Returns the jobs whose work was undone for no fault of theirs. They are to be run again.
+        Returns the jobs that were rolled back because another job failed. They must run again.
 
         Raises:
             DBAPIError: BEGIN or COMMIT failed.
@@ -173,7 +173,7 @@ class _Group:
         for job in self._jobs:
             self._run(connection, driver, job)
             if not (transaction.is_active and driver.in_transaction):
-                # A full disk or a failing one ends the whole transaction, not the savepoint alone.
+                # A full or failing disk ends the whole transaction, not only the savepoint.
                 self._line.drop()
                 return self._others(job)
         expired = [job for job in self._jobs if job.error is None and job.expired(self._clock)]
@@ -186,12 +186,12 @@ class _Group:
         return []
 
     def _run(self, connection: Connection, driver: sqlite3.Connection, job: AnyJob) -> None:
-        # Straight to the driver: `begin_nested` costs a third more.
+        # Calls the driver directly because `begin_nested` costs a third more.
         driver.execute("SAVEPOINT job")
         try:
             job.check_deadline(self._clock)
             job.run(connection)
-        except BaseException as error:  # the caller gets it, whatever it is; the thread lives on
+        except BaseException as error:  # raised to the caller; the thread must survive
             job.error = _explain(error, Mode.WRITE)
             if not driver.in_transaction:
                 return
@@ -201,18 +201,18 @@ class _Group:
 
     def _others(self, guilty: AnyJob) -> list[AnyJob]:
         if guilty.error is None:
-            guilty.error = StoreUnavailable("The database gave up the transaction.")
+            guilty.error = StoreUnavailable("The database rolled back the transaction.")
         return [job for job in self._jobs if job.error is None]
 
 
 def make_engine(path: Path, *, reading: bool = False) -> Engine:
-    """Make an engine whose transactions are SQLite's own, begun as what they are.
+    """Create an engine that emits SQLite's BEGIN itself, for reading or for writing.
 
-    A reader that turned into a writer would get "database is locked" at once, whatever the
-    timeout; so writers begin with BEGIN IMMEDIATE, and readers cannot write.
+    A read transaction that turns into a write may fail with "database is locked" without waiting
+    for the timeout. So writers begin with BEGIN IMMEDIATE, and readers cannot write.
     """
     engine = create_engine(
-        # Never made here: a file that is gone must not come back empty.
+        # Mode rw does not create the file: one that was removed must not reappear empty.
         URL.create(
             "sqlite+pysqlite", database=f"file:{quoted(path)}", query={"mode": "rw", "uri": "true"}
         ),
@@ -233,7 +233,7 @@ def make_engine(path: Path, *, reading: bool = False) -> Engine:
         ):
             try:
                 driver.execute(f"PRAGMA {pragma}").close()
-            except BaseException:  # the pool forgets a connection that is not set up, open as it is
+            except BaseException:  # the pool drops a connection that failed here without closing it
                 driver.close()
                 raise
 
@@ -246,21 +246,21 @@ def make_engine(path: Path, *, reading: bool = False) -> Engine:
 
 
 def _refuse_damage(jobs: list[AnyJob]) -> None:
-    """Raise if one of the jobs found the file damaged."""
+    """Raise the error of the first job that found the file damaged."""
     for job in jobs:
         if isinstance(job.error, StoreCorrupt):
             raise job.error
 
 
 def _finding(error: StoreCorrupt, path: Path) -> Finding:
-    """Say for the log what SQLite found."""
+    """Return what SQLite found, for the log."""
     cause = error.__cause__
     reason = cause.orig if isinstance(cause, DBAPIError) else error
     return Finding(f"{path} is damaged ({reason})")
 
 
 def _explain(error: BaseException, mode: Mode) -> BaseException:
-    """Turn the database's own troubles into ours; leave everything else as it is."""
+    """Convert errors of SQLite into `StoreError`; return other errors unchanged."""
     if not isinstance(error, DBAPIError) or not isinstance(error.orig, sqlite3.Error):
         return error
     trouble = _trouble(error.orig, mode)
@@ -281,10 +281,10 @@ def _trouble(error: sqlite3.Error, mode: Mode) -> StoreError | None:
             )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(
-                "The database is held by another program: nothing was stored.", retry_after=1
+                "Another program has locked the database: nothing was stored.", retry_after=1
             )
         case sqlite3.SQLITE_READONLY if mode is not Mode.WRITE:
-            return None  # a read that writes: a defect of ours, not a trouble of the disk
+            return None  # a transaction function of `read` tried to write, which is a bug
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
             return StoreUnavailable("The database file cannot be read or written.", retry_after=5)
     return None

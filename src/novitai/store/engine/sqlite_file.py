@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded database's file: found or made, locked, and looked at before anything relies on it.
+"""The SQLite database file: opens or creates it, locks it and checks it before use.
 
-Each trouble becomes a `StartupError` that says what is wrong and what to do.
+Each failure becomes a `StartupError` that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from novitai.store.engine.file_lock import FileLock, refused_by_system
 from novitai.store.engine.file_watch import FileWatch
 
 PROBE_SECONDS: Final = 2.0
-"""How long the look at the file may take; a large one is looked at in part."""
+"""How long the check of the file may take; a large file is checked only in part."""
 _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK: Final = 10_000
 ROOM_BYTES: Final = 256 * 1024
-"""Less free space than this counts as a full disk: one group of writes may take as much."""
+"""Less free space than this counts as a full disk: one group of writes may need this much."""
 _IO: Final = 74  # EX_IOERR of sysexits(3)
 _TEMPORARY: Final = 75  # EX_TEMPFAIL
 
 
 class DatabaseFile:
-    """A database file that this process has for itself."""
+    """A database file that only this process uses."""
 
     def __init__(self, path: Path, lock: FileLock, descriptor: int) -> None:
         """Use `claim` instead."""
@@ -44,10 +44,10 @@ class DatabaseFile:
 
     @classmethod
     def claim(cls, path: Path, clock: Clock) -> DatabaseFile:
-        """Make folder and file where they are missing, lock the file, and see that it is sound.
+        """Create the folder and the file if they are missing, lock the file and check it.
 
         Raises:
-            StartupError: any of that fails.
+            StartupError: any of these fails.
         """
         make_folder(path.parent)
         lock = FileLock(path.with_name(path.name + ".lock"), clock)
@@ -56,10 +56,10 @@ class DatabaseFile:
         try:
             _refuse_log_alone(path)
             descriptor = _open(path)
-            # A lock file can be deleted, and then it keeps nobody out.
+            # The lock file may have been deleted, and then it does not keep others out.
             file_lock.lock_database(descriptor, path)
             _probe(path, clock)
-        except BaseException:  # the locks are given back, then it is raised on
+        except BaseException:  # release the locks, then re-raise
             if descriptor is not None:
                 os.close(descriptor)
             lock.release()
@@ -67,35 +67,35 @@ class DatabaseFile:
         return cls(path, lock, descriptor)
 
     def turn_on_wal(self) -> None:
-        """Give the file a write-ahead log; it remembers that itself.
+        """Switch the file to WAL mode, which is stored in the file.
 
         Raises:
-            StartupError: its disk does not allow that.
+            StartupError: the disk does not support it.
         """
         with explained(self.path), closing(sqlite3.connect(self.path)) as connection:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise StartupError(
-                f"{self.path}: this disk does not allow a write-ahead log, as network disks do not."
-                " Set NOVITAI_DATA_DIR to a folder on a local one.",
+                f"{self.path}: this disk does not support a write-ahead log; network disks do not."
+                " Set NOVITAI_DATA_DIR to a folder on a local disk.",
                 exit_code=_IO,
             )
 
     def mark(self) -> None:
-        """Mark the file as the one that is open now, so that a copy put over it is noticed.
+        """Write a random mark into the file, so that a copy written over it is noticed.
 
-        The mark is SQLite's `user_version`, which lies in the file's header. It is written through
-        to the file, as is everything that an earlier process left in the log.
+        The mark is SQLite's `user_version` in the file's header. A checkpoint writes it, and all
+        that an earlier process left in the log, to the file.
 
         Raises:
-            StartupError: it cannot be written.
+            StartupError: the file cannot be written.
         """
         with explained(self.path), closing(sqlite3.connect(self.path)) as connection:
             connection.execute(f"PRAGMA user_version = {secrets.randbelow(2**31)}").close()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
 
     def restore_lock(self) -> None:
-        """Make the lock file again if somebody has deleted it."""
+        """Recreate the lock file if it was deleted."""
         self._lock.restore()
 
     def keep_log(self) -> None:
@@ -104,9 +104,9 @@ class DatabaseFile:
             file_lock.keep_open(self._descriptor)
 
     def release(self) -> None:
-        """Let another process have it. Twice is harmless.
+        """Close the file and release the locks. Idempotent.
 
-        Every SQLite connection to it must have been closed: see `filewatch`.
+        All SQLite connections to the file must be closed first: see `file_watch`.
         """
         self.watch.close()
         if self._descriptor is not None:
@@ -118,10 +118,10 @@ class DatabaseFile:
 def path_of(url: str) -> Path:
     """Return the file that an SQLite URL names, as an absolute path.
 
-    As in any URL, `%` and `?` of the name itself are percent-encoded.
+    `%` and `?` in the file name must be percent-encoded, as in any URL.
 
     Raises:
-        SettingsError: the URL names no file, or says more than that.
+        SettingsError: the URL names no file, or has a host or a query.
     """
     try:
         parsed = make_url(url)
@@ -137,12 +137,12 @@ def path_of(url: str) -> Path:
 
 
 def quoted(path: Path | str) -> str:
-    """Write a path as it stands in a `file:` URI of SQLite."""
+    """Escape a path for a `file:` URI of SQLite."""
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def is_disk_full(path: Path) -> bool:
-    """Tell whether the disk of a file has too little room to go on; False if nobody knows."""
+    """Whether a file's disk has less than `ROOM_BYTES` free; False if that cannot be found out."""
     try:
         disk = os.statvfs(path.parent)
     except OSError:
@@ -151,20 +151,20 @@ def is_disk_full(path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder, for this user alone, unless it is there.
+    """Create the folder with mode 0700 if it does not exist.
 
     Raises:
-        StartupError: it cannot be made.
+        StartupError: the folder cannot be created.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise refused_by_system(folder, "the folder cannot be made", error) from None
+        raise refused_by_system(folder, "the folder cannot be created", error) from None
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's own errors into a `StartupError` about `path`."""
+    """Convert errors of SQLite within the block into a `StartupError` about `path`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -176,15 +176,15 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _refuse_log_alone(path: Path) -> None:
-    """Refuse a log whose database is gone or empty: SQLite would begin both from nothing.
+    """Refuse a log whose database is missing or empty: SQLite would discard it and start empty.
 
-    The database has a first page before anything is logged, so a crash does not leave this behind.
+    SQLite writes the first page of the database before it logs anything, so no crash causes this.
     """
     log = path.with_name(path.name + "-wal")
     if _size(path) == 0 and _size(log) > 0:
         raise StartupError(
-            f"{path}: the file is gone or empty, but its log {log.name} is there: somebody has "
-            "removed it. Restore both from a backup, or move the log away to begin with an empty "
+            f"{path}: the file is missing or empty, but its log {log.name} exists: the file was "
+            "removed. Restore both from a backup, or move the log away to start with an empty "
             "database.",
             exit_code=_IO,
         )
@@ -193,7 +193,7 @@ def _refuse_log_alone(path: Path) -> None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # missing; what else is wrong is told when it is opened
+    except OSError:  # missing; opening the file reports any other error
         return 0
 
 
@@ -205,7 +205,7 @@ def _open(path: Path) -> int:
 
 
 def _probe(path: Path, clock: Clock) -> None:
-    """Look whether the file is an SQLite database, undamaged and not locked, and can be written."""
+    """Check that the file is an undamaged SQLite database that is writable and not locked."""
     with explained(path):
         connection = sqlite3.connect(path, timeout=PROBE_SECONDS, isolation_level=None)
         with closing(connection):
@@ -225,7 +225,7 @@ def _quick_check(connection: sqlite3.Connection, clock: Clock) -> str:
         return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-            return "ok"  # so far; the rest would hold up the start
+            return "ok"  # as far as it got; checking the rest would delay the start
         raise
     finally:
         connection.set_progress_handler(None, 0)
@@ -233,12 +233,12 @@ def _quick_check(connection: sqlite3.Connection, clock: Clock) -> str:
 
 def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_IOERR if is_disk_full(path):  # of the log's index, for one
+        case sqlite3.SQLITE_IOERR if is_disk_full(path):  # as when the log's index cannot grow
             return _full(path)
         case sqlite3.SQLITE_NOTADB:
             return StartupError(
                 f"{path}: this is not an SQLite database, or its beginning is damaged. "
-                "Restore a backup, or move the file away to begin with an empty one.",
+                "Restore a backup, or move the file away to start with an empty one.",
                 exit_code=_IO,
             )
         case sqlite3.SQLITE_CORRUPT:
@@ -246,7 +246,7 @@ def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StartupError(
                 f"{path}: locked by another program, such as a backup or an SQLite shell. "
-                "Let it finish, or end it, and try again.",
+                "Wait until it has finished, or stop it, and try again.",
                 exit_code=_TEMPORARY,
             )
         case sqlite3.SQLITE_FULL:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks after the files of the embedded database while it is open.
+"""Watches the files of the SQLite database while it is open.
 
-A thread with a connection of its own compares the files with their paths each second, and writes
-the log into the database file when little is written. Once the files are damaged or gone the
-store is lost: nothing is read or stored any more until a person has restored it.
+A thread with its own connection compares the files with their paths every second, and checkpoints
+the log when there are few writes. If the files are damaged or gone, the store is lost: it refuses
+all reads and writes until a person has restored it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from novitai.store.engine.file_watch import Finding
 from novitai.store.engine.sqlite_file import DatabaseFile, is_disk_full, quoted
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at files that are not written to."""
+"""Seconds between two checks of the files while nothing is written."""
 QUIET_COMMITS: Final = 10
-"""So many commits between two looks, or fewer, are a quiet time: the log is written back."""
+"""The log is checkpointed if at most this many commits happened between two checks."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Keeper:
-    """The watch over one open database; safe to use from any thread."""
+    """Watches one open database; safe to use from any thread."""
 
     def __init__(self, file: DatabaseFile) -> None:
-        """Open the connection and remember the files; `start` begins to look at them.
+        """Open the connection and record the files; `start` begins the checks.
 
         Raises:
             sqlite3.Error: the file cannot be opened.
@@ -50,7 +50,7 @@ class Keeper:
         self._seen_commits = 0
         self._written_back = 0
         self._closing = threading.Event()
-        # Opened here, used by the thread, closed by whoever closes the store.
+        # Opened here, used by the thread, and closed by the thread that calls `close`.
         self._connection = sqlite3.connect(
             f"file:{quoted(file.path)}?mode=rw",
             uri=True,
@@ -66,50 +66,50 @@ class Keeper:
         except OSError as error:
             self._connection.close()
             raise refused_by_system(file.path, "its log cannot be read", error) from None
-        except BaseException:  # the connection is closed, then it is raised on
+        except BaseException:  # close the connection, then re-raise
             self._connection.close()
             raise
         self._thread = threading.Thread(target=self._run, name="novitai-keeper", daemon=True)
 
     def start(self) -> None:
-        """Begin to look at the files each second."""
+        """Start the thread that checks the files every second."""
         self._thread.start()
 
     def committed(self) -> None:
-        """Make sure that what was just committed lies in the files of the database.
+        """Check that the last commit went to the files at the database's paths.
 
         Raises:
-            CommitUnknown: it does not, or nobody knows; it must not be acknowledged.
+            CommitUnknown: it did not, or that is unknown; it must not be acknowledged.
         """
         self._commits += 1
         try:
             self.insist()
         except StoreError as error:
             raise CommitUnknown(
-                "The database file was damaged, gone or out of reach when the change was stored. "
-                "Look whether it was stored before you send it again."
+                "The database file was damaged, gone or unreadable when the change was stored. "
+                "Check whether it was stored before you send it again."
             ) from error
 
     def insist(self) -> None:
-        """Make sure that the files are those that were opened.
+        """Check that the files at the paths are those that were opened.
 
         Raises:
             StoreCorrupt: the store is lost.
-            StoreUnavailable: the files cannot be looked at.
+            StoreUnavailable: the files cannot be checked.
         """
         self.refuse_if_lost()
         try:
             finding = self._file.watch.finding()
         except OSError as error:
             raise StoreUnavailable(
-                f"The database file cannot be looked at: {error.strerror}.", retry_after=5
+                f"The database file cannot be checked: {error.strerror}.", retry_after=5
             ) from error
         if finding is not None:
             self.lose(finding)
             self.refuse_if_lost()
 
     def refuse_if_lost(self) -> None:
-        """Refuse work on a lost store.
+        """Raise if the store is lost.
 
         Raises:
             StoreCorrupt: the store is lost.
@@ -121,7 +121,7 @@ class Keeper:
             )
 
     def insist_on_room(self) -> None:
-        """Make sure that the disk has room for what may be written next.
+        """Check that the disk has space for the next group of writes.
 
         Raises:
             StorageFull: it has not.
@@ -130,7 +130,7 @@ class Keeper:
             raise StorageFull("No space is left for the database.", retry_after=30)
 
     def lose(self, finding: Finding) -> None:
-        """Give the store up, for good: what was found is logged once, with what to do."""
+        """Mark the store as lost, permanently; log the finding once, with the action to take."""
         with self._lock:
             if self._lost is not None:
                 return
@@ -146,7 +146,8 @@ class Keeper:
                 "Stop this process, restore the database file together with its -wal file from a "
                 "backup, and start again."
             )
-        # Else the last connection would remove the log of whatever lies at the path by then.
+        # Otherwise the last connection to close would remove the log at the path, which may belong
+        # to another file by then.
         self._file.keep_log()
         _log.critical(
             "store_lost",
@@ -156,9 +157,9 @@ class Keeper:
         )
 
     def look(self) -> None:
-        """Compare the files with their paths; when little was written since, write the log back.
+        """Compare the files with their paths; if little was written since, checkpoint the log.
 
-        Never raises: what is found is logged, and refuses the work that comes.
+        Does not raise: a finding is logged, and later reads and writes are refused.
         """
         try:
             self.insist()
@@ -172,7 +173,7 @@ class Keeper:
             self._written_back = commits
 
     def close(self) -> None:
-        """End the thread and close the connection. Twice is harmless."""
+        """Stop the thread and close the connection. Idempotent."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -183,9 +184,9 @@ class Keeper:
             self.look()
 
     def _write_back(self) -> bool:
-        """Move the log into the database file and empty it; False if it has to be tried again."""
+        """Checkpoint and truncate the log; False if that must be retried."""
         try:
-            # The first one lets others write meanwhile, the second has little left to do.
+            # PASSIVE does most of the work without blocking writers; TRUNCATE does the rest.
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
@@ -198,7 +199,7 @@ class Keeper:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether an error means that the files are damaged, not that the disk has trouble."""
+    """Whether an error means that the files are damaged, rather than that the disk failed."""
     code = getattr(error, "sqlite_errorcode", 0)
     return (
         # The low byte is the primary result code: https://www.sqlite.org/rescode.html

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inserts that say what becomes of a row that is there already: each dialect has its own."""
+"""INSERT ... ON CONFLICT for both dialects, which SQLAlchemy implements separately."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 
 def insert(table: Table, dialect: str) -> postgresql.Insert | sqlite.Insert:
-    """Begin an insert for a dialect, such as `connection.dialect.name`."""
+    """Return an insert for `dialect`, which is `connection.dialect.name`."""
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

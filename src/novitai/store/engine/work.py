@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work for the database's threads: one transaction function, its answer, and who waits for it.
+"""Jobs for the database threads: a transaction function, its result and the waiting caller.
 
-Nothing here knows which database it is; nothing here runs SQL.
+This module runs no SQL and is independent of the kind of database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _JOB: Final = "novitai.job"
 
 
 class Mode(Enum):
-    """What a transaction is for: reading, reading at one moment, or writing."""
+    """The kind of a transaction: read, snapshot read, or write."""
 
     READ = auto()
     SNAPSHOT = auto()
@@ -52,7 +52,7 @@ class Job(Generic[T]):
     def __init__(
         self, fn: Callable[[Connection], T], mode: Mode, deadline: int | None = None
     ) -> None:
-        """Make a job of the running event loop; `deadline` in Unix milliseconds."""
+        """Create a job for the running event loop; `deadline` is in Unix milliseconds."""
         self.fn = fn
         self.mode = mode
         self.deadline = deadline
@@ -65,7 +65,7 @@ class Job(Generic[T]):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the caller has gone; a job that was not begun is then dropped."""
+        """Whether the caller cancelled its await; a job that has not begun is then dropped."""
         return self.future.cancelled()
 
     def expired(self, clock: Clock) -> bool:
@@ -78,10 +78,10 @@ class Job(Generic[T]):
             raise late()
 
     def run(self, connection: Connection) -> None:
-        """Call `fn`, afresh: what an earlier call left behind is forgotten.
+        """Call `fn`, discarding the error and the callbacks of an earlier call.
 
         Raises:
-            TypeError: `fn` returned an open result, which nobody could read after the commit.
+            TypeError: `fn` returned an open result, which cannot be read after the commit.
         """
         self.error = None
         self._callbacks = []
@@ -99,30 +99,30 @@ class Job(Generic[T]):
         """Keep `callback` until the commit has succeeded.
 
         Raises:
-            RuntimeError: this job only reads; it has no commit.
+            RuntimeError: the job only reads, so it has no commit.
         """
         if self.mode is not Mode.WRITE:
-            raise RuntimeError("nothing is committed after a read")
+            raise RuntimeError("a read has no commit")
         self._callbacks.append(callback)
 
     def savepoint(self) -> None:
-        """Remember how many callbacks stood when a savepoint was set."""
+        """Record how many callbacks existed when a savepoint was set."""
         self._savepoints.append(len(self._callbacks))
 
     def end_savepoint(self, *, undone: bool) -> None:
-        """Leave the innermost savepoint; if it was undone, forget the callbacks since."""
+        """Leave the innermost savepoint; if it was rolled back, discard the callbacks since."""
         stood = self._savepoints.pop()
         if undone:
             del self._callbacks[stood:]
 
     def settle(self) -> None:
-        """Give the caller its answer. Runs on the event loop."""
+        """Give the caller its result or error. Runs on the event loop."""
         if self.error is not None:
             if not self.future.done():
                 self.future.set_exception(_presentable(self.error))
             return
         for callback in self._callbacks:
-            # Not `callback()`: one that fails must not keep the others, or the answer, from coming.
+            # Not `callback()`: if one fails, the others and the result must still be delivered.
             self.loop.call_soon(callback)
         if not self.future.done():
             self.future.set_result(self.result)
@@ -132,7 +132,7 @@ AnyJob = Job[object]
 
 
 def late() -> RequestTimeout:
-    """Make the error of a deadline that passed before the commit."""
+    """Return the error for a deadline that passed before the commit."""
     return RequestTimeout("The request could not be finished in time; nothing was done.")
 
 
@@ -140,11 +140,11 @@ def job_of(connection: Connection) -> AnyJob:
     """Return the job that is running on `connection`.
 
     Raises:
-        RuntimeError: none is; the connection did not come from `Database.write`.
+        RuntimeError: no job is; the connection is not that of a running transaction function.
     """
     job = _running(connection)
     if job is None:
-        raise RuntimeError("this needs the connection of a transaction function that is running")
+        raise RuntimeError("this needs the connection of a running transaction function")
     return job
 
 
@@ -157,11 +157,11 @@ def _running(connection: Connection) -> AnyJob | None:
 
 
 def guard_transactions(engine: Engine) -> None:
-    """Make `engine` refuse a commit or rollback by a transaction function, and mind savepoints."""
+    """Make `engine` refuse commit and rollback by transaction functions, and track savepoints."""
 
     def refuse(connection: Connection) -> None:
         if _running(connection) is not None:
-            raise RuntimeError("a transaction function neither commits nor rolls back: it raises")
+            raise RuntimeError("a transaction function must not commit or roll back; raise instead")
 
     def begin(connection: Connection, _name: None) -> None:
         if (job := _running(connection)) is not None:
@@ -183,14 +183,14 @@ def guard_transactions(engine: Engine) -> None:
 
 
 def settle(jobs: Iterable[AnyJob]) -> None:
-    """Give all callers their answers, with one wake-up for each event loop."""
+    """Give all callers their results, with one wake-up for each event loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[AnyJob]] = {}
     for job in jobs:
         by_loop.setdefault(job.loop, []).append(job)
     for loop, theirs in by_loop.items():
         try:
             loop.call_soon_threadsafe(_settle_all, theirs)
-        except RuntimeError:  # the loop is closed: nobody is left to hear it
+        except RuntimeError:  # the loop is closed, so no caller is waiting
             continue
 
 
@@ -200,7 +200,7 @@ def _settle_all(jobs: list[AnyJob]) -> None:
 
 
 def _presentable(error: BaseException) -> BaseException:
-    # A future takes no StopIteration: it would end the caller's generator.
+    # A future refuses StopIteration, which would end the caller's generator.
     if isinstance(error, StopIteration):
         return RuntimeError("a transaction function raised StopIteration")
     return error
@@ -210,10 +210,10 @@ class Crew:
     """Threads that take jobs from one queue, in order."""
 
     def __init__(self, name: str, size: int, work: Callable[[Crew], None]) -> None:
-        """Start `size` threads, each of which runs `work` until `take` returns nothing."""
+        """Start `size` threads that each run `work`, which ends when `take` returns no jobs."""
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._closed = False
-        # The lock keeps a job from being put behind the end mark, where nobody would find it.
+        # Without the lock a job could be queued behind the end mark and never run.
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=work, args=(self,), name=f"{name}-{number}", daemon=True)
@@ -231,10 +231,10 @@ class Crew:
         with self._lock:
             if self._closed:
                 raise StoreUnavailable("The database is closed: the server is shutting down.")
-            self._queue.put(job)  # type: ignore[arg-type]  # a job's answer is its own affair
+            self._queue.put(job)  # type: ignore[arg-type]  # the queue ignores the result's type
 
     def take(self, limit: int = 1) -> list[AnyJob]:
-        """Wait for a job and take up to `limit` that are there; none at all means: stop."""
+        """Wait for a job and take up to `limit` queued ones; an empty list means stop."""
         while True:
             taken = self._queue.get()
             if taken is None:
@@ -254,7 +254,7 @@ class Crew:
                 return jobs
 
     def close(self) -> None:
-        """Refuse new jobs, finish what is queued, end the threads."""
+        """Refuse new jobs, finish the queued ones and stop the threads."""
         with self._lock:
             if not self._closed:
                 self._closed = True

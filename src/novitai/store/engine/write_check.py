@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the database takes writes: known from the writes there are, else from one of its own.
+"""Whether the database accepts writes, known from the last write or from a probe write.
 
-While writes succeed, it writes one row at most every `TRUST_SECONDS`, however often it is asked. A
-failure is never trusted: the next question asks the database again, so that the answer turns good
-as soon as the database does.
+While writes succeed, the check writes at most one row every `TRUST_SECONDS`. After a failure, each
+check probes the database again, so that the recovery is noticed at once.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from novitai.store.engine.errors import StoreError
 from novitai.store.tables import installation
 
 TRUST_SECONDS: Final = 2.0
-"""How long a write that succeeded is taken for the outcome of the next one."""
+"""How long after a successful write the database is assumed to accept writes."""
 _WRITTEN: Final = "written"
 
 
 class WriteCheck:
-    """The outcome of the last write, or of a probe where that does not tell."""
+    """Tracks the outcome of the last write and probes the database if it is too old."""
 
     def __init__(self, clock: Clock, write: Callable[[], Awaitable[object]]) -> None:
-        """Prepare the check; `write` writes one row and reports by `succeeded` or `failed`."""
+        """Prepare the check; `write` writes one row and calls `succeeded` or `failed`."""
         self._clock = clock
         self._write = write
         self._good_at: float | None = None
@@ -36,23 +35,23 @@ class WriteCheck:
         self._probing: asyncio.Task[None] | None = None
 
     def succeeded(self) -> None:
-        """Report that a write was stored."""
+        """Record that a write was stored."""
         self._good_at, self._trouble = self._clock.monotonic(), None
 
     def failed(self, trouble: StoreError) -> None:
-        """Report that the database did not store a write."""
+        """Record that the database did not store a write."""
         self._good_at, self._trouble = None, trouble
 
     async def insist(self) -> None:
-        """Make sure that writes are stored.
+        """Check that the database accepts writes.
 
         Raises:
-            StoreError: the last one was not; see its class for the reason.
+            StoreError: the last write was not stored; its class gives the reason.
         """
         if self._good_at is None or self._clock.monotonic() - self._good_at >= TRUST_SECONDS:
             if self._probing is None or self._probing.done():
                 self._probing = asyncio.create_task(self._probe(), name="write-check")
-            # A caller that gives up must not take the answer from the others.
+            # If one caller is cancelled, the others must still get the outcome.
             await asyncio.shield(self._probing)
         if self._trouble is not None:
             raise self._trouble.with_traceback(None)

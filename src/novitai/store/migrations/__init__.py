@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps from an empty database to `novitai.store.tables`. See `novitai.store.migrate`."""
+"""The migrations that build the tables of `novitai.store.tables`. See `novitai.store.migrate`."""

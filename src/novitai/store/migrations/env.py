@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Alembic runs for each command. The connection is handed in by `novitai.store.migrate`."""
+"""Alembic runs this module for each command. `novitai.store.migrate` passes the connection."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from novitai.store.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # Each migration stands or falls as a whole. On SQLite too: its DDL is transactional, whatever
-    # Alembic thinks of it, and the connection begins transactions itself.
+    # Each migration is atomic, on SQLite too: its DDL is transactional, although Alembic assumes
+    # otherwise, and the connection begins transactions itself.
     transaction_per_migration=True,
-    # SQLite alters a table by copying it.
+    # Most changes of a table on SQLite need a copy of the table.
     render_as_batch=True,
 )
 with context.begin_transaction():

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The queue's tables: what PgQueuer 1.6.0 installs with its default names and full durability,
--- word for word, and one index of ours. A test compares it with what PgQueuer itself would install.
+-- The queue's tables: an exact copy of what PgQueuer 1.6.0 installs with default names and full
+-- durability, and one index of novitai. A test compares it with what PgQueuer would install.
 
 CREATE TYPE pgqueuer_status AS ENUM ('queued', 'picked', 'successful', 'exception', 'canceled', 'deleted', 'failed');
 

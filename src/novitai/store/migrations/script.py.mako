@@ -18,5 +18,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo that."""
+    """Undo the migration."""
     ${downgrades if downgrades else "pass"}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queries, one module per table. They run inside a transaction that the caller holds."""
+"""The queries, one module per table. They run inside the caller's transaction."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on what is known of the upstream account: its state, its listed ids, what is not ours."""
+"""Queries on the upstream account: its state, its listed IDs and its unmanaged instances."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _STATE: Final = "account"
 
 @dataclass(frozen=True, slots=True)
 class Unmanaged:
-    """An instance of the account that is no record's own, as the last listing showed it.
+    """An instance of the account without a record, as the last listing showed it.
 
     Attributes:
-        marker: The installation id and the attempt id in its name, whosoever; empty without one.
-        attempt_known: Whether that attempt is one of ours.
-        orphan: Whether it bears this installation's marker.
-        hourly_price: Of the whole instance, in 1/100000 USD; None where upstream does not tell.
-        created_at: On upstream's clock, in Unix milliseconds; None where upstream does not tell.
+        marker: The marker in its name, of any installation; empty if there is none.
+        attempt_known: Whether the attempt in the marker is in our table of attempts.
+        orphan: Whether the marker is this installation's.
+        hourly_price: Of the whole instance, in 1/100000 USD; None if upstream gives none.
+        created_at: On upstream's clock, in Unix milliseconds; None if upstream gives none.
     """
 
     upstream_id: str
@@ -52,7 +52,7 @@ class Unmanaged:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What is remembered of an upstream id; times in Unix milliseconds."""
+    """The stored data about an upstream ID; times in Unix milliseconds."""
 
     upstream_id: str
     first_listed_at: int
@@ -65,7 +65,7 @@ _COLUMNS: Final = tuple(table.c[name] for name in Unmanaged.__slots__)
 
 
 def load_state(connection: Connection) -> AccountState:
-    """Load what is remembered of the account."""
+    """Load the stored state of the account."""
     text = coordination.value(connection, _STATE)
     if text is None:
         return AccountState()
@@ -82,7 +82,7 @@ def load_state(connection: Connection) -> AccountState:
 
 
 def save_state(connection: Connection, state: AccountState) -> None:
-    """Store what is remembered of the account."""
+    """Store the state of the account."""
     hold = state.hold
     found = {
         "keys": state.keys,
@@ -101,12 +101,12 @@ def save_state(connection: Connection, state: AccountState) -> None:
 
 
 def unmanaged(connection: Connection) -> list[Unmanaged]:
-    """List what the last listing held that is no record's own, in no order."""
+    """List the unmanaged instances of the last listing, in no particular order."""
     return [Unmanaged(*row) for row in connection.execute(select(*_COLUMNS))]
 
 
 def find_unmanaged(connection: Connection, upstream_id: str) -> Unmanaged | None:
-    """Find one of them; None where the last listing held no such instance."""
+    """Find an unmanaged instance; None if the last listing had no such instance."""
     row = connection.execute(select(*_COLUMNS).where(table.c.upstream_id == upstream_id)).first()
     return None if row is None else Unmanaged(*row)
 
@@ -117,7 +117,7 @@ def orphans(connection: Connection) -> list[Unmanaged]:
 
 
 def count_orphans(connection: Connection) -> int:
-    """Count the orphans that nobody has dismissed."""
+    """Count the orphans of the last listing that were not dismissed."""
     return connection.execute(
         select(func.count())
         .select_from(table)
@@ -127,12 +127,12 @@ def count_orphans(connection: Connection) -> int:
 
 
 def drop_unmanaged(connection: Connection, upstream_id: str) -> None:
-    """Take an instance out of the list: it has become a record's own."""
+    """Remove an instance that now has a record from the unmanaged ones."""
     connection.execute(delete(table).where(table.c.upstream_id == upstream_id))
 
 
 def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None:
-    """Make the list what was seen, writing only what differs."""
+    """Replace the unmanaged instances with `seen`, writing only the rows that differ."""
     before = {one.upstream_id: one for one in unmanaged(connection)}
     now = {one.upstream_id: one for one in seen}
     stale = [upstream_id for upstream_id, one in before.items() if now.get(upstream_id) != one]
@@ -148,7 +148,7 @@ def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None
 
 
 def never_listed(connection: Connection, upstream_ids: Collection[str]) -> set[str]:
-    """Choose the upstream ids that no listing has ever held."""
+    """Return those of the upstream IDs that no listing has ever contained."""
     never = set(upstream_ids)
     for chunk in chunks(sorted(never)):
         query = select(listed.c.upstream_id).where(listed.c.upstream_id.in_(chunk))
@@ -157,7 +157,7 @@ def never_listed(connection: Connection, upstream_ids: Collection[str]) -> set[s
 
 
 def note_listed(connection: Connection, upstream_ids: Collection[str], at: int) -> None:
-    """Remember ids that a listing held for the first time."""
+    """Store IDs that a listing contained for the first time."""
     if upstream_ids:
         connection.execute(
             upsert.insert(listed, connection.dialect.name).on_conflict_do_nothing(),
@@ -166,7 +166,7 @@ def note_listed(connection: Connection, upstream_ids: Collection[str], at: int) 
 
 
 def listed_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Listed]:
-    """Look up what is remembered of upstream ids; those never listed are absent."""
+    """Load the stored data about upstream IDs; those never listed are left out."""
     found: dict[str, Listed] = {}
     for chunk in chunks(upstream_ids):
         rows = connection.execute(select(*listed.c).where(listed.c.upstream_id.in_(chunk)))
@@ -175,19 +175,19 @@ def listed_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, 
 
 
 def first_listed(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, int]:
-    """Tell when upstream ids were first listed, in Unix milliseconds."""
+    """Return when upstream IDs were first listed, in Unix milliseconds."""
     return {
         one.upstream_id: one.first_listed_at for one in listed_of(connection, upstream_ids).values()
     }
 
 
 def mark_listed(connection: Connection, upstream_id: str, **times: int | None) -> None:
-    """Set what was decided about an upstream id: `orphan_at`, `dismissed_at`, `deleted_at`."""
+    """Set decision times of an upstream ID: `orphan_at`, `dismissed_at`, `deleted_at`."""
     connection.execute(update(listed).where(listed.c.upstream_id == upstream_id).values(**times))
 
 
 def orphans_deleted_since(connection: Connection, since: int) -> int:
-    """Count the orphans that were deleted since a time, in Unix milliseconds."""
+    """Count the orphans deleted at or after `since`, in Unix milliseconds."""
     return connection.execute(
         select(func.count()).select_from(listed).where(listed.c.deleted_at >= since)
     ).scalar_one()

@@ -38,20 +38,20 @@ def insert(connection: Connection, key: ApiKey, digest: str) -> None:
 def lock(connection: Connection) -> None:
     """Keep other processes from adding keys until the transaction ends.
 
-    On SQLite a transaction that writes has the database to itself anyway.
+    On SQLite write transactions are serialized anyway.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def by_digest(connection: Connection, digest: str) -> ApiKey | None:
-    """Find a key, revoked and expired ones too."""
+    """Find a key by its digest, even if it is revoked or expired."""
     row = connection.execute(select(*_COLUMNS).where(table.c.digest == digest)).first()
     return None if row is None else _key(row)
 
 
 def by_id(connection: Connection, key_id: str) -> ApiKey | None:
-    """Find a key by its id."""
+    """Find a key by its ID."""
     row = connection.execute(select(*_COLUMNS).where(table.c.id == key_id)).first()
     return None if row is None else _key(row)
 
@@ -59,7 +59,7 @@ def by_id(connection: Connection, key_id: str) -> ApiKey | None:
 def page(
     connection: Connection, *, limit: int, after: tuple[int, str] | None = None
 ) -> list[ApiKey]:
-    """List keys, newest first, revoked and expired ones too, after a (created_at, id) if given."""
+    """List keys, including revoked and expired ones, newest first, after a (created_at, id)."""
     query = select(*_COLUMNS).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
     if after is not None:
         query = query.where(tuple_(table.c.created_at, table.c.id) < after)
@@ -67,7 +67,7 @@ def page(
 
 
 def revoke(connection: Connection, key_id: str, now: int) -> ApiKey | None:
-    """Revoke a key and return it; None if there is none. The first revocation's time stays."""
+    """Revoke a key and return it; None if there is none. A second call keeps the first time."""
     connection.execute(
         update(table)
         .where(table.c.id == key_id, table.c.revoked_at.is_(None))
@@ -89,7 +89,7 @@ def touch(connection: Connection, key_id: str, *, now: int, unless_since: int) -
 
 
 def any_usable(connection: Connection, now: int) -> bool:
-    """Tell whether there is a key that is neither revoked nor expired."""
+    """Whether there is a key that is neither revoked nor expired."""
     usable = select(table.c.id).where(
         table.c.revoked_at.is_(None),
         or_(table.c.expires_at.is_(None), table.c.expires_at > now),

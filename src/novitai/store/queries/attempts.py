@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `attempts`. What was learnt of a create call is written here whoever learnt it."""
+"""Queries on `attempts`. Operations and sync both record the results of create calls here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.set
 
 
 def insert(connection: Connection, attempt: Attempt) -> None:
-    """Write an attempt, before its create call leaves."""
+    """Insert an attempt, before its create call is sent."""
     connection.execute(
         table.insert().values(
             id=attempt.id,
@@ -52,9 +52,9 @@ def record_result(
     ended_at: int | None = None,
     clock_offset: int | None = None,
 ) -> None:
-    """Write what was learnt of an attempt.
+    """Record the result of an attempt.
 
-    A purchase, once known, is never unlearnt: only `SURPLUS` may replace `BOUGHT`.
+    `SURPLUS` is the only result that replaces `BOUGHT`.
     """
     allowed = [*_UNSETTLED]
     if state is AttemptState.BOUGHT:
@@ -82,7 +82,7 @@ def record_result(
 
 
 def doubt(connection: Connection, instance_id: str, upstream_id: str) -> None:
-    """Unlearn that an instance's attempt bought what turns out to be another record's."""
+    """Set a bought attempt back to `UNKNOWN`: its reply named an instance of another record."""
     connection.execute(
         update(table)
         .where(
@@ -94,13 +94,13 @@ def doubt(connection: Connection, instance_id: str, upstream_id: str) -> None:
             state=AttemptState.UNKNOWN.value,
             upstream_id=None,
             reason="NONSENSE",
-            message=f"Novita answered with {upstream_id}, which is another instance's",
+            message=f"Novita replied with {upstream_id}, which belongs to another instance",
         )
     )
 
 
 def replied_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str, Attempt]:
-    """Load the newest attempts that bought something, by the instances they were made for."""
+    """Load the newest bought attempt of each instance, by instance ID."""
     found: dict[str, Attempt] = {}
     for chunk in chunks(instance_ids):
         rows = connection.execute(
@@ -118,7 +118,7 @@ def replied_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str,
 
 
 def name_bought(connection: Connection, upstream_id: str) -> str | None:
-    """Return the upstream name of the attempt that bought an instance; None if none of ours did."""
+    """Return the upstream name of the attempt that bought an instance; None if none did."""
     return connection.execute(
         select(table.c.upstream_name)
         .where(table.c.upstream_id == upstream_id, table.c.state == AttemptState.BOUGHT.value)
@@ -127,20 +127,20 @@ def name_bought(connection: Connection, upstream_id: str) -> str | None:
 
 
 def began_at(connection: Connection, attempt_id: str) -> int | None:
-    """Tell when an attempt was written, in Unix milliseconds; None where there is none."""
+    """Return when an attempt was written, in Unix milliseconds; None if it does not exist."""
     return connection.execute(
         select(table.c.created_at).where(table.c.id == attempt_id)
     ).scalar_one_or_none()
 
 
 def newest_at(connection: Connection) -> int | None:
-    """Tell when the newest attempt was made, in Unix milliseconds; None if there was none."""
+    """Return when the newest attempt was written, in Unix milliseconds; None if there is none."""
     newest: int | None = connection.execute(select(func.max(table.c.created_at))).scalar_one()
     return newest
 
 
 def correct(connection: Connection, attempt_id: str, upstream_id: str) -> None:
-    """Write which instance an attempt bought, as its marker shows, whatever its reply said."""
+    """Record which instance an attempt bought, by its marker; this overrides the call's reply."""
     connection.execute(
         update(table)
         .where(table.c.id == attempt_id, table.c.state != AttemptState.SURPLUS.value)
@@ -149,7 +149,7 @@ def correct(connection: Connection, attempt_id: str, upstream_id: str) -> None:
 
 
 def note_unseen(connection: Connection, attempt_id: str, *, count: int, since: int) -> None:
-    """Record in how many complete listings an unsettled attempt has not been seen."""
+    """Record how many complete listings have lacked an unsettled attempt's instance."""
     connection.execute(
         update(table)
         .where(table.c.id == attempt_id, table.c.state.in_(_UNSETTLED))
@@ -168,9 +168,9 @@ def of_instance(connection: Connection, instance_id: str) -> list[Attempt]:
 
 
 def winner(connection: Connection, instance_id: str) -> str | None:
-    """Return the attempt whose purchase counts: the oldest that bought; None where none did.
+    """Return the ID of the attempt whose purchase counts, the oldest bought one; None without one.
 
-    Decided under the instance's lock, so that everybody agrees which is surplus.
+    Call it under the instance's lock, so that all workers agree on which instance is surplus.
     """
     return connection.execute(
         select(table.c.id)
@@ -181,8 +181,8 @@ def winner(connection: Connection, instance_id: str) -> str | None:
 
 
 def unsettled(connection: Connection) -> list[Attempt]:
-    """List every attempt of which it is not known if something was bought, oldest first."""
-    # Literals, not parameters: only so can SQLite see that its partial index holds these rows.
+    """List every attempt whose purchase is uncertain, oldest first."""
+    # Literals, because SQLite does not use its partial index with parameters.
     states: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in _UNSETTLED]
     rows = connection.execute(
         select(*_COLUMNS).where(table.c.state.in_(states)).order_by(table.c.created_at)
@@ -191,7 +191,7 @@ def unsettled(connection: Connection) -> list[Attempt]:
 
 
 def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Attempt]:
-    """Load attempts by id; those that do not exist are absent."""
+    """Load attempts by ID; those that do not exist are left out."""
     found: dict[str, Attempt] = {}
     for chunk in chunks(ids):
         rows = connection.execute(select(*_COLUMNS).where(table.c.id.in_(chunk)))
@@ -200,7 +200,7 @@ def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Attempt]:
 
 
 def _attempt(row: Record) -> Attempt:
-    """Map a row of `_COLUMNS`, whose order is that of the fields."""
+    """Map a row of `_COLUMNS`; the columns have the order of the fields."""
     fields = list(row)
     fields[_STATE] = AttemptState(row[_STATE])
     return Attempt(*fields)

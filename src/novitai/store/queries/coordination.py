@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries by which processes find each other: worker presence, and the last listing."""
+"""Queries on state that processes share: installation values, workers, and the last listing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LastListing:
 
     Attributes:
         began_at: In Unix milliseconds.
-        complete: Whether it proves that what it lacks is absent.
+        complete: Whether it is a complete listing, so that an instance not in it is absent.
         whole: Whether every page was read.
     """
 
@@ -37,12 +37,12 @@ class LastListing:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """When the account was last looked at, in Unix milliseconds; None before the first time.
+    """When the account was last listed, in Unix milliseconds; None before the first time.
 
     Attributes:
         complete_at: When the last complete listing began.
-        whole_at: When the last listing began of which every page was read.
-        incomplete_count: How many listings in a row have not been complete.
+        whole_at: When the last listing whose pages were all read began.
+        incomplete_count: The number of consecutive incomplete listings.
     """
 
     complete_at: int | None = None
@@ -51,14 +51,14 @@ class Looked:
 
 
 def value(connection: Connection, name: str) -> str | None:
-    """Read a value of this installation; None where there is none."""
+    """Read a value of this installation; None if it is not set."""
     return connection.execute(
         select(installation.c.value).where(installation.c.name == name)
     ).scalar_one_or_none()
 
 
 def set_value(connection: Connection, name: str, text: str) -> None:
-    """Write a value of this installation, in place of the one before."""
+    """Write a value of this installation, replacing the previous one."""
     connection.execute(
         upsert.insert(installation, connection.dialect.name)
         .values(name=name, value=text)
@@ -67,7 +67,7 @@ def set_value(connection: Connection, name: str, text: str) -> None:
 
 
 def kept_value(connection: Connection, name: str, fresh: str) -> str:
-    """Return a value that this installation keeps for ever, which is `fresh` the first time."""
+    """Return a value that never changes once set; the first call sets it to `fresh`."""
     connection.execute(
         upsert.insert(installation, connection.dialect.name)
         .values(name=name, value=fresh)
@@ -80,14 +80,14 @@ def kept_value(connection: Connection, name: str, fresh: str) -> str:
 
 
 def server_time(connection: Connection) -> int | None:
-    """Read the database server's clock, in Unix milliseconds; None where there is no server."""
+    """Read the PostgreSQL server's clock, in Unix milliseconds; None on SQLite."""
     if connection.dialect.name != "postgresql":
         return None
     return int(connection.execute(_SERVER_TIME).scalar_one())
 
 
 def record_listing(connection: Connection, listing: LastListing) -> None:
-    """Record the last listing; an older one never replaces a newer one."""
+    """Record the last listing, unless a newer one is recorded."""
     values: dict[str, object] = {"began_at": listing.began_at}
     if listing.complete:
         values["complete_at"] = listing.began_at
@@ -121,7 +121,7 @@ def last_listing(connection: Connection) -> LastListing | None:
 
 
 def looked(connection: Connection) -> Looked:
-    """Tell when the account was last looked at."""
+    """Return when the account was last listed."""
     row = connection.execute(
         select(listings.c.complete_at, listings.c.whole_at, listings.c.incomplete_count).where(
             listings.c.name == _LAST
@@ -138,7 +138,7 @@ def listed_at(connection: Connection) -> int | None:
 
 
 def note_worker(connection: Connection, worker_id: str, *, started_at: int, now: int) -> None:
-    """Record that a worker lives, and forget those that have not been seen for an hour."""
+    """Record that a worker is alive, and delete workers not seen for an hour."""
     connection.execute(
         upsert.insert(workers, connection.dialect.name)
         .values(id=worker_id, started_at=started_at, seen_at=now)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `deliveries` and their tries: what was told to whom, and what became of it."""
+"""Queries on `deliveries` and `delivery_attempts`: messages to receivers and their attempts."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from novitai.store.tables import Record, delivery_attempts, events, webhooks
 from novitai.store.tables import deliveries as table
 
 KEPT_ATTEMPTS: Final = 50
-"""So many of a message's tries are kept, the latest."""
+"""How many attempts of a message are kept; older ones are deleted."""
 
 _PENDING: Final = DeliveryStatus.PENDING.value
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first waiting message of a line, and the event it tells; `data` is the event's JSON."""
+    """The first waiting message of a line, with its event; `data` is the event's JSON."""
 
     id: str
     event_type: str
@@ -56,9 +56,9 @@ def insert(
     event_id: str,
     now: int,
 ) -> None:
-    """Write a message, due now, into a line that the transaction holds.
+    """Insert a message, due now, into a line that the transaction has locked.
 
-    A message of that event to that receiver which is there already begins anew instead.
+    If the receiver already has a message of the event, that message becomes pending again instead.
     """
     values = {
         "message": delivery_id,
@@ -73,7 +73,7 @@ def insert(
 
 @cache
 def _inserting(dialect: str) -> Executable:
-    """Make the statement once: that costs more than running it, and it runs with every event."""
+    """Build the statement once: that costs more than running it, and it runs for every event."""
     statement = upsert.insert(table, dialect).values(
         id=bindparam("message"),
         line_id=bindparam("line"),
@@ -86,19 +86,19 @@ def _inserting(dialect: str) -> Executable:
         created_at=bindparam("now"),
         due_at=bindparam("now"),
     )
-    anew = {
+    restart = {
         "status": _PENDING,
         "tries": 0,
         "due_at": statement.excluded.due_at,
         "ended_at": None,
     }
     return statement.on_conflict_do_update(
-        index_elements=[table.c.webhook_id, table.c.event_sequence], set_=anew
+        index_elements=[table.c.webhook_id, table.c.event_sequence], set_=restart
     )
 
 
 def head(connection: Connection, line_id: str) -> Head | None:
-    """Find the first waiting message of a line; None if none waits."""
+    """Load the first waiting message of a line; None if no message waits."""
     row = connection.execute(
         select(
             table.c.id,
@@ -118,7 +118,7 @@ def head(connection: Connection, line_id: str) -> Head | None:
 
 
 def next_due(connection: Connection, line_id: str) -> int | None:
-    """Tell when the first waiting message of a line is due; None if none waits."""
+    """Return when the first waiting message of a line is due; None if no message waits."""
     return connection.execute(
         select(table.c.due_at)
         .where(table.c.line_id == line_id, table.c.status == _PENDING)
@@ -128,7 +128,7 @@ def next_due(connection: Connection, line_id: str) -> int | None:
 
 
 def is_as_claimed(connection: Connection, head: Head) -> bool:
-    """Whether nobody has begun a message anew, or ended it, since it was claimed."""
+    """Whether a message has neither been restarted nor ended since it was claimed."""
     row = connection.execute(
         select(table.c.status, table.c.tries, table.c.due_at).where(table.c.id == head.id)
     ).first()
@@ -136,7 +136,7 @@ def is_as_claimed(connection: Connection, head: Head) -> bool:
 
 
 def note_try(connection: Connection, head: Head, made: Try) -> None:
-    """Write down a try."""
+    """Store an attempt of a message, and delete those beyond `KEPT_ATTEMPTS`."""
     number = head.attempts + 1
     connection.execute(update(table).where(table.c.id == head.id).values(attempts=number))
     connection.execute(
@@ -160,14 +160,14 @@ def note_try(connection: Connection, head: Head, made: Try) -> None:
 
 
 def end(connection: Connection, delivery_id: str, status: DeliveryStatus, *, now: int) -> None:
-    """Write that a message was delivered, or given up."""
+    """Record that a message was delivered or given up."""
     connection.execute(
         update(table).where(table.c.id == delivery_id).values(status=status.value, ended_at=now)
     )
 
 
 def postpone(connection: Connection, delivery_id: str, *, tries: int, due_at: int) -> None:
-    """Write how often a message was tried in vain, and when it is due again."""
+    """Set the number of failed attempts of a pending message, and when it is due again."""
     connection.execute(
         update(table)
         .where(table.c.id == delivery_id, table.c.status == _PENDING)
@@ -185,7 +185,7 @@ def give_up_line(connection: Connection, line_id: str, *, now: int) -> int:
 
 
 def line_of(connection: Connection, delivery_id: str) -> tuple[str, str] | None:
-    """Find the ids of a message's line and webhook; None if there is no such message."""
+    """Return the IDs of a message's line and webhook; None if there is no such message."""
     row = connection.execute(
         select(table.c.line_id, table.c.webhook_id).where(table.c.id == delivery_id)
     ).first()
@@ -193,7 +193,7 @@ def line_of(connection: Connection, delivery_id: str) -> tuple[str, str] | None:
 
 
 def begin_anew(connection: Connection, delivery_id: str, *, now: int) -> None:
-    """Make a message wait again, with all its tries before it; the caller holds its line."""
+    """Make a message pending, due now, with all attempts left; the caller must lock its line."""
     connection.execute(
         update(table)
         .where(table.c.id == delivery_id)
@@ -202,7 +202,7 @@ def begin_anew(connection: Connection, delivery_id: str, *, now: int) -> None:
 
 
 def load(connection: Connection, delivery_id: str) -> Delivery | None:
-    """Load a message with its tries; None where there is none."""
+    """Load a message with its attempts; None if it does not exist."""
     found = _list(connection, _select().where(table.c.id == delivery_id))
     return found[0] if found else None
 
@@ -210,7 +210,7 @@ def load(connection: Connection, delivery_id: str) -> Delivery | None:
 def of_instance(
     connection: Connection, instance_id: str, *, after: tuple[int, str] | None, limit: int
 ) -> list[Delivery]:
-    """List what was told of an instance, oldest event first, behind `after` if given."""
+    """List the messages about an instance, oldest event first, after `after` if given."""
     query = _select().where(table.c.instance_id == instance_id)
     if after is not None:
         query = query.where(tuple_(table.c.event_sequence, table.c.id) > after)
@@ -225,7 +225,7 @@ def of_webhook(
     limit: int,
     status: DeliveryStatus | None = None,
 ) -> list[Delivery]:
-    """List what a receiver was told, newest event first, behind `after` if given."""
+    """List the messages to a receiver, newest event first, after `after` if given."""
     query = _select().where(table.c.webhook_id == webhook_id)
     if status is not None:
         query = query.where(table.c.status == status.value)
@@ -236,7 +236,7 @@ def of_webhook(
 
 
 def oldest_waiting(connection: Connection) -> int | None:
-    """Tell when the oldest message that still waits was written; None if none waits."""
+    """Return when the oldest waiting message was written; None if no message waits."""
     oldest: int | None = connection.execute(
         select(func.min(table.c.created_at)).where(table.c.status == _PENDING)
     ).scalar_one()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `events`, the one log that history, webhooks and the live stream read."""
+"""Queries on `events`, the log behind the history, the webhooks and the live stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.store.engine.database import SNAPSHOT_ISOLATION
 from novitai.store.tables import events as table
 from novitai.store.tables import instances
 
-# The subquery refers to the number drawn, so that it is run after the number was read.
+# The subquery refers to `drawn.number`, so that PostgreSQL reads the number before the locks.
 _SETTLED: Final = text("""
     WITH drawn AS MATERIALIZED (
         SELECT coalesce(pg_sequence_last_value('events_sequence_seq'::regclass), 0) AS number
@@ -41,9 +41,9 @@ def append(
     at: int,
     data: Mapping[str, object],
 ) -> None:
-    """Append an event, in the transaction of what it tells of.
+    """Append an event, in the transaction of the change that it reports.
 
-    The caller holds the instance's row lock, which is what fixes the order per instance. An event
+    The caller must hold the instance's row lock, which fixes the order of its events. An event
     about the account has no instance.
     """
     connection.execute(
@@ -67,21 +67,21 @@ def of_instance(
 def since(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Event]:
     """List the events of all instances after a sequence number, oldest first.
 
-    On PostgreSQL a transaction may commit after one that drew a higher number. So only events are
-    given below which none can still appear, see `_settled`. A reader that goes on from the last
-    number it saw misses nothing and sees nothing twice.
+    On PostgreSQL a transaction may commit after one that drew a higher number. So the list ends
+    before the lowest number that may still be uncommitted, see `_settled`. A reader that continues
+    from the last number it saw misses no event and sees none twice.
 
     Raises:
-        RuntimeError: on PostgreSQL, the connection shows all statements one moment. This one needs
-            a later moment for its second statement than for its first.
+        RuntimeError: on PostgreSQL, the transaction is a snapshot read; the second statement must
+            see later commits than the first.
     """
     return _list(connection, after, limit, *_up_to(_settled(connection)))
 
 
 def held_back_since(connection: Connection) -> int | None:
-    """Return when the first event happened that is stored and that `since` does not give yet.
+    """Return the time of the first stored event that `since` does not return yet.
 
-    In Unix milliseconds; None if it gives all there are. Raises what `since` raises.
+    In Unix milliseconds; None if `since` returns all events. Raises the same as `since`.
     """
     settled = _settled(connection)
     if settled is None:
@@ -93,7 +93,7 @@ def held_back_since(connection: Connection) -> int | None:
 def instances_since(
     connection: Connection, *, since: int, types: Sequence[EventType], after: str, limit: int
 ) -> list[str]:
-    """List the instances with an event of these types since a time, by id, behind an id."""
+    """List the IDs of instances with an event of these types since a time, after an ID."""
     has_one = (
         select(table.c.sequence)
         .where(table.c.instance_id == instances.c.id, *_of_types(since, types))
@@ -106,7 +106,7 @@ def instances_since(
 def ids_since(
     connection: Connection, instance_id: str, *, since: int, types: Sequence[EventType]
 ) -> list[str]:
-    """List the ids of an instance's events of these types since a time, oldest first."""
+    """List the IDs of an instance's events of these types since a time, oldest first."""
     query = select(table.c.id).where(table.c.instance_id == instance_id, *_of_types(since, types))
     return list(connection.execute(query.order_by(table.c.sequence)).scalars())
 
@@ -114,13 +114,13 @@ def ids_since(
 def account_ids_since(
     connection: Connection, *, since: int, types: Sequence[EventType]
 ) -> list[str]:
-    """List the ids of the account's own events of these types since a time, oldest first."""
+    """List the IDs of events of these types about the account since a time, oldest first."""
     query = select(table.c.id).where(table.c.instance_id.is_(None), *_of_types(since, types))
     return list(connection.execute(query.order_by(table.c.sequence)).scalars())
 
 
 def sequence_of(connection: Connection, event_id: str) -> int | None:
-    """Find the sequence number of an event; None if there is no such event."""
+    """Return the sequence number of an event; None if there is no such event."""
     return connection.execute(
         select(table.c.sequence).where(table.c.id == event_id)
     ).scalar_one_or_none()
@@ -131,13 +131,13 @@ def _of_types(since: int, types: Sequence[EventType]) -> tuple[ColumnElement[boo
 
 
 def _settled(connection: Connection) -> int | None:
-    """Return the number up to which every event is visible to the next statement, or will never be.
+    """Return the number up to which no transaction can still commit an event.
 
-    None where every number is: SQLite has one writer. On PostgreSQL a transaction that writes
-    events holds a shared advisory lock from before it draws its first number until after it has
-    become visible. The lock's key is a number below all of its own (migration 0005), and only this
-    database's locks are looked at. The order matters: first the last number drawn, then the
-    locks, then, in a statement of its own, the events.
+    None on SQLite, which has a single writer. On PostgreSQL a transaction that writes events holds
+    a shared advisory lock from before it draws its first number until its commit is visible. The
+    lock's key is lower than all numbers of the transaction (migration 0005); only locks in this
+    database count. The order matters: read the last number drawn, then the locks, and then, in
+    another statement, the events.
     """
     if connection.dialect.name != "postgresql":
         return None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times from the future: what a clock that was ahead has left in the tables.
+"""Corrects times in the tables that lie in the future because the clock was ahead.
 
-Times that say when something happened count as now. Times that were set for later count as set now
-for the longest time that their rule allows. What people gave (when a key expires, when an instance
-was last used) is never moved, nor is what happened in the event log.
+The time of a past event becomes now. A scheduled time becomes now plus the longest wait that its
+rule allows. Times that users gave (when a key expires, when an instance was last used) and the
+times of the event log are not changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from novitai.store import tables
 from novitai.store.queries.operations import dump_progress, load_progress, write_progress
 
 TOLERATED: Final = 2_000
-"""Milliseconds that a time may lie ahead: clocks of several machines differ by so much."""
+"""Milliseconds that a time may lie ahead, because the clocks of machines differ."""
 LONGEST_STEP_PAUSE: Final = 75_000
 LONGEST_LEASE: Final = 120_000
 LONGEST_DELIVERY_PAUSE: Final = 27 * 3_600_000
@@ -57,17 +57,18 @@ _UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.set
 
 
 def pull_back(connection: Connection, now: int, *, placement_deadline: int) -> int:
-    """Make every time that lies too far ahead one that can be.
+    """Correct every time that lies too far ahead.
 
     Args:
         connection: A write transaction.
         now: Unix milliseconds.
-        placement_deadline: Milliseconds in which an instance must be bought.
+        placement_deadline: Milliseconds within which an instance must be bought.
 
     Returns:
         How many rows were changed.
     """
-    # An attempt's times are compared with upstream's clock: what it is ahead of ours is told anew.
+    # An attempt's times are compared with upstream's clock by `clock_offset`, so moving its times
+    # back raises the offset by the same amount.
     attempts = tables.attempts
     ahead = attempts.c.created_at - now
     connection.execute(
@@ -84,14 +85,15 @@ def pull_back(connection: Connection, now: int, *, placement_deadline: int) -> i
 
 
 def pass_over(connection: Connection, seconds: float, *, now: int) -> None:
-    """Have no wait count time that did not pass: the clock was set forward by so much.
+    """Exclude a forward jump of the clock from all waits.
 
-    What was missing is counted from now on, and what operations wait for has its time again.
+    The counts of missing instances and unseen attempts restart, and the deadlines and waits of
+    operations move by the jump.
 
     Args:
         connection: A write transaction.
-        seconds: By how much the clock went forward.
-        now: Unix milliseconds, by the clock as it is now.
+        seconds: By how much the clock jumped forward.
+        now: Unix milliseconds after the jump.
     """
     attempts, instances, operations = tables.attempts, tables.instances, tables.operations
     connection.execute(
@@ -143,7 +145,7 @@ def _later(placement_deadline: int) -> Mapping[Table, Mapping[str, int]]:
 def _limit(
     connection: Connection, table: Table, longest: Mapping[str, int], now: int, *, reset: bool
 ) -> int:
-    """Set what lies further ahead than it may: to now, or to the furthest that it may."""
+    """Set times beyond their limit to now if `reset`, else to the limit; return changed rows."""
     values = {
         name: case((table.c[name] > now + most, now if reset else now + most), else_=table.c[name])
         for name, most in longest.items()

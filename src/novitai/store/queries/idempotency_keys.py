@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `idempotency_keys`: answers that may be given again, word for word."""
+"""Queries on `idempotency_keys`: stored responses, replayed byte for byte."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from novitai.store.tables import idempotency_keys as table
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """A stored answer, and the digest of the request body it answers."""
+    """A stored response, and the digest of the request body."""
 
     body_digest: str
     status: int
@@ -26,7 +26,7 @@ class Remembered:
 def find(
     connection: Connection, *, api_key_id: str, route: str, key: str, since: int
 ) -> Remembered | None:
-    """Find the answer to a request made with this key since then; None where there is none."""
+    """Find the response stored for a key at or after `since`; None if there is none."""
     row = connection.execute(
         select(table.c.body_digest, table.c.status, table.c.headers, table.c.body).where(
             table.c.api_key_id == api_key_id,
@@ -48,10 +48,10 @@ def remember(
     now: int,
     since: int,
 ) -> bool:
-    """Store an answer in the transaction of its effect; False if somebody else was first.
+    """Store a response in the transaction of the change; False if another request was first.
 
-    On PostgreSQL this waits for a rival transaction to end, so the key's uniqueness is decided by
-    the commit that decides the effect. An expired entry is replaced.
+    On PostgreSQL this waits for a concurrent transaction with the same key to end, so only one of
+    the two changes commits. An expired entry is replaced.
     """
     connection.execute(
         delete(table).where(
@@ -80,7 +80,7 @@ def remember(
 
 
 def prune(connection: Connection, *, before: int, limit: int = 1000) -> int:
-    """Delete up to `limit` answers older than `before`; return how many went."""
+    """Delete up to `limit` responses older than `before`; return how many were deleted."""
     old = (
         select(table.c.api_key_id, table.c.route, table.c.key)
         .where(table.c.created_at < before)

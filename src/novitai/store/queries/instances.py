@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `instances`. Rows are mapped by position: a list of 10,000 is mapped often."""
+"""Queries on `instances`. Rows are mapped by position, which is faster for lists of 10,000."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ SHOWN: Final = tuple(
         "obs_unmarked_count",
     }
 )
-"""What is read of an instance: everything but what is sealed, what only sync compares, and what is
-kept for the record and for estimates."""
+"""The columns of `Instance`: not the sealed ones, nor those that only sync or estimates read."""
 NOT_MISSING: Final[Mapping[str, object]] = {
     "obs_gone": False,
     "obs_missing_since": None,
@@ -52,25 +51,25 @@ NOT_MISSING: Final[Mapping[str, object]] = {
     "obs_unlisted_since": None,
     "obs_unlisted_count": 0,
 }
-"""The columns of a record whose instance is in the account, or may be again."""
+"""The values of the columns for an instance that is not missing from the account."""
 NO_ERROR: Final[Mapping[str, object]] = {
     "error_code": None,
     "error_message": None,
     "error_at": None,
 }
-"""The columns of an instance with which nothing is wrong."""
+"""The values of the error columns for an instance without an error."""
 _ENDED: Final = [status.value for status in InstanceStatus if status.ended]
 _AT: Final = {column.name: index for index, column in enumerate(SHOWN)}
 
 
 def error_columns(code: str, message: str, now: int) -> dict[str, object]:
-    """Write an instance's error as columns; `now` in Unix milliseconds."""
+    """Return the values of the error columns; `now` is in Unix milliseconds."""
     return {"error_code": code, "error_message": message, "error_at": now}
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """The little that sync compares of a live row with what it sees in a listing."""
+    """The columns of a live row that sync compares with a listing."""
 
     id: str
     upstream_id: str
@@ -94,7 +93,7 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A record that is over and whose upstream id a listing holds all the same."""
+    """An ended record whose upstream ID is still in a listing."""
 
     id: str
     name: str
@@ -109,7 +108,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which instances a list holds; everything given must hold."""
+    """The conditions for a list of instances; all that are set must be met."""
 
     status: InstanceStatus | None = None
     region: str | None = None
@@ -118,7 +117,7 @@ class Filter:
 
 
 def insert(connection: Connection, instance: Instance, launch_sealed: bytes) -> None:
-    """Write a new instance, with the sealed launch specification it will be bought with."""
+    """Insert an instance with the sealed launch specification for its purchase."""
     connection.execute(
         table.insert().values(
             id=instance.id,
@@ -141,16 +140,16 @@ def insert(connection: Connection, instance: Instance, launch_sealed: bytes) -> 
 
 
 def load(connection: Connection, instance_id: str) -> Instance | None:
-    """Load an instance; None where there is none."""
+    """Load an instance; None if it does not exist."""
     row = connection.execute(select(*SHOWN).where(table.c.id == instance_id)).first()
     return None if row is None else from_row(row)
 
 
 def lock(connection: Connection, instance_id: str) -> Instance | None:
-    """Load an instance and keep others from changing it until the transaction ends.
+    """Load an instance and lock its row until the transaction ends; None if it does not exist.
 
-    Whoever writes an instance and its operation locks the instance first; that order, kept by
-    all, is why they cannot deadlock.
+    To avoid deadlocks, each transaction that writes an instance and its operation locks the
+    instance first.
     """
     row = connection.execute(
         select(*SHOWN).where(table.c.id == instance_id).with_for_update(key_share=True)
@@ -159,12 +158,12 @@ def lock(connection: Connection, instance_id: str) -> Instance | None:
 
 
 def load_many(connection: Connection, ids: Sequence[str]) -> dict[str, Instance]:
-    """Load instances by id; those that do not exist are absent."""
+    """Load instances by ID; those that do not exist are left out."""
     return _by_id(connection, ids, select(*SHOWN))
 
 
 def lock_many(connection: Connection, ids: Sequence[str]) -> dict[str, Instance]:
-    """Load instances and keep others from changing them; in the order of their ids, like all."""
+    """Load instances and lock their rows, in the order of their IDs to avoid deadlocks."""
     return _by_id(connection, ids, select(*SHOWN).with_for_update(key_share=True))
 
 
@@ -180,7 +179,7 @@ def _by_id(
 
 
 def update_observed(connection: Connection, observed: Mapping[str, Mapping[str, object]]) -> None:
-    """Set what was observed of many instances; all name the same columns, sync's own."""
+    """Set observed columns of many instances, by ID; all must set the same columns."""
     if not observed:
         return
     statement = update(table).where(table.c.id == bindparam("wanted_id"))
@@ -188,7 +187,7 @@ def update_observed(connection: Connection, observed: Mapping[str, Mapping[str, 
 
 
 def owner_of(connection: Connection, upstream_id: str) -> str | None:
-    """Find the live instance that holds an upstream id; None where none does."""
+    """Return the ID of the live instance with an upstream ID; None if there is none."""
     return connection.execute(
         select(table.c.id).where(table.c.upstream_id == upstream_id, table.c.status.not_in(_ENDED))
     ).scalar_one_or_none()
@@ -204,7 +203,7 @@ def load_launch(connection: Connection, instance_id: str) -> bytes:
 
 
 def load_launches(connection: Connection, instance_ids: Sequence[str]) -> dict[str, bytes]:
-    """Load the sealed launch specifications of those of the instances that exist."""
+    """Load the sealed launch specifications by instance ID; missing instances are left out."""
     if not instance_ids:
         return {}
     rows = connection.execute(
@@ -214,14 +213,14 @@ def load_launches(connection: Connection, instance_ids: Sequence[str]) -> dict[s
 
 
 def load_credentials(connection: Connection, instance_id: str) -> bytes | None:
-    """Load the sealed credentials of an instance; None where none were observed."""
+    """Load the sealed credentials of an instance; None if none were observed."""
     return connection.execute(
         select(table.c.obs_credentials_sealed).where(table.c.id == instance_id)
     ).scalar_one_or_none()
 
 
 def statuses(connection: Connection, instance_ids: Sequence[str]) -> dict[str, InstanceStatus]:
-    """Look up the statuses of many instances; an id that there is not is left out."""
+    """Load the statuses of many instances, by ID; those that do not exist are left out."""
     found: dict[str, InstanceStatus] = {}
     for chunk in chunks(instance_ids):
         rows = connection.execute(select(table.c.id, table.c.status).where(table.c.id.in_(chunk)))
@@ -230,7 +229,7 @@ def statuses(connection: Connection, instance_ids: Sequence[str]) -> dict[str, I
 
 
 def live_ids(connection: Connection) -> list[str]:
-    """List the ids of all instances that are not over."""
+    """List the IDs of all instances that have not ended."""
     return list(
         connection.execute(
             select(table.c.id).where(table.c.status.not_in(_ENDED)).order_by(table.c.id)
@@ -239,20 +238,20 @@ def live_ids(connection: Connection) -> list[str]:
 
 
 def update_columns(connection: Connection, instance_id: str, values: Mapping[str, object]) -> None:
-    """Set columns by name. The caller owns them (see `tables`) and holds the row's lock."""
+    """Set columns by name. The caller must be their writer (see `tables`) and hold the row lock."""
     connection.execute(update(table).where(table.c.id == instance_id).values(**values))
 
 
 def update_columns_of(
     connection: Connection, instance_ids: Sequence[str], values: Mapping[str, object]
 ) -> None:
-    """Set the same columns of many instances; the caller owns them and holds the rows' locks."""
+    """Set columns of many instances. The caller must be their writer and hold the row locks."""
     for chunk in chunks(instance_ids):
         connection.execute(update(table).where(table.c.id.in_(chunk)).values(**values))
 
 
 def tracked(connection: Connection) -> list[Tracked]:
-    """List every live row that has an upstream instance, in the order of their ids."""
+    """List every live row with an upstream instance that is not gone, ordered by ID."""
     rows = connection.execute(
         select(
             table.c.id,
@@ -281,14 +280,14 @@ def tracked(connection: Connection) -> list[Tracked]:
 
 
 def _tracked(row: Record) -> Tracked:
-    """Map a row whose columns are in the order of the fields."""
+    """Map a row; its columns have the order of the fields."""
     fields = list(row)
     fields[10], fields[16] = InstanceStatus(row[10]), Origin(row[16])
     return Tracked(*fields)
 
 
 def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Ended]:
-    """Find the ended records that once held these upstream ids; the one that ended last counts."""
+    """Find the ended records with these upstream IDs; of several, the one that ended last."""
     found: dict[str, Ended] = {}
     for chunk in chunks(upstream_ids):
         rows = connection.execute(
@@ -316,7 +315,7 @@ def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str,
 
 
 def owners_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, str]:
-    """Find the live records that hold these upstream ids, by upstream id."""
+    """Return the IDs of the live records with these upstream IDs, by upstream ID."""
     found: dict[str, str] = {}
     for chunk in chunks(upstream_ids):
         rows = connection.execute(
@@ -330,7 +329,7 @@ def owners_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, 
 
 
 def late_call(connection: Connection, instance_id: str) -> tuple[str, int] | None:
-    """Read which call left after its claim had ended, and when; None where none did."""
+    """Read which call was sent after its claim had ended, and when; None if none was."""
     row = connection.execute(
         select(table.c.late_call, table.c.late_call_at).where(table.c.id == instance_id)
     ).first()
@@ -338,7 +337,7 @@ def late_call(connection: Connection, instance_id: str) -> tuple[str, int] | Non
 
 
 def count_in_transition(connection: Connection) -> int:
-    """Count the instances whose status is on its way to another."""
+    """Count the instances in a transitional status."""
     moving = [
         InstanceStatus.CREATING,
         InstanceStatus.STARTING,
@@ -354,7 +353,7 @@ def count_in_transition(connection: Connection) -> int:
 
 
 def ready_durations(connection: Connection, product_name: str, limit: int) -> list[int]:
-    """List how long the last creations of a product took to be ready, in milliseconds."""
+    """List how long the last `limit` instances of a product took to be ready, in milliseconds."""
     rows = connection.execute(
         select(table.c.created_at, table.c.first_ready_at)
         .where(table.c.product_name == product_name, table.c.first_ready_at.is_not(None))
@@ -367,7 +366,7 @@ def ready_durations(connection: Connection, product_name: str, limit: int) -> li
 def page(
     connection: Connection, wanted: Filter, *, after: tuple[int, str] | None, limit: int
 ) -> list[Instance]:
-    """List instances, newest first, after the (created_at, id) of a cursor."""
+    """List instances that meet a filter, newest first, after the (created_at, id) of a cursor."""
     query = select(*SHOWN).where(*_conditions(wanted))
     if after is not None:
         query = query.where(tuple_(table.c.created_at, table.c.id) < after)
@@ -376,7 +375,7 @@ def page(
 
 
 def count(connection: Connection, wanted: Filter) -> int:
-    """Count the instances a list holds."""
+    """Count the instances that meet a filter."""
     return connection.execute(
         select(func.count()).select_from(table).where(*_conditions(wanted))
     ).scalar_one()
@@ -397,12 +396,12 @@ def _conditions(wanted: Filter) -> Sequence[ColumnElement[bool]]:
 
 def to_units(price: float | None) -> int | None:
     """Convert USD to the stored unit of 1/100000 USD."""
-    # Down to the unit, so that a limit is never raised; the tiny part is the float's own error.
+    # Rounded down, so that a price limit is never raised; 1e-6 offsets the error of the float.
     return None if price is None else floor(price * PRICE_UNITS_PER_USD + 1e-6)
 
 
 def from_row(row: Record) -> Instance:
-    """Map a row that begins with the columns of `SHOWN` to an instance."""
+    """Map a row that begins with the columns `SHOWN` to an instance."""
     return Instance(
         id=row[_AT["id"]],
         name=row[_AT["name"]],
@@ -473,7 +472,7 @@ def _mappings(text: str) -> tuple[PortMapping, ...]:
 
 
 def dump_mappings(mappings: Sequence[PortMapping]) -> str:
-    """Write port mappings as they are stored."""
+    """Serialize port mappings for the column `obs_port_mappings`."""
     return orjson.dumps([[m.port, m.endpoint, m.type] for m in mappings]).decode()
 
 

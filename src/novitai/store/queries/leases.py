@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases: who may work on a row, or do what only one process may do, and until when.
+"""Leases on rows, and leases by name on tasks that one process may do at a time.
 
-A row with the columns `id`, `token` and `lease_until` is claimed by raising its token. Every later
-write names that token, so that a worker whose lease expired changes nothing: it is fenced off. A
-task that is no row, such as listing the account, has a lease by name in the table `leases`.
+A worker claims a row with the columns `id`, `token` and `lease_until` by raising its token. Each
+later write names the token, so that a worker whose row was claimed again is fenced: its write
+changes nothing. A task without a row, such as listing the account, has a row in `leases`.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from novitai.store.tables import Record, leases
 
 
 class Fenced(NovitaiError):
-    """The row has been claimed by another worker, or ended: this write must not count."""
+    """Another worker has claimed the row, or it has ended: the write must be rolled back."""
 
 
 class Claim(Protocol):
-    """A row as it was claimed."""
+    """A claimed row."""
 
     @property
     def id(self) -> str:
-        """The row's id."""
+        """The row's ID."""
 
     @property
     def token(self) -> int:
-        """The token that the claim raised."""
+        """The token of the claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeasedTable:
-    """The statements that claim, keep and give back the rows of one table.
+    """The statements that claim rows of one table and renew and release their leases.
 
     Attributes:
-        table: Has the columns `id`, `token` and `lease_until`.
-        due_at: Its column that says when a row is due; null if it is not.
-        live: Which rows can be claimed at all.
+        table: A table with the columns `id`, `token` and `lease_until`.
+        due_at: Its column with the time at which a row is due; null if it is not due.
+        live: The condition for rows that can be claimed.
     """
 
     table: Table
@@ -63,16 +63,16 @@ class LeasedTable:
     def of(
         cls, table: Table, due_at: Column[int], live: ColumnElement[bool] | None = None
     ) -> LeasedTable:
-        """Describe a table; all its rows can be claimed unless `live` says which."""
+        """Describe a table; without `live`, all its rows can be claimed."""
         return cls(table, due_at, true() if live is None else live)
 
     def free(self, now: int) -> ColumnElement[bool]:
-        """Return the condition that no worker holds a row."""
+        """Return the condition that a row has no current lease."""
         until = self.table.c.lease_until
         return or_(until.is_(None), until <= now)
 
     def due(self, now: int) -> tuple[ColumnElement[bool], ...]:
-        """Return the conditions that a row can be claimed, is due, and is held by no worker."""
+        """Return the conditions that a row can be claimed, is due and has no current lease."""
         return (self.live, self.due_at <= now, self.free(now))
 
     def claim(
@@ -87,7 +87,8 @@ class LeasedTable:
         """Take the lease on a row until `until`, and raise its token.
 
         Returns:
-            The columns asked for, as they are then; None if the row cannot be claimed or is held.
+            The columns in `returning` after the update; None if the row cannot be claimed or
+            another worker's lease is current.
         """
         columns = self.table.c
         return connection.execute(
@@ -98,14 +99,14 @@ class LeasedTable:
         ).first()
 
     def held(self, claim: Claim) -> Update:
-        """Begin an update of a claimed row that changes nothing if the claim is over."""
+        """Return an update of a claimed row that changes nothing if the claim is over."""
         columns = self.table.c
         return update(self.table).where(
             columns.id == claim.id, columns.token == claim.token, self.live
         )
 
     def hold(self, connection: Connection, claim: Claim, **values: object) -> None:
-        """Set columns of a claimed row, as the first statement of what depends on the claim.
+        """Set columns of a claimed row; call it first in a transaction that depends on the claim.
 
         Raises:
             Fenced: the claim is over; the transaction must be rolled back.
@@ -115,16 +116,16 @@ class LeasedTable:
             raise fenced(claim)
 
     def renew(self, connection: Connection, claim: Claim, *, until: int) -> bool:
-        """Keep a lease that has not been given back; False if the claim is over."""
+        """Renew a lease; False if it was released or the claim is over."""
         statement = self.held(claim).where(self.table.c.lease_until.is_not(None))
         return connection.execute(statement.values(lease_until=until)).rowcount > 0
 
     def release(self, connection: Connection, claim: Claim, *, due_at: int) -> None:
-        """Give a lease back without a result; does nothing if the claim is over."""
+        """Release a lease without a result; does nothing if the claim is over."""
         connection.execute(self.held(claim).values({"lease_until": None, self.due_at: due_at}))
 
     def release_all(self, connection: Connection) -> int:
-        """Give every lease back: for the one process of an embedded store, when it starts."""
+        """Release every lease; only for SQLite, whose single process calls it at its start."""
         columns = self.table.c
         return connection.execute(
             update(self.table)
@@ -134,12 +135,12 @@ class LeasedTable:
 
 
 def fenced(claim: Claim) -> Fenced:
-    """Make the error of a claim that is over."""
-    return Fenced(f"{claim.id} is no longer ours (token {claim.token})")
+    """Return the error for a claim that is over."""
+    return Fenced(f"the claim on {claim.id} is over (token {claim.token})")
 
 
 def take(connection: Connection, name: str, holder: str, *, now: int, until: int) -> bool:
-    """Take or renew the lease of a name; False while another holder has it."""
+    """Take or renew the lease `name`; False while another holder has it."""
     taken = connection.execute(
         upsert.insert(leases, connection.dialect.name)
         .values(name=name, holder=holder, until=until)
@@ -154,10 +155,10 @@ def take(connection: Connection, name: str, holder: str, *, now: int, until: int
 
 
 def release(connection: Connection, name: str, holder: str) -> None:
-    """Give the lease of a name back, if `holder` has it."""
+    """Release the lease `name` if `holder` has it."""
     connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
 
 
 def release_all(connection: Connection) -> None:
-    """Give the lease of every name back: for the one process of an embedded store, at its start."""
+    """Release all leases by name; only for SQLite, whose single process calls it at its start."""
     connection.execute(delete(leases))

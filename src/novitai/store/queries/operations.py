@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `operations`: claiming, fencing (see `leases`), waking, and finding what is due."""
+"""Queries on `operations`: claim and fence them (see `leases`), wake them, find the due ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _leased: Final = LeasedTable.of(table, table.c.next_step_at, live=~table.c.done)
 
 
 def insert(connection: Connection, *fresh: Operation) -> None:
-    """Write new operations, each due at its `next_step_at`."""
+    """Insert operations, each due at its `next_step_at`."""
     connection.execute(
         table.insert(),
         [
@@ -46,13 +46,13 @@ def insert(connection: Connection, *fresh: Operation) -> None:
 
 
 def load(connection: Connection, operation_id: str) -> Operation | None:
-    """Load an operation; None where there is none."""
+    """Load an operation; None if it does not exist."""
     row = connection.execute(select(*_COLUMNS).where(table.c.id == operation_id)).first()
     return None if row is None else from_row(row)
 
 
 def running(connection: Connection, instance_id: str) -> Operation | None:
-    """Load the unfinished operation of an instance; None where there is none."""
+    """Load the unfinished operation of an instance; None if there is none."""
     row = connection.execute(
         select(*_COLUMNS).where(table.c.instance_id == instance_id, ~table.c.done)
     ).first()
@@ -60,7 +60,7 @@ def running(connection: Connection, instance_id: str) -> Operation | None:
 
 
 def running_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str, Operation]:
-    """Load the unfinished operations of many instances, by instance id."""
+    """Load the unfinished operations of many instances, by instance ID."""
     found: dict[str, Operation] = {}
     for chunk in chunks(instance_ids):
         rows = connection.execute(
@@ -71,30 +71,30 @@ def running_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str,
 
 
 def claim(connection: Connection, operation_id: str, *, now: int, until: int) -> Operation | None:
-    """Take the lease on an operation until `until`; None if it is done or somebody holds it."""
+    """Claim an operation with a lease until `until`; None if it is done or already claimed."""
     row = _leased.claim(connection, operation_id, now=now, until=until, returning=_COLUMNS)
     return None if row is None else from_row(row)
 
 
 def hold(connection: Connection, operation: Operation, **values: object) -> None:
-    """Check that the lease is still ours, within a transaction that depends on it.
+    """Check that the claim is still valid, in a transaction that depends on it.
 
     Args:
         connection: A write transaction.
-        operation: As it was claimed.
-        values: Columns to set with it, such as a later `lease_until`.
+        operation: The operation as it was claimed.
+        values: Columns to set, such as a later `lease_until`.
 
     Raises:
-        Fenced: it is not ours any more; the transaction must be rolled back.
+        Fenced: the claim is over; the transaction must be rolled back.
     """
     _leased.hold(connection, operation, **values)
 
 
 def commit_call(connection: Connection, operation: Operation, progress: Progress) -> None:
-    """Write before a call that it is about to be made.
+    """Record a call before it is sent.
 
     Raises:
-        Fenced: the operation is no longer ours; the transaction must be rolled back.
+        Fenced: the claim is over; the transaction must be rolled back.
     """
     hold(
         connection,
@@ -115,16 +115,16 @@ def apply(
     error: tuple[str, str] | None,
     attempts: int | None = None,
 ) -> int:
-    """Record the result of a step and give the lease back.
+    """Record the result of a step and release the lease.
 
-    A nudge that came while the step ran (`wake` grew) makes it due at once. A confirmation that a
-    person gave while the step ran is kept.
+    If the operation was woken while the step ran (`wake` grew), it is due now. A confirmation that
+    a person gave while the step ran is kept.
 
     Returns:
-        When the next step is due.
+        When the next step is due, in Unix milliseconds.
 
     Raises:
-        Fenced: the operation is no longer ours.
+        Fenced: the claim is over.
     """
     code, message = error or (None, None)
     if operation.kind is OperationKind.DELETE and _is_confirmed(connection, operation.id):
@@ -169,7 +169,7 @@ def finish(
     """End an operation.
 
     Raises:
-        Fenced: the operation is no longer ours.
+        Fenced: the claim is over.
     """
     code, message = error or (None, None)
     hold(
@@ -188,12 +188,12 @@ def finish(
 def cancel(
     connection: Connection, operation: Operation, *, now: int, only_if_idle: bool = False
 ) -> bool:
-    """End an operation from outside; whoever is at a step of it is fenced off.
+    """End an operation without a claim on it; a worker that runs a step of it is fenced.
 
-    With `only_if_idle`, nothing happens if somebody has claimed it since it was loaded.
+    With `only_if_idle`, do nothing if a worker has claimed the operation since it was loaded.
 
     Returns:
-        Whether it was ended.
+        Whether the operation was ended.
     """
     conditions = [table.c.id == operation.id, ~table.c.done]
     if only_if_idle:
@@ -214,17 +214,17 @@ def cancel(
 
 
 def release(connection: Connection, operation: Operation, *, next_step_at: int) -> None:
-    """Give a lease back without a result; does nothing if it is no longer ours."""
+    """Release the lease without a result; does nothing if the claim is over."""
     _leased.release(connection, operation, due_at=next_step_at)
 
 
 def release_all(connection: Connection) -> int:
-    """Give every lease back: for the one process of an embedded store, when it starts."""
+    """Release every lease; only for SQLite, whose single process calls it at its start."""
     return _leased.release_all(connection)
 
 
 def wake(connection: Connection, operation_ids: Sequence[str], *, now: int) -> None:
-    """Make unfinished operations due now, also those at a step of which somebody is."""
+    """Make unfinished operations due now, even if a worker is running a step of them."""
     for chunk in chunks(operation_ids):
         connection.execute(
             update(table)
@@ -234,7 +234,7 @@ def wake(connection: Connection, operation_ids: Sequence[str], *, now: int) -> N
 
 
 def was_deleted(connection: Connection, instance_id: str) -> bool:
-    """Whether somebody asked for an instance to be deleted, and it was."""
+    """Whether a `delete` operation of the instance has succeeded."""
     return (
         connection.execute(
             select(table.c.id)
@@ -250,10 +250,9 @@ def was_deleted(connection: Connection, instance_id: str) -> bool:
 
 
 def deleting(connection: Connection) -> set[str]:
-    """List the instances of which upstream has been asked to end the billing by a deletion.
+    """List the IDs of instances whose deletion upstream was asked for.
 
-    A deletion that a user asked for counts once upstream has accepted it; one that ends what has
-    failed counts once it was asked.
+    A `delete` counts once upstream has accepted the call; a `reap` counts once the call was sent.
     """
     rows = connection.execute(
         select(table.c.instance_id, table.c.kind, table.c.phase, table.c.memory).where(
@@ -274,7 +273,7 @@ def deleting(connection: Connection) -> set[str]:
 
 
 def last_succeeded(connection: Connection, instance_id: str) -> OperationKind | None:
-    """Tell which create, start, stop or restart of an instance was the last to succeed."""
+    """Return the kind of the last create, start, stop or restart that succeeded; None without."""
     kinds = [
         OperationKind.CREATE,
         OperationKind.START,
@@ -295,7 +294,7 @@ def last_succeeded(connection: Connection, instance_id: str) -> OperationKind | 
 
 
 def waiting_for(connection: Connection, error_code: str) -> list[Operation]:
-    """List the unfinished operations that show an error, such as `ORPHAN_FOUND`."""
+    """List the unfinished operations with an error code, such as `ORPHAN_FOUND`."""
     rows = connection.execute(
         select(*_COLUMNS).where(~table.c.done, table.c.error_code == error_code)
     )
@@ -303,7 +302,7 @@ def waiting_for(connection: Connection, error_code: str) -> list[Operation]:
 
 
 def write_progress(connection: Connection, operation_id: str, progress: Progress) -> None:
-    """Replace what an unfinished operation remembers."""
+    """Replace the progress of an unfinished operation."""
     connection.execute(
         update(table)
         .where(table.c.id == operation_id, ~table.c.done)
@@ -312,17 +311,17 @@ def write_progress(connection: Connection, operation_id: str, progress: Progress
 
 
 def dump_progress(progress: Progress) -> str:
-    """Write what an operation remembers as the column `memory`."""
+    """Serialize the progress of an operation for the column `memory`."""
     return orjson.dumps(to_json(progress)).decode()
 
 
 def load_progress(stored: str) -> Progress:
-    """Read the column `memory`."""
+    """Parse the column `memory`."""
     return from_json(orjson.loads(stored))
 
 
 def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation | None:
-    """Load the oldest unfinished operation of a kind; None where there is none."""
+    """Load the oldest unfinished operation of a kind; None if there is none."""
     row = connection.execute(
         select(*_COLUMNS)
         .where(table.c.kind == kind.value, ~table.c.done)
@@ -333,7 +332,7 @@ def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation
 
 
 def due(connection: Connection, kind: OperationKind, now: int, limit: int) -> list[str]:
-    """List the ids of operations of a kind that are due and held by nobody, oldest due first."""
+    """List the IDs of due operations of a kind without a current lease, the longest due first."""
     return list(
         connection.execute(
             select(table.c.id)

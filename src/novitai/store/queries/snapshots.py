@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One instance at one moment, in one statement: its row, its unfinished operation, the listing."""
+"""Reads an instance, its unfinished operation and the time of the last listing in one statement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LISTED: Final = (
     .scalar_subquery()
     .label("listed_at")
 )
-# Built once: half of what it costs is SQLAlchemy recognizing so wide a statement.
+# Built once, because half of its cost is SQLAlchemy's cache key for so wide a statement.
 _QUERY: Final = (
     select(*SHOWN, *_OPERATION, _LISTED)
     .select_from(
@@ -41,27 +41,27 @@ _QUERY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class InstanceSnapshot:
-    """What was read."""
+    """The row that `read` returned."""
 
     row: Record
 
     @property
     def facts(self) -> tuple[object, ...]:
-        """Everything that can be seen from outside; where it is equal, so is what is shown."""
+        """All columns that affect the view; if they are equal, so are the views."""
         return tuple(self.row[:-1])
 
     @property
     def listed_at(self) -> int | None:
-        """When the last listing began, in Unix milliseconds; no fact, as each listing moves it."""
+        """When the last complete listing began, in Unix milliseconds; not one of the `facts`."""
         began_at: int | None = self.row[-1]
         return began_at
 
     def instance(self) -> Instance:
-        """Map the instance."""
+        """Return the instance."""
         return from_row(self.row)
 
     def operation(self) -> Operation | None:
-        """Map the unfinished operation, as far as it is shown."""
+        """Return the unfinished operation, with only the fields that the view shows."""
         found, kind, phase, created_at, updated_at = self.row[_WIDTH:-1]
         if found is None:
             return None
@@ -69,6 +69,6 @@ class InstanceSnapshot:
 
 
 def read(connection: Connection, instance_id: str) -> InstanceSnapshot | None:
-    """Read an instance; None where there is none."""
+    """Read an instance; None if it does not exist."""
     row = connection.execute(_QUERY, {"wanted": instance_id}).first()
     return None if row is None else InstanceSnapshot(row)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `webhook_lines`: in what order, by whom and when the messages of a line are sent.
+"""Queries on `webhook_lines`, the ordered messages of one instance to one receiver.
 
-A line is one instance's messages to one receiver; a worker claims it (see `leases`). Every
-transaction locks lines before deliveries and webhooks, and several lines in the order of
-(instance, webhook), so that no two wait for each other.
+A worker claims a line to send its messages (see `leases`). To avoid deadlocks, every transaction
+locks lines before deliveries and webhooks, and several lines in the order of (instance, webhook).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _leased: Final = LeasedTable.of(table, table.c.next_try_at)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A claimed line. `lease_until` in Unix milliseconds."""
+    """A claimed line; `lease_until` is in Unix milliseconds."""
 
     id: str
     instance_id: str | None
@@ -44,10 +43,10 @@ def open_line(
     host: str,
     now: int,
 ) -> str:
-    """Lock the line, due now unless something waits in it already; return its id.
+    """Create or lock the line, make it due now unless a message waits in it, and return its ID.
 
-    On PostgreSQL this is what keeps a message from being overlooked: whoever closes the line has
-    committed before this returns, or waits until the message is committed.
+    The lock keeps messages from being missed on PostgreSQL: a worker that sets the line to not due
+    has committed before this returns, or waits until the new message is committed.
     """
     values = {
         "line": fresh_id,
@@ -63,7 +62,7 @@ def open_line(
 
 @cache
 def _opening(dialect: str, *, of_account: bool) -> Executable:
-    """Make the statement once: that costs more than running it, and it runs with every event."""
+    """Build the statement once: that costs more than running it, and it runs for every event."""
     statement = upsert.insert(table, dialect).values(
         id=bindparam("line"),
         instance_id=bindparam("instance"),
@@ -87,7 +86,7 @@ def _opening(dialect: str, *, of_account: bool) -> Executable:
 
 
 def claim(connection: Connection, line_id: str, *, now: int, until: int) -> Line | None:
-    """Take the lease on a line that is due; None if it is not due or somebody holds it."""
+    """Claim a due line; None if it is not due or already claimed."""
     row = _leased.claim(
         connection,
         line_id,
@@ -100,7 +99,7 @@ def claim(connection: Connection, line_id: str, *, now: int, until: int) -> Line
 
 
 def held_until(connection: Connection, line_id: str, *, now: int) -> int | None:
-    """Tell until when somebody holds a line that is due; None if nobody does."""
+    """Return when the lease on a due line expires; None if it is not due or has no lease."""
     return connection.execute(
         select(table.c.lease_until).where(
             table.c.id == line_id, table.c.next_try_at <= now, table.c.lease_until > now
@@ -109,36 +108,36 @@ def held_until(connection: Connection, line_id: str, *, now: int) -> int | None:
 
 
 def hold(connection: Connection, line: Line) -> None:
-    """Lock a line of ours and give its lease back, as the first statement of what depends on it.
+    """Lock a claimed line and release its lease; call it first in a transaction on the line.
 
     Raises:
-        Fenced: it is no longer ours; the transaction must be rolled back.
+        Fenced: the claim is over; the transaction must be rolled back.
     """
     _leased.hold(connection, line, lease_until=None)
 
 
 def renew(connection: Connection, line: Line, *, until: int) -> bool:
-    """Keep the lease on a line of ours until `until`; False if it is no longer ours."""
+    """Renew the lease on a claimed line until `until`; False if the claim is over."""
     return _leased.renew(connection, line, until=until)
 
 
 def set_next(connection: Connection, line_id: str, next_try_at: int | None) -> None:
-    """Say when a locked line is due; None while nothing waits in it."""
+    """Set when a locked line is due; None if no message waits in it."""
     connection.execute(update(table).where(table.c.id == line_id).values(next_try_at=next_try_at))
 
 
 def release(connection: Connection, line: Line, *, next_try_at: int) -> None:
-    """Give a line back without a result; does nothing if it is no longer ours."""
+    """Release the lease without a result; does nothing if the claim is over."""
     _leased.release(connection, line, due_at=next_try_at)
 
 
 def release_all(connection: Connection) -> int:
-    """Give every lease back: for the one process of an embedded store, when it starts."""
+    """Release every lease; only for SQLite, whose single process calls it at its start."""
     return _leased.release_all(connection)
 
 
 def ends_of(connection: Connection, line_id: str) -> tuple[str, str] | None:
-    """Find the host and the webhook that a line leads to; None if there is no such line."""
+    """Return the host and the webhook ID of a line; None if there is no such line."""
     row = connection.execute(
         select(table.c.host, table.c.webhook_id).where(table.c.id == line_id)
     ).first()
@@ -153,7 +152,7 @@ def due(
     except_hosts: Collection[str] = (),
     except_webhooks: Collection[str] = (),
 ) -> list[str]:
-    """List the lines that are due and held by nobody, the longest due first."""
+    """List the IDs of due lines that have no current lease, the longest due first."""
     query = select(table.c.id).where(*_leased.due(now)).order_by(table.c.next_try_at).limit(limit)
     if except_hosts:
         query = query.where(table.c.host.not_in(sorted(except_hosts)[:CHUNK]))
@@ -163,12 +162,12 @@ def due(
 
 
 def hold_back(connection: Connection, line_id: str, *, until: int) -> None:
-    """Leave a locked line to its schedule until a time, whatever its receiver takes meanwhile."""
+    """Exempt a locked line from `expedite` until a time, even if its receiver recovers."""
     connection.execute(update(table).where(table.c.id == line_id).values(spared_until=until))
 
 
 def is_held_back(connection: Connection, line_id: str, *, now: int) -> bool:
-    """Whether a line is to be left to its schedule."""
+    """Whether a line is exempt from `expedite`."""
     until: int | None = connection.execute(
         select(table.c.spared_until).where(table.c.id == line_id)
     ).scalar_one()
@@ -176,7 +175,7 @@ def is_held_back(connection: Connection, line_id: str, *, now: int) -> bool:
 
 
 def any_to_expedite(connection: Connection, webhook_id: str, *, now: int) -> bool:
-    """Tell whether a line of a receiver waits that is not held back."""
+    """Whether a receiver has a waiting line that is not held back."""
     waiting = (
         select(table.c.id)
         .where(table.c.webhook_id == webhook_id, table.c.next_try_at > now, _not_held_back(now))
@@ -193,15 +192,16 @@ def expedite(
     then_held_back_until: int | None,
     limit: int,
 ) -> list[str]:
-    """Make waiting lines of a receiver due now, and return them.
+    """Make waiting lines of a receiver due now, and return their IDs.
 
     Args:
-        connection: A write transaction that holds no other line.
-        webhook_id: Whose lines.
+        connection: A write transaction that has locked no other line.
+        webhook_id: The receiver.
         now: Unix milliseconds.
-        then_held_back_until: Leave those alone that are held back, and hold the others back until
-            then, so that one which is refused is not tried with every success; None expedites all.
-        limit: At most so many.
+        then_held_back_until: Skip the lines that are held back, and hold the others back until
+            then, so that a refused message is not retried after every success of the receiver.
+            None expedites all lines.
+        limit: Maximum number of lines.
     """
     query = (
         select(table.c.id)
@@ -227,7 +227,7 @@ def _not_held_back(now: int) -> ColumnElement[bool]:
 
 
 def move(connection: Connection, webhook_id: str, host: str) -> None:
-    """Note that a receiver has moved to another host."""
+    """Set the host of all lines of a receiver, after its URL changed."""
     ids = list(
         connection.execute(
             select(table.c.id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries on `webhooks`: receivers, whether they are asked for by themselves or by an instance."""
+"""Queries on `webhooks`: standing webhooks, and the receivers of instances' `webhook_url`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COLUMNS: Final = (
     table.c.previous_secret_until,
     table.c.deleted_at,
 )
-# Asked with every event: made once, as making them costs more than running them.
+# Run for every event; built once, because building them costs more than running them.
 _STANDING: Final = select(*_COLUMNS).where(table.c.standing & table.c.enabled)
 _LISTENING: Final = _STANDING.order_by(table.c.id)
 _LISTENING_AND_ONE: Final = union_all(
@@ -52,7 +52,7 @@ _LISTENING_AND_ONE: Final = union_all(
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The sealed secrets of a webhook; none for one that came with an instance."""
+    """The sealed secrets of a webhook; a receiver of an instance's `webhook_url` has none."""
 
     secret: bytes | None = field(repr=False)
     previous: bytes | None = field(repr=False)
@@ -60,7 +60,7 @@ class Sealed:
 
 
 def insert(connection: Connection, webhook: Webhook, sealed: bytes | None) -> None:
-    """Write a new receiver; one that is there already stays as it is."""
+    """Insert a receiver; an existing one is not changed."""
     connection.execute(
         upsert.insert(table, connection.dialect.name)
         .values(
@@ -81,9 +81,9 @@ def insert(connection: Connection, webhook: Webhook, sealed: bytes | None) -> No
 
 
 def count_standing(connection: Connection) -> int:
-    """Count the standing webhooks; nobody else counts them before this transaction has ended."""
+    """Count the standing webhooks; other transactions wait with their count until this one ends."""
     if connection.dialect.name == "postgresql":
-        # Writers of SQLite take turns anyway.
+        # On SQLite write transactions are serialized anyway.
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("novitai.webhooks"))))
     found = connection.execute(
         select(func.count())
@@ -94,7 +94,7 @@ def count_standing(connection: Connection) -> int:
 
 
 def load(connection: Connection, webhook_id: str) -> Webhook | None:
-    """Load a receiver, a deleted one too; None where there is none."""
+    """Load a receiver, even if it is deleted; None if it does not exist."""
     row = connection.execute(select(*_COLUMNS).where(table.c.id == webhook_id)).first()
     return None if row is None else _webhook(row)
 
@@ -111,9 +111,9 @@ def load_sealed(connection: Connection, webhook_id: str) -> Sealed:
 
 
 def listening(connection: Connection, also: str | None) -> list[Webhook]:
-    """List the standing webhooks that are enabled, and the receiver `also` whatever its state.
+    """List the enabled standing webhooks, and the receiver `also` in any state.
 
-    They come in the order of their ids, in which their lines are to be locked.
+    They are ordered by ID, the order in which their lines must be locked.
     """
     if also is None:
         return [_webhook(row) for row in connection.execute(_LISTENING)]
@@ -146,7 +146,7 @@ def change(
     description: str | None = None,
     remove_description: bool = False,
 ) -> None:
-    """Set what is given; the rest stays. Another URL has not failed yet."""
+    """Set the given columns. A new URL also clears `failing_since`."""
     values: dict[str, object] = {"updated_at": now}
     if url is not None:
         values["url"] = url
@@ -159,7 +159,7 @@ def change(
 
 
 def switch_on(connection: Connection, webhook_id: str, *, now: int) -> bool:
-    """Enable a receiver, with a clean slate; tell whether it was off."""
+    """Enable a receiver and clear its failures; return whether it was off."""
     return bool(
         connection.execute(
             update(table)
@@ -177,9 +177,9 @@ def switch_off(
     now: int,
     url: str | None = None,
 ) -> bool:
-    """Switch a receiver off; tell whether it was on.
+    """Switch a receiver off; return whether it was on.
 
-    With `url`, it is for what that URL did, and is not done if the receiver has another by now.
+    With `url`, do nothing if the receiver has another URL by now.
     """
     its_own = table.c.url == url if url is not None else true()
     return bool(
@@ -194,7 +194,7 @@ def switch_off(
 def rotate(
     connection: Connection, webhook_id: str, *, sealed: bytes, now: int, overlap_until: int
 ) -> None:
-    """Put a new secret in place; the one it replaces signs beside it until `overlap_until`."""
+    """Replace the secret; messages are also signed with the previous one until `overlap_until`."""
     connection.execute(
         update(table)
         .where(table.c.id == webhook_id)
@@ -208,7 +208,7 @@ def rotate(
 
 
 def delete(connection: Connection, webhook_id: str, *, now: int) -> None:
-    """Mark a webhook as deleted and forget its secrets; what it was told stays on record."""
+    """Mark a webhook as deleted and erase its secrets; its messages are kept."""
     connection.execute(
         update(table)
         .where(table.c.id == webhook_id)
@@ -224,29 +224,30 @@ def delete(connection: Connection, webhook_id: str, *, now: int) -> None:
 
 
 def note_failure(connection: Connection, webhook_id: str, *, now: int, apart: int) -> int:
-    """Note that a receiver has failed.
+    """Record that a receiver has failed.
 
     Args:
         connection: A write transaction.
         webhook_id: The receiver.
         now: Unix milliseconds.
-        apart: Milliseconds; failures further apart than that do not belong together.
+        apart: Milliseconds; a failure that follows the last one after a longer time starts a new
+            period of failure.
 
     Returns:
-        Since when it has been failing.
+        When the current period of failure began, in Unix milliseconds.
     """
-    began_anew = or_(table.c.failing_since.is_(None), table.c.failed_at < now - apart)
+    is_new = or_(table.c.failing_since.is_(None), table.c.failed_at < now - apart)
     since: int = connection.execute(
         update(table)
         .where(table.c.id == webhook_id)
-        .values(failing_since=case((began_anew, now), else_=table.c.failing_since), failed_at=now)
+        .values(failing_since=case((is_new, now), else_=table.c.failing_since), failed_at=now)
         .returning(table.c.failing_since)
     ).scalar_one()
     return since
 
 
 def note_recovery(connection: Connection, webhook_id: str) -> None:
-    """Note that a receiver works again."""
+    """Record that a receiver works again."""
     connection.execute(
         update(table)
         .where(table.c.id == webhook_id, table.c.failing_since.is_not(None))

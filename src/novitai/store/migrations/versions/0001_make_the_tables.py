@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the tables."""
+"""Create the tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "api_keys",
         sa.Column("id", sa.String(40), nullable=False),
@@ -160,7 +160,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_events_instance_id_sequence", "events", ["instance_id", "sequence"])
     if op.get_bind().dialect.name == "postgresql":
-        # By it a reader knows which events may still have an earlier one uncommitted before them.
+        # With it a reader knows whether an event with a lower number may still be uncommitted.
         op.execute(
             "ALTER TABLE events ALTER COLUMN transaction_id "
             "SET DEFAULT pg_current_xact_id()::text::bigint"
@@ -244,7 +244,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them all."""
+    """Drop the tables."""
     for name in (
         "attempts",
         "operations",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the tables of the job queue, which PostgreSQL alone needs."""
+"""Create the tables of the job queue, which only PostgreSQL needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Install what PgQueuer expects; the embedded store needs no queue beside its rows."""
+    """Install PgQueuer's tables; on SQLite the sweep and signals within the process are enough."""
     connection = op.get_bind()
     if connection.dialect.name != "postgresql":
         return
@@ -23,7 +23,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the tables."""
     if op.get_bind().dialect.name != "postgresql":
         return
     op.execute("DROP FUNCTION IF EXISTS fn_pgqueuer_changed CASCADE")

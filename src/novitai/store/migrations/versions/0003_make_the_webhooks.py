@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the tables of webhooks: receivers, their lines, messages, and tries."""
+"""Create the tables of webhooks: receivers, lines, messages and attempts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables."""
     op.create_table(
         "webhooks",
         sa.Column("id", sa.String(40), nullable=False),
@@ -143,6 +143,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the tables."""
     for name in ("delivery_attempts", "deliveries", "webhook_lines", "webhooks"):
         op.drop_table(name)

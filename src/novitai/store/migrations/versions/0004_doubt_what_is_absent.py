@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep what tells whether an absence, an identity and a clock can be believed.
+"""Add the evidence on whether an absence, an identity and a clock are to be trusted.
 
-An ended record no longer holds its upstream id; events may be about the account as a whole.
+An ended record no longer owns its upstream ID, and events may be about the account.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def upgrade() -> None:
         postgresql_where=sa.text(_LIVE),
     )
     op.create_index("ix_instances_upstream_id", "instances", ["upstream_id"])
-    # What an older version adopted, it adopted by the reply or by the marker.
+    # Older versions adopted instances only by the reply or by the marker, so they are confirmed.
     op.execute(
         "UPDATE instances SET confirmed_at = COALESCE(bought_at, created_at)"
         " WHERE upstream_id IS NOT NULL"
@@ -87,7 +87,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("instance_id IS NULL"),
     )
 
-    # The list of the last listing is made anew by the next one.
+    # The next listing fills the new table.
     op.drop_table("unmanaged_instances")
     op.create_table(
         "unmanaged_instances",
@@ -121,7 +121,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take the changes back; events about the account, and messages of them, are lost."""
+    """Undo the changes; events about the account and their messages are lost."""
     op.drop_table("listed_instances")
     op.drop_table("unmanaged_instances")
     op.create_table(

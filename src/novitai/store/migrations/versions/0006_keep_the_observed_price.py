@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the price that Novita charges for an instance, beside the price at which it was bought."""
+"""Store the price that Novita charges for an instance, in addition to its purchase price."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the column."""
     op.drop_column("instances", "obs_hourly_price")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drop three columns of `listings` that were written with each listing and never read."""
+"""Drop three columns of `listings` that each listing wrote and no code read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Drop them; `complete_at`, `whole_at` and `incomplete_count` say what the server reads."""
+    """Drop them; the server reads `complete_at`, `whole_at` and `incomplete_count`."""
     for name in ("complete", "instances", "unmanaged"):
         op.drop_column("listings", name)
 

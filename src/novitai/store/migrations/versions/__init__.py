@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file for each step, named by its number and what it does."""
+"""One file for each migration, named by its number and its change."""
