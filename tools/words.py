@@ -2,8 +2,7 @@
 """Check that the project's prose is plain technical English: `python -m tools.words`.
 
 It reads Markdown pages and, in source files, comments, docstrings and messages. Code and quoted
-code are not read. Paths that are not clean yet stand in `pyproject.toml` under `tool.words`: they
-are skipped, and a listed path that has become clean is reported, so the list can only shrink.
+code are not read. `tool.words.exempt` in `pyproject.toml` lists texts that are quoted from others.
 """
 
 from __future__ import annotations
@@ -195,53 +194,25 @@ def tracked(root: Path) -> list[str]:
     return sorted({one for one in listed.stdout.splitlines() if (root / one).is_file()})
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """`tool.words` of `pyproject.toml`; both are lists of paths and patterns with `*`.
-
-    Attributes:
-        exempt: Texts that are quoted as others wrote them, and this check with its test.
-        pending: Files that are not clean yet.
-    """
-
-    exempt: tuple[str, ...] = ()
-    pending: tuple[str, ...] = ()
-
-    @classmethod
-    def load(cls, root: Path) -> Config:
-        """Read it; an absent table means that every file is checked."""
-        table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-        words = table.get("tool", {}).get("words", {})
-        return cls(tuple(words.get("exempt", ())), tuple(words.get("pending", ())))
+def exempt(root: Path) -> tuple[str, ...]:
+    """Read the exempt paths from `tool.words` of `pyproject.toml`; patterns may hold `*`."""
+    table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    return tuple(table.get("tool", {}).get("words", {}).get("exempt", ()))
 
 
-def _matches(path: str, patterns: Sequence[str]) -> str | None:
-    return next((one for one in patterns if fnmatch(path, one)), None)
-
-
-def check(root: Path, config: Config) -> list[str]:
-    """Check every file; return one line for each finding and each entry to take off the list."""
-    lines: list[str] = []
-    still_pending: set[str] = set()
-    for path in tracked(root):
-        if not _is_checked(path) or _matches(path, config.exempt):
-            continue
-        found = list(check_text(path, texts_of(root / path)))
-        entry = _matches(path, config.pending)
-        if entry is None:
-            lines += [str(one) for one in found]
-        elif found:
-            still_pending.add(entry)
-    return lines + [
-        f"pyproject.toml: {one!r} is clean: take it off tool.words.pending"
-        for one in config.pending
-        if one not in still_pending
+def check(root: Path, exempt: Sequence[str] = ()) -> list[str]:
+    """Check every file that is not exempt; return one line for each finding."""
+    return [
+        str(one)
+        for path in tracked(root)
+        if _is_checked(path) and not any(fnmatch(path, pattern) for pattern in exempt)
+        for one in check_text(path, texts_of(root / path))
     ]
 
 
 def main() -> int:
     """Print what is wrong; return 1 if anything is."""
-    lines = check(ROOT, Config.load(ROOT))
+    lines = check(ROOT, exempt(ROOT))
     for line in lines:
         print(line)
     return 1 if lines else 0
