@@ -69,7 +69,8 @@ def diff(
         total=len(rows),
     )
     markers = Markers(listing, (HOUSE,))
-    shown = {one.id: one for one in attempts or [] if one.id in markers.attempt_ids()}
+    marked = {one.attempt_id for one in markers.all.values() if one and markers.is_ours(one)}
+    shown = {one.id: one for one in attempts or [] if one.id in marked}
     facts = Known(ours, attempts=shown, unsettled=attempts or [], **known)
     return compare(listing, markers, facts, TIMEOUT)
 

@@ -194,10 +194,6 @@ class Markers:
         """Return whether a marker is of this installation."""
         return marker.installation_id in self._installations
 
-    def attempt_ids(self) -> list[str]:
-        """List the attempt IDs of all markers of ours."""
-        return [one.attempt_id for one in self.all.values() if one and self.is_ours(one)]
-
 
 def compare(listing: Listing, markers: Markers, known: Known, timeout: float) -> Difference:
     """Compare a listing with the database.

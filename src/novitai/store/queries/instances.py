@@ -314,20 +314,6 @@ def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str,
     return found
 
 
-def owners_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, str]:
-    """Return the IDs of the live records with these upstream IDs, by upstream ID."""
-    found: dict[str, str] = {}
-    for chunk in chunks(upstream_ids):
-        rows = connection.execute(
-            select(table.c.upstream_id, table.c.id).where(
-                table.c.upstream_id.in_(chunk),
-                table.c.status.not_in(_ENDED),
-            )
-        )
-        found.update((row[0], row[1]) for row in rows)
-    return found
-
-
 def late_call(connection: Connection, instance_id: str) -> tuple[str, int] | None:
     """Read which call was sent after its claim had ended, and when; None if none was."""
     row = connection.execute(
