@@ -31,7 +31,8 @@ from novitai.telemetry import streams
 END_WITHIN: Final = 7.5
 """Seconds. Container runtimes send SIGKILL 10 s after SIGTERM."""
 START_WITHIN: Final = 2.0
-_LAST_WORDS: Final = 0.5
+_LAST_WORDS: Final = 1.0
+"""Seconds for the last line to be written. A machine under load needs more than half of one."""
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INIT: Final = 1
 """The process ID of the first process of a container, which inherits all orphaned processes."""
