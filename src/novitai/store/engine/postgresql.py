@@ -11,7 +11,9 @@ read-only, all connections are replaced.
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from typing import Final, cast
 
 import psycopg
@@ -44,6 +46,8 @@ RENEW_SECONDS: Final = 1.0
 _IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LONGEST_PAUSE: Final = 0.1
+"""Seconds before a transaction that may begin again does."""
 _TRY_AGAIN: Final = {"40001", "40P01"}  # serialization failure, deadlock
 _READ_ONLY: Final = "25006"
 _GENERATION: Final = "novitai.generation"
@@ -103,6 +107,9 @@ class PostgresqlDatabase(Database):
                 self._write_once(job)
             except BaseException as error:  # raised to the caller; the thread must survive
                 if left and _may_begin_again(error):
+                    # The server may abort both sides of a deadlock. Without a pause of random
+                    # length they would meet again.
+                    time.sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311  # not a secret
                     continue
                 job.error = _explain(error, Mode.WRITE)
             return
