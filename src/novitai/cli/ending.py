@@ -148,15 +148,16 @@ class Ending:
     def _watch(self) -> None:
         self._begun.wait()
         time.sleep(self._start_within if self._early else self._within)
-        if self._early:
-            self._tell_early()
-        else:
+        if self._early and self._told.acquire(blocking=False):
+            streams.flush(_LAST_WORDS)
+            leave(self._early_code)  # writes the line itself: no queue may lose it
+        if not self._early:
             complain("the clean shutdown did not finish in time; exiting without it")
         streams.flush(_LAST_WORDS)
         os._exit(self._early_code if self._early else 0)
 
     def _tell_early(self) -> None:
-        """Print the message only once: both `leave_start` and the watchdog thread call this."""
+        """Print the message only once: the watchdog thread may have printed it."""
         if self._told.acquire(blocking=False):
             complain(STOPPED_EARLY)
 
