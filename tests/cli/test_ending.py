@@ -22,8 +22,13 @@ STARTS = """
     finally:
         print('cleaned up', flush=True)
 """
-STARTS_ON_A_THREAD = "async with ending.starting(): await asyncio.to_thread(time.sleep, 60)"
-STARTS_AND_BLOCKS = "async with ending.starting(): time.sleep(60)"
+# A signal just before a call that blocks is handled after the call, as in any Python program. So
+# the process says "hangs" from another thread, once the call has begun.
+_HANGS = "threading.Timer(0.3, print, ['hangs'], {'flush': True}).start()"
+STARTS_ON_A_THREAD = f"""async with ending.starting():
+        {_HANGS}; await asyncio.to_thread(time.sleep, 60)"""
+STARTS_AND_BLOCKS = f"""async with ending.starting():
+        {_HANGS}; time.sleep(60)"""
 LEFT_EARLY = "novitai: asked to stop before it had started\n"
 
 
@@ -54,7 +59,7 @@ def started(
 ) -> subprocess.Popen[str]:
     """Start a process that handles the signals."""
     code = f"""
-import asyncio, sys, time
+import asyncio, sys, threading, time
 from novitai.cli.ending import Ending, run_until_asked
 async def process(ending):
     print('ready', flush=True)
@@ -184,6 +189,8 @@ def test_a_start_that_hangs_is_left_behind(body: str) -> None:
     """A thread that does not end, or a blocked loop, delays the exit only briefly."""
     process = started(body)
     ready(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "hangs\n"
     process.send_signal(signal.SIGTERM)
     assert told(process) == (0, "", LEFT_EARLY)
 

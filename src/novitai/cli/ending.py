@@ -71,6 +71,7 @@ class Ending:
         self._over = False
         self._was_asked = False
         self._early = False
+        self._in_start = False
         self._told = threading.Lock()
         self._begun = threading.Event()
 
@@ -106,9 +107,11 @@ class Ending:
             StoppedEarly: the block was cancelled, or the signal arrived before it began.
         """
         early = StoppedEarly(STOPPED_EARLY, exit_code=self._early_code)
-        if self._was_asked:
-            raise early
+        # Set before the check: a signal in between counts as one during startup.
+        self._in_start = True
         try:
+            if self._was_asked:
+                raise early
             async with asyncio.timeout(None) as self._start:
                 yield
         except TimeoutError:
@@ -116,7 +119,7 @@ class Ending:
                 raise
             raise early from None
         finally:
-            self._start = None
+            self._in_start, self._start = False, None
 
     def leave_start(self, error: StoppedEarly) -> None:
         """Exit after an aborted startup, with one line on standard error.
@@ -135,7 +138,7 @@ class Ending:
         self._was_asked = True
         if self._loop is None and not self._over:
             leave(self._early_code)
-        self._early = self._start is not None
+        self._early = self._in_start
         self._begun.set()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._ask)
