@@ -25,10 +25,10 @@ STARTS = """
 # A signal just before a call that blocks is handled after the call, as in any Python program. So
 # the process says "hangs" from another thread, once the call has begun.
 _HANGS = "threading.Timer(0.3, print, ['hangs'], {'flush': True}).start()"
+HANGING = f"{_HANGS}; time.sleep(60)"
 STARTS_ON_A_THREAD = f"""async with ending.starting():
         {_HANGS}; await asyncio.to_thread(time.sleep, 60)"""
-STARTS_AND_BLOCKS = f"""async with ending.starting():
-        {_HANGS}; time.sleep(60)"""
+STARTS_AND_BLOCKS = f"async with ending.starting(): {HANGING}"
 LEFT_EARLY = "novitai: asked to stop before it had started\n"
 
 
@@ -95,6 +95,12 @@ def ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "ready\n"
 
 
+def hangs(process: subprocess.Popen[str]) -> None:
+    """Wait until the process prints `hangs`: the call that hangs has begun."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "hangs\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_once_it_cleans_up(number: signal.Signals) -> None:
     """After one signal the event is set, the clean-up runs, and the exit code is 0."""
@@ -156,8 +162,9 @@ def test_what_hangs_is_left_behind(body: str) -> None:
 
 def test_what_hangs_is_left_behind_though_its_output_is_not_read() -> None:
     """The last message does not block on a reader either."""
-    process = started("time.sleep(60)", within=0.3, before="sys.stderr.write('x' * 200_000)")
+    process = started(HANGING, within=0.3, before="sys.stderr.write('x' * 200_000)")
     ready(process)
+    hangs(process)
     process.send_signal(signal.SIGTERM)
     try:
         assert process.wait(120) == 0
@@ -168,9 +175,8 @@ def test_what_hangs_is_left_behind_though_its_output_is_not_read() -> None:
 
 def test_a_signal_before_there_is_a_loop_ends_at_once() -> None:
     """Before the event loop runs, a signal ends the process with one line and code 0."""
-    process = started(WAITS, before="print('early', flush=True); time.sleep(60)")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "early\n"
+    process = started(WAITS, before=HANGING)
+    hangs(process)
     process.send_signal(signal.SIGTERM)
     assert told(process) == (0, "", LEFT_EARLY)
 
@@ -189,8 +195,7 @@ def test_a_start_that_hangs_is_left_behind(body: str) -> None:
     """A thread that does not end, or a blocked loop, delays the exit only briefly."""
     process = started(body)
     ready(process)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "hangs\n"
+    hangs(process)
     process.send_signal(signal.SIGTERM)
     assert told(process) == (0, "", LEFT_EARLY)
 
