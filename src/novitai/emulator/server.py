@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from typing import TextIO
 
 import uvicorn
 
@@ -41,10 +42,10 @@ def run(config: EmulatorConfig | None = None) -> None:
         listening = bind(config.host, config.port)
     except OSError as error:
         reason = error.strerror or str(error)
-        print(  # noqa: T201 - output of a command
-            f"novitai emulator: cannot listen on {config.host}:{config.port}: {reason}\n"
+        _say(
+            f"cannot listen on {config.host}:{config.port}: {reason}\n"
             "Choose another port with --port, or 0 for a free one.",
-            file=sys.stderr,
+            sys.stderr,
         )
         raise SystemExit(1) from None
     _raise_socket_limit()
@@ -101,16 +102,9 @@ async def _run(server: _Server, config: EmulatorConfig, listening: socket.socket
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, leave)
-    print(  # noqa: T201 - output of a command
-        f"novitai emulator: listening on {_url(config.host, listening)} at speed {config.speed:g}",
-        flush=True,
-    )
+    _say(f"listening on {_url(config.host, listening)} at speed {config.speed:g}")
     if not HAS_EXTRAS:
-        print(  # noqa: T201 - as above
-            "novitai emulator: only the endpoints that novitai calls are installed; "
-            "the source tree has all of them",
-            flush=True,
-        )
+        _say("only the endpoints that novitai calls are installed; the source tree has all of them")
     await server.serve(sockets=[listening])
 
 
@@ -150,3 +144,8 @@ def _raise_socket_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line of the command at once; on standard output unless a stream is given."""
+    print(f"novitai emulator: {text}", file=stream, flush=True)

@@ -132,7 +132,7 @@ class Detached(io.TextIOBase):
         return self._original.encoding
 
     @property
-    def errors(self) -> str:  # type: ignore[override]  # as above
+    def errors(self) -> str:  # type: ignore[override]  # an attribute in typeshed
         """The error handler: characters that cannot be encoded are written as escapes."""
         return "backslashreplace"
 

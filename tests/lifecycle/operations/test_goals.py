@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -62,7 +62,7 @@ def the_claim(
     unlisted: tuple[int, int] = (0, 0),
     error: str | None = None,
     gone: bool = False,
-    **progress: object,
+    **progress: Any,
 ) -> Claimed:
     """Return a claimed operation with a listed status and progress.
 
@@ -80,17 +80,17 @@ def the_claim(
         unlisted_count=unlisted[1],
     )
     instance = replace(an_instance(InstanceStatus.RUNNING), observed=observed, acted_at=acted_at)
-    remembered = replace(Progress(call=call), **progress)  # type: ignore[arg-type]  # the fields differ in type
+    remembered = replace(Progress(call=call), **progress)
     operation = Operation.begin("op_1", kind, instance.id, "ask", NOW, progress=remembered)
     at = listed_at if looked_at is None else looked_at
     return Claimed(operation, instance, (), Looked(at, at, incomplete))
 
 
-def asked(ago: int = 10_000, asks: int = 1, **more: object) -> Call:
+def asked(ago: int = 10_000, asks: int = 1, **more: Any) -> Call:
     """Return calls, the last of them `ago` milliseconds ago."""
     tried_at = more.pop("tried_at", NOW - ago)
-    made = Call(asked_at=NOW - ago, asks=asks, tried_at=tried_at)  # type: ignore[arg-type]  # see above
-    return replace(made, **more)  # type: ignore[arg-type]  # see above
+    made = Call(asked_at=NOW - ago, asks=asks, tried_at=tried_at)
+    return replace(made, **more)
 
 
 LONG_AGO: Final = PATIENCE + 5_000

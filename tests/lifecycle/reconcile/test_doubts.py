@@ -105,7 +105,9 @@ async def test_a_purchase_that_was_never_listed_outlives_the_key_of_another_acco
     assert len(await alive(world)) == 1
 
 
-async def test_a_call_that_waits_for_its_turn_does_not_leave_into_a_hold(world: World) -> None:
+async def test_a_call_that_waits_for_its_turn_does_not_leave_into_a_hold(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call claimed before a hold is not sent during it."""
     ids = await run_some(world, 4)
     turn, waiting = asyncio.Event(), asyncio.Event()
@@ -121,7 +123,7 @@ async def test_a_call_that_waits_for_its_turn_does_not_leave_into_a_hold(world: 
             refused.append(error)
             raise
 
-    setattr(world.app.client, "_act", wait_for_a_turn)  # noqa: B010 - mypy allows no other way
+    monkeypatch.setattr(world.app.client, "_act", wait_for_a_turn)
     await ask(world, STOP, ids[3])
     while not waiting.is_set():
         await world.pass_time(1)

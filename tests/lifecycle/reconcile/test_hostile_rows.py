@@ -76,7 +76,7 @@ class Spoiling:
 async def spoiling(world: World) -> Spoiling:
     """The world's emulator, with answers that the test can change."""
     made = Spoiling(world.emulator.app)
-    world.emulator.app = made  # type: ignore[assignment]  # it stands in for FastAPI
+    world.emulator.app = made  # type: ignore[assignment]  # an ASGI application in front of it
     await world.reopen()
     return made
 

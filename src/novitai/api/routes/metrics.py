@@ -115,7 +115,7 @@ class MetricsRoutes:
             return None
         try:
             return await self._services.webhooks.deliveries.oldest_waiting_seconds()
-        except StoreError as error:  # as above
+        except StoreError as error:
             _log.warning("oldest_delivery_unknown", error=type(error).__name__)
             return None
 
@@ -124,7 +124,7 @@ class MetricsRoutes:
             return None
         try:
             return await self._services.history.feed_lag_seconds()
-        except StoreError as error:  # as above
+        except StoreError as error:
             _log.warning("feed_lag_unknown", error=type(error).__name__)
             return None
 
@@ -133,7 +133,7 @@ class MetricsRoutes:
             return None
         try:
             return await self._services.ownership.overview()
-        except StoreError as error:  # as above
+        except StoreError as error:
             _log.warning("account_unknown", error=type(error).__name__)
             return None
 

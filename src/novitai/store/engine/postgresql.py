@@ -109,7 +109,7 @@ class PostgresqlDatabase(Database):
                 if left and _may_begin_again(error):
                     # The server may abort both sides of a deadlock. Without a pause of random
                     # length they would meet again.
-                    time.sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311  # not a secret
+                    time.sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311 - not a secret
                     continue
                 job.error = _explain(error, Mode.WRITE)
             return
