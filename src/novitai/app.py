@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 
 from novitai.clock import Clock
+from novitai.crash_points import CrashAt, arm
 from novitai.egress.guard import AddressGuard, EndpointGuard, UpstreamReach
 from novitai.egress.resolving import Resolver, system_resolver
 from novitai.egress.sending import Sender
@@ -23,26 +24,43 @@ from novitai.jobs.supervision import Supervisor
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.catalogue.cache import Cache, Caches
 from novitai.lifecycle.catalogue.catalogue import Catalogue
+from novitai.lifecycle.commands.budgets import Budgets
+from novitai.lifecycle.commands.change_instance import InstanceChanges
 from novitai.lifecycle.commands.create_instance import CreateCommand
 from novitai.lifecycle.commands.idempotency import Commands
 from novitai.lifecycle.commands.instance_actions import InstanceActions
+from novitai.lifecycle.commands.instance_limits import InstanceLimits
 from novitai.lifecycle.commands.ownership import Ownership
+from novitai.lifecycle.commands.placing import RequestPlacer
+from novitai.lifecycle.commands.quotes import Quotes
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.limits.autostop import IdleSampler
+from novitai.lifecycle.limits.reviews import LimitReviews
+from novitai.lifecycle.limits.sweep import LimitSweep
 from novitai.lifecycle.maintenance.clock_watch import ClockWatch
+from novitai.lifecycle.maintenance.fleet_count import FleetCount
 from novitai.lifecycle.maintenance.housekeeping import Housekeeping
+from novitai.lifecycle.maintenance.retention import Retention
+from novitai.lifecycle.maintenance.rotation import SecretRotation
+from novitai.lifecycle.money.balance import Balance
+from novitai.lifecycle.money.costs import Costs
+from novitai.lifecycle.money.reconciliation import BillReconciler
 from novitai.lifecycle.operations.build import build_runner
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.operations.probes import Prober
-from novitai.lifecycle.queries.details_cache import Details
+from novitai.lifecycle.queries.event_streams import EventStreams
 from novitai.lifecycle.queries.history import History
 from novitai.lifecycle.queries.instances import InstanceReader
+from novitai.lifecycle.queries.ready_views import ReadyViews
+from novitai.lifecycle.queries.utilization import UtilizationReader, UtilizationSource
 from novitai.lifecycle.reconcile.apply import Applier
 from novitai.lifecycle.reconcile.loop import JOB as SYNC_JOB
 from novitai.lifecycle.reconcile.loop import Sync
 from novitai.lifecycle.reconcile.on_demand import SyncRequests
+from novitai.lifecycle.sessions import Sessions
 from novitai.lifecycle.webhooks.deliveries import Deliveries
 from novitai.lifecycle.webhooks.delivery_worker import Deliverer
 from novitai.lifecycle.webhooks.endpoints import Webhooks
@@ -52,14 +70,14 @@ from novitai.settings import Environment, Settings
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination, leases, operations, webhook_lines
 from novitai.store.vault import Vault
+from novitai.telemetry.connections import ConnectionCount
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.metrics import CallMetrics, UpstreamNumbers
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
+    from novitai.api.http.application import HttpApplication
     from novitai.api.http.shared_limits import SharedStore
     from novitai.api.services import Services
 
@@ -76,19 +94,21 @@ class Outside:
     webhooks: httpx2.AsyncBaseTransport | None = None
     resolve: Resolver | None = None
     """Resolves the names of upstream and of probed endpoints."""
+    tls: SSLContext | None = None
+    """By default one with the certificates of the machine."""
 
 
 class Application:
     """The objects of one process: `open` builds them, `start` starts them, `stop` ends them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - one statement for each part that it builds
         self,
         settings: Settings,
         clock: Clock,
         ids: Ids,
         database: Database,
         vault: Vault,
-        installation_id: str,
+        installation_ids: tuple[str, ...],
         signing_secrets: Sequence[str],
         *,
         outside: Outside,
@@ -98,26 +118,43 @@ class Application:
         self.clock = clock
         self.ids = ids
         self.database = database
-        self.installation_id = installation_id
+        self.installation_id = installation_id = installation_ids[0]
         self.signing_secrets = tuple(signing_secrets)
         # Created once for all clients, because this reads the certificates of the machine.
-        tls = httpx2.create_ssl_context(trust_env=False)
+        tls = outside.tls or httpx2.create_ssl_context(trust_env=False)
         self.calls = CallMetrics()
         self.client = _client(settings, clock, ids, self.calls, outside, tls)
         self.jobs = engine(settings, database, clock, ids)
         self.keys = make_key_ring(settings, Store(database, vault), clock, ids)
+        self.sessions = Sessions(
+            database=database, vault=vault, clock=clock, ids=ids, keys=self.keys
+        )
         self.catalogue = Catalogue(self.client, clock)
         outbox = Outbox(clock, ids, self.jobs)
         self.recorder = recorder = Recorder(clock, ids, outbox)
         core = Core(database, vault, clock, ids, self.jobs, recorder)
         follow_ups = FollowUps(core, settings.failed_instance_policy)
+        self.limits = LimitReviews(core, follow_ups)
+        self.limits.register()
+        utilization = UtilizationSource(self.client, clock)
+        IdleSampler(core, utilization, self.limits).register()
+        self.budgets = Budgets(core, self.limits)
+        self.limit_sweep = LimitSweep((self.limits.sweep, self.budgets.sweep), clock)
+        self.instance_limits = InstanceLimits(core, self.limits)
         self.commands = Commands(database, clock)
-        self.details = Details(database, clock)
-        self.instances = InstanceReader(database, self.details)
+        self.ready = ReadyViews(database, clock)
+        self.instances = InstanceReader(database, self.ready)
+        placer = RequestPlacer(self.catalogue, database, clock)
+        self.quotes = Quotes(core, placer)
         self.create_instance = CreateCommand(
-            core, self.catalogue, placement_deadline=settings.placement_deadline_seconds
+            core,
+            placer,
+            self.quotes,
+            self.limits,
+            placement_deadline=settings.placement_deadline_seconds,
         )
-        self.operating = InstanceActions(core, follow_ups)
+        self.operating = InstanceActions(core, follow_ups, self.limits)
+        self.changes = InstanceChanges(core, self.limits)
         sender = Sender(
             AddressGuard(allow_private=settings.webhook_allow_private),
             clock,
@@ -130,13 +167,25 @@ class Application:
         self.deliverer.register()
         self.webhooks = Webhooks(database, clock, ids, vault, outbox, self.deliverer, sender)
         self.deliveries = Deliveries(database, clock, self.jobs)
+        self.utilization = UtilizationReader(database, utilization, clock)
         self.history = History(database, clock, self.instances)
+        self.event_streams = EventStreams(database, clock, self.sessions.usable)
+        self.costs = Costs(database, clock)
+        self.balance = Balance(self.client.balance, clock)
+        self.fleet_count = FleetCount(
+            database,
+            clock,
+            self.balance.read,
+            holder=ids.prefixed("proc"),
+            listing_interval=settings.sync_interval_seconds,
+        )
+        self.reconciliation = BillReconciler(core, self.client, holder=ids.prefixed("proc"))
         resolve = outside.resolve or system_resolver
         reach = UpstreamReach(settings.upstream_url, clock, resolve)
         self.prober = Prober(EndpointGuard(reach, resolve), Wire(tls, outside.probes))
         late_calls = LateCalls(core)
         self.account = Account(core, settings.orphans)
-        self.ownership = Ownership(core, follow_ups, self.account, installation_id=installation_id)
+        self.ownership = Ownership(core, follow_ups, self.account, installation_ids)
         self.runner = build_runner(
             core,
             settings,
@@ -147,31 +196,37 @@ class Application:
             late_calls,
             installation_id=installation_id,
         )
-        self.jobs.metrics.register(SYNC_JOB)
-        call_timeout = settings.upstream_timeout_seconds
-        self.sync = Sync(
-            core,
-            self.client,
-            Applier(core, follow_ups, late_calls, call_timeout=call_timeout),
-            self.account,
-            holder=ids.prefixed("proc"),
-            installation_id=installation_id,
-            interval=settings.sync_interval_seconds,
-            absent_after=settings.absent_after_seconds,
-            call_timeout=call_timeout,
-            held=self.runner.hold_back,
-            measured=self._measure_sync,
-        )
-        SyncRequests(database, self.sync, clock).register(self.jobs)
-        self.housekeeping = Housekeeping(database, clock)
         self.clock_watch = ClockWatch(
             database,
             clock,
             placement_deadline=settings.placement_deadline_seconds,
             jumped=self.runner.look_again,
         )
+        self.jobs.metrics.register(SYNC_JOB)
+        call_timeout = settings.upstream_timeout_seconds
+        self.sync = Sync(
+            core,
+            self.client,
+            Applier(core, follow_ups, late_calls, self.limits, call_timeout=call_timeout),
+            self.account,
+            holder=ids.prefixed("proc"),
+            installation_ids=installation_ids,
+            interval=settings.sync_interval_seconds,
+            absent_after=settings.absent_after_seconds,
+            call_timeout=call_timeout,
+            steady=self.clock_watch.look,
+            held=self.runner.hold_back,
+            measured=self._measure_sync,
+        )
+        SyncRequests(database, self.sync, clock).register(self.jobs)
+        retention = Retention(
+            database, clock, days=settings.retention_days, holder=ids.prefixed("proc")
+        )
+        rotation = SecretRotation(database, vault)
+        self.housekeeping = Housekeeping(database, clock, rotation.once, retention.once)
         self.requests = RequestMetrics(clock)
         self.process = ProcessMetrics(clock)
+        self.connections = ConnectionCount()
         self._self_check: Cache[int] = Cache("self-check", clock, ttl=60, max_size=1)
         self._shared: SharedStore | None = None
         self._works = False
@@ -194,11 +249,18 @@ class Application:
             SettingsError: a setting that the store needs is missing or wrong.
             StartupError: the store cannot be used.
         """
+        if settings.test_crash_at is not None:
+            arm(CrashAt.parse(settings.test_crash_at))
         store = await open_unguarded(settings, clock)
         try:
             installation_id = await store.database.write(
-                partial(coordination.kept_value, name="id", fresh=ids.installation())
+                partial(
+                    coordination.kept_value,
+                    name=coordination.INSTALLATION_ID,
+                    fresh=ids.installation(),
+                )
             )
+            installation_ids = await store.database.read(coordination.installation_ids)
             secret = settings.webhook_secret
             secrets = await signing_secrets(
                 secret.get_secret_value() if secret else None, store.database, store.vault, ids
@@ -209,7 +271,7 @@ class Application:
                 ids,
                 store.database,
                 store.vault,
-                installation_id,
+                (installation_id, *installation_ids[1:]),
                 secrets,
                 outside=outside or Outside(),
                 engine=engine or make_engine,
@@ -229,8 +291,10 @@ class Application:
             await self.database.write(leases.release_all)
         self.loops.watch(*await self.jobs.start(consume=work))
         if work:
+            await self.database.write(self.account.tell_restored)
             self.runner.look_again()
-            self.loops.watch(self.sync.start(), self.housekeeping.start())
+            self.loops.watch(self.sync.start(), self.housekeeping.start(), self.limit_sweep.start())
+            self.loops.watch(self.reconciliation.start(), self.fleet_count.start())
         self.loops.watch(self.clock_watch.start())
 
     async def wind_down(self) -> None:
@@ -253,13 +317,15 @@ class Application:
             if self._shared is not None:
                 stack.push_async_callback(self._shared.aclose)
             stack.push_async_callback(self.keys.flush)
+            stack.push_async_callback(self.sessions.flush)
             stack.push_async_callback(self.wind_down)
 
     async def _wind_down(self) -> None:
         # Concurrently, so that one that hangs does not use up the time of the others.
-        ending = [self.clock_watch.stop(), self.jobs.stop(STOP_GRACE)]
+        ending = [self.clock_watch.stop(), self.jobs.stop(STOP_GRACE), self.event_streams.stop()]
         if self._works:
-            ending += [self.sync.stop(), self.housekeeping.stop()]
+            ending += [self.sync.stop(), self.housekeeping.stop(), self.limit_sweep.stop()]
+            ending += [self.reconciliation.stop(), self.fleet_count.stop()]
         for ended in await asyncio.gather(*ending, return_exceptions=True):
             if ended is not None:
                 raise ended
@@ -268,7 +334,7 @@ class Application:
         """Return all caches."""
         catalogue = self.catalogue
         return Caches(
-            self.details.cache,
+            self.ready.details,
             catalogue.products_cache,
             catalogue.templates_cache,
             catalogue.clusters_cache,
@@ -276,9 +342,15 @@ class Application:
 
     def services(self) -> Services:
         """Return the objects that the API's routes need."""
+        from novitai.api.http.application import Rules
         from novitai.api.http.limits import Quota
-        from novitai.api.http.middleware import Rules
-        from novitai.api.services import HealthSources, JobSources, Services, WebhookSources
+        from novitai.api.services import (
+            CostSources,
+            HealthSources,
+            JobSources,
+            Services,
+            WebhookSources,
+        )
 
         settings = self.settings
         per_minute = settings.rate_limit_per_minute
@@ -286,6 +358,7 @@ class Application:
             clock=self.clock,
             ids=self.ids,
             keys=self.keys,
+            sessions=self.sessions,
             create_instance=self.create_instance,
             instances=self.instances,
             health=HealthSources(
@@ -300,13 +373,23 @@ class Application:
             requests=self.requests,
             upstream=self._upstream_numbers,
             process=self.process,
+            store=self.database.metrics,
+            connections=self.connections,
+            fleet=self.fleet_count,
             caches=self.caches(),
             commands=self.commands,
             catalogue=self.catalogue,
+            quotes=self.quotes,
+            utilization=self.utilization,
             operating=self.operating,
+            changes=self.changes,
             history=self.history,
+            event_streams=self.event_streams,
             ownership=self.ownership,
+            limits=self.instance_limits,
             webhooks=WebhookSources(self.webhooks, self.deliveries, self.deliverer.metrics),
+            costs=CostSources(self.costs, self.balance, self.reconciliation),
+            budgets=self.budgets,
             rules=Rules(
                 insist_on_https=settings.environment is Environment.PRODUCTION,
                 trusted_proxies=settings.trusted_proxies,
@@ -314,13 +397,21 @@ class Application:
             quota=Quota(per_minute + settings.rate_limit_burst, per_minute),
             shared_buckets=self._shared_buckets(),
             allow_private_webhooks=settings.webhook_allow_private,
+            installation_id=self.installation_id,
+            public_url=settings.public_url,
         )
 
-    def api(self) -> ASGIApp:
+    def api(self) -> HttpApplication:
         """Build the HTTP application; a process without HTTP does not import it."""
         from novitai.api.app import create_api
 
         return create_api(self.services())
+
+    def monitoring_api(self) -> HttpApplication:
+        """Build the HTTP application of a worker, with its metrics and health alone."""
+        from novitai.api.app import create_monitoring_api
+
+        return create_monitoring_api(self.services())
 
     def _shared_buckets(self) -> SharedStore | None:
         """Return the store that shares the rate limit between processes; created once."""

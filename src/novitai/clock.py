@@ -11,6 +11,9 @@ import time
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+END_OF_TIME: Final = 253_402_300_800_000
+"""The year 10000 in Unix milliseconds: the first time with no ISO-8601 form."""
+
 # Linux has a separate clock that counts suspension; on other systems the monotonic clock does.
 _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

@@ -5,11 +5,13 @@
     ├── ApiError                     sent to the client
     │   ├── ValidationFailed         400, one code per field
     │   ├── Unauthorized             401
-    │   ├── Forbidden, HttpsRequired 403
+    │   ├── Forbidden                403
+    │   │   └── HttpsRequired, HostNotAllowed, CrossSiteRequest
     │   ├── NotFound                 404 (route, instance, operation, cache, ...)
     │   ├── MethodNotAllowed         405
     │   ├── RequestTimeout           408
     │   ├── Conflict                 409 (state, operation in progress, no capacity, ...)
+    │   ├── PreconditionFailed       412
     │   ├── PayloadTooLarge          413
     │   ├── UnsupportedMediaType     415
     │   ├── IdempotencyKeyReused     422
@@ -153,6 +155,18 @@ class HttpsRequired(Forbidden):
     code = "HTTPS_REQUIRED"
 
 
+class HostNotAllowed(Forbidden):
+    """A browser reached the server under a name that it does not know as its own."""
+
+    code = "HOST_NOT_ALLOWED"
+
+
+class CrossSiteRequest(Forbidden):
+    """A request with a session may have been sent by a page of another origin."""
+
+    code = "CROSS_SITE_REQUEST"
+
+
 class NotFound(ApiError):
     """The route or the resource does not exist."""
 
@@ -182,6 +196,14 @@ class Conflict(ApiError):
 
     status = 409
     code = "INVALID_STATE"
+    category = Category.CLIENT
+
+
+class PreconditionFailed(ApiError):
+    """The resource has changed since the client read it: no tag of `If-Match` matches."""
+
+    status = 412
+    code = "PRECONDITION_FAILED"
     category = Category.CLIENT
 
 

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from novitai.clock import Clock
 from novitai.errors import SettingsError
@@ -18,10 +17,8 @@ from novitai.lifecycle.api_keys import KeyRing
 from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
-from novitai.store.queries import coordination
-from novitai.store.vault import Vault, load_or_make_secret, load_secret
-
-_CHECK: Final = "secret_check"
+from novitai.store.queries import api_keys, coordination
+from novitai.store.vault import SECRET_CHECK, Vault, load_or_make_secret, load_secret
 
 MakeEngine = Callable[[Settings, Database, Clock, Ids], JobEngine]
 
@@ -43,7 +40,7 @@ def make_engine(settings: Settings, database: Database, clock: Clock, ids: Ids) 
     from novitai.jobs.upkeep import Presence
 
     presence = Presence(coordination.note_worker, coordination.worker_seen_at)
-    return PostgresqlEngine(database, settings.database, clock, ids, presence=presence)
+    return PostgresqlEngine(database, settings.direct_database, clock, ids, presence=presence)
 
 
 @contextlib.asynccontextmanager
@@ -73,15 +70,20 @@ async def open_unguarded(settings: Settings, clock: Clock) -> Store:
             "NOVITAI_SECRET_KEY: required with PostgreSQL, the same in every process; "
             "make one with: openssl rand -hex 32"
         )
-    database = await open_database(settings.database, clock)
+    database = await open_database(settings.database, clock, direct_url=settings.direct_database)
     try:
-        known = await database.read(partial(coordination.value, name=_CHECK))
+        known = await database.read(partial(coordination.value, name=SECRET_CHECK))
         # Generate a key only for a new database: a new key could not open the sealed values.
-        vault = Vault(_secret_key(settings, may_make=known is None))
-        fresh = vault.seal(_CHECK, b"").hex()
-        sealed = await database.write(partial(coordination.kept_value, name=_CHECK, fresh=fresh))
+        vault = Vault(_secret_key(settings, may_make=known is None), _previous_key(settings))
+        fresh = vault.seal(SECRET_CHECK, b"").hex()
+        sealed = await database.write(
+            partial(coordination.kept_value, name=SECRET_CHECK, fresh=fresh)
+        )
         # Fail now if the key is another one: API keys and secrets stored with it would be useless.
-        vault.unseal(_CHECK, bytes.fromhex(sealed))
+        vault.unseal(SECRET_CHECK, bytes.fromhex(sealed))
+        # Until the first rotation all digests are of one secret key: the one before it.
+        before = vault.previous or vault
+        await database.write(partial(api_keys.name_secret, secret_id=before.secret_id))
     except BaseException:  # close the database and re-raise
         await database.close()
         raise
@@ -98,6 +100,11 @@ def make_key_ring(settings: Settings, store: Store, clock: Clock, ids: Ids) -> K
         ids=ids,
         admin_api_key=admin_key.get_secret_value() if admin_key else None,
     )
+
+
+def _previous_key(settings: Settings) -> bytes | None:
+    previous = settings.secret_key_previous
+    return None if previous is None else previous.get_secret_value().encode()
 
 
 def _secret_key(settings: Settings, *, may_make: bool) -> bytes:

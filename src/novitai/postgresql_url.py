@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlencode
 
 from novitai import urls
@@ -153,7 +153,7 @@ class Target:
         )
         return f"PostgreSQL at {places}, database {self.database} as {self.user}"
 
-    def for_psycopg(self) -> dict[str, str]:
+    def for_psycopg(self) -> dict[str, Any]:
         """Return the keyword arguments of `psycopg.connect`."""
         return {
             "fallback_application_name": _APPLICATION,

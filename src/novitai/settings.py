@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 from urllib.parse import quote, urlsplit
 
 import platformdirs
@@ -26,9 +26,15 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from novitai import postgresql_url, urls
+from novitai.crash_points import CrashAt
 from novitai.errors import SettingsError
 
 PREFIX: Final = "NOVITAI_"
@@ -74,6 +80,22 @@ def _split_networks(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
+
+
+class ArgumentsOnly(BaseSettings):
+    """Reads settings from arguments only: neither from the environment nor from `.env`."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Use the arguments only."""
+        return (init_settings,)
 
 
 class Settings(BaseSettings):
@@ -193,6 +215,21 @@ class Settings(BaseSettings):
         default=(),
         description="Comma-separated addresses or networks whose X-Forwarded-* is trusted.",
     )
+    test_allow_crashes: bool = Field(
+        default=False, description="Only for tests of novitai: allows test_crash_at."
+    )
+    test_crash_at: str | None = Field(
+        default=None,
+        description="Only for tests of novitai: the crash point at which the process ends itself.",
+    )
+
+    @model_validator(mode="after")
+    def _direct_only_with_postgresql(self) -> Self:
+        if self.database_direct_url is not None and self.embedded:
+            raise ValueError(
+                "NOVITAI_DATABASE_DIRECT_URL: needs NOVITAI_DATABASE_URL of PostgreSQL"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -203,6 +240,24 @@ class Settings(BaseSettings):
             for name, value in values.items()
         }
         return {name: value for name, value in stripped.items() if value != ""}
+
+    @model_validator(mode="after")
+    def _no_crash_by_accident(self) -> Settings:
+        if self.test_crash_at is None:
+            return self
+        if not self.test_allow_crashes or self.environment is Environment.PRODUCTION:
+            raise ValueError(
+                "NOVITAI_TEST_CRASH_AT makes the process kill itself: it needs "
+                "NOVITAI_TEST_ALLOW_CRASHES=true, and is refused in production"
+            )
+        return self
+
+    @field_validator("test_crash_at")
+    @classmethod
+    def _a_crash_point(cls, value: str | None) -> str | None:
+        if value is not None:
+            CrashAt.parse(value)
+        return value
 
     @field_validator("upstream_url")
     @classmethod
@@ -248,7 +303,7 @@ class Settings(BaseSettings):
             postgresql_url.check(value.get_secret_value())
         return value
 
-    @field_validator("secret_key")
+    @field_validator("secret_key", "secret_key_previous")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < 32:
@@ -297,6 +352,12 @@ class Settings(BaseSettings):
             path = (self.data_dir.expanduser() / "novitai.db").absolute()
             return f"sqlite:///{quote(str(path))}"
         return self.database_url.get_secret_value()
+
+    @property
+    def direct_database(self) -> str:
+        """The URL for connections that need a session of their own; by default, `database`."""
+        direct = self.database_direct_url
+        return self.database if direct is None else direct.get_secret_value()
 
     @property
     def embedded(self) -> bool:
@@ -386,6 +447,7 @@ def _signs(secret: str) -> bool:
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        name = environment_name(str(problem["loc"][0]).lower()) if problem["loc"] else PREFIX
-        lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+        # An error that concerns two settings names them itself.
+        name = f"{environment_name(str(problem['loc'][0]).lower())}: " if problem["loc"] else ""
+        lines.append(f"{name}{problem['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)

@@ -6,12 +6,59 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+
+REST_AFTER: Final = 20.0
+"""Virtual seconds that may pass in one `advance` before it waits for the threads to end."""
+_AT: Final = 1_760_000_000_000
+
+
+def an_instance(status: InstanceStatus = InstanceStatus.RUNNING, **more: Any) -> Instance:
+    """Return an instance that was bought; `more` sets any of its fields."""
+    made = Instance(
+        id="inst_1760000000_abc123def456",
+        name="my-instance",
+        status=status,
+        product_name="gpu-basic",
+        template_id="tmpl-12345",
+        gpu_num=2,
+        rootfs_size=80,
+        region="US-WEST-01",
+        billing_mode=BillingMode.ON_DEMAND,
+        created_at=_AT,
+        updated_at=_AT,
+        upstream_id="up-1",
+    )
+    return replace(made, **more)
+
+
+async def calm(most: int) -> None:
+    """Let the event loop turn until it has nothing to run, at most `most` times.
+
+    It turns twice at least, for what a thread or a socket brings in meanwhile.
+    """
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # noqa: SLF001 - it alone says that nothing is to run
+    for turn in range(most):
+        await asyncio.sleep(0)
+        if turn and not ready:
+            break
 
 
 class ManualClock:
-    """Virtual time: it stands still until `advance` moves it and wakes sleepers that are due."""
+    """Virtual time: it stands still until `advance` moves it and wakes sleepers that are due.
 
-    def __init__(self, start: int = 1_760_000_000_000) -> None:
+    Attributes:
+        rest: Waits until no thread works for a sleeper. It is called after `REST_AFTER` seconds of
+            one `advance`, so that what takes a moment of real time does not seem to take minutes.
+    """
+
+    rest: Callable[[], Awaitable[None]] | None = None
+
+    def __init__(self, start: int = _AT) -> None:
         self._now_ms = float(start)
         self._monotonic = 0.0
         self._suspended = 0.0
@@ -50,21 +97,20 @@ class ManualClock:
 
     async def advance(self, seconds: float) -> None:
         """Move time forward; wake each sleeper when it is due and let it run a few loop turns."""
-        target = self._monotonic + seconds
+        rested = self._monotonic
+        target = rested + seconds
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, wakened = heapq.heappop(self._sleepers)
             self._move_to(max(due, self._monotonic))
             if not wakened.done():
                 wakened.set_result(None)
-                await self._settle()
+                await calm(20)
+                if self.rest is not None and self._monotonic - rested >= REST_AFTER:
+                    await self.rest()
+                    rested = self._monotonic
         self._move_to(target)
-        await self._settle()
+        await calm(20)
 
     def _move_to(self, monotonic: float) -> None:
         self._now_ms += (monotonic - self._monotonic) * 1000
         self._monotonic = monotonic
-
-    @staticmethod
-    async def _settle() -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)

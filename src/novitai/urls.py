@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 MASK: Final = "***"
 
@@ -118,7 +118,7 @@ def secrets_of(url: str) -> set[str]:
 
 
 def masked(url: str) -> str:
-    """Return a URL with its password and its query masked.
+    """Return a URL of the settings with its password and its query masked.
 
     When in doubt, it masks too much: everything from the first colon to the last `@`, and text that
     is in the place of a port but is not a port.
@@ -142,6 +142,28 @@ def masked(url: str) -> str:
     visible = re.split(r"[?#]", rest, maxsplit=1)[0]
     hidden = rest[len(visible) : len(visible) + 1]
     return f"{scheme}://{shown}{visible}{hidden}{MASK if hidden else ''}"
+
+
+def masked_login(url: str) -> str:
+    """Return a valid URL with only its user name and password masked; its query is shown.
+
+    Raises:
+        ValueError: the URL is invalid.
+    """
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}"))
+
+
+def masked_input(text: str) -> str:
+    """Return a text that should be a URL, valid or not, as `masked_login` does if it is one."""
+    try:
+        shown = masked_login(text)
+    except ValueError:
+        return MASK
+    # Text that is not a URL may still have a password before its @.
+    return shown if shown != text or "@" not in text else f"{MASK}@{text.rpartition('@')[2]}"
 
 
 def mask_within(text: str) -> str:

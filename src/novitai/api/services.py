@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from novitai.api.http.application import Rules
 from novitai.api.http.limits import Quota
-from novitai.api.http.middleware import Rules
 from novitai.clock import Clock
+from novitai.domain.actor import Actor
 from novitai.domain.instance import BillingMode
 from novitai.domain.product import Offer, Template
 from novitai.domain.requests import CreateRequest
@@ -17,33 +19,48 @@ from novitai.ids import Ids
 from novitai.jobs.metrics import JobStats
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Caches
+from novitai.lifecycle.commands.budgets import Budgets
+from novitai.lifecycle.commands.change_instance import InstanceChanges
 from novitai.lifecycle.commands.create_instance import Created
 from novitai.lifecycle.commands.idempotency import Command, Commands
 from novitai.lifecycle.commands.instance_actions import InstanceActions
+from novitai.lifecycle.commands.instance_limits import InstanceLimits
 from novitai.lifecycle.commands.ownership import Ownership
+from novitai.lifecycle.commands.quotes import Quotes
 from novitai.lifecycle.maintenance.clock_watch import WentBack
-from novitai.lifecycle.queries.details_cache import Rendered
+from novitai.lifecycle.maintenance.fleet_count import FleetCount
+from novitai.lifecycle.money.balance import Balance
+from novitai.lifecycle.money.costs import Costs
+from novitai.lifecycle.money.reconciliation import BillReconciler
+from novitai.lifecycle.queries.event_streams import EventStreams
 from novitai.lifecycle.queries.history import History
-from novitai.lifecycle.queries.instances import InstancePage, InstanceQuery, Shown
+from novitai.lifecycle.queries.instances import InstanceQuery, Shown
+from novitai.lifecycle.queries.ready_views import ReadyAnswer, ReadyPage
+from novitai.lifecycle.queries.utilization import UtilizationReader
+from novitai.lifecycle.sessions import Sessions
 from novitai.lifecycle.webhooks.deliveries import Deliveries
 from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.lifecycle.webhooks.metrics import DeliveryMetrics
+from novitai.store.engine.metrics import StoreMetrics
+from novitai.telemetry.connections import ConnectionCount
 from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.upstream.metrics import UpstreamNumbers
+from novitai.web import BUILT
 
 if TYPE_CHECKING:  # it imports the Redis client, which most installations do not need
     from novitai.api.http.shared_limits import SharedStore
 
-DEFAULT_QUOTA: Final = Quota(capacity=120, per_minute=100)
 FAILED_AUTHENTICATIONS: Final = Quota(capacity=20, per_minute=20)
+SESSION_CALLS: Final = Quota(capacity=600, per_minute=600)
+"""What all sessions of one key may call: a page asks for more at once than a program."""
 
 
 class CreatePort(Protocol):
     """Accepts requests for instances, as `CreateCommand` does."""
 
-    def create(self, request: CreateRequest) -> Command[Created]:
-        """Accept a request."""
+    def create(self, request: CreateRequest, *, actor: Actor) -> Command[Created]:
+        """Accept a request of an actor."""
         ...
 
 
@@ -54,11 +71,11 @@ class ReadPort(Protocol):
         """Show one instance."""
         ...
 
-    async def details(self, instance_id: str) -> Rendered:
-        """Show one instance, rendered."""
+    async def details(self, instance_id: str) -> ReadyAnswer:
+        """Show one instance as JSON."""
         ...
 
-    async def page(self, query: InstanceQuery) -> InstancePage:
+    async def page(self, query: InstanceQuery) -> ReadyPage:
         """List instances."""
         ...
 
@@ -82,10 +99,6 @@ class CataloguePort(Protocol):
         ...
 
 
-async def _never_held() -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class HealthSources:
     """The sources of `/health`; none of them calls Novita.
@@ -104,8 +117,8 @@ class HealthSources:
     queue_seen: Callable[[], Awaitable[int]]
     cache_works: Callable[[], bool]
     ping: Callable[[], Awaitable[None]]
-    account_held: Callable[[], Awaitable[bool]] = _never_held
-    clock_went_back: Callable[[], WentBack | None] = lambda: None
+    account_held: Callable[[], Awaitable[bool]]
+    clock_went_back: Callable[[], WentBack | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +133,7 @@ class JobSources:
 
     stats: Callable[[], Mapping[str, JobStats]]
     queue_sizes: Callable[[], Awaitable[Mapping[str, int]]]
-    fenced_writes: Callable[[], int] = lambda: 0
+    fenced_writes: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +145,31 @@ class WebhookSources:
     metrics: DeliveryMetrics
 
 
+@dataclass(frozen=True, slots=True)
+class CostSources:
+    """The ledger, Novita's balance, and its bills."""
+
+    costs: Costs
+    balance: Balance
+    reconciliation: BillReconciler
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything the routes need. A service that is None gets no routes."""
+    """Everything the routes need.
+
+    Attributes:
+        event_streams: The live streams of events of this process.
+        installation_id: Tells this installation from others, such as in the names of cookies.
+        dashboard: The folder of the built files of the dashboard.
+        public_url: The URL under which clients reach the server, if it is configured.
+        shared_buckets: Shares the rate limits between processes; None keeps them in this one.
+    """
 
     clock: Clock
     ids: Ids
     keys: KeyRing
+    sessions: Sessions
     create_instance: CreatePort
     instances: ReadPort
     health: HealthSources
@@ -146,15 +177,29 @@ class Services:
     requests: RequestMetrics
     upstream: Callable[[], UpstreamNumbers]
     process: ProcessMetrics
-    catalogue: CataloguePort | None = None
-    operating: InstanceActions | None = None
-    history: History | None = None
-    ownership: Ownership | None = None
-    webhooks: WebhookSources | None = None
+    store: StoreMetrics
+    connections: ConnectionCount
+    fleet: FleetCount
+    catalogue: CataloguePort
+    operating: InstanceActions
+    changes: InstanceChanges
+    history: History
+    event_streams: EventStreams
+    ownership: Ownership
+    quotes: Quotes
+    utilization: UtilizationReader
+    limits: InstanceLimits
+    webhooks: WebhookSources
+    costs: CostSources
+    budgets: Budgets
     commands: Commands
-    caches: Caches = field(default_factory=Caches)
-    rules: Rules = field(default_factory=Rules)
-    quota: Quota = DEFAULT_QUOTA
+    caches: Caches
+    rules: Rules
+    quota: Quota
     failures: Quota = FAILED_AUTHENTICATIONS
-    shared_buckets: SharedStore | None = None
-    allow_private_webhooks: bool = False
+    session_quota: Quota = SESSION_CALLS
+    shared_buckets: SharedStore | None
+    allow_private_webhooks: bool
+    installation_id: str
+    dashboard: Path = BUILT
+    public_url: str | None = None

@@ -13,6 +13,7 @@ import structlog
 
 from novitai.api.http.context import Closing
 from novitai.errors import ApiError, Overloaded
+from novitai.telemetry.connections import ConnectionState
 
 if TYPE_CHECKING:
     from novitai.cli.protocol import AnsweringProtocol
@@ -114,6 +115,14 @@ class Connections:
         self._refused += not going
         self._tell()
         return None if going else Overloaded("Too many connections are open", retry_after=1)
+
+    def count(self) -> dict[ConnectionState, int]:
+        """Count the open connections: idle ones wait for their client."""
+        idle = sum(one.waiting_since is not None for one in self._open)
+        return {
+            ConnectionState.ACTIVE: len(self._open) - idle,
+            ConnectionState.IDLE: idle,
+        }
 
     async def enforce(self) -> None:
         """Close the connections that have exceeded a timeout."""

@@ -13,16 +13,17 @@ import json
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import httpx2
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from novitai.app import Application
+from novitai.cli.dashboard_address import dashboard_address
 from novitai.cli.demo_receiver import Receiver
 from novitai.cli.ending import Ending
 from novitai.cli.entry import INTERRUPTED
@@ -37,7 +38,7 @@ from novitai.emulator.config import Settings as Switches
 from novitai.errors import StartupError
 from novitai.ids import Ids
 from novitai.lifecycle.webhooks.installation_secret import fresh_secret
-from novitai.settings import Settings
+from novitai.settings import ArgumentsOnly, Settings
 from novitai.telemetry import logs
 
 HOST: Final = "127.0.0.1"
@@ -62,26 +63,15 @@ REQUEST: Final = {
 }
 
 
-class DemoSettings(Settings):
-    """Settings from arguments only: neither from the environment nor from `.env`."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use the arguments only."""
-        return (init_settings,)
+class DemoSettings(ArgumentsOnly, Settings):
+    """The settings of the demo."""
 
 
 @dataclass(frozen=True, slots=True)
 class _DemoServer:
     url: str
     key: str
+    dashboard: Callable[[], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +111,7 @@ async def demonstrate(ending: Ending, *, once: bool) -> None:
                     if once:
                         say("\nWithout --once the demo stays up and prints curl lines to try.")
                         return
-                    _explain(server, shown.instance_id)
+                    _explain(server, shown.instance_id, await server.dashboard())
                     await ending.asked.wait()
 
 
@@ -216,7 +206,11 @@ async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncItera
         serving = asyncio.create_task(answer(app.api(), listening, over, ready=ready.set))
         try:
             await ready.wait()
-            yield _DemoServer(url_of(HOST, listening), key.text if key else "")
+            yield _DemoServer(
+                url_of(HOST, listening),
+                key.text if key else "",
+                partial(dashboard_address, app, listening),
+            )
         finally:
             over.set()
             await serving
@@ -225,14 +219,20 @@ async def _server(folder: Path, upstream: str, receiver: Receiver) -> AsyncItera
         await app.stop()
 
 
-def _explain(server: _DemoServer, instance_id: str) -> None:
+def _explain(server: _DemoServer, instance_id: str, dashboard: str | None) -> None:
     """Print what the user can do next; each curl command is on one line, ready to paste."""
+    look = ""
+    if dashboard is not None:
+        look = f"""
+The dashboard, logged in (once, within 60 seconds; later: novitai dashboard):
+{dashboard}
+"""
     curl, url = f"curl -s -H 'Authorization: Bearer {server.key}'", f"{server.url}/api/instances"
     another = json.dumps({**REQUEST, "name": "another-instance"})
     say(f"""
 URL: {server.url}
 Key: {server.key}
-
+{look}
 List the instances:
 {curl} {url}
 
@@ -244,6 +244,10 @@ Create another one:
 
 Delete this one:
 {curl} -X DELETE {url}/{instance_id}
+
+The same and more with fewer words, from another terminal:
+export NOVITAI_URL={server.url} NOVITAI_API_KEY={server.key}
+novitai ls
 
 Ctrl-C ends it.""")
 

@@ -11,6 +11,7 @@ from novitai.api.schemas.wire import read
 from novitai.cli.local_client import LocalServer
 from novitai.clock import Clock
 from novitai.domain.api_key import ApiKey, Scope
+from novitai.domain.key_limits import key_limits_from_json
 from novitai.lifecycle.api_keys import KeyRing, NewKey
 
 
@@ -101,4 +102,9 @@ class KeysOfServer:
 
 
 def _key(fields: Mapping[str, Any]) -> ApiKey:
-    return ApiKey(**{**fields, "scopes": frozenset(Scope(word) for word in fields["scopes"])})
+    scopes, limits = fields["scopes"], fields.get("limits")
+    read_as = {
+        "scopes": frozenset(Scope(word) for word in scopes),
+        "limits": limits and key_limits_from_json(limits),
+    }
+    return ApiKey(**{**fields, **read_as})

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from novitai.cli.examples import example
 from novitai.cli.output import OutputFailed, note, say
 from novitai.domain.api_key import ApiKey, Scope, in_order
+from novitai.domain.budgets import BudgetPeriod
 
 if TYPE_CHECKING:
     from novitai.cli.key_access import Keys
 
-_COLUMNS: Final = ("id", "name", "scopes", "created", "expires", "revoked", "last used")
+_COLUMNS: Final = ("id", "name", "scopes", "created", "expires", "revoked", "last used", "limits")
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
 
-@app.command("create")
+@app.command("create", epilog=example("novitai keys create --name ci --scope write"))
 def create(
     name: Annotated[str, typer.Option(help="Purpose of the key; shown in lists.")],
     scope: Annotated[list[Scope], typer.Option(help="A scope of the key; repeatable.")],
@@ -31,12 +33,41 @@ def create(
         str | None,
         typer.Option(help="Expiry time, such as 2027-01-31T00:00:00Z; by default, none."),
     ] = None,
+    max_instances: Annotated[
+        int | None, typer.Option(help="How many instances of the key may exist at a time.")
+    ] = None,
+    max_hourly_price: Annotated[
+        float | None, typer.Option(help="The most that one may cost an hour, in USD.")
+    ] = None,
+    max_run_minutes: Annotated[
+        int | None, typer.Option(help="After how many minutes each run is stopped.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="What all of them may cost in a period, in USD.")
+    ] = None,
+    budget_period: Annotated[
+        BudgetPeriod | None, typer.Option(help="The period of the budget; by default, a month.")
+    ] = None,
 ) -> None:
-    """Create a key and print it; it cannot be shown again."""
-    asyncio.run(_create(name, scope, expires_at))
+    """Create a key and print it; it cannot be shown again.
+
+    Its limits bind every instance that it creates, and never change.
+    """
+    if budget_period is not None and budget is None:
+        raise typer.BadParameter("it needs --budget", param_hint="--budget-period")
+    limits: dict[str, object] = {
+        "maxInstances": max_instances,
+        "maxHourlyPrice": max_hourly_price,
+        "maxRunMinutes": max_run_minutes,
+    }
+    if budget is not None:
+        period = budget_period or BudgetPeriod.MONTH
+        limits["budget"] = {"amount": budget, "period": period.value}
+    given = {field: value for field, value in limits.items() if value is not None}
+    asyncio.run(_create(name, scope, expires_at, given))
 
 
-@app.command("list")
+@app.command("list", epilog=example("novitai keys list"))
 def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
 ) -> None:
@@ -53,7 +84,7 @@ def list_keys(
             say("\t".join(_row(key)))
 
 
-@app.command("revoke")
+@app.command("revoke", epilog=example("novitai keys revoke KEY"))
 def revoke(
     key_id: Annotated[str, typer.Argument(help="The key's ID, as shown by `keys list`.")],
 ) -> None:
@@ -62,7 +93,9 @@ def revoke(
     say(f"novitai: revoked {key.id} ({key.name})")
 
 
-async def _create(name: str, scopes: list[Scope], expires_at: str | None) -> None:
+async def _create(
+    name: str, scopes: list[Scope], expires_at: str | None, limits: dict[str, object]
+) -> None:
     from novitai.api.schemas.keys import CreateKeyRequest
     from novitai.api.schemas.wire import read
     from novitai.clock import SystemClock
@@ -70,6 +103,8 @@ async def _create(name: str, scopes: list[Scope], expires_at: str | None) -> Non
     fields: dict[str, object] = {"name": _as_utf8(name), "scopes": [one.value for one in scopes]}
     if expires_at is not None:
         fields["expiresAt"] = expires_at
+    if limits:
+        fields["limits"] = limits
     read(CreateKeyRequest, fields, now=SystemClock().now())
     async with _open_keys() as keys:
         made = await keys.create(fields)
@@ -135,7 +170,28 @@ def _print_table(keys: list[ApiKey]) -> None:
 
 def _row(key: ApiKey) -> list[str]:
     times = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
-    return [key.id, key.name, ",".join(in_order(key.scopes)), *(_time(at) or "-" for at in times)]
+    told = [f"{name}={_told(value)}" for name, value in _limits(key).items()]
+    return [
+        key.id,
+        key.name,
+        ",".join(in_order(key.scopes)),
+        *(_time(at) or "-" for at in times),
+        ",".join(told) or "-",
+    ]
+
+
+def _limits(key: ApiKey) -> dict[str, object]:
+    """Return the limits of a key as the API shows them; empty without any."""
+    from novitai.api.schemas.keys import KeyLimitsView
+
+    shown = KeyLimitsView.of(key)
+    return {} if shown is None else shown.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{value['amount']:g}/{value['period']}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _json(key: ApiKey) -> dict[str, object]:
@@ -147,6 +203,7 @@ def _json(key: ApiKey) -> dict[str, object]:
         "expiresAt": _time(key.expires_at),
         "revokedAt": _time(key.revoked_at),
         "lastUsedAt": _time(key.last_used_at),
+        "limits": _limits(key) or None,
     }
     return {name: value for name, value in shown.items() if value is not None}
 

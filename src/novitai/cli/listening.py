@@ -17,6 +17,7 @@ import uvicorn
 from novitai.cli.connections import Connections, Limits, raise_file_limit, reserve, room
 from novitai.cli.protocol import AnsweringProtocol
 from novitai.errors import StartupError
+from novitai.telemetry.connections import ConnectionCount
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -76,6 +77,7 @@ async def answer(
     *,
     ready: Callable[[], None],
     limits: Limits = DEFAULT_LIMITS,
+    count: ConnectionCount | None = None,
 ) -> None:
     """Serve requests until `until` is set; then finish running requests, for a few seconds.
 
@@ -85,8 +87,11 @@ async def answer(
         until: Set to shut down.
         ready: Called when the server accepts requests.
         limits: The timeouts and the maximum number of connections.
+        count: Gets the connections of this server, to count them.
     """
     server = _Server(app, ready, limits)
+    if count is not None:
+        count.use(server.connections.count)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     asked = asyncio.create_task(until.wait())
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server of the local socket: gives commands of the same user the keys and signing secrets."""
+"""The server of the local socket, for commands of the same user: keys, secrets, the account."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from novitai.api.schemas.keys import CreateKeyRequest
 from novitai.api.schemas.wire import read
 from novitai.app import Application
 from novitai.cli.local_socket import MAX_LINE, address, peer_uid, socket_path
-from novitai.clock import Clock
+from novitai.domain.actor import OPERATOR
 from novitai.domain.api_key import ApiKey, in_order
+from novitai.domain.key_limits import key_limits_to_json
 from novitai.errors import NovitaiError
-from novitai.lifecycle.api_keys import KeyRing
 from novitai.store.engine.sqlite_file import path_of
 
 CONVERSATION_SECONDS: Final = 60.0
@@ -55,7 +55,7 @@ async def answer_commands(app: Application) -> AsyncIterator[None]:
         yield
         return
     made = os.lstat(path)
-    answering = _Answering(app.keys, app.signing_secrets, app.clock)
+    answering = _Answering(app)
     server = await asyncio.start_unix_server(answering.converse, sock=listening, limit=MAX_LINE)
     try:
         yield
@@ -94,10 +94,9 @@ def _listen(path: Path) -> socket.socket:
 class _Answering:
     """Handles the connections of commands."""
 
-    def __init__(self, keys: KeyRing, signing_secrets: tuple[str, ...], clock: Clock) -> None:
-        self._keys = keys
-        self._signing_secrets = signing_secrets
-        self._clock = clock
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._keys = app.keys
         self._conversations: set[asyncio.Task[object]] = set()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -149,7 +148,7 @@ class _Answering:
         match request:
             case {"command": "create_key", "fields": dict(fields)}:
                 made = await self._keys.create(
-                    read(CreateKeyRequest, fields, now=self._clock.now()).wanted()
+                    read(CreateKeyRequest, fields, now=self._app.clock.now()).wanted()
                 )
                 unshown.append(made.key.id)
                 return {"key": _as_json(made.key), "text": made.text}
@@ -165,7 +164,12 @@ class _Answering:
                     unshown.remove(key_id)
                 return _as_json(key)
             case {"command": "signing_secrets"}:
-                return self._signing_secrets
+                return self._app.signing_secrets
+            case {"command": "missing_digest"}:
+                return (await self._app.ownership.overview()).missing_digest
+            case {"command": "confirm_account", "digest": str(digest)}:
+                confirm = self._app.ownership.confirm(digest, actor=OPERATOR)
+                return await self._app.commands.apply(confirm)
         raise NovitaiError("the server does not know this command: it has a different version")
 
 
@@ -182,4 +186,5 @@ def _as_json(key: ApiKey) -> dict[str, object]:
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
         "last_used_at": key.last_used_at,
+        "limits": key.limits and key_limits_to_json(key.limits),
     }

@@ -23,6 +23,10 @@ class OutputFailed(StartupError):
     """Writing to standard output or standard error failed: it is closed, or the disk is full."""
 
 
+class ReaderGone(OutputFailed):
+    """The program that reads the output, such as `head`, has ended."""
+
+
 def prepare() -> None:
     """Make the standard streams usable in any locale, and safe if they were closed at the start.
 
@@ -77,7 +81,8 @@ def _write(name: str, title: str, line: str) -> None:
     except (OSError, ValueError) as error:
         _discard(stream)
         reason = error.strerror if isinstance(error, OSError) else "it is closed"
-        raise OutputFailed(f"{title} cannot be written: {reason}", exit_code=_IO) from None
+        kind = ReaderGone if isinstance(error, BrokenPipeError) else OutputFailed
+        raise kind(f"{title} cannot be written: {reason}", exit_code=_IO) from None
 
 
 def _discard(stream: TextIO) -> None:

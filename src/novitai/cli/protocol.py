@@ -12,13 +12,18 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-from novitai.api.http.context import CLOSING, REFUSAL
+from novitai.api.http.context import ABORT, CLOSING, REFUSAL, REPLY
 from novitai.errors import ApiError, RequestTimeout, ValidationFailed
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from novitai.cli.connections import Connections
 
@@ -46,6 +51,7 @@ _HOST: Final = re.compile(
     rb"(\[[0-9A-Fa-f:.%A-Za-z_~-]+\]|[0-9A-Za-z._~%!$&'()*+,;=-]*)(:[0-9]{0,5})?"
 )
 """The form of `Host` (RFC 9110, section 7.2): `uri-host [ ":" port ]`; it may be empty."""
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _STAND_IN: Final = b"TRACE"
 """A method that the parser accepts and no route has."""
 _NO_METHOD: Final = b"-"
@@ -183,7 +189,10 @@ class AnsweringProtocol(HttpToolsProtocol):
             self._check_head()
         super().on_headers_complete()
         self.scope["method"] = method.decode()
-        self.scope[CLOSING] = self._crowd.closing  # type: ignore[typeddict-unknown-key]  # our own
+        own = self._own_keys()
+        own[CLOSING] = self._crowd.closing
+        own[REPLY] = self._reply
+        own[ABORT] = self.transport.abort
         if method == b"CONNECT":
             self.cycle.keep_alive = False
         self._at, self._head, self._first, self._method = _At.BODY, 0, b"", None
@@ -207,13 +216,44 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._at, self._heard, self._since = _At.START, False, self.loop.time()
 
     def on_response_complete(self) -> None:
-        """Parse the bytes that were held back while requests were queued."""
+        """Begin the next request, and parse the bytes that were held back while it was queued.
+
+        uvicorn's timer for idle connections is not set: `enforce` closes them.
+        """
         self.answered = True
+        self.server_state.total_requests += 1
         if not self._heard:
             self._since = self.loop.time()
-        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         if self._unread:
             self.loop.call_soon(self._read_on)
+
+    def _reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send the whole response of the running request in one write, as uvicorn does in two.
+
+        Raises:
+            ValueError: a header has a control character, such as a line break.
+        """
+        cycle = self._running
+        if cycle is None or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+            return False
+        fields = [b"%b: %b" % field for field in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            fields.append(b"connection: close")
+        if _CONTROL.search(b"".join(fields)):
+            raise ValueError("a header has a control character")
+        head = STATUS_LINE[status] + b"\r\n".join(fields)
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(b"%b\r\n\r\n%b" % (head, body))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
     @property
     def in_hand(self) -> bool:
@@ -357,8 +397,12 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._parse_anew(_STAND_IN + b" / HTTP/1.1\r\nConnection: close\r\n\r\n")
         # The request's task has not started yet, so its headers and scope can still be changed.
         self.headers[:] = understood
-        self.scope[REFUSAL] = error  # type: ignore[typeddict-unknown-key]  # a key of our own
+        self._own_keys()[REFUSAL] = error
         self.cycle.transport = cast("asyncio.Transport", _Lingering(self.transport))
+
+    def _own_keys(self) -> dict[str, object]:
+        """Return the request's scope, for keys that ASGI does not define."""
+        return cast("dict[str, object]", self.scope)
 
     def _withdraw(self) -> bool:
         """Cancel the request whose body is being read; return False if its response has begun."""

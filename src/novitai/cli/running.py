@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all addresses.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 
+WorkerPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port for metrics and health; by default, none."),
+]
+
 
 def serve(host: Host = "127.0.0.1", port: Port = 8080) -> None:
     """Run the API and the worker in one process, on the embedded database or on PostgreSQL."""
@@ -36,14 +41,17 @@ def api(host: Host = "127.0.0.1", port: Port = 8080) -> None:
         run_until_asked(ending, serve_http(settings, host, port, ending, work=False))
 
 
-def worker() -> None:
-    """Run only a worker; any number of workers can share a PostgreSQL database."""
+def worker(host: Host = "127.0.0.1", port: WorkerPort = None) -> None:
+    """Run only a worker; any number of workers can share a PostgreSQL database.
+
+    With --port, it serves /metrics and /health, for Prometheus and for probes.
+    """
     with Ending() as ending:
         settings = _settings()
         _require_server(settings, "worker")
         from novitai.cli.serving import work
 
-        run_until_asked(ending, work(settings, ending))
+        run_until_asked(ending, work(settings, ending, host=host, port=port))
 
 
 def _settings() -> Settings:

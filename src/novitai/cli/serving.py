@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import socket
+import sys
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from pydantic import SecretStr
 
 from novitai.app import Application
 from novitai.cli import starting
+from novitai.cli.dashboard_address import dashboard_address
 from novitai.cli.ending import Ending
 from novitai.cli.first_key import show_first_key
 from novitai.cli.output import OutputFailed, say
@@ -50,7 +53,7 @@ async def serve_http(
         StartupError: the port or the store cannot be used, or this machine's clock is wrong.
         StoppedEarly: a shutdown signal arrived during startup.
     """
-    # Imported here because a worker does not need the HTTP server.
+    # Imported here because a worker that does not listen needs no HTTP server.
     from novitai.cli.listening import answer, bind, is_loopback, url_of
     from novitai.cli.local_server import answer_commands
 
@@ -70,41 +73,70 @@ async def serve_http(
         await show_first_key(app.keys)
         async with ending.starting():
             await app.start(work=work)
+            lines = [f"novitai: listening on {url}"]
+            if sys.stdout.isatty():
+                lines += await _dashboard(app, listening, host)
         async with answer_commands(app), keeping(_wind_down(app, ending)):
             await answer(
                 app.api(),
                 listening,
                 ending.asked,
-                ready=lambda: _started(f"novitai: listening on {url}"),
+                count=app.connections,
+                ready=lambda: _started("\n".join(lines)),
             )
     finally:
         await app.stop()
 
 
-async def work(settings: Settings, ending: Ending) -> None:
-    """Run a worker until a shutdown signal.
+async def work(settings: Settings, ending: Ending, *, host: str, port: int | None) -> None:
+    """Run a worker until a shutdown signal; with a port, show its metrics and health there.
 
     Raises:
-        StartupError: the store cannot be used, or this machine's clock is wrong.
+        StartupError: the port or the store cannot be used, or this machine's clock is wrong.
         StoppedEarly: a shutdown signal arrived during startup.
     """
-    async with ending.starting():
-        app = await Application.open(settings, SystemClock(), Ids())
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        listening = None
+        if port is not None:
+            # Imported here because a worker that does not listen needs no HTTP server.
+            from novitai.cli.listening import answer, bind, is_loopback, url_of
+
+            listening = bind(host, port)
+            stack.callback(listening.close)
+        async with ending.starting():
+            app = await Application.open(settings, SystemClock(), Ids())
+        stack.push_async_callback(app.stop)
         async with ending.starting():
             await clock_check.insist(app.database, app.clock)
-            _warn(settings, beyond_loopback=False)
+            _warn(settings, beyond_loopback=listening is not None and not is_loopback(listening))
             await app.start(work=True)
-        _started("novitai: working")
-        await ending.asked.wait()
-    finally:
-        await app.stop()
+        if listening is None:
+            _started("novitai: working")
+            await ending.asked.wait()
+            return
+        await stack.enter_async_context(keeping(_wind_down(app, ending)))
+        url = url_of(host, listening)
+        await answer(
+            app.monitoring_api(),
+            listening,
+            ending.asked,
+            count=app.connections,
+            ready=lambda: _started(f"novitai: working, metrics at {url}/metrics"),
+        )
 
 
 async def _wind_down(app: Application, ending: Ending) -> None:
     """Finish running steps while running requests are answered, rather than after them."""
     await ending.asked.wait()
     await app.wind_down()
+
+
+async def _dashboard(app: Application, listening: socket.socket, host: str) -> list[str]:
+    """Return what tells the user at the terminal how to open the dashboard."""
+    address = await dashboard_address(app, listening, host=host)
+    if address is None:
+        return []
+    return [f"novitai: the dashboard, logged in, once and within 60 s: {address}"]
 
 
 def _started(line: str) -> None:

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from novitai.cli.examples import example
 from novitai.cli.output import say
 
 if TYPE_CHECKING:
     from novitai.settings import Settings
 
-app = typer.Typer(help="Show what webhook receivers need.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Show what webhook receivers need."""
+    """Manage standing webhooks, and show the secret of this machine's server."""
 
 
-@app.command("secret")
+@app.command("secret", epilog=example("novitai webhooks secret"))
 def secret() -> None:
     """Print the secret that signs webhooks; without a setting, it is created on first use."""
     from novitai.settings import load

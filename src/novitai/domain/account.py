@@ -69,12 +69,14 @@ class AccountState:
         hold: The current hold, if any.
         restored_at: When a restored or copied database was detected, in Unix milliseconds; None
             once a person has confirmed it.
+        restored_told: Whether the event about that was appended.
         filter_works: Whether the listing's name filter has ever found one of our instances.
     """
 
     keys: tuple[str, ...] = ()
     hold: Hold | None = None
     restored_at: int | None = None
+    restored_told: bool = False
     filter_works: bool = False
 
     @property
@@ -192,4 +194,4 @@ def confirmed(state: AccountState) -> AccountState:
     if state.hold is not None:
         key = state.hold.key
         keys = _with_last(keys, key) if key in keys else (key,)
-    return replace(state, keys=keys, hold=None, restored_at=None)
+    return replace(state, keys=keys, hold=None, restored_at=None, restored_told=False)

@@ -9,8 +9,10 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
+from novitai.domain.key_limits import KeyLimits
 from novitai.ids import Ids
 
 PREFIX: Final = "nvt_"
@@ -38,7 +40,8 @@ class Scope(StrEnum):
 _RANKS: Final = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 
 
-def allows(scopes: Iterable[Scope], needed: Scope) -> bool:
+@lru_cache(64)
+def allows(scopes: frozenset[Scope], needed: Scope) -> bool:
     """Return whether one of `scopes` includes `needed`."""
     return any(scope.rank >= needed.rank for scope in scopes)
 
@@ -59,6 +62,7 @@ class ApiKey:
     expires_at: int | None = None
     revoked_at: int | None = None
     last_used_at: int | None = None
+    limits: KeyLimits | None = None
 
     def usable(self, now: int) -> bool:
         """Whether the key is neither revoked nor expired."""
@@ -72,6 +76,7 @@ class KeyRequest:
     name: str
     scopes: frozenset[Scope]
     expires_at: int | None = None
+    limits: KeyLimits | None = None
 
 
 def make_key(ids: Ids) -> str:

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from novitai.domain.actor import Actor
+from novitai.domain.idle import AutoStop, AutoStopState
+from novitai.domain.limits import InheritedLimits, LimitSettings, StopReason, least
+from novitai.domain.tags import Tags
+
 
 class InstanceStatus(StrEnum):
     """The statuses of Appendix A of the API reference, and three more of novitai's own."""
@@ -49,6 +54,9 @@ class PortType(StrEnum):
     HTTP = "http"
     TCP = "tcp"
 
+
+ENDED: Final = tuple(status.value for status in InstanceStatus if status.ended)
+"""The stored words of the statuses in which a record has ended."""
 
 _S = InstanceStatus
 
@@ -145,6 +153,9 @@ class Observed:
         unlisted_count: As `missing_count`, for the same listings.
         gone: Whether complete listings and a look-up have proven that it no longer exists.
         hourly_price: Novita's price for the whole instance in USD per hour; None if not given.
+        run_began_at: The first moment at which the current run may have billed; None without a run.
+        exited_at: The last moment at which it may have stopped; None unless it is stopped.
+        purge_at: When Novita purges the disk of a stopped instance; None if not known.
     """
 
     status: str | None = None
@@ -162,6 +173,9 @@ class Observed:
     unlisted_since: int | None = None
     unlisted_count: int = 0
     gone: bool = False
+    run_began_at: int | None = None
+    exited_at: int | None = None
+    purge_at: int | None = None
 
 
 GONE: Final = "GONE"
@@ -174,7 +188,12 @@ class Instance:
 
     `confirmed_at` is when the upstream ID was confirmed to belong to this record; until then only
     read calls are sent for it. `upstream_created_at` is a time of Novita's clock. `hourly_price` is
-    the price of the whole instance at its purchase.
+    the price of the whole instance at its purchase. `quote_id` names the quote that bound it.
+    `stops_at` is when a limit stops or deletes the instance, and `stop_reason` names that limit, or
+    the one that has stopped it; `unenforced` means that a limit is due and has no effect yet.
+    `inherited` are its limits from the API key that created it.
+    `created_by` is the API key of the create request; None for adopted instances and for records
+    from before it was stored.
     """
 
     id: str
@@ -191,6 +210,7 @@ class Instance:
     product_id: str | None = None
     region_fallback: bool = False
     max_hourly_price: float | None = None
+    quote_id: str | None = None
     hourly_price: float | None = None
     webhook_url: str | None = None
     upstream_id: str | None = None
@@ -209,6 +229,32 @@ class Instance:
     released_at: int | None = None
     error: InstanceError | None = None
     observed: Observed = Observed()
+    limits: LimitSettings | None = None
+    inherited: InheritedLimits | None = None
+    protected_reason: str | None = None
+    stops_at: int | None = None
+    stop_reason: StopReason | None = None
+    auto_stop: AutoStop | None = None
+    auto_stop_state: AutoStopState = AutoStopState.ARMED
+    auto_stops_at: int | None = None
+    unenforced: bool = False
+    tags: Tags = field(default_factory=dict)
+    created_by: Actor | None = None
+
+    @property
+    def protected(self) -> bool:
+        """Whether deletes are refused: a protection begins with the first `running`.
+
+        An adopted instance may have run before it was adopted.
+        """
+        ran = self.started_at is not None or self.ever_ran or self.origin is Origin.ADOPTED
+        return self.protected_reason is not None and ran
+
+    @property
+    def longest_minutes(self) -> int | None:
+        """The longest run in minutes that its limits and those of its key allow."""
+        own = self.limits.max_run_minutes if self.limits else None
+        return least(own, self.inherited.longest_minutes if self.inherited else None)
 
     @property
     def unconfirmed(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from novitai.domain.actor import Actor
 from novitai.domain.progress import Progress
 
 LISTED_SLACK: Final = 2_000
@@ -33,6 +34,11 @@ class OperationKind(StrEnum):
     def job(self) -> str:
         """The job type of this verb in metrics and logs."""
         return "sync_requested" if self is OperationKind.SYNC else f"{self.value}_instance"
+
+    @property
+    def brings_down(self) -> bool:
+        """Whether it ends a run: it stops or deletes the instance."""
+        return self in {OperationKind.STOP, OperationKind.DELETE, OperationKind.REAP}
 
     @property
     def gives_way(self) -> bool:
@@ -80,7 +86,8 @@ class Operation:
     """A verb in progress: a small state machine, one step at a time. Times in Unix milliseconds.
 
     `token` is the fence: each claim raises it, and a write with an old token changes nothing.
-    `wake` counts nudges, so that a nudge during a step is not lost.
+    `wake` counts nudges, so that a nudge during a step is not lost. `actor` began it; None for
+    operations from before actors were stored.
     """
 
     id: str
@@ -100,6 +107,7 @@ class Operation:
     error_code: str | None = None
     error_message: str | None = None
     progress: Progress = field(default_factory=Progress)
+    actor: Actor | None = None
 
     @classmethod
     def begin(
@@ -110,6 +118,7 @@ class Operation:
         phase: str,
         now: int,
         *,
+        actor: Actor,
         deadline_at: int | None = None,
         progress: Progress | None = None,
     ) -> Operation:
@@ -121,6 +130,7 @@ class Operation:
             instance_id: The instance it acts on; None for `SYNC`.
             phase: The verb's first phase.
             now: Unix milliseconds.
+            actor: Who begins it.
             deadline_at: Unix milliseconds by which it must have ended, if the verb has a deadline.
             progress: Its initial progress.
         """
@@ -134,6 +144,7 @@ class Operation:
             deadline_at=deadline_at,
             next_step_at=now,
             progress=progress or Progress(),
+            actor=actor,
         )
 
     @property

@@ -27,6 +27,11 @@ def usd(price: int) -> float:
     return price / PRICE_UNITS_PER_USD
 
 
+def usd_or_none(price: int | None) -> float | None:
+    """Convert a price as `usd` does; None stays None."""
+    return None if price is None else usd(price)
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """A place where Novita has machines. `region` is the code that users give: `US-WEST-01`."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from novitai.domain.instance import Instance
+from novitai.domain.stored import integer as stored_integer
+from novitai.domain.stored import text as stored_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Progress:
         known_error: Novita's `statusError` when the operation was accepted; it is not a failure of
             this operation.
         confirmed: Whether a person has confirmed that its calls are sent even during a hold.
+        urgent: Whether a limit demands its stop, so its call is repeated sooner and to the end.
         moved: Whether the instance was seen to leave `running` since the call (restart).
         migrating_since: Since when the instance has been migrating.
         detour_at: When the instance was last seen in a status that suspends the deadlines, or the
@@ -94,6 +97,7 @@ class Progress:
     previous: PreviousState | None = None
     known_error: str | None = None
     confirmed: bool = False
+    urgent: bool = False
     moved: bool = False
     migrating_since: int | None = None
     detour_at: int | None = None
@@ -170,6 +174,7 @@ def to_json(progress: Progress) -> dict[str, object]:
         "before": None if previous is None else previous.columns(),
         "told": progress.known_error,
         "confirmed": progress.confirmed,
+        "urgent": progress.urgent,
         "moved": progress.moved,
         "migrating_since": progress.migrating_since,
         "detour_at": progress.detour_at,
@@ -186,41 +191,32 @@ def from_json(stored: Mapping[str, object]) -> Progress:
     before = stored.get("before")
     return Progress(
         call=Call(
-            asked_at=_time(stored, "asked_at"),
-            asks=_time(stored, "asks") or 0,
+            asked_at=stored_integer(stored, "asked_at"),
+            asks=stored_integer(stored, "asks") or 0,
             accepted=stored.get("accepted") is True,
             unsure=stored.get("unsure") is True,
-            tried_at=_time(stored, "tried_at"),
-            stumbles=_time(stored, "stumbles") or 0,
+            tried_at=stored_integer(stored, "tried_at"),
+            stumbles=stored_integer(stored, "stumbles") or 0,
         ),
         previous=_previous(before) if isinstance(before, Mapping) else None,
-        known_error=_text(stored, "told"),
+        known_error=stored_text(stored, "told"),
         confirmed=stored.get("confirmed") is True,
+        urgent=stored.get("urgent") is True,
         moved=stored.get("moved") is True,
-        migrating_since=_time(stored, "migrating_since"),
-        detour_at=_time(stored, "detour_at"),
-        not_found_at=_time(stored, "not_found_at"),
-        rounds=_time(stored, "rounds") or 0,
-        short_since=_time(stored, "short_since"),
-        tried_before=_time(stored, "tried_before") or 0,
+        migrating_since=stored_integer(stored, "migrating_since"),
+        detour_at=stored_integer(stored, "detour_at"),
+        not_found_at=stored_integer(stored, "not_found_at"),
+        rounds=stored_integer(stored, "rounds") or 0,
+        short_since=stored_integer(stored, "short_since"),
+        tried_before=stored_integer(stored, "tried_before") or 0,
     )
 
 
 def _previous(stored: Mapping[str, object]) -> PreviousState:
     return PreviousState(
-        ready_at=_time(stored, "ready_at"),
+        ready_at=stored_integer(stored, "ready_at"),
         failed=stored.get("failed") is True,
-        error_code=_text(stored, "error_code"),
-        error_message=_text(stored, "error_message"),
-        error_at=_time(stored, "error_at"),
+        error_code=stored_text(stored, "error_code"),
+        error_message=stored_text(stored, "error_message"),
+        error_at=stored_integer(stored, "error_at"),
     )
-
-
-def _time(stored: Mapping[str, object], name: str) -> int | None:
-    value = stored.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _text(stored: Mapping[str, object], name: str) -> str | None:
-    value = stored.get(name)
-    return value if isinstance(value, str) else None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from novitai.emulator.gate import RouteTable
-from novitai.emulator.routes import instances, offers, operations, templates
+from novitai.emulator.routes import billing, instances, metrics, offers, operations, templates
 
 
 def load_extras() -> RouteTable:
@@ -28,6 +28,8 @@ TABLE: RouteTable = {
     **instances.ROUTES,
     **operations.ROUTES,
     **templates.ROUTES,
+    **billing.ROUTES,
+    **metrics.ROUTES,
     **_EXTRAS,
 }
 

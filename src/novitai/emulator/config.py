@@ -44,6 +44,7 @@ class Delays:
     resetting: Range = (20, 60)
     migrating: Range = (60, 180)
     reclaiming: Range = (20, 40)
+    freezing: Range = (300, 600)
     saving: Range = (40, 90)
 
     def draw(self, rng: random.Random, name: str) -> float:
@@ -77,7 +78,17 @@ class Settings:
             "not found", in virtual seconds.
         rate_limit_per_minute: Calls accepted in a real minute; 0 means no limit.
         rate_limit_retry_after: Whether the 429 of the rate limit has a `Retry-After` header.
-        balance: The account's balance in 1/10000 USD; at 0 or less, creates and starts fail.
+        balance: The account's balance in 1/10000 USD when it was set; it falls with the bills. At 0
+            or less, creates and starts fail, and what runs is frozen.
+        voucher: A voucher in 1/10000 USD that pays bills before the balance does.
+        bill_delay_seconds: How long after its end the bill of an hour appears, in virtual seconds.
+        bill_lists_per_minute: Lists of bills that a key may get in a real minute; 0 means no limit.
+        keep_data_days: How long the disk of a stopped instance is kept, in virtual days.
+        exited_storage_price: The price of a stopped instance's disk in 1/100000 USD per GB-day;
+            None omits `exitedLocalStoragePrice`, and the list price holds.
+        release_times: Whether instances have `releaseDataAt`.
+        start_stop_times: Whether instances have `lastStartedAt` and `lastStoppedAt`.
+        metrics_lag_seconds: Age of the newest point of the metrics, in virtual seconds.
         name_filter: Whether lists filter by `name`, ignore it, or find nothing with it.
         date_offset_seconds: Offset of the `Date` header from the virtual time, in seconds;
             `createdAt` has no such offset. None omits the header.
@@ -97,7 +108,15 @@ class Settings:
     delete_not_found_seconds: float = 0.0
     rate_limit_per_minute: int = 0
     rate_limit_retry_after: bool = True
-    balance: int = 1_000_000
+    balance: int = 1_000_000_000_000
+    voucher: int = 0
+    bill_delay_seconds: float = 900.0
+    bill_lists_per_minute: int = 30
+    keep_data_days: int = 7
+    exited_storage_price: int | None = 250
+    release_times: bool = True
+    start_stop_times: bool = True
+    metrics_lag_seconds: float = 60.0
     name_filter: NameFilter = "works"
     date_offset_seconds: float | None = 0.0
     creation_times: bool = True

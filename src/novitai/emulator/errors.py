@@ -67,6 +67,16 @@ def no_capacity() -> Refusal:
     return Refusal(400, "INSUFFICIENT_RESOURCE", "insufficient resource")
 
 
+def purged_disk() -> Refusal:
+    """The disk of the stopped instance was purged; the reason is likely, not seen."""
+    return Refusal(400, "INSTANCE_LOCAL_STORAGE_NOT_FOUND", "instance local storage not found")
+
+
+def bills_too_fast() -> Refusal:
+    """Too many lists of bills (upstream.md §14)."""
+    return Refusal(429, "LIST_BILL_TOO_FAST", "list bill too fast")
+
+
 def unauthorized() -> Refusal:
     """The bearer key is missing or wrong."""
     return Refusal(401, "UNAUTHORIZED", "unauthorized")

@@ -66,6 +66,7 @@ RESTART = (Status.TO_RESTART, Status.RESTARTING)
 REMOVE = (Status.TO_REMOVE, Status.REMOVING)
 RESET = (Status.TO_RESET, Status.RESETTING, Status.PULLING)
 MIGRATE = (Status.MIGRATING,)
+FREEZE = (Status.FREEZING,)
 
 WAYS = {
     "create": CREATE,
@@ -94,6 +95,7 @@ _DELAY_OF = {
     Status.TO_RESET: "to_reset",
     Status.RESETTING: "resetting",
     Status.MIGRATING: "migrating",
+    Status.FREEZING: "freezing",
 }
 
 
@@ -214,6 +216,25 @@ def reset(instance: Instance, now: float, pace: Pace, outcome: Outcome = SUCCESS
     """
     require(instance, now, Status.RUNNING, Status.EXITED)
     return _bring_up(instance, now, pace, RESET, outcome)
+
+
+def can_freeze(instance: Instance, now: float) -> bool:
+    """Whether the instance runs, or is about to, and is not prepaid."""
+    seen = phase(instance, now)
+    return instance.billing_mode is not BillingMode.MONTHLY and seen.status not in {
+        *STOP,
+        *FREEZE,
+        *GONE,
+        Status.EXITED,
+    }
+
+
+def freeze(instance: Instance, now: float, pace: Pace) -> Instance:
+    """Freeze an instance that is no longer paid: `freezing`, then `exited`.
+
+    What the API does in this case is not known (upstream.md §20).
+    """
+    return _follow(instance, now, pace.plan(now, FREEZE, Status.EXITED))
 
 
 def jump(instance: Instance, now: float, status: Status, error: StatusError = NO_ERROR) -> Instance:

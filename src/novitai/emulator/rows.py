@@ -60,7 +60,7 @@ class Rows:
 
     def make(self, instance: Instance, seen: Phase, now: float, base_url: str) -> orjson.Fragment:
         """Render a row without caching it, for example for a past time."""
-        settings = self._emulator.settings
+        meter = self._emulator.books.meter(instance, now)
         return orjson.Fragment(
             orjson.dumps(
                 wire.instance(
@@ -68,9 +68,9 @@ class Rows:
                     seen,
                     base_url=base_url,
                     tcp_endpoint=self._emulator.listeners.endpoint,
-                    docs_mode=settings.docs_mode,
-                    creation_time=settings.creation_times,
-                    price=settings.instance_prices,
+                    settings=self._emulator.settings,
+                    started_at=meter.started_at(now),
+                    stopped_at=meter.stopped_at(now),
                     jobs=self._emulator.on_job(instance.id, now),
                 )
             )

@@ -8,7 +8,8 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from novitai.emulator import catalogue, resources
+from novitai.emulator import catalogue, lifecycle, resources
+from novitai.emulator.books import Books
 from novitai.emulator.calls import CallLog
 from novitai.emulator.catalogue import Cluster, CpuProduct, Product
 from novitai.emulator.clock import EmulatorClock
@@ -19,6 +20,7 @@ from novitai.emulator.instances import BillingMode, Instance, Phase, Status, pha
 from novitai.emulator.lifecycle import Outcome, Pace, is_visible, schedule_reclaim
 from novitai.emulator.listeners import Listeners
 from novitai.emulator.resources import Job, Network, Prewarm, RegistryAuth, Storage, Template
+from novitai.emulator.utilization import Utilization
 
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -52,6 +54,7 @@ class Emulator:
         self.faults = Faults(self.rng)
         self.calls = CallLog()
         self.recent_calls: deque[float] = deque()
+        self.recent_bill_lists: dict[str, deque[float]] = {}
         self.clusters: dict[str, Cluster] = {each.id: each for each in catalogue.CLUSTERS}
         self.products: dict[str, Product] = {each.id: each for each in catalogue.PRODUCTS}
         self.cpu_products: dict[str, CpuProduct] = {e.id: e for e in catalogue.CPU_PRODUCTS}
@@ -64,6 +67,8 @@ class Emulator:
         self.prewarms: dict[str, Prewarm] = {}
         self.instances: dict[str, Instance] = {}
         self.past: dict[str, Instance] = {}
+        self.books = Books(self.settings, self.ever, self.clock.now())
+        self.utilizations: dict[str, Utilization] = {}
         self.accounts: dict[str, str] = {}
         self._late: list[tuple[float, int, Callable[[float], object]]] = []
         self._postponed = 0
@@ -77,12 +82,30 @@ class Emulator:
     def settle(self) -> None:
         """Run the postponed effects that are due, in the order of their times.
 
-        All code that reads or changes instances calls this first.
+        Instances that the balance no longer pays are frozen. All code that reads or changes
+        instances calls this first.
         """
         now = self.clock.now()
         while self._late and self._late[0][0] <= now:
             at, _, effect = heapq.heappop(self._late)
+            self._freeze_unpaid(at)
             effect(at)
+        self._freeze_unpaid(now)
+
+    def _freeze_unpaid(self, now: float) -> None:
+        at = self.books.exhausted_at(now)
+        if at is None:
+            return
+        for instance in list(self.instances.values()):
+            if lifecycle.can_freeze(instance, at):
+                self.put(lifecycle.freeze(instance, at, self.pace), at)
+        self.books.forget_left()
+        self.books.left(now)
+
+    def change_settings(self, settings: Settings, *, refill: bool, grant: bool) -> None:
+        """Change the settings now; `refill` sets the balance to theirs, `grant` the voucher."""
+        self.books.change(settings, self.clock.now(), refill=refill, grant=grant)
+        self.settings = settings
 
     @property
     def pace(self) -> Pace:
@@ -103,11 +126,12 @@ class Emulator:
         if instance.billing_mode is BillingMode.SPOT and lifetime is not None:
             due = instance.created_at + max(lifetime, PROTECTION_SECONDS)
             instance = schedule_reclaim(instance, due, self.pace, protect=True)
-        self.put(instance)
+        self.put(instance, instance.created_at)
         return instance
 
-    def put(self, instance: Instance) -> None:
-        """Store an instance, replacing the one with its ID."""
+    def put(self, instance: Instance, at: float) -> None:
+        """Store an instance, replacing the one with its ID, which was valid until `at`."""
+        self.books.note(self.instance_or_none(instance.id), instance, at)
         self.past.pop(instance.id, None)
         self.instances[instance.id] = instance
         self.listeners.watch(instance)
@@ -203,7 +227,7 @@ class Emulator:
         Raises:
             Refusal: The balance is exhausted; the error has the given reason.
         """
-        if self.settings.balance <= 0:
+        if self.books.left(self.clock.now()).balance <= 0:
             raise Refusal(400, reason, "balance not enough")
 
     def cluster(self, cluster_id: str) -> Cluster:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from novitai.emulator.billing import Kind
 from novitai.emulator.calling import JsonObject
 from novitai.emulator.catalogue import Cluster, CpuProduct, Product
+from novitai.emulator.config import Settings
 from novitai.emulator.instances import Instance, Phase, Status, secret
 from novitai.emulator.listeners import made_up_port
+from novitai.emulator.metering import FREE_STORAGE_GB, release_at
 from novitai.emulator.resources import (
     Job,
     Network,
@@ -26,8 +30,12 @@ from novitai.emulator.resources import (
 USER = "5f0c1b7e"
 """The ID of the emulated user; bills use one ID per account (`user_of`)."""
 
-KEEP_DATA_DAYS = 7
-FREE_STORAGE_GB = 60
+
+PAY_AS_YOU_GO = 1
+"""The `billingMethod` of usage-based bills."""
+
+PRICE_PRECISION = 10
+"""Prices of bills are multiples of 1/10000 USD divided by this."""
 
 TcpEndpoint = Callable[[Instance, int], str]
 
@@ -105,19 +113,20 @@ def instance(
     *,
     base_url: str,
     tcp_endpoint: TcpEndpoint,
-    docs_mode: bool = False,
-    creation_time: bool = True,
-    price: bool = True,
+    settings: Settings,
+    started_at: float,
+    stopped_at: float,
     jobs: list[Job] | None = None,
 ) -> JsonObject:
     """Render an instance as get and list show it (upstream.md §5.1).
 
-    `creation_time` and `price` control two undocumented fields.
+    The settings decide which of the undocumented fields it has. `started_at` is when the billing
+    of the latest run began.
     """
+    docs_mode = settings.docs_mode
     running = seen.status is Status.RUNNING
     plan = record.spot
     announced = plan is not None and seen.spot in {"notified", "reclaiming", "terminated"}
-    stopped = seen.status is Status.EXITED
     return {
         "id": record.id,
         "name": record.name,
@@ -162,12 +171,25 @@ def instance(
         "endTime": str(record.end_time),
         "spotStatus": seen.spot,
         "spotReclaimTime": unix(plan.reclaim_at) if plan is not None and announced else "0",
-        **({"createdAt": unix(record.shown_created_at)} if creation_time else {}),
-        "lastStartedAt": _last(record, Status.RUNNING, seen),
-        "lastStoppedAt": unix(seen.since) if stopped else _last(record, Status.EXITED, seen),
-        **({"instancePrice": str(record.price)} if price else {}),
+        **({"createdAt": unix(record.shown_created_at)} if settings.creation_times else {}),
+        **(
+            {"lastStartedAt": unix(started_at), "lastStoppedAt": unix(stopped_at)}
+            if settings.start_stop_times
+            else {}
+        ),
+        **({"instancePrice": str(record.price)} if settings.instance_prices else {}),
         "freeStorageSize": FREE_STORAGE_GB,
-        "keepDataDay": KEEP_DATA_DAYS,
+        "keepDataDay": settings.keep_data_days,
+        **(
+            {"releaseDataAt": unix(release_at(seen, settings.keep_data_days))}
+            if settings.release_times
+            else {}
+        ),
+        **(
+            {}
+            if settings.exited_storage_price is None
+            else {"exitedLocalStoragePrice": str(settings.exited_storage_price)}
+        ),
         **_connect_components(record, base_url, running=running, booted=seen.booted),
     }
 
@@ -218,14 +240,6 @@ def _connect_components(
             "isRunning": running,
         },
     }
-
-
-def _last(record: Instance, status: Status, seen: Phase) -> str:
-    """Return when the instance last entered `status`, or 0."""
-    for step in reversed(record.steps):
-        if step.status is status and step.at <= seen.since:
-            return unix(step.at)
-    return "0"
 
 
 def _network_ip(record: Instance) -> str:
@@ -341,4 +355,53 @@ def prewarm(
         "completeTime": unix(record.ends_at) if state == "Succeeded" else "0",
         "note": record.note,
         "reason": [],
+    }
+
+
+@dataclass(slots=True)
+class BillRow:
+    """A row of a list of bills; times are Unix seconds, amounts 1/10000 USD.
+
+    Attributes:
+        instance: None in a summary, which has one row per period and category.
+        price: In 1/100000 USD per GPU-hour or GB-day.
+        quantity_ms: GPUs or GB times milliseconds.
+    """
+
+    begin: int
+    end: int
+    instance: Instance | None
+    kind: Kind
+    price: int
+    quantity_ms: int = 0
+    amount: int = 0
+    voucher: int = 0
+
+
+def bill(row: BillRow, user: str) -> JsonObject:
+    """Render a row of the list of bills; `endTime` is its last second.
+
+    A price is in USD when it is divided by 10000 and by `pricePrecision`.
+    """
+    paid = row.amount - row.voucher
+    return {
+        "userId": user,
+        "startTime": str(row.begin),
+        "endTime": str(row.end - 1),
+        "billingMethod": PAY_AS_YOU_GO,
+        "productName": row.instance.product_name if row.instance else "",
+        "category": row.kind,
+        "ownerID": row.instance.id if row.instance else "",
+        "billNum0": str(row.quantity_ms // 1000),
+        "billNum1": "0",
+        "basePrice0": str(row.price),
+        "basePrice1": "0",
+        "discountPrice0": str(row.price),
+        "discountPrice1": "0",
+        "amount": str(row.amount),
+        "voucherAmount": str(row.voucher),
+        "payAmount": str(paid),
+        "payAmountDisplay": paid / 10_000,
+        "pricePrecision": PRICE_PRECISION,
+        "productId": row.instance.product_id if row.instance else "",
     }

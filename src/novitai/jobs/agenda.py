@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from typing import Final
 
 CAPACITY: Final = 10_000
@@ -13,13 +14,17 @@ Item = tuple[str, str]
 
 
 class Agenda:
-    """At most one time per key and at most `capacity` keys; further keys are dropped."""
+    """At most one time per key and at most `capacity` keys; further keys are dropped.
+
+    Of keys with the same time, the one that was put first comes first.
+    """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._times: dict[Item, int] = {}
-        # An entry whose time differs from the one in `_times` is stale and skipped.
-        self._heap: list[tuple[int, Item]] = []
+        self._numbers = itertools.count()
+        self._times: dict[Item, tuple[int, int]] = {}
+        # An entry whose time and number differ from those in `_times` is stale and skipped.
+        self._heap: list[tuple[tuple[int, int], Item]] = []
 
     def __len__(self) -> int:
         return len(self._times)
@@ -29,8 +34,8 @@ class Agenda:
         if item not in self._times and len(self._times) >= self._capacity:
             return False
         first = self.first()
-        self._times[item] = at
-        heapq.heappush(self._heap, (at, item))
+        self._times[item] = (at, next(self._numbers))
+        heapq.heappush(self._heap, (self._times[item], item))
         if len(self._heap) > 2 * len(self._times) + 64:
             self._heap = [(time, item) for item, time in self._times.items()]
             heapq.heapify(self._heap)
@@ -44,7 +49,7 @@ class Agenda:
         """Return the earliest time, in Unix milliseconds; None if empty."""
         while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0][0][0] if self._heap else None
 
     def pop(self, now: int) -> Item | None:
         """Remove and return the earliest item due at `now` (Unix milliseconds); None if none is."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backs off keys whose handler raised, so that a broken row does not run in a tight loop."""
+"""Backs off keys whose handler raised, so that a broken row does not run in a tight loop.
+
+Pauses are measured in seconds since boot: if the time of day is set back, no key waits longer.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ CAPACITY: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class _Failure:
     count: int
-    sooner: int
-    """The time from which a nudge runs the key again, in Unix milliseconds."""
-    until: int
-    """The time from which the sweep runs the key again, in Unix milliseconds."""
+    sooner: float
+    """The moment from which a nudge runs the key again, in seconds since boot."""
+    until: float
+    """The moment from which the sweep runs the key again, in seconds since boot."""
 
 
 class Backoff:
@@ -38,13 +41,13 @@ class Backoff:
     def __len__(self) -> int:
         return len(self._failures)
 
-    def failed(self, key: str, now: int) -> None:
-        """Record that the handler raised at `now` (Unix milliseconds)."""
+    def failed(self, key: str, now: float) -> None:
+        """Record that the handler raised at `now` (seconds since boot)."""
         before = self._failures.pop(key, None)
         count = before.count + 1 if before else 1
         pause = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(count - 1, 16))
-        until = now + int(1000 * min(LONGEST_SECONDS, self._ids.jitter(pause)))
-        sooner = min(until, now + int(1000 * FIRST_SECONDS))
+        until = now + min(LONGEST_SECONDS, self._ids.jitter(pause))
+        sooner = min(until, now + FIRST_SECONDS)
         self._failures[key] = _Failure(count, sooner, until)
         if len(self._failures) > self._capacity:
             self._failures.popitem(last=False)
@@ -54,19 +57,19 @@ class Backoff:
         if self._failures:
             self._failures.pop(key, None)
 
-    def held_until(self, key: str, *, nudged: bool) -> int:
-        """Return when the key's pause ends, in Unix milliseconds; 0 if it has not failed."""
+    def pause(self, key: str, now: float, *, nudged: bool) -> float:
+        """Return how many seconds the key still has to wait; 0 if none."""
         failure = self._failures.get(key)
         if failure is None:
-            return 0
-        return failure.sooner if nudged else failure.until
+            return 0.0
+        return max(0.0, (failure.sooner if nudged else failure.until) - now)
 
-    def held(self, now: int) -> frozenset[str]:
-        """Return the keys whose pause has not ended at `now` (Unix milliseconds)."""
+    def held(self, now: float) -> frozenset[str]:
+        """Return the keys whose pause has not ended at `now` (seconds since boot)."""
         return frozenset(key for key, failure in self._failures.items() if failure.until > now)
 
-    def forget_old(self, now: int) -> None:
+    def forget_old(self, now: float) -> None:
         """Forget failures whose pause ended more than a minute ago."""
-        horizon = now - int(1000 * LONGEST_SECONDS)
+        horizon = now - LONGEST_SECONDS
         for key in [key for key, failure in self._failures.items() if failure.until < horizon]:
             del self._failures[key]

@@ -8,13 +8,13 @@ its key ends. The dispatcher runs the handlers, so losing the connection does no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Final
 
-import asyncpg  # type: ignore[import-untyped]  # it ships no types
+import asyncpg
 import structlog
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
 from pgqueuer.adapters.persistence.qb import (
@@ -27,7 +27,7 @@ from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain.models import Job
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import Channel, QueueEntrypoint
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pgqueuer.ports.driver import NotifyCallback
 
 from novitai.clock import Clock
 from novitai.ids import Ids
@@ -35,12 +35,14 @@ from novitai.jobs.dispatcher import Dispatcher
 from novitai.jobs.supervision import Loop
 from novitai.jobs.waiting import cancel
 from novitai.postgresql_url import resolve
+from novitai.settings import ArgumentsOnly
 
 BATCH: Final = 25
 _DEQUEUE_TIMEOUT: Final = timedelta(seconds=1)
 _HEARTBEAT_TIMEOUT: Final = timedelta(seconds=5)
 _APPLICATION: Final = "novitai worker"
 _CLOSE_SECONDS: Final = 2.0
+_LOOK_AT_CONNECTION_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 _LONG_LIFE_SECONDS: Final = 5.0
@@ -48,19 +50,8 @@ _LONG_LIFE_SECONDS: Final = 5.0
 _log: Final = structlog.get_logger(__name__)
 
 
-class _Names(DBSettings):
+class _Names(ArgumentsOnly, DBSettings):
     """PgQueuer's default names; it would otherwise read environment variables such as CHANNEL."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 NAMES: Final[DBSettings] = _Names()
@@ -75,6 +66,37 @@ class _Manager(QueueManager):
 
     def entrypoints_below_capacity_limits(self) -> set[QueueEntrypoint]:
         return {name for name in self.entrypoint_registry if self.has_room(name)}
+
+
+class _Driver(AsyncpgDriver):
+    """Notes a statement that fails. PgQueuer then ends, but only after all running jobs."""
+
+    def __init__(self, connection: asyncpg.Connection, failed: asyncio.Event) -> None:
+        super().__init__(connection)
+        self._failed = failed
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        """Run a query and return its rows."""
+        with self._noting():
+            return await super().fetch(query, *args)
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run a statement."""
+        with self._noting():
+            return await super().execute(query, *args)
+
+    async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
+        """Listen on a channel."""
+        with self._noting():
+            await super().add_listener(channel, callback)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:  # PgQueuer ends by any error
+            self._failed.set()
+            raise
 
 
 class Consumer:
@@ -107,7 +129,6 @@ class Consumer:
         self._clock = clock
         self._ids = ids
         self._stopping = asyncio.Event()
-        self._lost = asyncio.Event()
         self._manager: _Manager | None = None
         self._driver: AsyncpgDriver | None = None
         self._task: asyncio.Task[None] | None = None
@@ -168,21 +189,38 @@ class Consumer:
                 was lost.
         """
         connection = await asyncpg.connect(**self._where, command_timeout=self._command_timeout)
-        self._lost.clear()
-        connection.add_termination_listener(lambda _: self._lost.set())
-        self._driver = AsyncpgDriver(connection)
+        broken = asyncio.Event()  # of this connection alone: tasks of the one before may still fail
+        connection.add_termination_listener(lambda _: broken.set())
+        self._driver = _Driver(connection, broken)
         self._manager = self._build(self._driver)
         run = asyncio.create_task(self._consume(self._manager), name="jobs-pgqueuer")
-        lost = asyncio.create_task(self._lost.wait())
+        lost = asyncio.create_task(self._until_lost(connection, self._manager, broken))
         try:
             await asyncio.wait({run, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not run.done():
-                raise ConnectionError("the connection to the queue was lost")
+                raise ConnectionError("the queue was lost")
             await run
         finally:
             self._driver = None
             await cancel(lost)
             await self._end(run, connection)
+
+    async def _until_lost(
+        self, connection: asyncpg.Connection, manager: _Manager, broken: asyncio.Event
+    ) -> None:
+        """Wait until the connection is closed, a statement failed, or PgQueuer gives up.
+
+        asyncpg does not call its listeners if the connection ended by an error of the protocol, for
+        example if the server closed it in the middle of a message.
+        """
+        while not (connection.is_closed() or broken.is_set() or self._gave_up(manager)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AT_CONNECTION_SECONDS):
+                    await broken.wait()
+
+    def _gave_up(self, manager: _Manager) -> bool:
+        """Whether PgQueuer ends by itself, because it no longer hears notifications."""
+        return manager.shutdown.is_set() and not self._stopping.is_set()
 
     async def _consume(self, manager: _Manager) -> None:
         if self._stopping.is_set():
@@ -201,11 +239,13 @@ class Consumer:
         """End PgQueuer's task and close the connection, even if it is broken."""
         if not run.done():
             connection.terminate()
-        while not run.done():
-            # Cancel repeatedly: PgQueuer waits for its jobs when it ends, and they wait for runs
-            # that continue in the dispatcher.
-            run.cancel()
-            await asyncio.wait({run}, timeout=0.05)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                # Cancel repeatedly: PgQueuer waits for its jobs when it ends, and they wait for
+                # runs that continue in the dispatcher.
+                while not run.done():
+                    run.cancel()
+                    await asyncio.wait({run}, timeout=0.05)
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             await connection.close(timeout=_CLOSE_SECONDS)
 

@@ -7,6 +7,7 @@ Everything here runs on the event loop; this module must not depend on a databas
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -110,10 +111,10 @@ class Dispatcher:
             if not swept:
                 lane.again.add(key)
             return
-        held_until = lane.backoff.held_until(key, nudged=not swept)
-        if held_until and held_until > self._clock.now():
+        pause = lane.backoff.pause(key, self._clock.boottime(), nudged=not swept)
+        if pause:
             if not swept:
-                self._look_again(name, key, held_until)
+                self._look_again(name, key, self._clock.now() + math.ceil(pause * 1000))
             return
         if len(lane.running) < lane.job.concurrency:
             self._begin(lane, key)
@@ -142,7 +143,7 @@ class Dispatcher:
     def page(self, name: str, size: int) -> int:
         """Return how many due keys to query, so that up to `size` new ones are among them."""
         lane = self._lanes[name]
-        lane.backoff.forget_old(self._clock.now())
+        lane.backoff.forget_old(self._clock.boottime())
         return size + self.load(name) + len(lane.backoff)
 
     def concurrency(self, name: str) -> int:
@@ -152,8 +153,8 @@ class Dispatcher:
     def held(self, name: str) -> frozenset[str]:
         """Return the keys that failed and are backing off."""
         backoff = self._lanes[name].backoff
-        backoff.forget_old(self._clock.now())
-        return backoff.held(self._clock.now())
+        backoff.forget_old(self._clock.boottime())
+        return backoff.held(self._clock.boottime())
 
     def left_behind(self, name: str) -> None:
         """Record that more keys are due than were offered, so that `on_room` is called later."""
@@ -194,7 +195,7 @@ class Dispatcher:
             raise
         except Exception:  # any error of a handler; the engine must go on
             self._metrics.failed(name, self._clock.monotonic() - began)
-            lane.backoff.failed(key, self._clock.now())
+            lane.backoff.failed(key, self._clock.boottime())
             _log.exception("job_failed", job=name, key=key)
         else:
             self._metrics.processed(name, self._clock.monotonic() - began)

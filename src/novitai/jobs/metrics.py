@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from novitai.clock import Clock
@@ -13,7 +13,7 @@ from novitai.clock import Clock
 WINDOW_SECONDS: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class JobStats:
     """The counts of one job type since this process started; durations in seconds."""
 
@@ -41,14 +41,7 @@ class JobStats:
 
 @dataclass(slots=True)
 class _Tally:
-    processed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    seconds_sum: float = 0.0
-    seconds_min: float | None = None
-    seconds_max: float | None = None
-    queued: int = 0
-    running: int = 0
+    stats: JobStats = field(default_factory=JobStats)
     # (whole monotonic second, successful runs in it), oldest first, at most one minute
     recent: deque[tuple[int, int]] = field(default_factory=deque)
 
@@ -67,8 +60,8 @@ class JobMetrics:
     def processed(self, name: str, seconds: float) -> None:
         """Count a run that succeeded."""
         tally = self._tallies[name]
-        tally.processed += 1
-        self._took(tally, seconds)
+        tally.stats.processed += 1
+        self._took(tally.stats, seconds)
         second = int(self._clock.monotonic())
         count = tally.recent.pop()[1] if tally.recent and tally.recent[-1][0] == second else 0
         tally.recent.append((second, count + 1))
@@ -76,19 +69,18 @@ class JobMetrics:
 
     def failed(self, name: str, seconds: float) -> None:
         """Count a run that raised."""
-        tally = self._tallies[name]
-        tally.failed += 1
-        self._took(tally, seconds)
+        stats = self._tallies[name].stats
+        stats.failed += 1
+        self._took(stats, seconds)
 
     def cancelled(self, name: str) -> None:
         """Count a run that a stop cancelled."""
-        self._tallies[name].cancelled += 1
+        self._tallies[name].stats.cancelled += 1
 
     def level(self, name: str, *, queued: int, running: int) -> None:
         """Set how many keys are waiting and running."""
-        tally = self._tallies[name]
-        tally.queued = queued
-        tally.running = running
+        stats = self._tallies[name].stats
+        stats.queued, stats.running = queued, running
 
     def snapshot(self) -> Mapping[str, JobStats]:
         """Return the current counts by job type."""
@@ -97,25 +89,15 @@ class JobMetrics:
 
     def _stats(self, tally: _Tally, second: int) -> JobStats:
         self._forget(tally, second)
-        return JobStats(
-            processed=tally.processed,
-            failed=tally.failed,
-            cancelled=tally.cancelled,
-            seconds_sum=tally.seconds_sum,
-            seconds_min=tally.seconds_min,
-            seconds_max=tally.seconds_max,
-            processed_last_minute=sum(count for _, count in tally.recent),
-            queued=tally.queued,
-            running=tally.running,
-        )
+        return replace(tally.stats, processed_last_minute=sum(count for _, count in tally.recent))
 
     @staticmethod
-    def _took(tally: _Tally, seconds: float) -> None:
-        tally.seconds_sum += seconds
-        if tally.seconds_min is None or seconds < tally.seconds_min:
-            tally.seconds_min = seconds
-        if tally.seconds_max is None or seconds > tally.seconds_max:
-            tally.seconds_max = seconds
+    def _took(stats: JobStats, seconds: float) -> None:
+        stats.seconds_sum += seconds
+        if stats.seconds_min is None or seconds < stats.seconds_min:
+            stats.seconds_min = seconds
+        if stats.seconds_max is None or seconds > stats.seconds_max:
+            stats.seconds_max = seconds
 
     @staticmethod
     def _forget(tally: _Tally, second: int) -> None:

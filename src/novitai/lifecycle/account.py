@@ -23,9 +23,11 @@ from novitai.domain.account import (
     judge,
     missing_digest,
 )
+from novitai.domain.actor import SYNC, Actor
 from novitai.domain.event import EventType
 from novitai.errors import Conflict
 from novitai.lifecycle.core import Core
+from novitai.lifecycle.events.recorder import Recorder
 from novitai.settings import OrphanPolicy
 from novitai.store.queries import account, attempts, coordination, instances, operations
 from novitai.store.queries.account import Unmanaged
@@ -49,7 +51,7 @@ WHAT_TO_DO: Final[Mapping[HoldReason, str]] = {
     HoldReason.RESTORED: (
         "The database is older than the account: it was restored from a backup or copied. Check "
         "GET /api/instances/unmanaged, adopt your instances, then confirm with "
-        "POST /api/account/confirm"
+        "POST /api/account/confirm or `novitai doctor --confirm`"
     ),
 }
 """The message of a hold, by its reason: the cause and the remedy."""
@@ -92,7 +94,7 @@ class Account:
     def __init__(self, core: Core, policy: OrphanPolicy) -> None:
         self._clock = core.clock
         self._jobs = core.jobs
-        self._recorder = core.recorder
+        self._recorder = core.recorder.by(SYNC)
         self.policy = policy
 
     def take_census(self, connection: Connection, census: Census) -> AccountState:
@@ -100,8 +102,7 @@ class Account:
         before = account.load_state(connection)
         after = judge(before, census)
         if after != before:
-            account.save_state(connection, after)
-            self._emit_change(connection, before, after)
+            self._save(connection, before, after, self._recorder)
         return after
 
     def found_filter(self, connection: Connection) -> None:
@@ -139,9 +140,16 @@ class Account:
         before = account.load_state(connection)
         if before.restored_at is not None:
             return
-        after = replace(before, restored_at=self._clock.now())
-        account.save_state(connection, after)
-        self._emit_change(connection, before, after)
+        after = replace(before, restored_at=self._clock.now(), restored_told=True)
+        self._save(connection, before, after, self._recorder)
+
+    def tell_restored(self, connection: Connection) -> None:
+        """Append the event about a database that a command has marked as restored or copied."""
+        marked = account.load_state(connection)
+        if marked.restored_at is None or marked.restored_told:
+            return
+        before = replace(marked, restored_at=None)
+        self._save(connection, before, replace(marked, restored_told=True), self._recorder)
 
     def orphans_to_delete(self, connection: Connection) -> list[Unmanaged]:
         """Return the orphans that the policy `delete` may delete now: at most two an hour.
@@ -181,12 +189,13 @@ class Account:
             state, missing, coordination.looked(connection), account.count_orphans(connection)
         )
 
-    def confirm(self, connection: Connection, digest: str | None) -> int:
+    def confirm(self, connection: Connection, digest: str | None, actor: Actor) -> int:
         """End the hold: accept the missing records as gone, or a restored database as it is.
 
         Args:
             connection: A write transaction.
             digest: The digest of the missing set that the person was shown.
+            actor: The person.
 
         Returns:
             How many records were missing.
@@ -206,23 +215,36 @@ class Account:
                 details={"missingDigest": shown} if state.blocked else None,
             )
         now = self._clock.now()
+        recorder = self._recorder.by(actor)
         for instance_id in missing:
             instance = instances.lock(connection, instance_id)
             if instance is None or instance.status.ended:
                 continue
             instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": now})
-            self._recorder.refresh_status(connection, instance_id)
+            recorder.refresh_status(connection, instance_id)
             running = operations.running(connection, instance_id)
             if running is not None:
                 operations.wake(connection, [running.id], now=now)
                 self._jobs.nudge(connection, running.kind.job, running.id)
-        after = confirmed(state)
-        account.save_state(connection, after)
-        self._emit_change(connection, state, after)
+        self._save(connection, state, confirmed(state), recorder)
         return len(missing)
 
+    def _save(
+        self,
+        connection: Connection,
+        before: AccountState,
+        after: AccountState,
+        recorder: Recorder,
+    ) -> None:
+        account.save_state(connection, after)
+        if before.hold is not None and after.hold is None:
+            # The listings of a hold prove nothing, not even that a create call bought nothing.
+            attempts.count_absence_anew(connection, self._clock.now())
+        self._emit_change(connection, before, after, recorder)
+
+    @staticmethod
     def _emit_change(
-        self, connection: Connection, before: AccountState, after: AccountState
+        connection: Connection, before: AccountState, after: AccountState, recorder: Recorder
     ) -> None:
         """Append an event if a hold begins, changes or ends; accepting a key appends none."""
         if (before.hold, before.restored_at) == (after.hold, after.restored_at):
@@ -246,7 +268,7 @@ class Account:
                 "missingCount": len(missing),
                 "missingDigest": missing_digest(missing),
             }
-        self._recorder.append_account(connection, EventType.ACCOUNT_CHANGED, data)
+        recorder.append_account(connection, EventType.ACCOUNT_CHANGED, data)
 
 
 def describe_orphan(orphan: Unmanaged) -> dict[str, object]:

@@ -7,30 +7,36 @@ import asyncio
 import functools
 import hmac
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
+from novitai.domain.actor import Actor
 from novitai.domain.api_key import (
     ApiKey,
     KeyRequest,
     Scope,
+    allows,
     make_key,
     well_formed,
 )
+from novitai.domain.budgets import Budget, BudgetAction, BudgetScope, BudgetTerms
+from novitai.domain.session import Credential, Session
 from novitai.errors import NotFound, NovitaiError
 from novitai.ids import Ids
 from novitai.lifecycle.commands.idempotency import Transaction, outcome
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
 from novitai.store.engine.database import Database
-from novitai.store.queries import api_keys
+from novitai.store.queries import api_keys, budgets
 from novitai.store.vault import Vault
 
 ADMIN_KEY_ID: Final = "key_admin"
+ADMIN_KEY_NAME: Final = "NOVITAI_ADMIN_API_KEY"
+"""The name of the key in the settings, as an actor."""
 
 # A key revoked by another process is refused here after this time at most (promised: 2 s).
 _TRUST_SECONDS: Final = 1.5
@@ -42,10 +48,30 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The authenticated caller of a request."""
+    """The authenticated caller of a request; `session` is set if a browser sent its cookie."""
 
     key_id: str
     scopes: frozenset[Scope]
+    name: str = ""
+    session: Session | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the actor of changes."""
+        return Actor(self.key_id, self.name)
+
+    @property
+    def credential(self) -> Credential:
+        """How the caller is known."""
+        return Credential(self.key_id, None if self.session is None else self.session.id)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the key has the scope `admin`, which no key with limits has."""
+        return allows(self.scopes, Scope.ADMIN)
+
+
+_ADMIN: Final = Caller(ADMIN_KEY_ID, frozenset({Scope.ADMIN}), ADMIN_KEY_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +93,7 @@ class KeyPage:
 @dataclass(slots=True)
 class _Remembered:
     key: ApiKey
+    caller: Caller
     read_at: float
     touched_at: int | None
 
@@ -92,24 +119,55 @@ class KeyRing:
         self._clock = clock
         self._ids = ids
         self._admin_digest = None if admin_api_key is None else vault.digest(admin_api_key)
+        self._admin_digests: tuple[str, ...] = ()
+        if admin_api_key is not None:
+            known = (vault, vault.previous)
+            self._admin_digests = tuple(one.digest(admin_api_key) for one in known if one)
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._revocations = 0
-        self._touching: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[None]] = set()
+
+    @property
+    def revocations(self) -> int:
+        """How many keys this process has revoked: what was read before may be outdated."""
+        return self._revocations
+
+    @property
+    def settings_caller(self) -> Caller | None:
+        """The caller with the key of the settings; None if none is set."""
+        return None if self._admin_digest is None else _ADMIN
+
+    def settings_digest_of(self, key_id: str) -> str | None:
+        """Return the digest of the key of the settings; None for the ID of another key."""
+        return self._admin_digest if key_id == ADMIN_KEY_ID else None
+
+    def settings_digests_of(self, key_id: str) -> tuple[str, ...]:
+        """Return all digests of the key of the settings, during a rotation of the secret two."""
+        return self._admin_digests if key_id == ADMIN_KEY_ID else ()
 
     async def authenticate(self, bearer: str) -> Caller | None:
         """Return the caller of a key; None if it is malformed, unknown, expired or revoked."""
         digest = self._vault.digest(bearer)
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
-            return Caller(ADMIN_KEY_ID, frozenset({Scope.ADMIN}))
+            return _ADMIN
         if not well_formed(bearer):
             return None
-        remembered = await self._look_up(digest)
+        remembered = await self._look_up(digest, bearer)
         now = self._clock.now()
         if remembered is None or not remembered.key.usable(now):
             return None
         self._touch(remembered, now)
-        key = remembered.key
-        return Caller(key.id, key.scopes)
+        return remembered.caller
+
+    async def usable(self, key_ids: Collection[str]) -> set[str]:
+        """Return those of some keys, given by ID, that are neither expired nor revoked."""
+        read = functools.partial(api_keys.usable_of, key_ids=key_ids, now=self._clock.now())
+        found = await self._database.read(read)
+        return found if self._admin_digest is None else found | {ADMIN_KEY_ID}
+
+    async def stored(self, key_id: str) -> ApiKey | None:
+        """Return the record of a key; None for the key in the settings, which has no record."""
+        return await self._database.read(functools.partial(api_keys.by_id, key_id=key_id))
 
     async def create(self, request: KeyRequest) -> NewKey:
         """Create a key from the command line; only the result holds its text."""
@@ -120,8 +178,12 @@ class KeyRing:
         made = self._new(request)
         digest = self._vault.digest(made.text)
 
+        budget = self._budget_of(made.key)
+
         def act(connection: Connection) -> NewKey:
-            api_keys.insert(connection, made.key, digest)
+            api_keys.insert(connection, made.key, digest, secret_id=self._vault.secret_id)
+            if budget is not None:
+                budgets.insert(connection, budget)
             return made
 
         return act
@@ -164,17 +226,17 @@ class KeyRing:
             api_keys.lock(connection)
             if usable(connection):
                 return False
-            api_keys.insert(connection, made.key, digest)
+            api_keys.insert(connection, made.key, digest, secret_id=self._vault.secret_id)
             return True
 
         return made if await self._database.write(insert_if_none) else None
 
     async def flush(self) -> None:
-        """Wait until all times of last use are written; call it before closing the database."""
-        while self._touching:
+        """Wait for all writes in the background; call it before closing the database."""
+        while self._writing:
             # Not `gather`: since Python 3.12 it returns at once if all tasks are done, and the
             # event loop would never run the callbacks that remove them from the set.
-            await asyncio.wait(self._touching)
+            await asyncio.wait(self._writing)
 
     def _revoke(self, connection: Connection, key_id: str) -> ApiKey:
         key = api_keys.revoke(connection, key_id=key_id, now=self._clock.now())
@@ -197,10 +259,27 @@ class KeyRing:
             scopes=request.scopes,
             created_at=self._clock.now(),
             expires_at=request.expires_at,
+            limits=request.limits,
         )
         return NewKey(key, make_key(self._ids))
 
-    async def _look_up(self, digest: str) -> _Remembered | None:
+    def _budget_of(self, key: ApiKey) -> Budget | None:
+        """Return the budget among the limits of a new key."""
+        wanted = None if key.limits is None else key.limits.budget
+        if wanted is None:
+            return None
+        terms = BudgetTerms(
+            key.name,
+            wanted.amount,
+            wanted.period,
+            scope=BudgetScope(key_id=key.id),
+            on_limit=BudgetAction.STOP,
+        )
+        return Budget(
+            self._ids.prefixed("bud"), terms, key.created_at, key.created_at, key_limit=True
+        )
+
+    async def _look_up(self, digest: str, bearer: str) -> _Remembered | None:
         began = self._clock.monotonic()
         remembered = self._remembered.get(digest)
         if remembered is not None and began - remembered.read_at < _TRUST_SECONDS:
@@ -208,10 +287,12 @@ class KeyRing:
         revocations = self._revocations
         key = await self._database.read(functools.partial(api_keys.by_digest, digest=digest))
         if key is None:
+            key = await self._with_previous_secret(digest, bearer)
+        if key is None:
             self._remembered.pop(digest, None)
             return None
         touched_at = key.last_used_at if remembered is None else remembered.touched_at
-        found = _Remembered(key, began, touched_at)
+        found = _Remembered(key, Caller(key.id, key.scopes, key.name), began, touched_at)
         if revocations == self._revocations:
             self._remembered[digest] = found
             self._remembered.move_to_end(digest)
@@ -219,21 +300,47 @@ class KeyRing:
                 self._remembered.popitem(last=False)
         return found
 
+    async def _with_previous_secret(self, digest: str, bearer: str) -> ApiKey | None:
+        """Find a key by its digest of the previous secret key, and have the digest renewed."""
+        previous = self._vault.previous
+        if previous is None:
+            return None
+        before = previous.digest(bearer)
+        key = await self._database.read(functools.partial(api_keys.by_digest, digest=before))
+        if key is not None:
+            renewal = functools.partial(
+                api_keys.renew_digest,
+                key_id=key.id,
+                before=before,
+                digest=digest,
+                secret_id=self._vault.secret_id,
+            )
+            self._in_background(self._write(renewal, key.id, "digest"))
+        return key
+
     def _touch(self, remembered: _Remembered, now: int) -> None:
         if remembered.touched_at is not None and now - remembered.touched_at < _TOUCH_EVERY_MS:
             return
         remembered.touched_at = now
-        # Not awaited: a busy database must not delay a request just to record its time.
-        task = asyncio.ensure_future(self._write_use(remembered.key.id, now))
-        self._touching.add(task)
-        task.add_done_callback(self._touching.discard)
+        use = functools.partial(
+            api_keys.touch,
+            key_id=remembered.key.id,
+            now=now,
+            unless_since=now - _TOUCH_EVERY_MS + 1,
+        )
+        self._in_background(self._write(use, remembered.key.id, "last_used_at"))
 
-    async def _write_use(self, key_id: str, now: int) -> None:
+    def _in_background(self, write: Coroutine[Any, Any, None]) -> None:
+        """Write without waiting: a busy database must not delay a request for this."""
+        task = asyncio.ensure_future(write)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def _write(
+        self, transaction: Callable[[Connection], None], key_id: str, column: str
+    ) -> None:
         try:
-            await self._database.write(
-                functools.partial(
-                    api_keys.touch, key_id=key_id, now=now, unless_since=now - _TOUCH_EVERY_MS + 1
-                )
-            )
+            await self._database.write(transaction)
         except NovitaiError as error:
-            _log.warning("key_use_not_recorded", key_id=key_id, error=type(error).__name__)
+            failure = type(error).__name__
+            _log.warning("key_not_updated", key_id=key_id, column=column, error=failure)

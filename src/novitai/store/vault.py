@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encryption of stored secrets and keyed digests of API keys, both under one secret key.
 
+During a rotation the vault also knows the previous secret key: it opens what was sealed with it,
+and seals with the present one alone.
+
 Each purpose (`launch`, `credentials`, `webhook-secret`, ...) has its own key, derived by HKDF, and
 is authenticated with the value: a value sealed for one purpose cannot be opened for another.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -23,24 +25,36 @@ from novitai.errors import StartupError, WrongSecretKey
 
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - the name of a file
 _MIN_SECRET: Final = 32
-_EX_CONFIG: Final = 78
-_EX_IOERR: Final = 74
+_CONFIG: Final = 78
+_IO: Final = 74
 # The first byte is the version of the format, so that the format can change later.
 _VERSION: Final = b"\x01"
 _NONCE: Final = 12
+_ID_LENGTH: Final = 16
+SECRET_CHECK: Final = "secret_check"  # noqa: S105 - the name of a value
+"""The purpose and the name of the stored value that shows which secret key is the right one."""
 
 
 class Vault:
-    """Seals and unseals values, and computes digests, under one secret key."""
+    """Seals and unseals values, and computes digests, under one secret key.
 
-    def __init__(self, secret_key: bytes) -> None:
+    Attributes:
+        secret_id: Identifies the secret key without revealing it.
+        previous: The vault of the previous secret key, during a rotation.
+    """
+
+    def __init__(self, secret_key: bytes, previous: bytes | None = None) -> None:
         if len(secret_key) < _MIN_SECRET:
             raise StartupError(
-                f"the secret key must be at least {_MIN_SECRET} bytes long", exit_code=_EX_CONFIG
+                f"the secret key must be at least {_MIN_SECRET} bytes long", exit_code=_CONFIG
             )
         self._secret = secret_key
         self._ciphers: dict[str, AESGCM] = {}
-        self._digest_key = self._derive("digest:api-key")
+        # Copied for each digest: to begin with the key again would take longer than the rest.
+        self._digest = hmac.new(self._derive("digest:api-key"), digestmod="sha256")
+        self.secret_id = self._derive("id").hex()[:_ID_LENGTH]
+        # A previous key that is the present one is no rotation.
+        self.previous = None if previous in {None, secret_key} else Vault(previous or b"")
 
     def __repr__(self) -> str:
         """Hide the key."""
@@ -58,20 +72,41 @@ class Vault:
             WrongSecretKey: the value was sealed under another key or for another purpose, or was
                 changed.
         """
+        for vault in (self, self.previous):
+            plain = None if vault is None else vault.opened(purpose, sealed)
+            if plain is not None:
+                return plain
+        raise WrongSecretKey(
+            f"a stored value ({purpose}) cannot be opened: NOVITAI_SECRET_KEY (or {SECRET_FILE}"
+            " in the data folder) is not the key it was sealed with. If that key was changed, set "
+            "NOVITAI_SECRET_KEY_PREVIOUS to the key before it",
+            exit_code=_CONFIG,
+        )
+
+    def resealed(self, purpose: str, sealed: bytes) -> bytes | None:
+        """Return a value sealed with the present key; None if it is already.
+
+        Raises:
+            WrongSecretKey: neither key opens it.
+        """
+        if self.opened(purpose, sealed) is not None:
+            return None
+        return self.seal(purpose, self.unseal(purpose, sealed))
+
+    def digest(self, text: str) -> str:
+        """Return the keyed digest (HMAC-SHA256, hexadecimal) under which an API key is stored."""
+        made = self._digest.copy()
+        made.update(text.encode())
+        return made.hexdigest()
+
+    def opened(self, purpose: str, sealed: bytes) -> bytes | None:
+        """Decrypt a value that was sealed with the present key; None if it was not."""
         version, nonce, body = sealed[:1], sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
         bound = purpose.encode() if version == _VERSION else b""
         try:
             return self._cipher(purpose).decrypt(nonce, body, bound)
         except (InvalidTag, ValueError):
-            raise WrongSecretKey(
-                f"a stored value ({purpose}) cannot be opened: NOVITAI_SECRET_KEY (or {SECRET_FILE}"
-                " in the data folder) is not the key it was sealed with",
-                exit_code=_EX_CONFIG,
-            ) from None
-
-    def digest(self, text: str) -> str:
-        """Return the keyed digest (HMAC-SHA256, hexadecimal) under which an API key is stored."""
-        return hmac.digest(self._digest_key, text.encode(), hashlib.sha256).hex()
+            return None
 
     def _cipher(self, purpose: str) -> AESGCM:
         cipher = self._ciphers.get(purpose)
@@ -103,6 +138,40 @@ def load_or_make_secret(data_dir: Path) -> bytes:
     return load_secret(data_dir)
 
 
+def read_secret(path: Path) -> bytes | None:
+    """Read a file with a secret key; None if it is missing.
+
+    Raises:
+        StartupError: it cannot be read, or is not a secret key.
+    """
+    try:
+        secret = path.read_bytes().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if len(secret) < _MIN_SECRET:
+        raise StartupError(
+            f"{path}: not a secret key (under {_MIN_SECRET} bytes). Without the right key, stored"
+            " API keys and secrets are lost. Restore it from a backup.",
+            exit_code=_CONFIG,
+        )
+    return secret
+
+
+def write_secret(path: Path, secret: bytes) -> None:
+    """Write a secret key to a new file with mode 0600, and wait until it is stored.
+
+    Raises:
+        OSError: the file exists or cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def load_secret(data_dir: Path) -> bytes:
     """Read the secret key file of an existing database.
 
@@ -113,29 +182,25 @@ def load_secret(data_dir: Path) -> bytes:
     try:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
-        secret = path.read_bytes().strip()
     except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _unusable(path, error) from None
+    secret = read_secret(path)
+    if secret is None:
         raise StartupError(
             f"{path}: the secret key is missing, and the database holds API keys and secrets that "
             "were made with it. Restore the file from a backup, or set NOVITAI_SECRET_KEY to its "
             "text. Without it they cannot be recovered: move the database away to start with an "
             "empty one.",
-            exit_code=_EX_CONFIG,
-        ) from None
-    except OSError as error:
-        raise _unusable(path, error) from None
-    if len(secret) < _MIN_SECRET:
-        raise StartupError(
-            f"{path}: not a secret key (under {_MIN_SECRET} bytes). Without the right key, stored"
-            " API keys and secrets are lost. Restore it from a backup.",
-            exit_code=_EX_CONFIG,
+            exit_code=_CONFIG,
         )
     return secret
 
 
 def _unusable(path: Path, error: OSError) -> StartupError:
     return StartupError(
-        f"{path}: the secret key cannot be read or written: {error.strerror}", exit_code=_EX_IOERR
+        f"{path}: the secret key cannot be read or written: {error.strerror}", exit_code=_IO
     )
 
 
@@ -143,18 +208,14 @@ def _make(path: Path) -> None:
     # Written to a temporary file and then linked, so that a reader never sees a partial key; if two
     # processes start at once, both use the key that was linked first.
     draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_secret(draft, secrets.token_hex(32).encode())
         try:
             path.hardlink_to(draft)
         except FileExistsError:
             return
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -26,6 +26,8 @@ EXIT_SECONDS: Final = 2.0
 """Seconds that a process waits at exit for its queued output to be written."""
 _MAX_HELD: Final = 64 * 1024
 _RETRY_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 0.005
+"""How long texts are collected after a write; the first text after a pause is written at once."""
 # Writes of up to this size to a pipe are atomic, so lines do not mix with those of another process
 # (pipe(7), PIPE_BUF).
 _CHUNK: Final = select.PIPE_BUF
@@ -60,18 +62,20 @@ class Sink:
         self._untold = 0
         self.dropped = 0
         # Reentrant: a finaliser that runs during `put` may log.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def put(self, text: bytes) -> None:
         """Queue a text, or drop it if the queue is full; never blocks."""
-        with self._changed:
+        with self._lock:
             if self._queue and self._size + len(text) > self._most:
                 self._drop(1)
                 return
             self._queue.append(text)
             self._size += len(text)
-            self._changed.notify_all()
+            if not self._busy:
+                self._changed.notify_all()
 
     def flush(self, until: float) -> bool:
         """Wait until the queue is written; False if it is not by `until`, in monotonic seconds."""
@@ -92,6 +96,9 @@ class Sink:
                 lost = False
             except OSError:  # the reader has closed the pipe, or the disk is full
                 lost = True
+            if not self._queue:
+                # To be woken for each line would cost more than to write it.
+                time.sleep(_PAUSE_SECONDS)
             untold = 0
             with self._changed:
                 self._busy = False
@@ -123,13 +130,14 @@ class Detached(io.TextIOBase):
     def __init__(self, sink: Sink, original: TextIO) -> None:
         self._sink = sink
         self._original = original
+        self._encoding = original.encoding
         self._held = ""
         self._lock = threading.RLock()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # an attribute in typeshed
         """The encoding of the original stream."""
-        return self._original.encoding
+        return self._encoding
 
     @property
     def errors(self) -> str:  # type: ignore[override]  # an attribute in typeshed
@@ -151,6 +159,9 @@ class Detached(io.TextIOBase):
     def write(self, text: str, /) -> int:
         """Queue the complete lines, and an incomplete one that is longer than 64 KiB."""
         with self._lock:
+            if not self._held and text.endswith("\n"):
+                self._put(text)
+                return len(text)
             held = self._held + text
             end = len(held) if len(held) > _MAX_HELD else held.rfind("\n") + 1
             self._held = held[end:]
@@ -159,13 +170,15 @@ class Detached(io.TextIOBase):
 
     def flush(self) -> None:
         """Queue the incomplete line; does not wait."""
+        if not self._held:
+            return
         with self._lock:
             held, self._held = self._held, ""
             self._put(held)
 
     def _put(self, text: str) -> None:
         if text:
-            self._sink.put(text.encode(self.encoding, self.errors))
+            self._sink.put(text.encode(self._encoding, "backslashreplace"))
 
 
 _sinks: list[Sink] = []

@@ -18,7 +18,9 @@ from novitai.upstream.errors import BreakerOpen
 
 THRESHOLD: Final = 5
 COOL_DOWN: Final = 10.0
-MAX_COOL_DOWN: Final = 60.0
+MAX_COOL_DOWN: Final = 30.0
+"""Short enough that a due limit is enforced within a minute of Novita's return: the account is
+listed first, then the stop is sent."""
 # After this many seconds, a probe without a verdict no longer blocks the next one.
 PROBE_EXPIRES: Final = 60.0
 

@@ -37,9 +37,11 @@ from novitai.upstream.models import (
     CreateInstance,
     Listing,
     ProductOffer,
+    UpstreamBills,
     UpstreamCluster,
     UpstreamInstance,
     UpstreamTemplate,
+    UpstreamUtilization,
 )
 from novitai.upstream.operations import Endpoint, EndpointClass
 from novitai.upstream.transport import Transport, UpstreamCall
@@ -104,7 +106,9 @@ class NovitaClient:
             clock=clock,
             ids=source,
             limiter=UpstreamLimiter(calls_per_minute, clock=clock, ids=source),
-            breakers={name: Breaker(name, clock=clock) for name in EndpointClass},
+            breakers={
+                name: Breaker(name, clock=clock) for name in EndpointClass if name.has_breaker
+            },
             observer=observer,
             secrets=(api_key,),
         )
@@ -218,6 +222,7 @@ class NovitaClient:
             total=found.total,
             clock_offset=self._gateway.clock_offset,
             key_digest=self.key_digest,
+            read_at=self._clock.now(),
         )
 
     async def find_instances(self, name: str) -> tuple[UpstreamInstance, ...]:
@@ -233,6 +238,62 @@ class NovitaClient:
             self._read_instance,
         )
         return tuple(found.rows.values())
+
+    async def utilization(
+        self, instance_id: str, *, begin: int, end: int, interval: int
+    ) -> UpstreamUtilization:
+        """Read how busy an instance was (upstream.md §14). Tried once.
+
+        A failure concerns this figure alone: it counts for neither the breaker nor health.
+
+        Args:
+            instance_id: The upstream ID.
+            begin: The first moment, in Unix milliseconds of our clock, as all times here.
+            end: The last moment. The newest values are about a minute old.
+            interval: Seconds between the values, at least 15.
+        """
+        ahead = self.clock_offset or 0
+        query = {
+            "instanceId": instance_id,
+            "startTime": str((begin + ahead) // 1000),
+            "endTime": str((end + ahead) // 1000),
+            "interval": str(interval),
+        }
+        return await self._gateway.figure(
+            Endpoint.UTILIZATION, "/metrics/gpu/instance", query, payloads.utilization(ahead)
+        )
+
+    async def balance(self) -> int:
+        """Return what is left to spend, in 1/10000 USD (upstream.md §14). Tried once.
+
+        A failure concerns this figure alone: it counts for neither the breaker nor health.
+        """
+        return await self._gateway.figure(
+            Endpoint.BALANCE, "/billing/balance/detail", {}, payloads.balance
+        )
+
+    async def bills(self, category: str, *, begin: int, end: int) -> UpstreamBills:
+        """List the bills of the hours that begin in `[begin, end)` (upstream.md §14). Tried once.
+
+        A failure concerns this figure alone: it counts for neither the breaker nor health.
+
+        Args:
+            category: `gpu` or `cloud_storage`.
+            begin: A full hour in Unix milliseconds by upstream's clock, as all times here.
+            end: A full hour, at most 31 days later.
+
+        Raises:
+            RateLimited: lists are asked for too fast.
+        """
+        query = {
+            "cycleType": "Hour",
+            "productCategory": category,
+            "startTime": str(begin // 1000),
+            "endTime": str(end // 1000),
+        }
+        return await self._gateway.figure(
+            Endpoint.BILLS, "/billing/bill/list", query, payloads.bills(category, begin, end)
+        )
 
     async def start(self, instance_id: str, *, window: SendWindow) -> None:
         """Start a stopped instance (upstream.md §6). Tried once, as all calls below.

@@ -11,6 +11,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 import structlog
 
 from novitai.clock import Clock
+from novitai.crash_points import CrashPoint, reach
 from novitai.ids import Ids
 from novitai.upstream.answers import failure, payload
 from novitai.upstream.breaker import Breaker, BreakerState, CallVerdict, Ticket
@@ -24,7 +25,7 @@ from novitai.upstream.errors import (
 from novitai.upstream.health import HealthRecord, UpstreamHealth
 from novitai.upstream.limiter import UpstreamLimiter
 from novitai.upstream.operations import Endpoint, EndpointClass
-from novitai.upstream.transport import Answer, Transport, UpstreamCall
+from novitai.upstream.transport import FIGURES_PATH, Answer, Transport, UpstreamCall
 from novitai.upstream.window import SendWindow
 from novitai.upstream.wire import Object
 
@@ -150,7 +151,8 @@ class UpstreamGateway:
         while True:
             try:
                 permit = await self.permit(endpoint)
-                return await self.once(endpoint, UpstreamCall("GET", path, query), permit, reader)
+                call = UpstreamCall("GET", path, query)
+                return await self.once(endpoint, call, permit, reader)
             except UpstreamError as error:
                 if number == READ_TRIES or not _may_be_retried(error):
                     raise
@@ -158,6 +160,32 @@ class UpstreamGateway:
             number += 1
             _log.debug("reading_again", operation=endpoint.label, number=number)
             await self._clock.sleep(self._ids.jitter(wait, 0.5))
+
+    async def figure(
+        self, endpoint: Endpoint, path: str, query: Mapping[str, str], reader: Reader[T]
+    ) -> T:
+        """Send a GET for a figure that is only shown, once.
+
+        Its failure counts for neither a breaker nor health, nor does a 429 pause other calls.
+
+        Raises:
+            UpstreamError: the call failed.
+        """
+        await self._limiter.acquire(endpoint.priority)
+        outcome = CallOutcome.CANCELLED
+        began, asked_at = self._clock.monotonic(), self._clock.now()
+        call = UpstreamCall("GET", path, query, base_path=FIGURES_PATH)
+        try:
+            answer = await self._transport.send(call)
+            result = self._result(endpoint, call, answer, asked_at, reader, self.secrets)
+        except UpstreamError as error:
+            outcome = error.outcome
+            raise
+        else:
+            outcome = CallOutcome.OK
+            return result
+        finally:
+            self._tell(endpoint, outcome, self._clock.monotonic() - began)
 
     async def act(self, endpoint: Endpoint, path: str, body: Object, window: SendWindow) -> None:
         """Send a POST, once, within its window.
@@ -195,15 +223,17 @@ class UpstreamGateway:
         verdict, outcome = CallVerdict.NOTHING, CallOutcome.CANCELLED
         began, asked_at = self._clock.monotonic(), self._clock.now()
         try:
-            answer = await self._transport.send(call)
+            reach(CrashPoint.CALL_SENDING, endpoint.label)
+            answer = await self._transport.send(
+                call, sent=lambda: reach(CrashPoint.CALL_SENT, endpoint.label)
+            )
+            reach(CrashPoint.CALL_ANSWERED, endpoint.label)
             self._read_clock(answer)
             known = (*self.secrets, *secrets)
-            error = failure(endpoint, answer, now=self._clock.now(), secrets=known)
-            if error is not None:
-                raise error
-            result = reader(payload(answer) if call.reads_body else {}, asked_at)
+            result = self._result(endpoint, call, answer, asked_at, reader, known)
         except UpstreamError as error:
-            verdict, outcome = _verdict(error), error.outcome
+            outcome = error.outcome
+            verdict = _verdict(error)
             self._record.failed(error)
             if isinstance(error, RateLimited):
                 self._limiter.pause(error.retry_after)
@@ -216,6 +246,21 @@ class UpstreamGateway:
         finally:
             self._breakers[endpoint.endpoint_class].settle(ticket, verdict)
             self._tell(endpoint, outcome, self._clock.monotonic() - began)
+
+    def _result(
+        self,
+        endpoint: Endpoint,
+        call: UpstreamCall,
+        answer: Answer,
+        asked_at: int,
+        reader: Reader[T],
+        secrets: Iterable[str],
+    ) -> T:
+        """Read the result of a response; raise its error if it has one."""
+        error = failure(endpoint, answer, now=self._clock.now(), secrets=secrets)
+        if error is not None:
+            raise error
+        return reader(payload(answer) if call.reads_body else {}, asked_at)
 
     async def _admit(self, endpoint: Endpoint) -> Ticket:
         breaker = self._breakers[endpoint.endpoint_class]

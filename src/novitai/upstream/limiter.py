@@ -33,7 +33,9 @@ class Priority(IntEnum):
     WRITING = 1
     """Creates, starts, restarts, migrations."""
     READING = 2
-    """All other calls."""
+    """All other calls that the work needs."""
+    SHOWING = 3
+    """Figures that are only shown."""
 
 
 class UpstreamLimiter:

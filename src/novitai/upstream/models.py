@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from novitai.domain import outside
+from novitai.domain.billing_edges import Look
 from novitai.upstream.wire import MAX_TEXT
 
 Envs = tuple[tuple[str, str], ...]
@@ -137,7 +138,13 @@ class UpstreamInstance:
         name_readable: False if upstream sent no name, or one that is not text.
         created_at: When upstream created it, by upstream's clock; None if unknown.
         image: The value of `imageUrl`.
+        purged_at: When its disk is purged, by upstream's clock; None if not announced.
+        keep_days: For how many days upstream keeps the disk of a stopped instance; None if unknown.
         instance_price: Of the whole instance, in 1/100000 USD per hour; None if unknown.
+        last_started_at: When it was last started, by upstream's clock; 0 if never, None if unknown.
+        last_stopped_at: As `last_started_at`, for the last stop.
+        exited_disk_price: Of the disk while it is stopped, in 1/100000 USD per GB-day; None if
+            unknown.
     """
 
     id: str
@@ -164,6 +171,11 @@ class UpstreamInstance:
     cluster_name: str = ""
     product_name: str = ""
     rootfs_size: int | None = None
+    last_started_at: int | None = None
+    last_stopped_at: int | None = None
+    purged_at: int | None = None
+    keep_days: int | None = None
+    exited_disk_price: int | None = None
 
     @property
     def shown_name(self) -> str:
@@ -177,6 +189,7 @@ class Listing:
 
     Attributes:
         began_at: The time before the first page was requested; no data here is older.
+        read_at: The time after the last page was read; no data here is newer.
         complete: Whether all pages had the same total and the distinct IDs add up to it.
         whole: Whether all pages were read: the listing is complete, or it ended with an empty page.
             A page that only repeats known IDs is not empty.
@@ -192,6 +205,61 @@ class Listing:
     whole: bool = False
     clock_offset: int | None = None
     key_digest: str = ""
+    read_at: int = 0
+
+    @property
+    def look(self) -> Look:
+        """When it was asked for and read."""
+        return Look(self.began_at, max(self.began_at, self.read_at), self.clock_offset)
+
+
+@dataclass(frozen=True, slots=True)
+class UtilizationPoint:
+    """A value of a metric in percent; `at` in Unix milliseconds."""
+
+    at: int
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamUtilization:
+    """How busy an instance was (upstream.md §14).
+
+    Each series is in the order of time; moments without a value are missing. `gpu` and `gpu_memory`
+    are averages over the GPUs, and `gpus` has the use of each.
+    """
+
+    gpu: tuple[UtilizationPoint, ...] = ()
+    gpu_memory: tuple[UtilizationPoint, ...] = ()
+    cpu: tuple[UtilizationPoint, ...] = ()
+    memory: tuple[UtilizationPoint, ...] = ()
+    disk: tuple[UtilizationPoint, ...] = ()
+    gpus: tuple[tuple[UtilizationPoint, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamBill:
+    """A line of the bill of an hour (upstream.md §14).
+
+    Attributes:
+        owner_id: The billed thing; for an instance, its ID.
+        category: `gpu` or `cloud_storage`.
+        hour: The begin of the hour in Unix milliseconds, by upstream's clock.
+        amount: In 1/10000 USD, before vouchers; None if it cannot be read.
+    """
+
+    owner_id: str
+    category: str
+    hour: int
+    amount: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamBills:
+    """The bills of a window, and how many rows cannot be assigned to an owner or an hour."""
+
+    bills: tuple[UpstreamBill, ...]
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,13 @@ class EndpointClass(StrEnum):
     INSTANCES = "instances"
     CREATE = "create"
     LIFECYCLE = "lifecycle"
+    FIGURES = "figures"
+    """Figures that are shown beside an instance. Their failures concern nothing else."""
+
+    @property
+    def has_breaker(self) -> bool:
+        """Whether its failures open a breaker."""
+        return self is not EndpointClass.FIGURES
 
 
 _INSTANCE_GONE: Final = frozenset({"RESOURCE_NOT_FOUND", "INSTANCE_NOT_FOUND"})
@@ -36,7 +43,10 @@ class Endpoint(Enum):
     START = ("start", EndpointClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
     RESTART = ("restart", EndpointClass.LIFECYCLE, Priority.WRITING, _INSTANCE_GONE)
     STOP = ("stop", EndpointClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
+    BALANCE = ("balance", EndpointClass.FIGURES, Priority.SHOWING, _NEVER_GONE)
+    BILLS = ("bills", EndpointClass.FIGURES, Priority.SHOWING, _NEVER_GONE)
     DELETE = ("delete", EndpointClass.LIFECYCLE, Priority.ENDING, _INSTANCE_GONE)
+    UTILIZATION = ("utilization", EndpointClass.FIGURES, Priority.SHOWING, _NEVER_GONE)
 
     def __init__(
         self,

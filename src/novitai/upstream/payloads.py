@@ -14,7 +14,13 @@ from typing import Final, Protocol, TypeVar
 from novitai.upstream import reading
 from novitai.upstream.errors import InvalidResponse
 from novitai.upstream.gateway import Reader
-from novitai.upstream.models import UpstreamInstance, UpstreamTemplate
+from novitai.upstream.models import (
+    UpstreamBill,
+    UpstreamBills,
+    UpstreamInstance,
+    UpstreamTemplate,
+    UpstreamUtilization,
+)
 from novitai.upstream.paging import Page
 from novitai.upstream.wire import Json, Object, integer, mapping
 
@@ -57,6 +63,46 @@ def instance(
     return read
 
 
+def balance(body: Object, _: int) -> int:
+    """Read the available balance in 1/10000 USD; it may be negative (upstream.md §14)."""
+    found = integer(body.get("availableBalance"))
+    if found is None:
+        raise InvalidResponse("the response has no balance")
+    return found
+
+
+def bills(category: str, begin: int, end: int) -> Reader[UpstreamBills]:
+    """Make a reader of the hourly bills of a window; those of other hours are skipped.
+
+    Args:
+        category: The category that was asked for.
+        begin: The first hour, in Unix milliseconds by upstream's clock.
+        end: The end of the last hour.
+
+    Raises:
+        InvalidResponse: rows are missing, or none can be read.
+    """
+
+    def read(body: Object, _: int) -> UpstreamBills:
+        items = _items(body, "bills")
+        total = integer(body.get("total"))
+        if total is not None and total > len(items):
+            raise InvalidResponse("the response has only some of the bills")
+        found: list[UpstreamBill] = []
+        unreadable = 0
+        for item in items:
+            row = reading.bill(item, category) if type(item) is dict else None
+            if row is None:
+                unreadable += 1
+            elif begin <= row.hour < end:
+                found.append(row)
+        if unreadable and unreadable == len(items):
+            raise InvalidResponse("no bill of the response can be read")
+        return UpstreamBills(tuple(found), unreadable)
+
+    return read
+
+
 def template(template_id: str) -> Reader[UpstreamTemplate]:
     """Make a reader of one template that requires the requested ID."""
 
@@ -65,6 +111,21 @@ def template(template_id: str) -> Reader[UpstreamTemplate]:
         if found is None or found.id != template_id:
             raise InvalidResponse("the response is not the requested template")
         return found
+
+    return read
+
+
+def utilization(ahead: int) -> Reader[UpstreamUtilization]:
+    """Make a reader of the metrics of an instance; a response without any metric is invalid.
+
+    Args:
+        ahead: Milliseconds that upstream's clock is ahead.
+    """
+
+    def read(body: Object, _: int) -> UpstreamUtilization:
+        if not reading.METRICS.intersection(body):
+            raise InvalidResponse("the response has no metrics")
+        return reading.utilization(body, ahead)
 
     return read
 

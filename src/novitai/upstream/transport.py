@@ -27,6 +27,8 @@ from novitai.upstream.errors import ConnectionFailed, InvalidResponse, NotSent, 
 from novitai.upstream.wire import Object
 
 BASE_PATH: Final = "/gpu-instance/openapi/v1"
+FIGURES_PATH: Final = "/openapi/v1"
+"""The base path of metrics, balance and bills (upstream.md §14)."""
 MAX_BODY: Final = 64 * 1024 * 1024
 # Maximum bytes that are read of a body that is not needed, such as that of an error.
 MAX_UNREAD_BODY: Final = 256 * 1024
@@ -37,6 +39,7 @@ _MAX_CONNECTIONS: Final = 100
 _CONNECT_SHARE: Final = 0.5
 _CONNECTED: Final = "connect_tcp.complete"
 _REQUEST_BEGINS: Final = "send_request_headers.started"
+_REQUEST_SENT: Final = "send_request_body.complete"
 _BEFORE_SENDING: Final = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -60,11 +63,12 @@ class UpstreamCall:
 
     Attributes:
         method: GET or POST.
-        path: The path below `BASE_PATH`.
+        path: The path below `base_path`.
         query: The query parameters.
         body: The JSON body of a POST.
         reads_body: Whether the body of a success is needed; if not, the status is enough.
         may_begin: Called just before the first byte is sent; returns the refusal, or None.
+        base_path: Where the path begins; some endpoints are not below `BASE_PATH`.
     """
 
     method: str
@@ -73,6 +77,7 @@ class UpstreamCall:
     body: Object | None = field(default=None, repr=False)
     reads_body: bool = True
     may_begin: Callable[[], NotSent | None] | None = None
+    base_path: str = BASE_PATH
 
 
 class _Trace:
@@ -82,9 +87,12 @@ class _Trace:
     deadline passes during a handshake, the pool does not close the connection.
     """
 
-    def __init__(self, may_begin: Callable[[], NotSent | None] | None) -> None:
+    def __init__(
+        self, may_begin: Callable[[], NotSent | None] | None, sent: Callable[[], None]
+    ) -> None:
         self.has_begun = False
         self._may_begin = may_begin
+        self._sent = sent
         self._half_open: list[Any] = []
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
@@ -94,6 +102,8 @@ class _Trace:
             self.ask()
             self.has_begun = True
             self._half_open.clear()
+        elif event.endswith(_REQUEST_SENT) and not _is_tunnel(info):
+            self._sent()
 
     async def aclose(self) -> None:
         """Close connections that were opened but not used, without waiting for the peer."""
@@ -166,7 +176,7 @@ class Transport:
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self._client = httpx2.AsyncClient(
-            base_url=base_url.rstrip("/") + BASE_PATH,
+            base_url=base_url.rstrip("/"),
             headers=headers,
             # Half for the TCP connection and half for the TLS handshake.
             timeout=httpx2.Timeout(timeout, connect=timeout * _CONNECT_SHARE),
@@ -180,8 +190,12 @@ class Transport:
         """Close every connection."""
         await self._client.aclose()
 
-    async def send(self, call: UpstreamCall) -> Answer:
+    async def send(self, call: UpstreamCall, *, sent: Callable[[], None] = lambda: None) -> Answer:
         """Send a request once and read the response.
+
+        Args:
+            call: The request.
+            sent: Called after its last byte was sent, before the response is read.
 
         Raises:
             NotSent: `may_begin` refused.
@@ -189,7 +203,7 @@ class Transport:
             ConnectionFailed: the connection was refused or broke; `sent` as above.
             InvalidResponse: the response is too large or its compression is broken.
         """
-        trace = _Trace(call.may_begin)
+        trace = _Trace(call.may_begin, sent)
         if not self._is_traced:
             trace.ask()
         request = self._request(call, trace)
@@ -246,7 +260,7 @@ class Transport:
             content = orjson.dumps(call.body)
         return self._client.build_request(
             call.method,
-            call.path,
+            call.base_path + call.path,
             params=call.query or None,
             headers=headers,
             content=content,

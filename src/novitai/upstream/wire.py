@@ -81,6 +81,18 @@ def _fraction(digits: str) -> int | None:
     return integer(number)
 
 
+def quantity(value: Json, most: float) -> float | None:
+    """Read a number from 0 to `most`, sent as a number or as text; None for anything else."""
+    if type(value) is str and value[:1].isascii() and value[:1].isdigit():
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if type(value) is not int and type(value) is not float:
+        return None
+    return float(value) if 0 <= value <= most else None
+
+
 def positive(value: Json, most: int = _MAX_INTEGER) -> int | None:
     """Read a whole number from 1 to `most`; None for anything else."""
     number = integer(value)
@@ -93,6 +105,11 @@ def moment(value: Json) -> int | None:
     if seconds is None or not 0 < seconds <= _MAX_SECONDS:
         return None
     return seconds * 1000
+
+
+def moment_or_never(value: Json) -> int | None:
+    """Read Unix seconds as Unix milliseconds: 0 for "0", which means never; else as `moment`."""
+    return 0 if integer(value) == 0 else moment(value)
 
 
 def flag(value: Json) -> bool | None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parse the `Accept` header (RFC 9110, section 12.5.1)."""
+"""Parse `Accept` and `Accept-Encoding` (RFC 9110, sections 12.5.1 and 12.5.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 PROBLEM: Final = "application/problem+json"
@@ -26,6 +26,11 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
     if not ranges:
         return offered[0]
     return max(offered, key=lambda media: (_quality(ranges, media), -offered.index(media)))
+
+
+def accepts_gzip(headers: Mapping[str, str]) -> bool:
+    """Return whether a response may be compressed with gzip; `*` does not count."""
+    return _read(headers.get("accept-encoding", "")).get("gzip", 0.0) > 0
 
 
 def _quality(ranges: dict[str, float], media: str) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,8 @@ from novitai.errors import (
 )
 
 MAX_BODY: Final = 1 << 20
+MERGE_PATCH_TYPES: Final = ("application/merge-patch+json", "application/json")
+"""The media types of a merge patch (RFC 7396). A JSON patch (RFC 6902) is something else."""
 MAX_DRAINED: Final = 16 * MAX_BODY
 """A body that is too large is read and discarded up to this size: a client that is still sending
 when the connection closes would not receive the response."""
@@ -40,17 +42,21 @@ class JsonBody:
         return hashlib.sha256(canonical).hexdigest()
 
 
-async def read_body(request: Request, *, optional: bool, seconds: float) -> JsonBody:
+async def read_body(
+    request: Request, *, optional: bool, seconds: float, media_types: Sequence[str] = ()
+) -> JsonBody:
     """Read a JSON object.
 
     Args:
         request: The request to read.
         optional: Whether every field is optional, so that an absent or empty body means `{}`.
         seconds: How long the client may take to send the body.
+        media_types: The media types it may have; empty for JSON of any kind.
 
     Raises:
         PayloadTooLarge: the body is larger than 1 MiB.
-        UnsupportedMediaType: `Content-Type` is not JSON, or the body is compressed.
+        UnsupportedMediaType: `Content-Type` is not JSON or not in `media_types`, or the body is
+            compressed.
         ValidationFailed: the body is not JSON (`INVALID_JSON`) or not an object.
         RequestTimeout: the body did not arrive in time.
     """
@@ -66,8 +72,9 @@ async def read_body(request: Request, *, optional: bool, seconds: float) -> Json
             "The request body must be sent without a Content-Encoding",
             headers={"Accept-Encoding": "identity"},
         )
-    if not _is_json(declared):
-        raise UnsupportedMediaType("The request body must be sent as application/json")
+    if not _is_json(declared, media_types):
+        wanted = " or ".join(media_types or ["application/json"])
+        raise UnsupportedMediaType(f"The request body must be sent as {wanted}")
     value = parse(raw)
     if not isinstance(value, dict):
         detail = FieldError("body", "The body must be a JSON object", has_value=False)
@@ -145,12 +152,14 @@ def _is_plain(codings: list[str]) -> bool:
     return all(coding.strip().lower() in {"", "identity"} for coding in named)
 
 
-def _is_json(declared: str) -> bool:
+def _is_json(declared: str, media_types: Sequence[str]) -> bool:
     media, _, parameters = declared.partition(";")
     media = media.strip().lower()
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if "charset=" in charset and "charset=utf-8" not in charset:
         return False
+    if media_types:
+        return media in media_types
     return media == "application/json" or (
         media.startswith("application/") and media.endswith("+json")
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -15,6 +16,13 @@ REFUSAL: Final = "novitai.refusal"
 """Scope key, set if the server itself refuses a request (malformed HTTP): the error to return."""
 CLOSING: Final = "novitai.closing"
 """Scope key, set on every request that a server receives: the server's `Closing`."""
+REPLY: Final = "novitai.reply"
+"""Scope key, set by a server that takes a whole response at once: its `Reply`."""
+ABORT: Final = "novitai.abort"
+"""Scope key, set by a server: closes the connection at once, even if the client does not read."""
+
+Reply = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], bool]
+"""Sends a response: its status, headers and body. Returns False if it cannot be sent now."""
 
 
 @dataclass(slots=True)
@@ -36,11 +44,12 @@ class RequestContext:
 
     Attributes:
         client: The address of the caller, as trusted proxies report it.
-        headers: Headers to add to the response, even to an error.
+        headers: Headers to add to the response, even to an error, with names in lower case.
         route: The template of the matched route; None if no route matches.
         instance_id: The instance ID in the path, for the log; None if it is malformed.
         key_id: The ID of the API key, for the log; None until it is authenticated.
         closing: The shutdown state of the server; never set if no server runs the application.
+        secure: Whether the client uses HTTPS, as trusted proxies report it.
         held: Whether the route holds requests open on purpose, so that their duration is no
             measure of speed.
     """
@@ -51,12 +60,13 @@ class RequestContext:
     accept: str
     deadline: int
     began: float
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     route: str | None = None
     instance_id: str | None = None
     key_id: str | None = None
     closing: Closing = field(default_factory=Closing)
     held: bool = False
+    secure: bool = False
 
 
 def attach(scope: AsgiScope, context: RequestContext) -> None:
@@ -67,3 +77,8 @@ def attach(scope: AsgiScope, context: RequestContext) -> None:
 def context_of(connection: HTTPConnection) -> RequestContext:
     """Return the context that the middleware stored."""
     return cast("RequestContext", connection.scope[_KEY])
+
+
+def header_values(scope: AsgiScope, name: bytes) -> list[bytes]:
+    """Return the values of all headers with a name, which is in lower case."""
+    return [value for given, value in scope["headers"] if given == name]

@@ -5,30 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
 
 import orjson
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
 
 from novitai.api.http.accept import JSON, PROBLEM, wants_problem
-from novitai.api.http.context import RequestContext, context_of
-from novitai.clock import Clock, iso
+from novitai.api.http.context import RequestContext
+from novitai.clock import iso
 from novitai.errors import (
     RESTART_SECONDS,
     ApiError,
     Details,
     FieldError,
     InternalError,
-    MethodNotAllowed,
     NotFound,
     ShuttingDown,
 )
-
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def render(error: ApiError, context: RequestContext, now: int) -> Response:
@@ -59,31 +51,6 @@ def problem(error: ApiError, context: RequestContext, now: int) -> dict[str, obj
     }
 
 
-def install(app: Starlette, clock: Clock) -> None:
-    """Make the application render all errors this way, including Starlette's own."""
-
-    async def told(request: Request, error: Exception) -> Response:
-        return render(_as_api_error(request, error), context_of(request), clock.now())
-
-    app.add_exception_handler(ApiError, told)
-    app.add_exception_handler(HTTPException, told)
-    app.add_exception_handler(Exception, told)
-
-
-def _as_api_error(request: Request, error: Exception) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.NOT_FOUND:
-        return not_found()
-    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = allowed_methods(request)
-        return MethodNotAllowed(
-            f"Method not allowed; this path answers {', '.join(allowed)}",
-            headers={"Allow": ", ".join(allowed)},
-        )
-    return internal_error()
-
-
 def internal_error() -> InternalError:
     """Build an error without a cause; the cause is in the log under the same request ID."""
     return InternalError("An unexpected error occurred; it is logged under this request ID")
@@ -100,20 +67,6 @@ def shutting_down() -> ShuttingDown:
         "The server is shutting down and could not finish the request; try again",
         retry_after=RESTART_SECONDS,
     )
-
-
-def allowed_methods(request: Request) -> list[str]:
-    """List the methods of all routes that match the path, not only of the first."""
-    allowed: set[str] = set()
-    for route in request.app.routes:
-        for method in _METHODS:
-            match, _ = route.matches({**request.scope, "method": method})
-            if match is Match.FULL:
-                allowed.add(method)
-    # The middleware handles HEAD wherever GET exists.
-    if "GET" in allowed:
-        allowed.add("HEAD")
-    return [method for method in _METHODS if method in allowed]
 
 
 def _facts(error: ApiError, context: RequestContext, now: int) -> dict[str, object]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final, Protocol
+from functools import cached_property
+from typing import Final, NamedTuple, Protocol
 
 from novitai.clock import Clock
 
@@ -21,21 +22,20 @@ _CROWD: Final = ""
 """The key of the bucket that callers share once the limit is reached; no other key is blank."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Quota:
     """The size of a bucket, and the tokens added per minute."""
 
     capacity: int
     per_minute: int
 
-    @property
+    @cached_property
     def interval(self) -> float:
         """Seconds until one token is added."""
         return 60.0 / self.per_minute
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """The result of taking a token. Seconds are rounded up, so waiting that long is enough.
 
     Attributes:

@@ -10,12 +10,18 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import Scope as AsgiScope
 
+from novitai.api.http.context import header_values
 from novitai.domain.addresses import Address
 from novitai.settings import IpNetwork
+
+_MAX_REMEMBERED: Final = 1024
+_SHORT: Final = 256
+"""Bytes of the headers that are remembered with the caller found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +38,45 @@ class Peer:
         return self.address == "local" or (address is not None and address.is_loopback)
 
 
-def find_peer(scope: AsgiScope, headers: Headers, trusted: Sequence[IpNetwork]) -> Peer:
-    """Follow the chain of trusted proxies from the connection back to the caller."""
-    client = scope.get("client")
-    peer = client[0] if client else "local"
-    secure = scope["scheme"] == "https"
-    if not trusted or not _is_trusted(peer, trusted):
+class Proxies:
+    """The trusted proxies."""
+
+    def __init__(self, trusted: Sequence[IpNetwork]) -> None:
+        self._trusted = trusted
+        # The same callers come again and again.
+        self._follow = lru_cache(_MAX_REMEMBERED)(self._followed)
+
+    def peer(self, scope: AsgiScope) -> Peer:
+        """Follow the chain of trusted proxies from the connection back to the caller."""
+        client = scope.get("client")
+        protocols = b",".join(header_values(scope, b"x-forwarded-proto"))
+        hops = b",".join(header_values(scope, b"x-forwarded-for"))
+        short = len(protocols) + len(hops) <= _SHORT
+        return (self._follow if short else self._followed)(
+            client[0] if client else "local", scope["scheme"] == "https", protocols, hops
+        )
+
+    def _followed(self, peer: str, secure: bool, protocols: bytes, hops: bytes) -> Peer:
+        if not self._trusts(peer):
+            return Peer(peer, secure)
+        # The nearest proxy appends the last entry; the client may have forged earlier entries.
+        named = _listed(protocols)
+        if named:
+            secure = named[-1].lower() == "https"
+        for hop in reversed(_listed(hops)):
+            address = _address(hop)
+            if address is None:
+                break
+            peer = str(address)
+            if not self._trusts(peer):
+                break
         return Peer(peer, secure)
-    # The nearest proxy appends the last entry; the client may have forged earlier entries.
-    protocols = _listed(headers, "x-forwarded-proto")
-    if protocols:
-        secure = protocols[-1].lower() == "https"
-    for hop in reversed(_listed(headers, "x-forwarded-for")):
-        address = _address(hop)
-        if address is None:
-            break
-        peer = str(address)
-        if not _is_trusted(peer, trusted):
-            break
-    return Peer(peer, secure)
+
+    def _trusts(self, peer: str) -> bool:
+        address = _address(peer)
+        return address is not None and any(
+            address.version == network.version and address in network for network in self._trusted
+        )
 
 
 def neighbourhood(address: str) -> str:
@@ -64,16 +90,8 @@ def neighbourhood(address: str) -> str:
     return address
 
 
-def _listed(headers: Headers, name: str) -> list[str]:
-    joined = ",".join(headers.getlist(name))
-    return [part.strip() for part in joined.split(",") if part.strip()]
-
-
-def _is_trusted(peer: str, trusted: Sequence[IpNetwork]) -> bool:
-    address = _address(peer)
-    return address is not None and any(
-        address.version == network.version and address in network for network in trusted
-    )
+def _listed(header: bytes) -> list[str]:
+    return [part.strip() for part in header.decode("latin-1").split(",") if part.strip()]
 
 
 def _address(text: str) -> Address | None:

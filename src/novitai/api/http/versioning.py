@@ -38,11 +38,12 @@ class Deprecation:
         if self.sunset - self.since < MIN_NOTICE:
             raise ValueError(f"a deprecated route must remain for at least {MIN_NOTICE.days} days")
 
-    def headers(self) -> list[tuple[str, str]]:
+    def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and a link for each."""
+        sunset = format_datetime(self.sunset.astimezone(UTC), usegmt=True)
         return [
-            ("Deprecation", f"@{int(self.since.timestamp())}"),
-            ("Sunset", format_datetime(self.sunset.astimezone(UTC), usegmt=True)),
-            ("Link", f'<{self.link}>; rel="deprecation"; type="text/html"'),
-            ("Link", f'<{self.link}>; rel="sunset"; type="text/html"'),
+            (b"deprecation", b"@%d" % int(self.since.timestamp())),
+            (b"sunset", sunset.encode()),
+            (b"link", f'<{self.link}>; rel="deprecation"; type="text/html"'.encode("latin-1")),
+            (b"link", f'<{self.link}>; rel="sunset"; type="text/html"'.encode("latin-1")),
         ]

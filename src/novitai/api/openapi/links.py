@@ -33,43 +33,43 @@ class Link:
 
 
 def _verb(source: str, *, itself: str) -> list[Link]:
-    operation = "get_api_operations_operationId"
+    operation = "getOperation"
     return [
         Link(source, 202, "Follow", operation, "operationId", _OPERATION),
-        Link(source, 202, "Read", "get_api_instances_instanceId", "instanceId", itself),
+        Link(source, 202, "Read", "getInstance", "instanceId", itself),
     ]
 
 
 LINKS: Final = (
     *(
-        Link("post_api_instances", 201, name, target, "instanceId", _ID)
+        Link("createInstance", 201, name, target, "instanceId", _ID)
         for name, target in (
-            ("Read", "get_api_instances_instanceId"),
-            ("History", "get_api_instances_instanceId_events"),
-            ("Stop", "post_api_instances_instanceId_stop"),
-            ("Start", "post_api_instances_instanceId_start"),
-            ("Restart", "post_api_instances_instanceId_restart"),
-            ("NoteUse", "put_api_instances_instanceId_last_used"),
-            ("Delete", "delete_api_instances_instanceId"),
+            ("Read", "getInstance"),
+            ("History", "listInstanceEvents"),
+            ("Stop", "stopInstance"),
+            ("Start", "startInstance"),
+            ("Restart", "restartInstance"),
+            ("NoteUse", "recordInstanceUse"),
+            ("Delete", "deleteInstance"),
         )
     ),
-    *_verb("post_api_instances_instanceId_start", itself=_ITSELF),
-    *_verb("post_api_instances_instanceId_stop", itself=_ITSELF),
-    *_verb("post_api_instances_instanceId_restart", itself=_ITSELF),
-    *_verb("delete_api_instances_instanceId", itself=_ITSELF),
-    *_verb("post_api_instances_start", itself=_ID),
-    *_verb("post_api_instances_stop", itself=_ID),
-    *_verb("post_api_instances_restart", itself=_ID),
-    *_verb("post_api_instances_delete", itself=_ID),
+    *_verb("startInstance", itself=_ITSELF),
+    *_verb("stopInstance", itself=_ITSELF),
+    *_verb("restartInstance", itself=_ITSELF),
+    *_verb("deleteInstance", itself=_ITSELF),
+    *_verb("startInstanceByName", itself=_ID),
+    *_verb("stopInstanceByName", itself=_ID),
+    *_verb("restartInstanceByName", itself=_ID),
+    *_verb("deleteInstanceByName", itself=_ID),
     Link(
-        "post_api_instances_sync",
+        "syncInstances",
         202,
         "Follow",
-        "get_api_operations_operationId",
+        "getOperation",
         "operationId",
         _OPERATION,
     ),
-    Link("post_api_keys", 201, "Revoke", "delete_api_keys_keyId", "keyId", "$response.body#/id"),
+    Link("createKey", 201, "Revoke", "revokeKey", "keyId", "$response.body#/id"),
 )
 
 

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve the OpenAPI document and a page that shows it without resources of other servers."""
+"""Serve the OpenAPI document and a page that shows it without resources of other servers.
+
+Swagger UI shows it. The page is sandboxed: its scripts are of an origin of their own, so requests
+of them have no cookie of a session. They could not read the document either, so the page contains
+it, and the library's files may be used by other origins.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,18 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
 from novitai.api.http.answers import answer
 from novitai.api.http.context import context_of
+from novitai.api.http.endpoints import Endpoint, Endpoints
+from novitai.api.http.static_files import KEPT, StaticFile
+from novitai.web import LIBRARY
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -24,8 +32,12 @@ _PAGE: Final = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>novitai API</title>
 <link rel="icon" href="data:,">
+{styles}
 <style>{style}</style>
-<main><noscript>This page needs JavaScript; the document is at openapi.json.</noscript></main>
+<noscript>This page needs JavaScript; the document is at openapi.json.</noscript>
+<main id="api"></main>
+<script type="application/json" id="document">{document}</script>
+{scripts}
 <script>{script}</script>
 </html>
 """
@@ -33,17 +45,24 @@ _PAGE: Final = """<!doctype html>
 
 OPENAPI_PATH: Final = "/openapi.json"
 DOCS_PATH: Final = "/docs"
+_HEADERS: Final = {
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_FILE_HEADERS: Final = (KEPT, (b"cross-origin-resource-policy", b"cross-origin"))
 
 
-def install(app: Starlette, write: Callable[[], dict[str, Any]]) -> None:
+def install(endpoints: Endpoints, write: Callable[[], dict[str, Any]], built: Path) -> None:
     """Serve the document and the page; neither needs an API key.
 
     Args:
-        app: The application that serves them.
+        endpoints: The endpoints to add to.
         write: Generates the document; called once, at the first request.
+        built: The folder of the built files of the dashboard, with the library's.
     """
-    page, policy = _page()
+    library = sorted((built / LIBRARY).glob("*.*s"))
     written = cache(lambda: orjson.dumps(write()))
+    shown = cache(lambda: _page(written(), [path.name for path in library]))
 
     async def document(request: Request) -> Response:
         context_of(request).route = OPENAPI_PATH
@@ -51,26 +70,53 @@ def install(app: Starlette, write: Callable[[], dict[str, Any]]) -> None:
 
     async def docs(request: Request) -> Response:
         context_of(request).route = DOCS_PATH
-        headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
-        return Response(page, 200, headers, "text/html")
+        page, policy = shown()
+        return Response(page, 200, {**_HEADERS, "Content-Security-Policy": policy}, "text/html")
 
-    app.add_route(OPENAPI_PATH, document, methods=["GET"])
-    app.add_route(DOCS_PATH, docs, methods=["GET"])
+    endpoints.add(OPENAPI_PATH, "GET", document)
+    endpoints.add(DOCS_PATH, "GET", docs)
+    for path in library:
+        endpoints.add(f"{DOCS_PATH}/{path.name}", "GET", _file(path))
 
 
-def _page() -> tuple[bytes, str]:
+def _file(path: Path) -> Endpoint:
+    read = cache(lambda: StaticFile(path, _FILE_HEADERS))
+
+    async def file(request: Request) -> Response:
+        context_of(request).route = f"{DOCS_PATH}/{{file}}"
+        return await read().response(request)
+
+    return file
+
+
+def _page(document: bytes, library: list[str]) -> tuple[bytes, str]:
+    """Return the page with a document, and its policy.
+
+    Args:
+        document: The OpenAPI document.
+        library: The names of the library's scripts and styles.
+    """
     folder = files("novitai.api.openapi") / "static"
-    style = (folder / "docs.css").read_text("utf-8")
-    # A relative URL, so that the page works under `/v1` and under a proxy's path prefix.
     script = (folder / "docs.js").read_text("utf-8")
-    script = script.replace("__OPENAPI__", OPENAPI_PATH.lstrip("/"))
-    page = _PAGE.format(style=style, script=script).encode()
-    policy = (
-        f"default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; "
-        f"form-action 'none'; frame-ancestors 'none'; "
-        f"style-src {_hash(style)}; script-src {_hash(script)}"
+    page = _PAGE.format(
+        # Relative to `/docs` and to `/v1/docs`.
+        styles=_each(library, ".css", '<link rel="stylesheet" href="docs/{}">'),
+        scripts=_each(library, ".js", '<script src="docs/{}"></script>'),
+        style=(folder / "docs.css").read_text("utf-8"),
+        script=script,
+        # Without `<`, no text in the document ends the element.
+        document=document.decode().replace("<", "\\u003c"),
     )
-    return page, policy
+    policy = (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'; sandbox allow-scripts; "
+        f"style-src 'self' 'unsafe-inline'; script-src 'self' {_hash(script)}"
+    )
+    return page.encode(), policy
+
+
+def _each(names: list[str], suffix: str, element: str) -> str:
+    return "\n".join(element.format(name) for name in names if name.endswith(suffix))
 
 
 def _hash(text: str) -> str:

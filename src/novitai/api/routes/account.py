@@ -24,11 +24,11 @@ from novitai.api.schemas.account import (
     MissingInstance,
     UnmanagedInstance,
 )
-from novitai.api.schemas.instances import InstanceDetails
 from novitai.api.schemas.wire import NoFields
 from novitai.domain.account import HoldReason
 from novitai.domain.api_key import Scope
-from novitai.domain.product import usd
+from novitai.domain.instance_details import InstanceDetails
+from novitai.domain.product import usd_or_none
 from novitai.errors import Conflict, FieldError, NotFound, ValidationFailed
 from novitai.lifecycle.account import WHAT_TO_DO, Overview
 from novitai.lifecycle.commands.idempotency import Reply
@@ -74,6 +74,7 @@ class AccountRoutes:
             Route(
                 method="GET",
                 path="/api/account",
+                id="getAccount",
                 handler=self.overview,
                 scope=Scope.READ,
                 tag="Account",
@@ -84,6 +85,7 @@ class AccountRoutes:
             Route(
                 method="POST",
                 path="/api/account/confirm",
+                id="confirmAccount",
                 handler=self.confirm,
                 scope=Scope.ADMIN,
                 tag="Account",
@@ -94,6 +96,7 @@ class AccountRoutes:
             Route(
                 method="GET",
                 path="/api/instances/unmanaged",
+                id="listUnmanagedInstances",
                 handler=self.unmanaged,
                 scope=Scope.READ,
                 tag="Account",
@@ -104,6 +107,7 @@ class AccountRoutes:
             Route(
                 method="POST",
                 path=f"{paths.UNMANAGED}/dismiss",
+                id="dismissUnmanagedInstance",
                 handler=self.dismiss,
                 scope=Scope.ADMIN,
                 tag="Account",
@@ -114,16 +118,19 @@ class AccountRoutes:
             Route(
                 method="POST",
                 path="/api/instances/adopt",
+                id="adoptInstance",
                 handler=self.adopt,
                 scope=Scope.ADMIN,
                 tag="Account",
                 summary="Adopt an unmanaged instance",
                 answers={201: InstanceDetails},
+                sends={"Location": "The path of the instance"},
                 errors=[_NO_ID, _NOT_LISTED, NO_INSTANCE, _MANAGED, _ELSEWHERE, _NOT_WAITING],
             ),
             Route(
                 method="POST",
                 path=f"{paths.INSTANCE}/release",
+                id="releaseInstance",
                 handler=self.release,
                 scope=Scope.ADMIN,
                 tag="Account",
@@ -143,7 +150,7 @@ class AccountRoutes:
         `missingDigest` names the set of instances. If the set has changed, nothing is confirmed.
         """
         return await call.run_once(
-            self._ownership.confirm(body.missing_digest),
+            self._ownership.confirm(body.missing_digest, actor=call.actor),
             lambda count: reply(ConfirmAccountResponse(confirmed=count)),
         )
 
@@ -179,12 +186,13 @@ class AccountRoutes:
 
         With `instanceId`, a record that waits to be bought gets the instance instead.
         """
-        return await call.run_once(self._ownership.adopt(body.wanted()), _adopted)
+        command = self._ownership.adopt(body.wanted(), actor=call.actor)
+        return await call.run_once(command, _adopted)
 
     async def release(self, call: RouteCall, body: NoFields) -> Response:
         """Release an instance: it stays as it is at Novita; no verb works on it any longer."""
         return await call.run_once(
-            self._ownership.release(call.named("instanceId")),
+            self._ownership.release(call.named("instanceId"), actor=call.actor),
             lambda view: reply(orjson.dumps(view)),
         )
 
@@ -202,7 +210,7 @@ def _unmanaged(shown: UnmanagedShown) -> UnmanagedInstance:
         status=row.status,
         orphan=row.orphan,
         dismissed=shown.dismissed or None,
-        hourly_price=None if row.hourly_price is None else usd(row.hourly_price),
+        hourly_price=usd_or_none(row.hourly_price),
         created_at=row.created_at,
         region=row.region or None,
     )

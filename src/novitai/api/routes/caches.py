@@ -51,6 +51,7 @@ class CacheRoutes:
             Route(
                 method="GET",
                 path="/api/cache/stats",
+                id="getCacheStats",
                 handler=self.overview,
                 scope=Scope.READ,
                 tag="Cache",
@@ -60,6 +61,7 @@ class CacheRoutes:
             Route(
                 method="GET",
                 path="/api/cache/{cacheName:id}/stats",
+                id="getCacheStatsByName",
                 handler=self.one,
                 scope=Scope.READ,
                 tag="Cache",
@@ -70,6 +72,7 @@ class CacheRoutes:
             Route(
                 method="POST",
                 path="/api/cache/clear",
+                id="clearCaches",
                 handler=self.clear,
                 scope=Scope.ADMIN,
                 tag="Cache",
@@ -80,6 +83,7 @@ class CacheRoutes:
             Route(
                 method="POST",
                 path="/api/cache/cleanup",
+                id="removeExpiredCacheEntries",
                 handler=self.cleanup,
                 scope=Scope.ADMIN,
                 tag="Cache",
@@ -89,6 +93,7 @@ class CacheRoutes:
             Route(
                 method="DELETE",
                 path=paths.CACHE_KEY,
+                id="deleteCacheKey",
                 handler=self.discard,
                 scope=Scope.ADMIN,
                 tag="Cache",

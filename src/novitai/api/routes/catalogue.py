@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Awaitable, Sequence
-from typing import Annotated, Final, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 from starlette.responses import Response
@@ -15,6 +14,7 @@ from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import Few, OffsetQuery, OneOf
 from novitai.api.routing.router import Route, RouteCall
+from novitai.api.routing.upstream_data import AWAY, from_novita
 from novitai.api.schemas.catalogue import (
     ListProductsResponse,
     ListRegionsResponse,
@@ -28,20 +28,9 @@ from novitai.api.schemas.wire import VISIBLE, Wording, absent
 from novitai.api.services import CataloguePort
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import BillingMode
-from novitai.domain.product import DEFAULT_REGION, Offer, Template, is_any_region, usd
-from novitai.errors import CircuitBreakerOpen, UpstreamTimeout, UpstreamUnavailable
-from novitai.lifecycle.catalogue.upstream_errors import to_api_error
-from novitai.upstream.errors import UpstreamError
+from novitai.domain.product import DEFAULT_REGION, Offer, Template, is_any_region, usd_or_none
 
 T = TypeVar("T")
-
-_FOR_THE_ANSWER: Final = 2.0
-"""Seconds of a request's time limit that are reserved for the response."""
-_AWAY: Final = (
-    UpstreamUnavailable("Novita answered with an error"),
-    CircuitBreakerOpen("Novita keeps failing", retry_after=30),
-    UpstreamTimeout("Novita did not answer in time"),
-)
 
 
 class ProductsQuery(OffsetQuery):
@@ -79,32 +68,35 @@ class CatalogueRoutes:
             Route(
                 method="GET",
                 path="/api/products",
+                id="listProducts",
                 handler=self.products,
                 scope=Scope.READ,
                 tag="Catalogue",
                 summary="List products",
                 answers={200: ListProductsResponse},
-                errors=[BAD_QUERY, *_AWAY],
+                errors=[BAD_QUERY, *AWAY],
             ),
             Route(
                 method="GET",
                 path="/api/templates",
+                id="listTemplates",
                 handler=self.templates,
                 scope=Scope.READ,
                 tag="Catalogue",
                 summary="List templates",
                 answers={200: ListTemplatesResponse},
-                errors=[BAD_QUERY, *_AWAY],
+                errors=[BAD_QUERY, *AWAY],
             ),
             Route(
                 method="GET",
                 path="/api/regions",
+                id="listRegions",
                 handler=self.regions,
                 scope=Scope.READ,
                 tag="Catalogue",
                 summary="List regions",
                 answers={200: ListRegionsResponse},
-                errors=[BAD_QUERY, *_AWAY],
+                errors=[BAD_QUERY, *AWAY],
             ),
         ]
 
@@ -116,7 +108,7 @@ class CatalogueRoutes:
         """
         anywhere = not query.region or is_any_region(query.region)
         mode = query.billing_mode or BillingMode.ON_DEMAND
-        offers = await _told(call, self._catalogue.offers(mode, query.gpu_num))
+        offers = await from_novita(call, self._catalogue.offers(mode, query.gpu_num))
         by_product: dict[str, list[Offer]] = {}
         for offer in offers:
             here = anywhere or offer.cluster.region.casefold() == query.region.casefold()
@@ -131,31 +123,16 @@ class CatalogueRoutes:
 
     async def templates(self, call: RouteCall, query: OffsetQuery) -> Response:
         """List templates, without their secrets."""
-        templates = await _told(call, self._catalogue.templates())
+        templates = await from_novita(call, self._catalogue.templates())
         shown, after = _page(query, [_template(one) for one in templates])
         return listed(call, ListTemplatesResponse(templates=shown, next_cursor=after))
 
     async def regions(self, call: RouteCall, query: OffsetQuery) -> Response:
         """List the regions that a request may name."""
-        regions = await _told(call, self._catalogue.regions())
+        regions = await from_novita(call, self._catalogue.regions())
         known = [RegionView(name=name, default=name == DEFAULT_REGION) for name in regions]
         shown, after = _page(query, known)
         return listed(call, ListRegionsResponse(regions=shown, next_cursor=after))
-
-
-async def _told(call: RouteCall, asked: Awaitable[T]) -> T:
-    """Await catalogue data within the time limit of the request.
-
-    Raises:
-        ApiError: Novita did not answer in time or failed, and nothing is cached.
-    """
-    try:
-        async with asyncio.timeout(max(0.0, call.seconds_left - _FOR_THE_ANSWER)):
-            return await asked
-    except TimeoutError:
-        raise UpstreamTimeout("Novita did not answer in time") from None
-    except UpstreamError as error:
-        raise to_api_error(error) from error
 
 
 def _page(query: OffsetQuery, items: list[T]) -> tuple[list[T], str | None]:
@@ -171,8 +148,8 @@ def _product(offers: Sequence[Offer]) -> ProductView:
         name=first.product_name,
         regions=sorted({offer.cluster.region for offer in offers}),
         available=any(offer.available for offer in offers),
-        on_demand_price=_usd(_cheapest(offers, BillingMode.ON_DEMAND)),
-        spot_price=_usd(_cheapest(offers, BillingMode.SPOT)),
+        on_demand_price=usd_or_none(_cheapest(offers, BillingMode.ON_DEMAND)),
+        spot_price=usd_or_none(_cheapest(offers, BillingMode.SPOT)),
         cpu_per_gpu=first.cpu_per_gpu,
         memory_per_gpu=first.memory_per_gpu,
         min_rootfs_size=first.min_rootfs_size,
@@ -187,10 +164,6 @@ def _cheapest(offers: Sequence[Offer], billing_mode: BillingMode) -> int | None:
 
 def _rank(price: int | None) -> float:
     return math.inf if price is None else price
-
-
-def _usd(price: int | None) -> float | None:
-    return None if price is None else usd(price)
 
 
 def _template(template: Template) -> TemplateView:

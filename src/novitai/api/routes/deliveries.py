@@ -17,11 +17,11 @@ from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.webhooks import AttemptView, DeliveryView, ListDeliveriesResponse
 from novitai.api.schemas.wire import NoFields, absent
 from novitai.domain.api_key import Scope
-from novitai.domain.view import masked_url
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.webhooks.deliveries import Deliveries, DeliveryPage
+from novitai.urls import masked_login
 
 NO_WEBHOOK: Final = NotFound("Webhook 'whk_1' not found", code="WEBHOOK_NOT_FOUND")
 SWITCHED_OFF: Final = Conflict(
@@ -51,6 +51,7 @@ class DeliveryRoutes:
             Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/deliveries",
+                id="listInstanceDeliveries",
                 handler=self.of_instance,
                 scope=Scope.READ,
                 tag="Webhooks",
@@ -61,6 +62,7 @@ class DeliveryRoutes:
             Route(
                 method="GET",
                 path="/api/webhooks/{webhookId:id}/deliveries",
+                id="listWebhookDeliveries",
                 handler=self.of_webhook,
                 scope=Scope.READ,
                 tag="Webhooks",
@@ -69,8 +71,20 @@ class DeliveryRoutes:
                 errors=[NO_WEBHOOK, BAD_QUERY],
             ),
             Route(
+                method="GET",
+                path="/api/deliveries",
+                id="listDeliveries",
+                handler=self.page,
+                scope=Scope.READ,
+                tag="Webhooks",
+                summary="List the deliveries to all receivers",
+                answers={200: ListDeliveriesResponse},
+                errors=[BAD_QUERY],
+            ),
+            Route(
                 method="POST",
                 path="/api/deliveries/{deliveryId:id}/redeliver",
+                id="redeliverMessage",
                 handler=self.redeliver,
                 scope=Scope.WRITE,
                 tag="Webhooks",
@@ -91,6 +105,13 @@ class DeliveryRoutes:
         """List the messages to a standing webhook, newest event first."""
         page = await self._deliveries.of_webhook(
             call.named("webhookId"), limit=query.most, cursor=query.cursor, status=query.status
+        )
+        return _listed(call, page)
+
+    async def page(self, call: RouteCall, query: DeliveriesQuery) -> Response:
+        """List the messages to all receivers, newest event first."""
+        page = await self._deliveries.page(
+            limit=query.most, cursor=query.cursor, status=query.status
         )
         return _listed(call, page)
 
@@ -124,7 +145,7 @@ def _show(delivery: Delivery) -> DeliveryView:
         type=delivery.event_type,
         instance_id=delivery.instance_id,
         webhook_id=delivery.webhook_id if delivery.standing else None,
-        url=masked_url(delivery.url),
+        url=masked_login(delivery.url),
         status=delivery.status,
         created_at=delivery.created_at,
         next_attempt_at=delivery.due_at if delivery.status is DeliveryStatus.PENDING else None,

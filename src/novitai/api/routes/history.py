@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
@@ -18,23 +19,34 @@ from starlette.responses import Response
 
 from novitai.api.http import paths
 from novitai.api.http.answers import answer, reply
+from novitai.api.http.disconnects import disconnected
 from novitai.api.routes.instances import whole_view
-from novitai.api.routing.common_errors import NO_INSTANCE
+from novitai.api.routing.common_errors import BAD_QUERY, NO_INSTANCE
 from novitai.api.routing.lists import listed
-from novitai.api.routing.queries import EVENT_CURSOR, NOT_A_CURSOR, EventsQuery, OneOf, Whole
+from novitai.api.routing.queries import (
+    EVENT_CURSOR,
+    NOT_A_CURSOR,
+    EventsQuery,
+    Flag,
+    InstanceFilter,
+    OneOf,
+    PageQuery,
+    Whole,
+)
 from novitai.api.routing.router import Route, RouteCall
 from novitai.api.schemas.history import (
+    ActorView,
     EventView,
     ListEventsResponse,
+    ListOperationsResponse,
     OperationErrorView,
     OperationView,
 )
-from novitai.api.schemas.instances import InstanceDetails
 from novitai.api.schemas.wire import NoFields, RequestModel, absent
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
+from novitai.domain.instance_details import InstanceDetails
 from novitai.domain.operation import Operation
-from novitai.domain.view import View
 from novitai.errors import Conflict, FieldError, NotFound, Overloaded, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.commands.instance_actions import InstanceActions
@@ -87,6 +99,13 @@ class WaitQuery(RequestModel):
     ] = DEFAULT_SECONDS
 
 
+class EventOrder(StrEnum):
+    """The order of a list of events."""
+
+    OLDEST_FIRST = "asc"
+    NEWEST_FIRST = "desc"
+
+
 class SinceQuery(EventsQuery):
     """Which events to list."""
 
@@ -97,6 +116,22 @@ class SinceQuery(EventsQuery):
             description="Only events after this event ID; page on with `cursor`",
         ),
         NOT_A_CURSOR,
+    ] = absent()
+    order: Annotated[
+        EventOrder,
+        Field(description="Oldest first (`asc`) or newest first (`desc`)"),
+        OneOf("order"),
+    ] = EventOrder.OLDEST_FIRST
+
+
+class OperationsQuery(PageQuery):
+    """Which operations to list."""
+
+    instance_id: InstanceFilter = absent()
+    done: Annotated[
+        bool,
+        Field(description="Only ended operations (`true`) or only running ones (`false`)"),
+        Flag("done"),
     ] = absent()
 
 
@@ -114,6 +149,7 @@ class HistoryRoutes:
             Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/wait",
+                id="waitForInstance",
                 handler=self.wait,
                 scope=Scope.READ,
                 tag="Instances",
@@ -125,6 +161,7 @@ class HistoryRoutes:
             Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/events",
+                id="listInstanceEvents",
                 handler=self.of_instance,
                 scope=Scope.READ,
                 tag="History",
@@ -135,6 +172,7 @@ class HistoryRoutes:
             Route(
                 method="GET",
                 path="/api/events",
+                id="listEvents",
                 handler=self.since,
                 scope=Scope.READ,
                 tag="History",
@@ -144,7 +182,19 @@ class HistoryRoutes:
             ),
             Route(
                 method="GET",
+                path="/api/operations",
+                id="listOperations",
+                handler=self.operations,
+                scope=Scope.READ,
+                tag="History",
+                summary="List operations",
+                answers={200: ListOperationsResponse},
+                errors=[BAD_QUERY],
+            ),
+            Route(
+                method="GET",
                 path=paths.OPERATION,
+                id="getOperation",
                 handler=self.operation,
                 scope=Scope.READ,
                 tag="History",
@@ -155,6 +205,7 @@ class HistoryRoutes:
             Route(
                 method="POST",
                 path=f"{paths.OPERATION}/cancel",
+                id="cancelOperation",
                 handler=self.cancel,
                 scope=Scope.WRITE,
                 tag="History",
@@ -200,15 +251,28 @@ class HistoryRoutes:
         return _events(call, page)
 
     async def since(self, call: RouteCall, query: SinceQuery) -> Response:
-        """List the events of all instances, oldest first.
+        """List the events of all instances, oldest first, or newest first with `order=desc`.
 
-        Poll with the ID of the last event as `since`: no event is missed or repeated.
+        Poll, oldest first, with the ID of the last event as `since`: no event is missed or
+        repeated. Newest first, `since` ends the list, and events that come meanwhile are not on its
+        later pages.
         """
         after, most = query.cursor, query.most
+        if query.order is EventOrder.NEWEST_FIRST:
+            page = await self._history.latest(query.since, cursor=after, limit=most)
+            return _events(call, page)
         if not after:
             return _events(call, await self._history.since(query.since, limit=most))
         # A cursor is an event ID too, later than `since`.
         return _events(call, await self._history.since(after, limit=most, field="cursor"))
+
+    async def operations(self, call: RouteCall, query: OperationsQuery) -> Response:
+        """List operations of all instances or of one, newest first."""
+        page = await self._history.operations(
+            instance_id=query.instance_id, done=query.done, cursor=query.cursor, limit=query.most
+        )
+        shown = [_operation(one) for one in page.operations]
+        return listed(call, ListOperationsResponse(operations=shown, next_cursor=page.next_cursor))
 
     async def operation(self, call: RouteCall) -> Response:
         """Read an operation; `outcome` says how it ended."""
@@ -220,7 +284,8 @@ class HistoryRoutes:
         A create can be cancelled until its create call may have been sent; after that, delete the
         instance. A deletion cannot be cancelled.
         """
-        return await call.run_once(self._operating.cancel(call.named("operationId")), _cancelled)
+        command = self._operating.cancel(call.named("operationId"), actor=call.actor)
+        return await call.run_once(command, _cancelled)
 
     @contextmanager
     def _seat(self) -> Iterator[None]:
@@ -247,7 +312,7 @@ async def _while_there(
         ClientDisconnect: the client disconnected; the work was cancelled.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
+    leaving = asyncio.ensure_future(disconnected(request.receive))
     ending = asyncio.ensure_future(until.wait())
     try:
         await asyncio.wait({working, leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -262,12 +327,7 @@ async def _while_there(
         await asyncio.gather(working, leaving, ending, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _out_of_reach(shown: View, wanted: str) -> Conflict:
+def _out_of_reach(shown: InstanceDetails, wanted: str) -> Conflict:
     """Build the error for a status that cannot be reached, with the instance's own error."""
     details: dict[str, object] = {}
     why = ""
@@ -283,7 +343,7 @@ def _out_of_reach(shown: View, wanted: str) -> Conflict:
 
 
 def _events(call: RouteCall, page: EventPage) -> Response:
-    shown = [EventView.model_validate(one) for one in page.events]
+    shown = [EventView.of(one) for one in page.events]
     return listed(call, ListEventsResponse(events=shown, next_cursor=page.next_cursor))
 
 
@@ -301,6 +361,7 @@ def _operation(operation: Operation) -> OperationView:
         outcome=operation.outcome,
         attempts=operation.attempts,
         error=_error(operation),
+        actor=ActorView.of(operation.actor),
         created_at=operation.created_at,
         updated_at=operation.updated_at,
     )

@@ -16,12 +16,16 @@ from starlette.responses import Response
 from novitai.api.http import paths
 from novitai.api.http.answers import answer, reply
 from novitai.api.routes.instances import whole_view
-from novitai.api.routing.common_errors import NO_INSTANCE, RELEASED, UNKNOWN_FIELD
+from novitai.api.routing.common_errors import (
+    NO_INSTANCE,
+    OVER_BUDGET,
+    RELEASED,
+    UNKNOWN_FIELD,
+)
 from novitai.api.routing.queries import Flag
 from novitai.api.routing.router import Handler, Route, RouteCall
 from novitai.api.schemas.instances import (
     CredentialsResponse,
-    InstanceDetails,
     InstanceNameRequest,
     LastUsedRequest,
     LeftAlone,
@@ -33,12 +37,14 @@ from novitai.api.schemas.instances import (
 from novitai.api.schemas.wire import NoFields, RequestModel, absent
 from novitai.api.services import ReadPort
 from novitai.domain.api_key import Scope
+from novitai.domain.instance_details import InstanceDetails
 from novitai.domain.operation import OperationKind
 from novitai.errors import ApiError, Conflict, FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.commands.instance_actions import Accepted, InstanceActions, StopAll
 
 _ID: Final = "inst_1697843200_abc123"
+_FOLLOW: Final = {"Location": "The path of the operation, if one was accepted"}
 
 _NOUNS: Final = {
     OperationKind.START: "start",
@@ -55,6 +61,16 @@ _AMBIGUOUS: Final = Conflict(
     "2 live instances are named 'my-instance': use an ID",
     code="AMBIGUOUS_NAME",
     details={"instanceIds": [_ID, "inst_1697843300_def456"]},
+)
+_PROTECTED: Final = Conflict(
+    f"Instance '{_ID}' is protected: it holds the results of the week",
+    code="INSTANCE_PROTECTED",
+    details={"reason": "it holds the results of the week"},
+)
+_SPENT: Final = Conflict(
+    f"Instance '{_ID}' has spent its maxSpend of 5.0 USD",
+    code="LIMIT_REACHED",
+    details={"limit": "maxSpend", "maxSpend": 5.0, "accruedAtMost": 5.00021},
 )
 _BAD_NAME: Final = ValidationFailed(
     "Validation failed",
@@ -100,6 +116,7 @@ class InstanceActionRoutes:
             Route(
                 method="POST",
                 path="/api/instances/stop-all",
+                id="stopAllInstances",
                 handler=self.stop_all,
                 scope=Scope.WRITE,
                 tag="Instances",
@@ -109,15 +126,18 @@ class InstanceActionRoutes:
             Route(
                 method="POST",
                 path="/api/instances/sync",
+                id="syncInstances",
                 handler=self.sync,
                 scope=Scope.WRITE,
                 tag="Instances",
                 summary="Reconcile the records with the account now",
                 answers={202: SyncResponse},
+                sends=_FOLLOW,
             ),
             Route(
                 method="PUT",
                 path=f"{paths.INSTANCE}/last-used",
+                id="recordInstanceUse",
                 handler=self.record_usage,
                 scope=Scope.WRITE,
                 tag="Instances",
@@ -128,6 +148,7 @@ class InstanceActionRoutes:
             Route(
                 method="GET",
                 path=f"{paths.INSTANCE}/credentials",
+                id="getInstanceCredentials",
                 handler=self.credentials,
                 scope=Scope.WRITE,
                 tag="Instances",
@@ -180,14 +201,14 @@ class InstanceActionRoutes:
 
     async def stop_all(self, call: RouteCall, body: NoFields) -> Response:
         """Stop all instances that can be stopped, in one transaction, and say why others cannot."""
-        return await call.run_once(self._operating.stop_all(), _all_told)
+        return await call.run_once(self._operating.stop_all(actor=call.actor), _all_told)
 
     async def sync(self, call: RouteCall, body: NoFields) -> Response:
         """List the account and reconcile the records now, before the next periodic listing.
 
         Poll the operation for completion.
         """
-        return await call.run_once(self._operating.sync(), _sync_told)
+        return await call.run_once(self._operating.sync(actor=call.actor), _sync_told)
 
     async def record_usage(self, call: RouteCall, body: LastUsedRequest) -> Response:
         """Record when an instance was last used: `lastUsedAt`, or now if it is absent."""
@@ -205,18 +226,22 @@ class InstanceActionRoutes:
     async def _ask(
         self, call: RouteCall, kind: OperationKind, *, confirmed: bool = False
     ) -> Response:
-        command = self._operating.ask(kind, call.named("instanceId"), confirmed=confirmed)
+        command = self._operating.ask(
+            kind, call.named("instanceId"), actor=call.actor, confirmed=confirmed
+        )
         return await call.run_once(command, _told)
 
     async def _ask_named(
         self, call: RouteCall, kind: OperationKind, body: InstanceNameRequest
     ) -> Response:
-        return await call.run_once(self._operating.ask_by_name(kind, body.instance_name), _told)
+        command = self._operating.ask_by_name(kind, body.instance_name, actor=call.actor)
+        return await call.run_once(command, _told)
 
 
 def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Route]:
     """Declare the two routes of a verb: by ID and by name."""
     path, word = f"{paths.INSTANCE}/{kind.value}", kind.value.capitalize()
+    operation_id = f"{kind.value}Instance"
     method = "POST"
     if kind is OperationKind.DELETE:
         method, path = "DELETE", paths.INSTANCE
@@ -224,34 +249,46 @@ def _verb(kind: OperationKind, by_id: Handler, by_name: Handler) -> list[Route]:
         Route(
             method=method,
             path=path,
+            id=operation_id,
             handler=by_id,
             scope=Scope.WRITE,
             tag="Instances",
             summary=f"{word} an instance",
             answers={202: VerbResponse, 200: InstanceDetails},
+            sends=_FOLLOW,
             errors=[NO_INSTANCE, *_refusals(kind)],
         ),
         Route(
             method="POST",
             path=f"/api/instances/{kind.value}",
+            id=f"{operation_id}ByName",
             handler=by_name,
             scope=Scope.WRITE,
             tag="Instances",
             summary=f"{word} an instance by its name",
             answers={202: VerbResponse, 200: InstanceDetails},
+            sends=_FOLLOW,
             errors=[NO_INSTANCE, _AMBIGUOUS, *_refusals(kind), _BAD_NAME, UNKNOWN_FIELD],
         ),
     ]
 
 
+_ABOVE_KEY: Final = Conflict(
+    f"Instance '{_ID}' costs 1.2 USD an hour, over the 1 that the API key that created it allows",
+    code="KEY_LIMIT_EXCEEDED",
+    details={"key": "key_1", "limit": "maxHourlyPrice", "allowed": 1.0, "wanted": 1.2},
+)
+
+
 def _refusals(kind: OperationKind) -> Sequence[ApiError]:
     if kind is OperationKind.DELETE:
-        return (RELEASED,)
+        return (RELEASED, _PROTECTED)
     state = Conflict(
         f"Instance '{_ID}' is terminating: {kind.value} is not possible",
         details={"status": "terminating"},
     )
-    return (state, _BUSY, RELEASED)
+    refused = (_SPENT, OVER_BUDGET, _ABOVE_KEY) if kind is OperationKind.START else ()
+    return (state, _BUSY, RELEASED, *refused)
 
 
 def _told(accepted: Accepted) -> Reply:

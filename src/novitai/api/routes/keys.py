@@ -5,12 +5,19 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from novitai.api.http.answers import reply
+from novitai.api.http.answers import answer, reply
 from novitai.api.routing.common_errors import BAD_QUERY
 from novitai.api.routing.lists import listed
 from novitai.api.routing.queries import PageQuery
 from novitai.api.routing.router import Route, RouteCall
-from novitai.api.schemas.keys import CreateKeyRequest, CreateKeyResponse, KeyView, ListKeysResponse
+from novitai.api.schemas.keys import (
+    CreateKeyRequest,
+    CreateKeyResponse,
+    CurrentKeyResponse,
+    KeyLimitsView,
+    KeyView,
+    ListKeysResponse,
+)
 from novitai.api.schemas.wire import NoFields
 from novitai.api.services import Services
 from novitai.domain.api_key import ApiKey, Scope, in_order
@@ -31,6 +38,7 @@ class KeyRoutes:
             Route(
                 method="POST",
                 path="/api/keys",
+                id="createKey",
                 handler=self.create,
                 scope=Scope.ADMIN,
                 tag="Keys",
@@ -52,6 +60,7 @@ class KeyRoutes:
             Route(
                 method="GET",
                 path="/api/keys",
+                id="listKeys",
                 handler=self.page,
                 scope=Scope.ADMIN,
                 tag="Keys",
@@ -60,8 +69,19 @@ class KeyRoutes:
                 errors=[BAD_QUERY],
             ),
             Route(
+                method="GET",
+                path="/api/key",
+                id="getCurrentKey",
+                handler=self.current,
+                scope=Scope.READ,
+                tag="Keys",
+                summary="Read the API key of the request",
+                answers={200: CurrentKeyResponse},
+            ),
+            Route(
                 method="DELETE",
                 path="/api/keys/{keyId:id}",
+                id="revokeKey",
                 handler=self.revoke,
                 scope=Scope.ADMIN,
                 tag="Keys",
@@ -72,7 +92,10 @@ class KeyRoutes:
         ]
 
     async def create(self, call: RouteCall, body: CreateKeyRequest) -> Response:
-        """Create an API key. The key itself is shown only in this response."""
+        """Create an API key. The key itself is shown only in this response.
+
+        `limits` bind every instance that the key creates, also after the key was revoked.
+        """
         return await call.run_once(self._keys.creation(body.wanted()), _made)
 
     async def page(self, call: RouteCall, query: PageQuery) -> Response:
@@ -80,6 +103,21 @@ class KeyRoutes:
         page = await self._keys.page(limit=query.most, cursor=query.cursor)
         shown = [_view(key) for key in page.keys]
         return listed(call, ListKeysResponse(keys=shown, next_cursor=page.next_cursor))
+
+    async def current(self, call: RouteCall) -> Response:
+        """Read the name, the scopes and the limits of the key that sends the request."""
+        caller = call.caller
+        key = await self._keys.stored(caller.key_id)
+        return answer(
+            CurrentKeyResponse(
+                id=caller.key_id,
+                name=caller.name,
+                scopes=in_order(caller.scopes),
+                created_at=None if key is None else key.created_at,
+                expires_at=None if key is None else key.expires_at,
+                limits=None if key is None else KeyLimitsView.of(key),
+            )
+        )
 
     async def revoke(self, call: RouteCall, body: NoFields) -> Response:
         """Revoke an API key. This process refuses it at once, other processes within 2 s."""
@@ -95,6 +133,7 @@ def _made(made: NewKey) -> Reply:
         key=made.text,
         created_at=key.created_at,
         expires_at=key.expires_at,
+        limits=KeyLimitsView.of(key),
     )
     return reply(shown, 201, {"Cache-Control": "no-store"}, secret_of=key.id)
 
@@ -112,4 +151,5 @@ def _view(key: ApiKey) -> KeyView:
         expires_at=key.expires_at,
         revoked_at=key.revoked_at,
         last_used_at=key.last_used_at,
+        limits=KeyLimitsView.of(key),
     )

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 import structlog
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from novitai.api.routes.prometheus import (
     TEXT,
     MetricsSnapshot,
     as_openmetrics,
+    as_series,
     as_text,
 )
 from novitai.api.routing.router import Route, RouteCall
@@ -29,16 +31,17 @@ from novitai.api.schemas.metrics import (
     MetricsResponse,
     RequestDurations,
     RequestNumbers,
+    Series,
     SystemNumbers,
 )
 from novitai.api.services import Services
 from novitai.domain.api_key import Scope
-from novitai.lifecycle.account import Overview
 from novitai.lifecycle.catalogue.cache import CacheStats
 from novitai.store.engine.errors import StoreError
 from novitai.telemetry import streams
 from novitai.telemetry.requests import Durations
 
+T = TypeVar("T")
 _OFFERED: Final = (JSON, TEXT, OPENMETRICS)
 
 _ALWAYS_TOLD: Final = (200, 400, 401, 404, 500)
@@ -59,11 +62,13 @@ class MetricsRoutes:
             Route(
                 method="GET",
                 path="/metrics",
+                id="getMetrics",
                 handler=self.metrics,
                 scope=Scope.READ,
                 tag="Metrics",
                 summary="Read the metrics of this process",
                 answers={200: MetricsResponse},
+                other_types=[TEXT, OPENMETRICS],
             )
         ]
 
@@ -87,6 +92,7 @@ class MetricsRoutes:
     async def _snapshot(self) -> MetricsSnapshot:
         services = self._services
         stats = services.jobs.stats()
+        deliveries = services.webhooks.deliveries
         try:
             queued = dict(await services.jobs.queue_sizes())
         except Exception as error:  # incomplete metrics are better than none
@@ -102,40 +108,18 @@ class MetricsRoutes:
             memory=services.process.memory(),
             cpu=services.process.cpu(),
             uptime=services.process.uptime,
-            deliveries=services.webhooks.metrics.snapshot() if services.webhooks else {},
-            oldest_delivery=await self._oldest_delivery(),
-            feed_lag=await self._feed_lag(),
-            account=await self._account(),
+            deliveries=services.webhooks.metrics.snapshot(),
+            oldest_delivery=await _or_none("oldest_delivery", deliveries.oldest_waiting_seconds()),
+            feed_lag=await _or_none("feed_lag", services.history.feed_lag_seconds()),
+            store=services.store,
+            connections=services.connections.snapshot(),
+            event_streams=services.event_streams.count,
+            event_streams_closed=dict(services.event_streams.closed),
+            now=services.clock.now(),
+            fleet=await _or_none("fleet", services.fleet.read()),
             limiter_fallbacks=services.shared_buckets.fallbacks if services.shared_buckets else 0,
             dropped_lines=streams.dropped(),
         )
-
-    async def _oldest_delivery(self) -> float | None:
-        if self._services.webhooks is None:
-            return None
-        try:
-            return await self._services.webhooks.deliveries.oldest_waiting_seconds()
-        except StoreError as error:
-            _log.warning("oldest_delivery_unknown", error=type(error).__name__)
-            return None
-
-    async def _feed_lag(self) -> float | None:
-        if self._services.history is None:
-            return None
-        try:
-            return await self._services.history.feed_lag_seconds()
-        except StoreError as error:
-            _log.warning("feed_lag_unknown", error=type(error).__name__)
-            return None
-
-    async def _account(self) -> Overview | None:
-        if self._services.ownership is None:
-            return None
-        try:
-            return await self._services.ownership.overview()
-        except StoreError as error:
-            _log.warning("account_unknown", error=type(error).__name__)
-            return None
 
     def _as_json(self, snapshot: MetricsSnapshot) -> MetricsResponse:
         return MetricsResponse(
@@ -146,6 +130,10 @@ class MetricsRoutes:
                 jobs=_jobs(snapshot),
                 system=_system(snapshot),
                 cache=_caches(snapshot.caches),
+                series={
+                    name: [Series(labels=labels, value=value) for labels, value in samples]
+                    for name, samples in as_series(snapshot).items()
+                },
             ),
         )
 
@@ -238,3 +226,12 @@ def ratio(hits: int, misses: int) -> float:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+async def _or_none(metric: str, reading: Awaitable[T]) -> T | None:
+    """Return what is read, or None after a log line: the other metrics are shown."""
+    try:
+        return await reading
+    except StoreError as error:
+        _log.warning("metric_unknown", metric=metric, error=type(error).__name__)
+        return None

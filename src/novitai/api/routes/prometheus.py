@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render metrics as Prometheus text and OpenMetrics. Labels are templates and names, not IDs."""
+"""Render metrics as Prometheus text, OpenMetrics or a list of series.
+
+Labels are templates, names and words of enumerations, not IDs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
@@ -20,10 +23,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from novitai.domain.billing import HOURS_PER_DAY, SpanKind
+from novitai.domain.instance import BillingMode, InstanceStatus
+from novitai.domain.product import PRICE_UNITS_PER_USD
 from novitai.jobs.metrics import JobStats
-from novitai.lifecycle.account import Overview
 from novitai.lifecycle.catalogue.cache import CacheStats
+from novitai.lifecycle.queries.event_streams import Ended
 from novitai.lifecycle.webhooks.metrics import DeliveryOutcome
+from novitai.store.engine.metrics import Histogram, StoreMetrics
+from novitai.store.queries.fleet import FleetNumbers, MoneyNumbers
+from novitai.telemetry.connections import ConnectionState
 from novitai.telemetry.process import Cpu, Memory
 from novitai.telemetry.requests import BUCKETS, RequestMetrics
 from novitai.upstream.breaker import BreakerState
@@ -48,7 +57,12 @@ class MetricsSnapshot:
         oldest_delivery: Age in seconds of the oldest pending message; None if unknown.
         feed_lag: Age in seconds of the first stored event that `GET /api/events` does not list
             yet; None if unknown.
-        account: The state of the Novita account; None if unknown.
+        store: Durations of transactions, and counts of what they committed.
+        connections: Number of open HTTP connections by state.
+        event_streams: Number of open event streams of this process.
+        event_streams_closed: Event streams that ended, by reason.
+        now: Unix milliseconds.
+        fleet: The figures about the whole installation; None before they are first counted.
     """
 
     requests: RequestMetrics
@@ -59,13 +73,18 @@ class MetricsSnapshot:
     memory: Memory
     cpu: Cpu
     uptime: float
-    fenced_writes: int = 0
-    limiter_fallbacks: int = 0
-    dropped_lines: int = 0
-    deliveries: Mapping[DeliveryOutcome, int] = field(default_factory=dict)
-    oldest_delivery: float | None = None
-    feed_lag: float | None = None
-    account: Overview | None = None
+    fenced_writes: int
+    limiter_fallbacks: int
+    dropped_lines: int
+    deliveries: Mapping[DeliveryOutcome, int]
+    oldest_delivery: float | None
+    feed_lag: float | None
+    store: StoreMetrics
+    connections: Mapping[ConnectionState, int]
+    event_streams: int
+    event_streams_closed: Mapping[Ended, int]
+    now: int
+    fleet: FleetNumbers | None
 
 
 def as_text(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
@@ -79,6 +98,15 @@ def as_openmetrics(snapshot: MetricsSnapshot) -> tuple[bytes, str]:
         _registry(snapshot)
     )
     return body, openmetrics.CONTENT_TYPE_LATEST
+
+
+def as_series(snapshot: MetricsSnapshot) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Return labels and value of each sample by its name, as in the Prometheus text."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in _Numbers(snapshot).collect():
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
 
 
 def _registry(snapshot: MetricsSnapshot) -> CollectorRegistry:
@@ -119,8 +147,18 @@ class _Numbers(Collector):
                 "Age of the first stored event that GET /api/events holds back; 0 if none.",
                 value=self._snapshot.feed_lag,
             )
-        if self._snapshot.account is not None:
-            yield from _of_account(self._snapshot.account)
+        yield from _of_event_streams(self._snapshot)
+        yield from _of_commits(self._snapshot.store)
+        yield from _of_database(self._snapshot.store)
+        connections = GaugeMetricFamily(
+            "novitai_connections", "Open HTTP connections.", labels=["state"]
+        )
+        for state, count in self._snapshot.connections.items():
+            connections.add_metric([state.value], count)
+        yield connections
+        if self._snapshot.fleet is not None:
+            yield from _of_fleet(self._snapshot.fleet, self._snapshot.now)
+            yield from _of_money(self._snapshot.fleet, self._snapshot.now)
         yield from _of_process(self._snapshot)
 
     def describe(self) -> list[Metric]:
@@ -128,22 +166,154 @@ class _Numbers(Collector):
         return []
 
 
-def _of_account(account: Overview) -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "novitai_orphans",
-        "Orphans that were not dismissed.",
-        value=account.orphans,
+def _of_fleet(fleet: FleetNumbers, now: int) -> Iterator[Metric]:
+    counted = GaugeMetricFamily(
+        "novitai_instances",
+        "Instances whose record has not ended.",
+        labels=["status", "billing_mode"],
     )
-    yield GaugeMetricFamily(
-        "novitai_account_held",
-        "1 while write calls are held because the account differs from the records.",
-        value=int(account.state.blocked),
+    numbers = {(status, mode): number for status, mode, number in fleet.instances}
+    for status in InstanceStatus:
+        for mode in () if status.ended else BillingMode:
+            key = (status.value, mode.value)
+            counted.add_metric(key, numbers.get(key, 0))
+    yield counted
+    running = GaugeMetricFamily(
+        "novitai_operations", "Unfinished operations.", labels=["kind", "phase"]
     )
-    yield GaugeMetricFamily(
-        "novitai_incomplete_listings",
-        "Consecutive listings of the account that were incomplete.",
-        value=account.looked.incomplete_count,
+    for kind, phase, number in fleet.operations:
+        running.add_metric([kind, phase], number)
+    yield running
+    for name, text, value in (
+        (
+            "operation_oldest_due_seconds",
+            "Time for which the oldest due operation has waited for a worker; 0 if none waits.",
+            _age(fleet.oldest_due, now) or 0.0,
+        ),
+        ("orphans", "Orphans that were not dismissed.", fleet.orphans),
+        ("unmanaged", "Instances of the account without a record.", fleet.unmanaged),
+        (
+            "account_held",
+            "1 while write calls are held because the account differs from the records.",
+            int(fleet.held),
+        ),
+        (
+            "incomplete_listings",
+            "Consecutive listings of the account that were incomplete.",
+            fleet.incomplete_listings,
+        ),
+        (
+            "listing_interval_seconds",
+            "Time between two listings of the account.",
+            fleet.listing_interval,
+        ),
+        (
+            "limits_unenforced",
+            "Instances with a limit that is due and has no effect.",
+            fleet.unenforced,
+        ),
+        (
+            "fleet_age_seconds",
+            "Time since a worker counted the figures about the whole installation.",
+            _age(fleet.counted_at, now) or 0.0,
+        ),
+    ):
+        yield GaugeMetricFamily(f"novitai_{name}", text, value=value)
+    yield _known(
+        "listing_age_seconds",
+        "Time since the last complete listing of the account began.",
+        _age(fleet.listed_at, now),
     )
+
+
+def _of_money(fleet: FleetNumbers, now: int) -> Iterator[Metric]:
+    money: MoneyNumbers = fleet.money
+    yield GaugeMetricFamily(
+        "novitai_burn_usd_per_hour",
+        "The present cost of all instances per hour.",
+        value=fleet.burn / HOURS_PER_DAY / PRICE_UNITS_PER_USD,
+    )
+    spend = CounterMetricFamily(
+        "novitai_spend_usd", "The amount that was certainly billed.", labels=["kind"]
+    )
+    for kind in SpanKind:
+        spend.add_metric([kind.value], money.spend.get(kind.value, 0) / PRICE_UNITS_PER_USD)
+    yield spend
+    used = GaugeMetricFamily(
+        "novitai_budget_used_ratio",
+        "The spent share of a budget in its present period.",
+        labels=["budget"],
+    )
+    for name, ratio in money.budgets.items():
+        used.add_metric([name], ratio)
+    yield used
+    yield _known(
+        "account_balance_usd", "The balance of the account, if Novita tells it.", money.balance
+    )
+    yield _known(
+        "bills_age_seconds",
+        "Time since the end of the last hour whose bills were compared with the ledger.",
+        _age(fleet.bills_until, now),
+    )
+    told = GaugeMetricFamily(
+        "novitai_bill_events",
+        "Events about differences between bills and ledger in the last 24 hours.",
+        labels=["type"],
+    )
+    for name, count in fleet.bill_events.items():
+        told.add_metric([name], count)
+    yield told
+
+
+def _of_commits(store: StoreMetrics) -> Iterator[Metric]:
+    for name, text, label, counts in (
+        ("creates", "Creates that ended.", "outcome", store.creates),
+        ("attempts", "Results of create calls.", "outcome", store.attempts),
+        ("status_changes", "Changes of the status of an instance.", "to", store.status_changes),
+    ):
+        family = CounterMetricFamily(f"novitai_{name}", text, labels=[label])
+        for word, count in counts.items():
+            family.add_metric([word.value], count)
+        yield family
+    yield CounterMetricFamily(
+        "novitai_surplus_deleted",
+        "Surplus instances that were deleted.",
+        value=store.surplus_deleted,
+    )
+    took = HistogramMetricFamily(
+        "novitai_create_to_running_seconds", "Time from a create to its first `running`."
+    )
+    _add(took, [], store.create_to_running)
+    yield took
+
+
+def _of_database(store: StoreMetrics) -> Iterator[Metric]:
+    took = HistogramMetricFamily(
+        "novitai_database_seconds",
+        "Time of a transaction as its caller waits: for a thread, its statements, its commit.",
+        labels=["kind"],
+    )
+    for kind, durations in store.durations.items():
+        _add(took, [kind], durations)
+    yield took
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], counted: Histogram) -> None:
+    bounds = [*map(str, counted.bounds), "+Inf"]
+    buckets = list(zip(bounds, accumulate(counted.buckets), strict=True))
+    family.add_metric(labels, buckets, counted.seconds)
+
+
+def _known(name: str, text: str, value: float | None) -> Metric:
+    """Return a gauge, without a sample if the value is unknown."""
+    gauge = GaugeMetricFamily(f"novitai_{name}", text, labels=[])
+    if value is not None:
+        gauge.add_metric([], value)
+    return gauge
+
+
+def _age(moment: int | None, now: int) -> float | None:
+    return None if moment is None else max(0.0, (now - moment) / 1000)
 
 
 def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:
@@ -174,17 +344,17 @@ def _of_requests(requests: RequestMetrics) -> Iterator[Metric]:
 
 def _of_upstream(numbers: UpstreamNumbers) -> Iterator[Metric]:
     ended = CounterMetricFamily(
-        "novitai_upstream_calls", "Calls to Novita that ended.", labels=["endpoint", "outcome"]
+        "novitai_upstream_calls", "Calls to Novita that ended.", labels=["operation", "outcome"]
     )
     took = HistogramMetricFamily(
-        "novitai_upstream_call_duration_seconds",
+        "novitai_upstream_call_seconds",
         "Duration of calls to Novita, without the wait for a permit.",
-        labels=["endpoint"],
+        labels=["operation"],
     )
     state = GaugeMetricFamily(
-        "novitai_upstream_breaker_state",
-        "1 for the current state of the circuit breaker of a class of calls, else 0.",
-        labels=["class", "state"],
+        "novitai_upstream_breaker_open",
+        "1 while the circuit breaker of a class of calls is open or half-open, else 0.",
+        labels=["class"],
     )
     bounds = [*map(str, CALL_BUCKETS), "+Inf"]
     for endpoint, calls in numbers.endpoints.items():
@@ -196,8 +366,7 @@ def _of_upstream(numbers: UpstreamNumbers) -> Iterator[Metric]:
             calls.seconds,
         )
     for guarded, current in numbers.breakers.items():
-        for one in BreakerState:
-            state.add_metric([guarded, one.value], int(one is current))
+        state.add_metric([guarded], int(current is not BreakerState.CLOSED))
     waiting = GaugeMetricFamily(
         "novitai_upstream_permits_waiting",
         "Calls to Novita that wait for the rate limiter.",
@@ -278,3 +447,17 @@ def _of_process(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         ("load15", "Load average of the machine over 15 minutes.", cpu.load_average[2]),
     ):
         yield GaugeMetricFamily(f"novitai_{name}", text, value=value)
+
+
+def _of_event_streams(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "novitai_event_streams",
+        "Open streams of GET /api/events/stream.",
+        value=snapshot.event_streams,
+    )
+    closed = CounterMetricFamily(
+        "novitai_event_streams_closed", "Event streams that ended, by reason.", labels=["reason"]
+    )
+    for reason in Ended:
+        closed.add_metric([reason.value], snapshot.event_streams_closed.get(reason, 0))
+    yield closed

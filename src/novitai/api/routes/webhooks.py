@@ -26,12 +26,12 @@ from novitai.api.schemas.webhooks import (
 )
 from novitai.api.schemas.wire import NoFields
 from novitai.domain.api_key import Scope
-from novitai.domain.view import masked_url
 from novitai.domain.webhook import Webhook
 from novitai.domain.webhook_url import PRIVATE_WEBHOOK, PRIVATE_WEBHOOKS_HINT
 from novitai.errors import Conflict, FieldError, ValidationFailed
 from novitai.lifecycle.commands.idempotency import Reply
 from novitai.lifecycle.webhooks.endpoints import Revealed, Tested, Webhooks, too_many_webhooks
+from novitai.urls import masked_login
 
 _PATH: Final = "/api/webhooks/{webhookId:id}"
 _BAD_URL: Final = ValidationFailed(
@@ -71,16 +71,19 @@ class WebhookRoutes:
             Route(
                 method="POST",
                 path="/api/webhooks",
+                id="createWebhook",
                 handler=self.create,
                 scope=Scope.WRITE,
                 tag="Webhooks",
                 summary="Create a standing webhook",
                 answers={201: RevealedWebhook},
+                sends={"Location": "The path of the webhook"},
                 errors=[_BAD_URL, too_many_webhooks(), _SHOWN_ALREADY],
             ),
             Route(
                 method="GET",
                 path="/api/webhooks",
+                id="listWebhooks",
                 handler=self.page,
                 scope=Scope.READ,
                 tag="Webhooks",
@@ -91,6 +94,7 @@ class WebhookRoutes:
             Route(
                 method="GET",
                 path=_PATH,
+                id="getWebhook",
                 handler=self.one,
                 scope=Scope.READ,
                 tag="Webhooks",
@@ -101,6 +105,7 @@ class WebhookRoutes:
             Route(
                 method="PATCH",
                 path=_PATH,
+                id="updateWebhook",
                 handler=self.change,
                 scope=Scope.WRITE,
                 tag="Webhooks",
@@ -111,6 +116,7 @@ class WebhookRoutes:
             Route(
                 method="DELETE",
                 path=_PATH,
+                id="deleteWebhook",
                 handler=self.delete,
                 scope=Scope.WRITE,
                 tag="Webhooks",
@@ -125,6 +131,7 @@ class WebhookRoutes:
             Route(
                 method="POST",
                 path=f"{_PATH}/rotate",
+                id="rotateWebhookSecret",
                 handler=self.rotate,
                 scope=Scope.WRITE,
                 tag="Webhooks",
@@ -135,6 +142,7 @@ class WebhookRoutes:
             Route(
                 method="POST",
                 path=f"{_PATH}/test",
+                id="testWebhook",
                 handler=self.test,
                 scope=Scope.WRITE,
                 tag="Webhooks",
@@ -145,6 +153,7 @@ class WebhookRoutes:
             Route(
                 method="POST",
                 path=f"{_PATH}/replay",
+                id="replayEvents",
                 handler=self.replay,
                 scope=Scope.WRITE,
                 tag="Webhooks",
@@ -237,7 +246,7 @@ def _tested(tested: Tested) -> Reply:
 def _show(webhook: Webhook) -> WebhookView:
     return WebhookView(
         id=webhook.id,
-        url=masked_url(webhook.url),
+        url=masked_login(webhook.url),
         event_types=[WebhookEventType(one) for one in webhook.event_types],
         enabled=webhook.enabled,
         description=webhook.description,

@@ -7,7 +7,9 @@ from typing import Final
 
 from novitai.errors import (
     Conflict,
+    CrossSiteRequest,
     FieldError,
+    HostNotAllowed,
     IdempotencyKeyReused,
     NotFound,
     PayloadTooLarge,
@@ -21,6 +23,35 @@ NO_INSTANCE: Final = NotFound(
 RELEASED: Final = Conflict(
     "Instance 'inst_1697843200_abc123' was released and is no longer managed",
     code="INSTANCE_RELEASED",
+)
+OVER_BUDGET: Final = Conflict(
+    "The budget 'Vision team' has 0.25 USD left, which is too little for this",
+    code="BUDGET_EXCEEDED",
+    details={
+        "budget": "bud_1",
+        "limit": 500.0,
+        "spent": 498.25,
+        "reserved": 1.5,
+        "remaining": 0.25,
+    },
+)
+BEYOND_KEY: Final = Conflict(
+    "Instance 'inst_1697843200_abc123' may run for 60 minute(s): the API key that created it "
+    "allows no more, and only an admin key moves that",
+    code="KEY_LIMIT_EXCEEDED",
+    details={"key": "key_1", "limit": "maxRunMinutes", "allowed": 60},
+)
+OVER_KEY: Final = Conflict(
+    "This API key may have 3 instance(s) at a time: delete one first",
+    code="KEY_LIMIT_EXCEEDED",
+    details={"key": "key_1", "limit": "maxInstances", "allowed": 3, "wanted": 4},
+)
+HOST_NOT_ALLOWED: Final = HostNotAllowed(
+    "Browsers may not reach this server as 'other.example.com': use localhost, or set "
+    "NOVITAI_PUBLIC_URL to the address that they use"
+)
+CROSS_SITE: Final = CrossSiteRequest(
+    "A page of another origin sent this request: Sec-Fetch-Site is not same-origin"
 )
 BAD_QUERY: Final = ValidationFailed(
     "Validation failed", details=[FieldError("limit", "Limit must be between 1 and 1000", "0")]

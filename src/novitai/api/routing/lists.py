@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlencode
 
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from novitai.api.http.answers import answer
@@ -21,7 +23,12 @@ def next_page(call: RouteCall, cursor: str | None) -> dict[str, str]:
     """Build the `Link` header of the next page (RFC 8288); empty if there is no next page."""
     if cursor is None:
         return {}
-    given = call.request.query_params.multi_items()
+    scope = call.request.scope
+    return {"Link": _link(scope["path"], scope["query_string"], cursor)}
+
+
+@lru_cache(1_000)
+def _link(path: str, query_string: bytes, cursor: str) -> str:
+    given = QueryParams(query_string).multi_items()
     query = [(name, value) for name, value in given if name != "cursor"]
-    path = call.request.scope["path"]
-    return {"Link": f'<{path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'}
+    return f'<{path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'

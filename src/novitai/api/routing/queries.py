@@ -12,7 +12,14 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_before_validator_function
 from starlette.requests import Request
 
-from novitai.api.schemas.wire import FieldInvalid, RequestModel, Wording, absent
+from novitai.api.schemas.wire import (
+    AS_TIME_TOLD,
+    FieldInvalid,
+    RequestModel,
+    SentTime,
+    Wording,
+    absent,
+)
 from novitai.errors import FieldError, ValidationFailed
 from novitai.lifecycle.queries.pagination import PLACE
 
@@ -26,6 +33,12 @@ _OFFSET: Final = "[0-9]{1,9}"
 # Hexadecimal UTF-8 of a text of up to 255 characters, at most 4 bytes each.
 _WRAPPED: Final = "(?:[0-9a-f]{2}){1,1020}"
 EVENT_CURSOR: Final = "^[A-Za-z0-9._~=-]{1,512}$"
+
+
+From = Annotated[SentTime, Field(alias="from"), Wording("From", wrong=f"From {AS_TIME_TOLD}")]
+"""The begin of an interval, as the parameter `from`."""
+To = Annotated[SentTime, Field(alias="to"), Wording("To", wrong=f"To {AS_TIME_TOLD}")]
+"""The end of an interval, as the parameter `to`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,24 @@ class Flag(Wording):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Repeatable(Wording):
+    """A parameter that may be repeated; one value is a list of one."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_before_validator_function(
+            lambda value: value if isinstance(value, list) else [value], handler(source)
+        )
+
+
+InstanceFilter = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9_]{1,64}$", description="Only this instance"),
+    Wording("InstanceId", wrong="InstanceId must be the ID of an instance"),
+]
+"""The parameter `instanceId`; the instance need not exist."""
 NOT_A_CURSOR: Final = Wording("Cursor", wrong="Cursor is not one that a list returned")
 _NEXT: Final = "`nextCursor` of the previous page"
 # Errors in `limit` and `cursor` are listed after those in filters, an offset before `limit`.
@@ -146,11 +177,14 @@ class NoQuery(RequestModel):
 
 
 def query_of(request: Request) -> dict[str, object]:
-    """Parse the query string; a repeated parameter becomes a list, which validation rejects."""
-    values: dict[str, object] = {}
+    """Parse the query string; a repeated parameter becomes the list of its values.
+
+    Validation rejects it, unless the parameter is declared `Repeatable`.
+    """
+    values: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
-        values[name] = [value] if name in values else value
-    return values
+        values.setdefault(name, []).append(value)
+    return {name: given if len(given) > 1 else given[0] for name, given in values.items()}
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -9,24 +9,27 @@ applies the rate limit and the time limit, and adds deprecation headers.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, get_type_hints
 
-from starlette.applications import Starlette
+from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import Response
 
+from novitai.api.http.accept import JSON
 from novitai.api.http.answers import from_reply
 from novitai.api.http.auth import KeyGuard
-from novitai.api.http.body import JsonBody, read_body
+from novitai.api.http.body import MERGE_PATCH_TYPES, JsonBody, read_body
 from novitai.api.http.context import RequestContext, context_of
+from novitai.api.http.deadlines import Deadlines
+from novitai.api.http.endpoints import Endpoint, Endpoints
 from novitai.api.http.versioning import Deprecation, without_version
 from novitai.api.routing.queries import idempotency_key, query_of
-from novitai.api.schemas.wire import RequestModel, ResponseModel, read
+from novitai.api.schemas.wire import RequestModel, read
 from novitai.clock import Clock
+from novitai.domain.actor import Actor
 from novitai.domain.api_key import Scope
 from novitai.errors import ApiError, RequestTimeout
 from novitai.lifecycle.api_keys import Caller
@@ -42,6 +45,11 @@ T = TypeVar("T")
 
 _INSTANCE_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _FORM: Final = re.compile(":[a-z]+}")
+
+_MAX_QUERIES: Final = 1_000
+_SHORT_QUERY: Final = 500
+_RECHECK_SECONDS: Final = 0.5
+"""A request that takes longer has its key or session checked again; either may end within 2 s."""
 
 NOBODY: Final = Caller("", frozenset())
 
@@ -59,6 +67,11 @@ class RouteCall:
     caller: Caller = NOBODY
     seconds_left: float = 0.0
     key: IdempotencyKey | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the actor of changes."""
+        return self.caller.actor
 
     def named(self, parameter: str) -> str:
         """Return a path parameter."""
@@ -84,26 +97,36 @@ class Route:
     """One method of one path.
 
     Attributes:
+        id: The name of the operation, for generated clients: a verb and nouns in camelCase.
         scope: The scope that the API key needs; None if the route needs no key.
-        answers: The models of successful responses by status.
+        answers: The models of successful responses, or the types of ready JSON, by status.
+        media_type: The media type of successful responses.
+        other_types: Media types of text in which they are sent instead if `Accept` prefers one.
+        sends: Descriptions of headers of successful responses, by name.
         errors: Examples of the route's own errors. The document adds the errors of every route
             and those of a body or an `Idempotency-Key`.
         headers: Descriptions of the request headers it reads, by name.
+        repeatable: Whether a POST or DELETE takes no `Idempotency-Key`, because it may be repeated.
         patient: Whether it holds requests open beyond the usual time limit. Such requests are
             counted but not timed.
     """
 
     method: str
     path: str
+    id: str
     handler: Handler
     scope: Scope | None
     tag: str
     summary: str
-    answers: Mapping[int, type[ResponseModel] | None]
+    answers: Mapping[int, type | None]
     errors: Sequence[ApiError] = ()
     headers: Mapping[str, str] | None = None
     deprecated: Deprecation | None = None
+    repeatable: bool = False
     patient: bool = False
+    media_type: str = JSON
+    other_types: Sequence[str] = ()
+    sends: Mapping[str, str] | None = None
 
     @property
     def template(self) -> str:
@@ -112,8 +135,13 @@ class Route:
 
     @property
     def takes_key(self) -> bool:
-        """Whether it takes an `Idempotency-Key`: every POST and DELETE does."""
-        return self.method in {"POST", "DELETE"}
+        """Whether it takes an `Idempotency-Key`, as nearly every POST and DELETE does."""
+        return self.method in {"POST", "DELETE"} and not self.repeatable
+
+    @property
+    def media_types(self) -> Sequence[str]:
+        """The media types of its body; empty for JSON of any kind. A PATCH is a merge patch."""
+        return MERGE_PATCH_TYPES if self.method == "PATCH" else ()
 
     @property
     def safe(self) -> bool:
@@ -132,10 +160,10 @@ class Route:
 
 
 class Router:
-    """Adds declared routes to an application.
+    """Makes endpoints of declared routes.
 
     Args:
-        app: The application.
+        endpoints: The endpoints to add to.
         guard: Authenticates and limits callers.
         clock: The clock for deadlines.
         commands: Runs the commands of handlers.
@@ -144,67 +172,102 @@ class Router:
 
     def __init__(
         self,
-        app: Starlette,
+        endpoints: Endpoints,
         guard: KeyGuard,
         clock: Clock,
         commands: Commands,
         *,
         allow_private: bool,
     ) -> None:
-        self._app = app
+        self._endpoints = endpoints
         self._guard = guard
         self._clock = clock
         self._commands = commands
         self._allow_private = allow_private
+        self._deadlines = Deadlines()
+        self._queries: LRUCache[tuple[type[RequestModel], bytes], RequestModel] = LRUCache(
+            _MAX_QUERIES
+        )
         self.routes: list[Route] = []
 
     def add(self, *routes: Route) -> None:
         """Add routes."""
         for route in routes:
-            self._app.add_route(route.path, self._endpoint(route), methods=[route.method])
+            self._endpoints.add(route.path, route.method, self._endpoint(route))
             self.routes.append(route)
 
-    def _endpoint(self, route: Route) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, route: Route) -> Endpoint:
         declared = route.deprecated.headers() if route.deprecated else []
         template, body, query = route.template, route.body, route.query
+        scope, handler, takes_key = route.scope, route.handler, route.takes_key
+        media_types = route.media_types
+        # A request that writes is never cancelled, because its outcome would be unknown.
+        # Its deadline is checked inside the transaction.
+        patient = route.patient
+        limited = route.safe and not patient
 
         async def answer(request: Request) -> Response:
             context = context_of(request)
             context.route = template
             context.instance_id = _instance_of(request)
-            context.held = route.patient
-            context.headers += declared
+            context.held = patient
+            if declared:
+                context.headers += declared
             left = max(0.0, (context.deadline - self._clock.now()) / 1000)
             call = RouteCall(request, context, self._commands, seconds_left=left)
-            # A request that writes is never cancelled, because its outcome would be unknown.
-            # Its deadline is checked inside the transaction.
-            limit = left if route.safe and not route.patient else None
+            if not limited:
+                return await run(call)
+            deadline = self._deadlines.limit(left)
             try:
-                async with asyncio.timeout(limit) as timer:
-                    if route.scope is not None:
-                        call.caller = await self._guard.admit(request, context, route.scope)
-                    sent: dict[str, RequestModel] = {}
-                    if query is not None:
-                        sent["query"] = self._read(query, query_of(request))
-                    if body is not None:
-                        given = await _body(call, body)
-                        sent["body"] = self._read(body, given.fields)
-                        if route.takes_key:
-                            call.key = _key(call, given)
-                    return await route.handler(call, **sent)
+                with deadline:
+                    return await run(call)
             except TimeoutError:
-                if not timer.expired():
+                if not deadline.expired:
                     raise
                 raise RequestTimeout("The request took too long; nothing was done") from None
 
+        async def run(call: RouteCall) -> Response:
+            if scope is not None:
+                call.caller = await self._guard.admit(call.request, call.context, scope)
+            sent: dict[str, RequestModel] = {}
+            if query is not None:
+                sent["query"] = self._query(query, call.request)
+            began = self._clock.monotonic()
+            if body is not None:
+                given = await _body(call, body, media_types)
+                if scope is not None and self._clock.monotonic() - began > _RECHECK_SECONDS:
+                    await self._guard.check_again(call.caller)
+                sent["body"] = self._read(body, given.fields)
+                if takes_key:
+                    call.key = _key(call, given)
+            answered = await handler(call, **sent)
+            if scope is not None and self._clock.monotonic() - began > _RECHECK_SECONDS and patient:
+                await self._guard.check_again(call.caller)
+            return answered
+
         return answer
+
+    def _query(self, model: type[RequestModel], request: Request) -> RequestModel:
+        """Validate the query string; that of a page is the same again and again."""
+        key = (model, request.scope["query_string"])
+        found = self._queries.get(key)
+        if found is None:
+            found = self._read(model, query_of(request))
+            if len(key[1]) <= _SHORT_QUERY:
+                self._queries[key] = found
+        return found
 
     def _read(self, model: type[RequestModel], values: Mapping[str, object]) -> RequestModel:
         return read(model, values, now=self._clock.now(), allow_private=self._allow_private)
 
 
-async def _body(call: RouteCall, model: type[RequestModel]) -> JsonBody:
-    return await read_body(call.request, optional=model.optional(), seconds=call.seconds_left)
+async def _body(call: RouteCall, model: type[RequestModel], media_types: Sequence[str]) -> JsonBody:
+    return await read_body(
+        call.request,
+        optional=model.optional(),
+        seconds=call.seconds_left,
+        media_types=media_types,
+    )
 
 
 def _key(call: RouteCall, body: JsonBody) -> IdempotencyKey | None:

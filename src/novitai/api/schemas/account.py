@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
+from novitai.api.schemas.instances import SentTags
 from novitai.api.schemas.wire import (
     NAME_TOLD,
     NOT_BLANK,
@@ -24,26 +25,30 @@ from novitai.domain.requests import AdoptRequest
 
 
 class UnmanagedInstance(ResponseModel):
-    """An instance in the account that belongs to no record; `status` is Novita's.
+    """An instance in the account that belongs to no record."""
 
-    `orphan`: it has this installation's marker. `hourlyPrice` is in USD for the whole instance.
-    """
-
-    upstream_id: str
-    name: str
-    status: str
-    orphan: bool
-    dismissed: bool | None = absent()
-    hourly_price: float | None = absent()
-    created_at: Time | None = absent()
-    region: str | None = absent()
+    upstream_id: str = Field(description="Its ID at Novita")
+    name: str = Field(description="Its name at Novita")
+    status: str = Field(description="Its status in Novita's words")
+    orphan: bool = Field(
+        description="Whether it has the marker of this installation, so that "
+        "one of its create calls bought it"
+    )
+    dismissed: bool | None = absent("`true` if an admin has dismissed it")
+    hourly_price: float | None = absent(
+        "USD per hour for the whole instance; absent if Novita does not tell it"
+    )
+    created_at: Time | None = absent("When Novita created it; absent if Novita does not tell it")
+    region: str | None = absent("Its region; absent if Novita does not tell it")
 
 
 class ListUnmanagedResponse(ListPage):
     """The instances in the last listing of the account that belong to no record."""
 
-    instances: list[UnmanagedInstance]
-    total: int
+    instances: list[UnmanagedInstance] = Field(
+        description="The unmanaged instances of this page, in the order of `upstreamId`"
+    )
+    total: int = Field(description="The number of unmanaged instances on all pages")
 
 
 class AdoptInstanceRequest(RequestModel):
@@ -69,8 +74,7 @@ class AdoptInstanceRequest(RequestModel):
         ),
         Wording("Instance ID"),
     ] = absent()
-
-    model_config = ConfigDict(json_schema_extra={"example": {"upstreamId": "3560b7fec915bbf9"}})
+    tags: SentTags = Field(default_factory=dict)
 
     def wanted(self) -> AdoptRequest:
         """Return it as a request of the domain."""
@@ -95,33 +99,41 @@ class ConfirmAccountRequest(RequestModel):
 class ConfirmAccountResponse(ResponseModel):
     """The number of records confirmed as gone."""
 
-    confirmed: int
+    confirmed: int = Field(description="The number of records confirmed as gone")
 
 
 class MissingInstance(ResponseModel):
     """A record whose instance is missing from the account."""
 
-    instance_id: str
-    name: str
-    upstream_id: str | None = absent()
+    instance_id: str = Field(description="The ID of the record")
+    name: str = Field(description="The name of the record")
+    upstream_id: str | None = absent("The ID at Novita under which it was last listed")
 
 
 class AccountHold(ResponseModel):
-    """Why no write call is sent to Novita: `disappeared`, `key_changed` or `restored`."""
+    """Why no write call is sent to Novita."""
 
-    reason: HoldReason
-    since: Time
-    message: str
-    missing: list[MissingInstance]
-    missing_count: int
-    missing_digest: str
+    reason: HoldReason = Field(description="Why write calls are held")
+    since: Time = Field(description="When the hold began")
+    message: str = Field(description="What was found, and what to do")
+    missing: list[MissingInstance] = Field(
+        description="The records whose instances are missing; at most 100 of them"
+    )
+    missing_count: int = Field(description="The number of all records whose instances are missing")
+    missing_digest: str = Field(
+        description="Names this set of missing instances in `POST /api/account/confirm`"
+    )
 
 
 class AccountResponse(ResponseModel):
-    """The state of the Novita account; `hold` is present while write calls are held."""
+    """The state of the Novita account."""
 
-    held: bool
-    hold: AccountHold | None = absent()
-    listed_at: Time | None = absent()
-    incomplete_listings: int
-    orphans: int
+    held: bool = Field(description="Whether write calls to Novita are held")
+    hold: AccountHold | None = absent("The hold; absent if nothing is held")
+    listed_at: Time | None = absent(
+        "When the last complete listing of the account began; absent before the first one"
+    )
+    incomplete_listings: int = Field(
+        description="The number of incomplete listings since the last complete one"
+    )
+    orphans: int = Field(description="The number of orphans in the account")

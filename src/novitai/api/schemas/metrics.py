@@ -5,96 +5,109 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from novitai.api.schemas.health import CpuView
 from novitai.api.schemas.wire import ResponseModel, Time
 
 
 class RequestDurations(ResponseModel):
-    """Number of requests, and their durations in milliseconds.
+    """Number of requests, and their durations.
 
     Requests that wait for a status are counted but not timed.
     """
 
-    count: int
-    total_duration: float
-    average_duration: float
-    min_duration: float
-    max_duration: float
+    count: int = Field(description="The number of requests")
+    total_duration: float = Field(description="The sum of their durations in milliseconds")
+    average_duration: float = Field(description="Their mean duration in milliseconds")
+    min_duration: float = Field(description="The shortest duration in milliseconds")
+    max_duration: float = Field(description="The longest duration in milliseconds")
 
 
 class AllRequests(RequestDurations):
     """Totals over all requests, and the number of responses by status."""
 
-    status_codes: dict[str, int]
+    status_codes: dict[str, int] = Field(description="The number of responses by HTTP status")
 
 
 class RequestNumbers(ResponseModel):
-    """Requests since the process started; endpoints are `METHOD /route/{template}`."""
+    """Requests since the process started."""
 
-    total: AllRequests
-    by_endpoint: dict[str, RequestDurations]
-    by_method: dict[str, RequestDurations]
+    total: AllRequests = Field(description="All requests")
+    by_endpoint: dict[str, RequestDurations] = Field(
+        description="By endpoint, such as `GET /api/instances/{instanceId}`"
+    )
+    by_method: dict[str, RequestDurations] = Field(description="By HTTP method")
 
 
 class JobTypeNumbers(ResponseModel):
-    """Job runs since the process started; the mean duration is in milliseconds."""
+    """Job runs since the process started."""
 
-    processed: int
-    failed: int
-    average_processing_time: float
-    queue_size: int
+    processed: int = Field(description="Runs that succeeded")
+    failed: int = Field(description="Runs that failed")
+    average_processing_time: float = Field(description="Their mean duration in milliseconds")
+    queue_size: int = Field(description="Jobs that wait")
 
 
 class JobNumbers(ResponseModel):
-    """Totals over all jobs, and by type (`create_instance`, `sync_instances`, ...).
+    """Job runs since the process started, in all and by type."""
 
-    `fencedWrites` counts writes refused because another worker had claimed the work.
-    """
-
-    total: JobTypeNumbers
-    by_type: dict[str, JobTypeNumbers]
-    fenced_writes: int
+    total: JobTypeNumbers = Field(description="All jobs")
+    by_type: dict[str, JobTypeNumbers] = Field(description="By type, such as `create_instance`")
+    fenced_writes: int = Field(
+        description="Writes refused because another worker had claimed the work"
+    )
 
 
 class MetricsMemory(ResponseModel):
     """Memory of the process in bytes."""
 
-    rss: int
-    heap_total: int
-    heap_used: int
-    external: int
+    rss: int = Field(description="Resident memory")
+    heap_total: int = Field(description="The mapped data segment")
+    heap_used: int = Field(description="The used part of the data segment")
+    external: int = Field(description="Memory shared with other processes")
 
 
 class SystemNumbers(ResponseModel):
-    """Memory and CPU use of the process; `uptime` is in seconds."""
+    """Memory and CPU use of the process."""
 
-    memory: MetricsMemory
-    cpu: CpuView
-    uptime: float
+    memory: MetricsMemory = Field(description="Memory of the process in bytes")
+    cpu: CpuView = Field(description="CPU use of the process")
+    uptime: float = Field(description="Seconds since the process started")
 
 
 class CacheNumbers(ResponseModel):
     """Totals over all caches."""
 
-    hits: int
-    misses: int
-    hit_ratio: float
-    total_size: int
-    evictions: int
+    hits: int = Field(description="Reads that found a fresh entry")
+    misses: int = Field(description="Reads that found none")
+    hit_ratio: float = Field(description="Hits divided by reads; 0 before the first read")
+    total_size: int = Field(description="The number of entries in all caches")
+    evictions: int = Field(description="Entries removed because a cache was full")
+
+
+class Series(ResponseModel):
+    """A value with its labels, as in the Prometheus text."""
+
+    labels: dict[str, str] = Field(description="The labels of the sample")
+    value: float = Field(description="The value of the sample")
 
 
 class MetricsData(ResponseModel):
-    """All metrics in JSON."""
+    """All metrics in JSON; docs/reference/metrics.md has the meaning of `series`."""
 
-    requests: RequestNumbers
-    jobs: JobNumbers
-    system: SystemNumbers
-    cache: CacheNumbers
+    requests: RequestNumbers = Field(description="Requests since the process started")
+    jobs: JobNumbers = Field(description="Job runs since the process started")
+    system: SystemNumbers = Field(description="Memory and CPU use of the process")
+    cache: CacheNumbers = Field(description="Totals over all caches")
+    series: dict[str, list[Series]] = Field(
+        description="Every sample of the Prometheus text, by its name, such as `novitai_instances`"
+    )
 
 
 class MetricsResponse(ResponseModel):
     """The metrics of this process."""
 
-    status: Literal["success"]
-    timestamp: Time
-    data: MetricsData
+    status: Literal["success"] = Field(description="Always `success`")
+    timestamp: Time = Field(description="When the metrics were read")
+    data: MetricsData = Field(description="The metrics")

@@ -9,7 +9,6 @@ from typing import Annotated, Final
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     Strict,
     ValidationInfo,
@@ -65,6 +64,7 @@ def event_types(wanted: list[WebhookEventType]) -> tuple[EventType, ...]:
 # A URL may contain a password or a token, so error messages do not quote it.
 _Url = Annotated[
     WebhookUrl,
+    Field(description="Where messages are sent: HTTP or HTTPS, a public address"),
     Wording("Webhook URL", missing="URL is required", code="INVALID_WEBHOOK_URL", secret=True),
 ]
 _EventTypes = Annotated[
@@ -73,28 +73,21 @@ _EventTypes = Annotated[
     Field(description="The event types to deliver; an empty list means all"),
     Wording("Event types", wrong=f"Event types must be among {_NAMES}"),
 ]
-_Enabled = Annotated[bool, Wording("Enabled")]
+_Enabled = Annotated[bool, Field(description="Whether messages are sent to it"), Wording("Enabled")]
 _Description = Annotated[
-    str, Field(max_length=MAX_DESCRIPTION, pattern=LINES), Wording("Description")
+    str,
+    Field(max_length=MAX_DESCRIPTION, pattern=LINES, description="A text for people"),
+    Wording("Description"),
 ]
 
 
 class CreateWebhookRequest(RequestModel):
     """The standing webhook to create; it gets the events of every instance."""
 
-    url: Annotated[_Url, Field(description="HTTP or HTTPS; must be a public address")]
+    url: _Url
     event_types: _EventTypes = Field(default_factory=list)
     enabled: _Enabled = True
     description: _Description = absent()
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "url": "https://webhook.example.com/notify",
-                "eventTypes": ["instance.running", "instance.failed"],
-            }
-        }
-    )
 
     def wanted(self) -> WebhookRequest:
         """Return it as a request of the domain."""
@@ -142,80 +135,96 @@ class ReplayRequest(RequestModel):
 class WebhookView(ResponseModel):
     """A standing webhook. The user name and password in its URL are not shown."""
 
-    id: str
-    url: str
-    event_types: list[WebhookEventType]
-    enabled: bool
-    description: str | None = absent()
-    created_at: Time
-    updated_at: Time
+    id: str = Field(description="The webhook's ID")
+    url: str = Field(description="Where its messages are sent, without user name and password")
+    event_types: list[WebhookEventType] = Field(
+        description="The event types that it receives; an empty list means all"
+    )
+    enabled: bool = Field(description="Whether messages are sent to it")
+    description: str | None = absent("A text for people")
+    created_at: Time = Field(description="When it was created")
+    updated_at: Time = Field(description="When it was last changed")
     failing_since: Annotated[
         Time | None, Field(description="Time of the first failure since the last success")
     ] = absent()
-    disabled_at: Time | None = absent()
-    disabled_reason: OffReason | None = absent()
-    previous_secret_valid_until: Time | None = absent()
+    disabled_at: Time | None = absent("When it was switched off; absent while it is enabled")
+    disabled_reason: OffReason | None = absent(
+        "Why it was switched off; absent while it is enabled"
+    )
+    previous_secret_valid_until: Time | None = absent(
+        "Until when the secret before the last rotation signs too"
+    )
 
 
 class RevealedWebhook(WebhookView):
-    """A webhook and its secret. `secret` is shown only in this response."""
+    """A webhook and its secret."""
 
-    secret: Annotated[str, Field(pattern="^whsec_")]
+    secret: str = Field(
+        pattern="^whsec_",
+        description="The secret that signs its messages; only the responses to a create and to a "
+        "rotation show it",
+    )
 
 
 class ListWebhooksResponse(ListPage):
     """Standing webhooks, newest first."""
 
-    webhooks: list[WebhookView]
+    webhooks: list[WebhookView] = Field(description="The webhooks of this page")
 
 
 class AttemptView(ResponseModel):
-    """A delivery attempt: `error` says why it failed; `response` is cut to 2 KiB."""
+    """An attempt to deliver a message."""
 
-    at: Time
-    status_code: int | None = absent()
-    error: str | None = absent()
-    duration_ms: int
-    response: str | None = absent()
+    at: Time = Field(description="When it began")
+    status_code: int | None = absent("The HTTP status of the response; absent if none arrived")
+    error: str | None = absent("Why it failed; absent if it succeeded")
+    duration_ms: int = Field(description="Its duration in milliseconds")
+    response: str | None = absent("The first 2 KiB of the response")
 
 
 class DeliveryView(ResponseModel):
-    """A message to one receiver; `id` is sent as `webhook-id`, the same at each attempt."""
+    """A message to one receiver."""
 
-    id: str
-    event_id: str
-    type: EventType
-    instance_id: str | None = absent()
+    id: str = Field(description="The message's ID, sent as `webhook-id` at each attempt")
+    event_id: str = Field(description="The event that it tells")
+    type: EventType = Field(description="The type of that event")
+    instance_id: str | None = absent(
+        "The instance of that event; absent for an event about the account"
+    )
     webhook_id: (
-        Annotated[str, Field(description="Absent for the instance's own `webhookUrl`")] | None
+        Annotated[
+            str,
+            Field(description="The standing webhook; absent for the instance's own `webhookUrl`"),
+        ]
+        | None
     ) = absent()
-    url: str
-    status: DeliveryStatus
-    created_at: Time
+    url: str = Field(description="Where it is sent, without user name and password")
+    status: DeliveryStatus = Field(description="Whether it waits, was delivered, or was given up")
+    created_at: Time = Field(description="When the event was written")
     next_attempt_at: Annotated[
         Time | None,
         Field(description="While pending: the earliest time of the next attempt"),
     ] = absent()
-    ended_at: Time | None = absent()
-    attempts: list[AttemptView]
+    ended_at: Time | None = absent("When it was delivered or given up")
+    attempts: list[AttemptView] = Field(description="The attempts to deliver it, oldest first")
 
 
 class ListDeliveriesResponse(ListPage):
     """A page of deliveries."""
 
-    deliveries: list[DeliveryView]
+    deliveries: list[DeliveryView] = Field(description="The deliveries of this page")
 
 
 class WebhookTestResponse(ResponseModel):
     """The result of a test message, which is sent once."""
 
-    message_id: str
-    delivered: bool
-    attempt: AttemptView
+    message_id: str = Field(description="The ID of the test message")
+    delivered: bool = Field(description="Whether the receiver accepted it")
+    attempt: AttemptView = Field(description="The only attempt to deliver it")
 
 
 class ReplayResponse(ResponseModel):
     """The number of messages that will be sent again."""
 
-    webhook_id: str
-    messages: int
+    webhook_id: str = Field(description="The webhook's ID")
+    messages: int = Field(description="The number of messages that will be sent again")

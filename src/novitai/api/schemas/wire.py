@@ -25,10 +25,11 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 
 from novitai.clock import iso, parse_iso
-from novitai.domain.view import masked_url
 from novitai.domain.webhook_url import MAX_URL, webhook_url
 from novitai.errors import FieldError, ValidationFailed
 
@@ -44,8 +45,6 @@ LINES: Final = r"^(?:[\t\n\r]|[^" + UNSEEN + "])*$"
 
 NAME_TOLD: Final = "Name must contain only letters, digits, hyphens and underscores"
 AS_TIME_TOLD: Final = "must be an ISO-8601 time with an offset, such as Z"
-END_OF_TIME: Final = 253_402_300_800_000
-"""The year 10000 in Unix milliseconds: the first time with no ISO-8601 form."""
 
 _MAX_SHOWN: Final = 200
 _MAX_INTEGER: Final = 1 << 63
@@ -97,9 +96,32 @@ class Wording:
     rank: int = 0
 
 
-def absent() -> Any:
+class JsonSchema(GenerateJsonSchema):
+    """Writes schemas in which None means absent: neither `null` nor a default of it.
+
+    Fields have no titles, which would only repeat their names.
+    """
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Return whether a field gets a title made from its name: never."""
+        return False
+
+    def nullable_schema(self, schema: NullableSchema) -> JsonSchemaValue:
+        """Return the schema without `null`."""
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        """Return the schema with its default, unless that is None."""
+        if schema.get("default", ...) is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+
+def absent(description: str | None = None) -> Any:
     """Declare that a field may be absent but not `null`."""
-    return Field(default=None, json_schema_extra=_without_default)
+    if description is None:  # as an argument, it would hide the description of the type
+        return Field(default=None)
+    return Field(default=None, description=description)
 
 
 def removable() -> Any:
@@ -113,16 +135,10 @@ def null_removes(value: object, check: ValidatorFunctionWrapHandler) -> object:
 
 
 def _nullable(schema: dict[str, Any]) -> None:
-    _without_default(schema)
     if "type" in schema:
         schema["type"] = [schema["type"], "null"]
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    schema.pop("default", None)
-    found = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
-    if found:
-        schema.update(found[0] if len(found) == 1 else {"anyOf": found})
+    elif "$ref" in schema:
+        schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "null"}]
 
 
 def _time(value: object) -> object:
@@ -181,16 +197,6 @@ def check_text(
         raise FieldInvalid(f"{label} must not contain control characters")
 
 
-def mask_url(url: str) -> str:
-    """Return a URL, valid or not, without its user name and password."""
-    try:
-        masked = masked_url(url)
-    except ValueError:
-        return "***"
-    # Text that is not a URL may still have a password before its @.
-    return masked if masked != url or "@" not in url else "***@" + url.rpartition("@")[2]
-
-
 class ResponseModel(BaseModel):
     """An object in a response: camelCase, no undeclared field, no `null`."""
 
@@ -206,7 +212,7 @@ class ResponseModel(BaseModel):
 class ListPage(ResponseModel):
     """A page of a list."""
 
-    next_cursor: str | None = absent()
+    next_cursor: str | None = absent("`cursor` of the next page; absent on the last one")
 
 
 class RequestModel(BaseModel):
@@ -245,13 +251,11 @@ def read(model: type[R], values: Mapping[str, object], **context: object) -> R:
 def _failed(
     model: type[RequestModel], values: Mapping[str, object], error: ValidationError
 ) -> ValidationFailed:
-    told = {
-        field.alias or name: _wording(field.metadata) for name, field in model.model_fields.items()
-    }
+    told = _wordings(model)
     wrong: dict[str, FieldError] = {}
     unknown: list[FieldError] = []
     for one in error.errors(include_url=False):
-        field = str(one["loc"][0])
+        field = _place(one["loc"], told)
         if field not in told:
             # The value is not shown, because the field may be a misspelt `envs`.
             unknown.append(FieldError(_cut(field), _unknown(field, told), has_value=False))
@@ -265,6 +269,24 @@ def _failed(
     )
 
 
+def _wordings(model: type[RequestModel], within: str = "") -> dict[str, Wording]:
+    """Collect the wordings of a model's fields, and of objects in it as `limits.stopAt`."""
+    told: dict[str, Wording] = {}
+    for name, field in model.model_fields.items():
+        place = within + (field.alias or name)
+        told[place] = _wording(field.metadata)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, RequestModel):
+            told |= _wordings(field.annotation, f"{place}.")
+    return told
+
+
+def _place(location: tuple[int | str, ...], told: Mapping[str, Wording]) -> str:
+    """Return the field of an error: `limits.stopAt` for a field of an object in the request."""
+    first = str(location[0])
+    holds_fields = any(place.startswith(f"{first}.") for place in told)
+    return f"{first}.{location[1]}" if holds_fields and len(location) > 1 else first
+
+
 def _wording(metadata: list[Any]) -> Wording:
     return next(one for one in metadata if isinstance(one, Wording))
 
@@ -275,7 +297,9 @@ def _wrong(
     message = _message(told, error)
     if error["type"] == "missing" or told.secret:
         return FieldError(field, message, has_value=False)
-    value = values[field]
+    value: object = values
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
     if isinstance(value, str):
         return FieldError(field, message, _cut(told.mask(value) if told.mask else value))
     if value is None or isinstance(value, bool | float):
@@ -287,6 +311,8 @@ def _wrong(
 
 def _message(told: Wording, error: ErrorDetails) -> str:
     kind, facts = error["type"], error.get("ctx", {})
+    if kind == "model_type":
+        return f"{told.label} must be an object"
     if kind == "value_error":
         return str(facts["error"])
     if kind == "missing":

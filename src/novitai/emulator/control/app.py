@@ -8,7 +8,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from novitai.emulator.calling import JsonObject
-from novitai.emulator.control import accounts, breaking, observing, pricing, running, steering
+from novitai.emulator.control import (
+    accounts,
+    billing,
+    breaking,
+    observing,
+    pricing,
+    running,
+    steering,
+    utilization,
+)
 from novitai.emulator.control.endpoint import (
     PREFIX,
     Context,
@@ -56,6 +65,8 @@ ENDPOINTS: list[Endpoint] = [
     *steering.ENDPOINTS,
     *accounts.ENDPOINTS,
     *pricing.ENDPOINTS,
+    *billing.ENDPOINTS,
+    *utilization.ENDPOINTS,
 ]
 
 

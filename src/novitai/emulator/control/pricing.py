@@ -18,7 +18,8 @@ from novitai.emulator.control.endpoint import (
     Nothing,
     endpoint,
 )
-from novitai.emulator.instances import BillingMode
+from novitai.emulator.instances import BillingMode, Status, phase
+from novitai.emulator.state import Emulator
 
 Price = Annotated[int, Field(ge=0)]
 Gpus = Annotated[int, Field(ge=0, le=8)]
@@ -59,6 +60,7 @@ class ProductChange(Given):
     monthly_price: Price | None = None
     free_gpus: Gpus | None = None
     cluster_id: str | None = None
+    instances_follow: bool = False
 
     @model_validator(mode="after")
     def _cluster_for_stock(self) -> ProductChange:
@@ -97,7 +99,7 @@ def add_product(context: Context, given: ProductGiven) -> JsonObject:
 
 
 def change_product(context: Context, given: ProductChange) -> JsonObject:
-    """Change a product's price, name or stock; existing instances keep their price."""
+    """Change a product's price, name or stock; instances follow the price only if it says so."""
     product = _wanted(context)
     fields = given.model_fields_set & {"name", "price", "spot_price", "monthly_price"}
     changes = {field: getattr(given, field) for field in fields}
@@ -117,7 +119,23 @@ def change_product(context: Context, given: ProductChange) -> JsonObject:
             ),
         )
     context.emulator.products[product.id] = product
+    if given.instances_follow:
+        _reprice(context.emulator, product)
     return _view(product)
+
+
+def _reprice(emulator: Emulator, product: Product) -> None:
+    """Give the product's instances its price from now on; prepaid and removed ones keep theirs."""
+    now = emulator.clock.now()
+    for instance in list(emulator.instances.values()):
+        if (
+            instance.product_id == product.id
+            and instance.billing_mode is not BillingMode.MONTHLY
+            and phase(instance, now).status is not Status.REMOVED
+        ):
+            spot = instance.billing_mode is BillingMode.SPOT
+            price = (product.spot_price or 0) if spot else product.price
+            emulator.put(replace(instance, price=price * instance.gpu_num), now)
 
 
 def remove_product(context: Context, _given: Nothing) -> JsonObject:

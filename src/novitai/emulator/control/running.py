@@ -73,7 +73,15 @@ class SettingsChange(Given):
     delete_not_found_seconds: Seconds | None = None
     rate_limit_per_minute: Annotated[int, Field(ge=0)] | None = None
     rate_limit_retry_after: bool | None = None
-    balance: int | None = None
+    balance: Annotated[int, Field(ge=-(2**53), le=2**53)] | None = None
+    voucher: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    bill_delay_seconds: Seconds | None = None
+    bill_lists_per_minute: Annotated[int, Field(ge=0)] | None = None
+    keep_data_days: Annotated[int, Field(ge=0, le=3660)] | None = None
+    exited_storage_price: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    release_times: bool | None = None
+    start_stop_times: bool | None = None
+    metrics_lag_seconds: Seconds | None = None
     name_filter: NameFilter | None = None
     date_offset_seconds: Annotated[float, Field(ge=-3e8, le=3e8)] | None = None
     creation_times: bool | None = None
@@ -82,7 +90,7 @@ class SettingsChange(Given):
     delays: dict[str, tuple[Seconds, Seconds]] | None = None
 
 
-_NULLABLE = frozenset({"spot_lifetime_seconds", "date_offset_seconds"})
+_NULLABLE = frozenset({"spot_lifetime_seconds", "date_offset_seconds", "exited_storage_price"})
 
 
 def show_settings(context: Context, _given: Nothing) -> JsonObject:
@@ -94,7 +102,7 @@ def show_settings(context: Context, _given: Nothing) -> JsonObject:
 
 
 def change_settings(context: Context, given: SettingsChange) -> JsonObject:
-    """Change settings; null is allowed for spotLifetimeSeconds and dateOffsetSeconds."""
+    """Change settings; null is allowed for those that may be absent or never happen."""
     changes = {name: getattr(given, name) for name in given.model_fields_set - {"delays"}}
     for name, value in changes.items():
         if value is None and name not in _NULLABLE:
@@ -102,7 +110,11 @@ def change_settings(context: Context, given: SettingsChange) -> JsonObject:
     settings: Settings = replace(context.emulator.settings, **changes)
     if given.delays:
         settings = replace(settings, delays=_delays(settings.delays, given.delays))
-    context.emulator.settings = settings
+    context.emulator.change_settings(
+        settings,
+        refill="balance" in given.model_fields_set,
+        grant="voucher" in given.model_fields_set,
+    )
     context.rows.clear()
     return show_settings(context, Nothing())
 

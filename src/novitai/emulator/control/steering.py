@@ -184,8 +184,11 @@ class Copy(Given):
 
 
 def copy(context: Context, given: Copy) -> JsonObject:
-    """Create a live copy of an instance; the copy of a removed instance is running."""
-    emulator, source = context.emulator, context.instance()
+    """Create a live copy of an instance; the copy of a removed instance is running.
+
+    The copy of an instance that is held in a status is not held.
+    """
+    emulator, source = context.emulator, replace(context.instance(), held=None)
     now = emulator.clock.now()
     status = phase(source, now).status
     if given.status is not None or status in GONE:
@@ -204,7 +207,6 @@ def copy(context: Context, given: Copy) -> JsonObject:
         created_by=CONTROL,
         steps=(Step(now, status), *ahead),
         booted_at=booted_at,
-        held=None,
         deleted_at=NEVER,
         deleted_by="",
     )
@@ -306,8 +308,9 @@ def _allowed(operation: Callable[[], Instance]) -> Instance:
 
 
 def _stored(context: Context, instance: Instance) -> JsonObject:
-    context.emulator.put(instance)
-    return instance_view(instance, context.emulator.clock.now())
+    now = context.emulator.clock.now()
+    context.emulator.put(instance, now)
+    return instance_view(instance, now)
 
 
 ENDPOINTS: list[Endpoint] = [

@@ -7,11 +7,10 @@ development uses. The emulator runs without them.
 
 from __future__ import annotations
 
-from novitai.emulator.extras import account, changes, jobs, networks, registries, storages
+from novitai.emulator.extras import changes, jobs, networks, registries, storages
 from novitai.emulator.gate import RouteTable
 
 ROUTES: RouteTable = {
-    **account.ROUTES,
     **changes.ROUTES,
     **jobs.ROUTES,
     **networks.ROUTES,

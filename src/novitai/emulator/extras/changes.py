@@ -39,7 +39,7 @@ def edit(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     size = instance.rootfs_size + more
     if size > instance.max_rootfs_size:
         raise invalid(f"rootfsSize must be at most {instance.max_rootfs_size}")
-    emulator.put(replace(instance, ports=ports, rootfs_size=size))
+    emulator.put(replace(instance, ports=ports, rootfs_size=size), call.now)
     return done(emulator, instance, call.now)
 
 
@@ -53,7 +53,7 @@ def migrate(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     outcome = emulator.outcome("migrate", instance)
     moved = lifecycle.migrate(instance, call.now, emulator.pace, outcome)
     last = moved.steps[-1]
-    emulator.put(moved)
+    emulator.put(moved, call.now)
     job = Job(
         emulator.job_id(),
         "instanceMigrate",
@@ -88,7 +88,7 @@ def upgrade(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     outcome = emulator.outcome("upgrade", instance)
     if outcome is SUCCESS and not can_pull(body, image_url, auth_id):
         outcome = PULL_FAILURE
-    emulator.put(lifecycle.reset(changed, call.now, emulator.pace, outcome))
+    emulator.put(lifecycle.reset(changed, call.now, emulator.pace, outcome), call.now)
     return done(emulator, instance, call.now)
 
 
@@ -104,7 +104,7 @@ def renew(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
         )
     emulator.charge("BALANCE_NOT_ENOUGH")
     end_time = max(instance.end_time, int(call.now)) + month * MONTH_SECONDS
-    emulator.put(replace(instance, end_time=end_time))
+    emulator.put(replace(instance, end_time=end_time), call.now)
     return done(emulator, instance, call.now)
 
 
@@ -130,7 +130,8 @@ def to_monthly(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
             instance,
             billing_mode=BillingMode.MONTHLY,
             end_time=int(call.now) + month * MONTH_SECONDS,
-        )
+        ),
+        call.now,
     )
     return done(emulator, instance, call.now)
 
@@ -145,7 +146,7 @@ def set_auto_renew(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     if any(each.billing_mode is not BillingMode.MONTHLY for each in found):
         raise Refusal(400, "UNSUPPORTED_BILLING_MODE", "only a monthly instance can be renewed")
     for each in found:
-        emulator.put(replace(each, auto_renew=renewing, auto_renew_month=month))
+        emulator.put(replace(each, auto_renew=renewing, auto_renew_month=month), call.now)
     return ok({})
 
 
@@ -153,7 +154,7 @@ def set_auto_migrate(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     """`POST /gpu/instance/setAutoMigrate`."""
     instance = wanted(emulator, call)
     flag(call.body, "autoMigrateSystemDisk")
-    emulator.put(replace(instance, auto_migrate=flag(call.body, "autoMigrateOpen")))
+    emulator.put(replace(instance, auto_migrate=flag(call.body, "autoMigrateOpen")), call.now)
     return ok({})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from novitai.emulator import lifecycle
 from novitai.emulator.calling import Call, Reply, ok, text
-from novitai.emulator.errors import no_capacity, not_found
+from novitai.emulator.errors import no_capacity, not_found, purged_disk
 from novitai.emulator.gate import RouteTable
 from novitai.emulator.instances import Instance, Status, phase
 from novitai.emulator.rows import Rows
@@ -16,12 +16,14 @@ def start(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     """`POST /gpu/instance/start`."""
     instance = wanted(emulator, call)
     lifecycle.require(instance, call.now, Status.EXITED)
-    emulator.charge("EXPIRED_OR_BALANCE_NOT_ENOUGH")
+    emulator.charge("BALANCE_NOT_ENOUGH")
+    if emulator.books.meter(instance, call.now).purged:
+        raise purged_disk()
     if not emulator.capacity("start", instance):
         raise no_capacity()
     outcome = emulator.outcome("start", instance)
     started = lifecycle.start(instance, call.now, emulator.pace, outcome)
-    emulator.put(started)
+    emulator.put(started, call.now)
     return done(emulator, started, call.now)
 
 
@@ -31,7 +33,7 @@ def stop(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     lifecycle.require(instance, call.now, Status.RUNNING)
     outcome = emulator.outcome("stop", instance)
     stopped = lifecycle.stop(instance, call.now, emulator.pace, outcome)
-    emulator.put(stopped)
+    emulator.put(stopped, call.now)
     return done(emulator, stopped, call.now)
 
 
@@ -41,7 +43,7 @@ def restart(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     lifecycle.require(instance, call.now, Status.RUNNING)
     outcome = emulator.outcome("restart", instance)
     restarted = lifecycle.restart(instance, call.now, emulator.pace, outcome)
-    emulator.put(restarted)
+    emulator.put(restarted, call.now)
     return done(emulator, restarted, call.now)
 
 
@@ -51,7 +53,9 @@ def delete(emulator: Emulator, _rows: Rows, call: Call) -> Reply:
     if call.now < instance.created_at + emulator.settings.delete_not_found_seconds:
         raise not_found("instance")
     outcome = emulator.outcome("delete", instance)
-    emulator.put(lifecycle.remove(instance, call.now, emulator.pace, call.caller, outcome))
+    emulator.put(
+        lifecycle.remove(instance, call.now, emulator.pace, call.caller, outcome), call.now
+    )
     return done(emulator, instance, call.now)
 
 

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-
-from cachetools import LRUCache
 
 from novitai.clock import Clock
 from novitai.errors import NotFound
@@ -43,25 +42,15 @@ class CacheKey:
 class _Entry(Generic[V]):
     value: V
     stored_at: float
-
-
-class _Entries(LRUCache[str, _Entry[V]]):
-    """An LRU store that counts its evictions."""
-
-    def __init__(self, max_size: int) -> None:
-        super().__init__(max_size)
-        self.evictions = 0
-
-    def popitem(self) -> tuple[str, _Entry[V]]:
-        self.evictions += 1
-        return super().popitem()
+    weight: int
 
 
 class Cache(Generic[V]):
     """A bounded cache with one load per key at a time: concurrent callers wait for the same load.
 
     If loading fails with one of the exceptions in `tolerates`, an expired value is returned for up
-    to `stale_for` seconds after its `ttl`.
+    to `stale_for` seconds after its `ttl`. With `max_weight`, the sum of the values' weights is
+    bounded too; a value that is heavier is not kept.
     """
 
     def __init__(
@@ -73,15 +62,22 @@ class Cache(Generic[V]):
         max_size: int,
         stale_for: float = 0,
         tolerates: tuple[type[Exception], ...] = (),
+        max_weight: int | None = None,
+        weigh: Callable[[V], int] = lambda _value: 1,
     ) -> None:
         self.name = name
         self.ttl = ttl
         self._clock = clock
         self._stale_for = stale_for
         self._tolerates = tolerates
-        self._entries: _Entries[V] = _Entries(max_size)
+        self._max_size = max_size
+        self._max_weight = max_weight
+        self._weigh = weigh
+        self._weight = 0
+        # Least recently used first.
+        self._entries: OrderedDict[str, _Entry[V]] = OrderedDict()
         self._flights: dict[str, asyncio.Future[V]] = {}
-        self._hits = self._misses = self._expired = 0
+        self._hits = self._misses = self._expired = self._evictions = 0
 
     async def get(
         self, key: str, load: Callable[[], Awaitable[V]], *, max_age: float | None = None
@@ -98,7 +94,7 @@ class Cache(Generic[V]):
             Exception: the exception of `load`, if no expired value may be returned.
         """
         limit = self.ttl if max_age is None else min(max_age, self.ttl)
-        entry = self._entries.get(key)
+        entry = self._used(key)
         if entry is not None and self._age(entry) < limit:
             self._hits += 1
             return entry.value
@@ -112,39 +108,63 @@ class Cache(Generic[V]):
                 raise
             return entry.value
 
-    def peek(self, key: str, holds: Callable[[V], bool] = lambda _value: True) -> V | None:
+    def peek(self, key: str, holds: Callable[[V], bool] | None = None) -> V | None:
         """Return a fresh value without loading; count a hit or a miss.
 
         Args:
             key: The key.
             holds: Returns whether a fresh value is still valid; if not, it is a miss.
         """
-        entry = self._entries.get(key)
-        if entry is None or self._age(entry) >= self.ttl or not holds(entry.value):
+        entry = self._used(key)
+        if (
+            entry is None
+            or self._clock.monotonic() - entry.stored_at >= self.ttl
+            or not (holds is None or holds(entry.value))
+        ):
             self._misses += 1
             return None
         self._hits += 1
         return entry.value
 
+    def last(self, key: str) -> V | None:
+        """Return the stored value, however old, without counting a hit or a miss."""
+        entry = self._used(key)
+        return None if entry is None else entry.value
+
     def put(self, key: str, value: V) -> None:
         """Store a value."""
-        self._entries[key] = _Entry(value, self._clock.monotonic())
+        self.discard(key)
+        weight = self._weigh(value)
+        if self._max_weight is not None and weight > self._max_weight:
+            return
+        self._entries[key] = _Entry(value, self._clock.monotonic(), weight)
+        self._weight += weight
+        while len(self._entries) > self._max_size or (
+            self._max_weight is not None and self._weight > self._max_weight
+        ):
+            self._weight -= self._entries.popitem(last=False)[1].weight
+            self._evictions += 1
 
     def discard(self, key: str) -> bool:
         """Remove a key; return whether it was present."""
-        return self._entries.pop(key, None) is not None
+        removed = self._entries.pop(key, None)
+        if removed is None:
+            return False
+        self._weight -= removed.weight
+        return True
 
     def clear(self) -> int:
         """Remove every entry; return how many there were."""
         removed = len(self._entries)
         self._entries.clear()
+        self._weight = 0
         return removed
 
     def cleanup(self) -> int:
         """Remove the expired entries; return how many there were."""
         old = [key for key, entry in self._entries.items() if self._age(entry) >= self.ttl]
         for key in old:
-            del self._entries[key]
+            self.discard(key)
         self._expired += len(old)
         return len(old)
 
@@ -155,9 +175,9 @@ class Cache(Generic[V]):
             self._hits,
             self._misses,
             len(self._entries),
-            int(self._entries.maxsize),
+            self._max_size,
             self.ttl,
-            self._entries.evictions,
+            self._evictions,
             self._expired,
         )
 
@@ -168,6 +188,13 @@ class Cache(Generic[V]):
             for key, entry in self._entries.items()
             for age in (self._age(entry),)
         ]
+
+    def _used(self, key: str) -> _Entry[V] | None:
+        """Return the entry of a key, which becomes the most recently used."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
 
     def _age(self, entry: _Entry[V]) -> float:
         return self._clock.monotonic() - entry.stored_at

@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
+from novitai.crash_points import CrashPoint, reach
 from novitai.errors import (
     RESTART_SECONDS,
     Conflict,
@@ -169,7 +170,9 @@ class Commands:
         if isinstance(act, Completed):
             done: T = act.result
             return done
+        reach(CrashPoint.REQUEST_COMMITTING)
         result = await outcome(self._database.write(act, deadline=deadline))
+        reach(CrashPoint.REQUEST_COMMITTED)
         await command.then(result)
         return result
 
@@ -181,21 +184,24 @@ class Commands:
         deadline: int | None,
     ) -> Reply:
         command = _command(command)
-        act = await command.prepare(deadline)
-        if isinstance(act, Completed):
-            if key is None:
-                return render(act.result)
-            deadline = None  # the change is made, so RequestTimeout would be wrong
-
-        def write(connection: Connection) -> tuple[T, Reply]:
-            result = act(connection)
-            reply = render(result)
-            if key is not None:
-                self._remember(connection, key, reply)
-            return result, reply
 
         try:
+            act = await command.prepare(deadline)
+            if isinstance(act, Completed):
+                if key is None:
+                    return render(act.result)
+                deadline = None  # the change is made, so RequestTimeout would be wrong
+
+            def write(connection: Connection) -> tuple[T, Reply]:
+                result = act(connection)
+                reply = render(result)
+                if key is not None:
+                    self._remember(connection, key, reply)
+                return result, reply
+
+            reach(CrashPoint.REQUEST_COMMITTING)
             result, reply = await outcome(self._database.write(write, deadline=deadline))
+            reach(CrashPoint.REQUEST_COMMITTED)
         except (AlreadyAnswered, Conflict, NotFound):
             # Another process may have committed the same key first and so caused the refusal.
             rival = await self._answered(key) if key is not None else None

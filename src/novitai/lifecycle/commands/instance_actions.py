@@ -11,21 +11,26 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection
 
+from novitai.domain.actor import AUTOSTOP, LIMITS, Actor
+from novitai.domain.billing import Cost
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
+from novitai.domain.instance_details import InstanceDetails
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.progress import Progress
 from novitai.domain.verbs import Verdict, judge
-from novitai.domain.view import View, view
+from novitai.domain.view import view
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import Transaction
 from novitai.lifecycle.core import Core
+from novitai.lifecycle.limits.reviews import LimitReviews
+from novitai.lifecycle.money import admission, key_limits, ledger
 from novitai.lifecycle.operations.create import CreatePhase
 from novitai.lifecycle.operations.delete import DeleteVerb
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.stop import StopVerb
-from novitai.lifecycle.queries.details_cache import observed_at, unknown
+from novitai.lifecycle.queries.ready_views import observed_at, unknown
 from novitai.store.queries import attempts, coordination, instances, operations
 
 _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
@@ -36,6 +41,7 @@ _FIRST_PHASE: Final[Mapping[OperationKind, str]] = {
 }
 
 
+_ENDING: Final = frozenset({OperationKind.STOP, OperationKind.DELETE})
 _WHY_SKIPPED: Final[Mapping[Verdict, str]] = {
     Verdict.ALREADY: "ALREADY_STOPPED",
     Verdict.BUSY: "OPERATION_IN_PROGRESS",
@@ -54,16 +60,18 @@ class Accepted:
         running: The unfinished operation of the instance, if it already had the wanted status.
         seen_at: When the instance was last seen, in Unix milliseconds, if it already had the
             wanted status.
+        cost: The costs of the instance, if it already had the wanted status.
     """
 
     instance: Instance
     operation: Operation | None
     running: Operation | None = None
     seen_at: int | None = None
+    cost: Cost | None = None
 
-    def view(self) -> View:
+    def view(self) -> InstanceDetails:
         """Return the instance as the API shows it."""
-        return view(self.instance, self.operation or self.running, self.seen_at)
+        return view(self.instance, self.operation or self.running, self.seen_at, self.cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ class InstanceActions:
         self,
         core: Core,
         follow_ups: FollowUps,
+        limits: LimitReviews,
     ) -> None:
         self._database = core.database
         self._vault = core.vault
@@ -97,21 +106,25 @@ class InstanceActions:
         self._jobs = core.jobs
         self._recorder = core.recorder
         self._follow_ups = follow_ups
+        self._limits = limits
 
     def ask(
-        self, kind: OperationKind, instance_id: str, *, confirmed: bool = False
+        self, kind: OperationKind, instance_id: str, *, actor: Actor, confirmed: bool = False
     ) -> Transaction[Accepted]:
-        """Accept a verb for an instance.
+        """Accept a verb that `actor` asks for an instance.
 
         If `confirmed`, its calls are sent even during a hold of the account.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
-            Conflict: `INVALID_STATE`, `OPERATION_IN_PROGRESS`, `INSTANCE_RELEASED`.
+            Conflict: `INVALID_STATE`, `OPERATION_IN_PROGRESS`, `INSTANCE_RELEASED`,
+                `INSTANCE_PROTECTED`, `LIMIT_REACHED`, `BUDGET_EXCEEDED`, `KEY_LIMIT_EXCEEDED`.
         """
-        return partial(self._accept, kind=kind, instance_id=instance_id, confirmed=confirmed)
+        return partial(
+            self._accept, kind=kind, instance_id=instance_id, actor=actor, confirmed=confirmed
+        )
 
-    def ask_by_name(self, kind: OperationKind, name: str) -> Transaction[Accepted]:
+    def ask_by_name(self, kind: OperationKind, name: str, *, actor: Actor) -> Transaction[Accepted]:
         """Accept a verb for the only live instance with a name.
 
         Raises:
@@ -120,15 +133,16 @@ class InstanceActions:
         """
 
         def accept(connection: Connection) -> Accepted:
-            return self._accept(connection, kind, _only_one_named(connection, name))
+            instance_id = _only_one_named(connection, name)
+            return self._accept(connection, kind, instance_id, actor=actor)
 
         return accept
 
-    def stop_all(self) -> Transaction[StopAll]:
+    def stop_all(self, *, actor: Actor) -> Transaction[StopAll]:
         """Accept a stop for every instance that can be stopped, in one commit."""
-        return self._accept_stop_all
+        return partial(self._accept_stop_all, actor=actor)
 
-    def sync(self) -> Transaction[str]:
+    def sync(self, *, actor: Actor) -> Transaction[str]:
         """Accept a sync of the account; the result is the operation's ID."""
 
         def accept(connection: Connection) -> str:
@@ -136,7 +150,12 @@ class InstanceActions:
             if waiting is not None and waiting.lease_until is None:
                 return waiting.id  # it has not begun, so a second one would see no more
             operation = Operation.begin(
-                self._ids.prefixed("op"), OperationKind.SYNC, None, "list", self._clock.now()
+                self._ids.prefixed("op"),
+                OperationKind.SYNC,
+                None,
+                "list",
+                self._clock.now(),
+                actor=actor,
             )
             operations.insert(connection, operation)
             self._jobs.nudge(connection, operation.kind.job, operation.id)
@@ -144,14 +163,14 @@ class InstanceActions:
 
         return accept
 
-    def cancel(self, operation_id: str) -> Transaction[Operation]:
+    def cancel(self, operation_id: str, *, actor: Actor) -> Transaction[Operation]:
         """Cancel an operation that has done nothing irreversible yet.
 
         Raises:
             NotFound: `OPERATION_NOT_FOUND`.
             Conflict: `INVALID_STATE`: it has ended, can no longer be cancelled, or is in a step.
         """
-        return partial(self._cancel, operation_id=operation_id)
+        return partial(self._cancel, operation_id=operation_id, actor=actor)
 
     def record_usage(self, instance_id: str, at: int | None) -> Transaction[None]:
         """Record when an instance was last used: at `at` (Unix milliseconds), or now.
@@ -164,6 +183,9 @@ class InstanceActions:
             instance = _locked(connection, instance_id)
             used_at = self._clock.now() if at is None else at
             instances.update_columns(connection, instance.id, {"last_used_at": used_at})
+            if instance.auto_stop is not None:
+                used = instances.load_many(connection, [instance.id])[instance.id]
+                self._limits.review(connection, used)
 
         return write
 
@@ -191,6 +213,7 @@ class InstanceActions:
         kind: OperationKind,
         instance_id: str,
         *,
+        actor: Actor,
         confirmed: bool = False,
     ) -> Accepted:
         instance = _locked(connection, instance_id)
@@ -205,8 +228,10 @@ class InstanceActions:
             verdict = self._reopen(connection, instance)
         if verdict is Verdict.ALREADY:
             seen_at = observed_at(instance, coordination.listed_at(connection))
-            return Accepted(instance, None, running, seen_at)
+            cost = ledger.costs_of(connection, [instance])[instance.id]
+            return Accepted(instance, None, running, seen_at, cost)
         if verdict is Verdict.UNDER_WAY:
+            running = _joined(connection, running, actor)
             if confirmed and running is not None:
                 progress = replace(running.progress, confirmed=True)
                 operations.write_progress(connection, running.id, progress)
@@ -219,15 +244,23 @@ class InstanceActions:
                 code="OPERATION_IN_PROGRESS",
                 details={"operationId": running.id, "kind": running.kind.value},
             )
+        if verdict is Verdict.GO and kind is OperationKind.DELETE and instance.protected:
+            raise _is_protected(instance)
+        if verdict is Verdict.GO and kind is OperationKind.START:
+            self._limits.insist_on_funds(connection, instance)
+            key_limits.insist_on_price(instance)
         if verdict is not Verdict.GO:
             raise Conflict(
                 f"Instance '{instance.id}' is {instance.status.value}: "
                 f"{kind.value} is not possible",
                 details={"status": instance.status.value},
             )
+        if kind is OperationKind.START:
+            wanted = admission.wanted_by(instance)
+            admission.admit(connection, instance, wanted, self._clock.now())
         if running is not None:
-            self._end(connection, instance, running)
-        return self._begin(connection, kind, [instance], confirmed=confirmed)[0]
+            self._end(connection, instance, running, actor)
+        return self._begin(connection, kind, [instance], actor, confirmed=confirmed)[0]
 
     @staticmethod
     def _reopen(connection: Connection, instance: Instance) -> Verdict:
@@ -246,6 +279,7 @@ class InstanceActions:
         connection: Connection,
         kind: OperationKind,
         chosen: Sequence[Instance],
+        actor: Actor,
         *,
         confirmed: bool = False,
     ) -> list[Accepted]:
@@ -259,6 +293,7 @@ class InstanceActions:
                 instance.id,
                 _FIRST_PHASE[kind],
                 now,
+                actor=actor,
                 progress=Progress.begun(instance, confirmed=confirmed),
             )
             for instance in chosen
@@ -271,9 +306,15 @@ class InstanceActions:
         for operation in begun.values():
             self._jobs.nudge(connection, kind.job, operation.id)
         ended = [instance.id for instance in chosen if instance.status.ended]
+        recorder = self._recorder.by(actor)
         for one in ended:
-            self._recorder.revive(connection, one)
-        now_so = self._recorder.refresh_statuses(connection, ids)
+            recorder.revive(connection, one)
+        now_so = recorder.refresh_statuses(connection, ids)
+        for instance in list(now_so.values()):
+            if kind is OperationKind.START:
+                now_so[instance.id] = self._limits.started(connection, instance)
+            elif kind in _ENDING and instance.stop_reason is not None:
+                now_so[instance.id] = self._limits.overruled(connection, instance)
         return [Accepted(now_so[one], begun[one]) for one in ids]
 
     def _end(
@@ -281,6 +322,7 @@ class InstanceActions:
         connection: Connection,
         instance: Instance,
         running: Operation,
+        actor: Actor,
         *,
         only_if_idle: bool = False,
     ) -> bool:
@@ -288,7 +330,7 @@ class InstanceActions:
         ended = operations.cancel(connection, running, now=now, only_if_idle=only_if_idle)
         if not ended or running.kind.gives_way:
             return ended
-        self._recorder.append(
+        self._recorder.by(actor).append(
             connection,
             instance,
             None,
@@ -297,7 +339,7 @@ class InstanceActions:
         )
         return True
 
-    def _accept_stop_all(self, connection: Connection) -> StopAll:
+    def _accept_stop_all(self, connection: Connection, actor: Actor) -> StopAll:
         """Judge every live instance as `_accept` does, and begin all stops together."""
         ids = instances.live_ids(connection)
         live = instances.lock_many(connection, ids)
@@ -310,17 +352,17 @@ class InstanceActions:
             verdict = judge(OperationKind.STOP, instance, under_way)
             if verdict is Verdict.GO:
                 if under_way is not None:
-                    self._end(connection, instance, under_way)
+                    self._end(connection, instance, under_way, actor)
                 chosen.append(instance)
             elif verdict is Verdict.UNDER_WAY:
-                accepted.append(Accepted(instance, under_way))
+                accepted.append(Accepted(instance, _joined(connection, under_way, actor)))
             else:
                 skipped.append(Skipped(instance.id, _WHY_SKIPPED[verdict]))
         if chosen:
-            accepted += self._begin(connection, OperationKind.STOP, chosen)
+            accepted += self._begin(connection, OperationKind.STOP, chosen, actor)
         return StopAll(tuple(accepted), tuple(skipped))
 
-    def _cancel(self, connection: Connection, operation_id: str) -> Operation:
+    def _cancel(self, connection: Connection, operation_id: str, actor: Actor) -> Operation:
         operation = operations.load(connection, operation_id)
         if operation is None:
             raise NotFound(f"Operation '{operation_id}' not found", code="OPERATION_NOT_FOUND")
@@ -332,7 +374,7 @@ class InstanceActions:
                 f"Operation '{operation_id}' can no longer be cancelled",
                 details={"phase": operation.phase, "done": operation.done},
             )
-        if not self._end(connection, instance, operation, only_if_idle=True):
+        if not self._end(connection, instance, operation, actor, only_if_idle=True):
             raise Conflict(
                 f"Operation '{operation_id}' cannot be cancelled now: a step of it is running",
                 details={"phase": operation.phase, "done": operation.done},
@@ -342,7 +384,8 @@ class InstanceActions:
             changes = {"terminated_at": self._clock.now()}
         if changes:
             instances.update_columns(connection, instance.id, changes)
-        self._follow_ups.ensure(connection, self._recorder.refresh_status(connection, instance.id))
+        cancelled = self._recorder.by(actor).refresh_status(connection, instance.id)
+        self._follow_ups.ensure(connection, cancelled)
         return operations.load(connection, operation_id) or operation
 
     def _can_cancel(self, connection: Connection, operation: Operation) -> bool:
@@ -358,6 +401,25 @@ class InstanceActions:
             )
         call = operation.progress.call
         return call.asked_at is None and not call.unsure
+
+
+def _joined(connection: Connection, running: Operation | None, actor: Actor) -> Operation | None:
+    """Return the running operation that an actor wants too.
+
+    One that a limit began becomes the actor's, so that the limit no longer withdraws it.
+    """
+    if running is None or running.actor not in {LIMITS, AUTOSTOP}:
+        return running
+    operations.write_actor(connection, running.id, actor)
+    return replace(running, actor=actor)
+
+
+def _is_protected(instance: Instance) -> Conflict:
+    return Conflict(
+        f"Instance '{instance.id}' is protected: {instance.protected_reason}",
+        code="INSTANCE_PROTECTED",
+        details={"reason": instance.protected_reason},
+    )
 
 
 def _locked(connection: Connection, instance_id: str) -> Instance:

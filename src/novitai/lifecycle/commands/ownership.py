@@ -8,13 +8,14 @@ instances missing in a hold are gone. None of this calls Novita.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
+from novitai.domain.actor import Actor
 from novitai.domain.event import EventType
 from novitai.domain.instance import (
     BillingMode,
@@ -24,20 +25,23 @@ from novitai.domain.instance import (
     Observed,
     Origin,
 )
+from novitai.domain.instance_details import InstanceDetails
 from novitai.domain.marker import without_marker
-from novitai.domain.operation import OperationKind
-from novitai.domain.product import usd
+from novitai.domain.operation import Operation, OperationKind
+from novitai.domain.product import usd_or_none
 from novitai.domain.requests import AdoptRequest
 from novitai.domain.status import derive
-from novitai.domain.view import View, view
+from novitai.domain.view import view
 from novitai.errors import Conflict, NotFound
 from novitai.ids import INSTALLATION_ID_LENGTH
 from novitai.lifecycle.account import Account, Overview
+from novitai.lifecycle.commands.change_instance import change_tags
 from novitai.lifecycle.commands.idempotency import Transaction
 from novitai.lifecycle.core import Core
+from novitai.lifecycle.money import ledger
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.follow_ups import FollowUps
-from novitai.lifecycle.queries.details_cache import unknown
+from novitai.lifecycle.queries.ready_views import unknown
 from novitai.store.queries import account, instances, operations
 from novitai.store.queries.account import Listed, Unmanaged
 
@@ -59,7 +63,7 @@ class Adopted:
     """A record that adopted an instance of the account, and its view."""
 
     instance_id: str
-    view: View
+    view: InstanceDetails
 
 
 class Ownership:
@@ -70,9 +74,9 @@ class Ownership:
         core: Core,
         follow_ups: FollowUps,
         account: Account,
-        *,
-        installation_id: str,
+        installation_ids: Collection[str],
     ) -> None:
+        """Set the dependencies; `installation_ids` are those in our markers."""
         self._database = core.database
         self._vault = core.vault
         self._clock = core.clock
@@ -81,7 +85,7 @@ class Ownership:
         self._recorder = core.recorder
         self._follow_ups = follow_ups
         self._account = account
-        self._installation_id = installation_id
+        self._installation_ids = installation_ids
 
     async def unmanaged(self) -> list[UnmanagedShown]:
         """List the unmanaged instances of the last listing, ordered by upstream ID."""
@@ -103,13 +107,13 @@ class Ownership:
         state = await self._database.read(account.load_state)
         return state.blocked
 
-    def confirm(self, digest: str | None) -> Transaction[int]:
+    def confirm(self, digest: str | None, *, actor: Actor) -> Transaction[int]:
         """Confirm that the missing instances of `digest` are gone; the result is their number.
 
         Raises:
             Conflict: `NOTHING_TO_CONFIRM`.
         """
-        return partial(self._account.confirm, digest=digest)
+        return partial(self._account.confirm, digest=digest, actor=actor)
 
     def dismiss(self, upstream_id: str) -> Transaction[UnmanagedShown]:
         """Record that an instance of the account does not concern novitai.
@@ -119,22 +123,23 @@ class Ownership:
         """
         return partial(self._dismiss, upstream_id=upstream_id)
 
-    def adopt(self, request: AdoptRequest) -> Transaction[Adopted]:
+    def adopt(self, request: AdoptRequest, *, actor: Actor) -> Transaction[Adopted]:
         """Give an instance of the account to a record, which is made if none is named.
 
         Raises:
             NotFound: `UPSTREAM_INSTANCE_NOT_FOUND`, `INSTANCE_NOT_FOUND`.
+            ValidationFailed: a waiting record would have too many tags.
             Conflict: `ALREADY_MANAGED`, `MANAGED_ELSEWHERE`, `INVALID_STATE`.
         """
 
         def act(connection: Connection) -> Adopted:
-            instance = self._adopt(connection, request)
+            instance = self._adopt(connection, request, actor)
             running = operations.running(connection, instance.id)
-            return Adopted(instance.id, view(instance, running))
+            return Adopted(instance.id, _view(connection, instance, running))
 
         return act
 
-    def release(self, instance_id: str) -> Transaction[View]:
+    def release(self, instance_id: str, *, actor: Actor) -> Transaction[InstanceDetails]:
         """Give up a record; its upstream instance is left as it is.
 
         Raises:
@@ -142,8 +147,8 @@ class Ownership:
             Conflict: `OPERATION_IN_PROGRESS`, `INVALID_STATE`.
         """
 
-        def act(connection: Connection) -> View:
-            return view(self._release(connection, instance_id), None)
+        def act(connection: Connection) -> InstanceDetails:
+            return _view(connection, self._release(connection, instance_id, actor), None)
 
         return act
 
@@ -155,26 +160,28 @@ class Ownership:
         self._wake_waiting(connection)
         return UnmanagedShown(row, dismissed=True)
 
-    def _adopt(self, connection: Connection, request: AdoptRequest) -> Instance:
+    def _adopt(self, connection: Connection, request: AdoptRequest, actor: Actor) -> Instance:
         owner = instances.owner_of(connection, request.upstream_id)
         if owner is not None:
-            return self._decide(connection, owner, request)
+            return self._decide(connection, owner, request, actor)
         row = account.find_unmanaged(connection, request.upstream_id)
         if row is None:
             raise _no_such_instance(request.upstream_id)
-        if row.marker and row.marker[:INSTALLATION_ID_LENGTH] != self._installation_id:
+        if row.marker and row.marker[:INSTALLATION_ID_LENGTH] not in self._installation_ids:
             raise Conflict(
                 f"Instance '{row.upstream_id}' has the marker of another novitai installation",
                 code="MANAGED_ELSEWHERE",
             )
         if request.instance_id is None:
-            adopted = self._make(connection, row, request.name)
+            adopted = self._make(connection, row, request, actor)
         else:
-            adopted = self._give(connection, row, request.instance_id)
+            adopted = self._give(connection, row, request, request.instance_id, actor)
         account.drop_unmanaged(connection, row.upstream_id)
         return adopted
 
-    def _decide(self, connection: Connection, owner: str, request: AdoptRequest) -> Instance:
+    def _decide(
+        self, connection: Connection, owner: str, request: AdoptRequest, actor: Actor
+    ) -> Instance:
         """Confirm the identity of an instance whose upstream ID a record already holds."""
         instance = instances.lock(connection, owner)
         if instance is None or request.instance_id != owner or not instance.unconfirmed:
@@ -189,14 +196,17 @@ class Ownership:
             "upstream_created_at": None,
         }
         instances.update_columns(connection, owner, columns)
-        return self._tell_adopted(connection, owner)
+        change_tags(connection, instance, request.tags, self._clock.now())
+        return self._tell_adopted(connection, owner, actor)
 
-    def _make(self, connection: Connection, row: Unmanaged, name: str | None) -> Instance:
+    def _make(
+        self, connection: Connection, row: Unmanaged, request: AdoptRequest, actor: Actor
+    ) -> Instance:
         """Make a new record for an instance of the account."""
         now = self._clock.now()
         instance = Instance(
             id=self._ids.instance(now),
-            name=name or _valid_name(row.name),
+            name=request.name or _valid_name(row.name),
             status=InstanceStatus.STARTING,
             product_name=row.product_name or row.product_id or "unknown",
             template_id="",
@@ -206,17 +216,25 @@ class Ownership:
             billing_mode=_billing_mode(row.billing_mode),
             created_at=now,
             updated_at=now,
-            hourly_price=None if row.hourly_price is None else usd(row.hourly_price),
+            hourly_price=usd_or_none(row.hourly_price),
             origin=Origin.ADOPTED,
             observed=Observed(status=row.status),
+            tags=request.tags,
         )
         status = derive(instance, None)
         sealed = launch_spec.seal(self._vault, LaunchSpec(image=row.image))
         instances.insert(connection, replace(instance, status=status), sealed)
         instances.update_columns(connection, instance.id, self._owning(row, now))
-        return self._tell_adopted(connection, instance.id)
+        return self._tell_adopted(connection, instance.id, actor)
 
-    def _give(self, connection: Connection, row: Unmanaged, instance_id: str) -> Instance:
+    def _give(
+        self,
+        connection: Connection,
+        row: Unmanaged,
+        request: AdoptRequest,
+        instance_id: str,
+        actor: Actor,
+    ) -> Instance:
         """Give an instance of the account to a record whose create has none yet."""
         instance = instances.lock(connection, instance_id)
         if instance is None:
@@ -229,13 +247,15 @@ class Ownership:
                 details={"status": instance.status.value},
             )
         instances.update_columns(connection, instance_id, self._owning(row, self._clock.now()))
-        return self._tell_adopted(connection, instance_id)
+        change_tags(connection, instance, request.tags, self._clock.now())
+        return self._tell_adopted(connection, instance_id, actor)
 
     @staticmethod
     def _owning(row: Unmanaged, now: int) -> Mapping[str, object]:
         """Return the columns that make an upstream instance that of a record."""
         return {
             "origin": Origin.ADOPTED.value,
+            "ever_ran": True,  # its disk may hold what somebody needs
             "upstream_id": row.upstream_id,
             "upstream_created_at": row.created_at,
             "confirmed_at": now,
@@ -247,10 +267,11 @@ class Ownership:
             **({"region": row.region} if row.region else {}),
         }
 
-    def _tell_adopted(self, connection: Connection, instance_id: str) -> Instance:
-        adopted = self._recorder.refresh_status(connection, instance_id)
+    def _tell_adopted(self, connection: Connection, instance_id: str, actor: Actor) -> Instance:
+        recorder = self._recorder.by(actor)
+        adopted = recorder.refresh_status(connection, instance_id)
         running = operations.running(connection, instance_id)
-        self._recorder.append(connection, adopted, running, EventType.ADOPTED)
+        recorder.append(connection, adopted, running, EventType.ADOPTED)
         if running is None:
             self._follow_ups.ensure(connection, adopted)
         else:
@@ -258,7 +279,7 @@ class Ownership:
             self._jobs.nudge(connection, running.kind.job, running.id)
         return adopted
 
-    def _release(self, connection: Connection, instance_id: str) -> Instance:
+    def _release(self, connection: Connection, instance_id: str, actor: Actor) -> Instance:
         instance = instances.lock(connection, instance_id)
         if instance is None:
             raise unknown(instance_id)
@@ -280,7 +301,7 @@ class Ownership:
         if running is not None:
             operations.cancel(connection, running, now=now)
         instances.update_columns(connection, instance_id, {"released_at": now, "updated_at": now})
-        return self._recorder.refresh_status(connection, instance_id)
+        return self._recorder.by(actor).refresh_status(connection, instance_id)
 
     def _wake_waiting(self, connection: Connection) -> None:
         """Wake the operations that wait for an orphan to be adopted or dismissed."""
@@ -288,6 +309,10 @@ class Ownership:
         operations.wake(connection, [one.id for one in waiting], now=self._clock.now())
         for operation in waiting:
             self._jobs.nudge(connection, operation.kind.job, operation.id)
+
+
+def _view(connection: Connection, instance: Instance, running: Operation | None) -> InstanceDetails:
+    return view(instance, running, cost=ledger.costs_of(connection, [instance])[instance.id])
 
 
 def _no_such_instance(upstream_id: str) -> NotFound:

@@ -16,6 +16,8 @@ import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
+from novitai.crash_points import CrashPoint, reach
+from novitai.domain.actor import Actor
 from novitai.domain.event import EventType, of_status
 from novitai.domain.instance import GONE, Instance, InstanceStatus
 from novitai.domain.operation import Operation
@@ -23,6 +25,7 @@ from novitai.domain.status import derive
 from novitai.domain.view import view
 from novitai.ids import Ids
 from novitai.lifecycle.events.outbox import Outbox
+from novitai.lifecycle.money import ledger
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, operations
 
@@ -36,8 +39,17 @@ _GRAVE: Final = frozenset(
         EventType.ACCOUNT_CHANGED,
         EventType.ORPHAN_FOUND,
         EventType.ORPHAN_DELETED,
+        EventType.BUDGET_ALERT,
+        EventType.BUDGET_EXCEEDED,
+        EventType.COST_UNEXPLAINED,
+        EventType.COST_UNKNOWN_OWNER,
+        EventType.COST_RECONCILIATION_UNAVAILABLE,
         EventType.SURPLUS_DELETED,
         EventType.DRIFT,
+        EventType.LIMIT_UNENFORCED,
+        EventType.AUTOSTOP_FAILED,
+        EventType.AUTOSTOP_SIGNAL_LOST,
+        EventType.DATA_PURGE_SCHEDULED,
     }
 )
 """The event types logged as warnings."""
@@ -50,17 +62,35 @@ _LOGGED: Final = (
     "attempt",
     "cancelled",
     "surplusUpstreamId",
+    "action",
+    "cause",
+    "minutes",
+    "purgeAt",
+    "signal",
+    "previousHourlyPrice",
 )
 """The fields of an event, besides the view, that are logged with it."""
 
 
 class Recorder:
-    """Derives statuses and writes the event log."""
+    """Derives statuses and writes the event log.
 
-    def __init__(self, clock: Clock, ids: Ids, outbox: Outbox) -> None:
+    Args:
+        clock: The clock for the times of events.
+        ids: Makes the IDs of events.
+        outbox: Writes the messages of events to webhooks.
+        actor: Who causes the events; None if that is not known.
+    """
+
+    def __init__(self, clock: Clock, ids: Ids, outbox: Outbox, actor: Actor | None = None) -> None:
         self._clock = clock
         self._ids = ids
         self._outbox = outbox
+        self._actor = actor
+
+    def by(self, actor: Actor | None) -> Recorder:
+        """Return a recorder whose events name this actor."""
+        return Recorder(self._clock, self._ids, self._outbox, actor)
 
     def refresh_status(
         self,
@@ -97,6 +127,7 @@ class Recorder:
             if status is not instance.status:
                 moving.setdefault(status, []).append(instance_id)
         now = self._clock.now()
+        ledger.follow(connection, list(found.values()), now)
         for status, ids in moving.items():
             columns = {"status": status.value, **_times(status, now)}
             instances.update_columns_of(connection, ids, columns)
@@ -114,10 +145,11 @@ class Recorder:
         return found
 
     def revive(self, connection: Connection, instance_id: str) -> Instance:
-        """Give a terminated record its current status, and append the event.
+        """Give a record that has ended, or was to be deleted, its current status; append the event.
 
-        No transition leaves `terminated`; only this method does, for an instance that was not gone.
-        The caller holds the row's lock and has cleared the columns that ended the record.
+        Only this method leaves `terminated`, for an instance that was not gone, and `terminating`,
+        for a delete of a limit that is withdrawn. The caller holds the row's lock and has cleared
+        the columns that ended the record.
         """
         before = instances.load_many(connection, [instance_id])[instance_id]
         running = operations.running(connection, instance_id)
@@ -145,16 +177,23 @@ class Recorder:
         also: Mapping[str, object] | None = None,
     ) -> None:
         """Append an event with the current view of the instance and the fields of `also`."""
+        reach(CrashPoint.EVENT_WRITING, event_type.value)
         event_id = self._ids.prefixed("evt")
+        if event_type is EventType.CREATED:  # nothing was bought before
+            cost = ledger.cost_before_purchase(instance)
+        else:
+            cost = ledger.costs_of(connection, [instance])[instance.id]
         events.append(
             connection,
             event_id=event_id,
             instance_id=instance.id,
             event_type=event_type,
             at=self._clock.now(),
-            data={**view(instance, operation), **(also or {})},
+            data={**view(instance, operation, cost=cost), **(also or {})},
+            actor=self._actor,
         )
         self._outbox.emit(connection, instance, event_id, event_type)
+        reach(CrashPoint.EVENT_WRITTEN, event_type.value)
         facts: dict[str, object] = {
             "instance_id": instance.id,
             "upstream_id": instance.upstream_id,
@@ -171,6 +210,7 @@ class Recorder:
         self, connection: Connection, event_type: EventType, data: Mapping[str, object]
     ) -> None:
         """Append an event about the account; `data` is its whole content."""
+        reach(CrashPoint.EVENT_WRITING, event_type.value)
         event_id = self._ids.prefixed("evt")
         events.append(
             connection,
@@ -179,8 +219,10 @@ class Recorder:
             event_type=event_type,
             at=self._clock.now(),
             data=data,
+            actor=self._actor,
         )
         self._outbox.emit_account(connection, event_id, event_type)
+        reach(CrashPoint.EVENT_WRITTEN, event_type.value)
         facts = {_snake(name): value for name, value in data.items()}
         _log_after_commit(connection, event_type, facts)
 

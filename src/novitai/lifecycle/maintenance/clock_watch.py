@@ -30,6 +30,11 @@ JUMP: Final = 2_000
 _COMPARE_EVERY: Final = 60
 """The number of checks between two comparisons with the database's clock."""
 _WORTH_AN_OFFSET: Final = 100
+_AGAIN_AFTER: Final = (2.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Seconds after the clock went back at which stored times are corrected again.
+
+A step or a listing that began before writes the times of its beginning when it ends.
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +72,8 @@ class ClockWatch:
         self._jumped = jumped
         self._task: asyncio.Task[None] | None = None
         self._lead = self._measure()
+        self._looking = asyncio.Lock()
+        self._again_at: list[float] = []
         self.went_back: WentBack | None = None
 
     async def begin(self) -> None:
@@ -89,7 +96,14 @@ class ClockWatch:
         await cancel(self._task)
 
     async def look(self) -> None:
-        """Compare the wall clock with the monotonic clock once."""
+        """Compare the wall clock with the monotonic clock once.
+
+        When it returns, the stored times fit the clock, also if another task found the jump.
+        """
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         lead = self._measure()
         moved = lead - self._lead
         if abs(moved) <= JUMP:
@@ -98,6 +112,7 @@ class ClockWatch:
         await self._follow_database()
         self._lead = self._measure()
         if moved < 0:
+            self._again_at = [self._clock.boottime() + after for after in _AGAIN_AFTER]
             await self._pull_back(-moved / 1000)
         else:
             pass_over = partial(future_times.pass_over, seconds=moved / 1000, now=self._clock.now())
@@ -111,6 +126,9 @@ class ClockWatch:
             looks += 1
             try:
                 await self.look()
+                if self._again_at and self._clock.boottime() >= self._again_at[0]:
+                    await self._pull_back(None)
+                    del self._again_at[0]
                 if looks % _COMPARE_EVERY == 0:
                     await self._follow_database()
             except StoreError as error:
@@ -120,10 +138,14 @@ class ClockWatch:
 
     async def _pull_back(self, seconds: float | None) -> None:
         now = self._clock.now()
+        if seconds is not None:
+            moved = -int(seconds * 1000)
+            await self._database.write(partial(future_times.shift_runs, moved=moved, now=now))
         pull = partial(future_times.pull_back, now=now, placement_deadline=self._placement_deadline)
         changed = await self._database.write(pull)
-        if changed or seconds is not None:
+        if seconds is not None or (changed and self.went_back is None):
             self.went_back = WentBack(now, seconds)
+        if changed or seconds is not None:
             _log.warning("clock_went_back", seconds=seconds, rows=changed)
 
     async def _follow_database(self) -> None:

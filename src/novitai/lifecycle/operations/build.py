@@ -8,7 +8,6 @@ from typing import Final
 from novitai.domain.operation import OperationKind
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.core import Core
-from novitai.lifecycle.operations.cleanup import CleanupVerb
 from novitai.lifecycle.operations.create import CreateVerb
 from novitai.lifecycle.operations.delete import DeleteVerb
 from novitai.lifecycle.operations.failure_policy import FailurePolicy
@@ -16,6 +15,7 @@ from novitai.lifecycle.operations.follow import FollowVerb
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.operations.probes import Prober
+from novitai.lifecycle.operations.reap import ReapVerb
 from novitai.lifecycle.operations.runner import Runner
 from novitai.lifecycle.operations.start import StartVerb
 from novitai.lifecycle.operations.startup import StartupWatcher
@@ -59,7 +59,7 @@ def build_runner(
         StartVerb(core, OperationKind.RESTART, client.restart, startup, failure),
         StopVerb(client, clock),
         DeleteVerb(client, clock),
-        CleanupVerb(client, clock),
+        ReapVerb(client, clock),
         FollowVerb(startup, clock, failure),
     ):
         runner.register(verb, concurrency=VERB_CONCURRENCY)

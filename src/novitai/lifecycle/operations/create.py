@@ -21,6 +21,7 @@ from typing import ClassVar, Final
 
 from sqlalchemy import Connection
 
+from novitai.crash_points import CrashPoint, reach
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, LaunchSpec
 from novitai.domain.marker import Marker, upstream_name, upstream_stem, without_marker
@@ -29,9 +30,10 @@ from novitai.domain.placement import Candidate, Placement, Wish
 from novitai.domain.product import is_any_region
 from novitai.domain.progress import Progress
 from novitai.domain.status import Observation, read_word
-from novitai.errors import NovitaiError, ValidationFailed
+from novitai.errors import Conflict, NovitaiError, ValidationFailed
 from novitai.lifecycle.catalogue.catalogue import Catalogue
 from novitai.lifecycle.core import Core
+from novitai.lifecycle.money import admission
 from novitai.lifecycle.operations import launch_spec
 from novitai.lifecycle.operations.failure_policy import FailurePolicy
 from novitai.lifecycle.operations.goals import (
@@ -53,7 +55,7 @@ from novitai.lifecycle.operations.steps import (
     Step,
 )
 from novitai.store.engine.errors import StoreError
-from novitai.store.queries import account, attempts, instances, operations
+from novitai.store.queries import account, attempts, instances, operations, quotes
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.refusals import Remedy, remedy
@@ -206,6 +208,10 @@ class CreateVerb:
             )
         except ValidationFailed:
             return None  # the region was closed in the meantime
+        quote_id, quoted, inherited = instance.quote_id, None, instance.inherited
+        if quote_id is not None:
+            quote = await self._database.read(lambda connection: quotes.load(connection, quote_id))
+            quoted = () if quote is None else quote.offers
         return Wish(
             product_name=instance.product_name,
             billing_mode=instance.billing_mode,
@@ -213,7 +219,9 @@ class CreateVerb:
             rootfs_size=instance.rootfs_size,
             regions=regions,
             max_hourly_price=instance.max_hourly_price,
+            key_max_hourly_price=inherited.max_hourly_price if inherited else None,
             any_region=is_any_region(instance.region),
+            quoted=quoted,
         )
 
     async def _buy(self, claimed: Claimed, candidate: Candidate) -> Step:
@@ -225,9 +233,11 @@ class CreateVerb:
         try:
             attempt = self._attempt(claimed, candidate, spec)
             renewed = SendWindow.lasting(self._clock, LEASE_MS)
+            reach(CrashPoint.ATTEMPT_COMMITTING)
             await self._database.write(
                 lambda connection: self._commit_attempt(connection, claimed.operation, attempt)
             )
+            reach(CrashPoint.ATTEMPT_COMMITTED)
             claimed.window.until = renewed.until
             claimed.window.until_boottime = renewed.until_boottime
             call = launch_spec.create_call(claimed.instance, spec, attempt)
@@ -238,9 +248,11 @@ class CreateVerb:
             )
             upstream_id = await self._client.create(call, permit=permit, window=window)
         except upstream.UpstreamError as error:
-            return await self._not_accepted(claimed, attempt, error)
+            return await self._not_accepted(attempt, error)
         except Outpaced:
             return Again(CreatePhase.PLACE, self._clock.now())
+        except Conflict as refusal:
+            return self._not_bought(claimed, (refusal.code, refusal.message))
         except asyncio.CancelledError:
             await asyncio.shield(self._record(attempt, AttemptState.UNKNOWN))
             raise
@@ -273,7 +285,13 @@ class CreateVerb:
 
     @staticmethod
     def _commit_attempt(connection: Connection, operation: Operation, attempt: Attempt) -> None:
-        """Store the attempt before its call is sent, if the claim still holds."""
+        """Store the attempt before its call is sent, if the claim still holds.
+
+        Raises:
+            Outpaced: it does not.
+            Conflict: `BUDGET_EXCEEDED`, `KEY_LIMIT_EXCEEDED`: the budgets have changed, or the
+                price has.
+        """
         instance = instances.lock(connection, attempt.instance_id)
         operations.hold(
             connection,
@@ -285,11 +303,11 @@ class CreateVerb:
             raise Outpaced  # a person assigned an instance while the step ran
         if account.load_state(connection).blocked:
             raise Outpaced  # a hold began while the step ran
+        wanted = admission.wanted_at(instance, attempt.price * instance.gpu_num)
+        admission.admit(connection, instance, wanted, attempt.created_at)
         attempts.insert(connection, attempt)
 
-    async def _not_accepted(
-        self, claimed: Claimed, attempt: Attempt, error: upstream.UpstreamError
-    ) -> Step:
+    async def _not_accepted(self, attempt: Attempt, error: upstream.UpstreamError) -> Step:
         """Record an attempt that bought nothing or whose outcome is unknown; return the step."""
         now = self._clock.now()
         if isinstance(error, upstream.Ambiguous):
@@ -342,12 +360,16 @@ class CreateVerb:
                 clock_offset=clock_offset,
             )
 
+        reach(CrashPoint.ATTEMPT_RECORDING)
         for pause in _RECORD_AGAIN_AFTER:
             try:
-                return await self._database.write(write)
+                await self._database.write(write)
+                break
             except StoreError:
                 await self._clock.sleep(pause)
-        return await self._database.write(write)
+        else:
+            await self._database.write(write)
+        reach(CrashPoint.ATTEMPT_RECORDED)
 
     def _adopt(self, claimed: Claimed, attempt: Attempt, upstream_id: str | None = None) -> Again:
         """Assign the instance that an attempt bought to the record."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from novitai.clock import Clock
+from novitai.domain.actor import CLEANUP
 from novitai.domain.instance import Instance, Origin
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.status import is_gone
@@ -30,12 +31,15 @@ class Cleanup(StrEnum):
 
 
 def plan_cleanup(instance: Instance, policy: FailedInstancePolicy) -> Cleanup:
-    """Decide the clean-up of a failed instance. An adopted instance is always kept."""
+    """Decide the clean-up of a failed instance.
+
+    An adopted instance is always kept, and a protected one is stopped rather than deleted.
+    """
     if instance.upstream_id is None or is_gone(instance):
         return Cleanup.NONE
     if policy is FailedInstancePolicy.KEEP or instance.origin is Origin.ADOPTED:
         return Cleanup.KEEP
-    if policy is FailedInstancePolicy.STOP and instance.ever_ran:
+    if instance.protected or (policy is FailedInstancePolicy.STOP and instance.ever_ran):
         return Cleanup.STOP
     return Cleanup.DELETE
 
@@ -60,7 +64,12 @@ class FailurePolicy:
         next_operation = None
         if cleanup.acts:
             next_operation = Operation.begin(
-                self._ids.prefixed("op"), OperationKind.REAP, instance.id, cleanup.value, now
+                self._ids.prefixed("op"),
+                OperationKind.REAP,
+                instance.id,
+                cleanup.value,
+                now,
+                actor=CLEANUP,
             )
         return Done(
             Outcome.FAILED,

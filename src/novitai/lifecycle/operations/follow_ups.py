@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from novitai.domain.actor import CLEANUP, SYNC, Actor
 from novitai.domain.instance import Instance, InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.status import Observation, read_word
@@ -34,7 +35,7 @@ class FollowUps:
         """Follow an instance in a transient status. The caller holds its lock."""
         if instance.status not in FOLLOWED or instance.upstream_id is None:
             return
-        self._begin(connection, OperationKind.FOLLOW, instance, "watch")
+        self._begin(connection, OperationKind.FOLLOW, instance, "watch", SYNC)
 
     def clean_up(self, connection: Connection, instance: Instance) -> None:
         """Clean up a failed instance that is listed as alive. The caller holds its lock."""
@@ -45,15 +46,20 @@ class FollowUps:
             return
         cleanup = plan_cleanup(instance, self._policy)
         if cleanup.acts:
-            self._begin(connection, OperationKind.REAP, instance, cleanup.value)
+            self._begin(connection, OperationKind.REAP, instance, cleanup.value, CLEANUP)
 
     def _begin(
-        self, connection: Connection, kind: OperationKind, instance: Instance, phase: str
+        self,
+        connection: Connection,
+        kind: OperationKind,
+        instance: Instance,
+        phase: str,
+        actor: Actor,
     ) -> None:
         if operations.running(connection, instance.id) is not None:
             return
         operation = Operation.begin(
-            self._ids.prefixed("op"), kind, instance.id, phase, self._clock.now()
+            self._ids.prefixed("op"), kind, instance.id, phase, self._clock.now(), actor=actor
         )
         operations.insert(connection, operation)
         self._jobs.nudge(connection, operation.kind.job, operation.id)

@@ -21,6 +21,8 @@ LOOK_ANYWAY: Final = 30_000
 """Milliseconds after which a waiting operation takes its next step if nothing woke it earlier."""
 PATIENCE: Final = 60_000
 """Milliseconds after which a call without an effect in the listing is repeated."""
+URGENT_PATIENCE: Final = 10_000
+"""The same for a stop that a limit demands."""
 MAX_ASKS: Final = 3
 """The number of calls without effect after which an operation gives up."""
 STOP_DEADLINE: Final = 600_000
@@ -92,11 +94,12 @@ NOT_TAKEN: Final = TurnBack(
 def without_effect(claimed: Claimed, now: int) -> bool:
     """Return whether `PATIENCE` has passed since the last call and the listing is newer than it."""
     at = claimed.call.asked_at
-    return at is not None and claimed.seen_since_acted and now - at >= PATIENCE
+    patience = URGENT_PATIENCE if claimed.progress.urgent else PATIENCE
+    return at is not None and claimed.seen_since_acted and now - at >= patience
 
 
 def stopped(claimed: Claimed, now: int, *, insist: bool = False) -> Reached | Ask | Wait | GiveUp:
-    """Decide the next action to stop an instance.
+    """Decide the next action to stop an instance. A stop that a limit demands never gives up.
 
     Args:
         claimed: The operation and its instance, which is not gone.
@@ -110,13 +113,15 @@ def stopped(claimed: Claimed, now: int, *, insist: bool = False) -> Reached | As
     if insist and seen is Observation.MIGRATING:
         return Wait(now + LOOK_ANYWAY)  # Novita is moving its data: wait until that has ended
     late = claimed.is_late(call.first_tried(now) + STOP_DEADLINE, now)
-    if late and not insist:
+    urgent = claimed.progress.urgent
+    if late and not insist and not urgent:
         return GiveUp("STOP_TIMEOUT", "It did not stop in time")
     if call.asked_at is None:
         return Ask()
     if not without_effect(claimed, now) or not (insist or seen is Observation.RUNNING):
-        return Wait(now + (LOOK_ANYWAY if insist or claimed.seen_since_acted else LOOK_SOON))
-    if call.asks < MAX_ASKS or (insist and not late):
+        rarely = (insist or claimed.seen_since_acted) and not urgent
+        return Wait(now + (LOOK_ANYWAY if rarely else LOOK_SOON))
+    if call.asks < MAX_ASKS or (insist and not late) or urgent:
         return Ask()
     return GiveUp("STOP_FAILED", "It was asked to stop and kept running")
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from novitai.domain.actor import CORRECTION
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance
 from novitai.domain.operation import Operation, OperationKind
@@ -39,7 +40,7 @@ class LateCalls:
         self._clock = core.clock
         self._ids = core.ids
         self._jobs = core.jobs
-        self._recorder = core.recorder
+        self._recorder = core.recorder.by(CORRECTION)
 
     def note(self, connection: Connection, instance_id: str, kind: OperationKind) -> None:
         """Record a late call, and correct its effect if that has already been observed.
@@ -91,7 +92,12 @@ class LateCalls:
     def _begin(self, connection: Connection, instance: Instance, kind: OperationKind) -> None:
         phase = StopVerb.first_phase if kind is OperationKind.STOP else StartVerb.first_phase
         operation = Operation.begin(
-            self._ids.prefixed("op"), kind, instance.id, phase, self._clock.now()
+            self._ids.prefixed("op"),
+            kind,
+            instance.id,
+            phase,
+            self._clock.now(),
+            actor=CORRECTION,
         )
         operations.insert(connection, operation)
         instances.update_columns(connection, instance.id, _FORGOTTEN)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -16,6 +17,8 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
+from novitai.crash_points import CrashPoint, reach
+from novitai.domain.actor import AUTOSTOP, LIMITS
 from novitai.domain.instance import Instance
 from novitai.domain.operation import (
     AttemptState,
@@ -38,6 +41,7 @@ from novitai.lifecycle.operations.steps import (
     Step,
     Verb,
 )
+from novitai.lifecycle.renewal import renew_every
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import account, attempts, coordination, instances, operations
 from novitai.store.queries.leases import Fenced
@@ -68,6 +72,8 @@ _RENEW_AFTER: Final = LEASE_SECONDS / 3
 _RENEW_AGAIN_AFTER: Final = 1.0
 _KEY_REFUSED_PAUSE: Final = 30.0
 _LONGEST_PAUSE: Final = 60.0
+_LONGEST_URGENT_PAUSE: Final = 10.0
+"""The same for a stop that a limit demands."""
 
 _log = structlog.get_logger(__name__)
 
@@ -136,16 +142,22 @@ class Runner:
         if claimed is None:
             return None
         self._claims[operation_id] = claimed
+        kind = verb.kind.value
+        reach(CrashPoint.STEP_CLAIMED, kind)
         try:
-            async with keeping(self._renew(claimed)):
-                try:
-                    async with within(self._step_seconds, self._clock):
-                        step = self._held(claimed) or await self._step(verb, claimed)
-                except TimeoutError:
-                    return await self._end_overdue(claimed.operation)
-            return await self._database.write(
+            try:
+                async with (
+                    keeping(self._renewing(claimed)),
+                    within(self._step_seconds, self._clock),
+                ):
+                    step = self._held(claimed) or await self._step(verb, claimed)
+            except TimeoutError:
+                return await self._end_overdue(claimed.operation)
+            reach(CrashPoint.STEP_DECIDED, kind)
+            due = await self._database.write(
                 lambda connection: self._apply(connection, claimed, step)
             )
+            reach(CrashPoint.STEP_APPLIED, kind)
         except Fenced:
             self.fenced_writes += 1
             _log.info("fenced", operation=operation_id, token=claimed.operation.token)
@@ -159,6 +171,8 @@ class Runner:
             with contextlib.suppress(StoreError):
                 await self._release(claimed.operation, self._ids.jitter(5))
             raise
+        else:
+            return due
         finally:
             if self._claims.get(operation_id) is claimed:
                 del self._claims[operation_id]
@@ -196,7 +210,10 @@ class Runner:
         if (claimed.looked.whole_at or 0) < self._look_since:
             waited = now - self._look_since
             # If listings keep failing, a user must still be able to stop or delete an instance.
-            if operation.kind not in _ENDS_BILLING or waited < _LOOK_FIRST_WITHIN:
+            # A limit acts only on what was seen after it fell due.
+            by_limit = operation.actor in {LIMITS, AUTOSTOP}
+            users = operation.kind in _ENDS_BILLING and not by_limit
+            if not users or waited < _LOOK_FIRST_WITHIN:
                 error = operation.error
                 if waited >= _LOOK_FIRST_WITHIN:
                     error = error or _NOT_LISTED
@@ -223,8 +240,10 @@ class Runner:
         )
 
         note = partial(self._late_calls.note, instance_id=instance_id, kind=verb.kind)
+        reach(CrashPoint.LATE_CALL_NOTING, verb.kind.value)
         with contextlib.suppress(StoreError):
             await self._database.write(note)
+        reach(CrashPoint.LATE_CALL_NOTED, verb.kind.value)
 
     async def _step(self, verb: Verb, claimed: Claimed) -> Step:
         try:
@@ -255,6 +274,8 @@ class Runner:
             pause = min(_LONGEST_PAUSE, error.retry_after)
         elif isinstance(error, KeyRefused):
             pause = _KEY_REFUSED_PAUSE
+        if operation.progress.urgent:
+            pause = min(pause, _LONGEST_URGENT_PAUSE)
         _log.warning(
             "step_stumbled",
             operation=operation.id,
@@ -310,10 +331,11 @@ class Runner:
             operations.insert(connection, step.next_operation)
             self._jobs.nudge(connection, step.next_operation.kind.job, step.next_operation.id)
         also = step.also if isinstance(step, Done) else {}
-        instance = self._recorder.refresh_status(connection, instance_id, also=also)
+        recorder = self._recorder.by(operation.actor)
+        instance = recorder.refresh_status(connection, instance_id, also=also)
         self._follow_ups.ensure(connection, instance)
         for announcement in step.announcements:
-            self._recorder.append(
+            recorder.append(
                 connection,
                 instance,
                 None if isinstance(step, Done) else operation,
@@ -394,26 +416,31 @@ class Runner:
         )
         return at
 
-    async def _renew(self, claimed: Claimed) -> None:
-        """Renew the lease, and with it the window for calls, while a step runs."""
-        operation, pause = claimed.operation, _RENEW_AFTER
-        while True:
-            await self._clock.sleep(pause)
-            window = SendWindow.lasting(self._clock, LEASE_MS)
+    def _renewing(self, claimed: Claimed) -> Coroutine[None, None, None]:
+        renew = partial(self._renew, claimed)
+        return renew_every(_RENEW_AFTER, renew, self._clock, retry_after=_RENEW_AGAIN_AFTER)
 
-            def extend(connection: Connection, until: int = window.until) -> bool:
-                operations.hold(connection, operation, lease_until=until)
-                return account.load_state(connection).blocked
+    async def _renew(self, claimed: Claimed) -> bool:
+        """Renew the lease of a claim, and with it the window for its calls.
 
-            try:
-                blocked = await self._database.write(extend)
-                if blocked and not claimed.is_confirmed:
-                    claimed.window.closed = True
-                claimed.window.until = window.until
-                claimed.window.until_boottime = window.until_boottime
-                pause = _RENEW_AFTER
-            except StoreError:
-                pause = _RENEW_AGAIN_AFTER  # retry before the lease expires
+        Returns:
+            False if the lease was released or another worker has claimed the operation.
+        """
+        operation, window = claimed.operation, SendWindow.lasting(self._clock, LEASE_MS)
+
+        def extend(connection: Connection) -> bool | None:
+            if not operations.renew(connection, operation, until=window.until):
+                return None
+            return account.load_state(connection).blocked
+
+        blocked = await self._database.write(extend)
+        if blocked is None:
+            return False
+        if blocked and not claimed.is_confirmed:
+            claimed.window.closed = True
+        claimed.window.until = window.until
+        claimed.window.until_boottime = window.until_boottime
+        return True
 
 
 def _said(instance: Instance) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from sqlalchemy import Connection
 
+from novitai.crash_points import CrashPoint, reach
 from novitai.domain.event import EventType
 from novitai.domain.operation import OperationKind, Outcome
 from novitai.domain.status import is_gone
@@ -84,7 +85,9 @@ class StartVerb:
         if self.kind is OperationKind.RESTART:
             # A second restart would interrupt the instance that the first has just brought up.
             intent = intend(claimed, self._clock.now())
+            reach(CrashPoint.INTENT_COMMITTING, self.kind.value)
             await self._database.write(partial(_commit, claimed=claimed, intent=intent))
+            reach(CrashPoint.INTENT_COMMITTED, self.kind.value)
         try:
             asked = await ask(claimed, self._call, self._clock, intent=intent)
         except upstream.InsufficientResource as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from sqlalchemy import Connection
@@ -14,9 +15,9 @@ from novitai.domain.event import Event
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation
 from novitai.errors import FieldError, NotFound, ValidationFailed
-from novitai.lifecycle.queries.details_cache import unknown
 from novitai.lifecycle.queries.instances import Shown
-from novitai.lifecycle.queries.pagination import MAX_PAGE
+from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
+from novitai.lifecycle.queries.ready_views import unknown
 from novitai.lifecycle.queries.status_watch import StatusWatch
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances, operations
@@ -33,9 +34,17 @@ _ENDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events, oldest first. `next_cursor` is the ID of the last one; None on the last page."""
+    """Events, and the ID of the last one as `next_cursor` if more follow."""
 
     events: Sequence[Event]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """Operations, newest first, and the cursor of the next page."""
+
+    operations: Sequence[Operation]
     next_cursor: str | None
 
 
@@ -105,6 +114,28 @@ class History:
 
         return await self._database.read(load)
 
+    async def latest(
+        self, since: str | None = None, *, cursor: str | None = None, limit: int = MAX_PAGE
+    ) -> EventPage:
+        """List the events of all instances, newest first.
+
+        Args:
+            since: The event before the oldest one to list; None lists down to the beginning.
+            cursor: The last event of the page before.
+            limit: The most events to return.
+
+        Raises:
+            ValidationFailed: an event does not exist.
+        """
+
+        def load(connection: Connection) -> EventPage:
+            after = _after(connection, since, "since")
+            before = None if cursor is None else _after(connection, cursor, "cursor")
+            found = events.latest(connection, after=after, before=before, limit=limit + 1)
+            return _page(found, limit)
+
+        return await self._database.read(load)
+
     async def feed_lag_seconds(self) -> float:
         """Return the age in seconds of the first stored event that `since` does not list yet.
 
@@ -127,11 +158,41 @@ class History:
             raise NotFound(f"Operation '{operation_id}' not found", code="OPERATION_NOT_FOUND")
         return found
 
+    async def operations(
+        self,
+        *,
+        instance_id: str | None = None,
+        done: bool | None = None,
+        cursor: str | None = None,
+        limit: int = MAX_PAGE,
+    ) -> OperationPage:
+        """List operations, newest first.
+
+        Args:
+            instance_id: Only operations of this instance.
+            done: Only ended operations, or only running ones.
+            cursor: From the page before.
+            limit: The most operations to return.
+
+        Raises:
+            ValidationFailed: the cursor is invalid.
+        """
+        read = partial(
+            operations.page,
+            after=read_place(cursor),
+            limit=limit + 1,
+            instance_id=instance_id,
+            done=done,
+        )
+        found = await self._database.read(read)
+        return OperationPage(*cut(found, limit, lambda one: (one.created_at, one.id)))
+
     async def wait(self, instance_id: str, status: InstanceStatus, seconds: float) -> Waited:
         """Wait until an instance has a status or can no longer reach it, or the time is up.
 
         The status is out of reach once the instance is terminated, released or failed, because only
-        a new request changes these. The call returns at most one polling interval late.
+        a new request changes these; and `creating` once it is over. The call returns at most one
+        polling interval late.
 
         Raises:
             NotFound: `INSTANCE_NOT_FOUND`.
@@ -142,7 +203,7 @@ class History:
             now = shown.view["status"]
             if now == status.value:
                 return Waited(shown, reached=True, out_of_reach=False)
-            if now in _ENDS:
+            if now in _ENDS or status is InstanceStatus.CREATING:
                 return Waited(shown, reached=False, out_of_reach=True)
             if self._clock.monotonic() >= end:
                 return Waited(shown, reached=False, out_of_reach=False)

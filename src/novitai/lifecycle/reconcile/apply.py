@@ -13,11 +13,17 @@ import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import iso
+from novitai.domain.actor import SYNC
+from novitai.domain.billing_edges import Look
 from novitai.domain.event import EventType
 from novitai.domain.instance import Instance, InstanceStatus, Origin
 from novitai.domain.operation import Attempt, AttemptState, Operation
+from novitai.domain.product import usd
 from novitai.domain.status import Observation, derive, read_word
 from novitai.lifecycle.core import Core
+from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.limits.reviews import LimitReviews
+from novitai.lifecycle.money import ledger
 from novitai.lifecycle.operations import launch_spec as launch
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
@@ -30,10 +36,11 @@ from novitai.lifecycle.reconcile.diff import (
     Unseen,
     made_by,
 )
+from novitai.lifecycle.reconcile.observed_columns import RunLook
 from novitai.store.engine.database import Database
-from novitai.store.queries import attempts, instances, operations
+from novitai.store.queries import attempts, coordination, instances, operations
 from novitai.store.queries.instances import Tracked
-from novitai.upstream.models import UpstreamInstance
+from novitai.upstream.models import Listing, UpstreamInstance
 
 T = TypeVar("T")
 
@@ -45,6 +52,9 @@ FORGOTTEN_IDENTITY: Final[Mapping[str, object]] = {
     "bought_at": None,
     "identity_told_at": None,
     "obs_unmarked_count": 0,
+    "obs_run_began_at": None,
+    "obs_exited_at": None,
+    "obs_purge_at": None,
     **instances.NOT_MISSING,
 }
 """The columns that clear a record's upstream ID after it turned out to be another instance's."""
@@ -75,7 +85,7 @@ class Relation(Enum):
 
 
 class Reappearance(Enum):
-    """The handling of an ended record whose instance is listed again."""
+    """What becomes of a listed instance whose record had ended, or believed it gone."""
 
     REAPPEARED = auto()
     """The record ended only by absence: it is revived."""
@@ -84,7 +94,7 @@ class Reappearance(Enum):
     ORPHAN = auto()
     """It was deleted too often, or ended for another reason: report it, do not touch it."""
     OWNED = auto()
-    """Another record has the instance now."""
+    """A record has the instance: its own, which no longer believes it gone, or another one."""
 
 
 MAX_DELETED_AGAIN: Final = 3
@@ -98,28 +108,44 @@ class Applier:
         core: Core,
         follow_ups: FollowUps,
         late_calls: LateCalls,
+        limits: LimitReviews,
         *,
         call_timeout: float,
     ) -> None:
         """Set the dependencies; `call_timeout` is the timeout of a call to Novita, in seconds."""
         self._call_timeout = call_timeout
         self._late_calls = late_calls
+        self._limits = limits
         self._database = core.database
         self._clock = core.clock
         self._jobs = core.jobs
-        self._recorder = core.recorder
+        self._recorder = core.recorder.by(SYNC)
         self._vault = core.vault
         self._follow_ups = follow_ups
 
-    async def changed(self, found: Sequence[Changed], began_at: int) -> None:
+    async def changed(self, found: Sequence[Changed], look: Look) -> None:
         """Write the rows that the listing changed."""
         for page in _pages(found):
-            await self._database.write(partial(self._write_changed, page=page, began_at=began_at))
+            await self._database.write(partial(self._write_changed, page=page, look=look))
 
-    async def missing(self, found: Sequence[Missing], began_at: int) -> None:
+    async def missing(self, found: Sequence[Missing], look: Look) -> None:
         """Store the counts of absence of rows that are not in the listing."""
         for page in _pages(found):
-            await self._database.write(partial(self._write_missing, page=page, began_at=began_at))
+            await self._database.write(partial(self._write_missing, page=page, look=look))
+
+    async def withheld(self, found: Sequence[Missing], look: Look) -> None:
+        """Note absences that are not counted, because a hold is about them."""
+        for page in _pages(found):
+            missing = {one.instance_id: one.upstream_id for one in page}
+            await self._database.write(
+                partial(self._write_withheld, missing=missing, read_at=look.read_at)
+            )
+
+    async def watched(self, listing: Listing) -> None:
+        """Note what the listing shows of surplus instances that records pay."""
+        rows = {row.id: row for row in listing.instances}
+        watch = partial(ledger.watch, rows=rows, look=listing.look, complete=listing.complete)
+        await self._database.write(watch)
 
     async def gone(self, instance_id: str, began_at: int) -> None:
         """Record that an instance is proven gone."""
@@ -156,10 +182,13 @@ class Applier:
             return
 
         def write(connection: Connection) -> None:
+            instances.lock_many(connection, sorted(one.id for one in counted))
             for one in counted:
                 columns: dict[str, object] = {"obs_unmarked_count": one.unmarked_count + 1}
                 if one.origin is Origin.ADOPTED and one.confirmed_at is not None:
                     columns = self._reopen_identity(one)
+                    missing = {one.id: one.upstream_id}
+                    ledger.absent(connection, missing, self._clock.now())
                 instances.update_columns(connection, one.id, columns)
 
         await self._database.write(write)
@@ -174,13 +203,15 @@ class Applier:
         for one in found:
             await self._database.write(partial(self._tell_unconfirmed, instance_id=one.id))
 
-    async def reappeared(self, one: Reappeared) -> Reappearance:
+    async def reappeared(self, one: Reappeared, look: Look) -> Reappearance:
         """Record that the instance of an ended record is listed again; return its handling."""
-        return await self._database.write(partial(self._write_return, one=one))
+        return await self._database.write(partial(self._write_return, one=one, look=look))
 
-    async def sighted(self, sighting: Sighting) -> Relation:
+    async def sighted(self, sighting: Sighting, look: Look) -> Relation:
         """Settle the attempt of a sighting; return the instance's relation to its record."""
-        return await self._database.write(partial(self._write_sighting, sighting=sighting))
+        return await self._database.write(
+            partial(self._write_sighting, sighting=sighting, look=look)
+        )
 
     async def surplus_deleted(self, sighting: Sighting) -> None:
         """Append an event for a deleted surplus instance."""
@@ -212,10 +243,9 @@ class Applier:
 
         return await self._database.read(judge)
 
-    def _write_changed(
-        self, connection: Connection, page: Sequence[Changed], began_at: int
-    ) -> None:
+    def _write_changed(self, connection: Connection, page: Sequence[Changed], look: Look) -> None:
         """Write a page in bulk. Only rows with a status change or an event need more queries."""
+        began_at = look.began_at
         before = instances.lock_many(connection, [change.instance_id for change in page])
         fresh = [
             change
@@ -223,9 +253,15 @@ class Applier:
             if change.instance_id in before and not _is_older(began_at, before[change.instance_id])
         ]
         secrets = self._secrets(connection, fresh)
+        run_look = RunLook(began_at, coordination.listed_at(connection), look.clock_offset)
         seen = {
-            change.instance_id: observed_columns.observed(
-                change.row, began_at, secrets.get(change.instance_id, ())
+            change.instance_id: observed_columns.with_run(
+                observed_columns.observed(
+                    change.row, began_at, secrets.get(change.instance_id, ())
+                ),
+                change.row,
+                before[change.instance_id],
+                run_look,
             )
             for change in fresh
         }
@@ -238,6 +274,9 @@ class Applier:
                 for change in fresh
             },
         )
+        old_prices = ledger.observe(
+            connection, [(before[change.instance_id], change.row) for change in fresh], look
+        )
         running = operations.running_of(connection, list(seen))
         for change in fresh:
             instance = before[change.instance_id]
@@ -249,6 +288,9 @@ class Applier:
                 observed=replace(seen[instance.id], gone=instance.observed.gone),
             )
             self._tell(connection, instance, after, running.get(instance.id), change.row)
+            if instance.id in old_prices:
+                self._tell_price(connection, instance.id, old_prices[instance.id])
+            self._limits.observed(connection, instance, seen[instance.id])
         self._wake(connection, list(running.values()))
 
     def _secrets(
@@ -303,7 +345,7 @@ class Applier:
         also: dict[str, object] = {}
         if drift:
             also["drift"] = {"from": before.observed.status, "to": row.status}
-        told = self._recorder.refresh_status(connection, after.id, also=also)
+        told = self._crediting(running).refresh_status(connection, after.id, also=also)
         if drift and self._late_calls.put_right(connection, told):
             return
         if drift:
@@ -318,9 +360,19 @@ class Applier:
             )
         self._follow_ups.ensure(connection, told)
 
-    def _write_missing(
-        self, connection: Connection, page: Sequence[Missing], began_at: int
-    ) -> None:
+    def _tell_price(self, connection: Connection, instance_id: str, old: int) -> None:
+        """Append an event for a running instance whose price has changed."""
+        instance = instances.load_many(connection, [instance_id])[instance_id]
+        self._recorder.append(
+            connection,
+            instance,
+            operations.running(connection, instance_id),
+            EventType.PRICE_CHANGED,
+            also={"previousHourlyPrice": usd(old)},
+        )
+
+    def _write_missing(self, connection: Connection, page: Sequence[Missing], look: Look) -> None:
+        began_at = look.began_at
         before = instances.lock_many(connection, [one.instance_id for one in page])
         counted = [
             one
@@ -341,18 +393,29 @@ class Applier:
                 for one in counted
             },
         )
+        missing = {one.instance_id: one.upstream_id for one in counted}
+        ledger.absent(connection, missing, look.read_at)
         running = operations.running_of(connection, [one.instance_id for one in counted])
         self._wake(connection, list(running.values()))
+
+    @staticmethod
+    def _write_withheld(connection: Connection, missing: Mapping[str, str], read_at: int) -> None:
+        instances.lock_many(connection, sorted(missing))
+        ledger.absent(connection, missing, read_at)
+        # The ledger must learn of the return even if the row comes back unchanged.
+        instances.forget_digests(connection, sorted(missing))
 
     def _write_gone(self, connection: Connection, instance_id: str, began_at: int) -> None:
         instance = instances.lock(connection, instance_id)
         if instance is None or _is_older(began_at, instance):
             return
         instances.update_columns(connection, instance_id, {"obs_gone": True, "obs_at": began_at})
-        self._recorder.refresh_status(connection, instance_id)
-        self._wake_of(connection, instance_id)
+        running = operations.running(connection, instance_id)
+        self._crediting(running).refresh_status(connection, instance_id)
+        if running is not None:
+            self._wake(connection, [running])
 
-    def _write_sighting(self, connection: Connection, sighting: Sighting) -> Relation:
+    def _write_sighting(self, connection: Connection, sighting: Sighting, look: Look) -> Relation:
         attempt, row = sighting.attempt, sighting.row
         instance = instances.lock(connection, attempt.instance_id)
         if instance is None:
@@ -361,14 +424,11 @@ class Applier:
         if owner not in {None, instance.id}:
             return Relation.OURS  # another record adopted it after the comparison
         if instance.upstream_id == row.id and not instance.status.ended:
-            if instance.observed.gone:
-                instances.update_columns(connection, instance.id, instances.NOT_MISSING)
-                self._come_back(connection, instance.id, row)
             return Relation.OURS
         running = operations.running(connection, instance.id)
         has_own = instance.upstream_id is not None and not instance.unconfirmed
         if instance.status.ended or running is None or has_own:
-            return self._double(connection, sighting, instance)
+            return self._double(connection, sighting, instance, look)
         if sighting.contested:
             return Relation.ORPHAN
         of_another = instance.unconfirmed and attempt.upstream_id != instance.upstream_id
@@ -381,10 +441,13 @@ class Applier:
             return Relation.LATER
         if instance.unconfirmed:
             instances.update_columns(connection, instance.id, FORGOTTEN_IDENTITY)
+            ledger.void(connection, instance.id, instance.upstream_id)
         self._wake(connection, [running])
         return Relation.OURS
 
-    def _double(self, connection: Connection, sighting: Sighting, instance: Instance) -> Relation:
+    def _double(
+        self, connection: Connection, sighting: Sighting, instance: Instance, look: Look
+    ) -> Relation:
         """Return the relation of an instance whose record has another instance or has ended.
 
         It is surplus only if this attempt's call made it, because a copied or renamed instance can
@@ -396,6 +459,7 @@ class Applier:
             return Relation.ORPHAN
         if attempt.upstream_id in {None, row.id}:
             attempts.record_result(connection, attempt.id, AttemptState.SURPLUS, upstream_id=row.id)
+        ledger.surplus(connection, instance, attempt, row, look)
         return Relation.SURPLUS
 
     def _write_doubt(self, connection: Connection, one: Tracked) -> None:
@@ -407,6 +471,7 @@ class Applier:
         )
         attempts.doubt(connection, one.id, one.upstream_id)
         instances.update_columns(connection, one.id, FORGOTTEN_IDENTITY)
+        ledger.void(connection, one.id, one.upstream_id)
         self._wake_of(connection, one.id)
 
     def _tell_unconfirmed(self, connection: Connection, instance_id: str) -> None:
@@ -421,18 +486,24 @@ class Applier:
             EventType.IDENTITY_UNCONFIRMED,
         )
 
-    def _write_return(self, connection: Connection, one: Reappeared) -> Reappearance:
+    def _write_return(self, connection: Connection, one: Reappeared, look: Look) -> Reappearance:
         record, row = one.record, one.row
         instance = instances.lock(connection, record.id)
+        owner = instances.owner_of(connection, row.id)
+        if owner is not None:
+            if instance is not None and owner == instance.id and instance.observed.gone:
+                ledger.observe(connection, [(instance, row)], look)
+                self._come_back(connection, instance.id, row)
+            return Reappearance.OWNED
         if instance is None or instance.status is not InstanceStatus.TERMINATED:
             return Reappearance.ORPHAN
-        if instances.owner_of(connection, row.id) is not None:
-            return Reappearance.OWNED
         if instance.ended_by_absence:
+            ledger.observe(connection, [(instance, row)], look)
             self._revive(connection, instance, row)
             return Reappearance.REAPPEARED
         if not operations.was_deleted(connection, record.id):
             return Reappearance.ORPHAN
+        ledger.observe(connection, [(instance, row)], look)
         if record.deleted_again < MAX_DELETED_AGAIN:
             count = {"deleted_again": record.deleted_again + 1}
             instances.update_columns(connection, record.id, count)
@@ -468,6 +539,7 @@ class Applier:
 
     def _come_back(self, connection: Connection, instance_id: str, row: UpstreamInstance) -> None:
         """Append a drift event for a gone instance that reappeared, and clean it up if failed."""
+        instances.update_columns(connection, instance_id, instances.NOT_MISSING)
         instance = self._recorder.refresh_status(connection, instance_id)
         self._follow_ups.clean_up(connection, instance)
         self._recorder.append(
@@ -477,6 +549,15 @@ class Applier:
             EventType.DRIFT,
             also={"drift": {"from": "gone", "to": row.status}},
         )
+
+    def _crediting(self, running: Operation | None) -> Recorder:
+        """Return a recorder that names who began the running operation, which made the change.
+
+        If none is running, or one that only follows what listings show, sync is named.
+        """
+        if running is None or running.kind.gives_way:
+            return self._recorder
+        return self._recorder.by(running.actor)
 
     def _wake(self, connection: Connection, waiting: Sequence[Operation]) -> None:
         """Make operations due now that wait for a change of the observed state."""

@@ -16,7 +16,7 @@ from novitai.domain.product import Cluster
 from novitai.domain.status import Observation, read_word
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries.account import Unmanaged
-from novitai.store.queries.instances import Ended, Tracked
+from novitai.store.queries.instances import Former, Tracked
 from novitai.upstream.models import Listing, UpstreamInstance
 
 GONE_AFTER_LISTINGS: Final = 3
@@ -52,7 +52,7 @@ class Known:
         attempts: The attempts whose markers are in the listing, by attempt ID.
         unsettled: The attempts whose outcome is unknown.
         replied: The attempt whose answer gave an unconfirmed record its ID, by instance ID.
-        ended: The ended records, by their former upstream ID.
+        former: The records that have ended or whose instance was proven gone, by upstream ID.
         first_listed: When an upstream ID was first listed, if it was listed before.
         deleting: The IDs of records with an accepted delete call.
         account: The stored state of the account.
@@ -62,7 +62,7 @@ class Known:
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     unsettled: Sequence[Attempt] = ()
     replied: Mapping[str, Attempt] = field(default_factory=dict)
-    ended: Mapping[str, Ended] = field(default_factory=dict)
+    former: Mapping[str, Former] = field(default_factory=dict)
     first_listed: Mapping[str, int] = field(default_factory=dict)
     deleting: Collection[str] = ()
     account: AccountState = field(default_factory=AccountState)
@@ -130,9 +130,9 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Reappeared:
-    """An ended record whose instance is listed again."""
+    """A record that has ended, or whose instance was proven gone, and its listed instance."""
 
-    record: Ended
+    record: Former
     row: UpstreamInstance
 
 
@@ -158,7 +158,7 @@ class Difference:
         changed: Records to update.
         missing: Records whose instance is not listed.
         sightings: Instances with the marker of an attempt that belong to no live record.
-        reappeared: Instances of records that have ended.
+        reappeared: Instances of records that have ended, or that were proven gone.
         unseen: Unsettled attempts that are not listed.
         unmanaged: Instances of no record, including orphans.
         doubted: Records whose upstream ID belongs to a foreign instance.
@@ -348,7 +348,7 @@ def _sort_out(
         marker = markers.all[row.id]
         attempt_id = markers.attempt_of(row.id)
         attempt = known.attempts.get(attempt_id or "")
-        record = known.ended.get(row.id)
+        record = known.former.get(row.id)
         if record is not None and record.status is InstanceStatus.RELEASED:
             unmanaged.append(unmanaged_row(row, marker, attempt_known=True, orphan=False))
         elif record is not None and _is_same(record, row, attempt, began_at):
@@ -379,9 +379,9 @@ def _sort_out(
     return sightings, reappeared, unmanaged
 
 
-def _is_same(record: Ended, row: UpstreamInstance, attempt: Attempt | None, began_at: int) -> bool:
-    """Return whether a listed instance is the former instance of an ended record."""
-    if began_at - record.ended_at > REAPPEARS_WITHIN:
+def _is_same(record: Former, row: UpstreamInstance, attempt: Attempt | None, began_at: int) -> bool:
+    """Return whether a listed instance is the former instance of a record."""
+    if record.status.ended and began_at - record.ended_at > REAPPEARS_WITHIN:
         return False
     if record.origin is Origin.CREATED and attempt is not None:
         return attempt.instance_id == record.id
@@ -531,6 +531,6 @@ def _holds_a_nameless_newcomer(listing: Listing, known: Known, attempt: Attempt)
     )
 
 
-def was_by_absence(record: Ended) -> bool:
-    """Return whether a record ended only by absence."""
-    return record.error_code == GONE
+def was_by_absence(record: Former) -> bool:
+    """Return whether only the absence of its instance ended a record, or proved it gone."""
+    return record.error_code == GONE or not record.status.ended

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 import structlog
 from sqlalchemy import Connection
 
+from novitai.crash_points import CrashPoint, reach
 from novitai.domain.account import AccountState, gone_after
+from novitai.domain.billing_edges import Look
 from novitai.domain.marker import MARKER_LENGTH
 from novitai.jobs.waiting import cancel, keeping, within
 from novitai.lifecycle.account import Account
@@ -35,10 +37,20 @@ from novitai.lifecycle.reconcile.diff import (
     unmanaged_row,
     was_by_absence,
 )
+from novitai.lifecycle.renewal import renew_every
 from novitai.store.engine.errors import StoreError
-from novitai.store.queries import account, attempts, coordination, instances, leases, operations
+from novitai.store.queries import (
+    account,
+    attempts,
+    coordination,
+    instances,
+    leases,
+    limits,
+    operations,
+)
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
+from novitai.store.queries.future_times import TOLERATED
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import BreakerOpen, Gone, KeyRefused, RateLimited, UpstreamError
 from novitai.upstream.models import Listing
@@ -80,10 +92,11 @@ class Sync:
         account: Account,
         *,
         holder: str,
-        installation_id: str,
+        installation_ids: Collection[str],
         interval: float,
         absent_after: float,
         call_timeout: float,
+        steady: Callable[[], Awaitable[None]],
         held: Callable[[], None] = lambda: None,
         measured: Measured = lambda _seconds, _succeeded: None,
     ) -> None:
@@ -95,10 +108,12 @@ class Sync:
             applier: Writes the differences.
             account: Decides on holds and keeps the list of unmanaged instances.
             holder: Identifies this process in the lease; one process lists at a time.
-            installation_id: The installation ID in our markers.
+            installation_ids: The installation IDs in our markers.
             interval: Seconds between listings while anything is in transition.
             absent_after: Seconds an attempt must be unseen to count as absent.
             call_timeout: The timeout of a call to Novita, in seconds.
+            steady: Corrects the stored times if the clock has jumped. Awaited before a listing is
+                judged, because a jump would turn seconds of absence into hours.
             held: Called after every listing during a hold.
             measured: Called after every pass.
         """
@@ -108,10 +123,11 @@ class Sync:
         self._account = account
         self._clock = core.clock
         self._holder = holder
-        self._installation_id = installation_id
+        self._installation_ids = installation_ids
         self._interval = interval
         self._absent_after = absent_after
         self._call_timeout = call_timeout
+        self._steady = steady
         self._held = held
         self._measured = measured
         self._task: asyncio.Task[None] | None = None
@@ -139,7 +155,7 @@ class Sync:
         while True:
             try:
                 if await self._database.write(self._is_due):
-                    async with keeping(self._renew(), name="sync-lease"):
+                    async with keeping(self._renewing(), name="sync-lease"):
                         await self._timed_pass()
             except UpstreamError as error:
                 _log.warning("listing_failed", error=str(error))
@@ -163,8 +179,11 @@ class Sync:
         """Take or renew the lease; return whether a listing is due."""
         if not self._take_lease(connection):
             return False
-        moving = operations.count_unfinished(connection) or instances.count_in_transition(
-            connection
+        # A due limit waits for an observation that is newer than the moment it fell due.
+        moving = (
+            operations.count_unfinished(connection)
+            or instances.count_in_transition(connection)
+            or limits.count_fired(connection)
         )
         pause = self._interval
         if not moving:
@@ -186,16 +205,13 @@ class Sync:
             self._window.until_boottime = window.until_boottime
         return taken
 
-    async def _renew(self) -> None:
-        """Renew the lease while a pass runs. A failed write is retried, so the lease is kept."""
-        pause = RENEW_SECONDS
-        while True:
-            await self._clock.sleep(pause)
-            try:
-                await self._database.write(self._take_lease)
-                pause = RENEW_SECONDS
-            except StoreError:
-                pause = _RENEW_AGAIN_AFTER
+    def _renewing(self) -> Coroutine[None, None, None]:
+        """Renew the lease while a pass runs."""
+        return renew_every(RENEW_SECONDS, self._renew, self._clock, retry_after=_RENEW_AGAIN_AFTER)
+
+    async def _renew(self) -> bool:
+        await self._database.write(self._take_lease)
+        return True
 
     async def once(self, window: SendWindow | None = None) -> Difference:
         """List the account once and write the differences.
@@ -208,7 +224,12 @@ class Sync:
         """
         window = window or self._window
         listing = await self._client.list_instances()
-        markers = Markers(listing, (self._installation_id,))
+        reach(CrashPoint.LISTING_READ)
+        await self._steady()
+        if listing.began_at > self._clock.now() + TOLERATED:
+            _log.warning("listing_discarded", reason="clock_went_back")
+            return Difference()
+        markers = Markers(listing, self._installation_ids)
         known = await self._database.read(
             lambda connection: self._load(connection, listing, markers)
         )
@@ -216,11 +237,11 @@ class Sync:
         state = await self._take_stock(listing, difference)
         # Before the sightings, because a surplus depends on the record's confirmed instance.
         confirming = [one for one in difference.changed if one.confirms]
-        await self._applier.changed(confirming, listing.began_at)
+        await self._applier.changed(confirming, listing.look)
         orphans = [
             unmanaged_row(one.row, markers.all[one.row.id], attempt_known=True, orphan=True)
             for one in difference.sightings
-            if await self._resolve_sighting(one, state, window)
+            if await self._resolve_sighting(one, listing.look, state, window)
         ]
         orphans += [
             unmanaged_row(
@@ -230,20 +251,25 @@ class Sync:
                 orphan=markers.attempt_of(one.row.id) is not None,
             )
             for one in difference.reappeared
-            if await self._resolve_return(one, state, window)
+            if await self._resolve_return(one, listing.look, state, window)
         ]
         unmanaged = (*difference.unmanaged, *orphans)
         await self._applier.doubted(difference.doubted)
         await self._applier.unmarked(difference.unmarked, complete=listing.complete)
         others = [one for one in difference.changed if not one.confirms]
-        await self._applier.changed(others, listing.began_at)
+        await self._applier.changed(others, listing.look)
         # Absences that a hold is about are not counted; those of instances being deleted are.
         doubtful = state.hold.missing if state.hold else ()
         missing = [one for one in difference.missing if one.instance_id not in doubtful]
-        await self._applier.missing(missing, listing.began_at)
+        await self._applier.missing(missing, listing.look)
+        withheld = [one for one in difference.missing if one.instance_id in doubtful]
+        await self._applier.withheld(withheld, listing.look)
+        await self._applier.watched(listing)
         await self._tell_unconfirmed(known, difference)
         # Record the listing after its rows: a reader that sees it must also see their changes.
+        reach(CrashPoint.LISTING_APPLIED)
         await self._database.write(lambda connection: self._record(connection, listing, unmanaged))
+        reach(CrashPoint.LISTING_RECORDED)
         self._log_incomplete(listing)
         if state.hold is None:
             unseen = await self._proven_unseen(difference.unseen, known)
@@ -264,7 +290,7 @@ class Sync:
             attempts=attempts.by_ids(connection, wanted),
             unsettled=unsettled,
             replied=attempts.replied_of(connection, open_ids),
-            ended=instances.ended_with(connection, strangers),
+            former=instances.former_of(connection, strangers),
             first_listed=account.first_listed(
                 connection,
                 strangers
@@ -339,10 +365,10 @@ class Sync:
         await self._applier.unconfirmed(late)
 
     async def _resolve_sighting(
-        self, sighting: Sighting, state: AccountState, window: SendWindow
+        self, sighting: Sighting, look: Look, state: AccountState, window: SendWindow
     ) -> bool:
         """Assign or delete an instance with our marker; return whether it is an orphan."""
-        standing = await self._applier.sighted(sighting)
+        standing = await self._applier.sighted(sighting, look)
         if standing is not Relation.SURPLUS:
             return standing is Relation.ORPHAN
         if state.blocked:
@@ -354,12 +380,12 @@ class Sync:
         return False
 
     async def _resolve_return(
-        self, one: Reappeared, state: AccountState, window: SendWindow
+        self, one: Reappeared, look: Look, state: AccountState, window: SendWindow
     ) -> bool:
-        """Revive an ended record or delete its instance again; return whether it is an orphan."""
+        """Revive a record or delete its instance again; return whether that is an orphan."""
         if state.blocked and not was_by_absence(one.record):
             return False
-        outcome = await self._applier.reappeared(one)
+        outcome = await self._applier.reappeared(one, look)
         if outcome is Reappearance.DELETE:
             facts = {"upstream_id": one.row.id, "instance_id": one.record.id}
             _log.warning("deleting_again", **facts)
@@ -370,8 +396,10 @@ class Sync:
         self, upstream_id: str, window: SendWindow, facts: Mapping[str, object]
     ) -> bool:
         """Delete an instance; return whether Novita accepted the call."""
+        reach(CrashPoint.STRAY_DELETING)
         try:
             await self._client.delete(upstream_id, window=window)
+            reach(CrashPoint.STRAY_DELETED)
         except Gone:
             return False
         except UpstreamError as error:
@@ -473,4 +501,5 @@ class Sync:
             else:
                 # The listing omits it, but the look-up shows it: update the row, end the absence.
                 found = Changed(one.instance_id, row, observed_columns.digest(row))
-                await self._applier.changed([found], began_at)
+                now = self._clock.now()
+                await self._applier.changed([found], Look(began_at, now, self._client.clock_offset))

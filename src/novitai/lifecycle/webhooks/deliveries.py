@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -14,8 +15,8 @@ from novitai.errors import Conflict, NotFound
 from novitai.jobs.port import JobEngine
 from novitai.lifecycle.commands.idempotency import Transaction
 from novitai.lifecycle.events.outbox import JOB
-from novitai.lifecycle.queries.details_cache import unknown
 from novitai.lifecycle.queries.pagination import MAX_PAGE, cut, read_place
+from novitai.lifecycle.queries.ready_views import unknown
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, instances, webhook_lines, webhooks
 
@@ -106,6 +107,21 @@ class Deliveries:
             )
 
         return _delivery_page(await self._database.read(load, snapshot=True), limit)
+
+    async def page(
+        self,
+        *,
+        limit: int = MAX_PAGE,
+        cursor: str | None = None,
+        status: DeliveryStatus | None = None,
+    ) -> DeliveryPage:
+        """List the deliveries to all receivers, newest event first.
+
+        Raises:
+            ValidationFailed: the cursor is invalid.
+        """
+        read = partial(deliveries.page, after=read_place(cursor), limit=limit + 1, status=status)
+        return _delivery_page(await self._database.read(read, snapshot=True), limit)
 
     async def oldest_waiting_seconds(self) -> float:
         """Return the age of the oldest pending message in seconds; 0 if there is none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -18,8 +18,9 @@ import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
+from novitai.crash_points import CrashPoint, reach
+from novitai.domain.actor import WEBHOOKS
 from novitai.domain.event import EventType
-from novitai.domain.view import masked_url
 from novitai.domain.webhook import (
     FAILURES_APART,
     LONGEST_RETRY_AFTER,
@@ -37,6 +38,7 @@ from novitai.jobs.port import JobEngine
 from novitai.jobs.waiting import keeping
 from novitai.lifecycle.events.outbox import JOB
 from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.renewal import renew_every
 from novitai.lifecycle.webhooks.metrics import DeliveryMetrics, DeliveryOutcome
 from novitai.lifecycle.webhooks.payload import as_try, body_of, open_secrets
 from novitai.store.engine.database import Database
@@ -46,6 +48,7 @@ from novitai.store.queries.deliveries import Head
 from novitai.store.queries.leases import Fenced
 from novitai.store.queries.webhook_lines import Line
 from novitai.store.vault import Vault
+from novitai.urls import masked_login
 
 CONCURRENCY: Final = 128
 """Concurrent deliveries in one process. It is high because a delivery mostly waits."""
@@ -128,7 +131,7 @@ class Deliverer:
         self._clock = clock
         self._ids = ids
         self._jobs = jobs
-        self._recorder = recorder
+        self._recorder = recorder.by(WEBHOOKS)
         self._vault = vault
         self._sender = sender
         self._secrets = secrets
@@ -184,17 +187,21 @@ class Deliverer:
         if not isinstance(claimed, _Claimed):
             return _Step(claimed)
         self._ends[line_id] = host_of(claimed.webhook.url), claimed.webhook.id
+        reach(CrashPoint.DELIVERY_CLAIMED, claimed.head.event_type)
         try:
             if (
                 self._clock.now()
                 > claimed.line.lease_until - int(LEASE_SECONDS * 1000) + _SEND_BEFORE
             ):
                 return _Step(await self._release(claimed.line, 0))
-            async with keeping(self._renew(claimed.line)):
+            async with keeping(self._renewing(claimed.line)):
+                reach(CrashPoint.DELIVERY_SENDING, claimed.head.event_type)
                 answer = await self._sender.send(claimed.message)
+            reach(CrashPoint.DELIVERY_SENT, claimed.head.event_type)
             applied = await self._database.write(
                 partial(self._apply, claimed=claimed, answer=answer)
             )
+            reach(CrashPoint.DELIVERY_APPLIED, claimed.head.event_type)
         except Fenced:
             self.metrics.fenced += 1
             _log.info("fenced", line=line_id, token=claimed.line.token)
@@ -231,7 +238,7 @@ class Deliverer:
         message = Message(
             id=head.id,
             url=webhook.url,
-            body=body_of(head.event_type, head.at, head.data),
+            body=body_of(head.event_type, head.at, head.data, head.actor),
             secrets=secrets,
         )
         return _Claimed(line, webhook, head, message)
@@ -355,7 +362,7 @@ class Deliverer:
 
         facts = {
             "webhookId": webhook.id,
-            "url": masked_url(webhook.url),
+            "url": masked_login(webhook.url),
             "reason": reason.value,
         }
 
@@ -381,17 +388,14 @@ class Deliverer:
             _log.warning("webhook_switched_off", webhook=webhook.id, reason=reason.value)
             await self.expedite(webhook.id)
 
-    async def _renew(self, line: Line) -> None:
-        """Renew the lease while the receiver has not answered."""
-        held, pause = True, _RENEW_AFTER
-        while held:
-            await self._clock.sleep(pause)
-            until = self._clock.now() + int(LEASE_SECONDS * 1000)
-            renew = partial(webhook_lines.renew, line=line, until=until)
-            try:
-                held, pause = await self._database.write(renew), _RENEW_AFTER
-            except StoreError:
-                pause = _RENEW_AGAIN_AFTER  # retry before the lease expires
+    def _renewing(self, line: Line) -> Coroutine[None, None, None]:
+        renew = partial(self._renew, line)
+        return renew_every(_RENEW_AFTER, renew, self._clock, retry_after=_RENEW_AGAIN_AFTER)
+
+    async def _renew(self, line: Line) -> bool:
+        """Renew the lease while the receiver has not answered; return whether it is held."""
+        until = self._clock.now() + int(LEASE_SECONDS * 1000)
+        return await self._database.write(partial(webhook_lines.renew, line=line, until=until))
 
     async def _release(self, line: Line, pause: float) -> int:
         at = self._clock.now() + int(pause * 1000)

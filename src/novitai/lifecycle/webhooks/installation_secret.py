@@ -12,10 +12,9 @@ from novitai.egress.signing import secret_of
 from novitai.ids import Ids
 from novitai.store.engine.database import Database
 from novitai.store.queries import coordination
+from novitai.store.queries.sealed import SIGNING_SECRET
 from novitai.store.vault import Vault
 
-PURPOSE: Final = "webhook_secret"
-"""The encryption purpose of the generated secret, and the name it is stored under."""
 _LENGTH: Final = 44
 
 
@@ -41,6 +40,6 @@ async def signing_secrets(
     """
     if configured is not None:
         return configured.split()
-    sealed = base64.b64encode(vault.seal(PURPOSE, fresh_secret(ids).encode())).decode()
-    kept = await database.write(partial(coordination.kept_value, name=PURPOSE, fresh=sealed))
-    return [vault.unseal(PURPOSE, base64.b64decode(kept)).decode()]
+    sealed = base64.b64encode(vault.seal(SIGNING_SECRET, fresh_secret(ids).encode())).decode()
+    kept = await database.write(partial(coordination.kept_value, name=SIGNING_SECRET, fresh=sealed))
+    return [vault.unseal(SIGNING_SECRET, base64.b64decode(kept)).decode()]

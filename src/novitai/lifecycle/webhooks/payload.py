@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
 
 from novitai.clock import iso
+from novitai.domain.actor import Actor
 from novitai.domain.webhook import Try
 from novitai.egress.sending import ReceiverAnswer
 from novitai.store.queries.webhooks import Sealed
@@ -16,10 +18,22 @@ from novitai.store.vault import Vault
 SECRET_PURPOSE: Final = "webhook-secret"  # noqa: S105 - a purpose, not a secret
 
 
-def body_of(event_type: str, at: int, data: str) -> bytes:
-    """Return the body of a message. An event never changes, so every try sends the same bytes."""
-    shown = {"type": event_type, "timestamp": iso(at), "data": orjson.Fragment(data)}
-    return orjson.dumps(shown)
+def body_of(event_type: str, at: int, data: str, actor: Actor | None) -> bytes:
+    """Return the body of a message. An event never changes, so every try sends the same bytes.
+
+    Receivers get the IDs of API keys, but not their names, which may be those of people.
+    """
+    told: dict[str, object] = orjson.loads(data)
+    if actor is not None:
+        told["actor"] = _without_name(actor.view())
+    created_by = told.get("createdBy")
+    if isinstance(created_by, dict):
+        told["createdBy"] = _without_name(created_by)
+    return orjson.dumps({"type": event_type, "timestamp": iso(at), "data": told})
+
+
+def _without_name(actor: Mapping[str, str]) -> dict[str, str]:
+    return {field: value for field, value in actor.items() if field != "name"}
 
 
 def as_try(answer: ReceiverAnswer) -> Try:

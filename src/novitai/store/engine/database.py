@@ -12,13 +12,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
 from novitai.store.engine.errors import StoreError
-from novitai.store.engine.work import Callback, Crew, Job, Mode, job_of
+from novitai.store.engine.metrics import READ, WRITE, StoreMetrics
+from novitai.store.engine.moments import Moment
+from novitai.store.engine.work import Callback, Crew, Job, Mode, job_of, job_on
 from novitai.store.engine.write_check import WriteCheck, write_one_row
 
 T = TypeVar("T")
@@ -44,6 +47,7 @@ class Database(ABC):
         """Take ownership of the threads; the subclass must set `_clock` first."""
         self._readers = readers
         self._writers = writers
+        self.metrics = StoreMetrics()
         self._write_check = WriteCheck(self._clock, self._write_one_row)
 
     async def read(self, fn: Callable[[Connection], T], *, snapshot: bool = False) -> T:
@@ -58,8 +62,11 @@ class Database(ABC):
             StoreError: the database did not answer. Exceptions of `fn` are raised unchanged.
         """
         job = Job(fn, Mode.SNAPSHOT if snapshot else Mode.READ)
+        begun = self._clock.monotonic()
         self._readers.put(job)
-        return await job.future
+        result = await job.future
+        self._took(READ, begun)
+        return result
 
     async def write(self, fn: Callable[[Connection], T], *, deadline: int | None = None) -> T:
         """Run `fn(connection)` in a transaction, commit it, and return its result.
@@ -77,7 +84,8 @@ class Database(ABC):
             StoreError: the database did not store the change. Exceptions of `fn` are raised
                 unchanged.
         """
-        job = Job(fn, Mode.WRITE, deadline)
+        job = Job(fn, Mode.WRITE, deadline, metrics=self.metrics)
+        begun = self._clock.monotonic()
         self._writers.put(job)
         try:
             result = await job.future
@@ -85,7 +93,24 @@ class Database(ABC):
             self._write_check.failed(trouble)
             raise
         self._write_check.succeeded()
+        self._took(WRITE, begun)
         return result
+
+    def moment_at_once(self) -> Moment | None:
+        """Return the current moment if it can be told without waiting; else None.
+
+        Raises:
+            StoreError: the database may not be read any more.
+        """
+        return None
+
+    @abstractmethod
+    async def moment(self) -> Moment:
+        """Return the moment, which is at or after this call.
+
+        Raises:
+            StoreError: the database did not answer.
+        """
 
     @staticmethod
     def after_commit(connection: Connection, callback: Callback) -> None:
@@ -98,6 +123,16 @@ class Database(ABC):
             RuntimeError: `connection` is not in a transaction function of `write`.
         """
         job_of(connection).after_commit(callback)
+
+    @staticmethod
+    def count(connection: Connection, count: Callable[[StoreMetrics], object]) -> None:
+        """Have `count` called with the process's metrics after the running transaction commits.
+
+        A connection of another kind belongs to no process that counts, so nothing happens.
+        """
+        job = job_on(connection)
+        if job is not None:
+            job.after_commit(partial(count, job.metrics))
 
     async def ping(self) -> None:
         """Check that the database answers and accepts writes; the cost does not depend on its size.
@@ -113,6 +148,9 @@ class Database(ABC):
     async def close(self) -> None:
         """Refuse new jobs, finish the queued ones and release the database. Idempotent."""
         await asyncio.to_thread(self._shut)
+
+    def _took(self, kind: str, begun: float) -> None:
+        self.metrics.durations[kind].observe(self._clock.monotonic() - begun)
 
     def _shut(self) -> None:
         self._writers.close()

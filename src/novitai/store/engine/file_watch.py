@@ -8,6 +8,7 @@ locks of the process on that file, SQLite's included (https://www.sqlite.org/how
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,11 @@ class Finding:
 
 
 class FileWatch:
-    """Watches one open database: its file, its write-ahead log, and the log's index."""
+    """Watches one open database: its file, its write-ahead log, and the log's index.
+
+    Safe to use from any thread. A checkpoint may run in another thread between any two system
+    calls, so nothing is concluded from a size that changes meanwhile.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         """Prepare to watch the file at `path`, open as `descriptor`; `begin` starts it."""
@@ -47,6 +52,7 @@ class FileWatch:
         self._index: _Identity | None = None
         self._mark: bytes | None = None
         self._size = 0
+        self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Record the identity of the files.
@@ -64,16 +70,17 @@ class FileWatch:
     def finding(self) -> Finding | None:
         """Return the first problem found with the files; None if there is none.
 
-        Takes six system calls, independent of the size of the database.
+        Takes eight system calls, independent of the size of the database.
 
         Raises:
             OSError: the files cannot be checked; their state is unknown.
         """
-        text = self._of_database() or self._of_log()
-        if text is not None:
-            return Finding(text)
-        text = self._of_names_beside()
-        return None if text is None else Finding(text, whole=True)
+        with self._lock:
+            text = self._of_database() or self._of_log()
+            if text is not None:
+                return Finding(text)
+            text = self._of_names_beside()
+            return None if text is None else Finding(text, whole=True)
 
     def close(self) -> None:
         """Close the log's descriptor; the caller owns the database's. Idempotent."""
@@ -87,11 +94,13 @@ class FileWatch:
         if moved is not None:
             return moved
         header = os.pread(self._descriptor, _HEADER_BYTES, 0)
-        # VACUUM shrinks the file, and on a full disk the file may be smaller than its header says:
-        # only both together mean a truncation.
-        if status.st_size < self._size and status.st_size < _size_in(header):
-            return f"{self._path} was truncated"
-        self._size = status.st_size
+        size = status.st_size
+        if os.fstat(self._descriptor).st_size == size:
+            # VACUUM shrinks the file, and on a full disk the file may be smaller than its header
+            # says: only both together mean a truncation.
+            if size < self._size and size < _size_in(header):
+                return f"{self._path} was truncated"
+            self._size = size
         if self._mark is not None and _mark(header) != self._mark:
             return f"{self._path} was overwritten"
         return None
@@ -101,7 +110,9 @@ class FileWatch:
             return None
         # A checkpoint leaves the log empty. A log with content but no valid header is unreadable.
         size = os.fstat(self._log).st_size
-        if size > _LOG_HEADER_BYTES and os.pread(self._log, 4, 0) not in _LOG_MAGIC:
+        head = os.pread(self._log, 4, 0)
+        unchanged = os.fstat(self._log).st_size == size
+        if unchanged and size > _LOG_HEADER_BYTES and head not in _LOG_MAGIC:
             return f"{self._log_path} was truncated or overwritten"
         return None
 

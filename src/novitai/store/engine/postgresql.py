@@ -34,6 +34,7 @@ from novitai.store.engine.errors import (
     StoreError,
     StoreUnavailable,
 )
+from novitai.store.engine.moments import Moment, PostgresqlMoments
 from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions, settle
 
 THREADS: Final = 4
@@ -44,6 +45,10 @@ LOCK_TIMEOUT_MS: Final = 10_000
 RENEW_SECONDS: Final = 1.0
 """Minimum time between two replacements of all connections after a read-only error."""
 _IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
+_TIMEOUTS: Final = (
+    f"lock_timeout = {LOCK_TIMEOUT_MS}",
+    f"idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS}",
+)
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _LONGEST_PAUSE: Final = 0.1
@@ -58,21 +63,35 @@ class PostgresqlDatabase(Database):
 
     dialect = Dialect.POSTGRESQL
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        """Start the threads. They connect on first use; see `postgresql_check.insist_on_server`."""
+    def __init__(self, url: str, clock: Clock, *, direct_url: str | None = None) -> None:
+        """Start the threads. They connect on first use; see `postgresql_check.insist_on_server`.
+
+        If `direct_url` is another URL, transactions at `url` may each run in another session.
+        """
         self._clock = clock
         generation = Generation(clock)
-        self._write_engine = _make_engine(url, generation)
-        self._read_engine = _make_engine(url, generation, reading=True)
+        pooled = direct_url is not None and direct_url != url
+        self._write_engine = _make_engine(url, generation, pooled=pooled)
+        self._read_engine = _make_engine(url, generation, pooled=pooled, reading=True)
         self._snapshot_engine = self._read_engine.execution_options(
             isolation_level=SNAPSHOT_ISOLATION
         )
+        self._moments = PostgresqlMoments.at(direct_url or url)
         guard_transactions(self._write_engine)
         guard_transactions(self._read_engine)
         super().__init__(
             readers=Crew("novitai-read", THREADS, self._read_jobs),
             writers=Crew("novitai-write", THREADS, self._write_jobs),
         )
+
+    async def moment(self) -> Moment:
+        """Ask the server, together with all others who ask now."""
+        return await self._moments.ask()
+
+    async def close(self) -> None:
+        """Close the database; see `Database.close`."""
+        self._moments.close()  # its connection belongs to the event loop
+        await super().close()
 
     def _probe(self, connection: Connection) -> None:
         connection.exec_driver_sql("SELECT 1").scalar_one()
@@ -168,18 +187,18 @@ class Generation:
         event.listen(engine, "checkout", taken)
 
 
-def _make_engine(url: str, generation: Generation, *, reading: bool = False) -> Engine:
+def _make_engine(
+    url: str, generation: Generation, *, pooled: bool = False, reading: bool = False
+) -> Engine:
     engine = postgresql_server.make_engine(
         url,
+        pooled=pooled,
         pool_size=THREADS,
         max_overflow=0,
         pool_pre_ping=True,  # without it, one read in twenty fails after a server restart
         isolation_level="AUTOCOMMIT" if reading else "READ COMMITTED",
     )
-    settings = [
-        f"SET lock_timeout = {LOCK_TIMEOUT_MS}",
-        f"SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS}",
-    ]
+    settings = [f"SET {one}" for one in _TIMEOUTS]
     # For writers the read-only default of the server, the database or the role applies.
     settings += ["SET default_transaction_read_only = on"] if reading else []
 
@@ -195,7 +214,15 @@ def _make_engine(url: str, generation: Generation, *, reading: bool = False) -> 
             generation.end()
             context.is_disconnect = True
 
-    event.listen(engine, "connect", set_up)
+    def set_up_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql("; ".join(f"SET LOCAL {one}" for one in _TIMEOUTS))
+
+    if not pooled:
+        event.listen(engine, "connect", set_up)
+    elif not reading:
+        # A setting of the session would stay in it for other clients of the pooler. Reads run
+        # outside of transactions and wait for no locks.
+        event.listen(engine, "begin", set_up_transaction)
     generation.watch(engine)
     if not reading:
         event.listen(engine, "handle_error", fail)

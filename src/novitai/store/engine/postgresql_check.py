@@ -76,6 +76,35 @@ def insist_on_server(url: str) -> None:
         _insist_on_notifications(where, one, other)
 
 
+def insist_on_pooler(url: str, direct_url: str) -> None:
+    """Check that a pooler leads to the database to which another URL leads directly.
+
+    Raises:
+        SettingsError: a URL cannot be used.
+        StartupError: a server cannot be reached, or they are two databases.
+    """
+    where = postgresql_server.target(url)
+    with _sessions(direct_url) as (_, one, _), _open(where) as other:
+        try:
+            with other.transaction():
+                if _value(other, "SHOW transaction_read_only") != "off":
+                    raise StartupError(
+                        f"{where.describe()}: accepts no writes.", exit_code=TEMPORARY
+                    )
+            channel = sql.Identifier(f"novitai_check_{secrets.token_hex(8)}")
+            one.execute(sql.SQL("LISTEN {}").format(channel))
+            other.execute(sql.SQL("NOTIFY {}").format(channel))
+            arrived = list(one.notifies(timeout=NOTIFICATION_SECONDS, stop_after=1))
+        except psycopg.Error as error:
+            raise postgresql_server.refused(where, error) from None
+    if not arrived:
+        raise StartupError(
+            f"{where.describe()}: NOVITAI_DATABASE_URL and NOVITAI_DATABASE_DIRECT_URL lead to two "
+            "databases: a notification of one did not reach the other.",
+            exit_code=CONFIG,
+        )
+
+
 def insist_on_rights(url: str) -> None:
     """Check that the role has all rights on novitai's tables and sequences, as far as they exist.
 
@@ -110,7 +139,7 @@ def _sessions(url: str) -> Iterator[tuple[Target, Session, Session]]:
 @contextmanager
 def _open(where: Target) -> Iterator[Session]:
     try:
-        session = psycopg.connect(**where.for_psycopg(), autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]  # it takes libpq's names as text
+        session = psycopg.connect(**where.for_psycopg(), autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
         raise postgresql_server.unreachable(where, str(error)) from None
     with session:

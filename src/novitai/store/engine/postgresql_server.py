@@ -50,15 +50,22 @@ def describe(url: str) -> str:
     return target(url).describe()
 
 
-def make_engine(url: str, **options: Any) -> Engine:
+def make_engine(url: str, *, pooled: bool = False, **options: Any) -> Engine:
     """Create an SQLAlchemy engine on psycopg whose error messages hide parameters.
+
+    Args:
+        url: The URL of the database.
+        pooled: Whether each transaction may run in another session, so that statements cannot be
+            prepared.
+        options: Further options of the engine.
 
     Raises:
         SettingsError: the URL cannot be used.
     """
+    unprepared = {"prepare_threshold": None} if pooled else {}
     return create_engine(
         "postgresql+psycopg://",
-        connect_args=target(url).for_psycopg(),
+        connect_args={**target(url).for_psycopg(), **unprepared},
         hide_parameters=True,
         **options,
     )
@@ -147,8 +154,8 @@ def pooled(where: Target) -> StartupError:
     return StartupError(
         f"{where.describe()}: this is a connection pooler in transaction or statement mode, such "
         "as PgBouncer, which may run each transaction in another session: prepared statements, "
-        "settings and notifications of several clients get mixed up. Connect to PostgreSQL "
-        "directly, or to a pool with pool_mode=session.",
+        "settings and notifications of several clients get mixed up. Set "
+        "NOVITAI_DATABASE_DIRECT_URL to PostgreSQL's own address, or use pool_mode=session.",
         exit_code=CONFIG,
     )
 

@@ -27,6 +27,7 @@ from novitai.store.engine.errors import (
     StoreUnavailable,
 )
 from novitai.store.engine.file_watch import Finding
+from novitai.store.engine.moments import Moment, SqliteMoments
 from novitai.store.engine.sqlite_file import DatabaseFile, quoted
 from novitai.store.engine.sqlite_keeper import Keeper, is_damage
 from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions, late, settle
@@ -48,6 +49,7 @@ class SqliteDatabase(Database):
         self._file = file
         self._clock = clock
         self._keeper = Keeper(file)
+        self._moments = SqliteMoments(file.path, self._keeper.insist)
         self._write_engine = make_engine(file.path)
         self._read_engine = make_engine(file.path, reading=True)
         guard_transactions(self._write_engine)
@@ -58,6 +60,20 @@ class SqliteDatabase(Database):
         )
         self._keeper.start()
 
+    def moment_at_once(self) -> Moment | None:
+        """Ask SQLite, which takes microseconds; None if the file cannot be asked."""
+        self._keeper.refuse_if_lost()
+        return self._moments.now()
+
+    async def moment(self) -> Moment:
+        """Ask SQLite; if that fails, find out why."""
+        for _ in range(2):
+            told = self.moment_at_once()
+            if told is not None:
+                return told
+            await self.read(self._probe)
+        raise StoreUnavailable("The database file cannot be read.", retry_after=1)
+
     def _probe(self, connection: Connection) -> None:
         # Not `SELECT 1`, which does not read the file.
         connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
@@ -65,6 +81,7 @@ class SqliteDatabase(Database):
         self._keeper.insist_on_room()
 
     def _release(self) -> None:
+        self._moments.close()
         self._read_engine.dispose()
         self._write_engine.dispose()
         self._keeper.close()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -134,6 +135,11 @@ def path_of(url: str) -> Path:
             "sqlite:////absolute/path"
         )
     return Path(database).expanduser().resolve()
+
+
+def url_of(path: Path) -> str:
+    """Return the URL of a file; `path_of` reads it."""
+    return f"sqlite:///{quote(str(path.absolute()))}"
 
 
 def quoted(path: Path | str) -> str:

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql, sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 
 def insert(table: Table, dialect: str) -> postgresql.Insert | sqlite.Insert:
     """Return an insert for `dialect`, which is `connection.dialect.name`."""
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    # Imported here because a process uses one of them, and PostgreSQL's loads slowly.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Result, ScalarResult
 from novitai.clock import Clock
 from novitai.errors import RequestTimeout
 from novitai.store.engine.errors import StoreUnavailable
+from novitai.store.engine.metrics import StoreMetrics
 
 T = TypeVar("T")
 Callback = Callable[[], object]
@@ -45,17 +46,31 @@ class Job(Generic[T]):
         "fn",
         "future",
         "loop",
+        "metrics",
         "mode",
         "result",
     )
 
     def __init__(
-        self, fn: Callable[[Connection], T], mode: Mode, deadline: int | None = None
+        self,
+        fn: Callable[[Connection], T],
+        mode: Mode,
+        deadline: int | None = None,
+        *,
+        metrics: StoreMetrics | None = None,
     ) -> None:
-        """Create a job for the running event loop; `deadline` is in Unix milliseconds."""
+        """Create a job for the running event loop.
+
+        Args:
+            fn: The transaction function.
+            mode: The kind of the transaction.
+            deadline: Unix milliseconds after which it is not committed.
+            metrics: Counts what it commits.
+        """
         self.fn = fn
         self.mode = mode
         self.deadline = deadline
+        self.metrics = metrics or StoreMetrics()
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self.loop.create_future()
         self.result: T
@@ -142,13 +157,14 @@ def job_of(connection: Connection) -> AnyJob:
     Raises:
         RuntimeError: no job is; the connection is not that of a running transaction function.
     """
-    job = _running(connection)
+    job = job_on(connection)
     if job is None:
         raise RuntimeError("this needs the connection of a running transaction function")
     return job
 
 
-def _running(connection: Connection) -> AnyJob | None:
+def job_on(connection: Connection) -> AnyJob | None:
+    """Return the job that is running on `connection`; None if no job is."""
     # A connection that was lost or closed has no info.
     if connection.invalidated or connection.closed:
         return None
@@ -160,19 +176,19 @@ def guard_transactions(engine: Engine) -> None:
     """Make `engine` refuse commit and rollback by transaction functions, and track savepoints."""
 
     def refuse(connection: Connection) -> None:
-        if _running(connection) is not None:
+        if job_on(connection) is not None:
             raise RuntimeError("a transaction function must not commit or roll back; raise instead")
 
     def begin(connection: Connection, _name: None) -> None:
-        if (job := _running(connection)) is not None:
+        if (job := job_on(connection)) is not None:
             job.savepoint()
 
     def undo(connection: Connection, _name: str, _context: None) -> None:
-        if (job := _running(connection)) is not None:
+        if (job := job_on(connection)) is not None:
             job.end_savepoint(undone=True)
 
     def release(connection: Connection, _name: str, _context: None) -> None:
-        if (job := _running(connection)) is not None:
+        if (job := job_on(connection)) is not None:
             job.end_savepoint(undone=False)
 
     event.listen(engine, "commit", refuse)

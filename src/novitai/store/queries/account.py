@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -77,6 +77,8 @@ def load_state(connection: Connection) -> AccountState:
         if hold is None
         else Hold(HoldReason(hold["reason"]), hold["since"], tuple(hold["missing"]), hold["key"]),
         restored_at=found.get("restored_at"),
+        # Only versions that appended the event at once did not store this.
+        restored_told=found.get("restored_told", found.get("restored_at") is not None),
         filter_works=found.get("filter_works", False),
     )
 
@@ -95,9 +97,19 @@ def save_state(connection: Connection, state: AccountState) -> None:
             "key": hold.key,
         },
         "restored_at": state.restored_at,
+        "restored_told": state.restored_told,
         "filter_works": state.filter_works,
     }
     coordination.set_value(connection, _STATE, orjson.dumps(found).decode())
+
+
+def mark_restored(connection: Connection, at: int) -> None:
+    """Mark a database as restored or copied at a time in Unix milliseconds.
+
+    No write call leaves until a person confirms it. The event is appended by the next worker.
+    """
+    state = load_state(connection)
+    save_state(connection, replace(state, restored_at=at, restored_told=False))
 
 
 def unmanaged(connection: Connection) -> list[Unmanaged]:

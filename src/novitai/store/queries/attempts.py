@@ -6,16 +6,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Connection, func, literal_column, select, update
+from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.operation import Attempt, AttemptState
 from novitai.store.engine.chunks import chunks
+from novitai.store.engine.database import Database
 from novitai.store.tables import Record
 from novitai.store.tables import attempts as table
 
 _COLUMNS: Final = tuple(table.c)
 _STATE: Final = [column.name for column in _COLUMNS].index("state")
+_OF_INSTANCE: Final = (
+    select(*_COLUMNS)
+    .where(table.c.instance_id == bindparam("wanted"))
+    .order_by(table.c.created_at, table.c.id)
+)
+"""Run twice for each step of an operation; built once, because that costs more than running it."""
 _UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.settled)
 
 
@@ -76,9 +83,12 @@ def record_result(
         values["ended_at"] = ended_at
     if clock_offset is not None:
         values["clock_offset"] = clock_offset
+    before = _state(connection, attempt_id)
     connection.execute(
         update(table).where(table.c.id == attempt_id, table.c.state.in_(allowed)).values(**values)
     )
+    if before in allowed and before != state.value:
+        Database.count(connection, lambda metrics: metrics.attempt(state))
 
 
 def doubt(connection: Connection, instance_id: str, upstream_id: str) -> None:
@@ -141,11 +151,14 @@ def newest_at(connection: Connection) -> int | None:
 
 def correct(connection: Connection, attempt_id: str, upstream_id: str) -> None:
     """Record which instance an attempt bought, by its marker; this overrides the call's reply."""
+    before = _state(connection, attempt_id)
     connection.execute(
         update(table)
         .where(table.c.id == attempt_id, table.c.state != AttemptState.SURPLUS.value)
         .values(state=AttemptState.BOUGHT.value, upstream_id=upstream_id)
     )
+    if before not in {None, AttemptState.BOUGHT.value, AttemptState.SURPLUS.value}:
+        Database.count(connection, lambda metrics: metrics.attempt(AttemptState.BOUGHT))
 
 
 def note_unseen(connection: Connection, attempt_id: str, *, count: int, since: int) -> None:
@@ -157,13 +170,16 @@ def note_unseen(connection: Connection, attempt_id: str, *, count: int, since: i
     )
 
 
+def count_absence_anew(connection: Connection, now: int) -> None:
+    """Let the absence of every unsettled attempt count from now on."""
+    connection.execute(
+        update(table).where(table.c.state.in_(_UNSETTLED)).values(unseen_count=0, unseen_since=now)
+    )
+
+
 def of_instance(connection: Connection, instance_id: str) -> list[Attempt]:
     """List the attempts to buy an instance, oldest first."""
-    rows = connection.execute(
-        select(*_COLUMNS)
-        .where(table.c.instance_id == instance_id)
-        .order_by(table.c.created_at, table.c.id)
-    )
+    rows = connection.execute(_OF_INSTANCE, {"wanted": instance_id})
     return [_attempt(row) for row in rows]
 
 
@@ -197,6 +213,12 @@ def by_ids(connection: Connection, ids: Sequence[str]) -> dict[str, Attempt]:
         rows = connection.execute(select(*_COLUMNS).where(table.c.id.in_(chunk)))
         found.update((row[0], _attempt(row)) for row in rows)
     return found
+
+
+def _state(connection: Connection, attempt_id: str) -> str | None:
+    return connection.execute(
+        select(table.c.state).where(table.c.id == attempt_id)
+    ).scalar_one_or_none()
 
 
 def _attempt(row: Record) -> Attempt:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, text
+import orjson
+from sqlalchemy import Connection, bindparam, delete, func, select, text
 
 from novitai.store.engine import upsert
 from novitai.store.tables import (
@@ -15,8 +16,16 @@ from novitai.store.tables import (
     workers,
 )
 
+INSTALLATION_ID: Final = "id"
+EARLIER_IDS: Final = "earlier_ids"
+"""The names of values: the installation's ID, and a JSON list of the IDs that it had before."""
 _LAST: Final = "last"
 _FORGOTTEN_AFTER: Final = 3_600_000
+# Run for each step of an operation; built once, because that costs more than running them.
+_VALUE: Final = select(installation.c.value).where(installation.c.name == bindparam("wanted"))
+_LOOKED: Final = select(
+    listings.c.complete_at, listings.c.whole_at, listings.c.incomplete_count
+).where(listings.c.name == _LAST)
 _SERVER_TIME: Final = text("SELECT extract(epoch FROM clock_timestamp()) * 1000")
 
 
@@ -52,9 +61,7 @@ class Looked:
 
 def value(connection: Connection, name: str) -> str | None:
     """Read a value of this installation; None if it is not set."""
-    return connection.execute(
-        select(installation.c.value).where(installation.c.name == name)
-    ).scalar_one_or_none()
+    return connection.execute(_VALUE, {"wanted": name}).scalar_one_or_none()
 
 
 def set_value(connection: Connection, name: str, text: str) -> None:
@@ -77,6 +84,13 @@ def kept_value(connection: Connection, name: str, fresh: str) -> str:
         select(installation.c.value).where(installation.c.name == name)
     ).scalar_one()
     return value
+
+
+def installation_ids(connection: Connection) -> tuple[str, ...]:
+    """Return the IDs in our markers: the present one, and those before the database was copied."""
+    present, earlier = value(connection, INSTALLATION_ID), value(connection, EARLIER_IDS)
+    known = () if earlier is None else tuple(orjson.loads(earlier))
+    return known if present is None else (present, *known)
 
 
 def server_time(connection: Connection) -> int | None:
@@ -122,11 +136,7 @@ def last_listing(connection: Connection) -> LastListing | None:
 
 def looked(connection: Connection) -> Looked:
     """Return when the account was last listed."""
-    row = connection.execute(
-        select(listings.c.complete_at, listings.c.whole_at, listings.c.incomplete_count).where(
-            listings.c.name == _LAST
-        )
-    ).first()
+    row = connection.execute(_LOOKED).first()
     return Looked() if row is None else Looked(*row)
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Executable,
     Select,
@@ -20,10 +21,12 @@ from sqlalchemy import (
     update,
 )
 
+from novitai.domain.actor import Actor
 from novitai.domain.event import EventType
 from novitai.domain.webhook import Delivery, DeliveryStatus, Try
 from novitai.store.engine import upsert
 from novitai.store.engine.chunks import chunks
+from novitai.store.queries.actors import load_actor
 from novitai.store.tables import Record, delivery_attempts, events, webhooks
 from novitai.store.tables import deliveries as table
 
@@ -44,6 +47,7 @@ class Head:
     tries: int
     attempts: int
     due_at: int
+    actor: Actor | None = None
 
 
 def insert(
@@ -108,13 +112,14 @@ def head(connection: Connection, line_id: str) -> Head | None:
             table.c.tries,
             table.c.attempts,
             table.c.due_at,
+            events.c.actor,
         )
         .join(events, events.c.sequence == table.c.event_sequence)
         .where(table.c.line_id == line_id, table.c.status == _PENDING)
         .order_by(table.c.event_sequence)
         .limit(1)
     ).first()
-    return None if row is None else Head(*row)
+    return None if row is None else Head(*row[:-1], load_actor(row[-1]))
 
 
 def next_due(connection: Connection, line_id: str) -> int | None:
@@ -226,7 +231,28 @@ def of_webhook(
     status: DeliveryStatus | None = None,
 ) -> list[Delivery]:
     """List the messages to a receiver, newest event first, after `after` if given."""
-    query = _select().where(table.c.webhook_id == webhook_id)
+    return _newest_first(connection, after, limit, status, table.c.webhook_id == webhook_id)
+
+
+def page(
+    connection: Connection,
+    *,
+    after: tuple[int, str] | None,
+    limit: int,
+    status: DeliveryStatus | None = None,
+) -> list[Delivery]:
+    """List the messages to all receivers, newest event first, after `after` if given."""
+    return _newest_first(connection, after, limit, status)
+
+
+def _newest_first(
+    connection: Connection,
+    after: tuple[int, str] | None,
+    limit: int,
+    status: DeliveryStatus | None,
+    *conditions: ColumnElement[bool],
+) -> list[Delivery]:
+    query = _select().where(*conditions)
     if status is not None:
         query = query.where(table.c.status == status.value)
     if after is not None:

@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from sqlalchemy import Connection, select, text
+from sqlalchemy import BigInteger, Connection, func, insert, literal_column, select, text
 from sqlalchemy.sql import ColumnElement
 
+from novitai.domain.actor import Actor
 from novitai.domain.event import Event, EventType
-from novitai.store.engine.database import SNAPSHOT_ISOLATION
+from novitai.store.engine.database import SNAPSHOT_ISOLATION, Database
+from novitai.store.queries.actors import dump_actor, load_actor
 from novitai.store.tables import events as table
 from novitai.store.tables import instances
 
+# Without RETURNING: no caller needs the number that the row gets.
+_INSERT: Final = insert(table).inline()
+_DRAWN: Final = text("SELECT coalesce(pg_sequence_last_value('events_sequence_seq'::regclass), 0)")
 # The subquery refers to `drawn.number`, so that PostgreSQL reads the number before the locks.
-_SETTLED: Final = text("""
+_SETTLED_SQL: Final = """
     WITH drawn AS MATERIALIZED (
         SELECT coalesce(pg_sequence_last_value('events_sequence_seq'::regclass), 0) AS number
     )
@@ -29,7 +35,22 @@ _SETTLED: Final = text("""
           AND drawn.number IS NOT NULL
     ))
     FROM drawn
-""")
+"""
+_SETTLED: Final = text(_SETTLED_SQL)
+SETTLED: Final = literal_column(f"({_SETTLED_SQL})", BigInteger)
+"""On PostgreSQL, the number up to which no transaction can still commit an event. A snapshot that
+is taken after the statement with this column sees all events up to it."""
+_LAST: Final = select(func.coalesce(func.max(table.c.sequence), 0))
+_COLUMNS: Final = (table.c.id, table.c.type, table.c.at, table.c.data, table.c.actor)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """An event with its sequence number and the instance that it is about, if any."""
+
+    sequence: int
+    instance_id: str | None
+    event: Event
 
 
 def append(
@@ -40,6 +61,7 @@ def append(
     event_type: EventType,
     at: int,
     data: Mapping[str, object],
+    actor: Actor | None,
 ) -> None:
     """Append an event, in the transaction of the change that it reports.
 
@@ -47,14 +69,17 @@ def append(
     about the account has no instance.
     """
     connection.execute(
-        table.insert().values(
-            id=event_id,
-            instance_id=instance_id,
-            type=event_type.value,
-            at=at,
-            data=orjson.dumps(data).decode(),
-        )
+        _INSERT,
+        {
+            "id": event_id,
+            "instance_id": instance_id,
+            "type": event_type.value,
+            "at": at,
+            "data": orjson.dumps(data).decode(),
+            "actor": dump_actor(actor),
+        },
     )
+    Database.count(connection, lambda metrics: metrics.event(event_type))
 
 
 def of_instance(
@@ -78,6 +103,21 @@ def since(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[
     return _list(connection, after, limit, *_up_to(_settled(connection)))
 
 
+def latest(
+    connection: Connection, *, after: int = 0, before: int | None = None, limit: int = 1000
+) -> list[Event]:
+    """List the events of all instances after a number and before another one, newest first.
+
+    The newest event is the last one that `since` returns. So no event appears later below one that
+    was listed. Raises the same as `since`.
+    """
+    conditions = [table.c.sequence > after, *_up_to(_settled(connection))]
+    if before is not None:
+        conditions.append(table.c.sequence < before)
+    query = select(*_COLUMNS).where(*conditions).order_by(table.c.sequence.desc()).limit(limit)
+    return [_event(*row) for row in connection.execute(query)]
+
+
 def held_back_since(connection: Connection) -> int | None:
     """Return the time of the first stored event that `since` does not return yet.
 
@@ -88,6 +128,43 @@ def held_back_since(connection: Connection) -> int | None:
         return None
     held_back = select(table.c.at).where(table.c.sequence > settled)
     return connection.execute(held_back.order_by(table.c.sequence).limit(1)).scalar_one_or_none()
+
+
+def settled(connection: Connection) -> int:
+    """Return the number up to which no transaction can still commit an event.
+
+    A stretch of the log up to it is complete. It may be lower than an earlier result, but never
+    below the number of an event that is committed later. Raises the same as `since`.
+    """
+    number = _settled(connection)
+    return last(connection) if number is None else number
+
+
+def last(connection: Connection) -> int:
+    """Return the number of the last event that was ever written, 0 if there was none.
+
+    On PostgreSQL the event may be uncommitted or rolled back.
+    """
+    if connection.dialect.name == "postgresql":
+        return int(connection.execute(_DRAWN).scalar_one())
+    return int(connection.execute(_LAST).scalar_one())
+
+
+def seen_beyond(connection: Connection, number: int) -> list[int]:
+    """List the numbers after `number` of the events that this transaction sees, in order."""
+    query = select(table.c.sequence).where(table.c.sequence > number)
+    return list(connection.execute(query.order_by(table.c.sequence)).scalars())
+
+
+def stretch(
+    connection: Connection, *, after: int, until: int | None = None, limit: int
+) -> list[LoggedEvent]:
+    """List the events after a number, up to `until` if given, oldest first."""
+    query = select(table.c.sequence, table.c.instance_id, *_COLUMNS).where(
+        table.c.sequence > after, *_up_to(until)
+    )
+    rows = connection.execute(query.order_by(table.c.sequence).limit(limit))
+    return [LoggedEvent(row[0], row[1], _event(*row[2:])) for row in rows]
 
 
 def instances_since(
@@ -154,9 +231,13 @@ def _list(
     connection: Connection, after: int, limit: int, *conditions: ColumnElement[bool]
 ) -> list[Event]:
     rows = connection.execute(
-        select(table.c.id, table.c.type, table.c.at, table.c.data)
+        select(*_COLUMNS)
         .where(table.c.sequence > after, *conditions)
         .order_by(table.c.sequence)
         .limit(limit)
     )
-    return [Event(row[0], EventType(row[1]), row[2], orjson.loads(row[3])) for row in rows]
+    return [_event(*row) for row in rows]
+
+
+def _event(event_id: str, event_type: str, at: int, data: str, actor: str | None) -> Event:
+    return Event(event_id, EventType(event_type), at, orjson.loads(data), load_actor(actor))

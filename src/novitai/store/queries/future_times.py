@@ -14,13 +14,16 @@ from typing import Final
 from sqlalchemy import Connection, Table, case, or_, select, update
 
 from novitai.domain.operation import AttemptState
+from novitai.domain.quote import VALID_FOR
 from novitai.store import tables
+from novitai.store.queries import autostop, billing, changes, instances, limits
 from novitai.store.queries.operations import dump_progress, load_progress, write_progress
 
 TOLERATED: Final = 2_000
 """Milliseconds that a time may lie ahead, because the clocks of machines differ."""
 LONGEST_STEP_PAUSE: Final = 75_000
 LONGEST_LEASE: Final = 120_000
+LONGEST_BILL_PAUSE: Final = 3_600_000
 LONGEST_DELIVERY_PAUSE: Final = 27 * 3_600_000
 SEND_WITHIN: Final = 10_000
 
@@ -42,16 +45,22 @@ _HAPPENED: Final[Mapping[Table, tuple[str, ...]]] = {
         "obs_at",
         "obs_missing_since",
         "obs_unlisted_since",
+        "obs_run_began_at",
+        "obs_exited_at",
     ),
     tables.operations: ("created_at", "updated_at"),
     tables.attempts: ("created_at", "ended_at", "unseen_since"),
     tables.listings: ("began_at", "complete_at", "whole_at"),
+    tables.billing_states: ("since", "known_at", "counts_after", "absent_by"),
+    tables.billing_spans: ("began_after", "began_by", "ended_after", "ended_by"),
     tables.listed_instances: ("first_listed_at", "orphan_at", "dismissed_at", "deleted_at"),
     tables.workers: ("started_at", "seen_at"),
     tables.deliveries: ("created_at",),
     tables.webhooks: ("failing_since", "failed_at"),
     tables.api_keys: ("last_used_at",),
     tables.idempotency_keys: ("created_at",),
+    tables.quotes: ("created_at",),
+    tables.cost_findings: ("told_at",),
 }
 _UNSETTLED: Final = tuple(state.value for state in AttemptState if not state.settled)
 
@@ -77,10 +86,16 @@ def pull_back(connection: Connection, now: int, *, placement_deadline: int) -> i
         .values(clock_offset=attempts.c.clock_offset + ahead)
     )
     changed = 0
+    books = billing.books_ahead(connection, now + TOLERATED)
     for table, names in _HAPPENED.items():
         changed += _limit(connection, table, dict.fromkeys(names, TOLERATED), now, reset=True)
     for table, longest in _later(placement_deadline).items():
         changed += _limit(connection, table, longest, now, reset=False)
+    billing.recount(connection, books)
+    billing.forget_expiry(connection, books)
+    instances.forget_digests(connection, [instance_id for instance_id, _ in books])
+    changed += limits.pull_back(connection, latest=now + TOLERATED, now=now)
+    changed += autostop.pull_back(connection, latest=now + TOLERATED, now=now)
     return changed + _pull_back_memories(connection, now)
 
 
@@ -95,24 +110,27 @@ def pass_over(connection: Connection, seconds: float, *, now: int) -> None:
         seconds: By how much the clock jumped forward.
         now: Unix milliseconds after the jump.
     """
-    attempts, instances, operations = tables.attempts, tables.instances, tables.operations
+    attempts, operations = tables.attempts, tables.operations
     connection.execute(
         update(attempts)
         .where(attempts.c.state.in_(_UNSETTLED))
         .values(unseen_count=0, unseen_since=now)
     )
-    missing = or_(instances.c.obs_missing_count > 0, instances.c.obs_unlisted_count > 0)
+    seen = tables.instances.c
+    missing = or_(seen.obs_missing_count > 0, seen.obs_unlisted_count > 0)
     connection.execute(
-        update(instances)
-        .where(missing, ~instances.c.obs_gone)
+        update(tables.instances)
+        .where(missing, ~tables.instances.c.obs_gone)
         .values(
             obs_missing_since=None,
             obs_missing_count=0,
             obs_unlisted_since=None,
             obs_unlisted_count=0,
+            obs_digest=None,
         )
     )
     moved = int(seconds * 1000)
+    shift_runs(connection, moved, now=now)
     for operation_id, text in connection.execute(
         select(operations.c.id, operations.c.memory).where(~operations.c.done)
     ).all():
@@ -124,6 +142,47 @@ def pass_over(connection: Connection, seconds: float, *, now: int) -> None:
         )
 
 
+def shift_runs(connection: Connection, moved: int, *, now: int) -> None:
+    """Keep the lengths of runs and stops after a jump of the clock, and review all limits.
+
+    Args:
+        connection: A write transaction.
+        moved: By how many milliseconds the clock jumped; negative if it went back.
+        now: Unix milliseconds after the jump.
+    """
+    table = tables.instances
+    for column in (table.c.obs_run_began_at, table.c.obs_exited_at):
+        connection.execute(
+            update(table).where(column.is_not(None)).values({column: column + moved})
+        )
+    _shift_ledger(connection, moved)
+    limits.make_due(connection, now)
+
+
+def _shift_ledger(connection: Connection, moved: int) -> None:
+    """Keep the lengths of what is being billed after a jump of the clock."""
+    states, spans = tables.billing_states, tables.billing_spans
+    for column in (states.c.since, states.c.known_at, states.c.counts_after, states.c.absent_by):
+        connection.execute(
+            update(states)
+            .where(~states.c.ended, column.is_not(None))
+            .values({column: column + moved})
+        )
+    for column in (
+        spans.c.began_after,
+        spans.c.began_by,
+        spans.c.expires_after,
+        spans.c.expires_by,
+    ):
+        connection.execute(
+            update(spans)
+            .where(spans.c.ended_by.is_(None), column.is_not(None))
+            .values({column: column + moved})
+        )
+    owners = connection.execute(select(states.c.instance_id).where(~states.c.ended)).scalars()
+    changes.note(connection, set(owners))
+
+
 def _later(placement_deadline: int) -> Mapping[Table, Mapping[str, int]]:
     return {
         tables.operations: {
@@ -133,12 +192,14 @@ def _later(placement_deadline: int) -> Mapping[Table, Mapping[str, int]]:
         },
         tables.attempts: {"send_by": SEND_WITHIN},
         tables.leases: {"until": LONGEST_LEASE},
+        tables.bill_readings: {"due_at": LONGEST_BILL_PAUSE},
         tables.webhook_lines: {
             "lease_until": LONGEST_LEASE,
             "next_try_at": LONGEST_DELIVERY_PAUSE,
             "spared_until": LONGEST_DELIVERY_PAUSE,
         },
         tables.deliveries: {"due_at": LONGEST_DELIVERY_PAUSE},
+        tables.quotes: {"expires_at": VALID_FOR},
     }
 
 

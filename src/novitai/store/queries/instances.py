@@ -9,10 +9,19 @@ from math import floor
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, bindparam, func, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import insert as insert_into
 from sqlalchemy.sql import ColumnElement, Select
 
+from novitai.domain.actor import Actor
+from novitai.domain.idle import (
+    AutoStop,
+    AutoStopState,
+    setting_from_json,
+    setting_to_json,
+)
 from novitai.domain.instance import (
+    ENDED,
     BillingMode,
     Instance,
     InstanceError,
@@ -21,8 +30,18 @@ from novitai.domain.instance import (
     Origin,
     PortMapping,
 )
-from novitai.domain.product import PRICE_UNITS_PER_USD, usd
+from novitai.domain.limits import (
+    InheritedLimits,
+    LimitSettings,
+    StopReason,
+    inherited_from_json,
+    inherited_to_json,
+    limits_from_json,
+    limits_to_json,
+)
+from novitai.domain.product import PRICE_UNITS_PER_USD, usd_or_none
 from novitai.store.engine.chunks import chunks
+from novitai.store.queries import instance_tags
 from novitai.store.tables import Record
 from novitai.store.tables import instances as table
 
@@ -41,9 +60,17 @@ SHOWN: Final = tuple(
         "late_call",
         "late_call_at",
         "obs_unmarked_count",
+        "limit_memory",
+        "limit_fired_at",
+        "review_due_at",
+        "auto_stop_memory",
+        "sample_due_at",
+        "changed_in",
+        "removed_at",
     }
 )
-"""The columns of `Instance`: not the sealed ones, nor those that only sync or estimates read."""
+"""The columns of `Instance`: not the sealed ones, nor those that only sync, estimates or the review
+of limits read."""
 NOT_MISSING: Final[Mapping[str, object]] = {
     "obs_gone": False,
     "obs_missing_since": None,
@@ -58,8 +85,42 @@ NO_ERROR: Final[Mapping[str, object]] = {
     "error_at": None,
 }
 """The values of the error columns for an instance without an error."""
-_ENDED: Final = [status.value for status in InstanceStatus if status.ended]
 _AT: Final = {column.name: index for index, column in enumerate(SHOWN)}
+# Built once, because building a statement costs more than running it.
+_ONE: Final = select(*SHOWN).where(table.c.id == bindparam("wanted"), table.c.removed_at.is_(None))
+_ONE_LOCKED: Final = _ONE.with_for_update(key_share=True)
+_MANY: Final = (
+    select(*SHOWN).where(table.c.id.in_(bindparam("wanted", expanding=True))).order_by(table.c.id)
+)
+_MANY_LOCKED: Final = _MANY.with_for_update(key_share=True)
+_INSERT: Final = insert_into(table)
+_UPDATE: Final = update(table).where(table.c.id == bindparam("wanted"))
+_UPDATE_MANY: Final = update(table).where(table.c.id.in_(bindparam("wanted", expanding=True)))
+_LAUNCH: Final = select(table.c.launch_sealed).where(table.c.id == bindparam("wanted"))
+_OWNER: Final = select(table.c.id).where(
+    table.c.upstream_id == bindparam("wanted"), table.c.status.not_in(ENDED)
+)
+_COUNT_IN_TRANSITION: Final = (
+    select(func.count())
+    .select_from(table)
+    .where(
+        table.c.status.in_(
+            [
+                InstanceStatus.CREATING.value,
+                InstanceStatus.STARTING.value,
+                InstanceStatus.STOPPING.value,
+                InstanceStatus.MIGRATING.value,
+                InstanceStatus.TERMINATING.value,
+            ]
+        )
+    )
+)
+_READY: Final = (
+    select(table.c.created_at, table.c.first_ready_at)
+    .where(table.c.product_name == bindparam("product"), table.c.first_ready_at.is_not(None))
+    .order_by(table.c.created_at.desc())
+    .limit(bindparam("most"))
+)
 
 
 def error_columns(code: str, message: str, now: int) -> dict[str, object]:
@@ -92,8 +153,8 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """An ended record whose upstream ID is still in a listing."""
+class Former:
+    """A record that has ended, or whose instance was proven gone, though a listing shows it."""
 
     id: str
     name: str
@@ -108,63 +169,76 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The conditions for a list of instances; all that are set must be met."""
+    """The conditions for a list of instances; all that are set must be met.
+
+    `tags` are names with values, all of which an instance must have.
+    """
 
     status: InstanceStatus | None = None
     region: str | None = None
     name: str | None = None
     include_terminated: bool = False
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 def insert(connection: Connection, instance: Instance, launch_sealed: bytes) -> None:
     """Insert an instance with the sealed launch specification for its purchase."""
+    by = instance.created_by
     connection.execute(
-        table.insert().values(
-            id=instance.id,
-            name=instance.name,
-            status=instance.status.value,
-            product_name=instance.product_name,
-            template_id=instance.template_id,
-            gpu_num=instance.gpu_num,
-            rootfs_size=instance.rootfs_size,
-            region=instance.region,
-            billing_mode=instance.billing_mode.value,
-            created_at=instance.created_at,
-            updated_at=instance.updated_at,
-            region_fallback=instance.region_fallback,
-            max_hourly_price=to_units(instance.max_hourly_price),
-            webhook_url=instance.webhook_url,
-            launch_sealed=launch_sealed,
-        )
+        _INSERT,
+        {
+            "id": instance.id,
+            "name": instance.name,
+            "status": instance.status.value,
+            "product_name": instance.product_name,
+            "template_id": instance.template_id,
+            "gpu_num": instance.gpu_num,
+            "rootfs_size": instance.rootfs_size,
+            "region": instance.region,
+            "billing_mode": instance.billing_mode.value,
+            "created_at": instance.created_at,
+            "updated_at": instance.updated_at,
+            "region_fallback": instance.region_fallback,
+            "max_hourly_price": to_units(instance.max_hourly_price),
+            "quote_id": instance.quote_id,
+            "webhook_url": instance.webhook_url,
+            "limits": dump_limits(instance.limits),
+            "inherited_limits": dump_inherited(instance.inherited),
+            "protected_reason": instance.protected_reason,
+            "auto_stop": dump_auto_stop(instance.auto_stop),
+            "launch_sealed": launch_sealed,
+            "tags": instance_tags.dump(instance.tags),
+            "created_by_key_id": by.key_id if by else None,
+            "created_by_name": by.name if by else None,
+        },
     )
+    instance_tags.insert(connection, instance.id, instance.tags, created_at=instance.created_at)
 
 
 def load(connection: Connection, instance_id: str) -> Instance | None:
-    """Load an instance; None if it does not exist."""
-    row = connection.execute(select(*SHOWN).where(table.c.id == instance_id)).first()
+    """Load an instance; None if it does not exist or was removed."""
+    row = connection.execute(_ONE, {"wanted": instance_id}).first()
     return None if row is None else from_row(row)
 
 
 def lock(connection: Connection, instance_id: str) -> Instance | None:
-    """Load an instance and lock its row until the transaction ends; None if it does not exist.
+    """Load an instance and lock its row until the transaction ends; None as for `load`.
 
     To avoid deadlocks, each transaction that writes an instance and its operation locks the
     instance first.
     """
-    row = connection.execute(
-        select(*SHOWN).where(table.c.id == instance_id).with_for_update(key_share=True)
-    ).first()
+    row = connection.execute(_ONE_LOCKED, {"wanted": instance_id}).first()
     return None if row is None else from_row(row)
 
 
 def load_many(connection: Connection, ids: Sequence[str]) -> dict[str, Instance]:
     """Load instances by ID; those that do not exist are left out."""
-    return _by_id(connection, ids, select(*SHOWN))
+    return _by_id(connection, ids, _MANY)
 
 
 def lock_many(connection: Connection, ids: Sequence[str]) -> dict[str, Instance]:
     """Load instances and lock their rows, in the order of their IDs to avoid deadlocks."""
-    return _by_id(connection, ids, select(*SHOWN).with_for_update(key_share=True))
+    return _by_id(connection, ids, _MANY_LOCKED)
 
 
 def _by_id(
@@ -173,7 +247,7 @@ def _by_id(
     found: dict[str, Instance] = {}
     ordered = sorted(ids)
     for chunk in chunks(ordered):
-        rows = connection.execute(query.where(table.c.id.in_(chunk)).order_by(table.c.id))
+        rows = connection.execute(query, {"wanted": chunk})
         found.update((row[_AT["id"]], from_row(row)) for row in rows)
     return found
 
@@ -182,24 +256,17 @@ def update_observed(connection: Connection, observed: Mapping[str, Mapping[str, 
     """Set observed columns of many instances, by ID; all must set the same columns."""
     if not observed:
         return
-    statement = update(table).where(table.c.id == bindparam("wanted_id"))
-    connection.execute(statement, [{"wanted_id": one, **observed[one]} for one in sorted(observed)])
+    connection.execute(_UPDATE, [{"wanted": one, **observed[one]} for one in sorted(observed)])
 
 
 def owner_of(connection: Connection, upstream_id: str) -> str | None:
     """Return the ID of the live instance with an upstream ID; None if there is none."""
-    return connection.execute(
-        select(table.c.id).where(table.c.upstream_id == upstream_id, table.c.status.not_in(_ENDED))
-    ).scalar_one_or_none()
+    return connection.execute(_OWNER, {"wanted": upstream_id}).scalar_one_or_none()
 
 
 def load_launch(connection: Connection, instance_id: str) -> bytes:
     """Load the sealed launch specification of an instance that exists."""
-    return bytes(
-        connection.execute(
-            select(table.c.launch_sealed).where(table.c.id == instance_id)
-        ).scalar_one()
-    )
+    return bytes(connection.execute(_LAUNCH, {"wanted": instance_id}).scalar_one())
 
 
 def load_launches(connection: Connection, instance_ids: Sequence[str]) -> dict[str, bytes]:
@@ -232,14 +299,27 @@ def live_ids(connection: Connection) -> list[str]:
     """List the IDs of all instances that have not ended."""
     return list(
         connection.execute(
-            select(table.c.id).where(table.c.status.not_in(_ENDED)).order_by(table.c.id)
+            select(table.c.id).where(table.c.status.not_in(ENDED)).order_by(table.c.id)
         ).scalars()
     )
 
 
+def count_of_key(connection: Connection, key_id: str) -> int:
+    """Count the instances that a key has created and that have not ended.
+
+    An instance that failed without an upstream instance does not count.
+    """
+    nothing = and_(table.c.status == InstanceStatus.FAILED.value, table.c.upstream_id.is_(None))
+    return connection.execute(
+        select(func.count())
+        .select_from(table)
+        .where(table.c.created_by_key_id == key_id, table.c.status.not_in(ENDED), ~nothing)
+    ).scalar_one()
+
+
 def update_columns(connection: Connection, instance_id: str, values: Mapping[str, object]) -> None:
     """Set columns by name. The caller must be their writer (see `tables`) and hold the row lock."""
-    connection.execute(update(table).where(table.c.id == instance_id).values(**values))
+    connection.execute(_UPDATE, {"wanted": instance_id, **values})
 
 
 def update_columns_of(
@@ -247,7 +327,14 @@ def update_columns_of(
 ) -> None:
     """Set columns of many instances. The caller must be their writer and hold the row locks."""
     for chunk in chunks(instance_ids):
-        connection.execute(update(table).where(table.c.id.in_(chunk)).values(**values))
+        connection.execute(_UPDATE_MANY, {"wanted": chunk, **values})
+
+
+def forget_digests(connection: Connection, instance_ids: Sequence[str]) -> None:
+    """Let the next listing write the rows of these instances even if they are unchanged."""
+    for chunk in chunks(instance_ids):
+        known = table.c.id.in_(chunk), table.c.obs_digest.is_not(None)
+        connection.execute(update(table).where(*known).values(obs_digest=None))
 
 
 def tracked(connection: Connection) -> list[Tracked]:
@@ -273,7 +360,7 @@ def tracked(connection: Connection) -> list[Tracked]:
             table.c.origin,
             table.c.upstream_created_at,
         )
-        .where(table.c.upstream_id.is_not(None), table.c.status.not_in(_ENDED), ~table.c.obs_gone)
+        .where(table.c.upstream_id.is_not(None), table.c.status.not_in(ENDED), ~table.c.obs_gone)
         .order_by(table.c.id)
     )
     return [_tracked(row) for row in rows]
@@ -286,9 +373,12 @@ def _tracked(row: Record) -> Tracked:
     return Tracked(*fields)
 
 
-def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Ended]:
-    """Find the ended records with these upstream IDs; of several, the one that ended last."""
-    found: dict[str, Ended] = {}
+def former_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Former]:
+    """Find the former records of these instances: ended, or their instance was proven gone.
+
+    If an instance has several, the result is the one that ended last.
+    """
+    found: dict[str, Former] = {}
     for chunk in chunks(upstream_ids):
         rows = connection.execute(
             select(
@@ -303,11 +393,11 @@ def ended_with(connection: Connection, upstream_ids: Sequence[str]) -> dict[str,
                 table.c.deleted_again,
             ).where(
                 table.c.upstream_id.in_(chunk),
-                table.c.status.in_(_ENDED),
+                or_(table.c.status.in_(ENDED), table.c.obs_gone),
             )
         )
         for row in rows:
-            one = Ended(*row[:3], InstanceStatus(row[3]), Origin(row[4]), *row[5:])
+            one = Former(*row[:3], InstanceStatus(row[3]), Origin(row[4]), *row[5:])
             before = found.get(one.upstream_id)
             if before is None or before.ended_at <= one.ended_at:
                 found[one.upstream_id] = one
@@ -324,28 +414,12 @@ def late_call(connection: Connection, instance_id: str) -> tuple[str, int] | Non
 
 def count_in_transition(connection: Connection) -> int:
     """Count the instances in a transitional status."""
-    moving = [
-        InstanceStatus.CREATING,
-        InstanceStatus.STARTING,
-        InstanceStatus.STOPPING,
-        InstanceStatus.MIGRATING,
-        InstanceStatus.TERMINATING,
-    ]
-    return connection.execute(
-        select(func.count())
-        .select_from(table)
-        .where(table.c.status.in_([status.value for status in moving]))
-    ).scalar_one()
+    return connection.execute(_COUNT_IN_TRANSITION).scalar_one()
 
 
 def ready_durations(connection: Connection, product_name: str, limit: int) -> list[int]:
     """List how long the last `limit` instances of a product took to be ready, in milliseconds."""
-    rows = connection.execute(
-        select(table.c.created_at, table.c.first_ready_at)
-        .where(table.c.product_name == product_name, table.c.first_ready_at.is_not(None))
-        .order_by(table.c.created_at.desc())
-        .limit(limit)
-    )
+    rows = connection.execute(_READY, {"product": product_name, "most": limit})
     return [ready_at - created_at for created_at, ready_at in rows]
 
 
@@ -353,31 +427,42 @@ def page(
     connection: Connection, wanted: Filter, *, after: tuple[int, str] | None, limit: int
 ) -> list[Instance]:
     """List instances that meet a filter, newest first, after the (created_at, id) of a cursor."""
-    query = select(*SHOWN).where(*_conditions(wanted))
+    query = select(*SHOWN).where(*conditions(wanted))
+    created_at, instance_id = place(wanted)
     if after is not None:
-        query = query.where(tuple_(table.c.created_at, table.c.id) < after)
-    query = query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
+        query = query.where(tuple_(created_at, instance_id) < after)
+    query = query.order_by(created_at.desc(), instance_id.desc()).limit(limit)
     return [from_row(row) for row in connection.execute(query)]
 
 
 def count(connection: Connection, wanted: Filter) -> int:
     """Count the instances that meet a filter."""
     return connection.execute(
-        select(func.count()).select_from(table).where(*_conditions(wanted))
+        select(func.count()).select_from(table).where(*conditions(wanted))
     ).scalar_one()
 
 
-def _conditions(wanted: Filter) -> Sequence[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+def conditions(wanted: Filter) -> Sequence[ColumnElement[bool]]:
+    """Return the conditions of a filter."""
+    found: list[ColumnElement[bool]] = []
     if wanted.status is not None:
-        conditions.append(table.c.status == wanted.status.value)
-    if not wanted.include_terminated:
-        conditions.append(table.c.status.not_in(_ENDED))
+        found.append(table.c.status == wanted.status.value)
+    if wanted.include_terminated:
+        found.append(table.c.removed_at.is_(None))
+    else:
+        found.append(table.c.status.not_in(ENDED))
     if wanted.region is not None:
-        conditions.append(func.lower(table.c.region) == wanted.region.lower())
+        found.append(func.lower(table.c.region) == wanted.region.lower())
     if wanted.name is not None:
-        conditions.append(table.c.name == wanted.name)
-    return conditions
+        found.append(table.c.name == wanted.name)
+    if wanted.tags:
+        found += instance_tags.having(wanted.tags)
+    return found
+
+
+def place(wanted: Filter) -> tuple[ColumnElement[int], ColumnElement[str]]:
+    """Return the columns by which the list of a filter is sorted, those of its index."""
+    return instance_tags.place() if wanted.tags else (table.c.created_at, table.c.id)
 
 
 def to_units(price: float | None) -> int | None:
@@ -402,8 +487,9 @@ def from_row(row: Record) -> Instance:
         updated_at=row[_AT["updated_at"]],
         product_id=row[_AT["product_id"]],
         region_fallback=row[_AT["region_fallback"]],
-        max_hourly_price=_in_usd(row[_AT["max_hourly_price"]]),
-        hourly_price=_in_usd(row[_AT["hourly_price"]]),
+        max_hourly_price=usd_or_none(row[_AT["max_hourly_price"]]),
+        quote_id=row[_AT["quote_id"]],
+        hourly_price=usd_or_none(row[_AT["hourly_price"]]),
         webhook_url=row[_AT["webhook_url"]],
         upstream_id=row[_AT["upstream_id"]],
         bought_at=row[_AT["bought_at"]],
@@ -421,7 +507,23 @@ def from_row(row: Record) -> Instance:
         released_at=row[_AT["released_at"]],
         error=_error(row),
         observed=_observed(row),
+        limits=_limits(row[_AT["limits"]]),
+        inherited=_inherited(row[_AT["inherited_limits"]]),
+        protected_reason=row[_AT["protected_reason"]],
+        stops_at=row[_AT["stops_at"]],
+        stop_reason=_stop_reason(row[_AT["stop_reason"]]),
+        unenforced=row[_AT["unenforced"]],
+        auto_stop=_auto_stop(row[_AT["auto_stop"]]),
+        auto_stop_state=AutoStopState(row[_AT["auto_stop_state"]]),
+        auto_stops_at=row[_AT["auto_stops_at"]],
+        tags=instance_tags.load(row[_AT["tags"]]),
+        created_by=_created_by(row),
     )
+
+
+def _created_by(row: Record) -> Actor | None:
+    key_id = row[_AT["created_by_key_id"]]
+    return None if key_id is None else Actor(key_id, row[_AT["created_by_name"]])
 
 
 def _error(row: Record) -> InstanceError | None:
@@ -442,12 +544,15 @@ def _observed(row: Record) -> Observed:
         web_terminal=row[_AT["obs_web_terminal"]],
         spot_status=row[_AT["obs_spot_status"]],
         spot_reclaim_at=row[_AT["obs_spot_reclaim_at"]],
-        hourly_price=_in_usd(row[_AT["obs_hourly_price"]]),
+        hourly_price=usd_or_none(row[_AT["obs_hourly_price"]]),
         missing_since=row[_AT["obs_missing_since"]],
         missing_count=row[_AT["obs_missing_count"]],
         unlisted_since=row[_AT["obs_unlisted_since"]],
         unlisted_count=row[_AT["obs_unlisted_count"]],
         gone=row[_AT["obs_gone"]],
+        run_began_at=row[_AT["obs_run_began_at"]],
+        exited_at=row[_AT["obs_exited_at"]],
+        purge_at=row[_AT["obs_purge_at"]],
     )
 
 
@@ -462,5 +567,33 @@ def dump_mappings(mappings: Sequence[PortMapping]) -> str:
     return orjson.dumps([[m.port, m.endpoint, m.type] for m in mappings]).decode()
 
 
-def _in_usd(price: int | None) -> float | None:
-    return None if price is None else usd(price)
+def dump_limits(limits: LimitSettings | None) -> str | None:
+    """Serialize limits for the column `limits`."""
+    return None if limits is None else orjson.dumps(limits_to_json(limits)).decode()
+
+
+def _limits(text: str | None) -> LimitSettings | None:
+    return None if text is None else limits_from_json(orjson.loads(text))
+
+
+def dump_inherited(limits: InheritedLimits | None) -> str | None:
+    """Serialize limits for the column `inherited_limits`."""
+    return None if limits is None else orjson.dumps(inherited_to_json(limits)).decode()
+
+
+def _inherited(text: str | None) -> InheritedLimits | None:
+    return None if text is None else inherited_from_json(orjson.loads(text))
+
+
+def dump_auto_stop(auto_stop: AutoStop | None) -> str | None:
+    """Serialize a setting for the column `auto_stop`."""
+    return None if auto_stop is None else orjson.dumps(setting_to_json(auto_stop)).decode()
+
+
+def _auto_stop(text: str | None) -> AutoStop | None:
+    return None if text is None else setting_from_json(orjson.loads(text))
+
+
+def _stop_reason(word: str | None) -> StopReason | None:
+    """Read a stored reason; one that a newer process wrote counts as absent."""
+    return next((one for one in StopReason if one.value == word), None)

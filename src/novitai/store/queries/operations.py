@@ -8,26 +8,44 @@ from dataclasses import replace
 from typing import Final
 
 import orjson
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, tuple_, update
+from sqlalchemy import insert as insert_into
 
+from novitai.domain.actor import Actor
 from novitai.domain.operation import Operation, OperationKind, Outcome
 from novitai.domain.progress import Progress, from_json, to_json
 from novitai.store.engine.chunks import chunks
+from novitai.store.engine.database import Database
+from novitai.store.queries.actors import dump_actor, load_actor
 from novitai.store.queries.leases import LeasedTable, fenced
 from novitai.store.tables import Record
 from novitai.store.tables import operations as table
 
-_COLUMNS: Final = tuple(table.c)
+_COLUMNS: Final = tuple(column for column in table.c if column.name != "changed_in")
 _AT: Final = {column.name: index for index, column in enumerate(_COLUMNS)}
 
 
-_leased: Final = LeasedTable.of(table, table.c.next_step_at, live=~table.c.done)
+_leased: Final = LeasedTable.of(table, table.c.next_step_at, live=~table.c.done, returning=_COLUMNS)
+# Built once, because building a statement costs more than running it.
+_INSERT: Final = insert_into(table)
+_ONE: Final = select(*_COLUMNS).where(table.c.id == bindparam("wanted"))
+_RUNNING: Final = select(*_COLUMNS).where(table.c.instance_id == bindparam("wanted"), ~table.c.done)
+_RUNNING_OF: Final = select(*_COLUMNS).where(
+    table.c.instance_id.in_(bindparam("wanted", expanding=True)), ~table.c.done
+)
+_APPLY: Final = _leased.held.values(
+    next_step_at=case(
+        (table.c.wake > bindparam("known_wake"), bindparam("now")), else_=bindparam("due")
+    )
+).returning(table.c.next_step_at)
+_COUNT_UNFINISHED: Final = select(func.count()).select_from(table).where(~table.c.done)
+_DUE: Final = _leased.due.where(table.c.kind == bindparam("of_kind"))
 
 
 def insert(connection: Connection, *fresh: Operation) -> None:
     """Insert operations, each due at its `next_step_at`."""
     connection.execute(
-        table.insert(),
+        _INSERT,
         [
             {
                 "id": operation.id,
@@ -39,6 +57,7 @@ def insert(connection: Connection, *fresh: Operation) -> None:
                 "deadline_at": operation.deadline_at,
                 "next_step_at": operation.next_step_at,
                 "memory": dump_progress(operation.progress),
+                "actor": dump_actor(operation.actor),
             }
             for operation in fresh
         ],
@@ -47,15 +66,33 @@ def insert(connection: Connection, *fresh: Operation) -> None:
 
 def load(connection: Connection, operation_id: str) -> Operation | None:
     """Load an operation; None if it does not exist."""
-    row = connection.execute(select(*_COLUMNS).where(table.c.id == operation_id)).first()
+    row = connection.execute(_ONE, {"wanted": operation_id}).first()
     return None if row is None else from_row(row)
+
+
+def page(
+    connection: Connection,
+    *,
+    after: tuple[int, str] | None,
+    limit: int,
+    instance_id: str | None = None,
+    done: bool | None = None,
+) -> list[Operation]:
+    """List operations, newest first, after `after` if given."""
+    query = select(*_COLUMNS)
+    if instance_id is not None:
+        query = query.where(table.c.instance_id == instance_id)
+    if done is not None:
+        query = query.where(table.c.done if done else ~table.c.done)
+    if after is not None:
+        query = query.where(tuple_(table.c.created_at, table.c.id) < after)
+    query = query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
+    return [from_row(row) for row in connection.execute(query)]
 
 
 def running(connection: Connection, instance_id: str) -> Operation | None:
     """Load the unfinished operation of an instance; None if there is none."""
-    row = connection.execute(
-        select(*_COLUMNS).where(table.c.instance_id == instance_id, ~table.c.done)
-    ).first()
+    row = connection.execute(_RUNNING, {"wanted": instance_id}).first()
     return None if row is None else from_row(row)
 
 
@@ -63,16 +100,14 @@ def running_of(connection: Connection, instance_ids: Sequence[str]) -> dict[str,
     """Load the unfinished operations of many instances, by instance ID."""
     found: dict[str, Operation] = {}
     for chunk in chunks(instance_ids):
-        rows = connection.execute(
-            select(*_COLUMNS).where(table.c.instance_id.in_(chunk), ~table.c.done)
-        )
+        rows = connection.execute(_RUNNING_OF, {"wanted": chunk})
         found.update((row[_AT["instance_id"]], from_row(row)) for row in rows)
     return found
 
 
 def claim(connection: Connection, operation_id: str, *, now: int, until: int) -> Operation | None:
     """Claim an operation with a lease until `until`; None if it is done or already claimed."""
-    row = _leased.claim(connection, operation_id, now=now, until=until, returning=_COLUMNS)
+    row = _leased.claim(connection, operation_id, now=now, until=until)
     return None if row is None else from_row(row)
 
 
@@ -129,20 +164,20 @@ def apply(
     code, message = error or (None, None)
     if operation.kind is OperationKind.DELETE and _is_confirmed(connection, operation.id):
         progress = replace(progress, confirmed=True)
-    row = connection.execute(
-        _leased.held(operation)
-        .values(
-            phase=phase,
-            updated_at=now,
-            lease_until=None,
-            memory=dump_progress(progress),
-            error_code=code,
-            error_message=message,
-            next_step_at=_unless_woken(operation, now, next_step_at),
-            **({} if attempts is None else {"attempts": attempts}),
-        )
-        .returning(table.c.next_step_at)
-    ).first()
+    values = {
+        **_leased.claimed(operation),
+        "known_wake": operation.wake,
+        "now": now,
+        "due": next_step_at,
+        "phase": phase,
+        "updated_at": now,
+        "lease_until": None,
+        "memory": dump_progress(progress),
+        "error_code": code,
+        "error_message": message,
+        **({} if attempts is None else {"attempts": attempts}),
+    }
+    row = connection.execute(_APPLY, values).first()
     if row is None:
         raise fenced(operation)
     due: int = row[0]
@@ -152,10 +187,6 @@ def apply(
 def _is_confirmed(connection: Connection, operation_id: str) -> bool:
     found = connection.execute(select(table.c.memory).where(table.c.id == operation_id)).scalar()
     return found is not None and load_progress(found).confirmed
-
-
-def _unless_woken(operation: Operation, now: int, next_step_at: int) -> object:
-    return case((table.c.wake > operation.wake, now), else_=next_step_at)
 
 
 def finish(
@@ -183,6 +214,7 @@ def finish(
         error_code=code,
         error_message=message,
     )
+    _count_end(connection, operation, outcome, now)
 
 
 def cancel(
@@ -210,7 +242,21 @@ def cancel(
             updated_at=now,
         )
     )
+    if ended.rowcount:
+        _count_end(connection, operation, Outcome.CANCELLED, now)
     return ended.rowcount == 1
+
+
+def _count_end(connection: Connection, ended: Operation, outcome: Outcome, now: int) -> None:
+    """Count the end of a create after the commit."""
+    if ended.kind is OperationKind.CREATE:
+        seconds = (now - ended.created_at) / 1000
+        Database.count(connection, lambda metrics: metrics.create_ended(outcome, seconds))
+
+
+def renew(connection: Connection, operation: Operation, *, until: int) -> bool:
+    """Renew the lease until `until`; False if it was released or the claim is over."""
+    return _leased.renew(connection, operation, until=until)
 
 
 def release(connection: Connection, operation: Operation, *, next_step_at: int) -> None:
@@ -310,6 +356,15 @@ def write_progress(connection: Connection, operation_id: str, progress: Progress
     )
 
 
+def write_actor(connection: Connection, operation_id: str, actor: Actor) -> None:
+    """Replace the actor of an unfinished operation: another one wants it too."""
+    connection.execute(
+        update(table)
+        .where(table.c.id == operation_id, ~table.c.done)
+        .values(actor=dump_actor(actor))
+    )
+
+
 def dump_progress(progress: Progress) -> str:
     """Serialize the progress of an operation for the column `memory`."""
     return orjson.dumps(to_json(progress)).decode()
@@ -333,21 +388,13 @@ def unfinished_of_kind(connection: Connection, kind: OperationKind) -> Operation
 
 def due(connection: Connection, kind: OperationKind, now: int, limit: int) -> list[str]:
     """List the IDs of due operations of a kind without a current lease, the longest due first."""
-    return list(
-        connection.execute(
-            select(table.c.id)
-            .where(table.c.kind == kind.value, *_leased.due(now))
-            .order_by(table.c.next_step_at)
-            .limit(limit)
-        ).scalars()
-    )
+    values = {"of_kind": kind.value, "now": now, "most": limit}
+    return list(connection.execute(_DUE, values).scalars())
 
 
 def count_unfinished(connection: Connection) -> int:
     """Count the operations that are not done."""
-    return connection.execute(
-        select(func.count()).select_from(table).where(~table.c.done)
-    ).scalar_one()
+    return connection.execute(_COUNT_UNFINISHED).scalar_one()
 
 
 def from_row(row: Record) -> Operation:
@@ -371,4 +418,5 @@ def from_row(row: Record) -> Operation:
         error_code=row[_AT["error_code"]],
         error_message=row[_AT["error_message"]],
         progress=load_progress(row[_AT["memory"]]),
+        actor=load_actor(row[_AT["actor"]]),
     )

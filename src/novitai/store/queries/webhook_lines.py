@@ -20,7 +20,12 @@ from novitai.store.engine.chunks import CHUNK, chunks
 from novitai.store.queries.leases import LeasedTable
 from novitai.store.tables import webhook_lines as table
 
-_leased: Final = LeasedTable.of(table, table.c.next_try_at)
+_leased: Final = LeasedTable.of(
+    table,
+    table.c.next_try_at,
+    table.c.next_try_at <= bindparam("claimed_at"),
+    returning=(table.c.instance_id, table.c.webhook_id, table.c.token),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +92,7 @@ def _opening(dialect: str, *, of_account: bool) -> Executable:
 
 def claim(connection: Connection, line_id: str, *, now: int, until: int) -> Line | None:
     """Claim a due line; None if it is not due or already claimed."""
-    row = _leased.claim(
-        connection,
-        line_id,
-        table.c.next_try_at <= now,
-        now=now,
-        until=until,
-        returning=(table.c.instance_id, table.c.webhook_id, table.c.token),
-    )
+    row = _leased.claim(connection, line_id, now=now, until=until)
     return None if row is None else Line(line_id, row[0], row[1], row[2], until)
 
 
@@ -153,12 +151,12 @@ def due(
     except_webhooks: Collection[str] = (),
 ) -> list[str]:
     """List the IDs of due lines that have no current lease, the longest due first."""
-    query = select(table.c.id).where(*_leased.due(now)).order_by(table.c.next_try_at).limit(limit)
+    query = _leased.due
     if except_hosts:
         query = query.where(table.c.host.not_in(sorted(except_hosts)[:CHUNK]))
     if except_webhooks:
         query = query.where(table.c.webhook_id.not_in(sorted(except_webhooks)[:CHUNK]))
-    return list(connection.execute(query).scalars())
+    return list(connection.execute(query, {"now": now, "most": limit}).scalars())
 
 
 def hold_back(connection: Connection, line_id: str, *, until: int) -> None:

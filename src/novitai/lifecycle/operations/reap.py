@@ -2,12 +2,14 @@
 """The verb *reap*, a clean-up: stop or delete an instance that failed, so that it stops billing.
 
 Under the policy `stop`, an instance that ever ran is stopped, which keeps its data. An instance
-that never ran holds no user data, so it is deleted, as is one that cannot be stopped.
+that never ran holds no user data, so it is deleted, as is one that cannot be stopped. A protected
+instance is never deleted.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from novitai.clock import Clock
 from novitai.domain.event import EventType
@@ -22,8 +24,10 @@ from novitai.lifecycle.operations.upstream_call import ask
 from novitai.upstream import errors as upstream
 from novitai.upstream.client import NovitaClient
 
+_PROTECTED: Final = ("INSTANCE_PROTECTED", "It does not stop, and its protection forbids a delete")
 
-class CleanupVerb:
+
+class ReapVerb:
     """Runs the steps of a clean-up."""
 
     kind = OperationKind.REAP
@@ -36,7 +40,7 @@ class CleanupVerb:
         """Call stop or delete, then watch until it has taken effect."""
         if claimed.instance.upstream_id is None or is_gone(claimed.instance):
             return _cleaned_up("deleted")
-        if claimed.operation.phase == Cleanup.STOP:
+        if claimed.operation.phase == Cleanup.STOP or claimed.instance.protected:
             return await self._stop(claimed)
         step = await remove(claimed, self._client, self._clock, Cleanup.DELETE)
         return _cleaned_up("deleted") if isinstance(step, Reached) else step
@@ -64,11 +68,16 @@ class CleanupVerb:
             call = replace(call, asked_at=self._clock.now(), asks=call.asks + 1)
             progress = replace(claimed.progress, call=call)
             return Again(Cleanup.STOP, now + LOOK_ANYWAY, progress=progress, error=refused)
+        if claimed.instance.protected:
+            return Again(Cleanup.STOP, now + LOOK_ANYWAY, progress=Progress(), error=refused)
         return Again(Cleanup.DELETE, now, progress=Progress(), error=refused)
 
 
 def _cannot_be_stopped(claimed: Claimed, now: int) -> Step:
     """Delete an instance that did not stop after several calls."""
+    if claimed.instance.protected:
+        # It is asked again and again: a protected instance is not deleted, and must not bill on.
+        return Again(Cleanup.STOP, now + LOOK_ANYWAY, progress=Progress(), error=_PROTECTED)
     word = claimed.instance.observed.status
     if read_word(word) is not Observation.UNKNOWN:
         return Again(Cleanup.DELETE, now, progress=Progress())
