@@ -19,12 +19,13 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from novitai.emulator import EmulatorConfig, create_app
+from novitai.emulator.config import Settings as EmulatorSettings
 from novitai.settings import Settings
 from novitai.store import migrate
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
 from novitai.testing import ManualClock
-from tests.lifecycle.world import Emulator, World, settings_for
+from tests.lifecycle.world import SHORT_DELAYS, Emulator, World, settings_for
 from tests.services import POSTGRESQL_URL, REDIS_URL, STORES, PostgresqlServer, unavailable
 
 # A busy machine must not make a test fail.
@@ -163,7 +164,12 @@ def settings(request: pytest.FixtureRequest, store: str, tmp_path: Path) -> Sett
 async def emulator(clock: ManualClock) -> AsyncIterator[Emulator]:
     """An emulator that uses the test's virtual time."""
     app = create_app(
-        EmulatorConfig(time_source=clock.monotonic, seed=1, public_url="http://emulator")
+        EmulatorConfig(
+            time_source=clock.monotonic,
+            seed=1,
+            public_url="http://emulator",
+            settings=EmulatorSettings(delays=SHORT_DELAYS),
+        )
     )
     emulator = Emulator(app)
     async with app.router.lifespan_context(app):

@@ -27,6 +27,7 @@ from novitai.clock import SystemClock
 from novitai.emulator import EmulatorConfig, create_app
 from novitai.ids import Ids
 from novitai.settings import Settings
+from novitai.web import BUILT
 from tests.lifecycle.world import Emulator, at_home, settings_for
 
 T = TypeVar("T")
@@ -37,10 +38,13 @@ ADMIN_KEY: Final = "canary-admin-key-5f3a9c"
 class LiveServer:
     """A server at `url`, and a client with an admin key."""
 
-    def __init__(self, settings: Settings, *, speed: float, extra: tuple[Route, ...]) -> None:
+    def __init__(
+        self, settings: Settings, *, speed: float, extra: tuple[Route, ...], dashboard: Path
+    ) -> None:
         self._settings = settings
         self._speed = speed
         self._extra = extra
+        self._dashboard = dashboard
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._end = asyncio.Event()
@@ -116,9 +120,19 @@ class LiveServer:
                 listening = bind("127.0.0.1", 0)
                 self.url = url_of("127.0.0.1", listening)
                 # Tests fail to authenticate far more often than 20 times a minute.
-                services = replace(self.app.services(), failures=Quota(1_000_000, 1_000_000))
+                services = replace(
+                    self.app.services(),
+                    failures=Quota(1_000_000, 1_000_000),
+                    dashboard=self._dashboard,
+                )
                 api = create_api(services, extra=self._extra)
-                await answer(api, listening, self._end, ready=self._ready.set)
+                await answer(
+                    api,
+                    listening,
+                    self._end,
+                    ready=self._ready.set,
+                    count=self.app.connections,
+                )
             finally:
                 await self.app.stop()
                 await self.emulator.aclose()
@@ -132,8 +146,12 @@ def live(
     speed: float = 60,
     extra: tuple[Route, ...] = (),
     settings: Mapping[str, object] | None = None,
+    dashboard: Path = BUILT,
 ) -> Iterator[LiveServer]:
-    """Run a server with the emulator's `speed` and with changed `settings`."""
+    """Run a server with the emulator's `speed` and with changed `settings`.
+
+    `dashboard` is the folder of the built files of the dashboard.
+    """
     changed = {
         "admin_api_key": SecretStr(ADMIN_KEY),
         "sync_interval_seconds": 0.2,
@@ -143,7 +161,9 @@ def live(
         "upstream_timeout_seconds": 2.0,
         **(settings or {}),
     }
-    server = LiveServer(settings_for(database_url, folder, **changed), speed=speed, extra=extra)
+    server = LiveServer(
+        settings_for(database_url, folder, **changed), speed=speed, extra=extra, dashboard=dashboard
+    )
     server.open()
     try:
         yield server

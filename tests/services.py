@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Never
 from urllib.parse import urlsplit
 
@@ -45,6 +50,8 @@ class PostgresqlServer:
         """Make a database, yield its URL, and drop it even if clients are still connected."""
         name = f"novitai_test_{secrets.token_hex(8)}"
         self._run("CREATE DATABASE {} TEMPLATE {}", name, template)
+        # No test stops the server, so nothing is lost if commits do not wait for its disk.
+        self._run("ALTER DATABASE {} SET synchronous_commit = off", name)
         try:
             yield urlsplit(self.url)._replace(path=f"/{name}").geturl()
         finally:
@@ -57,3 +64,59 @@ class PostgresqlServer:
     def close(self) -> None:
         """Close the connection."""
         self._admin.close()
+
+
+class RestartableServer:
+    """A PostgreSQL server of one test; `url` is that of its database."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        self._folder = folder
+        self._programs = programs
+        self._run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
+        places = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        self._control("start", "-o", f"-p {port} {places} -c fsync=off")
+
+    def restart(self, how: str) -> None:
+        """Restart it: `fast` ends its connections, `immediate` is a crash."""
+        self._control("restart", "-m", how)
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._control("stop", "-m", "immediate")
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "-w", "-l", str(self._folder / "log"), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # PostgreSQL does not run as root.
+        user = "postgres" if os.geteuid() == 0 else None
+        subprocess.run(
+            [self._programs / program, "-D", self._folder / "data", *arguments],
+            user=user,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+
+
+@contextmanager
+def restartable_server() -> Iterator[RestartableServer]:
+    """Start a PostgreSQL server of the test's own; skip the test if the programs are missing."""
+    found = shutil.which("initdb") or next(
+        (str(one) for one in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None
+    )
+    if found is None:
+        unavailable("initdb is not on the PATH (Debian's package: postgresql)")
+    with tempfile.TemporaryDirectory(prefix="novitai-postgresql-") as folder:
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres")
+        server = RestartableServer(Path(folder), Path(found).parent)
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -102,7 +102,17 @@ async def test_every_loop_is_watched(app: Application) -> None:
     await app.start(work=True)
     begun = {task.get_name() for task in asyncio.all_tasks() - before}
     assert begun == set(app.loops.names)
-    assert {"sync", "housekeeping", "clock-watch", "jobs-sweep", "jobs-reminder"} == begun
+    loops = {
+        "sync",
+        "housekeeping",
+        "clock-watch",
+        "fleet-count",
+        "limit-sweep",
+        "reconciliation",
+        "jobs-sweep",
+        "jobs-reminder",
+    }
+    assert loops == begun
 
 
 async def test_another_secret_key_is_refused_at_start(

@@ -7,10 +7,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import asyncpg  # type: ignore[import-untyped]  # asyncpg has no types
+import asyncpg
 import psycopg
 import pytest
-from asyncpg.connect_utils import _parse_connect_arguments  # type: ignore[import-untyped]  # asyncpg has no types
+from asyncpg.connect_utils import _parse_connect_arguments
 from psycopg.conninfo import make_conninfo
 
 from novitai import postgresql_url
@@ -198,7 +198,7 @@ def test_both_drivers_connect(postgresql_url: str, more: str) -> None:
         finally:
             await connection.close()
 
-    with psycopg.connect(**found.for_psycopg()) as connection:  # type: ignore[arg-type]  # all are text
+    with psycopg.connect(**found.for_psycopg()) as connection:
         row = connection.execute(asked).fetchone()
     assert asyncio.run(through_asyncpg()) == row
 
@@ -217,6 +217,6 @@ def test_the_host_that_answers_is_found(postgresql_url: str) -> None:
         finally:
             await connection.close()
 
-    with psycopg.connect(**found.for_psycopg()) as connection:  # type: ignore[arg-type]  # all are text
+    with psycopg.connect(**found.for_psycopg()) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert asyncio.run(through_asyncpg()) == 1

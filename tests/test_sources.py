@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every suppressed check and every broad `except` has a reason on its line."""
+"""Every suppressed check, broad `except` and skipped test has a reason on its line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
-    path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("src", "clients", "tests", "ui/tests", "benchmarks", "tools")
+    for path in (ROOT / folder).rglob("*.py")
 )
 WITHOUT_REASON = re.compile(
     r"# type: ignore\[[a-z, -]+\]\s*$"
     r"|# noqa: [A-Z0-9, ]+$"
     r"|# noqa\s*$"
     r"|except (?:Base)?Exception(?: as \w+)?:\s*$"
+    r"|pytest\.skip\(\s*\)"
+    r"|mark\.(?:skip|skipif|xfail)\b(?!\(.*\breason=)"
+    r"|importorskip\((?!.*\breason=)"
 )
 
 
@@ -27,7 +32,7 @@ def unexplained(text: str) -> list[int]:
 
 
 def test_what_is_switched_off_says_why() -> None:
-    """A suppressed check, or an `except` for every error, has a reason on its line."""
+    """A suppressed check, an `except` for every error, and a skip have a reason on their line."""
     assert SOURCES
     found = {str(path.relative_to(ROOT)): unexplained(path.read_text()) for path in SOURCES}
     assert {path: lines for path, lines in found.items() if lines} == {}
@@ -45,6 +50,12 @@ def test_what_is_switched_off_says_why() -> None:
         ("except " + "Exception as error:", [1]),
         ("except " + "Exception:  # any error of the plug-in", []),
         ("except OSError:", []),
+        ("pytest.skip" + "()", [1]),
+        ("pytest.skip" + "(reason)", []),
+        ("@pytest.mark." + "skip", [1]),
+        ("@pytest.mark." + "skipif(not LINUX)", [1]),
+        ("@pytest.mark." + 'skipif(not LINUX, reason="only Linux has it")', []),
+        ("importorskip" + '("redis")', [1]),
     ],
 )
 def test_a_reason_is_seen(line: str, told: list[int]) -> None:

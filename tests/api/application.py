@@ -4,22 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
-import httpx2
 import orjson
 
 from novitai.api.app import create_api
-from novitai.api.http.middleware import RequestMiddleware, Rules
+from novitai.api.http.application import Rules
+from novitai.api.routes.instances import whole_view
 from novitai.api.routing.router import Route
 from novitai.api.services import CataloguePort, HealthSources, JobSources, Services
-from novitai.domain.api_key import KeyRequest, Scope
+from novitai.app import Application
+from novitai.domain.actor import Actor
+from novitai.domain.api_key import Scope
 from novitai.domain.requests import CreateRequest
-from novitai.domain.view import View
 from novitai.errors import ApiError, NotFound
 from novitai.ids import Ids
-from novitai.jobs.embedded import EmbeddedEngine
 from novitai.jobs.metrics import JobMetrics
 from novitai.lifecycle.api_keys import KeyRing
 from novitai.lifecycle.catalogue.cache import Cache, Caches
@@ -32,21 +33,16 @@ from novitai.lifecycle.commands.idempotency import (
     Reply,
     Transaction,
 )
-from novitai.lifecycle.commands.instance_actions import InstanceActions
-from novitai.lifecycle.core import Core
-from novitai.lifecycle.events.outbox import Outbox
-from novitai.lifecycle.events.recorder import Recorder
-from novitai.lifecycle.operations.follow_ups import FollowUps
-from novitai.lifecycle.queries.details_cache import Rendered
 from novitai.lifecycle.queries.history import History
-from novitai.lifecycle.queries.instances import InstancePage, InstanceQuery, Shown
-from novitai.settings import FailedInstancePolicy
+from novitai.lifecycle.queries.instances import InstanceQuery, Shown
+from novitai.lifecycle.queries.ready_views import ReadyAnswer, ReadyPage
+from novitai.lifecycle.sessions import Sessions
 from novitai.store.engine.database import Database
 from novitai.store.vault import Vault
-from novitai.telemetry.process import ProcessMetrics
 from novitai.telemetry.requests import RequestMetrics
 from novitai.testing import ManualClock
-from novitai.upstream.metrics import UpstreamNumbers
+from novitai.web import BUILT
+from tests.api.client import Http
 
 T = TypeVar("T")
 
@@ -61,19 +57,21 @@ CREATE: Mapping[str, object] = {
 class FakeInstances:
     """Instances in memory that record how they were called."""
 
-    views: dict[str, View] = field(default_factory=dict)
+    views: dict[str, Any] = field(default_factory=dict)
     observed_at: int | None = None
     error: ApiError | Exception | None = None
     next_cursor: str | None = None
     requests: list[CreateRequest] = field(default_factory=list)
+    actors: list[Actor] = field(default_factory=list)
     deadlines: list[int | None] = field(default_factory=list)
     queries: list[InstanceQuery] = field(default_factory=list)
 
-    def create(self, request: CreateRequest) -> Command[Created]:
+    def create(self, request: CreateRequest, *, actor: Actor) -> Command[Created]:
         async def prepare(deadline: int | None) -> Completed[Created]:
             if self.error is not None:
                 raise self.error
             self.requests.append(request)
+            self.actors.append(actor)
             self.deadlines.append(deadline)
             return Completed(Created("inst_1697843200_abc123", 1_697_797_800_000))
 
@@ -86,17 +84,21 @@ class FakeInstances:
             raise NotFound(f"Instance '{instance_id}' not found", code="INSTANCE_NOT_FOUND")
         return Shown(self.views[instance_id], self.observed_at)
 
-    async def details(self, instance_id: str) -> Rendered:
+    async def details(self, instance_id: str) -> ReadyAnswer:
         shown = await self.get(instance_id)
-        plain = orjson.dumps(shown.view)
-        return Rendered(plain, str(hash(plain)), shown.observed_at)
+        tag = f'W/"{hash(orjson.dumps(shown.view))}"'
+        return ReadyAnswer(orjson.dumps(whole_view(shown)), tag)
 
-    async def page(self, query: InstanceQuery) -> InstancePage:
+    async def page(self, query: InstanceQuery) -> ReadyPage:
         if self.error is not None:
             raise self.error
         self.queries.append(query)
-        views: Sequence[View] = list(self.views.values())
-        return InstancePage(views[: query.limit], len(views), self.next_cursor)
+        views: Sequence[object] = list(self.views.values())
+        body = {"instances": views[: query.limit], "total": len(views)}
+        more = {} if self.next_cursor is None else {"nextCursor": self.next_cursor}
+        return ReadyPage(
+            orjson.dumps({**body, **more}), self.next_cursor, len(views), (), 0, "cur_0"
+        )
 
 
 class NotingCommands(Commands):
@@ -135,6 +137,8 @@ class Dependencies:
             queue_seen=self._queue_seen,
             cache_works=lambda: self.cache_works,
             ping=self._ping,
+            account_held=self._never_held,
+            clock_went_back=lambda: None,
         )
 
     async def _queue_seen(self) -> int:
@@ -142,54 +146,35 @@ class Dependencies:
             raise self.queue_seen
         return self.queue_seen
 
+    async def _never_held(self) -> bool:
+        return False
+
     async def _ping(self) -> None:
         if self.database is not None:
             raise self.database
 
 
 @dataclass
-class Api:
-    """The application under test, with API keys for it."""
+class Api(Http):
+    """The application under test, with its services that tests steer."""
 
-    gateway: RequestMiddleware
     services: Services
-    client: httpx2.AsyncClient
     instances: FakeInstances
     commands: NotingCommands
     dependencies: Dependencies
     jobs: JobMetrics
     clock: ManualClock
-    keys: dict[Scope, str]
 
     def bearer(self, scope: Scope = Scope.WRITE) -> dict[str, str]:
         """Return the header with a key of a scope."""
         return {"Authorization": f"Bearer {self.keys[scope]}"}
 
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        scope: Scope | None = Scope.WRITE,
-        body: object = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx2.Response:
-        """Send one request, with a key unless `scope` is None."""
-        sent = dict(self.bearer(scope) if scope else {})
-        if body is not None:
-            content = orjson.dumps(body)
-            sent["Content-Type"] = "application/json"
-        return await self.client.request(
-            method, path, content=content, headers={**sent, **(headers or {})}
-        )
-
 
 class ApiFactory:
-    """Builds applications that share one database."""
+    """Builds HTTP applications over one control plane, some of whose services tests steer."""
 
-    def __init__(self, database: Database, clock: ManualClock) -> None:
-        self._database = database
+    def __init__(self, app: Application, clock: ManualClock) -> None:
+        self._app = app
         self._clock = clock
         self._open: list[Api] = []
 
@@ -200,74 +185,72 @@ class ApiFactory:
         rules: Rules | None = None,
         client: tuple[str, int] = ("127.0.0.1", 50000),
         allow_private_webhooks: bool = False,
+        public_url: str | None = None,
+        dashboard: Path = BUILT,
         admin_api_key: str | None = None,
         catalogue: CataloguePort | None = None,
     ) -> Api:
         """Build an application."""
-        clock = self._clock
+        app, clock = self._app, self._clock
         vault = Vault(b"0123456789abcdef0123456789abcdef")
-        keys = KeyRing(
-            database=self._database,
+        app.keys = KeyRing(
+            database=app.database,
             vault=vault,
             clock=clock,
             ids=Ids(),
             admin_api_key=admin_api_key,
         )
-        texts = {}
-        for scope in Scope:
-            made = await keys.create(KeyRequest(f"the {scope} key", frozenset({scope})))
-            texts[scope] = made.text
+        app.sessions = Sessions(
+            database=app.database, vault=vault, clock=clock, ids=Ids(), keys=app.keys
+        )
         jobs = JobMetrics(clock)
         dependencies = Dependencies(queue_seen=clock.now())
         instances = FakeInstances()
-        commands = NotingCommands(self._database, clock)
+        commands = NotingCommands(app.database, clock)
 
         async def queue_sizes() -> Mapping[str, int]:
             if dependencies.queue_sizes is None:
                 raise ConnectionError("gone")
             return dependencies.queue_sizes
 
-        operating = self._operating(vault)
-        services = Services(
-            clock=clock,
-            ids=Ids(),
-            keys=keys,
+        services = replace(
+            app.services(),
             create_instance=instances,
             instances=instances,
             health=dependencies.sources(),
-            jobs=JobSources(jobs.snapshot, queue_sizes),
+            jobs=JobSources(jobs.snapshot, queue_sizes, lambda: 0),
             requests=RequestMetrics(clock),
-            process=ProcessMetrics(clock),
-            upstream=lambda: UpstreamNumbers({}, 0, {}),
-            catalogue=catalogue,
+            catalogue=catalogue or app.catalogue,
             commands=commands,
-            operating=operating,
-            history=History(self._database, clock, instances),
+            history=History(app.database, clock, instances),
             caches=Caches(
                 Cache("templates", clock, ttl=60, max_size=2),
                 Cache("products", clock, ttl=30, max_size=2),
             ),
             rules=rules or Rules(),
             allow_private_webhooks=allow_private_webhooks,
+            public_url=public_url,
+            dashboard=dashboard,
         )
-        gateway = create_api(services, extra=extra)
-        transport = httpx2.ASGITransport(app=gateway, client=client)
-        http = httpx2.AsyncClient(transport=transport, base_url="http://novitai")
-        api = Api(gateway, services, http, instances, commands, dependencies, jobs, clock, texts)
+        http = await Http.open(app, create_api(services, extra=extra), client)
+        api = Api(
+            app,
+            http.client,
+            http.keys,
+            http.gateway,
+            services,
+            instances,
+            commands,
+            dependencies,
+            jobs,
+            clock,
+        )
         self._open.append(api)
         return api
-
-    def _operating(self, vault: Vault) -> InstanceActions:
-        """Build the service that accepts verbs; no worker executes them."""
-        database, clock, ids = self._database, self._clock, Ids()
-        jobs = EmbeddedEngine(database, clock, ids)
-        recorder = Recorder(clock, ids, Outbox(clock, ids, jobs))
-        core = Core(database, vault, clock, ids, jobs, recorder)
-        follow_ups = FollowUps(core, FailedInstancePolicy.STOP)
-        return InstanceActions(core, follow_ups)
 
     async def close(self) -> None:
         """Close all clients and flush the key rings."""
         for api in self._open:
             await api.client.aclose()
             await api.services.keys.flush()
+            await api.services.sessions.flush()

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx2
 import orjson
 from sqlalchemy import Connection
-from starlette.types import ASGIApp
 
+from novitai.api.http.application import HttpApplication
 from novitai.app import Application
 from novitai.domain.api_key import KeyRequest, Scope
-from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Operation, OperationKind
 from novitai.store.queries import instances, operations
-from novitai.testing import ManualClock
+from novitai.testing import ManualClock, an_instance
+from tests.api.contract import violations
 from tests.lifecycle.world import AtWork
 
 T = TypeVar("T")
@@ -43,17 +44,22 @@ class Http:
     app: Application
     client: httpx2.AsyncClient
     keys: Mapping[Scope, str]
-    gateway: ASGIApp
+    gateway: HttpApplication
 
     @classmethod
-    async def open(cls, app: Application) -> Http:
+    async def open(
+        cls,
+        app: Application,
+        gateway: HttpApplication | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 50000),
+    ) -> Http:
         """Create the keys and the client."""
         keys = {}
         for scope in Scope:
             made = await app.keys.create(KeyRequest(f"the {scope} key", frozenset({scope})))
             keys[scope] = made.text
-        gateway = app.api()
-        transport = httpx2.ASGITransport(app=gateway, client=("127.0.0.1", 50000))
+        gateway = gateway or app.api()
+        transport = httpx2.ASGITransport(app=gateway, client=address)
         client = httpx2.AsyncClient(transport=transport, base_url="http://novitai")
         return cls(app, client, keys, gateway)
 
@@ -66,15 +72,23 @@ class Http:
         body: object = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        documented: bool = True,
     ) -> httpx2.Response:
-        """Send one request, with a key unless `scope` is None."""
+        """Send one request, with a key unless `scope` is None.
+
+        The response must be as the OpenAPI document says, unless `documented` is false.
+        """
         sent = dict(headers or {})
         if scope is not None:
             sent["Authorization"] = f"Bearer {self.keys[scope]}"
         if body is not None:
             content = orjson.dumps(body)
             sent["Content-Type"] = "application/json"
-        return await self.client.request(method, path, content=content, headers=sent)
+        response = await self.client.request(method, path, content=content, headers=sent)
+        if documented:
+            undocumented = await violations(self.gateway, method, path, response)
+            assert not undocumented, undocumented
+        return response
 
     async def aclose(self) -> None:
         """Close the client."""
@@ -83,20 +97,20 @@ class Http:
 
 
 @dataclass
-class House(Http):
-    """An application that accepts and reads requests; no worker executes them."""
+class ApiProcess(Http):
+    """An api process: it accepts and reads requests, and no worker executes them."""
 
     clock: ManualClock
     count: int = 0
     at_work: AtWork = field(default_factory=AtWork)
 
     @classmethod
-    async def over(cls, app: Application, clock: ManualClock) -> House:
+    async def over(cls, app: Application, clock: ManualClock) -> ApiProcess:
         """Create the keys and the client."""
         http = await Http.open(app)
-        house = cls(http.app, http.client, http.keys, http.gateway, clock)
-        house.at_work.watch(app.database)
-        return house
+        api_process = cls(http.app, http.client, http.keys, http.gateway, clock)
+        api_process.at_work.watch(app.database)
+        return api_process
 
     async def have(
         self, status: InstanceStatus = InstanceStatus.RUNNING, *, bought: bool = True, **more: Any
@@ -104,20 +118,14 @@ class House(Http):
         """Insert an instance with a status and return its ID; `more` holds further columns."""
         self.count += 1
         now = self.clock.now()
-        made = Instance(
+        made = an_instance(
+            InstanceStatus.CREATING,
             id=f"inst_1_{self.count:010}",
-            name="my-instance",
-            status=InstanceStatus.CREATING,
-            product_name="gpu-basic",
-            template_id="tmpl-12345",
-            gpu_num=2,
-            rootfs_size=80,
-            region="US-WEST-01",
-            billing_mode=BillingMode.ON_DEMAND,
+            name=more.pop("name", "my-instance"),
             created_at=now,
             updated_at=now,
+            upstream_id=None,
         )
-        made = replace(made, name=more.pop("name", made.name))
         columns: dict[str, object] = {"status": status.value, **more}
         if bought and status is not InstanceStatus.CREATING:
             columns |= {

@@ -13,11 +13,10 @@ import structlog
 from novitai.app import Application, Outside
 from novitai.ids import Ids
 from novitai.settings import Settings
-from novitai.store.engine.database import Database
 from novitai.testing import ManualClock
 from tests.api.application import Api, ApiFactory
-from tests.api.client import House, Http
-from tests.lifecycle.world import Emulator, World
+from tests.api.client import ApiProcess, Http
+from tests.lifecycle.world import NO_CERTIFICATES, Emulator, World
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +32,21 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture
-async def factory(sqlite_database: Database, clock: ManualClock) -> AsyncIterator[ApiFactory]:
+async def idle(
+    settings: Settings, clock: ManualClock, emulator: Emulator
+) -> AsyncIterator[Application]:
+    """Return a whole control plane that has not been started."""
+    transport = httpx2.ASGITransport(app=emulator.app, raise_app_exceptions=False)
+    outside = Outside(upstream=transport, tls=NO_CERTIFICATES)
+    app = await Application.open(settings, clock, Ids(), outside=outside)
+    yield app
+    await app.stop()
+
+
+@pytest.fixture
+async def factory(idle: Application, clock: ManualClock) -> AsyncIterator[ApiFactory]:
     """Build applications."""
-    built = ApiFactory(sqlite_database, clock)
+    built = ApiFactory(idle, clock)
     yield built
     await built.close()
 
@@ -47,14 +58,11 @@ async def api(factory: ApiFactory) -> Api:
 
 
 @pytest.fixture
-async def house(settings: Settings, clock: ManualClock, emulator: Emulator) -> AsyncIterator[House]:
+async def api_process(idle: Application, clock: ManualClock) -> AsyncIterator[ApiProcess]:
     """Return the whole application without workers."""
-    transport = httpx2.ASGITransport(app=emulator.app, raise_app_exceptions=False)
-    app = await Application.open(settings, clock, Ids(), outside=Outside(upstream=transport))
-    made = await House.over(app, clock)
+    made = await ApiProcess.over(idle, clock)
     yield made
     await made.aclose()
-    await app.stop()
 
 
 @pytest.fixture

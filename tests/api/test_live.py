@@ -23,7 +23,7 @@ import pytest
 import structlog
 from starlette.responses import Response
 
-from novitai.api.http import middleware
+from novitai.api.http import application
 from novitai.api.routing.router import Route, RouteCall
 from novitai.domain.api_key import Scope
 from novitai.errors import Category
@@ -46,6 +46,7 @@ async def _defect(_call: RouteCall) -> Response:
 DEFECT: Final = Route(
     method="GET",
     path="/api/defect/{word}",
+    id="testRoute",
     handler=_defect,
     scope=Scope.READ,
     tag="Health",
@@ -173,7 +174,7 @@ def meet_upstream(errors: Errors, server: LiveServer, monkeypatch: pytest.Monkey
     server.http.post("/api/cache/clear")
     with monkeypatch.context() as patch:
         # 2 s of this are reserved for the response.
-        patch.setattr(middleware, "REQUEST_SECONDS", 2.3)
+        patch.setattr(application, "REQUEST_SECONDS", 2.3)
         server.fault(kind="call", path=TEMPLATES, latencySeconds=1, times=1)
         errors.meet("GET", "/api/templates")
     time.sleep(1)
@@ -194,7 +195,7 @@ def test_every_error_can_be_met_over_http(
     defect = errors.meet("GET", f"/api/defect/{CANARIES[0]}")
     assert CANARIES[2] not in defect.text
     with monkeypatch.context() as patch:
-        patch.setattr(middleware, "REQUEST_SECONDS", 0.3)
+        patch.setattr(application, "REQUEST_SECONDS", 0.3)
         status, body = slowly(server)
         errors.met[status, body["error"]["code"]] = body["error"]
     meet_upstream(errors, server, monkeypatch)
@@ -267,7 +268,7 @@ def test_a_change_that_comes_too_late_is_not_made(
 
         await server.app.database.write(busy)
 
-    monkeypatch.setattr(middleware, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(application, "REQUEST_SECONDS", 0.3)
     with ThreadPoolExecutor(2) as pool:
         holding = pool.submit(server.run, hold())
         assert began.wait(10)
@@ -360,7 +361,12 @@ def test_an_instance_from_request_to_running(server: LiveServer) -> None:
     listed = http.get("/api/instances").json()
     assert (listed["total"], listed["instances"][0]["id"]) == (1, made.json()["instanceId"])
     stats = http.get("/api/cache/stats").json()
-    assert set(stats["caches"]) == {"instance-details", "products", "templates", "clusters"}
+    assert set(stats["caches"]) == {
+        "instance-details",
+        "products",
+        "templates",
+        "clusters",
+    }
     assert stats["caches"]["instance-details"]["hits"] >= 1
     assert stats["summary"]["totalCaches"] == 4
     assert stats["summary"]["totalHits"] == sum(one["hits"] for one in stats["caches"].values())

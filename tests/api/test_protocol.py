@@ -8,7 +8,7 @@ import asyncio
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from novitai.api.http.middleware import Rules
+from novitai.api.http.application import Rules
 from novitai.cli.connections import Limits
 from novitai.cli.protocol import MAX_EXCESS, MAX_HEAD, MAX_PIPELINED, AnsweringProtocol
 from novitai.domain import api_key

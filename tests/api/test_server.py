@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 
 import orjson
 import pytest
+from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from novitai.api.http.body import MAX_BODY
+from novitai.api.routing.router import Route, RouteCall
 from novitai.cli.protocol import MAX_HEAD
 from novitai.telemetry.requests import OTHER_METHOD, UNMATCHED
-from tests.api.application import CREATE, Api
+from tests.api.application import CREATE, Api, ApiFactory
 from tests.api.wire import sent, served
 
 
@@ -45,6 +47,29 @@ async def test_head_and_304_keep_the_connection_in_step(api: Api) -> None:
             assert (fresh.status_code, fresh.content) == (304, b"")
             whole = await client.get("/api/instances/inst_1", headers=api.bearer())
             assert whole.json() == {"id": "inst_1"}
+
+
+async def test_a_header_with_a_line_break_is_not_sent(factory: ApiFactory) -> None:
+    """A response that would be split is a defect: the client gets the internal error."""
+
+    async def split(_call: RouteCall) -> Response:
+        return Response(b"", 200, {"X-One": "1\r\nX-Two: 2"})
+
+    broken = Route(
+        method="GET",
+        path="/split",
+        id="testRoute",
+        handler=split,
+        scope=None,
+        tag="Health",
+        summary="Break",
+        answers={200: None},
+    )
+    async with served(await factory.make(extra=(broken,))) as client:
+        told = await client.get("/split")
+        assert (told.status_code, told.json()["error"]["code"]) == (500, "INTERNAL_SERVER_ERROR")
+        assert "X-Two" not in told.headers
+        assert (await client.get("/health")).status_code == 200
 
 
 @pytest.mark.parametrize(

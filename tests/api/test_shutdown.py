@@ -21,7 +21,6 @@ from novitai.api.routing.router import Route, RouteCall
 from novitai.cli.connections import Limits
 from novitai.domain.api_key import Scope
 from novitai.lifecycle.commands.idempotency import outcome
-from novitai.store.engine.database import Database
 from tests.api.application import Api, ApiFactory
 from tests.api.wire import BODY, LIVE, Answer, create, serving
 
@@ -35,6 +34,7 @@ def route(handler: Callable[[RouteCall], Awaitable[Response]], method: str = "PO
     return Route(
         method=method,
         path="/api/slow",
+        id="testRoute",
         handler=handler,
         scope=Scope.READ,
         tag="Health",
@@ -131,9 +131,7 @@ async def test_what_waits_for_its_turn_is_told_so(factory: ApiFactory) -> None:
     assert api.instances.requests == []
 
 
-async def test_what_was_committed_is_answered_as_it_is(
-    factory: ApiFactory, sqlite_database: Database
-) -> None:
+async def test_what_was_committed_is_answered_as_it_is(factory: ApiFactory) -> None:
     """The server waits for a commit that outlasts the time for requests."""
     writing, go_on = threading.Event(), threading.Event()
 
@@ -144,7 +142,7 @@ async def test_what_was_committed_is_answered_as_it_is(
         return 7
 
     async def slow(_call: RouteCall) -> Response:
-        return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
+        return answer(orjson.dumps({"made": await outcome(api.app.database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, Limits(drain=0.1, cut=10)) as server:
@@ -158,9 +156,7 @@ async def test_what_was_committed_is_answered_as_it_is(
     assert (told.status, told.body) == (200, b'{"made":7}')
 
 
-async def test_a_database_that_is_stuck_does_not_hold_the_end(
-    factory: ApiFactory, sqlite_database: Database
-) -> None:
+async def test_a_database_that_is_stuck_does_not_hold_the_end(factory: ApiFactory) -> None:
     """503 says that the outcome is unknown and how to find out."""
     writing, go_on = threading.Event(), threading.Event()
 
@@ -170,7 +166,7 @@ async def test_a_database_that_is_stuck_does_not_hold_the_end(
         return 7
 
     async def slow(_call: RouteCall) -> Response:
-        return answer(orjson.dumps({"made": await outcome(sqlite_database.write(write))}))
+        return answer(orjson.dumps({"made": await outcome(api.app.database.write(write))}))
 
     api = await factory.make(extra=(route(slow),))
     async with serving(api.gateway, QUICK) as server:

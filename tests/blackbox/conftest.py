@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.blackbox.harness import House
+from tests.blackbox.harness import Sandbox
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,8 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """Starts processes for one test; they end with it, and must not have written a secret."""
-    made = House(tmp_path)
+    made = Sandbox(tmp_path)
     yield made
     made.close()

@@ -198,7 +198,7 @@ class Server:
         self.http.close()
 
 
-class House:
+class Sandbox:
     """Starts processes that share a folder and settings, and ends those still running."""
 
     def __init__(self, folder: Path) -> None:

@@ -8,34 +8,34 @@ import time
 
 import pytest
 
-from tests.blackbox.harness import House, Server, until
+from tests.blackbox.harness import Sandbox, Server, until
 
 
 @pytest.fixture
-def pair(house: House, postgresql_url: str, redis_url: str) -> tuple[Server, Server]:
+def pair(sandbox: Sandbox, postgresql_url: str, redis_url: str) -> tuple[Server, Server]:
     """Two API processes on one PostgreSQL and one Redis; 60 requests a minute, no burst."""
-    house.env |= {
+    sandbox.env |= {
         "NOVITAI_DATABASE_URL": postgresql_url,
         "NOVITAI_REDIS_URL": redis_url,
         "NOVITAI_RATE_LIMIT_PER_MINUTE": "60",
         "NOVITAI_RATE_LIMIT_BURST": "0",
     }
-    house.emulator()
-    migrated = house.ended("migrate")
+    sandbox.emulator()
+    migrated = sandbox.ended("migrate")
     assert migrated.code == 0, migrated.err
-    started = [house.run("api", "--port", "0") for _ in range(2)]
-    one, two = (house.ready(process) for process in started)
+    started = [sandbox.run("api", "--port", "0") for _ in range(2)]
+    one, two = (sandbox.ready(process) for process in started)
     return one, two
 
 
 @pytest.mark.postgresql
 @pytest.mark.redis
 def test_two_processes_are_one_to_whoever_calls_them(
-    pair: tuple[Server, Server], house: House
+    pair: tuple[Server, Server], sandbox: Sandbox
 ) -> None:
     """Both share one bucket, and a key that one revokes is refused by the other within 2 s."""
     one, two = pair
-    created = house.ended("keys", "create", "--name", "ci", "--scope", "read")
+    created = sandbox.ended("keys", "create", "--name", "ci", "--scope", "read")
     assert created.code == 0, created.err
     found = re.search(r"nvt_[A-Za-z0-9]{38}", created.out)
     assert found is not None, created.out

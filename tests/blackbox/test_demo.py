@@ -8,25 +8,27 @@ import signal
 import socket
 import subprocess
 
-from tests.blackbox.harness import House
+from tests.blackbox.harness import Sandbox
 
 
-def test_once_it_runs_it_ends(house: House) -> None:
+def test_once_it_runs_it_ends(sandbox: Sandbox) -> None:
     """`--once` goes from creating to running and exits 0; the environment has no effect."""
-    demo = house.ended("demo", "--once", NOVITAI_UPSTREAM_URL="http://127.0.0.1:1", NOVITAI_XYZ="1")
+    demo = sandbox.ended(
+        "demo", "--once", NOVITAI_UPSTREAM_URL="http://127.0.0.1:1", NOVITAI_XYZ="1"
+    )
     assert demo.code == 0, demo.err
     states = re.findall(r"^ +[\d.]+ s +(\w+)", demo.out, re.MULTILINE)
     assert states[0] == "creating"
     assert states[-1] == "running"
-    assert not house.data.exists()
+    assert not sandbox.data.exists()
     # The key and the curl commands stop working when the demo ends, so they are not printed.
     assert "nvt_" not in demo.out
     assert "curl -s" not in demo.out
 
 
-def test_it_shows_what_is_special(house: House) -> None:
+def test_it_shows_what_is_special(sandbox: Sandbox) -> None:
     """It shows running at Novita, then running, the price, and the webhooks received."""
-    demo = house.ended("demo", "--once")
+    demo = sandbox.ended("demo", "--once")
     assert demo.code == 0, demo.err
     lines = demo.out.splitlines()
     assert lines[0].startswith("Starting a stand-in for Novita")
@@ -38,7 +40,7 @@ def test_it_shows_what_is_special(house: House) -> None:
     assert "instance.created, instance.starting, instance.running" in received
 
 
-def test_its_lines_work_when_pasted(house: House) -> None:
+def test_its_lines_work_when_pasted(sandbox: Sandbox) -> None:
     """With its port in use, the demo takes another; its curl lines work; Ctrl-C ends it."""
     with socket.socket() as taken:
         # Port 8080 must be in use: by another process, or by this test.
@@ -49,7 +51,7 @@ def test_its_lines_work_when_pasted(house: House) -> None:
         else:
             blocker = taken
         with blocker:
-            demo = house.run("demo")
+            demo = sandbox.run("demo")
             demo.says("Ctrl-C ends it", 60)
     lines = dict(re.findall(r"^(List|Look|Create|Delete) .*:\n(curl .*)$", demo.out, re.MULTILINE))
     assert ":8080/" not in lines["List"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.blackbox.harness import House, Server, until
+from tests.blackbox.harness import Sandbox, Server, until
 
 REQUEST = {"name": "k", "scopes": ["read"]}
 
@@ -38,16 +38,16 @@ def put(server: Server, name: str) -> int:
 
 @pytest.mark.parametrize("way", [delete, delete_log, copy_over])
 def test_what_was_acknowledged_is_there_and_what_was_not_is_told(
-    house: House, way: Callable[[Path], None]
+    sandbox: Sandbox, way: Callable[[Path], None]
 ) -> None:
     """A lost file makes health fail and is logged; after a restore, acknowledged data is there."""
-    path = house.data / "novitai.db"
-    house.env["NOVITAI_SYNC_INTERVAL_SECONDS"] = "5"
-    house.ended("keys", "list")
+    path = sandbox.data / "novitai.db"
+    sandbox.env["NOVITAI_SYNC_INTERVAL_SECONDS"] = "5"
+    sandbox.ended("keys", "list")
     older, saved = path.with_name("older.db"), path.with_name("saved.db")
     shutil.copyfile(path, older)
-    process = house.run("serve", "--port", "0")
-    server = house.ready(process)
+    process = sandbox.run("serve", "--port", "0")
+    server = sandbox.ready(process)
     assert put(server, "before") == 201
     log = path.with_name(path.name + "-wal")
     until(lambda: log.stat().st_size == 0, 30, "the log is written back")
@@ -58,21 +58,22 @@ def test_what_was_acknowledged_is_there_and_what_was_not_is_told(
     ready = server.http.get("/health/ready")
     assert (ready.status_code, ready.json()["reason"]) == (503, "STORE_CORRUPT")
     assert server.http.get("/health").status_code == 503
+    until(lambda: "store_lost" in process.err, 30, "the loss is logged")
     assert process.err.count("store_lost") == 1
     assert "Nothing is read or stored any more" in process.err
     process.kill()
     saved.replace(path)
     log.unlink(missing_ok=True)
-    again = house.ready(house.run("serve", "--port", "0"))
+    again = sandbox.ready(sandbox.run("serve", "--port", "0"))
     names = [one["name"] for one in again.http.get("/api/keys").json()["keys"]]
     assert names == ["before"]
 
 
-def test_a_lost_server_still_ends_when_asked(house: House) -> None:
+def test_a_lost_server_still_ends_when_asked(sandbox: Sandbox) -> None:
     """A server that lost its database still ends in time on SIGTERM, without a traceback."""
-    process = house.run("serve", "--port", "0")
-    server = house.ready(process)
-    (house.data / "novitai.db").unlink()
+    process = sandbox.run("serve", "--port", "0")
+    server = sandbox.ready(process)
+    (sandbox.data / "novitai.db").unlink()
     until(lambda: "store_lost" in process.err, 30, "the loss is noticed while nothing is asked")
     assert server.http.get("/health/ready").status_code == 503
     process.send(signal.SIGTERM)
@@ -80,24 +81,24 @@ def test_a_lost_server_still_ends_when_asked(house: House) -> None:
 
 
 @pytest.fixture
-def small_disk(house: House) -> Iterator[Path]:
+def small_disk(sandbox: Sandbox) -> Iterator[Path]:
     """A data folder on a disk of four megabytes."""
-    house.data.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(house.data)]
+    sandbox.data.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(sandbox.data)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("making a small disk needs the right to mount one")
     try:
-        yield house.data
+        yield sandbox.data
     finally:
-        for process in house.processes:
+        for process in sandbox.processes:
             process.kill()
-        subprocess.run(["umount", str(house.data)], check=True)
+        subprocess.run(["umount", str(sandbox.data)], check=True)
 
 
-def test_a_full_disk_is_told_and_survived(house: House, small_disk: Path) -> None:
+def test_a_full_disk_is_told_and_survived(sandbox: Sandbox, small_disk: Path) -> None:
     """On a full disk, writes are refused and health fails; with space again, both recover."""
-    process = house.run("serve", "--port", "0")
-    server = house.ready(process)
+    process = sandbox.run("serve", "--port", "0")
+    server = sandbox.ready(process)
     assert put(server, "before") == 201
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "filler").write_bytes(bytes(8_000_000))
@@ -119,28 +120,28 @@ def test_a_full_disk_is_told_and_survived(house: House, small_disk: Path) -> Non
     assert server.http.get("/health/ready").status_code == 200
     assert put(server, "after") == 201
     process.kill()
-    again = house.ready(house.run("serve", "--port", "0"))
+    again = sandbox.ready(sandbox.run("serve", "--port", "0"))
     names = {one["name"] for one in again.http.get("/api/keys").json()["keys"]}
     assert names == {"before", *stored, "after"}
 
 
-def test_a_full_disk_refuses_a_start_in_words(house: House, small_disk: Path) -> None:
+def test_a_full_disk_refuses_a_start_in_words(sandbox: Sandbox, small_disk: Path) -> None:
     """On a full disk, commands exit with code 74 and a message, at any first write."""
-    assert house.ended("keys", "list").code == 0
+    assert sandbox.ended("keys", "list").code == 0
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "filler").write_bytes(bytes(8_000_000))
     for command in (["serve", "--port", "0"], ["keys", "create", "--name", "k", "--scope", "read"]):
-        process = house.ended(*command)
+        process = sandbox.ended(*command)
         assert process.code == 74, process.err
         assert "no space is left" in process.err
 
 
-def test_a_read_only_disk_refuses_a_start_in_words(house: House, small_disk: Path) -> None:
+def test_a_read_only_disk_refuses_a_start_in_words(sandbox: Sandbox, small_disk: Path) -> None:
     """The message names the folder and the setting."""
-    assert house.ended("keys", "list").code == 0
+    assert sandbox.ended("keys", "list").code == 0
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for command in (["serve", "--port", "0"], ["keys", "list"], ["migrate"]):
-        process = house.ended(*command)
+        process = sandbox.ended(*command)
         assert process.code in {0, 74}, process.err
         if process.code:
             assert str(small_disk) in process.err

@@ -13,20 +13,20 @@ import time
 import httpx2
 import pytest
 
-from tests.blackbox.harness import ADMIN_KEY, NOVITAI, PATIENCE, START_WITHIN, STOP_WITHIN, House
+from tests.blackbox.harness import ADMIN_KEY, NOVITAI, PATIENCE, START_WITHIN, STOP_WITHIN, Sandbox
 
 pytestmark = pytest.mark.blackbox
 
 
-def test_a_pipe_that_is_not_read_delays_no_request(house: House) -> None:
+def test_a_pipe_that_is_not_read_delays_no_request(sandbox: Sandbox) -> None:
     """`novitai serve 2>&1 | sleep 1000`: log lines fill the pipe, and every request is answered."""
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [NOVITAI, "serve", "--port", "0"],
         stdout=writing,
         stderr=writing,
-        env={**house.env, "NOVITAI_UPSTREAM_URL": "http://127.0.0.1:9"},
-        cwd=house.folder,
+        env={**sandbox.env, "NOVITAI_UPSTREAM_URL": "http://127.0.0.1:9"},
+        cwd=sandbox.folder,
         start_new_session=True,
     )
     os.close(writing)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from tests.blackbox.harness import REQUEST, House, until
+from tests.blackbox.harness import REQUEST, Sandbox, until
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSBibGFjayBib3ggdGVzdHMh"
 
@@ -63,11 +63,11 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-def test_messages_arrive_in_order_and_signed(house: House, receiver: Receiver) -> None:
+def test_messages_arrive_in_order_and_signed(sandbox: Sandbox, receiver: Receiver) -> None:
     """The instance's own URL and a standing webhook get messages, and deliveries are recorded."""
-    house.env |= {"NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true", "NOVITAI_WEBHOOK_SECRET": SECRET}
-    house.emulator()
-    server = house.server()
+    sandbox.env |= {"NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true", "NOVITAI_WEBHOOK_SECRET": SECRET}
+    sandbox.emulator()
+    server = sandbox.server()
     made = server.http.post(
         "/api/webhooks",
         json={"url": f"{receiver.url}/standing", "eventTypes": ["instance.running"]},
@@ -90,26 +90,26 @@ def test_messages_arrive_in_order_and_signed(house: House, receiver: Receiver) -
     until(lambda: on_record() == ["delivered"] * 4, 5, "all on record as delivered")
 
 
-def test_a_killed_server_loses_no_message(house: House, receiver: Receiver) -> None:
+def test_a_killed_server_loses_no_message(sandbox: Sandbox, receiver: Receiver) -> None:
     """The next process retries messages refused before SIGKILL, with the same ID."""
-    house.env |= {"NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true", "NOVITAI_WEBHOOK_SECRET": SECRET}
-    house.emulator()
-    server = house.server()
+    sandbox.env |= {"NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true", "NOVITAI_WEBHOOK_SECRET": SECRET}
+    sandbox.emulator()
+    server = sandbox.server()
     receiver.status = 503
     server.create(webhookUrl=f"{receiver.url}/own")
     until(lambda: bool(receiver.got), 10, "the first try")
     server.process.kill()
     receiver.status = 200
-    house.server()
+    sandbox.server()
     until(lambda: "running" in receiver.types("/own"), 40, "told that it runs")
     assert receiver.types("/own") == ["created", "starting", "running"]
     assert len({message_id for _, message_id, body in receiver.got}) == 3
 
 
-def test_private_receivers_are_refused_unless_allowed(house: House, receiver: Receiver) -> None:
+def test_private_receivers_are_refused_unless_allowed(sandbox: Sandbox, receiver: Receiver) -> None:
     """Receivers with private addresses are refused with 400, and nothing is sent to them."""
-    house.emulator()
-    server = house.server()
+    sandbox.emulator()
+    server = sandbox.server()
     for url in (f"{receiver.url}/own", "http://localhost/", "https://0x7f.1/", "http://[::1]/"):
         instance = {**REQUEST, "webhookUrl": url}
         for path, body in (("/api/webhooks", {"url": url}), ("/api/instances", instance)):

@@ -16,6 +16,8 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
+from novitai.api.schemas.keys import CreateKeyRequest
+from novitai.api.schemas.wire import read
 from novitai.app import Application
 from novitai.cli import local_server
 from novitai.cli.key_access import KeysOfServer
@@ -28,7 +30,13 @@ from novitai.settings import Settings
 from novitai.testing import ManualClock
 from tests.lifecycle.world import settings_for
 
-FIELDS = {"name": "Вася", "scopes": ["write", "read"]}
+LIMITS = {
+    "maxInstances": 3,
+    "maxHourlyPrice": 2.5,
+    "maxRunMinutes": 60,
+    "budget": {"amount": 20, "period": "day"},
+}
+FIELDS = {"name": "Вася", "scopes": ["write", "read"], "limits": LIMITS}
 
 
 @pytest.fixture
@@ -88,6 +96,7 @@ async def test_keys_are_made_listed_and_revoked(answering: Application, path: Pa
     caller = await answering.keys.authenticate(made.text)
     assert caller is not None
     assert caller.key_id == made.key.id
+    assert made.key.limits == read(CreateKeyRequest, FIELDS, now=0).wanted().limits
     await answering.keys.flush()
     assert await keys.all() == list((await answering.keys.page()).keys)
     revoked = await keys.revoke(made.key.id)

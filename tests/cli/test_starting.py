@@ -13,11 +13,11 @@ import pytest
 
 _SERVER = {"starlette", "uvicorn"}
 _QUEUE = {"pgqueuer", "asyncpg"}
-_DRIVER = {"psycopg"}
+_DRIVER = {"psycopg", "sqlalchemy.dialects.postgresql"}
 _SHARED = {"redis"}
 """Imported only if rate limits are shared between processes."""
 _NOBODYS = {"alembic", "novitai.emulator"}
-"""Never imported if the database is up to date."""
+"""Never imported if the database is up to date, or an SQLite file that does not exist yet."""
 
 _CODE = """
 import atexit, gc, json, os, signal, sys
@@ -67,6 +67,14 @@ def loaded(url: str, folder: Path, *arguments: str, redis_url: str | None = None
 def test_serve_on_the_embedded_file(sqlite_database_url: str, tmp_path: Path) -> None:
     """With an up-to-date file, modules for PostgreSQL and for migrations are not imported."""
     modules = loaded(sqlite_database_url, tmp_path, "serve", "--port", "0")
+    assert modules >= _SERVER
+    assert not modules & (_QUEUE | _DRIVER | _SHARED | _NOBODYS)
+
+
+def test_the_first_start_of_serve(tmp_path: Path) -> None:
+    """The tables of a new file are made without Alembic."""
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    modules = loaded(url, tmp_path, "serve", "--port", "0")
     assert modules >= _SERVER
     assert not modules & (_QUEUE | _DRIVER | _SHARED | _NOBODYS)
 

@@ -15,7 +15,7 @@ import pytest
 from novitai.domain.instance import TRANSITIONS, InstanceStatus
 from tests.docs.pages import DOCS, ROOT, codes, first_column, page, rows, section
 
-PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("clients/*/*.md")])
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 _KINDS = {"tutorial", "how-to", "reference", "explanation"}
 
@@ -110,12 +110,15 @@ def test_contributing_names_files_that_exist() -> None:
     assert [one for one in named if not any((base / one).exists() for base in bases)] == []
 
 
-def test_a_package_index_shows_a_page_whose_links_work() -> None:
+@pytest.mark.parametrize("folder", [".", "clients/python"])
+def test_a_package_index_shows_a_page_whose_links_work(folder: str) -> None:
     """The README of the package metadata has no relative links."""
-    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    shown = ROOT / metadata["readme"]
+    file = ROOT / folder / "pyproject.toml"
+    metadata = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    shown = file.parent / metadata["readme"]
     assert [link for link in links(shown) if "://" not in link] == []
     assert "has not been run against the live Novita service" in shown.read_text(encoding="utf-8")
+    assert (file.parent / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     for url in metadata.get("urls", {}).values():
         assert "example" not in url
 

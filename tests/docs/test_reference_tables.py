@@ -11,9 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from novitai.api.openapi.events import EVENTS
 from novitai.domain import webhook
 from novitai.domain.account import HoldReason
+from novitai.domain.billing import GPU_RULES
 from novitai.domain.event import EventType
 from novitai.domain.instance import TRANSITIONS, InstanceStatus
 from novitai.domain.operation import AttemptState, OperationKind, Outcome
@@ -26,7 +29,7 @@ from tests.live import live
 
 SOURCE = ROOT / "src/novitai"
 _CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
-_ELSEWHERE = re.compile(r"(NOVITA|NOVITAI|PG|SC|CLOCK|SSL)_?[A-Z_]+")
+_ELSEWHERE = re.compile(r"(NOVITA|NOVITAI|PG|SC|CLOCK|SSL)_?[A-Z_]+|NO_COLOR")
 """Names from the environment and the system, which are not error codes."""
 _LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
 
@@ -96,6 +99,23 @@ def test_every_event_type_is_listed() -> None:
     }
 
 
+def test_events_are_described_as_in_the_document() -> None:
+    """The table says when each event is written and which facts it has, as the source does."""
+    assert list(EVENTS) == list(EventType)
+    for row in rows(page("reference/events.md")):
+        info = EVENTS[EventType(code(row[0]))]
+        assert row[2] == info.written
+        if info.data is not None:
+            assert row[3].startswith("an object of its own")
+            continue
+        names = re.findall(r"(\*?)`(\w+)`\*?", re.sub(r" \([^)]*\)", "", row[3]))
+        told = {name: not italic for italic, name in names}
+        schema = TypeAdapter(info.facts).json_schema() if info.facts else {"properties": {}}
+        assert told == {
+            name: name in schema.get("required", ()) for name in schema["properties"]
+        }, row[0]
+
+
 def test_every_setting_is_listed() -> None:
     """docs/reference/settings.md has each setting, with its default if that is a plain value."""
     table = {
@@ -118,6 +138,7 @@ def test_every_setting_is_listed() -> None:
 def test_every_metric_is_listed(tmp_path: Path) -> None:
     """docs/reference/metrics.md has each metric family of a server, with its type."""
     with live(f"sqlite:///{tmp_path}/novitai.db", tmp_path) as server:
+        server.run(server.app.fleet_count.once())
         text = server.http.get("/metrics", headers={"Accept": "text/plain"}).text
     told = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     # The library adds a family with the creation time of each series.
@@ -183,7 +204,10 @@ def log_events() -> set[str]:
     for _, node in nodes():
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
-        if node.func.attr not in _LEVELS or "log" not in ast.unparse(node.func.value).lower():
+        log = ast.unparse(node.func.value).lower()
+        if (node.func.attr not in _LEVELS or "log" not in log) and ast.unparse(
+            node.func
+        ) != "logs.write":
             continue
         first = node.args[1 if node.func.attr == "log" else 0]
         assert isinstance(first, ast.Constant), f"not a plain name: {ast.unparse(node)}"
@@ -205,3 +229,11 @@ def test_event_types_are_spelled_alike() -> None:
     """An event type is a subject, a dot, and a name in snake case."""
     form: Callable[[str], object] = re.compile(r"[a-z]+\.[a-z]+(_[a-z]+)*").fullmatch
     assert all(form(one.value) for one in EventType)
+
+
+def test_what_bills_is_as_in_the_code() -> None:
+    """docs/explanation/costs.md has the table of the code: what is billed, and how we know."""
+    told = rows(section(page("explanation/costs.md"), "What bills"))
+    assert [(code(row[0]), row[1], row[2]) for row in told] == [
+        (word, rule.billing.value, rule.basis.value) for word, rule in GPU_RULES.items()
+    ]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import typer.main
+from typer.core import TyperGroup
 
 from novitai.cli.main import app
 from tests.docs.pages import DOCS, ROOT
@@ -17,6 +18,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "PACKAGE.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "clients/python/README.md",
 ]
 _NAMED = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) (/(?:api|health|metrics)[^`\s?]*)")
 _COMMAND = re.compile(r"(?:^\$ |`)novitai ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
@@ -48,10 +50,10 @@ def test_every_route_that_is_named_exists(tmp_path: Path) -> None:
 def test_every_command_that_is_named_exists() -> None:
     """Each `novitai <command>` that a page names exists, subcommands included."""
     group = typer.main.get_command(app)
-    commands: dict[str, object] = getattr(group, "commands")  # noqa: B009 - typer gives a group
+    assert isinstance(group, TyperGroup)
     for page in PAGES:
         for command, sub in _COMMAND.findall(page.read_text(encoding="utf-8")):
-            assert command in commands, f"{page.name}: novitai {command}"
-            subcommands = getattr(commands[command], "commands", None)
+            assert command in group.commands, f"{page.name}: novitai {command}"
+            subcommands = getattr(group.commands[command], "commands", None)
             if subcommands is not None and sub:
                 assert sub in subcommands, f"{page.name}: novitai {command} {sub}"

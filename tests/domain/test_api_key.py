@@ -56,12 +56,12 @@ def test_a_key_with_something_behind_it_is_refused() -> None:
 )
 def test_each_scope_includes_the_ones_below(held: Scope, allowed: set[Scope]) -> None:
     """`admin` includes `write`, which includes `read`, and not the reverse."""
-    assert {scope for scope in Scope if allows({held}, scope)} == allowed
+    assert {scope for scope in Scope if allows(frozenset({held}), scope)} == allowed
 
 
 def test_no_scope_allows_nothing() -> None:
     """A key without scopes allows nothing."""
-    assert not any(allows(set(), scope) for scope in Scope)
+    assert not any(allows(frozenset(), scope) for scope in Scope)
 
 
 def test_scopes_are_shown_from_small_to_large() -> None:

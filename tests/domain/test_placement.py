@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from novitai.domain.instance import BillingMode
-from novitai.domain.placement import RejectionReason, Wish, is_named, place
+from novitai.domain.placement import QuotedOffer, RejectionReason, Wish, is_named, place
 from novitai.domain.product import PRICE_UNITS_PER_USD, Cluster, Offer, usd
 
 WEST = Cluster("us-west-1", "US-WEST-01 (Oregon)")
@@ -151,6 +151,41 @@ def test_prices_are_converted_exactly() -> None:
     assert usd(35000) == 0.35
     assert [WEST.region, EAST.region] == ["US-WEST-01", "EU-WEST-01"]
     assert Cluster("x", "  US-CA-06 (California) ").region == "US-CA-06"
+
+
+def quoted(*prices: tuple[str, int]) -> Wish:
+    """Return `WISH`, bound by a quote of products in `WEST`."""
+    offers = tuple(QuotedOffer(product, WEST.id, WEST.region, price) for product, price in prices)
+    return replace(WISH, quoted=offers)
+
+
+def test_a_quote_keeps_its_order_and_excludes_other_offers() -> None:
+    """The first quoted offer that still holds is bought first, even if another is cheaper now."""
+    offers = [an_offer("a", on_demand_price=20000), an_offer("b"), an_offer("c")]
+    wish = quoted(("b", 30000), ("a", 40000))
+    assert order(*offers, wish=wish) == order(*reversed(offers), wish=wish) == ["b", "a"]
+    assert reason(an_offer("c"), wish) is R.NOT_QUOTED
+    assert reason(an_offer("b", EAST), wish) is R.NOT_QUOTED
+    assert not R.NOT_QUOTED.may_pass
+
+
+def test_a_quote_without_candidates_buys_nothing() -> None:
+    """A quote that named no offer allows none later."""
+    assert reason(an_offer(), replace(WISH, quoted=())) is R.NOT_QUOTED
+
+
+def test_each_candidate_has_its_own_quoted_price() -> None:
+    """An offer fits at its quoted price, and not at one unit more; the price may fall again."""
+    wish = quoted(("a", 30000), ("b", 40000))
+    assert reason(an_offer("a"), wish) is None
+    assert reason(an_offer("b", on_demand_price=40000), wish) is None
+    assert reason(an_offer("a", on_demand_price=30001), wish) is R.PRICE_ABOVE_QUOTE
+    [told] = place([an_offer("a", on_demand_price=35000)], wish).rejections
+    assert told.message == "Costs 0.7 USD an hour, over the quoted 0.6"
+    assert R.PRICE_ABOVE_QUOTE.may_pass
+    capped = replace(wish, max_hourly_price=0.5)
+    assert reason(an_offer("a"), capped) is R.PRICE_ABOVE_MAX
+    assert reason(an_offer("a", available=False), wish) is R.NOT_AVAILABLE
 
 
 prices = st.one_of(st.none(), st.integers(1, 1_000_000))

@@ -46,6 +46,7 @@ PROGRESS = st.builds(
     previous=st.none() | st.builds(PreviousState, MAYBE, st.booleans(), TEXTS, TEXTS, MAYBE),
     known_error=TEXTS,
     confirmed=st.booleans(),
+    urgent=st.booleans(),
     moved=st.booleans(),
     migrating_since=MAYBE,
     detour_at=MAYBE,

@@ -19,7 +19,8 @@ from novitai.domain.instance import (
 )
 from novitai.domain.operation import OperationKind
 from novitai.domain.status import Observation, derive, read_word
-from tests.domain.making import AT, an_instance
+from novitai.testing import an_instance
+from tests.domain.making import AT
 
 S, K, O = InstanceStatus, OperationKind, Observation  # noqa: E741 - short names of three enums
 

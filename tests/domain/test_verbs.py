@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from novitai.domain.instance import InstanceStatus, Observed
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.verbs import Verdict, judge
-from tests.domain.making import an_instance
+from novitai.testing import an_instance
 
 S, K, V = InstanceStatus, OperationKind, Verdict
 ASKED = (K.START, K.STOP, K.RESTART, K.DELETE)

@@ -3,17 +3,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from novitai.domain.instance import BillingMode, InstanceError, Observed, PortMapping
+from novitai.domain.actor import Actor
+from novitai.domain.billing import Cost
+from novitai.domain.idle import AutoStop
+from novitai.domain.instance import (
+    BillingMode,
+    InstanceError,
+    InstanceStatus,
+    Observed,
+    Origin,
+    PortMapping,
+)
+from novitai.domain.instance_details import InstanceDetails
+from novitai.domain.limits import LimitSettings, StopReason
 from novitai.domain.operation import Operation, OperationKind
 from novitai.domain.progress import Progress
-from novitai.domain.view import masked_url, view
-from tests.domain.making import AT, an_instance
+from novitai.domain.view import view
+from novitai.testing import an_instance
+from novitai.urls import masked_login
+from tests.domain.making import AT
 
 ALL = an_instance(
     product_id="gpu-basic.8c32g",
@@ -26,6 +43,8 @@ ALL = an_instance(
     stopped_at=AT + 3,
     terminated_at=AT + 4,
     last_used_at=AT + 5,
+    tags={"team": "vision"},
+    created_by=Actor("key_1", "ci"),
     error=InstanceError("NO_CAPACITY", "None left", AT + 6),
     observed=Observed(
         status="running",
@@ -64,6 +83,8 @@ def test_everything_that_is_known_is_shown() -> None:
         "rootfsSize": 80,
         "billingMode": "spot",
         "hourlyPrice": 0.6,
+        "tags": {"team": "vision"},
+        "createdBy": {"keyId": "key_1", "name": "ci"},
         "webhookUrl": "https://***@hooks.example/x?y=1",
         "startedAt": "2025-10-09T08:53:20.002Z",
         "stoppedAt": "2025-10-09T08:53:20.003Z",
@@ -81,12 +102,36 @@ def test_everything_that_is_known_is_shown() -> None:
     }
 
 
+@pytest.mark.parametrize("status", InstanceStatus)
+def test_every_declared_field_is_rendered_and_no_other(status: InstanceStatus) -> None:
+    """A view fits its declaration; if everything is known, it has every declared field."""
+    whole = replace(
+        ALL,
+        status=status,
+        origin=Origin.ADOPTED,
+        limits=LimitSettings(max_spend=1, max_run_minutes=1, stop_at=AT),
+        protected_reason="trains",
+        stops_at=AT,
+        stop_reason=StopReason.STOP_AT,
+        auto_stop=AutoStop(30),
+        auto_stops_at=AT,
+        unenforced=True,
+    )
+    fits = TypeAdapter(InstanceDetails).validate_json
+    shown = view(whole, OPERATION, AT + 8, Cost(1.0, 1, 2, AT))
+    fits(orjson.dumps(shown), strict=True)
+    ended = {"upstreamStatus", "stopsAt", "unenforced"} if status.ended else set()
+    assert set(shown) == set(InstanceDetails.__annotations__) - ended
+    adopted = replace(whole, template_id="", rootfs_size=0, created_by=None)
+    fits(orjson.dumps(view(adopted, None)), strict=True)
+
+
 def test_what_is_not_known_is_left_out() -> None:
-    """Absent values are omitted, never null; `portMappings` is always present."""
+    """Absent values are omitted, never null; `portMappings` and `tags` are always present."""
     shown = view(an_instance(upstream_id=None), None)
     assert set(shown) == {
         *("id", "name", "status", "gpuNum", "region", "portMappings", "createdAt"),
-        *("productName", "templateId", "rootfsSize", "billingMode"),
+        *("productName", "templateId", "rootfsSize", "billingMode", "tags"),
     }
     assert shown["portMappings"] == []
 
@@ -113,7 +158,7 @@ def test_one_way_in_is_enough(field: str) -> None:
 )
 def test_a_url_is_shown_without_who_logs_in(url: str, shown: str) -> None:
     """User name and password are removed; the rest of the URL stays."""
-    assert masked_url(url) == shown
+    assert masked_login(url) == shown
 
 
 @given(
@@ -122,5 +167,5 @@ def test_a_url_is_shown_without_who_logs_in(url: str, shown: str) -> None:
 )
 def test_no_password_comes_through(user: str, password: str) -> None:
     """No password is shown, in any characters."""
-    masked = masked_url(f"https://{user}:{password}@hooks.example/x")
+    masked = masked_login(f"https://{user}:{password}@hooks.example/x")
     assert masked == "https://***@hooks.example/x"

@@ -108,6 +108,18 @@ class Client:
     async def status(self, instance_id: str) -> str:
         return str((await self.instance(instance_id))["status"])
 
+    async def timeline(self, instance_id: str) -> dict[str, float]:
+        """Return when the instance enters, or last entered, each status."""
+        shown = await self.control("GET", f"/instances/{instance_id}")
+        steps = cast("list[dict[str, Any]]", shown["timeline"])
+        return {step["status"]: step["at"] for step in steps}
+
+    async def bills(self, **params: str | int) -> list[dict[str, Any]]:
+        """Return the rows of a list of bills; by default, the hourly ones of GPUs."""
+        wanted = {"cycleType": "Hour", "productCategory": "gpu", **params}
+        reply = await self.get("/openapi/v1/billing/bill/list", **wanted)
+        return cast("list[dict[str, Any]]", reply["bills"])
+
     async def rows(self, **params: str | int) -> list[Json]:
         return cast("list[Json]", (await self.get("/gpu/instances", **params))["instances"])
 

@@ -181,6 +181,15 @@ async def test_a_copy_can_have_a_name_time_and_status_of_its_own(client: Client)
     assert await client.status(str(risen["id"])) == "running"
 
 
+async def test_a_copy_of_a_held_instance_is_not_held(client: Client) -> None:
+    """It has the status that its original would have without the hold."""
+    original = await client.running()
+    await client.control("POST", f"/instances/{original}/hold", {"status": "toStop"})
+    copy = await client.control("POST", f"/instances/{original}/copy", {})
+    assert await client.status(original) == "toStop"
+    assert await client.status(str(copy["id"])) == "running"
+
+
 async def test_an_instance_is_held_until_let_go(client: Client) -> None:
     """The hold overrides the timeline; without it, the timeline applies again."""
     instance_id = await client.create()
@@ -213,7 +222,7 @@ async def test_reset_forgets_everything_but_the_time(client: Client) -> None:
     await client.control("POST", "/reset")
     state = cast("Json", (await client.control("GET", "/"))["state"])
     assert (state["instances"], state["faults"], state["calls"], state["speed"]) == (0, 0, 0, 1)
-    assert (await client.control("GET", "/settings"))["balance"] == 1_000_000
+    assert (await client.control("GET", "/settings"))["balance"] == 1_000_000_000_000
     assert client.emulator.products["26"].price == 67000
     assert client.emulator.clock.now() == now
     await client.create()

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 from click.testing import CliRunner
-from novita_cli.core import client as novita_client  # type: ignore[import-untyped]  # no types
-from novita_cli.novita_cli import cli  # type: ignore[import-untyped]  # it ships no types
+from novita_cli.core import client as novita_client
+from novita_cli.novita_cli import cli
 
 from novitai.emulator import EmulatorConfig, serve
 

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates, registry auths, storages, networks, jobs, prewarming, metrics, balance, bills."""
+"""Templates, registry auths, storages, networks, jobs, prewarming."""
 
 from __future__ import annotations
 
 from typing import cast
-
-import pytest
 
 from tests.emulator.client import Client, Json
 
@@ -169,42 +167,3 @@ async def test_images_are_prewarmed(client: Client) -> None:
 async def prewarm_row(client: Client) -> Json:
     """Return the only prewarm task."""
     return cast("list[Json]", (await client.get("/image/prewarm"))["data"])[0]
-
-
-async def test_metrics_lag_and_fall_back_to_defaults(client: Client) -> None:
-    """Metrics are a minute old, with one series per GPU; invalid parameters are ignored."""
-    instance_id = await client.running(gpuNum=2)
-    await client.advance(600)
-    path = "/openapi/v1/metrics/gpu/instance"
-    reply = await client.get(path, instanceId=instance_id, interval="soon")
-    points = cast("list[Json]", reply["cpuUtilization"])
-    assert len(points) == 5
-    assert int(str(points[-1]["timestamp"])) <= client.emulator.clock.now() - 60
-    gpus = cast("Json", reply["gpuUtilization"])
-    assert len(cast("list[Json]", gpus["gpuIds"])) == 2
-    assert reply == await client.get(path, instanceId=instance_id, interval=3)
-
-
-async def test_the_balance_is_in_strings_and_can_run_out(client: Client) -> None:
-    """At a balance of 0, create and start are refused, each with its own reason."""
-    [exited] = await client.seed(count=1, status="exited")
-    await client.control("PATCH", "/settings", {"balance": 0})
-    reply = await client.get("/openapi/v1/billing/balance/detail")
-    assert reply["availableBalance"] == "0"
-    error = await client.refused("/gpu/instance/start", {"instanceId": exited})
-    assert error["reason"] == "EXPIRED_OR_BALANCE_NOT_ENOUGH"
-    body = {"productId": "gpu-basic.8c32g", "gpuNum": 1, "rootfsSize": 10, "imageUrl": "u"}
-    assert (await client.refused("/gpu/instance/create", body))["reason"] == "BALANCE_NOT_ENOUGH"
-
-
-async def test_bills_count_from_pulling_to_stopping(client: Client) -> None:
-    """An hour of running costs the hourly price; a stopped instance costs nothing."""
-    instance_id = await client.running(gpuNum=2)
-    await client.advance(3600)
-    await client.post("/gpu/instance/stop", {"instanceId": instance_id})
-    await client.advance(60)
-    first = cast("list[Json]", (await client.get("/openapi/v1/billing/bill/list"))["bills"])
-    assert int(str(first[0]["amount"])) == pytest.approx(60_000, rel=0.1)
-    await client.advance(3600)
-    again = cast("list[Json]", (await client.get("/openapi/v1/billing/bill/list"))["bills"])
-    assert again[0]["amount"] == first[0]["amount"]

@@ -17,6 +17,7 @@ INSTANCE_FIELDS = {
     "portMappings", "volumeMounts", "statusError", "network", "node", "envs", "tools", "jobs",
     "kind", "billingMode", "endTime", "spotStatus", "spotReclaimTime", "createdAt",
     "lastStartedAt", "lastStoppedAt", "instancePrice", "freeStorageSize", "keepDataDay",
+    "releaseDataAt", "exitedLocalStoragePrice",
     "connectComponentSSH", "connectComponentWebTerminal", "connectComponentJupyter",
     "connectComponentLog",
 }  # fmt: skip
@@ -42,19 +43,27 @@ async def test_an_instance_has_the_field_set_of_the_api(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "field"), [("creationTimes", "createdAt"), ("instancePrices", "instancePrice")]
+    ("setting", "value", "fields"),
+    [
+        ("creationTimes", False, {"createdAt"}),
+        ("instancePrices", False, {"instancePrice"}),
+        ("startStopTimes", False, {"lastStartedAt", "lastStoppedAt"}),
+        ("releaseTimes", False, {"releaseDataAt"}),
+        ("exitedStoragePrice", None, {"exitedLocalStoragePrice"}),
+    ],
 )
-async def test_a_field_that_is_not_documented_can_be_left_out(
-    client: Client, setting: str, field: str
+async def test_fields_that_are_not_documented_can_be_left_out(
+    client: Client, setting: str, value: object, fields: set[str]
 ) -> None:
-    """The setting removes the field from get and list, and restores it."""
+    """The setting removes the fields from get and list, and restores them."""
     instance_id = await client.create()
     await client.rows()
-    await client.control("PATCH", "/settings", {setting: False})
-    assert set(await client.instance(instance_id)) == INSTANCE_FIELDS - {field}
-    assert set((await client.rows())[0]) == INSTANCE_FIELDS - {field}
-    await client.control("PATCH", "/settings", {setting: True})
-    assert field in (await client.rows())[0]
+    before = (await client.control("GET", "/settings"))[setting]
+    await client.control("PATCH", "/settings", {setting: value})
+    assert set(await client.instance(instance_id)) == INSTANCE_FIELDS - fields
+    assert set((await client.rows())[0]) == INSTANCE_FIELDS - fields
+    await client.control("PATCH", "/settings", {setting: before})
+    assert set((await client.rows())[0]) == INSTANCE_FIELDS
 
 
 @pytest.mark.parametrize(("mode", "price"), [("onDemand", 2 * 30_000), ("spot", 2 * 15_000)])
@@ -71,8 +80,22 @@ async def test_the_price_is_that_of_the_purchase_for_all_gpus(
     assert (await client.instance(new))["instancePrice"] == str(180_000)
 
 
+async def test_instances_follow_a_price_if_told_so(client: Client) -> None:
+    """Each has the price of its mode for all its GPUs; a prepaid one keeps what was paid."""
+    product = {"productId": "4090.16c62g", "gpuNum": 2}
+    prices = {"onDemand": "80000", "spot": "60000", "monthly": "70000"}
+    found = {mode: await client.create(billingMode=mode, **product) for mode in prices}
+    change = {"price": 40_000, "spotPrice": 30_000, "instancesFollow": True}
+    await client.control("PATCH", "/products/4090.16c62g", change)
+    for mode, price in prices.items():
+        assert (await client.instance(found[mode]))["instancePrice"] == price
+
+
 async def test_starts_and_stops_are_told_with_their_time(client: Client) -> None:
-    """The times are 0 at first, then the Unix seconds of the last start and stop."""
+    """The times are 0 at first, then the Unix seconds of the last start and stop.
+
+    A run starts when its billing does: with `pulling` after a create, with `running` after a start.
+    """
     instance_id = await client.create()
     shown = await client.instance(instance_id)
     assert (shown["lastStartedAt"], shown["lastStoppedAt"]) == ("0", "0")
@@ -84,6 +107,14 @@ async def test_starts_and_stops_are_told_with_their_time(client: Client) -> None
     shown = await client.instance(instance_id)
     assert shown["lastStartedAt"] == started
     assert int(str(shown["lastStoppedAt"])) > int(str(started))
+    steps = await client.timeline(instance_id)
+    assert int(str(started)) == int(steps["pulling"])
+    assert int(str(shown["lastStoppedAt"])) == int(steps["exited"])
+    await client.post("/gpu/instance/start", {"instanceId": instance_id})
+    await client.advance(300)
+    again = int(str((await client.instance(instance_id))["lastStartedAt"]))
+    assert again == int((await client.timeline(instance_id))["running"])
+    assert again > int(str(started))
 
 
 async def test_get_and_list_show_the_same_row(client: Client) -> None:

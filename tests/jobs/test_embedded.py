@@ -149,6 +149,31 @@ async def test_a_database_that_goes_away_ends_nothing(embedded: Rig) -> None:
     assert embedded.clock.now() - await embedded.engine.last_seen() < 1_000
 
 
+async def test_a_failed_key_waits_no_longer_after_the_clock_is_set_back(embedded: Rig) -> None:
+    """The pause of a failed key is a duration: the time of day does not change it."""
+    tries: list[str] = []
+
+    async def handler(key: str) -> None:
+        tries.append(key)
+        if len(tries) == 1:
+            raise ArithmeticError(key)
+        await embedded.done("x", key)
+
+    embedded.register("x", handler)
+    await embedded.start()
+    await embedded.due("x", "op_1")
+    await embedded.advance(0.3)
+    assert tries == ["op_1"]
+
+    assert isinstance(embedded.clock, ManualClock)
+    embedded.clock.jump(-86_400)
+    await embedded.done("x", "op_1")
+    await embedded.due("x", "op_1")
+    await embedded.advance(2)
+
+    assert tries == ["op_1", "op_1"]
+
+
 async def test_a_success_wipes_the_slate_clean(embedded: Rig) -> None:
     """After a successful run, the next failure starts with the first pause again."""
     tries: list[int] = []

@@ -15,13 +15,13 @@ import sqlalchemy as sa
 from pgqueuer.adapters.persistence.schema_ddl import render_install
 
 from novitai.jobs import queue_sql
-from novitai.jobs.consumer import NAMES
+from novitai.jobs.consumer import NAMES, Consumer
 from novitai.jobs.postgresql import PostgresqlEngine
 from novitai.store import migrate, migrations
 from novitai.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 
     from tests.jobs.rig import EngineFactory, Rig
 
@@ -339,6 +339,52 @@ async def test_a_lost_connection_is_made_anew(postgresql: Rig) -> None:
     release.set()
     await postgresql.until(ended.is_set)
     assert postgresql.engine.metrics.snapshot()["slow"].cancelled == 0
+
+
+def consumer_of(rig: Rig) -> Consumer:
+    """Return the part of a working engine that holds the connection to the queue."""
+    assert isinstance(rig.engine, PostgresqlEngine)
+    assert rig.engine._consumer is not None
+    return rig.engine._consumer
+
+
+async def break_protocol(rig: Rig) -> None:
+    """End the connection as asyncpg does after an error of the protocol: without telling it."""
+    driver = consumer_of(rig)._driver
+    assert driver is not None
+    driver._connection._protocol.abort()
+
+
+async def hide_the_queue(rig: Rig) -> None:
+    """Make picking fail over a connection that stays open, for a moment."""
+    await rig.execute("ALTER TABLE pgqueuer RENAME TO hidden")
+    consumer = consumer_of(rig)
+    try:
+        await rig.until(lambda: consumer._driver is None)
+    finally:
+        await rig.execute("ALTER TABLE hidden RENAME TO pgqueuer")
+
+
+@pytest.mark.parametrize("fail", [break_protocol, hide_the_queue])
+async def test_the_queue_is_found_again_while_a_handler_runs(
+    postgresql: Rig, fail: Callable[[Rig], Awaitable[None]]
+) -> None:
+    """PgQueuer ends only after its running jobs; the worker does not wait for that."""
+    release = asyncio.Event()
+
+    async def slow(_: str) -> None:
+        await release.wait()
+
+    postgresql.rebuild(NEVER)
+    postgresql.register("slow", slow)
+    postgresql.register("x")
+    await postgresql.start()
+    await postgresql.nudge("slow", "op_0")
+    await postgresql.until(lambda: postgresql.engine.metrics.snapshot()["slow"].running == 1)
+    await fail(postgresql)
+    await postgresql.nudge("x", "op_1")
+    await postgresql.until(lambda: len(postgresql.runs) == 1)
+    release.set()
 
 
 async def test_the_queue_connects_wherever_the_store_does(

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from novitai.domain.actor import Actor
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.domain.requests import AdoptRequest
+from novitai.errors import Conflict
+from novitai.lifecycle.commands.create_instance import Created
 from novitai.store.queries import events
+from tests.domain.making import TESTER
 from tests.lifecycle.world import REQUEST, World
 
 CREATE = {"kind": "call", "path": "/gpu/instance/create", "method": "POST"}
@@ -22,7 +26,8 @@ PATHS = "/gpu-instance/openapi/v1/gpu/instance"
 
 async def ask(world: World, kind: OperationKind, instance_id: str, **more: Any) -> dict[str, Any]:
     """Request a verb."""
-    accepted = await world.do(world.app.operating.ask(kind, instance_id, **more))
+    asked = world.app.operating.ask(kind, instance_id, **{"actor": TESTER, **more})
+    accepted = await world.do(asked)
     operation = accepted.operation
     return {
         "status": accepted.instance.status,
@@ -60,7 +65,7 @@ async def run_some(world: World, count: int) -> list[str]:
 async def adopt(world: World, upstream_id: str, **more: Any) -> str:
     """Adopt an instance of the account; return the record's ID."""
     request = AdoptRequest(upstream_id, **more)
-    return (await world.do(world.app.ownership.adopt(request))).instance_id
+    return (await world.do(world.app.ownership.adopt(request, actor=TESTER))).instance_id
 
 
 async def account_events(world: World) -> list[str]:
@@ -101,3 +106,27 @@ async def runs_having_bought_one(world: World, instance_id: str, within: float =
     await world.pass_time(30)
     alive = [row for row in await world.emulator.ever() if row["live"]]
     assert [row["id"] for row in alive] == [(await world.view(instance_id))["upstreamId"]]
+
+
+async def fifty_creates(world: World, actor: Actor) -> list[Created | Conflict]:
+    """Request 50 instances at once, on PostgreSQL from two processes; return what came of each."""
+    worlds = [world]
+    url = world.settings.database_url
+    assert url is not None
+    if url.get_secret_value().startswith("postgresql"):
+        worlds.append(World(world.settings, world.clock, world.emulator, seed=99))
+        await worlds[1].open(work=False)
+
+    async def create(number: int) -> Created | Conflict:
+        app = worlds[number % len(worlds)].app
+        command = app.create_instance.create(replace(REQUEST, name=f"n{number}"), actor=actor)
+        try:
+            return await app.commands.apply(command, deadline=None)
+        except Conflict as refused:
+            return refused
+
+    try:
+        return await asyncio.gather(*(create(number) for number in range(50)))
+    finally:
+        for other in worlds[1:]:
+            await other.end()

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from novitai.app import Application
 from novitai.clock import Clock
 from novitai.domain.instance import BillingMode
 from novitai.domain.operation import OperationKind
-from novitai.lifecycle.operations.steps import LEASE_SECONDS, Claimed, Step, Verb
+from novitai.lifecycle.operations.steps import Claimed, Step, Verb
 from novitai.store.queries import instances
 from novitai.upstream.errors import UpstreamError
 from novitai.upstream.models import CreateInstance
@@ -189,7 +190,6 @@ class LateHands:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._armed = False
-        self._stopped_at = 0.0
         self.held: list[Held] = []
 
     def watch(self, app: Application) -> None:
@@ -210,6 +210,10 @@ class LateHands:
         """Hold back no more calls."""
         self._armed = False
 
+    def forget(self) -> None:
+        """End the stopped workers: a database is put back while no process runs."""
+        self.held.clear()
+
     async def go_on(self, *, slips: bool) -> None:
         """Let the stopped workers continue; with `slips`, they had passed the last check before.
 
@@ -227,7 +231,7 @@ class LateHands:
     @property
     def due(self) -> bool:
         """Return whether every claim of a stopped worker has ended."""
-        return self._clock.boottime() - self._stopped_at > LEASE_SECONDS + 1
+        return all(one.window.is_over(self._clock) for one in self.held)
 
     async def _try(self, one: Held) -> None:
         with contextlib.suppress(UpstreamError):
@@ -271,6 +275,7 @@ class LateHands:
 
     def _stop(self, held: Held) -> None:
         self._armed = False
-        self._stopped_at = self._clock.boottime()
-        self.held.append(held)
+        # The window as it is now, for this call alone: a sync goes on with the window of its lease.
+        window = replace(copy.deepcopy(held.window), sent=False)
+        self.held.append(replace(held, window=window))
         raise _Stopped

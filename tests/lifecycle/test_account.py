@@ -16,13 +16,16 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.store import tables
-from novitai.store.queries import account, events
+from novitai.store.queries import account, events, instances
+from novitai.upstream.models import Listing
+from tests.domain.making import TESTER
 from tests.lifecycle.actions import (
     CREATE,
     account_events,
     adopt,
     alive,
     ask,
+    calls,
     fault,
     heal,
     operation_error,
@@ -132,9 +135,9 @@ async def test_a_mass_disappearance_is_confirmed_by_the_set_that_was_shown(world
     shown = await world.app.ownership.overview()
     assert [one.instance_id for one in shown.missing] == sorted(ids)
     with pytest.raises(Conflict) as caught:
-        await world.do(world.app.ownership.confirm("0" * 32))
+        await world.do(world.app.ownership.confirm("0" * 32, actor=TESTER))
     assert caught.value.code == "NOTHING_TO_CONFIRM"
-    count = await world.do(world.app.ownership.confirm(shown.missing_digest))
+    count = await world.do(world.app.ownership.confirm(shown.missing_digest, actor=TESTER))
     assert count == 3
     assert [await world.status(one) for one in ids] == ["terminated"] * 3
     assert (await world.view(ids[0]))["error"]["code"] == "GONE"
@@ -158,7 +161,7 @@ async def test_what_is_confirmed_as_gone_while_a_verb_waits_comes_back(
     await ask(world, kind, ids[0])
     await world.pass_time(30)
     assert await operation_error(world, ids[0]) == "ACCOUNT_HELD"
-    await world.do(world.app.ownership.confirm(digest))
+    await world.do(world.app.ownership.confirm(digest, actor=TESTER))
     await world.until_status(ids[0], TERMINATED, within=60)
     assert await ended_with(world, ids[0]) == "GONE"
     await heal(world)
@@ -174,7 +177,7 @@ async def test_what_is_confirmed_as_gone_while_it_migrates_comes_back(world: Wor
     upstream_id = (await world.view(ids[0]))["upstreamId"]
     await world.emulator.call("POST", f"instances/{upstream_id}/hold", json={"status": "migrating"})
     await world.until_status(ids[0], InstanceStatus.MIGRATING, within=100)
-    await world.do(world.app.ownership.confirm(await lose_all(world)))
+    await world.do(world.app.ownership.confirm(await lose_all(world), actor=TESTER))
     await world.until_status(ids[0], TERMINATED, within=60)
     assert await ended_with(world, ids[0]) == "GONE"
     await world.emulator.call("POST", f"instances/{upstream_id}/hold", json={"status": None})
@@ -183,12 +186,54 @@ async def test_what_is_confirmed_as_gone_while_it_migrates_comes_back(world: Wor
     assert "instance.reappeared" in await world.events(ids[0])
 
 
+async def test_the_absence_of_an_attempt_counts_only_after_a_hold(world: World) -> None:
+    """An instance bought unseen just before a hold is found after it, and not bought again."""
+    await run_some(world, 3)
+    lost = {"path": "/gpu/instance/create", "drop": True, "when": "after", "times": 1}
+    await fault(world, kind="call", **lost)
+    instance_id = await world.create()
+
+    async def sent() -> bool:
+        return await calls(world, "create") == 4
+
+    await world.until(sent, within=30)
+    digest = await lose_all(world)
+    await world.pass_time(400, step=5)
+    await world.do(world.app.ownership.confirm(digest, actor=TESTER))
+    await world.pass_time(60, step=5)
+    await heal(world)
+    await world.until_status(instance_id, RUNNING, within=600)
+    assert await calls(world, "create") == 4
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_a_failed_instance_that_is_back_is_ended(world: World, renamed: bool) -> None:
+    """Its marker identifies it, or its creation time if it was renamed. It never ran: delete it."""
+    await run_some(world, 3)
+    await world.emulator.call("PATCH", "settings", json={"delays": {"pulling": [400, 400]}})
+    instance_id = await world.create()
+    await world.pass_time(60)
+    upstream_id = (await world.view(instance_id))["upstreamId"]
+    if renamed:
+        await world.emulator.call("PATCH", f"instances/{upstream_id}", json={"name": "other"})
+        await world.pass_time(60)
+    await world.do(world.app.ownership.confirm(await lose_all(world), actor=TESTER))
+    await world.until_status(instance_id, InstanceStatus.FAILED, within=60)
+    assert (await world.view(instance_id))["error"]["code"] == "INSTANCE_REMOVED"
+    await heal(world)
+    await world.pass_time(600, step=5)
+    assert upstream_id not in await alive(world)
+    words = await world.events(instance_id)
+    assert "instance.drift" in words
+    assert words[-1] == "instance.cleaned_up"
+
+
 async def test_what_is_confirmed_as_gone_while_it_is_deleted_stays_deleted(world: World) -> None:
     """If it is listed again, it is deleted and not revived."""
     ids = await run_some(world, 3)
     digest = await lose_all(world)
     await ask(world, OperationKind.DELETE, ids[0])
-    await world.do(world.app.ownership.confirm(digest))
+    await world.do(world.app.ownership.confirm(digest, actor=TESTER))
     await world.until_status(ids[0], TERMINATED, within=60)
     assert await ended_with(world, ids[0]) is None
     await heal(world)
@@ -289,7 +334,7 @@ async def test_a_restored_backup_buys_nothing(world: World, tmp_path: Path, sett
     told = await account_events(world)
     assert told.count("account.orphan_found") == 2
     assert told.count("account.changed") == 1
-    await world.do(world.app.ownership.confirm(None))
+    await world.do(world.app.ownership.confirm(None, actor=TESTER))
     await world.pass_time(120, step=5)
     assert await operation_error(world, waiting) == "ORPHAN_FOUND"
     [own] = [one.row for one in listed if one.row.name.startswith("my-instance")]
@@ -308,7 +353,13 @@ async def test_a_database_that_is_restored_under_a_running_process_is_noticed(
     upstream_id = (await world.view(lost))["upstreamId"]
 
     def restore(connection: Connection) -> None:
-        for table in (tables.events, tables.attempts, tables.operations):
+        for table in (
+            tables.events,
+            tables.attempts,
+            tables.operations,
+            tables.billing_spans,
+            tables.billing_states,
+        ):
             connection.execute(table.delete().where(table.c.instance_id == lost))
         connection.execute(tables.instances.delete().where(tables.instances.c.id == lost))
         listed = tables.listed_instances
@@ -327,9 +378,9 @@ async def test_an_orphan_that_is_dismissed_holds_up_nothing(world: World) -> Non
     await fault(world, kind="capacity", product="gpu-basic", every=1)
     waiting = await world.create(replace(REQUEST, region=None))
     await world.emulator.call("POST", "seed", json={"names": [name]})
-    await world.pass_time(60)
+    await world.pass_time(60, step=1)
     await heal(world)
-    await world.pass_time(60)
+    await world.pass_time(60, step=1)
     assert await operation_error(world, waiting) == "ORPHAN_FOUND"
     [orphan] = await world.app.ownership.unmanaged()
     await world.do(world.app.ownership.dismiss(orphan.row.upstream_id))
@@ -352,7 +403,7 @@ async def test_adopt_and_release(world: World) -> None:
     await world.until_status(adopted, RUNNING, within=120)
     await ask(world, OperationKind.STOP, adopted)
     await world.until_status(adopted, STOPPED, within=300)
-    await world.do(world.app.ownership.release(adopted))
+    await world.do(world.app.ownership.release(adopted, actor=TESTER))
     assert await world.status(adopted) == "released"
     with pytest.raises(Conflict) as caught:
         await ask(world, OperationKind.DELETE, adopted)
@@ -507,6 +558,46 @@ async def test_a_clock_that_was_ahead_freezes_nothing(world: World, *, restart: 
     upstream_id = (await world.view(ids[2]))["upstreamId"]
     await world.emulator.call("POST", f"instances/{upstream_id}/stop", json={})
     await world.until_status(ids[2], STOPPED, within=200)
+
+
+async def test_a_listing_that_began_before_the_clock_went_back_freezes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing that ends after the stored times were corrected is not used."""
+    world.clock.jump(86_400)
+    await world.pass_time(5)
+    [instance_id] = await run_some(world, 1)
+    list_instances = world.app.client.list_instances
+    held: list[int] = []
+
+    async def slow() -> Listing:
+        listing = await list_instances()
+        if not held:
+            held.append(listing.began_at)
+            world.clock.jump(-86_400)
+            await world.clock.sleep(5)
+        return listing
+
+    monkeypatch.setattr(world.app.client, "list_instances", slow)
+    await ask(world, OperationKind.STOP, instance_id)
+    await world.until_status(instance_id, STOPPED, within=400)
+    assert held
+    await ask(world, OperationKind.DELETE, instance_id)
+    await world.until_status(instance_id, TERMINATED, within=400)
+
+
+async def test_a_time_written_after_the_clock_went_back_is_corrected_too(world: World) -> None:
+    """A step that began before the jump may write its times after the correction."""
+    [instance_id] = await run_some(world, 1)
+    world.clock.jump(-86_400)
+    await world.pass_time(3)
+    ahead = {"acted_at": world.clock.now() + 86_400_000}
+    await world.app.database.write(lambda c: instances.update_columns(c, instance_id, ahead))
+    await world.pass_time(310, step=5)
+    row = await world.app.database.read(lambda c: instances.load(c, instance_id))
+    assert row is not None
+    assert row.acted_at is not None
+    assert row.acted_at <= world.clock.now()
 
 
 async def test_an_unreadable_name_keeps_an_attempt_unknown(world: World) -> None:

@@ -17,6 +17,7 @@ from novitai.ids import Ids
 from novitai.lifecycle.api_keys import ADMIN_KEY_ID, KeyRing
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreBusy
+from novitai.store.engine.moments import Moment
 from novitai.store.queries import api_keys
 from novitai.store.vault import Vault
 from novitai.testing import ManualClock
@@ -51,6 +52,9 @@ class Watched(Database):
         if self.refuse_writes:
             raise StoreBusy("busy")
         return await self.inner.write(fn, deadline=deadline)
+
+    async def moment(self) -> Moment:
+        raise NotImplementedError
 
     @staticmethod
     def _probe(connection: Connection) -> None:
@@ -269,13 +273,13 @@ async def test_keys_are_listed_a_page_at_a_time(ring: KeyRing, clock: ManualCloc
 async def test_closing_ends_where_the_last_use_has_just_been_written(ring: KeyRing) -> None:
     """Closing works before the callback of the last write has run."""
     task = asyncio.ensure_future(asyncio.sleep(0, None))
-    ring._touching.add(task)
-    task.add_done_callback(ring._touching.discard)
+    ring._writing.add(task)
+    task.add_done_callback(ring._writing.discard)
     while not task.done():  # noqa: ASYNC110 - an event would be set later
         await asyncio.sleep(0)
-    assert task in ring._touching
+    assert task in ring._writing
     await asyncio.wait_for(ring.flush(), 60)
-    assert not ring._touching
+    assert not ring._writing
 
 
 async def test_what_is_no_cursor_is_refused(ring: KeyRing) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection
 
@@ -14,6 +15,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.store.queries import instances
+from tests.domain.making import TESTER
 from tests.lifecycle.actions import (
     CREATE,
     adopt,
@@ -151,7 +153,7 @@ async def test_an_adopted_instance_is_no_surplus_of_another_record(world: World)
     await world.pass_time(90, step=5)
     [orphan] = await world.app.ownership.unmanaged()
     adopted = await adopt(world, orphan.row.upstream_id)
-    await world.do(world.app.ownership.release(instance_id))
+    await world.do(world.app.ownership.release(instance_id, actor=TESTER))
     await world.until_status(adopted, RUNNING, within=120)
     assert len(await alive(world)) == 2
 
@@ -167,12 +169,15 @@ async def test_a_clock_that_is_set_forward_proves_no_absence(world: World) -> No
     assert await world.status(instance_id) == "running"
 
 
-async def test_a_clock_that_is_set_forward_buys_nothing_twice(world: World) -> None:
-    """A jump of an hour does not make an unlisted purchase absent."""
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_clock_that_is_set_forward_buys_nothing_twice(world: World, watched: bool) -> None:
+    """A jump of an hour does not make an unlisted purchase absent, even if nothing saw it yet."""
     await fault(world, **CREATE, drop=True, when="after", times=1)
     await fault(world, kind="list", omit="*")
     instance_id = await world.create()
     await world.pass_time(10)
+    if not watched:
+        await world.app.clock_watch.stop()
     world.clock.jump(3600)
     await world.pass_time(60)
     await heal(world)

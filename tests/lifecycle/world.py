@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -22,6 +23,7 @@ from novitai.domain.addresses import Address
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import Attempt
 from novitai.domain.requests import CreateRequest
+from novitai.emulator.config import Delays
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.commands.create_instance import Created
@@ -30,7 +32,8 @@ from novitai.settings import Settings
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import attempts, events
-from novitai.testing import ManualClock
+from novitai.testing import ManualClock, calm
+from tests.domain.making import TESTER
 from tests.services import STORES
 
 T = TypeVar("T")
@@ -115,14 +118,11 @@ class AtWork:
 
     async def rest(self) -> None:
         """Wait until the database threads and the event loop are idle."""
-        calm = 0
-        while calm < 8:
-            if self.count:
-                self._idle.clear()
-                await self._idle.wait()
-                calm = 0
-            await asyncio.sleep(0)
-            calm += 1
+        await calm(1_000)
+        while self.count:
+            self._idle.clear()
+            await self._idle.wait()
+            await calm(1_000)
 
     def _counted(
         self, act: Callable[..., Awaitable[Any]], crashed: list[bool]
@@ -153,6 +153,9 @@ class World:
     sweep_interval: float = 1.0
     at_work: AtWork = field(default_factory=AtWork)
 
+    def __post_init__(self) -> None:
+        self.clock.rest = self.at_work.rest
+
     async def reopen(self, **changes: Any) -> None:
         """End the process and start another on the same store, with other settings."""
         await self.end()
@@ -173,7 +176,9 @@ class World:
             self.settings,
             self.clock,
             Ids(random.Random(self.seed)),
-            outside=Outside(upstream=transport, probes=transport, resolve=at_home),
+            outside=Outside(
+                upstream=transport, probes=transport, resolve=at_home, tls=NO_CERTIFICATES
+            ),
             # The shared engine's queue uses real time; it has tests of its own.
             engine=lambda _settings, database, clock, ids: EmbeddedEngine(
                 database, clock, ids, sweep_interval=self.sweep_interval
@@ -185,7 +190,7 @@ class World:
 
     async def create(self, request: CreateRequest = REQUEST) -> str:
         """Create an instance; return its ID."""
-        created = await self.do(self.app.create_instance.create(request))
+        created = await self.do(self.app.create_instance.create(request, actor=TESTER))
         return created.instance_id
 
     async def do(self, command: Transaction[T] | Command[T], *, deadline: int | None = None) -> T:
@@ -212,11 +217,17 @@ class World:
     async def until(
         self, condition: Callable[[], Awaitable[bool]], *, within: float, step: float = 1.0
     ) -> None:
-        """Advance virtual time until a condition holds; fail if it does not in time."""
-        end = self.clock.monotonic() + within
+        """Advance virtual time until a condition holds; fail if it does not in time.
+
+        It is looked at each `step` seconds, and less often the longer it takes: a thousand looks
+        take seconds of real time.
+        """
+        began = self.clock.monotonic()
         while not await condition():
-            assert self.clock.monotonic() < end, f"not within {within} virtual seconds"
-            await self.pass_time(step, step=min(step, 5.0))
+            waited = self.clock.monotonic() - began
+            assert waited < within, f"not within {within} virtual seconds"
+            pause = max(step, min(waited / 20, 5.0))
+            await self.pass_time(pause, step=pause)
 
     async def until_creates(self, count: int = 1) -> None:
         """Advance virtual time until a number of create calls has arrived upstream."""
@@ -232,16 +243,21 @@ class World:
         async def reached() -> bool:
             return await self.status(instance_id) == status.value
 
-        # Poll less often over long times: a thousand polls take seconds of real time.
-        await self.until(reached, within=within, step=1.0 if within < 600 else 5.0)
+        await self.until(reached, within=within)
 
-    async def pass_time(self, seconds: float, step: float = 1.0) -> None:
-        """Advance virtual time, and run what is due."""
+    async def pass_time(self, seconds: float, step: float | None = None) -> None:
+        """Advance virtual time in steps, a second or a twelfth of it, and run what is due."""
         end = self.clock.monotonic() + seconds
+        step = step or max(1.0, min(seconds / 12, 5.0))
         while self.clock.monotonic() < end:
             await self.clock.advance(min(step, end - self.clock.monotonic()))
             await self.emulator.reconcile()
             await self.quiet()
+
+    async def pass_alone(self, seconds: float) -> None:
+        """Advance virtual time while no process runs."""
+        await self.clock.advance(seconds)
+        await self.emulator.reconcile()
 
     async def quiet(self) -> None:
         """Wait until the database threads and the event loop are idle."""
@@ -265,6 +281,12 @@ def settings_for(database_url: str, folder: Path, **more: Any) -> Settings:
         }
     )
 
+
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For processes that open no TLS connection; those of the machine take 0.2 s to read."""
+
+# A virtual second in which instances change takes ten milliseconds of real time.
+SHORT_DELAYS = Delays(creating=(5, 15), pulling=(10, 30), starting=(8, 24))
 
 on_both_stores = pytest.mark.parametrize("store", STORES, indirect=True)
 """For tests whose result may depend on the store: locks, fencing, idempotency, whole lives."""

@@ -112,3 +112,27 @@ def test_a_damaged_secret_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"secret\.key"):
         load_or_make_secret(tmp_path)
     assert (tmp_path / "secret.key").read_text() == "oops"
+
+
+def test_the_previous_key_opens_and_never_seals() -> None:
+    """During a rotation both keys open values; new ones need the present key alone."""
+    old, other = Vault(SECRET), b"x" * 32
+    rotating = Vault(other, SECRET)
+    sealed = old.seal("launch", b"plain")
+    assert rotating.unseal("launch", sealed) == b"plain"
+    assert Vault(other).opened("launch", rotating.seal("launch", b"new")) == b"new"
+    fresh = rotating.resealed("launch", sealed)
+    assert fresh is not None
+    assert Vault(other).opened("launch", fresh) == b"plain"
+    assert rotating.resealed("launch", fresh) is None
+    with pytest.raises(WrongSecretKey, match="NOVITAI_SECRET_KEY_PREVIOUS"):
+        Vault(b"y" * 32, other).resealed("launch", sealed)
+
+
+def test_the_present_key_as_the_previous_one_is_no_rotation() -> None:
+    """The same key twice is one key; its name does not reveal it."""
+    vault = Vault(SECRET, SECRET)
+    assert vault.previous is None
+    assert vault.secret_id == Vault(SECRET).secret_id != Vault(b"x" * 32).secret_id
+    assert len(vault.secret_id) == 16
+    assert vault.secret_id not in {SECRET.decode()[:16], SECRET.hex()[:16]}

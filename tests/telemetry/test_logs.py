@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterator
 from typing import cast
 
@@ -151,3 +152,16 @@ def test_what_a_driver_says_of_its_connection_is_masked(stream: io.StringIO, nam
     assert "hunter2" not in str(line)
     assert "host=db" in str(line["error_message"])
     assert "port=5432" in str(line["error_message"])
+
+
+def test_the_line_of_a_request_is_like_any_other(stream: io.StringIO) -> None:
+    """It is masked, has the facts that are bound, and its level and time."""
+    with logs.bind(request_id=f"my-{SECRET}"):
+        logs.write("request", {"status": 200, "client": "127.0.0.1", "route": f"/{SECRET}"})
+        structlog.get_logger().info("request", status=200, client="127.0.0.1", route=f"/{SECRET}")
+    written, logged = lines(stream)
+    assert SECRET not in stream.getvalue()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", str(written.pop("timestamp")))
+    logged.pop("timestamp")
+    assert list(written.items()) == list(logged.items())
+    assert written["level"] == "info"

@@ -97,13 +97,14 @@ async def test_all_come_through_in_the_end(crowd: Crowd) -> None:
 
 
 async def test_what_ends_spending_goes_first_then_writes_then_reads(crowd: Crowd) -> None:
-    """Calls that end spending go first, then other writes, then reads."""
+    """Calls that end spending go first, then other writes, reads, and figures to show."""
     await crowd.come(READ, "used", count=2)
+    await crowd.come(Priority.SHOWING)
     await crowd.come(READ)
     await crowd.come(WRITE)
     await crowd.come(END)
     await crowd.clock.advance(60)
-    assert crowd.names == ["used", "used", "ENDING", "WRITING", "READING"]
+    assert crowd.names == ["used", "used", "ENDING", "WRITING", "READING", "SHOWING"]
 
 
 async def test_reads_never_starve(crowd: Crowd) -> None:

@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.upstream import payloads, reading
-from novitai.upstream.models import SshAccess, UpstreamInstance, UpstreamPort
+from novitai.upstream.models import (
+    SshAccess,
+    UpstreamInstance,
+    UpstreamPort,
+    UpstreamUtilization,
+    UtilizationPoint,
+)
 from novitai.upstream.wire import Json, Object
-from tests.upstream.strategies import ANYTHING
+from tests.upstream.strategies import ANYTHING, is_plain
 
 ROW: Object = {
     "id": "3560b7fec915bbf9",
@@ -426,7 +432,7 @@ def test_any_json_in_any_field_is_read(fields: dict[str, Json]) -> None:
     assert found is None or found.id
     assert (found is None) == (not reading.identifier(row["id"]))
     if found is not None:
-        assert found.status.isprintable()
+        assert is_plain(found.status)
         assert len(found.shown_name) <= 255
         assert len(observed_columns.digest(found)) == 32
 
@@ -471,3 +477,37 @@ def test_reading_a_page_costs_a_few_times_what_copying_it_costs() -> None:
         copied.append(processor_time(lambda: copy.deepcopy(page)))
     assert len(reader(page, 0).rows) == 1000
     assert min(read) < 8 * min(copied)
+
+
+def test_metrics_are_read_in_order_and_on_our_clock() -> None:
+    """Values may be text; a point without a usable time or value is skipped."""
+    points: Json = [
+        {"timestamp": "1760000060", "value": "7.5"},
+        {"timestamp": 1760000000, "value": 5},
+        {"timestamp": "1760000015", "value": None},
+        {"timestamp": "soon", "value": 5},
+        {"timestamp": "1760000030", "value": -1},
+        {"timestamp": "1760000045", "value": "1e999"},
+        {"value": 5},
+        "5",
+    ]
+    row: Object = {
+        "cpuUtilization": points,
+        "memUtilization": "none",
+        "gpuUtilization": {"avg": points, "gpuIds": [{"gpuId": "a", "items": points}, {}]},
+    }
+    found = reading.utilization(row, 2_000)
+    expected = (
+        UtilizationPoint(1_759_999_998_000, 5.0),
+        UtilizationPoint(1_760_000_058_000, 7.5),
+    )
+    assert found == UpstreamUtilization(gpu=expected, cpu=expected, gpus=(expected, ()))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(reading.METRICS)), ANYTHING))
+def test_no_metrics_break_the_reading(row: Object) -> None:
+    """Whichever values Novita sends, the times are in order and the values are percentages."""
+    found = reading.utilization(row)
+    for series in (found.gpu, found.gpu_memory, found.cpu, found.memory, found.disk, *found.gpus):
+        assert [point.at for point in series] == sorted({point.at for point in series})
+        assert all(point.percent >= 0 for point in series)

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
 
 from novitai.domain.api_key import KeyRequest, Scope, make_key
+from novitai.domain.instance import InstanceStatus
 from novitai.ids import Ids
 from tests.api.application import CREATE, Api, ApiFactory
+from tests.api.client import ApiProcess
+from tests.api.wire import serving
 
 # The same in every process that collects these tests.
 UNKNOWN = make_key(Ids(random.Random(1)))
@@ -114,3 +118,45 @@ async def test_a_refused_caller_is_not_read(api: Api) -> None:
     """The body of an unauthenticated request is not read."""
     answer = await api.call("POST", "/api/instances", scope=None, content=b"{")
     assert answer.status_code == 401
+
+
+async def revoke(api_process: ApiProcess, scope: Scope) -> None:
+    """Revoke the key of a scope, with another one."""
+    keys = (await api_process.app.keys.page()).keys
+    await api_process.app.keys.revoke(next(key.id for key in keys if key.scopes == {scope}))
+
+
+async def test_a_body_that_comes_after_the_revocation_changes_nothing(
+    api_process: ApiProcess,
+) -> None:
+    """Who holds back the end of a request cannot make a new key with a revoked one."""
+    body = b'{"name":"made too late","scopes":["admin"]}'
+    async with serving(api_process.gateway) as server:
+        wire = await server.connect()
+        head = (
+            "POST /api/keys HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {api_process.keys[Scope.ADMIN]}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        await wire.send(head.encode() + body[:5])
+        while not api_process.app.keys._remembered:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        await revoke(api_process, Scope.ADMIN)
+        await api_process.clock.advance(1)
+        await wire.send(body[5:])
+        answer = await wire.reader.readuntil(b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 401 ")
+    assert "made too late" not in {key.name for key in (await api_process.app.keys.page()).keys}
+
+
+async def test_a_wait_shows_nothing_after_the_revocation(api_process: ApiProcess) -> None:
+    """A request that waited is answered as one that comes now."""
+    instance_id = await api_process.have(InstanceStatus.STARTING)
+    path = f"/api/instances/{instance_id}/wait?timeout=5"
+    waiting = asyncio.ensure_future(api_process.call("GET", path, scope=Scope.READ))
+    with pytest.raises(AssertionError, match="not within"):
+        await api_process.through(asyncio.shield(waiting), within=2)
+    await revoke(api_process, Scope.READ)
+    answer = await api_process.through(waiting, within=5)
+    assert answer.status_code == 401
+    assert instance_id not in answer.text

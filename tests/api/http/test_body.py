@@ -27,6 +27,7 @@ async def echo(call: RouteCall) -> Response:
 OPTIONAL = Route(
     method="POST",
     path="/api/echo",
+    id="testRoute",
     handler=echo,
     scope=Scope.WRITE,
     tag="Cache",

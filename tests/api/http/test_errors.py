@@ -27,7 +27,7 @@ from novitai.errors import (
 from novitai.lifecycle.catalogue.upstream_errors import to_api_error
 from novitai.upstream.errors import KeyRefused
 from tests.api.application import CREATE, Api, ApiFactory
-from tests.api.client import House
+from tests.api.client import ApiProcess
 
 SECRET = "hunter2"
 
@@ -37,18 +37,13 @@ async def defect(_call: RouteCall) -> Response:
     raise ZeroDivisionError(SECRET)
 
 
-async def half(call: RouteCall) -> Response:
-    """Raise an exception after the response has started."""
-    await call.request._send({"type": "http.response.start", "status": 200, "headers": []})
-    raise ZeroDivisionError(SECRET)
-
-
 def operation(path: str, handler: object) -> Route:
     """Declare a route that fails on purpose."""
     assert callable(handler)
     return Route(
         method="GET",
         path=path,
+        id="testRoute",
         handler=handler,
         scope=None,
         tag="Health",
@@ -60,7 +55,7 @@ def operation(path: str, handler: object) -> Route:
 @pytest.fixture
 async def broken(factory: ApiFactory) -> Api:
     """Return an application with failing routes."""
-    return await factory.make(extra=(operation("/defect", defect), operation("/half", half)))
+    return await factory.make(extra=(operation("/defect", defect),))
 
 
 ERRORS: list[tuple[ApiError, int, str, str, bool]] = [
@@ -94,7 +89,7 @@ async def test_an_error_is_told_as_it_knows_itself(
 ) -> None:
     """Status, code, category and `retryable` come from the error class."""
     api.instances.error = error
-    answer = await api.call("POST", "/api/instances", body=CREATE)
+    answer = await api.call("POST", "/api/instances", body=CREATE, documented=False)
     assert answer.status_code == status
     told = answer.json()["error"]
     assert (told["code"], told["category"], told["retryable"]) == (code, category, retryable)
@@ -108,7 +103,7 @@ async def test_an_error_is_told_as_it_knows_itself(
     [
         ("GET", "/nowhere", Scope.READ, 404),
         ("GET", "/v2/api/instances", Scope.READ, 404),
-        ("GET", "/", None, 404),
+        ("GET", "/nowhere", None, 404),
         ("GET", "/api/instances/", Scope.READ, 404),
         ("GET", "/api/instances/inst_1", Scope.READ, 404),
         ("PUT", "/api/instances", Scope.READ, 405),
@@ -169,7 +164,7 @@ async def test_details_are_told_as_they_are(api: Api) -> None:
         ),
     ):
         api.instances.error = Conflict("x", details=details)
-        answer = await api.call("POST", "/api/instances", body=CREATE)
+        answer = await api.call("POST", "/api/instances", body=CREATE, documented=False)
         assert answer.json()["error"]["details"] == told
 
 
@@ -188,15 +183,6 @@ async def test_a_defect_says_nothing_and_is_logged_under_the_same_id(
     assert lines[0]["exc_info"]
 
 
-async def test_a_defect_in_the_middle_of_an_answer_breaks_nothing_else(broken: Api) -> None:
-    """The exception is logged and the server continues."""
-    # httpx's test transport asserts a complete response; a real server closes the connection.
-    with capture_logs() as lines, pytest.raises(AssertionError):
-        await broken.call("GET", "/half")
-    assert lines[0]["event"] == "unhandled_error"
-    assert (await broken.call("GET", "/health")).status_code == 200
-
-
 async def test_errors_that_are_no_answers_are_not_shown(api: Api) -> None:
     """Errors other than `ApiError` do not reach a client."""
     api.instances.error = WrongSecretKey("NOVITAI_SECRET_KEY is not the key")
@@ -209,7 +195,7 @@ async def test_errors_that_are_no_answers_are_not_shown(api: Api) -> None:
     ("path", "allow"),
     [
         ("/api/instances", "GET, HEAD, POST"),
-        ("/v1/api/instances/inst_1", "GET, HEAD, DELETE"),
+        ("/v1/api/instances/inst_1", "GET, HEAD, PATCH, DELETE"),
         ("/api/keys/key_1", "DELETE"),
         ("/health", "GET, HEAD"),
         ("/docs", "GET, HEAD"),
@@ -217,22 +203,22 @@ async def test_errors_that_are_no_answers_are_not_shown(api: Api) -> None:
 )
 async def test_a_wrong_method_is_told_all_the_right_ones(api: Api, path: str, allow: str) -> None:
     """`Allow` lists the methods of all routes of the path, not only of the first match."""
-    answer = await api.call("PATCH", path)
+    answer = await api.call("PUT", path)
     assert answer.status_code == 405
     assert answer.headers["Allow"] == allow
     assert answer.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
 
 
-async def test_no_path_has_a_nul_in_it(house: House) -> None:
+async def test_no_path_has_a_nul_in_it(api_process: ApiProcess) -> None:
     """NUL in a path is 404 on every route with a parameter."""
-    document = (await house.call("GET", "/openapi.json")).json()
+    document = (await api_process.call("GET", "/openapi.json")).json()
     asked = 0
     for path, item in document["paths"].items():
         names = re.findall(r"{\w+}", path)
         for name in names:
             wrong = re.sub(r"{\w+}", "x", path.replace(name, "a%00b"))
             for method in item:
-                answer = await house.call(method.upper(), wrong, scope=Scope.ADMIN)
+                answer = await api_process.call(method.upper(), wrong, scope=Scope.ADMIN)
                 told = (answer.status_code, answer.json()["error"]["code"])
                 assert told == (404, "NOT_FOUND"), (method, wrong)
                 asked += 1

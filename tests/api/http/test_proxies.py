@@ -6,10 +6,9 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from starlette.datastructures import Headers
 
-from novitai.api.http.middleware import Rules
-from novitai.api.http.proxies import Peer, find_peer, neighbourhood
+from novitai.api.http.application import Rules
+from novitai.api.http.proxies import Peer, Proxies, neighbourhood
 from tests.api.application import ApiFactory
 
 TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -17,8 +16,9 @@ TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 def peer(client: str | None, headers: dict[str, str], *, scheme: str = "http") -> Peer:
     """Find the peer of a request."""
-    scope = {"client": (client, 1) if client else None, "scheme": scheme}
-    return find_peer(scope, Headers(headers), TRUSTED)
+    sent = [(name.lower().encode(), text.encode()) for name, text in headers.items()]
+    scope = {"client": (client, 1) if client else None, "scheme": scheme, "headers": sent}
+    return Proxies(TRUSTED).peer(scope)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,15 @@ async def test_development_does_not_insist(factory: ApiFactory) -> None:
 def test_a_customer_s_whole_network_counts_as_one_caller(address: str, expected: str) -> None:
     """All addresses of one IPv6 /64 share one bucket."""
     assert neighbourhood(address) == expected
+
+
+def test_callers_behind_one_proxy_are_told_apart() -> None:
+    """Each caller keeps its own address and scheme, however long the header."""
+    proxies = Proxies(TRUSTED)
+    long = b"9.9.9.9, " * 100
+    for _ in range(2):
+        for hop, protocol in ((b"1.1.1.1", b"https"), (b"1.1.1.2", b"http"), (b"1.1.1.1", b"http")):
+            for before in (b"", long):
+                sent = [(b"x-forwarded-for", before + hop), (b"x-forwarded-proto", protocol)]
+                scope = {"client": ("10.0.0.1", 1), "scheme": "http", "headers": sent}
+                assert proxies.peer(scope) == Peer(hop.decode(), protocol == b"https")

@@ -58,6 +58,7 @@ async def test_one_declaration_is_told_on_every_answer(factory: ApiFactory) -> N
             Route(
                 method="GET",
                 path="/api/old",
+                id="testRoute",
                 handler=old,
                 scope=Scope.READ,
                 tag="Metrics",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.routes import catalogue as routes
+from novitai.api.routing import upstream_data
 from novitai.api.schemas.catalogue import (
     ListProductsResponse,
     ListRegionsResponse,
@@ -21,7 +21,7 @@ from novitai.domain.instance import BillingMode, LaunchSpec, Port, PortType
 from novitai.domain.product import Cluster, Offer, Template
 from novitai.upstream.errors import Timeout, UpstreamError
 from tests.api.application import Api, ApiFactory
-from tests.api.client import House
+from tests.api.client import ApiProcess
 from tests.lifecycle.world import Emulator
 
 HONG_KONG = Cluster("cn-hk-1", "CN-HK-01 (Hong Kong)")
@@ -177,23 +177,26 @@ async def test_when_novita_does_not_tell_it_is_not_the_clients_fault(
     assert answer.json()["error"]["code"] == "UPSTREAM_TIMEOUT"
 
 
-async def test_what_is_listed_is_what_novita_offers(house: House) -> None:
+async def test_what_is_listed_is_what_novita_offers(api_process: ApiProcess) -> None:
     """Over the real catalogue: products in USD, filtered by mode; templates; regions."""
-    listed = (await house.call("GET", "/v1/api/products", scope=Scope.READ)).json()["products"]
+    listed = (await api_process.call("GET", "/v1/api/products", scope=Scope.READ)).json()[
+        "products"
+    ]
     by_id = {product["id"]: product for product in listed}
     assert len(by_id) == len(listed)
     basic = by_id["gpu-basic.8c32g"]
     assert (basic["onDemandPrice"], basic["spotPrice"]) == (0.3, 0.15)
     assert basic["regions"] == ["EU-WEST-01", "US-WEST-01"]
     assert basic["available"] is True
-    spot = await house.call("GET", "/api/products?billingMode=spot&region=AS-SGP-02")
+    spot = await api_process.call("GET", "/api/products?billingMode=spot&region=AS-SGP-02")
     assert [product["id"] for product in spot.json()["products"]] == ["gpu-basic.8c32g.spot"]
     assert "onDemandPrice" not in spot.json()["products"][0]
-    templates = await house.call("GET", "/api/templates")
+    templates = await api_process.call("GET", "/api/templates")
     assert "tmpl-12345" in [template["id"] for template in templates.json()["templates"]]
     assert '"envs"' not in templates.text
     names = [
-        region["name"] for region in (await house.call("GET", "/api/regions")).json()["regions"]
+        region["name"]
+        for region in (await api_process.call("GET", "/api/regions")).json()["regions"]
     ]
     assert names[:3] == ["CN-HK-01", "US-WEST-01", "EU-WEST-01"]
     assert "US-CA-06" in names
@@ -208,22 +211,22 @@ async def test_what_is_listed_is_what_novita_offers(house: House) -> None:
     ],
 )
 async def test_a_copy_stands_in_for_a_day(
-    house: House, emulator: Emulator, path: str, upstream: str
+    api_process: ApiProcess, emulator: Emulator, path: str, upstream: str
 ) -> None:
     """While Novita fails, lists are served from the cache for a day; without a cache it is 502."""
     fault = {"kind": "call", "path": upstream, "method": "GET", "status": 400}
     await emulator.call("POST", "faults", json=fault)
-    answer = await house.through(house.call("GET", path), within=60)
+    answer = await api_process.through(api_process.call("GET", path), within=60)
     assert answer.status_code == 502
     assert answer.json()["error"]["code"] == "EXTERNAL_API_ERROR"
     await emulator.call("DELETE", "faults")
-    whole = (await house.call("GET", path)).json()
+    whole = (await api_process.call("GET", path)).json()
     await emulator.call("POST", "faults", json={**fault, "status": 500})
-    await house.clock.advance(12 * 3600)
-    stale = await house.through(house.call("GET", path), within=60)
+    await api_process.clock.advance(12 * 3600)
+    stale = await api_process.through(api_process.call("GET", path), within=60)
     assert (stale.status_code, stale.json()) == (200, whole)
-    await house.clock.advance(13 * 3600)
-    gone = await house.through(house.call("GET", path), within=60)
+    await api_process.clock.advance(13 * 3600)
+    gone = await api_process.through(api_process.call("GET", path), within=60)
     assert gone.status_code in {502, 503}
 
 
@@ -238,6 +241,6 @@ async def test_a_novita_that_hangs_is_told_in_time(
 
     monkeypatch.setattr(catalogue, "regions", hang)
     # Reserve almost all of the request's 30 seconds for the response.
-    monkeypatch.setattr(routes, "_FOR_THE_ANSWER", 29.99)
+    monkeypatch.setattr(upstream_data, "_FOR_THE_ANSWER", 29.99)
     answer = await offering.call("GET", "/api/regions")
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "UPSTREAM_TIMEOUT")

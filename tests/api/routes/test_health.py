@@ -50,6 +50,12 @@ async def test_a_worker_that_was_not_seen_for_half_a_minute_is_down(api: Api) ->
     assert (await api.call("GET", "/health")).json()["services"]["jobQueue"] == "down"
 
 
+async def test_a_worker_that_was_seen_in_the_future_is_down(api: Api) -> None:
+    """After the clock was set back, an old sign of life proves nothing."""
+    api.clock.jump(-86_400)
+    assert (await api.call("GET", "/health")).json()["services"]["jobQueue"] == "down"
+
+
 async def test_rates_are_over_the_last_minute(api: Api) -> None:
     """Requests, their mean duration, the percentage of 5xx, and jobs."""
     api.jobs.register("create_instance")

@@ -15,17 +15,17 @@ from novitai.api.http.paths import RESERVED
 from novitai.api.schemas.history import OperationView
 from novitai.api.schemas.instances import (
     CredentialsResponse,
-    InstanceDetails,
     StopAllResponse,
     SyncResponse,
     VerbResponse,
 )
 from novitai.domain.api_key import Scope
 from novitai.domain.instance import InstanceStatus
+from novitai.domain.instance_details import InstanceDetails
 from novitai.domain.operation import OperationKind
 from novitai.store.queries import instances, operations
 from tests.api.application import CREATE
-from tests.api.client import House, Http
+from tests.api.client import ApiProcess, Http
 from tests.lifecycle.world import World
 
 S = InstanceStatus
@@ -55,11 +55,11 @@ VERDICTS = [
 ]
 
 
-async def ask(house: Http, verb: str, instance_id: str, **more: Any) -> httpx2.Response:
+async def ask(api_process: Http, verb: str, instance_id: str, **more: Any) -> httpx2.Response:
     """Send a verb by ID."""
     if verb == "delete":
-        return await house.call("DELETE", f"/api/instances/{instance_id}", **more)
-    return await house.call("POST", f"/api/instances/{instance_id}/{verb}", **more)
+        return await api_process.call("DELETE", f"/api/instances/{instance_id}", **more)
+    return await api_process.call("POST", f"/api/instances/{instance_id}/{verb}", **more)
 
 
 def told(answer: httpx2.Response) -> str:
@@ -68,27 +68,27 @@ def told(answer: httpx2.Response) -> str:
     return str(body["error"]["code"] if answer.status_code >= 400 else body["status"])
 
 
-async def test_every_verb_in_every_state(house: House) -> None:
+async def test_every_verb_in_every_state(api_process: ApiProcess) -> None:
     """202 if accepted, 200 if already so, 409 if not allowed; by name too."""
     for number, (verb, status, code, word) in enumerate(VERDICTS):
-        by_id = await house.have(status, name=f"by-id-{number}")
-        answer = await ask(house, verb, by_id)
+        by_id = await api_process.have(status, name=f"by-id-{number}")
+        answer = await ask(api_process, verb, by_id)
         assert (answer.status_code, told(answer)) == (code, word), (verb, status)
         model: Any = VerbResponse if code == 202 else InstanceDetails
         if code < 400:
             TypeAdapter(model).validate_python(answer.json())
         if not status.ended:  # an ended instance cannot be found by name
-            await house.have(status, name=f"by-name-{number}")
+            await api_process.have(status, name=f"by-name-{number}")
             named = {"instanceName": f"by-name-{number}"}
-            answer = await house.call("POST", f"/v1/api/instances/{verb}", body=named)
+            answer = await api_process.call("POST", f"/v1/api/instances/{verb}", body=named)
             assert (answer.status_code, told(answer)) == (code, word), (verb, status)
-        await house.clock.advance(2)  # let the key's bucket refill
+        await api_process.clock.advance(2)  # let the key's bucket refill
 
 
-async def test_an_accepted_verb_says_what_it_began(house: House) -> None:
+async def test_an_accepted_verb_says_what_it_began(api_process: ApiProcess) -> None:
     """The response has the ID, the status, the operation and its `Location`."""
-    instance_id = await house.have()
-    answer = await ask(house, "stop", instance_id)
+    instance_id = await api_process.have()
+    answer = await ask(api_process, "stop", instance_id)
     body = answer.json()
     assert body == {
         "instanceId": instance_id,
@@ -96,61 +96,63 @@ async def test_an_accepted_verb_says_what_it_began(house: House) -> None:
         "operationId": body["operationId"],
         "message": "Instance stop initiated successfully",
     }
-    followed = await house.call("GET", answer.headers["Location"], scope=Scope.READ)
+    followed = await api_process.call("GET", answer.headers["Location"], scope=Scope.READ)
     assert followed.json()["id"] == body["operationId"]
     assert (followed.json()["kind"], followed.json()["instanceId"]) == ("stop", instance_id)
 
 
-async def test_the_same_verb_twice_is_one_operation(house: House) -> None:
+async def test_the_same_verb_twice_is_one_operation(api_process: ApiProcess) -> None:
     """The same verb again returns the running operation; another verb is refused."""
-    instance_id = await house.have()
-    first, second = [await ask(house, "stop", instance_id) for _ in range(2)]
+    instance_id = await api_process.have()
+    first, second = [await ask(api_process, "stop", instance_id) for _ in range(2)]
     assert first.json() == second.json()
-    other = await ask(house, "restart", instance_id)
+    other = await ask(api_process, "restart", instance_id)
     assert told(other) == "OPERATION_IN_PROGRESS"
     assert other.json()["error"]["details"]["operationId"] == first.json()["operationId"]
 
 
-async def test_delete_wins_over_whatever_runs(house: House) -> None:
+async def test_delete_wins_over_whatever_runs(api_process: ApiProcess) -> None:
     """A running operation is cancelled, and its outcome says so."""
-    instance_id = await house.have()
-    stop = (await ask(house, "stop", instance_id)).json()["operationId"]
-    answer = await ask(house, "delete", instance_id)
+    instance_id = await api_process.have()
+    stop = (await ask(api_process, "stop", instance_id)).json()["operationId"]
+    answer = await ask(api_process, "delete", instance_id)
     assert (answer.status_code, told(answer)) == (202, "terminating")
-    cancelled = (await house.call("GET", f"/api/operations/{stop}")).json()
+    cancelled = (await api_process.call("GET", f"/api/operations/{stop}")).json()
     assert (cancelled["done"], cancelled["outcome"]) == (True, "cancelled")
 
 
-async def test_what_is_so_already_is_shown_with_what_runs(house: House) -> None:
+async def test_what_is_so_already_is_shown_with_what_runs(api_process: ApiProcess) -> None:
     """The 200 response is the same as that of reading the instance."""
-    instance_id = await house.have()
-    await house.begin(OperationKind.FOLLOW, instance_id, "watch")
-    answer = await ask(house, "start", instance_id)
+    instance_id = await api_process.have()
+    await api_process.begin(OperationKind.FOLLOW, instance_id, "watch")
+    answer = await ask(api_process, "start", instance_id)
     assert answer.status_code == 200
     assert answer.json()["operation"]["kind"] == "follow"
-    shown = (await house.call("GET", f"/api/instances/{instance_id}")).json()
+    shown = (await api_process.call("GET", f"/api/instances/{instance_id}")).json()
     assert answer.json() == shown
 
 
-async def test_what_there_is_not_is_not_found(house: House) -> None:
+async def test_what_there_is_not_is_not_found(api_process: ApiProcess) -> None:
     """An unknown instance is 404 INSTANCE_NOT_FOUND, by ID and by name."""
     for verb in ("start", "stop", "restart", "delete"):
         for answer in (
-            await ask(house, verb, "inst_1_nope"),
-            await house.call("POST", f"/api/instances/{verb}", body={"instanceName": "nope"}),
+            await ask(api_process, verb, "inst_1_nope"),
+            await api_process.call("POST", f"/api/instances/{verb}", body={"instanceName": "nope"}),
         ):
             assert (answer.status_code, told(answer)) == (404, "INSTANCE_NOT_FOUND")
 
 
-async def test_a_name_that_two_bear_is_ambiguous(house: House) -> None:
+async def test_a_name_that_two_bear_is_ambiguous(api_process: ApiProcess) -> None:
     """409 AMBIGUOUS_NAME with both IDs; neither instance is changed."""
-    both = [await house.have(), await house.have()]
-    await house.have(S.TERMINATED)
-    answer = await house.call("POST", "/api/instances/stop", body={"instanceName": "my-instance"})
+    both = [await api_process.have(), await api_process.have()]
+    await api_process.have(S.TERMINATED)
+    answer = await api_process.call(
+        "POST", "/api/instances/stop", body={"instanceName": "my-instance"}
+    )
     assert (answer.status_code, told(answer)) == (409, "AMBIGUOUS_NAME")
     assert sorted(answer.json()["error"]["details"]["instanceIds"]) == sorted(both)
     for instance_id in both:
-        shown = await house.call("GET", f"/api/instances/{instance_id}")
+        shown = await api_process.call("GET", f"/api/instances/{instance_id}")
         assert shown.json()["status"] == "running"
 
 
@@ -164,18 +166,18 @@ WRONG_NAMES: list[tuple[object, str, str]] = [
 ]
 
 
-async def test_a_wrong_name_is_refused(house: House) -> None:
+async def test_a_wrong_name_is_refused(api_process: ApiProcess) -> None:
     """400 with the field, and nothing is done."""
-    instance_id = await house.have()
+    instance_id = await api_process.have()
     for body, code, field in WRONG_NAMES:
-        answer = await house.call("POST", "/api/instances/delete", body=body)
+        answer = await api_process.call("POST", "/api/instances/delete", body=body)
         assert (answer.status_code, told(answer)) == (400, code), body
         assert [one["field"] for one in answer.json()["error"]["details"]] == [field]
-    shown = await house.call("GET", f"/api/instances/{instance_id}")
+    shown = await api_process.call("GET", f"/api/instances/{instance_id}")
     assert shown.json()["status"] == "running"
 
 
-async def test_a_body_may_be_absent_but_not_wrong(house: House) -> None:
+async def test_a_body_may_be_absent_but_not_wrong(api_process: ApiProcess) -> None:
     """An empty body and `{}` are the same for any media type; a misspelt field is rejected."""
     plain = {"Content-Type": "text/plain"}
     for path in ("{}/stop", "stop-all", "sync"):
@@ -188,39 +190,40 @@ async def test_a_body_may_be_absent_but_not_wrong(house: House) -> None:
             (b"{}", plain, 415),
             (b'{"force":true}', {"Content-Type": "application/json"}, 400),
         ):
-            url = f"/api/instances/{path}".format(await house.have(name="one"))
-            answer = await house.call("POST", url, content=content, headers=headers)
+            url = f"/api/instances/{path}".format(await api_process.have(name="one"))
+            answer = await api_process.call("POST", url, content=content, headers=headers)
             assert answer.status_code == status, (url, content, headers)
             if content and b"force" in content:
                 assert answer.json()["error"]["details"][0]["field"] == "force"
 
 
-async def test_a_fixed_word_is_never_an_id(house: House) -> None:
+async def test_a_fixed_word_is_never_an_id(api_process: ApiProcess) -> None:
     """A wrong method on a reserved word is 405 with `Allow`, not an unknown instance."""
     for word in RESERVED:
         allowed = "GET, HEAD" if word == "unmanaged" else "POST"
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
             if method in allowed:
                 continue
-            answer = await house.call(method, f"/v1/api/instances/{word}")
+            answer = await api_process.call(method, f"/v1/api/instances/{word}")
             assert answer.status_code == 405, (method, word)
             assert answer.headers["Allow"] == allowed
     for path, allowed in (
-        ("", "GET, HEAD, DELETE"),
+        ("", "GET, HEAD, PATCH, DELETE"),
         ("/stop", "POST"),
         ("/last-used", "PUT"),
         ("/wait", "GET, HEAD"),
         ("/events", "GET, HEAD"),
         ("/credentials", "GET, HEAD"),
     ):
-        answer = await house.call("PATCH", f"/api/instances/stopper{path}")
+        method = "PATCH" if path else "PUT"
+        answer = await api_process.call(method, f"/api/instances/stopper{path}")
         assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
-    assert (await house.call("GET", "/api/instances/a%00b")).status_code == 404
+    assert (await api_process.call("GET", "/api/instances/a%00b")).status_code == 404
 
 
-async def test_reading_is_not_enough(house: House) -> None:
+async def test_reading_is_not_enough(api_process: ApiProcess) -> None:
     """403 that names `write` for every verb and for passwords; 401 without a key."""
-    instance_id = await house.have()
+    instance_id = await api_process.have()
     for method, path in (
         ("POST", f"/api/instances/{instance_id}/start"),
         ("DELETE", f"/api/instances/{instance_id}"),
@@ -231,22 +234,22 @@ async def test_reading_is_not_enough(house: House) -> None:
         ("GET", f"/api/instances/{instance_id}/credentials"),
         ("POST", "/api/operations/op_1/cancel"),
     ):
-        answer = await house.call(method, path, scope=Scope.READ)
+        answer = await api_process.call(method, path, scope=Scope.READ)
         assert (answer.status_code, told(answer)) == (403, "FORBIDDEN")
         assert answer.json()["error"]["details"] == {"missingScope": "write"}
-        assert (await house.call(method, path, scope=None)).status_code == 401
+        assert (await api_process.call(method, path, scope=None)).status_code == 401
 
 
-async def count(house: House) -> int:
+async def count(api_process: ApiProcess) -> int:
     """Count the unfinished operations."""
-    return await house.app.database.read(operations.count_unfinished)
+    return await api_process.app.database.read(operations.count_unfinished)
 
 
-async def test_a_replay_is_the_first_answer_byte_by_byte(house: House) -> None:
+async def test_a_replay_is_the_first_answer_byte_by_byte(api_process: ApiProcess) -> None:
     """The same key gives the same bytes and headers, and nothing is done twice."""
-    stopped = await house.have(S.STOPPED, name="stopped")
-    running = await house.have(name="running")
-    gone = await house.have(name="gone")
+    stopped = await api_process.have(S.STOPPED, name="stopped")
+    running = await api_process.have(name="running")
+    gone = await api_process.have(name="gone")
     for method, path, body in (
         ("POST", f"/api/instances/{stopped}/start", None),
         ("POST", "/api/instances/restart", {"instanceName": "running"}),
@@ -255,48 +258,48 @@ async def test_a_replay_is_the_first_answer_byte_by_byte(house: House) -> None:
         ("POST", "/api/instances/sync", {}),
     ):
         key = {"Idempotency-Key": "abc"}
-        first = await house.call(method, path, body=body, headers=key)
+        first = await api_process.call(method, path, body=body, headers=key)
         assert first.status_code == 202, path
         assert "Idempotent-Replayed" not in first.headers
-        before = await count(house)
-        await house.turn(running, S.STOPPED)
-        again = await house.call(method, f"/v1{path}", body=body, headers=key)
+        before = await count(api_process)
+        await api_process.turn(running, S.STOPPED)
+        again = await api_process.call(method, f"/v1{path}", body=body, headers=key)
         assert again.headers["Idempotent-Replayed"] == "true"
         assert (again.status_code, again.content) == (202, first.content)
         assert again.headers.get("Location") == first.headers.get("Location")
-        assert await count(house) == before
-        await house.turn(running, S.RUNNING)
+        assert await count(api_process) == before
+        await api_process.turn(running, S.RUNNING)
 
 
-async def test_a_key_for_another_body_is_refused(house: House) -> None:
+async def test_a_key_for_another_body_is_refused(api_process: ApiProcess) -> None:
     """422, and the other body has no effect."""
     for name in ("one", "two"):
-        await house.have(name=name)
+        await api_process.have(name=name)
     key = {"Idempotency-Key": "abc"}
     for name, status in (("one", 202), ("two", 422)):
         body = {"instanceName": name}
-        answer = await house.call("POST", "/api/instances/stop", body=body, headers=key)
+        answer = await api_process.call("POST", "/api/instances/stop", body=body, headers=key)
         assert answer.status_code == status
     assert told(answer) == "IDEMPOTENCY_KEY_REUSED"
-    assert await count(house) == 1
+    assert await count(api_process) == 1
 
 
-async def test_a_refusal_is_not_remembered(house: House) -> None:
+async def test_a_refusal_is_not_remembered(api_process: ApiProcess) -> None:
     """After a 409 the same key may succeed."""
-    instance_id = await house.have(S.STOPPED)
+    instance_id = await api_process.have(S.STOPPED)
     key = {"Idempotency-Key": "abc"}
-    assert (await ask(house, "restart", instance_id, headers=key)).status_code == 409
-    await house.turn(instance_id, S.RUNNING)
-    answer = await ask(house, "restart", instance_id, headers=key)
+    assert (await ask(api_process, "restart", instance_id, headers=key)).status_code == 409
+    await api_process.turn(instance_id, S.RUNNING)
+    answer = await ask(api_process, "restart", instance_id, headers=key)
     assert answer.status_code == 202
     assert "Idempotent-Replayed" not in answer.headers
 
 
-async def test_the_same_key_at_once_acts_once(house: House) -> None:
+async def test_the_same_key_at_once_acts_once(api_process: ApiProcess) -> None:
     """The second request gets the same response or `IDEMPOTENCY_IN_PROGRESS`."""
     key = {"Idempotency-Key": "abc"}
     answers = await asyncio.gather(
-        *(house.call("POST", "/api/instances/sync", headers=key) for _ in range(5))
+        *(api_process.call("POST", "/api/instances/sync", headers=key) for _ in range(5))
     )
     assert {answer.status_code for answer in answers} <= {202, 409}
     assert len({answer.content for answer in answers if answer.status_code == 202}) == 1
@@ -304,22 +307,22 @@ async def test_the_same_key_at_once_acts_once(house: House) -> None:
         if answer.status_code == 409:
             assert told(answer) == "IDEMPOTENCY_IN_PROGRESS"
             assert answer.headers["Retry-After"] == "1"
-    assert await count(house) == 1
+    assert await count(api_process) == 1
 
 
-async def test_stopping_everything(house: House) -> None:
+async def test_stopping_everything(api_process: ApiProcess) -> None:
     """Instances that can be stopped are; others are skipped with a reason, ended ones left out."""
-    running, starting = [await house.have()], await house.have(S.STARTING)
-    stopped, creating = await house.have(S.STOPPED), await house.have(S.CREATING)
-    failed = await house.have(S.FAILED)
-    await house.have(S.TERMINATED)
-    answer = await house.call("POST", "/api/instances/stop-all")
+    running, starting = [await api_process.have()], await api_process.have(S.STARTING)
+    stopped, creating = await api_process.have(S.STOPPED), await api_process.have(S.CREATING)
+    failed = await api_process.have(S.FAILED)
+    await api_process.have(S.TERMINATED)
+    answer = await api_process.call("POST", "/api/instances/stop-all")
     assert answer.status_code == 202
     TypeAdapter(StopAllResponse).validate_python(answer.json())
     begun = {one["instanceId"]: one["operationId"] for one in answer.json()["operations"]}
     assert sorted(begun) == sorted(running)
     for operation_id in begun.values():
-        assert (await house.call("GET", f"/api/operations/{operation_id}")).status_code == 200
+        assert (await api_process.call("GET", f"/api/operations/{operation_id}")).status_code == 200
     assert {one["instanceId"]: one["reason"] for one in answer.json()["skipped"]} == {
         stopped: "ALREADY_STOPPED",
         creating: "OPERATION_IN_PROGRESS",
@@ -328,33 +331,35 @@ async def test_stopping_everything(house: House) -> None:
     }
 
 
-async def test_a_listing_can_be_asked_for(house: House) -> None:
+async def test_a_listing_can_be_asked_for(api_process: ApiProcess) -> None:
     """202 with an operation that has no instance."""
-    answer = await house.call("POST", "/api/instances/sync")
+    answer = await api_process.call("POST", "/api/instances/sync")
     assert answer.status_code == 202
     TypeAdapter(SyncResponse).validate_python(answer.json())
-    operation = await house.call("GET", f"/api/operations/{answer.json()['operationId']}")
+    operation = await api_process.call("GET", f"/api/operations/{answer.json()['operationId']}")
     TypeAdapter(OperationView).validate_python(operation.json())
     assert operation.json()["kind"] == "sync"
     assert "instanceId" not in operation.json()
 
 
-async def test_use_is_noted(house: House) -> None:
+async def test_use_is_noted(api_process: ApiProcess) -> None:
     """The time is now or the client's, in any offset."""
-    instance_id = await house.have()
+    instance_id = await api_process.have()
     path = f"/api/instances/{instance_id}/last-used"
-    answer = await house.call("PUT", path)
+    answer = await api_process.call("PUT", path)
     assert answer.status_code == 200
     assert answer.json()["lastUsedAt"] == "2025-10-09T08:53:20.000Z"
-    assert answer.json() == (await house.call("GET", f"/api/instances/{instance_id}")).json()
+    assert answer.json() == (await api_process.call("GET", f"/api/instances/{instance_id}")).json()
     for given, noted in (
         ("2025-10-09T10:53:21.5+02:00", "2025-10-09T08:53:21.500Z"),
         ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
     ):
-        answer = await house.call("PUT", path, body={"lastUsedAt": given})
+        answer = await api_process.call("PUT", path, body={"lastUsedAt": given})
         assert answer.json()["lastUsedAt"] == noted
         TypeAdapter(InstanceDetails).validate_python(answer.json())
-        assert answer.json() == (await house.call("GET", f"/api/instances/{instance_id}")).json()
+        assert (
+            answer.json() == (await api_process.call("GET", f"/api/instances/{instance_id}")).json()
+        )
 
 
 WRONG_TIMES: list[object] = [
@@ -371,22 +376,22 @@ WRONG_TIMES: list[object] = [
 ]
 
 
-async def test_a_wrong_time_of_use_is_refused(house: House) -> None:
+async def test_a_wrong_time_of_use_is_refused(api_process: ApiProcess) -> None:
     """400 for text that is not a time, a time without offset, or one outside the range."""
-    path = f"/api/instances/{await house.have()}/last-used"
+    path = f"/api/instances/{await api_process.have()}/last-used"
     for value in WRONG_TIMES:
-        answer = await house.call("PUT", path, body={"lastUsedAt": value})
+        answer = await api_process.call("PUT", path, body={"lastUsedAt": value})
         assert (answer.status_code, told(answer)) == (400, "VALIDATION_ERROR"), value
         assert answer.json()["error"]["details"][0]["field"] == "lastUsedAt"
-    missing = await house.call("PUT", "/api/instances/inst_1_nope/last-used")
+    missing = await api_process.call("PUT", "/api/instances/inst_1_nope/last-used")
     assert told(missing) == "INSTANCE_NOT_FOUND"
 
 
-async def test_passwords_are_shown_in_one_place(house: House) -> None:
+async def test_passwords_are_shown_in_one_place(api_process: ApiProcess) -> None:
     """Passwords need the scope `write`, and the response is `no-store`."""
-    instance_id = await house.have()
+    instance_id = await api_process.have()
     path = f"/api/instances/{instance_id}/credentials"
-    empty = await house.call("GET", path)
+    empty = await api_process.call("GET", path)
     assert empty.json() == {"instanceId": instance_id}
     endpoints = [{"port": 80, "endpoint": "https://u:pw@e.test/"}]
     passwords = {
@@ -397,14 +402,14 @@ async def test_passwords_are_shown_in_one_place(house: House) -> None:
         "webTerminal": "",
         "endpoints": endpoints,
     }
-    vault = house.app.operating._vault
+    vault = api_process.app.operating._vault
 
     def write(connection: Connection) -> None:
         sealed = vault.seal("credentials", orjson.dumps(passwords))
         instances.update_columns(connection, instance_id, {"obs_credentials_sealed": sealed})
 
-    await house.app.database.write(write)
-    answer = await house.call("GET", path)
+    await api_process.app.database.write(write)
+    answer = await api_process.call("GET", path)
     TypeAdapter(CredentialsResponse).validate_python(answer.json())
     assert answer.json() == {
         "instanceId": instance_id,
@@ -414,7 +419,7 @@ async def test_passwords_are_shown_in_one_place(house: House) -> None:
         "endpoints": endpoints,
     }
     assert answer.headers["Cache-Control"] == "no-store"
-    missing = await house.call("GET", "/api/instances/inst_1_nope/credentials")
+    missing = await api_process.call("GET", "/api/instances/inst_1_nope/credentials")
     assert told(missing) == "INSTANCE_NOT_FOUND"
 
 

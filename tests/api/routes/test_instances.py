@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import TypeAdapter
 
 from novitai.api.schemas.instances import (
     CreateInstanceResponse,
-    InstanceDetails,
     ListInstancesResponse,
 )
 from novitai.domain.instance import InstanceStatus
-from novitai.domain.view import View
+from novitai.domain.instance_details import InstanceDetails
 from tests.api.application import CREATE, Api, ApiFactory
-from tests.api.client import House
+from tests.api.client import ApiProcess
 
-VIEW: View = {
+VIEW: dict[str, Any] = {
     "id": "inst_1",
     "name": "my-instance",
     "status": "running",
@@ -28,6 +29,7 @@ VIEW: View = {
     "templateId": "tmpl-12345",
     "rootfsSize": 80,
     "billingMode": "onDemand",
+    "tags": {},
 }
 
 
@@ -200,13 +202,13 @@ async def test_more_is_told_in_the_body_and_as_a_link(api: Api) -> None:
     ],
 )
 async def test_terminated_ones_are_listed_where_that_is_said(
-    house: House, query: str, listed: list[str]
+    api_process: ApiProcess, query: str, listed: list[str]
 ) -> None:
     """They are listed with `includeTerminated=true` or by their status; `total` agrees."""
-    await house.have(InstanceStatus.RUNNING)
-    await house.have(InstanceStatus.TERMINATED)
-    await house.turn(await house.have(), InstanceStatus.RELEASED)
-    answer = (await house.call("GET", f"/api/instances{query}")).json()
+    await api_process.have(InstanceStatus.RUNNING)
+    await api_process.have(InstanceStatus.TERMINATED)
+    await api_process.turn(await api_process.have(), InstanceStatus.RELEASED)
+    answer = (await api_process.call("GET", f"/api/instances{query}")).json()
     assert sorted(one["status"] for one in answer["instances"]) == listed
     assert answer["total"] == len(listed)
 

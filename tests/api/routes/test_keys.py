@@ -8,7 +8,7 @@ import re
 import pytest
 from pydantic import TypeAdapter
 
-from novitai.api.schemas.keys import CreateKeyResponse, ListKeysResponse
+from novitai.api.schemas.keys import CreateKeyResponse, CurrentKeyResponse, ListKeysResponse
 from novitai.domain.api_key import Scope
 from tests.api.application import Api
 
@@ -38,6 +38,19 @@ async def test_a_key_is_made_and_shown_once(api: Api) -> None:
     listed = await api.call("GET", "/api/keys", scope=Scope.ADMIN)
     assert made["key"] not in listed.text
     assert "digest" not in listed.text
+
+
+async def test_a_key_can_read_what_it_may_do(api: Api) -> None:
+    """Any key reads its own name, scopes, limits and expiry, and its text is never shown."""
+    limits = {"maxInstances": 3, "budget": {"amount": 5.0, "period": "day"}}
+    new = {"name": "ci", "scopes": ["read"], "expiresAt": "2030-01-01T00:00:00Z", "limits": limits}
+    made = (await api.call("POST", "/api/keys", scope=Scope.ADMIN, body=new)).json()
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    answer = await api.call("GET", "/api/key", scope=None, headers=headers)
+    assert answer.status_code == 200
+    TypeAdapter(CurrentKeyResponse).validate_python(answer.json())
+    assert answer.json() == {name: value for name, value in made.items() if name != "key"}
+    assert (await api.call("GET", "/api/key", scope=None)).status_code == 401
 
 
 async def test_keys_are_listed_with_their_use(api: Api) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from prometheus_client import Metric
@@ -14,17 +16,20 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 from pydantic import TypeAdapter
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
+from novitai.api.app import create_api
 from novitai.api.schemas.metrics import MetricsResponse
 from novitai.domain.account import AccountState
 from novitai.domain.api_key import Scope
-from novitai.store.queries import account, coordination
+from novitai.store.queries import account, coordination, fleet
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
+from novitai.store.queries.fleet import FleetNumbers, MoneyNumbers
+from novitai.upstream.breaker import BreakerState
 from novitai.upstream.errors import CallOutcome
 from tests.api.application import CREATE, Api
-from tests.api.client import House
+from tests.api.client import ApiProcess, Http
 
 
 @pytest.fixture
@@ -173,7 +178,85 @@ async def test_labels_do_not_grow_with_traffic(busy: Api) -> None:
     assert len(text) < before + 5000
 
 
-async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
+async def test_json_has_each_series_of_the_text(api_process: ApiProcess) -> None:
+    """`series` has the names, labels and values of the Prometheus text."""
+    await api_process.have()
+    await api_process.app.fleet_count.once()
+    await api_process.call("GET", "/metrics", headers={"Accept": "text/plain"})
+    text = (await api_process.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+    told = (await api_process.call("GET", "/metrics")).json()["data"]["series"]
+    samples = [sample for family in parse_text(text) for sample in family.samples]
+    assert {(one.name, *sorted(one.labels.items())) for one in samples} == {
+        (name, *sorted(one["labels"].items())) for name, found in told.items() for one in found
+    }
+    labels = {"status": "running", "billing_mode": "onDemand"}
+    assert value(iter(samples), "novitai_instances", **labels) == 1
+    assert {"labels": labels, "value": 1} in told["novitai_instances"]
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Collect the SQL statements of all databases from now on."""
+    found: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield found
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_a_scrape_costs_the_same_with_many_instances(
+    api_process: ApiProcess, statements: list[str]
+) -> None:
+    """The statements of a scrape are the same, few, and read no table from end to end."""
+
+    async def scrape() -> list[str]:
+        await api_process.app.fleet_count.once()
+        await api_process.call("GET", "/metrics", headers={"Accept": "text/plain"})
+        statements.clear()
+        await api_process.call("GET", "/metrics", headers={"Accept": "text/plain"})
+        # A scrape only reads. That its key was used is written later, at times in between.
+        return [one for one in statements if one.startswith("SELECT")]
+
+    empty = await scrape()
+    for number in range(30):
+        await api_process.have(name=f"instance-{number}")
+    assert await scrape() == empty
+    assert 0 < len(empty) <= 5
+
+    def plans(connection: Connection) -> list[str]:
+        return [
+            str(row[3])
+            for one in empty
+            for row in connection.exec_driver_sql(
+                f"EXPLAIN QUERY PLAN {one}", (None,) * one.count("?")
+            )
+        ]
+
+    found = await api_process.app.database.read(plans)
+    assert found
+    assert not [one for one in found if one.startswith("SCAN")], found
+
+
+async def test_a_breaker_that_is_not_closed_is_open(api_process: ApiProcess) -> None:
+    """While the breaker opens and tries again, the metric stays 1."""
+    numbers = api_process.app.services().upstream()
+    for state, told in (
+        (BreakerState.CLOSED, 0),
+        (BreakerState.OPEN, 1),
+        (BreakerState.HALF_OPEN, 1),
+    ):
+        changed = replace(numbers, breakers={"create": state})
+        services = replace(api_process.app.services(), upstream=partial(replace, changed))
+        http = await Http.open(api_process.app, create_api(services))
+        text = (await http.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+        assert f'novitai_upstream_breaker_open{{class="create"}} {told}.0' in text
+        await http.aclose()
+
+
+async def test_what_is_doubted_of_the_account_is_a_metric(api_process: ApiProcess) -> None:
     """Orphans that were not dismissed, a hold, and incomplete listings."""
     orphan = Unmanaged("up-1", "box-nvabcdefaaaaaaaaaaaaaaaa", "running", orphan=True)
 
@@ -183,29 +266,71 @@ async def test_what_is_doubted_of_the_account_is_a_metric(house: House) -> None:
         for began_at in (1, 2):
             coordination.record_listing(connection, LastListing(began_at, complete=False))
 
-    await house.app.database.write(write)
-    text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+    await api_process.app.database.write(write)
+    assert await api_process.app.fleet_count.once()
+    text = (await api_process.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
     assert "novitai_orphans 1.0" in text
     assert "novitai_account_held 1.0" in text
     assert "novitai_incomplete_listings 2.0" in text
 
 
-async def test_calls_to_novita_are_metrics(house: House) -> None:
-    """Calls by endpoint and outcome, latency, calls waiting for a permit, and each breaker."""
-    house.app.calls("start", CallOutcome.OK, 0.2)
-    house.app.calls("start", CallOutcome.BREAKER_OPEN, 0.0)
-    text = (await house.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+async def test_the_figures_of_the_fleet_have_their_units(api_process: ApiProcess) -> None:
+    """Dollars and seconds, made of 1/100000 USD a day and of moments in milliseconds."""
+    now = api_process.app.clock.now()
+    numbers = FleetNumbers(
+        counted_at=now - 10_000,
+        instances=[("running", "spot", 2)],
+        operations=[("stop", "waiting", 1)],
+        oldest_due=now - 5_000,
+        orphans=1,
+        unmanaged=3,
+        held=False,
+        incomplete_listings=0,
+        listed_at=now - 30_000,
+        listing_interval=20.0,
+        unenforced=4,
+        burn=24 * 150_000,
+        bills_until=now - 7_000,
+        bill_events={"costs.bill_differs": 6},
+        money=MoneyNumbers(now, {"gpu": 250_000}, {"team": 0.5}, 12.5),
+    )
+    await api_process.app.database.write(lambda connection: fleet.save(connection, numbers))
+    text = (await api_process.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
+    for line in (
+        'instances{billing_mode="spot",status="running"} 2.0',
+        'operations{kind="stop",phase="waiting"} 1.0',
+        "operation_oldest_due_seconds 5.0",
+        "orphans 1.0",
+        "unmanaged 3.0",
+        "account_held 0.0",
+        "listing_age_seconds 30.0",
+        "listing_interval_seconds 20.0",
+        "fleet_age_seconds 10.0",
+        "limits_unenforced 4.0",
+        "burn_usd_per_hour 1.5",
+        'spend_usd_total{kind="gpu"} 2.5',
+        'budget_used_ratio{budget="team"} 0.5',
+        "account_balance_usd 12.5",
+        "bills_age_seconds 7.0",
+        'bill_events{type="costs.bill_differs"} 6.0',
+    ):
+        assert f"\nnovitai_{line}\n" in text, line
+
+
+async def test_calls_to_novita_are_metrics(api_process: ApiProcess) -> None:
+    """Calls by operation and outcome, latency, calls waiting for a permit, and each breaker."""
+    api_process.app.calls("start", CallOutcome.OK, 0.2)
+    api_process.app.calls("start", CallOutcome.BREAKER_OPEN, 0.0)
+    text = (await api_process.call("GET", "/metrics", headers={"Accept": "text/plain"})).text
     samples = [sample for family in parse_text(text) for sample in family.samples]
-    prefix, start = "novitai_upstream", {"endpoint": "start"}
+    prefix, start = "novitai_upstream", {"operation": "start"}
     assert value(iter(samples), f"{prefix}_calls_total", **start, outcome="ok") == 1
     assert value(iter(samples), f"{prefix}_calls_total", **start, outcome="breaker_open") == 1
-    duration = f"{prefix}_call_duration_seconds"
+    duration = f"{prefix}_call_seconds"
     assert value(iter(samples), f"{duration}_bucket", **start, le="0.1") == 0
     assert value(iter(samples), f"{duration}_bucket", **start, le="0.25") == 1
     assert value(iter(samples), f"{duration}_count", **start) == 1
-    assert value(iter(samples), f"{duration}_count", endpoint="stop") == 0
+    assert value(iter(samples), f"{duration}_count", operation="stop") == 0
     assert value(iter(samples), f"{prefix}_permits_waiting") == 0
-    state = f"{prefix}_breaker_state"
     for name in ("catalogue", "instances", "create", "lifecycle"):
-        assert value(iter(samples), state, **{"class": name}, state="closed") == 1
-        assert value(iter(samples), state, **{"class": name}, state="open") == 0
+        assert value(iter(samples), f"{prefix}_breaker_open", **{"class": name}) == 0

@@ -113,3 +113,28 @@ async def test_a_clean_up_removes_what_is_no_longer_fresh() -> None:
     assert cache.cleanup() == 1
     assert [(entry.key, entry.time_left) for entry in list(cache.keys())] == [("new", 30.0)]
     assert cache.stats().expired == 1
+
+
+def keys_of(cache: Cache[bytes]) -> list[str]:
+    """Return the keys, least recently used first."""
+    kept = cache.keys()
+    return [one.key for one in kept]
+
+
+def test_the_weight_of_all_copies_is_bounded() -> None:
+    """The least recently used go first, and one that is too heavy is not kept."""
+    cache: Cache[bytes] = Cache(
+        "lists", ManualClock(), ttl=30, max_size=10, max_weight=10, weigh=len
+    )
+    for key, size in (("a", 4), ("b", 4), ("a", 3), ("c", 3)):
+        cache.put(key, bytes(size))
+    assert keys_of(cache) == ["b", "a", "c"]
+    assert cache.peek("b") is not None
+    cache.put("d", bytes(5))
+    assert keys_of(cache) == ["b", "d"]
+    cache.put("b", bytes(11))
+    assert keys_of(cache) == ["d"]
+    assert cache.stats().evictions == 2
+    cache.clear()
+    cache.put("e", bytes(10))
+    assert cache.peek("e") is not None

@@ -44,6 +44,22 @@ async def test_a_refusal_for_what_a_rival_did_gives_the_rivals_answer(
     assert (answer.body, answer.replayed) == (b"removed", True)
 
 
+async def test_a_refusal_before_the_transaction_gives_the_rivals_answer_too(
+    database: Database, clock: ManualClock
+) -> None:
+    """This holds for a command that is refused while it is prepared, such as an expired quote."""
+    rival = Commands(database, clock)
+
+    async def lose(_deadline: int | None) -> Transaction[str]:
+        await rival.run(lambda _connection: "created", plain, key=KEY)
+        raise Conflict("expired")
+
+    answer = await Commands(database, clock).run(Command(lose), plain, key=KEY)
+    assert (answer.body, answer.replayed) == (b"created", True)
+    with pytest.raises(Conflict, match="expired"):
+        await Commands(database, clock).run(Command(lose), plain)
+
+
 async def test_a_refusal_is_not_remembered(database: Database, clock: ManualClock) -> None:
     """A refusal is not stored, so a later request with the same key carries the command out."""
 

@@ -75,7 +75,8 @@ async def test_events_about_the_account_go_to_standing_webhooks(rig: Rig) -> Non
     await rig.work()
 
     def happen(connection: Connection) -> None:
-        rig.recorder.append_account(connection, EventType.ACCOUNT_CHANGED, {"missing": 3})
+        data = {"held": False, "message": "The account matches the records again"}
+        rig.recorder.append_account(connection, EventType.ACCOUNT_CHANGED, data)
 
     await rig.database.write(happen)
     await rig.work()

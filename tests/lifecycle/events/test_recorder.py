@@ -17,10 +17,10 @@ from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances
-from novitai.testing import ManualClock
-from tests.domain.making import an_instance
+from novitai.testing import ManualClock, an_instance
 
 ID = "inst_1_recorded"
+MOVED = {"from": "running", "to": "exited"}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def change(database: Database, recorder: Recorder, **columns: object) -> I
 
     def write(connection: Any) -> Instance:
         instances.update_columns(connection, ID, columns)
-        return recorder.refresh_status(connection, ID, also={"reason": "because"})
+        return recorder.refresh_status(connection, ID, also={"drift": MOVED})
 
     return await database.write(write)
 
@@ -52,7 +52,7 @@ async def log(database: Database) -> list[tuple[str, object, object]]:
     """List the events: type, previous status, and the fact beside the view."""
     found = await database.read(lambda connection: events.of_instance(connection, ID))
     return [
-        (one.type.value, one.data.get("previousStatus"), one.data.get("reason")) for one in found
+        (one.type.value, one.data.get("previousStatus"), one.data.get("drift")) for one in found
     ]
 
 
@@ -63,7 +63,7 @@ async def test_a_change_of_status_is_told_once(
     stopped = await change(sqlite_database, recorder, obs_status="exited")
     assert stopped.status is InstanceStatus.STOPPED
     await change(sqlite_database, recorder, obs_status="exited")
-    assert await log(sqlite_database) == [("instance.stopped", "running", "because")]
+    assert await log(sqlite_database) == [("instance.stopped", "running", MOVED)]
 
 
 async def test_what_changes_no_status_is_not_told(
@@ -106,7 +106,7 @@ async def test_what_is_rolled_back_is_neither_stored_nor_logged(
         await change(sqlite_database, recorder, obs_status="exited")
     [line] = lines
     assert (line["event"], line["log_level"]) == ("instance_stopped", "info")
-    assert (line["instance_id"], line["reason"]) == (ID, "because")
+    assert (line["instance_id"], line["drift"]) == (ID, MOVED)
 
 
 async def test_grave_events_are_warnings(sqlite_database: Database, recorder: Recorder) -> None:
@@ -115,7 +115,7 @@ async def test_grave_events_are_warnings(sqlite_database: Database, recorder: Re
     def append(connection: Any) -> None:
         instance = instances.lock(connection, ID)
         assert instance is not None
-        recorder.append(connection, instance, None, EventType.DRIFT)
+        recorder.append(connection, instance, None, EventType.DRIFT, also={"drift": MOVED})
 
     with capture_logs() as lines:
         await sqlite_database.write(append)
@@ -132,6 +132,6 @@ async def test_a_terminated_record_comes_back_by_revival_alone(
     revived = await sqlite_database.write(lambda connection: recorder.revive(connection, ID))
     assert revived.status is InstanceStatus.STARTING
     assert await log(sqlite_database) == [
-        ("instance.terminated", "running", "because"),
+        ("instance.terminated", "running", MOVED),
         ("instance.starting", "terminated", None),
     ]

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers to idempotency keys are deleted once their retention time is over."""
+"""Answers to idempotency keys and quotes are deleted once their retention time is over."""
 
 from __future__ import annotations
 
 import pytest
 from sqlalchemy import Connection, func, select
 
+from novitai.domain.instance import BillingMode, InstanceStatus
+from novitai.domain.quote import Quote, QuotedTerms
 from novitai.lifecycle.commands.idempotency import KEPT_FOR
 from novitai.lifecycle.maintenance import housekeeping
-from novitai.lifecycle.maintenance.housekeeping import PAUSE, Housekeeping
+from novitai.lifecycle.maintenance.housekeeping import PAUSE, QUOTES_KEPT_FOR, Housekeeping
 from novitai.store.engine.database import Database
-from novitai.store.queries import idempotency_keys
+from novitai.store.queries import idempotency_keys, instances, quotes
 from novitai.store.queries.idempotency_keys import Remembered
 from novitai.store.tables import idempotency_keys as table
-from novitai.testing import ManualClock
+from novitai.testing import ManualClock, an_instance
+from tests.lifecycle.world import AtWork
 
 ANSWER = Remembered("digest", 202, {}, b"{}")
 
@@ -62,16 +65,46 @@ async def test_it_goes_on_every_ten_minutes_until_it_is_stopped(
 ) -> None:
     """A later pass deletes answers that have expired since, and none runs after `stop`."""
     await remember(sqlite_database, clock.now() - KEPT_FOR + 1000, "soon")
+    at_work = AtWork()
+    at_work.watch(sqlite_database)
     keeping = Housekeeping(sqlite_database, clock)
     keeping.start()
     await clock.advance(0)
+    await at_work.rest()
     began = clock.monotonic()
     while await count(sqlite_database):
         assert clock.monotonic() - began < 2 * PAUSE
         await clock.advance(PAUSE / 20)
+        await at_work.rest()
     assert clock.monotonic() - began >= PAUSE
     await keeping.stop()
     await remember(sqlite_database, 0, "later")
     for _ in range(40):
         await clock.advance(PAUSE / 20)
+        await at_work.rest()
         assert await count(sqlite_database) == 1
+
+
+async def test_a_quote_is_kept_while_a_create_may_need_it(
+    database: Database, clock: ManualClock
+) -> None:
+    """A quote goes an hour after it expired, but not while an instance that it binds is created."""
+    old = clock.now() - QUOTES_KEPT_FOR - 1
+    terms = QuotedTerms("gpu-basic", "tmpl-12345", 2, 80, "any", BillingMode.ON_DEMAND, False)
+
+    def write(connection: Connection) -> None:
+        for name, expired_at in (("late", old + 1), ("old", old), ("used", old), ("free", old)):
+            quotes.insert(connection, Quote(name, 0, expired_at, terms, ()))
+        for number, name in enumerate(("used", "free")):
+            instance = an_instance(InstanceStatus.CREATING, id=f"inst_{number}", quote_id=name)
+            instances.insert(connection, instance, b"sealed")
+        instances.update_columns(connection, "inst_1", {"status": InstanceStatus.RUNNING.value})
+
+    await database.write(write)
+    assert await Housekeeping(database, clock).once() == 2
+
+    def kept(connection: Connection) -> list[bool]:
+        names = ("late", "old", "used", "free")
+        return [quotes.load(connection, name) is not None for name in names]
+
+    assert await database.read(kept) == [True, False, True, False]

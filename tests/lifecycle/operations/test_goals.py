@@ -23,6 +23,7 @@ from novitai.lifecycle.operations.goals import (
     READINESS_DEADLINE,
     STOP_DEADLINE,
     TOLD_AFTER,
+    URGENT_PATIENCE,
     Ask,
     GiveUp,
     LookUp,
@@ -40,7 +41,8 @@ from novitai.lifecycle.operations.goals import (
 )
 from novitai.lifecycle.operations.steps import Claimed
 from novitai.store.queries.coordination import Looked
-from tests.domain.making import an_instance
+from novitai.testing import an_instance
+from tests.domain.making import TESTER
 
 NOW: Final = 1_800_000_000_000
 ACTED: Final = NOW - 100_000
@@ -81,7 +83,9 @@ def the_claim(
     )
     instance = replace(an_instance(InstanceStatus.RUNNING), observed=observed, acted_at=acted_at)
     remembered = replace(Progress(call=call), **progress)
-    operation = Operation.begin("op_1", kind, instance.id, "ask", NOW, progress=remembered)
+    operation = Operation.begin(
+        "op_1", kind, instance.id, "ask", NOW, progress=remembered, actor=TESTER
+    )
     at = listed_at if looked_at is None else looked_at
     return Claimed(operation, instance, (), Looked(at, at, incomplete))
 
@@ -163,6 +167,26 @@ def test_what_a_stop_does_next(claimed: Claimed, decision: DECISION, cleanup: DE
 ACCEPTED: Final = asked(accepted=True)
 SINCE: Final = NOW - 5_000
 """A time after the default call of `asked`."""
+
+
+@pytest.mark.parametrize(
+    ("claimed", "decision"),
+    [
+        (the_claim("running", urgent=True), Ask()),
+        (the_claim("running", call=asked(URGENT_PATIENCE - 1), urgent=True), Wait(NOW + LOOK_SOON)),
+        (the_claim("running", call=asked(URGENT_PATIENCE), urgent=True), Ask()),
+        (the_claim("running", call=asked(LONG_AGO, asks=50), urgent=True), Ask()),
+        (
+            the_claim("running", call=asked(LONG_AGO, asks=9, tried_at=OVERDUE), urgent=True),
+            Ask(),
+        ),
+        (the_claim("stopping", call=asked(LONG_AGO), urgent=True), Wait(NOW + LOOK_SOON)),
+        (the_claim("exited", call=asked(), urgent=True), Reached()),
+    ],
+)
+def test_what_the_stop_of_a_limit_does_next(claimed: Claimed, decision: DECISION) -> None:
+    """It is asked again after 10 seconds, and never gives up."""
+    assert stopped(claimed, NOW) == decision
 
 
 @pytest.mark.parametrize(

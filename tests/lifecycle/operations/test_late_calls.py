@@ -20,6 +20,7 @@ from novitai.store.queries import events
 from novitai.testing import ManualClock
 from novitai.upstream.errors import NotSent
 from novitai.upstream.operations import Endpoint
+from tests.domain.making import TESTER
 from tests.lifecycle.stalling import Stall
 from tests.lifecycle.world import World, at_home
 
@@ -79,7 +80,7 @@ def make_stall(world: World) -> Iterator[MakeStall]:
 
 async def ask(app: Application, kind: OperationKind, instance_id: str) -> None:
     """Request a verb in a process."""
-    await app.commands.apply(app.operating.ask(kind, instance_id))
+    await app.commands.apply(app.operating.ask(kind, instance_id, actor=TESTER))
 
 
 async def status_in(app: Application, instance_id: str) -> str:
@@ -133,6 +134,7 @@ async def held_up(
     before = await calls_of(world, kind)
     stall = make_stall(kind, slips=slips)
     await ask(world.app, kind, instance_id)
+    await world.quiet()  # before any time passes, only this process can claim it
     for _ in range(60):
         if stall.began.is_set():
             assert await calls_of(world, kind) == before

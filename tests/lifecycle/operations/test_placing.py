@@ -138,7 +138,6 @@ async def test_the_price_follows_what_novita_charges(world: World) -> None:
         assert (await world.view(instance_id))["hourlyPrice"] == pytest.approx(shown)
 
 
-@on_both_stores
 async def test_stock_that_comes_back_is_bought(world: World) -> None:
     """Refusals for lack of stock are retried until there is stock."""
     await fault(world, **NO_STOCK)

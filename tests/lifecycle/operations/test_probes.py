@@ -30,8 +30,7 @@ from novitai.egress.guard import EndpointGuard, UpstreamReach
 from novitai.egress.resolving import Resolver
 from novitai.egress.wire import Wire
 from novitai.lifecycle.operations.probes import Places, Prober, Silence
-from novitai.testing import ManualClock
-from tests.domain.making import an_instance
+from novitai.testing import ManualClock, an_instance
 
 HTTP, TCP = PortType.HTTP, PortType.TCP
 

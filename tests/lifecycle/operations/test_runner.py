@@ -14,6 +14,7 @@ from novitai.domain.operation import OperationKind, Outcome
 from novitai.lifecycle.operations.steps import Again, Claimed, Done, Step
 from novitai.store.queries import operations
 from novitai.upstream.errors import RateLimited, ServerError, Timeout, UpstreamError
+from tests.domain.making import TESTER
 from tests.lifecycle.world import REQUEST, World, on_both_stores
 
 
@@ -224,11 +225,13 @@ async def test_a_step_that_never_ends_is_ended_at_its_deadline(idle: World) -> N
 async def test_a_confirmation_during_a_step_is_kept(idle: World) -> None:
     """A person confirms a delete while a step of it runs: the step's result does not undo it."""
     instance_id = await idle.create()
-    await idle.do(idle.app.operating.ask(OperationKind.DELETE, instance_id))
+    await idle.do(idle.app.operating.ask(OperationKind.DELETE, instance_id, actor=TESTER))
     operation = await operation_of(idle, instance_id)
 
     async def confirmed_meanwhile(claimed: Claimed) -> Step:
-        ask = idle.app.operating.ask(OperationKind.DELETE, instance_id, confirmed=True)
+        ask = idle.app.operating.ask(
+            OperationKind.DELETE, instance_id, confirmed=True, actor=TESTER
+        )
         await idle.do(ask)
         return Again(claimed.operation.phase, idle.clock.now() + 5000)
 

@@ -14,6 +14,7 @@ from novitai.domain.operation import OperationKind
 from novitai.errors import Conflict, NotFound
 from novitai.lifecycle.commands.idempotency import IdempotencyKey, Reply
 from novitai.lifecycle.commands.instance_actions import Accepted
+from tests.domain.making import TESTER
 from tests.lifecycle.actions import ask, fault, upstream
 from tests.lifecycle.world import REQUEST, World, on_both_stores
 
@@ -102,13 +103,13 @@ async def test_a_name_that_two_bear_is_ambiguous(world: World) -> None:
     """A name of two records gives 409 AMBIGUOUS_NAME, unless one is ended."""
     first, second = await world.create(), await world.create()
     with pytest.raises(Conflict) as refusal:
-        await world.do(world.app.operating.ask_by_name(DELETE, "my_instance"))
+        await world.do(world.app.operating.ask_by_name(DELETE, "my_instance", actor=TESTER))
     assert refusal.value.code == "AMBIGUOUS_NAME"
     assert first in str(refusal.value.details)
     assert second in str(refusal.value.details)
     await ask(world, DELETE, first)
     await world.until_status(first, TERMINATED, within=400)
-    await world.do(world.app.operating.ask_by_name(DELETE, "my_instance"))
+    await world.do(world.app.operating.ask_by_name(DELETE, "my_instance", actor=TESTER))
     await world.until_status(second, TERMINATED, within=400)
 
 
@@ -323,7 +324,7 @@ async def test_a_word_that_means_nothing_to_us(world: World, running: str, word:
 async def test_stop_all(world: World, running: str) -> None:
     """Stops the running instances and gives a reason for each of the others."""
     other = await world.create(replace(REQUEST, name="other"))
-    done = await world.do(world.app.operating.stop_all())
+    done = await world.do(world.app.operating.stop_all(actor=TESTER))
     assert [one.instance.id for one in done.accepted] == [running]
     assert [(one.instance_id, one.reason) for one in done.skipped] == [
         (other, "OPERATION_IN_PROGRESS")
@@ -336,7 +337,7 @@ async def test_a_creation_can_be_cancelled_before_it_buys(world: World) -> None:
     await world.app.jobs.stop(0)
     instance_id = await world.create()
     operation = str((await world.view(instance_id))["operation"]["id"])
-    await world.do(world.app.operating.cancel(operation))
+    await world.do(world.app.operating.cancel(operation, actor=TESTER))
     assert await world.status(instance_id) == "terminated"
     await world.reopen()
     await world.pass_time(20)
@@ -349,7 +350,7 @@ async def test_a_creation_that_has_bought_cannot_be_cancelled(world: World) -> N
     await world.pass_time(10)
     operation = str((await world.view(instance_id))["operation"]["id"])
     with pytest.raises(Conflict):
-        await world.do(world.app.operating.cancel(operation))
+        await world.do(world.app.operating.cancel(operation, actor=TESTER))
 
 
 async def test_passwords_are_in_the_credentials_alone(world: World, running: str) -> None:
@@ -371,9 +372,13 @@ def rendered(accepted: Accepted) -> Reply:
 async def test_a_verb_is_idempotent_by_key(world: World, running: str) -> None:
     """The same key gives the same bytes, even after the state has changed."""
     key = IdempotencyKey("key_1", f"POST /api/instances/{running}/stop", "k", "d")
-    first = await world.app.commands.run(world.app.operating.ask(STOP, running), rendered, key=key)
+    first = await world.app.commands.run(
+        world.app.operating.ask(STOP, running, actor=TESTER), rendered, key=key
+    )
     await world.until_status(running, STOPPED, within=200)
-    again = await world.app.commands.run(world.app.operating.ask(STOP, running), rendered, key=key)
+    again = await world.app.commands.run(
+        world.app.operating.ask(STOP, running, actor=TESTER), rendered, key=key
+    )
     assert again.body == first.body
     assert again.replayed
 
@@ -388,6 +393,6 @@ async def test_a_cancelled_start_leaves_everything_as_it_was(world: World, runni
     await world.app.jobs.stop(0)
     operation = (await ask(world, START, running))["operation"]
     assert await world.status(running) == "starting"
-    await world.do(world.app.operating.cancel(operation))
+    await world.do(world.app.operating.cancel(operation, actor=TESTER))
     after = await world.view(running)
     assert (after["status"], after["error"]) == (before["status"], before["error"])

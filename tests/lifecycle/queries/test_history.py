@@ -17,9 +17,8 @@ from novitai.lifecycle.queries.instances import Shown
 from novitai.lifecycle.queries.status_watch import LOOK_EVERY
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances
-from novitai.testing import ManualClock
-from tests.domain.making import an_instance
-from tests.lifecycle.world import REQUEST, World, on_both_stores
+from novitai.testing import ManualClock, an_instance
+from tests.lifecycle.world import REQUEST, AtWork, World, on_both_stores
 
 
 @on_both_stores
@@ -42,7 +41,8 @@ class Shows:
 
     async def get(self, instance_id: str) -> Shown:
         """Show it."""
-        return Shown({"id": instance_id, "status": self.status.value}, None)
+        shown: Any = {"id": instance_id, "status": self.status.value}
+        return Shown(shown, None)
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ async def history(sqlite_database: Database, clock: ManualClock) -> History:
                 event_type=EventType.DRIFT,
                 at=clock.now(),
                 data={},
+                actor=None,
             )
 
     await sqlite_database.write(write)
@@ -123,14 +124,17 @@ async def test_waiting_ends_when_the_time_is_up(
     """It does not end earlier, and at most one look later."""
     make = an_instance(InstanceStatus.STARTING, id="inst_1")
     await sqlite_database.write(lambda connection: instances.insert(connection, make, b"sealed"))
+    at_work = AtWork()
+    at_work.watch(sqlite_database)
     waiting = asyncio.create_task(
         History(sqlite_database, clock, Shows()).wait("inst_1", InstanceStatus.RUNNING, 3)
     )
-    began = clock.monotonic()
+    await clock.advance(0)  # the wait begins
+    began, step = clock.monotonic(), 0.05
     while not waiting.done():
-        assert clock.monotonic() - began <= 3 + LOOK_EVERY
-        await clock.advance(0.05)
-        await sqlite_database.read(lambda _connection: None)  # a look that is under way comes first
+        assert clock.monotonic() - began <= 3 + LOOK_EVERY + step
+        await clock.advance(step)
+        await at_work.rest()  # a look that is under way comes first
     assert clock.monotonic() - began >= 3
     waited = await waiting
     assert not waited.reached

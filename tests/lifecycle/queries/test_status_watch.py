@@ -13,8 +13,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.lifecycle.queries.status_watch import LOOK_EVERY, StatusWatch
 from novitai.store.engine.database import Database
 from novitai.store.queries import instances
-from novitai.testing import ManualClock
-from tests.domain.making import an_instance
+from novitai.testing import ManualClock, an_instance
 
 IDS = ("inst_1_a", "inst_1_b")
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from novitai.domain.billing_edges import Look
 from novitai.domain.instance import GONE, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.limits.reviews import LimitReviews
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile.apply import PAGE, Applier
@@ -23,10 +25,9 @@ from novitai.settings import FailedInstancePolicy
 from novitai.store.engine.database import Database
 from novitai.store.queries import events, instances
 from novitai.store.vault import Vault
-from novitai.testing import ManualClock
+from novitai.testing import ManualClock, an_instance
 from novitai.upstream import reading
 from novitai.upstream.models import UpstreamInstance
-from tests.domain.making import an_instance
 
 SINCE = 1_000_000
 """When absence began, in Unix milliseconds."""
@@ -41,7 +42,14 @@ def applier(database: Database, clock: ManualClock) -> Applier:
     vault = Vault(b"a secret of at least thirty-two bytes")
     core = Core(database, vault, clock, ids, jobs, recorder)
     follow_ups = FollowUps(core, FailedInstancePolicy.STOP)
-    return Applier(core, follow_ups, LateCalls(core), call_timeout=15)
+    return Applier(
+        core, follow_ups, LateCalls(core), LimitReviews(core, follow_ups), call_timeout=15
+    )
+
+
+def at(began_at: int) -> Look:
+    """A listing that took no time."""
+    return Look(began_at, began_at)
 
 
 async def have(database: Database, number: int = 0, **columns: Any) -> Instance:
@@ -87,10 +95,10 @@ async def test_an_older_listing_does_not_lower_a_count(
 ) -> None:
     """Two passes overlap: the one that counted less is written last, and is left out."""
     instance = await have(database)
-    await applier.missing([missing(instance, 3)], SINCE + 3)
-    await applier.missing([missing(instance, 2)], SINCE + 2)
+    await applier.missing([missing(instance, 3)], at(SINCE + 3))
+    await applier.missing([missing(instance, 2)], at(SINCE + 2))
     assert await absence(database, instance) == (SINCE, 3, 3)
-    await applier.missing([missing(instance, 4)], SINCE + 4)
+    await applier.missing([missing(instance, 4)], at(SINCE + 4))
     assert await absence(database, instance) == (SINCE, 4, 4)
 
 
@@ -99,8 +107,8 @@ async def test_an_absence_that_began_later_replaces_an_older_one(
 ) -> None:
     """It was seen, or acted upon, in between: the count begins with one."""
     instance = await have(database)
-    await applier.missing([missing(instance, 3)], SINCE + 3)
-    await applier.missing([missing(instance, 1, since=SINCE + 9)], SINCE + 9)
+    await applier.missing([missing(instance, 3)], at(SINCE + 3))
+    await applier.missing([missing(instance, 1, since=SINCE + 9)], at(SINCE + 9))
     assert await absence(database, instance) == (SINCE + 9, 1, 1)
 
 
@@ -110,11 +118,11 @@ async def test_a_listing_from_before_what_is_known_changes_nothing(
 ) -> None:
     """Neither what it showed, nor what it lacked, nor that something is gone is written."""
     instance = await have(database, **{column: SINCE + 5})
-    await applier.changed([Changed(instance.id, row(instance, "exited"), "digest")], SINCE + 5)
-    await applier.missing([missing(instance, 9)], SINCE + 5)
+    await applier.changed([Changed(instance.id, row(instance, "exited"), "digest")], at(SINCE + 5))
+    await applier.missing([missing(instance, 9)], at(SINCE + 5))
     await applier.gone(instance.id, SINCE + 5)
     assert await load(database, instance.id) == instance
-    await applier.changed([Changed(instance.id, row(instance, "exited"), "digest")], SINCE + 6)
+    await applier.changed([Changed(instance.id, row(instance, "exited"), "digest")], at(SINCE + 6))
     assert (await load(database, instance.id)).status is InstanceStatus.STOPPED
 
 
@@ -133,6 +141,6 @@ async def test_what_is_gone_is_terminated_and_told(applier: Applier, database: D
 async def test_more_rows_than_a_page_are_all_written(applier: Applier, database: Database) -> None:
     """One transaction takes two hundred rows; the others follow in the next."""
     made = [await have(database, number) for number in range(PAGE + 1)]
-    await applier.missing([missing(one, 1) for one in made], SINCE)
+    await applier.missing([missing(one, 1) for one in made], at(SINCE))
     tracked = await database.read(instances.tracked)
     assert [one.missing_count for one in tracked] == [1] * (PAGE + 1)

@@ -15,7 +15,7 @@ from novitai.store.queries.instances import Tracked
 from novitai.upstream import reading
 from novitai.upstream.models import Listing, UpstreamInstance
 
-HOUSE = "abcdef"
+INSTALLATION = "abcdef"
 TIMEOUT = 15.0
 
 
@@ -38,7 +38,7 @@ def attempt(attempt_id: str, **changes: Any) -> Attempt:
         id=attempt_id,
         operation_id="op_1",
         instance_id="inst_1",
-        upstream_name=upstream_name("box", Marker(HOUSE, attempt_id)),
+        upstream_name=upstream_name("box", Marker(INSTALLATION, attempt_id)),
         product_id="p",
         cluster_id="c",
         region="r",
@@ -68,7 +68,7 @@ def diff(
         whole=complete if whole is None else whole,
         total=len(rows),
     )
-    markers = Markers(listing, (HOUSE,))
+    markers = Markers(listing, (INSTALLATION,))
     marked = {one.attempt_id for one in markers.all.values() if one and markers.is_ours(one)}
     shown = {one.id: one for one in attempts or [] if one.id in marked}
     facts = Known(ours, attempts=shown, unsettled=attempts or [], **known)
@@ -143,7 +143,7 @@ def test_instances_of_others_are_unmanaged() -> None:
     others = [
         row(1, "theirs"),
         row(2, upstream_name("box", Marker("zzzzzz", "a" * 16))),
-        row(3, upstream_name("box", Marker(HOUSE, "u" * 16))),
+        row(3, upstream_name("box", Marker(INSTALLATION, "u" * 16))),
     ]
     found = diff(others, [])
     assert [one.upstream_id for one in found.unmanaged] == [one.id for one in others]

@@ -17,6 +17,7 @@ from novitai.domain.operation import OperationKind
 from novitai.lifecycle.reconcile import observed_columns
 from novitai.store.queries import instances
 from novitai.upstream import reading
+from tests.domain.making import TESTER
 from tests.lifecycle.world import REQUEST, World
 
 RUNNING = InstanceStatus.RUNNING
@@ -83,7 +84,7 @@ async def spoiling(world: World) -> Spoiling:
 
 async def delete(world: World, instance_id: str) -> None:
     """Delete an instance and wait."""
-    await world.do(world.app.operating.ask(OperationKind.DELETE, instance_id))
+    await world.do(world.app.operating.ask(OperationKind.DELETE, instance_id, actor=TESTER))
 
 
 @pytest.mark.parametrize(

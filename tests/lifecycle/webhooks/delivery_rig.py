@@ -20,6 +20,7 @@ import standardwebhooks.webhooks
 from sqlalchemy import Connection
 from standardwebhooks import Webhook as Verifier
 
+from novitai.api.openapi.events import EVENTS
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.webhook import Delivery
@@ -39,8 +40,7 @@ from novitai.lifecycle.webhooks.endpoints import Webhooks
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
-from novitai.testing import ManualClock
-from tests.domain.making import an_instance
+from novitai.testing import ManualClock, an_instance
 
 T = TypeVar("T")
 
@@ -178,7 +178,7 @@ class Rig:
         made.register()
         return made
 
-    async def instance(self, url: str | None = FIRST) -> str:
+    async def instance(self, url: str | None = FIRST, **more: Any) -> str:
         """Insert an instance; its first event is delivered."""
         now = self.clock.now()
         instance = an_instance(
@@ -187,6 +187,7 @@ class Rig:
             created_at=now,
             updated_at=now,
             webhook_url=url,
+            **more,
         )
 
         def write(connection: Connection) -> None:
@@ -197,13 +198,14 @@ class Rig:
         return instance.id
 
     async def happen(self, instance_id: str, *types: EventType) -> None:
-        """Append events to an instance's log."""
+        """Append events to an instance's log, with the facts of their examples."""
 
         def write(connection: Connection) -> None:
             instance = instances.lock(connection, instance_id)
             assert instance is not None
             for event_type in types:
-                self.recorder.append(connection, instance, None, event_type)
+                facts = EVENTS[event_type].example
+                self.recorder.append(connection, instance, None, event_type, also=facts)
 
         await self.database.write(write)
 

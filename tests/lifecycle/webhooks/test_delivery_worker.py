@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from standardwebhooks import WebhookVerificationError
 
 from novitai.clock import iso
+from novitai.domain.actor import SYNC, Actor
 from novitai.domain.event import EventType
 from novitai.domain.requests import WebhookRequest
 from novitai.domain.webhook import PAUSES
@@ -44,6 +45,25 @@ async def test_a_message_arrives_signed_and_whole(rig: Rig) -> None:
     (made,) = delivery.attempts
     assert (made.at, made.status_code, made.error) == (rig.clock.now(), 200, None)
     assert made.response == "seen"
+
+
+async def test_a_message_has_no_name_of_a_key(rig: Rig) -> None:
+    """`actor` and `createdBy` have the ID of the key alone; a part of novitai is named."""
+    key = Actor("key_1", "Ann's laptop")
+    recorder, rig.recorder = rig.recorder, rig.recorder.by(key)
+    instance_id = await rig.instance(created_by=key)
+    rig.recorder = recorder.by(SYNC)
+    await rig.happen(instance_id, EventType.STARTING)
+    rig.recorder = recorder
+    await rig.happen(instance_id, EventType.RUNNING)
+    await rig.work()
+    by_key, by_sync, by_none = (one.json["data"] for one in rig.receivers.received)
+    assert by_key["actor"] == {"keyId": "key_1"}
+    assert by_sync["actor"] == {"system": "sync"}
+    assert "actor" not in by_none
+    for data in (by_key, by_sync, by_none):
+        assert data["createdBy"] == {"keyId": "key_1"}
+        assert data["tags"] == {}
 
 
 async def test_what_was_tampered_with_is_refused(rig: Rig) -> None:

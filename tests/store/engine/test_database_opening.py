@@ -226,6 +226,7 @@ class TestFile:
         """A database of a newer version is refused, and the lock is released."""
         other = sqlite3.connect(tmp_path / "novitai.db")
         other.execute("UPDATE alembic_version SET version_num = '9999'")
+        other.execute("DELETE FROM installation WHERE name = 'schema'")
         other.commit()
         for _ in range(2):
             assert "made by a newer version of novitai" in await refusal(sqlite_database_url)
@@ -299,6 +300,7 @@ class TestServer:
         """A database of a newer version is refused."""
         with psycopg.connect(postgresql_database_url) as connection:
             connection.execute("UPDATE alembic_version SET version_num = '9999'")
+            connection.execute("DELETE FROM installation WHERE name = 'schema'")
         assert "made by a newer version of novitai" in await refusal(postgresql_database_url)
 
     async def test_missing_database(self, postgresql_url: str) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from novitai.store.engine import postgresql
@@ -187,7 +187,7 @@ async def test_deadlock(shared: Database) -> None:
     await both
     values = await shared.read(
         lambda connection: connection.scalars(
-            installation.select().with_only_columns(installation.c.value)
+            select(installation.c.value).where(installation.c.name.in_(["a", "b"]))
         ).all()
     )
     assert values == ["xx", "xx"]

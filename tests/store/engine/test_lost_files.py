@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from novitai.errors import StartupError
 from novitai.store.engine import sqlite_file, sqlite_keeper
 from novitai.store.engine.errors import CommitUnknown, StorageFull, StoreCorrupt
 from novitai.store.engine.file_lock import FileLock
+from novitai.store.engine.file_watch import FileWatch
 from novitai.store.engine.sqlite import SqliteDatabase
 from novitai.store.opening import open_database
 from novitai.testing import ManualClock
@@ -202,7 +203,8 @@ async def test_what_was_acknowledged_is_saved_from_a_lost_log(
     copy = tmp_path / "copy.db"
     shutil.copyfile(path, copy)
     with other_program(copy) as other:
-        assert other.execute("SELECT count(*) FROM installation").fetchall() == [(201,)]
+        # And the two rows that the migration and the ping have written.
+        assert other.execute("SELECT count(*) FROM installation").fetchall() == [(202,)]
 
 
 @pytest.mark.parametrize("way", [delete, delete_log, copy_older_over])
@@ -289,7 +291,8 @@ async def test_a_quiet_database_is_whole_without_its_log(
     copy = tmp_path / "copy.db"
     shutil.copyfile(path, copy)
     with other_program(copy) as other:
-        assert other.execute("SELECT name FROM installation").fetchall() == [("before",)]
+        found = other.execute("SELECT name FROM installation").fetchall()
+        assert set(found) == {("before",), ("schema",)}
 
 
 async def test_a_busy_database_is_left_in_peace(database: SqliteDatabase, path: Path) -> None:
@@ -424,3 +427,70 @@ def test_what_was_acknowledged_before_the_log_was_deleted_is_there(tmp_path: Pat
         child.kill()
     with contextlib.closing(sqlite3.connect(path)) as after:
         assert ("000000",) in after.execute("SELECT name FROM installation").fetchall()
+
+
+def page_count(pages: int) -> bytes:
+    """Return the number of pages as a header states it."""
+    return pages.to_bytes(4, "big")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[tuple[FileWatch, int, int]]:
+    """A watched database with a log; yield it with descriptors of the database and of the log."""
+    path = tmp_path / "watched.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL").close()
+        connection.execute("CREATE TABLE t (v)").close()
+        database, log = os.open(path, os.O_RDWR), os.open(log_of(path), os.O_RDWR)
+        watch = FileWatch(path, database)
+        watch.begin()
+        assert watch.finding() is None
+        yield watch, database, log
+        watch.close()
+        os.close(log)
+        os.close(database)
+
+
+def once_before_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Have `act` done when a file is read next, as if this thread were interrupted there."""
+    read, acted = os.pread, set[int]()
+
+    def interrupted(file: int, length: int, at: int) -> bytes:
+        if file not in acted:
+            acted.add(file)
+            act(file)
+        return read(file, length, at)
+
+    monkeypatch.setattr(os, "pread", interrupted)
+
+
+def test_a_log_that_is_written_back_meanwhile_is_no_loss(
+    watched: tuple[FileWatch, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint in another thread empties the log after its size was read."""
+    watch, _, log = watched
+    assert os.fstat(log).st_size > 32
+
+    def write_back(file: int) -> None:
+        if file == watch._log:
+            os.truncate(log, 0)
+
+    once_before_reading(monkeypatch, write_back)
+    assert watch.finding() is None
+
+
+def test_a_database_that_grows_meanwhile_is_no_loss(
+    watched: tuple[FileWatch, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint in another thread makes the file longer than it was when its size was read."""
+    watch, database, _ = watched
+    size = os.fstat(database).st_size
+
+    def grow(file: int) -> None:
+        if os.fstat(file).st_size == size and file == watch._descriptor:
+            os.truncate(database, size + 4096)
+            os.pwrite(database, page_count(size // 4096 + 1), 28)
+            watch._size = size + 4096  # as the other thread notes it
+
+    once_before_reading(monkeypatch, grow)
+    assert watch.finding() is None

@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import secrets
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,8 +18,9 @@ from novitai.store import migrate
 from novitai.store.engine import postgresql_check
 from novitai.store.opening import open_database
 from novitai.testing import ManualClock
-from tests.services import PostgresqlServer, unavailable
-from tests.store.transactions import names, put
+from tests.pooler import pgbouncer
+from tests.services import PostgresqlServer
+from tests.store.transactions import names, put, put_and_fail
 
 pytestmark = pytest.mark.postgresql
 
@@ -42,66 +38,6 @@ async def refusal(url: str) -> str:
 def at(url: str, **parts: str) -> str:
     """Change parts of a URL."""
     return urlsplit(url)._replace(**parts).geturl()
-
-
-@contextmanager
-def pgbouncer(url: str, mode: str) -> Iterator[str]:
-    """Run PgBouncer before the server; yield the database's URL through it."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        unavailable("pgbouncer is not on the PATH (Debian's package: pgbouncer)")
-    parts = urlsplit(url)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    # The user is forced, so that PgBouncer needs no passwords: these servers trust the loopback.
-    settings = f"""
-        [databases]
-        * = host={parts.hostname} port={parts.port or 5432} user={parts.username}
-        [pgbouncer]
-        listen_addr = 127.0.0.1
-        listen_port = {port}
-        unix_socket_dir =
-        auth_type = any
-        pool_mode = {mode}
-    """
-    with (
-        memory_file(settings) as file,
-        subprocess.Popen(
-            [program, "-q", *(["-u", "nobody"] if os.geteuid() == 0 else []), file],
-            stderr=subprocess.DEVNULL,
-            pass_fds=[int(file.rpartition("/")[2])],
-        ) as process,
-    ):
-        try:
-            await_port(port, process)
-            yield at(url, netloc=f"{parts.username}@127.0.0.1:{port}")
-        finally:
-            process.terminate()
-
-
-@contextmanager
-def memory_file(text: str) -> Iterator[str]:
-    """Create a file that another user can read, unlike one in the test's temporary folder."""
-    descriptor = os.memfd_create("pgbouncer.ini")
-    try:
-        os.write(descriptor, "\n".join(line.strip() for line in text.splitlines()).encode())
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process accepts connections."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "it ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.01)
-        else:
-            return
-    raise TimeoutError("it does not accept connections")
 
 
 @pytest.fixture
@@ -128,6 +64,44 @@ async def test_a_pooler_that_shares_sessions(postgresql_database_url: str, mode:
         assert "a connection pooler in transaction or statement mode, such as PgBouncer" in message
         with pytest.raises(StartupError, match="such as PgBouncer"):
             migrate.upgrade(url, CLOCK)
+
+
+async def test_a_pooler_with_a_direct_way(postgresql_database_url: str) -> None:
+    """In transaction mode all works if there is a direct way, and no session keeps a setting."""
+    direct = postgresql_database_url
+    with pgbouncer(direct, "transaction") as url:
+        database = await open_database(url, CLOCK, direct_url=direct)
+        wanted = [f"name-{number}" for number in range(60)]
+        await asyncio.gather(*(database.write(put(one)) for one in wanted))
+        for _ in range(10):
+            found = await asyncio.gather(*(database.read(names) for _ in range(8)))
+            assert found == [sorted(wanted)] * 8
+        assert await database.read(names, snapshot=True) == sorted(wanted)
+        with pytest.raises(LookupError):
+            await database.write(put_and_fail("never"))
+        await database.ping()
+        before = await database.moment()
+        await database.write(put("z"))
+        assert await database.moment() != before
+        with psycopg.connect(url, autocommit=True, prepare_threshold=None) as other:
+            for setting in ("lock_timeout", "default_transaction_read_only"):
+                assert other.execute(f"SHOW {setting}").fetchone() in {("0",), ("off",)}
+            assert other.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
+        await database.close()
+
+
+async def test_a_direct_way_to_another_database(
+    postgresql_database_url: str,
+    postgresql_server: PostgresqlServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The two addresses must lead to one database."""
+    monkeypatch.setattr(postgresql_check, "NOTIFICATION_SECONDS", 0.5)
+    with (
+        pgbouncer(postgresql_server.url, "transaction") as url,
+        pytest.raises(StartupError, match="lead to two databases"),
+    ):
+        await open_database(url, CLOCK, direct_url=postgresql_database_url)
 
 
 async def test_a_pooler_with_sessions_of_their_own(postgresql_database_url: str) -> None:
@@ -192,7 +166,7 @@ def test_a_role_that_may_make_no_tables(postgresql_url: str, role: str) -> None:
     [
         ((), "may not use alembic_version"),
         (("SELECT ON ALL TABLES",), "may not use api_keys"),
-        (("ALL ON ALL TABLES",), "may not use events_sequence_seq"),
+        (("ALL ON ALL TABLES",), "may not use billing_spans_id_seq"),
     ],
 )
 async def test_a_role_that_may_not_use_the_tables(

@@ -99,4 +99,6 @@ async def test_nothing_but_the_digest_is_stored_of_a_key(database: Database) -> 
         "expires_at",
         "revoked_at",
         "last_used_at",
+        "limits",
+        "secret_id",
     }

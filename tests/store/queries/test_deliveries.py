@@ -15,8 +15,7 @@ from novitai.domain.webhook import Webhook, host_of, id_of_url
 from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances, webhook_lines, webhooks
 from novitai.store.queries.leases import Fenced
-from novitai.testing import ManualClock
-from tests.domain.making import an_instance
+from novitai.testing import ManualClock, an_instance
 
 NOW = 1_000_000
 
@@ -34,6 +33,7 @@ def have(connection: Connection, names: tuple[str, ...]) -> list[str]:
             event_type=EventType.CREATED,
             at=NOW,
             data={},
+            actor=None,
         )
         url = f"https://{name}.example.com/"
         webhook = Webhook(id_of_url(url), False, url, (), True, NOW, NOW)

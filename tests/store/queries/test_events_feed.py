@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from alembic.command import downgrade
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, column, insert, table
 
 from novitai.domain.event import EventType
 from novitai.domain.instance import InstanceStatus
@@ -26,8 +26,7 @@ from novitai.store.engine import postgresql_server
 from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
 from novitai.store.queries import events, instances
-from novitai.testing import ManualClock
-from tests.domain.making import an_instance
+from novitai.testing import ManualClock, an_instance
 from tests.services import PostgresqlServer
 
 pytestmark = pytest.mark.postgresql
@@ -53,6 +52,7 @@ def append(connection: Connection, name: str, at: int = 0) -> None:
         event_type=EventType.CREATED,
         at=at,
         data={},
+        actor=None,
     )
 
 
@@ -115,8 +115,10 @@ def test_a_lower_number_is_waited_for(engine: Engine, reader: Connection) -> Non
         with engine.begin() as connection:
             append(connection, "evt_2", at=2)
         assert given(reader) == []
+        assert events.latest(reader) == []
         assert events.held_back_since(reader) == 2
     assert given(reader) == ["evt_1", "evt_2"]
+    assert [event.id for event in events.latest(reader)] == ["evt_2", "evt_1"]
     assert events.held_back_since(reader) is None
 
 
@@ -206,7 +208,11 @@ def test_events_from_before_the_lock_are_kept(postgresql_url: str) -> None:
             instance(connection)
         downgrade(migrate.config(connection), str(before))
         with connection.begin():
-            append(connection, "evt_1")
+            # With the columns of that version, as its code did.
+            of_then = ("id", "instance_id", "type", "at", "data")
+            values = ("evt_1", INSTANCE, EventType.CREATED.value, 0, "{}")
+            event = dict(zip(of_then, values, strict=True))
+            connection.execute(insert(table("events", *map(column, of_then))), event)
     migrate.upgrade(postgresql_url, ManualClock())
     with closing(postgresql_server.connect(postgresql_url)) as connection:
         with connection.begin():

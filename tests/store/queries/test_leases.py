@@ -17,14 +17,19 @@ from novitai.store.queries.leases import Fenced, LeasedTable
 from novitai.store.tables import Record
 from novitai.store.tables import operations as operations_table
 from novitai.store.tables import webhook_lines as lines_table
-from tests.domain.making import an_instance
+from novitai.testing import an_instance
 
 NOW = 1_000_000
 ROW = "row_1"
 OPERATIONS = LeasedTable.of(
-    operations_table, operations_table.c.next_step_at, live=~operations_table.c.done
+    operations_table,
+    operations_table.c.next_step_at,
+    live=~operations_table.c.done,
+    returning=(operations_table.c.id, operations_table.c.token),
 )
-LINES = LeasedTable.of(lines_table, lines_table.c.next_try_at)
+LINES = LeasedTable.of(
+    lines_table, lines_table.c.next_try_at, returning=(lines_table.c.id, lines_table.c.token)
+)
 
 
 class Claimed:
@@ -77,16 +82,7 @@ async def leased(request: pytest.FixtureRequest, database: Database) -> LeasedTa
 
 async def claim(database: Database, leased: LeasedTable, *, now: int = NOW) -> Claimed | None:
     """Claim the row for ten milliseconds."""
-    columns = leased.table.c
-    row = await database.write(
-        partial(
-            leased.claim,
-            row_id=ROW,
-            now=now,
-            until=now + 10,
-            returning=(columns.id, columns.token),
-        )
-    )
+    row = await database.write(partial(leased.claim, row_id=ROW, now=now, until=now + 10))
     return None if row is None else Claimed(row)
 
 

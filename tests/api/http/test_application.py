@@ -158,6 +158,7 @@ def slow(path: str, method: str, started: asyncio.Event, released: asyncio.Event
     return Route(
         method=method,
         path=path,
+        id="testRoute",
         handler=wait,
         scope=Scope.READ,
         tag="Health",
@@ -170,7 +171,7 @@ async def test_a_reading_request_that_takes_too_long_is_408(
     factory: ApiFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read that takes too long is cancelled."""
-    monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr("novitai.api.http.application.REQUEST_SECONDS", 0.02)
     route = slow("/api/slow", "GET", asyncio.Event(), asyncio.Event())
     api = await factory.make(extra=(route,))
     answer = await api.call("GET", "/api/slow")
@@ -187,7 +188,7 @@ async def test_a_changing_request_is_never_broken_off(
     factory: ApiFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write is not cancelled at the limit; the client gets its real response, however late."""
-    monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr("novitai.api.http.application.REQUEST_SECONDS", 0.0)
     started, released = asyncio.Event(), asyncio.Event()
     api = await factory.make(extra=(slow("/api/slow", "POST", started, released),))
     call = asyncio.create_task(api.call("POST", "/api/slow"))
@@ -208,7 +209,7 @@ async def test_a_body_that_does_not_arrive_is_408(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that stops sending its body gets 408, and nothing is created."""
-    monkeypatch.setattr("novitai.api.http.middleware.REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr("novitai.api.http.application.REQUEST_SECONDS", 0.02)
     never = asyncio.Event()
 
     async def stuck() -> bytes:

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Retention removes what is old enough, and never what is still needed."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import Connection, func, insert, select, update
+
+from novitai.domain.instance import InstanceStatus
+from novitai.domain.operation import OperationKind
+from novitai.domain.webhook import DeliveryStatus
+from novitai.errors import NotFound
+from novitai.lifecycle.maintenance import retention
+from novitai.lifecycle.maintenance.retention import Retention
+from novitai.lifecycle.money.costs import CostsWanted
+from novitai.lifecycle.queries.instances import InstanceQuery
+from novitai.store.queries import account, leases
+from novitai.store.queries.account import Unmanaged
+from novitai.store.tables import (
+    attempts,
+    deliveries,
+    events,
+    instances,
+    operations,
+    webhook_lines,
+    webhooks,
+)
+from novitai.testing import ManualClock
+from tests.lifecycle.actions import ask, run_some
+from tests.lifecycle.world import World, on_both_stores
+
+DAY = 86_400_000
+
+
+async def apply(world: World, *, after_days: float, days: int = 90) -> int:
+    """Apply the retention as a worker does so many days from now; return what was removed."""
+    clock = ManualClock(round(world.clock.now() + after_days * DAY))
+    task = asyncio.create_task(
+        Retention(world.app.database, clock, days=days, holder="proc_test").once()
+    )
+    while not task.done():
+        await world.at_work.rest()
+        await clock.advance(retention.PAUSE)
+    return await task
+
+
+async def count(world: World, table: Any, *conditions: Any) -> int:
+    """Count rows."""
+    query = select(func.count()).select_from(table).where(*conditions)
+    found: int = await world.app.database.read(lambda c: c.execute(query).scalar_one())
+    return found
+
+
+async def life(world: World) -> list[str]:
+    """Let one of two instances end."""
+    ids = await run_some(world, 2)
+    await ask(world, OperationKind.DELETE, ids[0])
+    await world.until_status(ids[0], InstanceStatus.TERMINATED, within=300)
+    await world.pass_time(120)
+    return ids
+
+
+async def listed(world: World) -> list[str]:
+    """List all instances, ended ones too."""
+    page = await world.app.instances.page(InstanceQuery(include_terminated=True))
+    return [one["id"] for one in orjson.loads(page.body)["instances"]]
+
+
+@on_both_stores
+async def test_an_ended_instance_is_removed_and_its_costs_stay(world: World) -> None:
+    """After the time it is nowhere in the API; its costs and what is ours are still known."""
+    ended, kept = await life(world)
+    wanted = CostsWanted(0, world.clock.now() + DAY)
+    before = await world.app.costs.report(wanted)
+    assert await apply(world, after_days=89) == 0
+    assert await apply(world, after_days=91) > 0
+
+    assert await world.app.instances.details(kept) is not None
+    for reading in (
+        world.app.instances.details(ended),
+        world.app.history.of_instance(ended),
+        world.app.costs.of_instance(ended),
+        world.app.operating.credentials(ended),
+    ):
+        with pytest.raises(NotFound):
+            await reading
+    assert await world.app.costs.report(wanted) == before
+    assert {row.key for row in before.rows} == {ended, kept}
+    assert await count(world, attempts, attempts.c.instance_id == ended) == 1
+    row = await world.app.database.read(
+        lambda c: c.execute(
+            select(instances.c.launch_sealed, instances.c.obs_credentials_sealed).where(
+                instances.c.id == ended
+            )
+        ).one()
+    )
+    assert tuple(row) == (b"", None)
+    assert await apply(world, after_days=91) == 0
+    await ask(world, OperationKind.STOP, kept)
+    await world.until_status(kept, InstanceStatus.STOPPED, within=300)
+
+
+async def test_old_events_go_and_the_last_one_stays(world: World) -> None:
+    """Events that are too old are deleted with their deliveries; new ones get new numbers."""
+    await life(world)
+    total = await count(world, events)
+    highest = await world.app.database.read(
+        lambda c: c.execute(select(func.max(events.c.sequence))).scalar_one()
+    )
+    await apply(world, after_days=91)
+    assert total > 5
+    assert await count(world, events) == 1
+    assert await count(world, events, events.c.sequence == highest) == 1
+    fresh = (await run_some(world, 1))[0]
+    assert await count(world, events, events.c.instance_id == fresh) >= 2
+    assert await count(world, events, events.c.sequence <= highest) == 1
+
+
+async def test_an_undelivered_message_keeps_its_event(world: World) -> None:
+    """A message that is still to be delivered can be read; a delivered one goes."""
+    ended, _ = await life(world)
+
+    def write(connection: Connection) -> None:
+        first, second = connection.execute(
+            select(events.c.sequence)
+            .where(events.c.instance_id == ended)
+            .order_by(events.c.sequence)
+            .limit(2)
+        ).scalars()
+        connection.execute(
+            insert(webhooks).values(
+                id="whk", standing=True, url="http://x", enabled=True, created_at=1, updated_at=1
+            )
+        )
+        line = {"id": "line", "instance_id": ended, "webhook_id": "whk", "host": "x"}
+        connection.execute(insert(webhook_lines).values(line))
+        for number, status in ((first, DeliveryStatus.PENDING), (second, DeliveryStatus.DEAD)):
+            connection.execute(
+                insert(deliveries).values(
+                    id=f"dlv_{status.value}",
+                    line_id="line",
+                    webhook_id="whk",
+                    instance_id=ended,
+                    event_sequence=number,
+                    status=status.value,
+                    created_at=1,
+                    due_at=1 << 60,
+                )
+            )
+
+    await world.app.database.write(write)
+    await apply(world, after_days=91)
+    assert await count(world, deliveries) == 1
+    assert await count(world, deliveries, deliveries.c.id == "dlv_pending") == 1
+    assert await count(world, events) == 2
+    assert ended in await listed(world)
+
+
+async def test_finished_operations_go_except_the_last_of_each_kind(world: World) -> None:
+    """The operations stay that the status and the verbs of a live instance depend on."""
+    (one,) = await run_some(world, 1)
+    for _ in range(2):
+        await ask(world, OperationKind.STOP, one)
+        await world.until_status(one, InstanceStatus.STOPPED, within=300)
+        await ask(world, OperationKind.START, one)
+        await world.until_status(one, InstanceStatus.RUNNING, within=300)
+    await apply(world, after_days=91)
+    kinds = await world.app.database.read(
+        lambda c: c.execute(select(operations.c.kind).order_by(operations.c.kind)).scalars().all()
+    )
+    assert list(kinds) == ["create", "start", "stop"]
+    assert await world.status(one) == "running"
+
+
+async def test_a_record_that_may_still_matter_is_kept(world: World) -> None:
+    """Listed lately, listed now, or still billed: the record stays."""
+    ended, _ = await life(world)
+    assert await apply(world, after_days=29, days=1) > 0
+    assert ended in await listed(world)
+
+    upstream_id, name = await world.app.database.read(
+        lambda c: c.execute(
+            select(attempts.c.upstream_id, attempts.c.upstream_name).where(
+                attempts.c.instance_id == ended
+            )
+        ).one()
+    )
+    for one in (Unmanaged(upstream_id, "other", "running"), Unmanaged("other", name, "running")):
+        await world.app.database.write(partial(account.replace_unmanaged, seen=[one]))
+        await apply(world, after_days=91)
+        assert ended in await listed(world)
+    await world.app.database.write(lambda c: account.replace_unmanaged(c, []))
+    await apply(world, after_days=91)
+    assert ended not in await listed(world)
+
+
+async def test_nothing_is_removed_with_zero_days_or_by_two_processes(world: World) -> None:
+    """0 keeps everything; a process that has not got the lease leaves the work to the other."""
+    await life(world)
+    assert await apply(world, after_days=4000, days=0) == 0
+    later = world.clock.now() + 91 * DAY
+    await world.app.database.write(
+        lambda c: leases.take(c, retention.LEASE, "another", now=later, until=later + 60_000)
+    )
+    assert await apply(world, after_days=91) == 0
+    assert await apply(world, after_days=91.1) > 0
+
+
+async def test_large_logs_are_deleted_in_small_steps(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No transaction deletes more than a batch, and all that is old goes."""
+    monkeypatch.setattr(retention, "_BATCH", 10)
+    await life(world)
+
+    def fill(connection: Connection) -> None:
+        row = {"type": "instance.running", "at": 1, "data": "{}"}
+        connection.execute(insert(events), [{**row, "id": f"evt_{n}"} for n in range(95)])
+        connection.execute(update(events).values(at=1))
+
+    await world.app.database.write(fill)
+    steps: list[int] = []
+    write = world.app.database.write
+
+    async def counted(fn: Any, **options: Any) -> Any:
+        result = await write(fn, **options)
+        if isinstance(getattr(result, "deleted", None), int):
+            steps.append(result.deleted)
+        return result
+
+    monkeypatch.setattr(world.app.database, "write", counted)
+    await apply(world, after_days=91)
+    assert max(steps) == 10
+    assert await count(world, events) == 1
