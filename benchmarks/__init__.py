@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks: each figure has a yardstick measured in the same minute; compare the ratios."""
+"""Benchmarks: each line has a yardstick of the same minute. See docs/explanation/performance.md."""

@@ -9,17 +9,18 @@ on one connection. Compare the ratios between machines, not the figures.
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
-from benchmarks.report import Result
+from benchmarks.bench import Bench
+from benchmarks.report import Line, against
+from benchmarks.stores import POSTGRESQL, postgresql_url
 from novitai.clock import SystemClock
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
@@ -30,25 +31,39 @@ from novitai.store import migrate
 
 T = TypeVar("T")
 
-POSTGRESQL_URL: Final = os.environ.get(
-    "TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
-)
-_EMBEDDED_JOBS: Final = 20_000
-_POSTGRESQL_JOBS: Final = 5_000
-_YARDSTICK_JOBS: Final = 1_000
 _NUDGES: Final = 100
 _REST_SECONDS: Final = 0.02
 _LONGEST_SECONDS: Final = 60.0
 
 
-def run() -> list[Result]:
+def run(bench: Bench) -> Iterator[Line]:
     """Measure the embedded engine and, if a server is available, PostgreSQL."""
-    results = asyncio.run(_embedded())
-    try:
-        results += asyncio.run(_postgresql())
-    except sa.exc.OperationalError as error:
-        print(f"jobs: PostgreSQL skipped, no server ({type(error.orig).__name__})")
-    return results
+    many, rounds = bench.scale.jobs, bench.scale.few_rounds
+    yield from _lines("embedded", [asyncio.run(_embedded(many)) for _ in range(rounds)])
+    if bench.has_postgresql():
+        found = [asyncio.run(_postgresql(many // 20)) for _ in range(rounds)]
+        yield from _lines(POSTGRESQL, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Starts per second and the median latency of a nudge in ms, of the engine and bare."""
+
+    rate: float
+    latency: float
+    bare_rate: float
+    bare_latency: float
+
+
+def _lines(store: str, found: Sequence[_Measured]) -> Iterator[Line]:
+    rate, latency, bare_rate, bare_latency = (
+        statistics.median(getattr(each, name) for each in found)
+        for name in ("rate", "latency", "bare_rate", "bare_latency")
+    )
+    rounds = len(found)
+    yield against("jobs", "starts", store, rate, bare_rate, "/s", rounds=rounds)
+    measure = "nudge to handler, median"
+    yield against("jobs", measure, store, latency, bare_latency, "ms", rounds=rounds)
 
 
 class _Inline:
@@ -112,14 +127,14 @@ class _Counter:
         return self._waiting
 
 
-async def _embedded() -> list[Result]:
+async def _embedded(many: int) -> _Measured:
     database = _Inline()
-    engine = EmbeddedEngine(database, SystemClock(), Ids(), capacity=_EMBEDDED_JOBS)
-    rate, latency = await _measure(engine, database, _EMBEDDED_JOBS)
+    engine = EmbeddedEngine(database, SystemClock(), Ids(), capacity=many)
+    rate, latency = await _measure(engine, database, many)
     counter = _Counter()
-    done = counter.expect(_EMBEDDED_JOBS)
+    done = counter.expect(many)
     began = time.perf_counter()
-    tasks = [asyncio.create_task(counter(str(number))) for number in range(_EMBEDDED_JOBS)]
+    tasks = [asyncio.create_task(counter(str(number))) for number in range(many)]
     await done
     bare = len(tasks) / (time.perf_counter() - began)
     bare_latency = []
@@ -131,42 +146,27 @@ async def _embedded() -> list[Result]:
         await done
         bare_latency.append(time.perf_counter() - began)
         await task
-    return [
-        Result("embedded: starts", rate, bare, "/s"),
-        Result("embedded: nudge to handler, median", latency, _median_ms(bare_latency), "ms"),
-    ]
+    return _Measured(rate, latency, bare, _median_ms(bare_latency))
 
 
-async def _postgresql() -> list[Result]:
-    admin = sa.create_engine(_psycopg(POSTGRESQL_URL), isolation_level="AUTOCOMMIT")
-    name = f"novitai_benchmark_{secrets.token_hex(4)}"
-    url = f"{POSTGRESQL_URL.rpartition('/')[0]}/{name}"
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    try:
-        return await _over(url)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-        admin.dispose()
+async def _postgresql(many: int) -> _Measured:
+    with postgresql_url() as url:
+        return await _over(url, many)
 
 
-async def _over(url: str) -> list[Result]:
+async def _over(url: str, many: int) -> _Measured:
     engine = sa.create_engine(_psycopg(url))
     migrate.upgrade(url, SystemClock())
     presence = Presence(_note_nobody, lambda _: None)
     database = _Threaded(engine)
     jobs = PostgresqlEngine(database, url, SystemClock(), Ids(), presence=presence)
-    rate, latency = await _measure(jobs, database, _POSTGRESQL_JOBS)
-    plain = await asyncio.to_thread(_plain_queue, engine)
+    rate, latency = await _measure(jobs, database, many)
+    plain = await asyncio.to_thread(_plain_queue, engine, max(10, many // 5))
     engine.dispose()
-    return [
-        Result("postgresql: starts", rate, 1 / statistics.fmean(plain), "/s"),
-        Result("postgresql: nudge to handler, median", latency, _median_ms(plain), "ms"),
-    ]
+    return _Measured(rate, latency, 1 / statistics.fmean(plain), _median_ms(plain))
 
 
-def _plain_queue(engine: sa.Engine) -> list[float]:
+def _plain_queue(engine: sa.Engine, many: int) -> list[float]:
     """Insert and take one row at a time; return the seconds of each round."""
     take = sa.text("SELECT id FROM pgqueuer WHERE status = 'queued' LIMIT 1 FOR UPDATE SKIP LOCKED")
     put = sa.text(
@@ -176,7 +176,7 @@ def _plain_queue(engine: sa.Engine) -> list[float]:
     drop = sa.text("DELETE FROM pgqueuer WHERE id = :id")
     seconds = []
     with engine.connect() as connection:
-        for _ in range(_YARDSTICK_JOBS):
+        for _ in range(many):
             began = time.perf_counter()
             connection.execute(put)
             connection.commit()

@@ -7,24 +7,28 @@ The yardstick is parsing the JSON of the same listing once, which every reconcil
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import statistics
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import orjson
 from sqlalchemy import Connection
 
-from benchmarks.report import Result
+from benchmarks.bench import Bench
+from benchmarks.report import Line, against
+from benchmarks.stores import SQLITE
 from novitai.clock import SystemClock
-from novitai.domain.instance import BillingMode, Instance, InstanceStatus
 from novitai.ids import Ids
 from novitai.jobs.embedded import EmbeddedEngine
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
+from novitai.lifecycle.limits.reviews import LimitReviews
+from novitai.lifecycle.maintenance.clock_watch import ClockWatch
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile.apply import Applier
@@ -33,22 +37,34 @@ from novitai.settings import FailedInstancePolicy, OrphanPolicy
 from novitai.store.opening import open_database
 from novitai.store.queries import instances
 from novitai.store.vault import Vault
+from novitai.testing import an_instance
 from novitai.upstream import reading
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.models import Listing, UpstreamInstance
 
-INSTANCES: Final = 10_000
 _PAGE: Final = 1_000
 
 
-def run() -> list[Result]:
+def run(bench: Bench) -> Iterator[Line]:
     """Measure a reconciliation without changes, and one in which every instance has changed."""
-    with tempfile.TemporaryDirectory() as folder:
-        same, changed, parsing = asyncio.run(_measure(Path(folder)))
-    return [
-        Result(f"sync: {INSTANCES} instances, none changed", same, parsing, "ms CPU"),
-        Result(f"sync: {INSTANCES} instances, all changed", changed, parsing, "ms CPU"),
-    ]
+    many = bench.scale.account
+    rounds = []
+    for _ in range(bench.scale.few_rounds):
+        with bench.house() as house:
+            rounds.append(asyncio.run(_measure(house.folder, many)))
+    same, changed, parsing = (
+        statistics.median(each[place] for each in rounds) for place in range(3)
+    )
+    for measure, figure in (("none changed", same), ("all changed", changed)):
+        yield against(
+            "sync",
+            f"{many:,} instances, {measure}",
+            SQLITE,
+            figure,
+            parsing,
+            "ms CPU",
+            rounds=len(rounds),
+        )
 
 
 class _Account(NovitaClient):
@@ -71,27 +87,29 @@ class _Account(NovitaClient):
         return Listing(began_at, tuple(rows), complete=True, total=len(rows))
 
 
-async def _measure(folder: Path) -> tuple[float, float, float]:
+async def _measure(folder: Path, many: int) -> tuple[float, float, float]:
     clock, ids = SystemClock(), Ids()
     database = await open_database(f"sqlite:///{folder / 'novitai.db'}", clock)
     try:
-        await database.write(fill)
-        account = _Account(_pages())
+        await database.write(partial(fill, many=many))
+        account = _Account(_pages(many))
         engine = EmbeddedEngine(database, clock, ids)
         vault = Vault(b"a secret for the benchmark alone")
         recorder = Recorder(clock, ids, Outbox(clock, ids, engine))
         core = Core(database, vault, clock, ids, engine, recorder)
         follow_ups = FollowUps(core, FailedInstancePolicy.STOP)
+        reviews = LimitReviews(core, follow_ups)
         sync = Sync(
             core,
             account,
-            Applier(core, follow_ups, LateCalls(core), call_timeout=15),
+            Applier(core, follow_ups, LateCalls(core), reviews, call_timeout=15),
             Account(core, OrphanPolicy.REPORT),
             holder="benchmark",
-            installation_id="abcdef",
+            installation_ids=("abcdef",),
             interval=5,
             absent_after=180,
             call_timeout=15,
+            steady=ClockWatch(database, clock, placement_deadline=900, jumped=lambda: None).look,
         )
         await sync.once()
         began = time.process_time()
@@ -112,30 +130,17 @@ async def _measure(folder: Path) -> tuple[float, float, float]:
     return same * 1000, changed * 1000, parsing * 1000
 
 
-def fill(connection: Connection) -> None:
-    """Insert `INSTANCES` running instances."""
-    plain = Instance(
-        id="",
-        name="box",
-        status=InstanceStatus.RUNNING,
-        product_name="gpu-basic",
-        template_id="tmpl-12345",
-        gpu_num=1,
-        rootfs_size=60,
-        region="US-WEST-01",
-        billing_mode=BillingMode.ON_DEMAND,
-        created_at=1,
-        updated_at=1,
-    )
-    for number in range(INSTANCES):
-        one = replace(plain, id=f"inst_{number}")
+def fill(connection: Connection, many: int) -> None:
+    """Insert running instances."""
+    for number in range(many):
+        one = an_instance(id=f"inst_{number}", upstream_id=None)
         instances.insert(connection, one, b"sealed")
         instances.update_columns(
-            connection, one.id, {"upstream_id": f"{number:016x}", "ready_at": 1}
+            connection, one.id, {"upstream_id": f"{number:016x}", "ready_at": 1, "confirmed_at": 1}
         )
 
 
-def _pages() -> list[bytes]:
+def _pages(many: int) -> list[bytes]:
     rows = [
         {
             "id": f"{number:016x}",
@@ -156,9 +161,9 @@ def _pages() -> list[bytes]:
             "billingMode": "onDemand",
             "endTime": "-1",
         }
-        for number in range(INSTANCES)
+        for number in range(many)
     ]
     return [
-        orjson.dumps({"instances": rows[start : start + _PAGE], "total": str(INSTANCES)})
-        for start in range(0, INSTANCES, _PAGE)
+        orjson.dumps({"instances": rows[start : start + _PAGE], "total": str(many)})
+        for start in range(0, many, _PAGE)
     ]

@@ -10,29 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import secrets
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
 import orjson
-import psycopg
-from psycopg import sql
 from sqlalchemy import Connection
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
-from benchmarks.report import Result
+from benchmarks.bench import Bench
+from benchmarks.report import Line, at_most
+from benchmarks.stores import POSTGRESQL, postgresql_url
 from novitai.clock import SystemClock
 from novitai.domain.event import EventType
-from novitai.domain.instance import BillingMode, Instance, InstanceStatus
+from novitai.domain.instance import Instance, InstanceStatus
 from novitai.egress.guard import AddressGuard
 from novitai.egress.sending import Sender
 from novitai.egress.signing import secret_of
@@ -47,10 +44,8 @@ from novitai.store.engine.database import Database
 from novitai.store.opening import open_database
 from novitai.store.queries import coordination, instances
 from novitai.store.vault import Vault
+from novitai.testing import an_instance
 
-POSTGRESQL_URL: Final = os.environ.get(
-    "TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
-)
 SECRET: Final = secret_of("benchmarkbenchmarkbenchmarkbenchmark12345678")
 _TYPES: Final = (EventType.STARTING, EventType.RUNNING, EventType.STOPPING, EventType.STOPPED)
 _LONGEST: Final = 120.0
@@ -89,43 +84,27 @@ class Outcome:
         return statistics.quantiles(values, n=100)[98]
 
 
-def run() -> list[Result]:
-    """Measure with and without kills; skipped if no PostgreSQL server is available."""
-    results: list[Result] = []
+def run(bench: Bench) -> Iterator[Line]:
+    """Measure with and without kills, once each; skipped if no PostgreSQL server is available."""
+    if not bench.has_postgresql():
+        return
+    many = bench.scale.messages
     for name, plan in (
-        ("no worker killed", Plan(kills=0)),
-        ("one of two workers killed each time", Plan()),
-        ("the only worker killed each time", Plan(workers=1)),
+        ("no kill", Plan(many, kills=0)),
+        ("1 of 2 workers killed, 3 times", Plan(many)),
+        ("the only worker killed, 3 times", Plan(many, workers=1)),
     ):
-        try:
-            found = asyncio.run(storm_on_a_server(plan))
-        except psycopg.OperationalError as error:
-            print(f"webhooks: skipped, no PostgreSQL server ({type(error).__name__})")
-            return results
-        print(
-            f"webhooks, {name}: {found.sent} messages to {plan.receivers} receivers, "
-            f"{plan.dead} dead, {plan.kills} kills: lost {found.lost}, out of order "
-            f"{found.out_of_order}, duplicates {found.duplicates} (other ID: "
-            f"{found.strange_duplicates}), unverified {found.unverified}; first attempt p50 "
-            f"{statistics.median(found.latencies) * 1000:.0f} ms, p99 "
-            f"{found.p99(found.latencies) * 1000:.0f} ms, maximum "
-            f"{max(found.latencies):.1f} s, p99 without the 10 s after each kill "
-            f"{found.p99(found.undisturbed) * 1000:.0f} ms; {found.seconds:.1f} s"
-        )
-    return results
-
-
-async def storm_on_a_server(plan: Plan) -> Outcome:
-    """Run a plan in a temporary database."""
-    name = f"novitai_bench_{secrets.token_hex(6)}"
-    with psycopg.connect(POSTGRESQL_URL, autocommit=True, connect_timeout=3) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            url = urlsplit(POSTGRESQL_URL)._replace(path=f"/{name}").geturl()
-            await asyncio.to_thread(migrate.upgrade, url, SystemClock())
-            return await storm(url, plan)
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        with postgresql_url() as url:
+            migrate.upgrade(url, SystemClock())
+            found = asyncio.run(storm(url, plan))
+        wrong = found.lost + found.out_of_order + found.strange_duplicates + found.unverified
+        for measure, figure, unit, goal in (
+            ("lost, out of order or unverified", wrong, "messages", at_most(0)),
+            ("duplicates with the same ID", found.duplicates, "messages", None),
+            ("first attempt, median", 1000 * statistics.median(found.latencies), "ms", None),
+            ("first attempt, p99", 1000 * found.p99(found.latencies), "ms", None),
+        ):
+            yield Line("webhooks", f"{name}: {measure}", POSTGRESQL, figure, unit, goal=goal)
 
 
 async def storm(url: str, plan: Plan) -> Outcome:
@@ -291,18 +270,12 @@ async def _instances(
     now = SystemClock().now()
     for number, url in enumerate(receivers.urls):
         for index in range(plan.instances_each):
-            instance = Instance(
+            instance = an_instance(
+                InstanceStatus.CREATING,
                 id=f"inst_{number}_{index:010}",
-                name="bench",
-                status=InstanceStatus.CREATING,
-                product_name="gpu-basic",
-                template_id="tmpl-12345",
-                gpu_num=1,
-                rootfs_size=60,
-                region="CN-HK-01",
-                billing_mode=BillingMode.ON_DEMAND,
                 created_at=now,
                 updated_at=now,
+                upstream_id=None,
                 webhook_url=url,
             )
             made.append((number, instance))
@@ -354,7 +327,7 @@ async def _tell(
 
 async def _start(url: str, *, wait: bool = True) -> asyncio.subprocess.Process:
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.webhooks", url, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "benchmarks.groups.webhooks", url, stdout=asyncio.subprocess.PIPE
     )
     if wait and worker.stdout is not None:
         await asyncio.wait_for(worker.stdout.readline(), 30)
