@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,12 +12,33 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, expect, sync_playwright
 
+from clients.tests.generators import ROOT
 from tests.blackbox.harness import ADMIN_KEY
 from tests.services import unavailable
 
 UI: Final = Path(__file__).parents[1]
+PAGES: Final = {
+    "overview": ("/", "Overview"),
+    "instances": ("/instances", "Instances"),
+    "new": ("/new?product=gpu-basic&template=tmpl-12345", "New instance"),
+    "costs": ("/costs", "Costs"),
+    "events": ("/events", "Events"),
+    "budgets": ("/budgets", "Budgets"),
+    "webhooks": ("/webhooks", "Webhooks"),
+    "deliveries": ("/deliveries", "Deliveries"),
+    "unmanaged": ("/unmanaged", "Unmanaged"),
+    "catalogue": ("/catalogue", "Catalogue"),
+    "keys": ("/keys", "Keys"),
+    "system": ("/system", "System"),
+}
+"""The path and the title of each page but that of an instance, by its name in pictures."""
+PICTURES: Final = ROOT / "docs/images"
+LARGEST: Final = 150_000
+"""Bytes of a picture."""
+WIDE: Final[ViewportSize] = {"width": 1100, "height": 720}
+NARROW: Final[ViewportSize] = {"width": 360, "height": 740}
 WAIT: Final = 60_000
 """Milliseconds; far above what is promised, because the machine may be busy."""
 _REPORT: Final = """
@@ -33,7 +55,7 @@ class Visitor:
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.url = url
         self.context = browser.new_context(
-            base_url=url, viewport={"width": 1280, "height": 900}, **options
+            **{"base_url": url, "viewport": {"width": 1280, "height": 900}, **options}
         )
         self.context.set_default_timeout(WAIT)
         self.context.add_init_script(_REPORT)
@@ -72,6 +94,14 @@ class Visitor:
         self.page.set_viewport_size({"width": 360, "height": 740})
         beyond: int = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         return beyond
+
+    def picture(self, name: str) -> None:
+        """Check that the page is not cut off; write its picture if UI_PICTURES is 1."""
+        assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        if os.environ.get("UI_PICTURES") == "1":
+            self.page.evaluate("scrollTo(0, 0)")
+            path = PICTURES / f"dashboard-{name}.png"
+            assert len(self.page.screenshot(path=path, timeout=WAIT)) < LARGEST
 
     def heap(self) -> float:
         """Return the megabytes that the scripts of the page hold."""

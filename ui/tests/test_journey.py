@@ -10,7 +10,7 @@ from typing import Any
 from playwright.sync_api import Page, Route, expect
 
 from tests.blackbox.harness import ADMIN_KEY, Server, until
-from ui.tests.browser import WAIT, Visitor
+from ui.tests.browser import WAIT, Visitor, answer
 
 Visit = Callable[..., Visitor]
 
@@ -97,6 +97,27 @@ def test_a_list_by_keyboard(visit: Visit, server: Server) -> None:
     expect(page.get_by_role("checkbox", name="Select found-by-filter")).to_be_checked()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("found-by-filter")
+
+
+def test_the_overview_shows_the_budgets_most_used(visit: Visit, server: Server) -> None:
+    """Six of nine, the one of which the largest part is used first, with the way to the others."""
+    made = server.http.post(
+        "/api/budgets", json={"name": "template", "amount": 100, "period": "month"}
+    )
+    assert made.status_code == 201, made.text
+    rows = [
+        {**made.json(), "id": f"bud_{used}", "name": f"used-{used}", "amount": 100, "spent": used}
+        for used in (10, 20, 90, 30, 40, 80, 50, 60, 70)
+    ]
+    server.http.delete(f"/api/budgets/{made.json()['id']}")
+    visitor = visit()
+    page = visitor.page
+    page.route(re.compile(r"/api/budgets\?"), lambda route: answer(route, {"budgets": rows}))
+    page.goto("/")
+    bars = page.locator(".budget strong")
+    expect(bars).to_have_text([f"used-{used}" for used in (90, 80, 70, 60, 50, 40)])
+    page.get_by_role("link", name="All 9 budgets").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Budgets")
 
 
 def test_a_filter_typed_before_its_page_is_there_is_kept(visit: Visit) -> None:

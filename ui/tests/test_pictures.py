@@ -1,64 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of the documentation: `UI_PICTURES=1 make test-ui` writes them."""
+"""The pictures of the documentation: `UI_PICTURES=1 make test-ui` writes them.
+
+Those of pages that are empty, loading or in error are made by the tests of these states.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
+import httpx2
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, expect
 
 from clients.tests.generators import ROOT
-from tests.blackbox.harness import Server
-from ui.tests.browser import WAIT, Visitor, answer, many_instances
+from tests.blackbox.harness import UPSTREAM_KEY, Emulator, Sandbox, Server, until
+from ui.tests.browser import NARROW, PAGES, PICTURES, WAIT, WIDE, Visitor, many_instances
 
-PICTURES: Final = ROOT / "docs/images"
-LARGEST: Final = 150_000
-ALL_AT_MOST: Final = 4_500_000
-WIDE: Final = (1100, 720)
-NARROW: Final = (360, 740)
-_LISTS: Final = re.compile(r"/api/instances\?")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture: of a path, in a colour scheme, at a size, in a state."""
-
-    path: str
-    colours: str = "light"
-    size: tuple[int, int] = WIDE
-    state: str = "filled"
-
-
-PAGES: Final = {
-    "overview": "/",
+ALL_AT_MOST: Final = 6_000_000
+SHOWN: Final = {
+    **{name: path for name, (path, _) in PAGES.items()},
     "instances": "/instances?tag=team:vision",
     "instance": "/instances/{renting}",
     "new": "/new?name=trainer&product=gpu-basic&template=tmpl-12345&region=any",
-    "costs": "/costs",
-    "events": "/events",
-    "budgets": "/budgets",
-    "webhooks": "/webhooks",
-    "deliveries": "/deliveries",
-    "unmanaged": "/unmanaged",
-    "catalogue": "/catalogue",
-    "keys": "/keys",
-    "system": "/system",
 }
-SHOWN: Final = {
-    **{name: Picture(path) for name, path in PAGES.items()},
-    **{f"{name}-dark": Picture(path, colours="dark") for name, path in PAGES.items()},
-    **{f"{name}-narrow": Picture(path, size=NARROW) for name, path in PAGES.items()},
-    **{
-        f"instances-{state}": Picture("/instances", state=state)
-        for state in ("full", "empty", "loading", "error")
-    },
+FORMS: Final = {
+    "": {"color_scheme": "light", "viewport": WIDE},
+    "-dark": {"color_scheme": "dark", "viewport": WIDE},
+    "-narrow": {"color_scheme": "light", "viewport": NARROW},
 }
+FULL: Final = {name: path for name, (path, _) in PAGES.items() if name != "new"}
+NAMES: Final = {
+    *(f"{name}{form}" for name in SHOWN for form in FORMS),
+    *(f"{name}-{state}" for name in SHOWN for state in ("loading", "error")),
+    *(f"{name}-empty" for name in PAGES),
+    *(f"{name}-full" for name in FULL),
+}
+ROWS: Final = 40
 
 
 @pytest.fixture(scope="module")
@@ -76,53 +54,100 @@ def renting(server: Server) -> str:
     return ids[-1]
 
 
-def prepare(page: Page, state: str) -> None:
-    """Answer the list of instances as the state needs it."""
-    if state == "full":
-        many_instances(page)
-    elif state == "empty":
-        page.route(_LISTS, lambda route: answer(route, {"instances": [], "total": 0}))
-    elif state == "loading":
-        page.route(_LISTS, lambda _route: None)
-    elif state == "error":
-        page.route(_LISTS, refuse)
+@pytest.fixture(scope="module")
+def full(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start a server with many rows of each kind; yield its URL and the cookie of a session."""
+    sandbox = Sandbox(tmp_path_factory.mktemp("full"))
+    try:
+        emulator = sandbox.emulator()
+        server = sandbox.server()
+        fill(server, emulator)
+        visitor = Visitor(browser, server.url)
+        visitor.log_in()
+        yield server.url, visitor.context.storage_state()
+        visitor.close()
+    finally:
+        sandbox.close()
 
 
-def refuse(route: Route) -> None:
-    """Answer with an error."""
-    error = {"code": "STORE_CORRUPT", "message": "The file is damaged", "requestId": "req_1"}
-    route.fulfill(status=500, json={"error": error})
+def fill(server: Server, emulator: Emulator) -> None:
+    """Make many rows of each kind."""
+
+    def make(path: str, **body: object) -> None:
+        response = server.http.post(path, json=body)
+        assert response.status_code == 201, response.text
+
+    for number in range(ROWS):
+        make("/api/budgets", name=f"team-{number:02}", amount=10 + number, period="month")
+        make("/api/keys", name=f"pipeline-{number:02}", scopes=["read", "write"])
+    for number in range(10):
+        make("/api/webhooks", url=f"https://pager-{number}.example/hook")
+    ids = [
+        server.create(name=f"worker-{number:02}", region="any", tags={"team": f"team-{number:02}"})
+        for number in range(ROWS)
+    ]
+    server.until_running(ids, 120)
+    with httpx2.Client(
+        base_url=f"{emulator.url}/gpu-instance/openapi/v1",
+        headers={"Authorization": f"Bearer {UPSTREAM_KEY}"},
+        trust_env=False,
+    ) as novita:
+        product = novita.get("/products").json()["data"][0]["id"]
+        for number in range(ROWS):
+            created = novita.post(
+                "/gpu/instance/create",
+                json={
+                    "name": f"by-hand-{number:02}",
+                    "productId": product,
+                    "gpuNum": 1,
+                    "imageUrl": "pytorch:latest",
+                    "kind": "gpu",
+                    "billingMode": "onDemand",
+                    "rootfsSize": 60,
+                },
+            )
+            assert created.status_code == 200, created.text
+
+    def seen() -> bool:
+        listed = server.http.get("/api/instances/unmanaged").json()["instances"]
+        return len(listed) == ROWS
+
+    until(seen, 60, "the instances without a record are listed")
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", SHOWN)
-def test_pictures(visit: Callable[..., Visitor], renting: str, tmp_path: Path, name: str) -> None:
-    """Each picture shows a page in its state, is small, and nothing on it is cut off."""
-    shown = SHOWN[name]
-    visitor = visit(color_scheme=shown.colours, reduced_motion="reduce")
+def test_pictures(visit: Callable[..., Visitor], renting: str, name: str, form: str) -> None:
+    """Each page is shown in both colour schemes and on a telephone, and nothing is cut off."""
+    visitor = visit(reduced_motion="reduce", **FORMS[form])
+    visitor.page.goto(SHOWN[name].format(renting=renting))
+    visitor.live()
+    expect(visitor.page.locator(".skeleton")).to_have_count(0, timeout=WAIT)
+    visitor.picture(f"{name}{form}")
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_pages(browser: Browser, full: Any, name: str) -> None:
+    """With dozens of rows, and 10,000 instances in their list, nothing is cut off."""
+    url, cookie = full
+    visitor = Visitor(browser, url, storage_state=cookie, viewport=WIDE)
     page = visitor.page
-    width, height = shown.size
-    page.set_viewport_size({"width": width, "height": height})
-    prepare(page, shown.state)
-    page.goto(shown.path.format(renting=renting))
-    if shown.state == "full":
+    if name == "instances":
+        many_instances(page)
+    page.goto(FULL[name])
+    if name == "instances":
         page.get_by_text("10,000 instances").wait_for()
-    if shown.state in ("filled", "full"):
-        visitor.live()
-        expect(page.locator(".skeleton")).to_have_count(0)
-    else:
-        state = {"loading": ".skeleton", "error": "[role=alert]", "empty": ".empty"}[shown.state]
-        page.locator(state).first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    folder = PICTURES if os.environ.get("UI_PICTURES") == "1" else tmp_path
-    folder.mkdir(exist_ok=True)
-    picture = page.screenshot(path=folder / f"dashboard-{name}.png", timeout=WAIT)
-    assert len(picture) < LARGEST
+    visitor.live()
+    expect(page.locator(".skeleton")).to_have_count(0, timeout=WAIT)
+    assert visitor.axe() == []
+    visitor.picture(f"{name}-full")
+    visitor.close()
 
 
 def test_the_documentation_has_these_pictures() -> None:
     """Each is in the repository and on a page of the documentation, and all are small together."""
     files = {path.stem: path.stat().st_size for path in PICTURES.glob("dashboard-*.png")}
-    assert files.keys() == {f"dashboard-{name}" for name in SHOWN}
+    assert files.keys() == {f"dashboard-{name}" for name in NAMES}
     assert sum(files.values()) < ALL_AT_MOST
     text = (ROOT / "docs/reference/dashboard.md").read_text()
     assert [name for name in files if f"/{name}.png" not in text] == []

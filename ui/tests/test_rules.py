@@ -16,24 +16,10 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from tests.blackbox.harness import Sandbox, Server
-from ui.tests.browser import WAIT, Visitor, many_instances
+from ui.tests.browser import PAGES, WAIT, WIDE, Visitor, many_instances
 
 Visit = Callable[..., Visitor]
 
-PAGES: Final = {
-    "/": "Overview",
-    "/instances": "Instances",
-    "/new?product=gpu-basic&template=tmpl-12345": "New instance",
-    "/costs": "Costs",
-    "/events": "Events",
-    "/budgets": "Budgets",
-    "/webhooks": "Webhooks",
-    "/deliveries": "Deliveries",
-    "/unmanaged": "Unmanaged",
-    "/catalogue": "Catalogue",
-    "/keys": "Keys",
-    "/system": "System",
-}
 READS: Final = re.compile(r"/(api/(?!session|events/stream)|health|metrics)")
 
 
@@ -53,13 +39,15 @@ def settle(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("path", PAGES)
-def test_each_page_is_accessible(visit: Visit, filled: str, path: str, colours: str) -> None:
+@pytest.mark.parametrize(("path", "title"), PAGES.values(), ids=PAGES)
+def test_each_page_is_accessible(
+    visit: Visit, filled: str, path: str, title: str, colours: str
+) -> None:
     """Axe finds nothing on a filled page, in both colour schemes, also on a narrow screen."""
     visitor = visit(color_scheme=colours)
     page = visitor.page
     page.goto(path)
-    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
+    expect(page.get_by_role("heading", level=1)).to_have_text(title)
     visitor.live()
     settle(visitor)
     assert visitor.axe() == []
@@ -86,51 +74,66 @@ def test_empty_pages_are_accessible(browser: Browser, tmp_path: Path) -> None:
         sandbox.emulator()
         visitor = Visitor(browser, sandbox.server().url)
         page = visitor.log_in()
-        for path, title in PAGES.items():
+        page.set_viewport_size(WIDE)
+        for name, (path, title) in PAGES.items():
             page.goto(path)
             expect(page.get_by_role("heading", level=1)).to_have_text(title)
+            visitor.live()
             settle(visitor)
-            for colours in ("light", "dark"):
+            for colours in ("dark", "light"):
                 page.emulate_media(color_scheme=colours)
                 assert visitor.axe() == [], path
+            visitor.picture(f"{name}-empty")
         visitor.close()
     finally:
         sandbox.close()
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_while_it_loads_a_page_shows_skeletons(visit: Visit, path: str) -> None:
+# The page of an instance has no name before it is read.
+WITH_INSTANCE: Final = {**PAGES, "instance": ("/instances/inst_1", "Instance")}
+
+
+@pytest.mark.parametrize("name", WITH_INSTANCE)
+def test_while_it_loads_a_page_shows_skeletons(visit: Visit, name: str) -> None:
     """Without an answer, no page claims that there is nothing."""
-    visitor = visit()
+    path, title = WITH_INSTANCE[name]
+    visitor = visit(reduced_motion="reduce")
     page = visitor.page
+    page.set_viewport_size(WIDE)
     page.route(READS, lambda _route: None)
     page.goto(path)
-    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
+    expect(page.get_by_role("heading", level=1)).to_have_text(title)
     expect(page.locator(".skeleton").first).to_be_visible()
+    expect(page.locator(".is-live")).to_have_count(0)
     assert not re.search(
         r"No instances|no budget|log is empty|None yet|Nothing\.|No key|no standing",
         page.inner_text("main"),
     )
-    for colours in ("light", "dark"):
+    for colours in ("dark", "light"):
         page.emulate_media(color_scheme=colours)
         assert visitor.axe() == [], colours
+    visitor.picture(f"{name}-loading")
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_an_error_is_at_the_top_of_its_part(visit: Visit, path: str) -> None:
+@pytest.mark.parametrize("name", WITH_INSTANCE)
+def test_an_error_is_at_the_top_of_its_part(visit: Visit, name: str) -> None:
     """A refused read is shown with its code, and axe finds nothing."""
+    path, title = WITH_INSTANCE[name]
     visitor = visit()
     page = visitor.page
+    page.set_viewport_size(WIDE)
     error = {
         "error": {"code": "STORE_CORRUPT", "message": "The file is damaged", "requestId": "req_1"}
     }
     page.route(READS, lambda route: route.fulfill(status=500, json=error))
     page.goto(path)
-    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
+    expect(page.get_by_role("heading", level=1)).to_have_text(title)
     expect(page.get_by_role("alert").first).to_be_in_viewport()
-    for colours in ("light", "dark"):
+    settle(visitor)
+    for colours in ("dark", "light"):
         page.emulate_media(color_scheme=colours)
         assert visitor.axe() == [], colours
+    visitor.picture(f"{name}-error")
 
 
 def test_the_log_in_page_is_accessible(stranger: Visitor) -> None:
@@ -225,7 +228,7 @@ def test_no_text_of_any_page_is_markup(visit: Visit, filled: str, text: str) -> 
             route.fulfill(response=fetched, json=replaced(fetched.json(), text))
 
     page.route(READS, change)
-    for path in [*PAGES, f"/instances/{filled}"]:
+    for path in [*(path for path, _ in PAGES.values()), f"/instances/{filled}"]:
         page.set_viewport_size({"width": 1280, "height": 900})
         page.goto(path)
         page.get_by_role("heading", level=1).wait_for()

@@ -186,6 +186,14 @@ const COLUMNS: Column<Instance>[] = [
   },
 ];
 
+const SHOWN_BUDGETS = 6;
+
+/** The budgets of which the largest part is spent or reserved. */
+function mostUsed(budgets: Schemas["Budget"][]): Schemas["Budget"][] {
+  const part = (one: Schemas["Budget"]) => (one.spent + one.reserved) / one.amount;
+  return [...budgets].sort((a, b) => part(b) - part(a)).slice(0, SHOWN_BUDGETS);
+}
+
 function Budgets() {
   const query = useBudgets();
   return (
@@ -198,13 +206,20 @@ function Budgets() {
               There is no budget. <Link to="/budgets">Set one</Link>
             </p>
           ) : (
-            <ul className="plain stack">
-              {rows.slice(0, 6).map((one) => (
-                <li key={one.id}>
-                  <BudgetBar budget={one} />
-                </li>
-              ))}
-            </ul>
+            <>
+              <ul className="plain stack">
+                {mostUsed(rows).map((one) => (
+                  <li key={one.id}>
+                    <BudgetBar budget={one} />
+                  </li>
+                ))}
+              </ul>
+              {rows.length > SHOWN_BUDGETS && (
+                <p>
+                  <Link to="/budgets">All {rows.length} budgets</Link>
+                </p>
+              )}
+            </>
           )
         }
       </Loaded>

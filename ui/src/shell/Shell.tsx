@@ -119,7 +119,7 @@ function LiveState() {
         ? `As of ${atClock(asOf)}, reconnecting`
         : "Connecting";
   return (
-    <span className={`live ${phase}`} role="status">
+    <span className={`live is-${phase}`} role="status">
       {text}
     </span>
   );
