@@ -41,6 +41,7 @@ from novitai.store.engine.database import Database
 from novitai.store.queries import deliveries, events, instances
 from novitai.store.vault import Vault
 from novitai.testing import ManualClock, an_instance
+from tests.lifecycle.world import AtWork
 
 T = TypeVar("T")
 
@@ -158,6 +159,8 @@ class Rig:
         )
         self.record = Deliveries(database, clock, self.engine)
         self.commands = Commands(database, clock)
+        self.at_work = AtWork()
+        self.at_work.watch(database)
 
     async def do(self, command: Transaction[T] | Command[T], *, deadline: int | None = None) -> T:
         """Have a command carried out; return what came of it."""

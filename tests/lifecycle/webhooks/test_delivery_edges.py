@@ -240,7 +240,7 @@ async def test_one_hiccup_does_not_cost_the_lease(
     monkeypatch.setattr(rig.database, "write", stumbling)
     for _ in range(12):
         await rig.clock.advance(1)
-        await asyncio.sleep(0.05)  # the renewal is written on a thread, in real time
+        await rig.at_work.rest()
     await rig.work()
     go.set()
     await sending

@@ -276,7 +276,7 @@ async def test_the_lease_is_kept_while_a_receiver_takes_long(rig: Rig) -> None:
     await begun.wait()
     for _ in range(6):
         await rig.clock.advance(2.5)
-        await asyncio.sleep(0.05)  # the renewal is written on a thread, in real time
+        await rig.at_work.rest()
         await rig.work()
     gate.set()
     await sending
