@@ -374,3 +374,34 @@ def test_a_purge_ends_a_part_of_the_spending() -> None:
     assert at is not None
     assert abs(at - BORN - 5 * DAY_MS // 2) < MINUTE
     assert spending.reaches(run + 31_000) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "may"),
+    [
+        # A later status of the same way: it did not run between.
+        *(("pending", word, False) for word in ("toCreate", "creating")),
+        ("creating", "creating", False),
+        ("toStart", "starting", False),
+        ("exited", "toStart", False),
+        # It was bought or started, ran, stopped or failed, and is started again.
+        *(("creating", word, True) for word in ("toStart", "starting", "exited")),
+        *(("", word, True) for word in ("toStart", "starting", "exited")),
+        *(("starting", word, True) for word in ("toStart", "exited")),
+    ],
+)
+def test_a_run_that_no_look_showed_may_be_billed(before: str, after: str, may: bool) -> None:
+    """Nobody looked for an hour: the GPUs are billed at most for it, and at least not at all."""
+    book = Book.bought("inst", "up", GB, Bounds(BORN, BORN), Labels())
+    if before:
+        book = book.seen(sight(before), look(0), None)
+    book = book.seen(sight(after), look(HOUR_MS), None)
+    spans = [span for span in (*book.closed, *book.spans) if span.kind is SpanKind.GPU]
+    now = BORN + HOUR_MS
+    assert sum(span.least(now) for span in spans) == 0
+    assert round(sum(span.most(now) for span in spans) / HOUR_MS) == may
+    # Novita's own time of the last start says that it did not.
+    told = Book.bought("inst", "up", GB, Bounds(BORN, BORN), Labels())
+    told = told.seen(sight(before or "pending", started_at=0), look(0), None)
+    told = told.seen(sight(after, started_at=0), look(HOUR_MS), None)
+    assert all(span.kind is SpanKind.DISK for span in (*told.closed, *told.spans))

@@ -85,8 +85,9 @@ GPU_RULES: Final[Mapping[str, BillingRule]] = {
 """Billing begins with `pulling` and ends with the stop (upstream.md §8, documented). The rules
 of the other statuses are assumed. In a status that is not listed, billing is unchanged."""
 
-UNSETTLED: Final = frozenset({"", "pending", "toCreate", "creating", "toStart", "starting"})
-"""Free statuses that lead to billed ones without another call; empty: not listed yet."""
+_WAYS: Final = (("", "pending", "toCreate", "creating"), ("toStart", "starting"))
+"""Free statuses that lead to billed ones without another call, in their order; empty: not listed
+yet."""
 STOPPED: Final = "exited"
 IN_REMOVAL: Final = frozenset({"toRemove", "removing"})
 REMOVED: Final = "removed"
@@ -96,6 +97,16 @@ def gpu_billing(word: str) -> Billing:
     """Return whether the GPUs are billed in a status of Novita's."""
     rule = GPU_RULES.get(word)
     return Billing.UNCHANGED if rule is None else rule.billing
+
+
+def may_have_run(before: str, after: str) -> bool:
+    """Return whether the GPUs may have been billed between two free statuses.
+
+    It was about to be billed, and the status after is not a later one on the same way: whoever is
+    started again had stopped before.
+    """
+    way = next((one for one in _WAYS if before in one), None)
+    return way is not None and after not in way[way.index(before) :]
 
 
 def gpu_rate(hourly_price: int | None) -> int | None:

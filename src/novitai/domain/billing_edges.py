@@ -15,10 +15,10 @@ from novitai.domain.billing import (
     IN_REMOVAL,
     REMOVED,
     STOPPED,
-    UNSETTLED,
     Billing,
     GpuState,
     gpu_billing,
+    may_have_run,
 )
 
 CLOCKS_AGREE: Final = 1_000
@@ -162,8 +162,7 @@ def gpu_edges(before: Before, sight: BillingSight, look: Look) -> list[Edge]:
     # It may have run between: it was about to, and no time of Novita's says that it did not.
     might = (
         state is GpuState.OFF
-        and before.word in UNSETTLED
-        and sight.word not in UNSETTLED
+        and may_have_run(before.word, sight.word)
         and not edges
         and (sight.started_at is None or sight.started_at not in {0, before.started_at})
     )
