@@ -112,6 +112,11 @@ class Rig:
         )
 
     @staticmethod
+    async def never(key: str) -> None:
+        """Fail, because this handler is not to be called."""
+        raise AssertionError(key)
+
+    @staticmethod
     def due_of(name: str) -> Due:
         """Return the query for the due rows of one name."""
 

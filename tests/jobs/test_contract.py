@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from novitai.jobs.port import JobEngine
 
@@ -63,6 +65,29 @@ async def test_a_due_row_needs_no_nudge(rig: Rig) -> None:
     await rig.due("create_instance", "op_2")
 
     await rig.until(lambda: rig.runs[1:] == [("create_instance", "op_2")])
+
+
+async def test_a_query_that_fails_holds_up_no_other_name(rig: Rig) -> None:
+    """The due rows of other names are found, and the failure is logged once, as is its end."""
+    fails = True
+
+    def due(connection: sa.Connection, now: int, limit: int) -> Sequence[str]:
+        if fails:
+            connection.execute(sa.text("SELECT key FROM nowhere"))
+        return rig.due_of("broken")(connection, now, limit)
+
+    rig.engine.register("broken", rig.never, due=due, concurrency=1)
+    rig.register("sound")
+    with capture_logs() as lines:
+        await rig.due("sound", "op_1")
+        await rig.start()
+        await rig.until(lambda: rig.runs == [("sound", "op_1")])
+        await rig.due("sound", "op_2")
+        await rig.until(lambda: rig.runs[1:] == [("sound", "op_2")])
+        fails = False
+        await rig.until(lambda: lines[-1]["event"] == "sweep_recovered")
+    told = [(line["event"], line["job"]) for line in lines]
+    assert told == [("sweep_failed", "broken"), ("sweep_recovered", "broken")]
 
 
 async def test_a_nudge_during_the_run_is_not_lost(rig: Rig) -> None:

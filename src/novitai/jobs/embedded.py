@@ -85,11 +85,18 @@ class EmbeddedEngine:
         """Count the waiting keys, by name."""
         return {name: stats.queued for name, stats in self.metrics.snapshot().items()}
 
-    async def _sweep(self, job: JobType) -> None:
-        limit = self._dispatcher.page(job.name, _PAGE)
+    async def _sweep(self, jobs: Sequence[JobType]) -> None:
         now = self._clock.now()
-        keys = await self._database.read(lambda connection: job.due(connection, now, limit))
-        for key in keys:
-            self._dispatcher.offer(job.name, key, swept=True)
-        if len(keys) >= limit:
-            self._dispatcher.left_behind(job.name)
+        limits = [self._dispatcher.page(job.name, _PAGE) for job in jobs]
+
+        def find(connection: Connection) -> list[Sequence[str]]:
+            return [
+                job.due(connection, now, limit) for job, limit in zip(jobs, limits, strict=True)
+            ]
+
+        found = await self._database.read(find)
+        for job, limit, keys in zip(jobs, limits, found, strict=True):
+            for key in keys:
+                self._dispatcher.offer(job.name, key, swept=True)
+            if len(keys) >= limit:
+                self._dispatcher.left_behind(job.name)

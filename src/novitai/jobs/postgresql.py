@@ -147,16 +147,29 @@ class PostgresqlEngine:
         sizes = await self._database.read(queue_sql.queue_sizes)
         return {**dict.fromkeys((job.name for job in self._dispatcher.jobs), 0), **sizes}
 
-    async def _sweep(self, job: JobType) -> None:
-        held = self._dispatcher.held(job.name)
-        await self._database.write(partial(self._enqueue, job, held, self._clock.now()))
+    async def _sweep(self, jobs: Sequence[JobType]) -> None:
+        """Look for due keys of all names in one read, as mostly there are none, then queue them."""
+        now = self._clock.now()
+        held = {job.name: self._dispatcher.held(job.name) for job in jobs}
+
+        def look(connection: Connection) -> list[JobType]:
+            return [job for job in jobs if _due(connection, job, held[job.name], now, most=1)]
+
+        for job in await self._database.read(look):
+            await self._database.write(partial(self._enqueue, job, held[job.name], now))
 
     @staticmethod
     def _enqueue(job: JobType, held: frozenset[str], now: int, connection: Connection) -> None:
         """Queue the due keys that are not queued, unless another process is doing the same."""
         if not queue_sql.try_lock(connection, job.name):
             return
-        keys = job.due(connection, now, _PAGE + len(held))
-        wanted = [key for key in keys if key not in held]
+        wanted = _due(connection, job, held, now, most=_PAGE)
         if wanted:
             queue_sql.enqueue_due(connection, job.name, wanted)
+
+
+def _due(
+    connection: Connection, job: JobType, held: frozenset[str], now: int, *, most: int
+) -> list[str]:
+    """Find the due keys of a name that are not backing off: at most `most`, and as many held."""
+    return [key for key in job.due(connection, now, most + len(held)) if key not in held]

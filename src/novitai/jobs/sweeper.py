@@ -28,7 +28,7 @@ class Sweeper:
         self,
         clock: Clock,
         ids: Ids,
-        sweep: Callable[[JobType], Awaitable[None]],
+        sweep: Callable[[Sequence[JobType]], Awaitable[None]],
         *,
         interval: float,
         spread: float = 0.0,
@@ -38,7 +38,7 @@ class Sweeper:
         Args:
             clock: The clock of the pauses.
             ids: The source of jitter.
-            sweep: Finds the due rows of one job type.
+            sweep: Finds the due rows of job types in one transaction.
             interval: Seconds between two sweeps.
             spread: The fraction by which the interval varies, so that processes do not sweep at
                 the same time.
@@ -71,22 +71,35 @@ class Sweeper:
     async def _run(self, jobs: Sequence[JobType]) -> None:
         while True:
             self._soon.clear()
-            if all([await self._try(job) for job in jobs]):
+            if await self._all(jobs):
                 self.last_complete = self._clock.now()
             pause = self._interval * _SHORTEST_PAUSE
             await self._clock.sleep(pause)
             rest = self._ids.jitter(self._interval, self._spread) - pause
             await wait_for(self._soon, rest, self._clock)
 
+    async def _all(self, jobs: Sequence[JobType]) -> bool:
+        """Sweep all at once; if that fails, one by one, so that one does not hold up the others."""
+        try:
+            await self._sweep(jobs)
+        except Exception:  # any error of a query; `_try` tells it
+            return all([await self._try(job) for job in jobs])
+        for job in jobs:
+            self._recover(job)
+        return True
+
     async def _try(self, job: JobType) -> bool:
         try:
-            await self._sweep(job)
+            await self._sweep([job])
         except Exception:  # any error of a query; the next sweep retries
             if job.name not in self._failing:
                 self._failing.add(job.name)
                 _log.exception("sweep_failed", job=job.name)
             return False
+        self._recover(job)
+        return True
+
+    def _recover(self, job: JobType) -> None:
         if job.name in self._failing:
             self._failing.discard(job.name)
             _log.info("sweep_recovered", job=job.name)
-        return True
