@@ -18,7 +18,10 @@ from novitai.domain.billing import (
     UNIT,
     Basis,
     Billing,
+    LedgerSpan,
+    SpanKind,
     disk_rate,
+    folded,
     gpu_billing,
     gpu_rate,
     half_even,
@@ -29,6 +32,7 @@ from novitai.domain.billing import (
 from novitai.domain.billing_periods import Bucket, begin_of, end_of, periods, zone
 from novitai.domain.status import Observation, read_word
 
+MONTH = 30 * DAY_MS
 ZONES = ("UTC", "Europe/Berlin", "America/St_Johns", "America/Havana", "Asia/Kathmandu")
 
 
@@ -134,3 +138,32 @@ def test_weeks_begin_on_monday_and_months_on_the_first() -> None:
 def test_an_unknown_zone(name: str) -> None:
     """A name that is no time zone, or no name at all, gives None."""
     assert zone(name) is None
+
+
+def closed(bounds: list[int], *, sure: bool = True) -> LedgerSpan:
+    """Return a span with four ordered times; not `sure`: it is not known whether it began."""
+    begin, begun, ending, end = sorted(bounds)
+    return LedgerSpan(SpanKind.GPU, 1, begin, begun if sure else None, ending, end)
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, MONTH // 30), min_size=4, max_size=4), st.booleans()),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_a_folded_span_has_the_sums_of_its_parts(parts: list[tuple[list[int], bool]]) -> None:
+    """At least and at most as many milliseconds, all of them within the month."""
+    spans = [closed(bounds, sure=sure) for bounds, sure in parts]
+    one = folded(spans, 0, MONTH)
+    assert one is not None
+    assert one.least(0, 0, MONTH) == one.least(0) == sum(span.least(0) for span in spans)
+    assert one.most(0, 0, MONTH) == one.most(0) == sum(span.most(0) for span in spans)
+
+
+def test_spans_that_fill_more_than_the_month_stay_apart() -> None:
+    """Their bounds overlap, and together they are longer than the time that one may fill."""
+    whole = closed([0, 1, MONTH - 1, MONTH])
+    assert folded([whole], 0, MONTH) == whole
+    assert folded([whole, closed([0, 0, 1, 1])], 0, MONTH) is None

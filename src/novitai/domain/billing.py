@@ -8,7 +8,7 @@ hour. An exact amount is a rate times milliseconds; `UNIT` of them are 1/100000 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum, auto
 from typing import Final
 
@@ -102,7 +102,7 @@ def gpu_billing(word: str) -> Billing:
 def may_have_run(before: str, after: str) -> bool:
     """Return whether the GPUs may have been billed between two free statuses.
 
-    It was about to be billed, and the status after is not a later one on the same way: whoever is
+    It was about to be billed, and the status after is not a later one on the same way: what is
     started again had stopped before.
     """
     way = next((one for one in _WAYS if before in one), None)
@@ -186,6 +186,31 @@ class LedgerSpan:
         if self.ended_by is not None:
             return self.ended_by
         return as_of if self.expires_by is None else min(as_of, self.expires_by)
+
+
+def folded(spans: Sequence[LedgerSpan], since: int, until: int) -> LedgerSpan | None:
+    """Return one span with the amounts of closed ones of a rate, in the middle of `[since, until)`.
+
+    It bears the labels and the number of the first of them. None if their bounds add up to more
+    than that time, so that one span cannot hold them.
+    """
+    least, most = (sum(one.least(0) for one in spans), sum(one.most(0) for one in spans))
+    free = until - since - most
+    if free < 0:
+        return None
+    begin = since + free // 2
+    # Each bound of the ends is as far from the other as those of all ends together.
+    sure = begin + (most - least) // 2
+    began_by = None if all(one.began_by is None for one in spans) else sure
+    return replace(
+        spans[0],
+        began_after=begin,
+        began_by=began_by,
+        ended_after=sure + least,
+        ended_by=begin + most,
+        expires_after=None,
+        expires_by=None,
+    )
 
 
 def _overlap(begin: int, end: int, since: int | None, until: int | None) -> int:

@@ -6,23 +6,27 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
 from sqlalchemy import Connection, func, insert, select, update
 
+from novitai.domain.billing_periods import Bucket, begin_of, end_of
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.domain.webhook import DeliveryStatus
 from novitai.errors import NotFound
 from novitai.lifecycle.maintenance import retention
 from novitai.lifecycle.maintenance.retention import Retention
-from novitai.lifecycle.money.costs import CostsWanted
+from novitai.lifecycle.money.costs import CostsWanted, GroupBy
 from novitai.lifecycle.queries.instances import InstanceQuery
-from novitai.store.queries import account, leases
+from novitai.store.queries import account, billing, leases
 from novitai.store.queries.account import Unmanaged
 from novitai.store.tables import (
     attempts,
+    billing_spans,
+    billing_states,
     deliveries,
     events,
     instances,
@@ -35,6 +39,7 @@ from tests.lifecycle.actions import ask, run_some
 from tests.lifecycle.world import World, on_both_stores
 
 DAY = 86_400_000
+MINUTE = 60_000
 
 
 async def apply(world: World, *, after_days: float, days: int = 90) -> int:
@@ -237,3 +242,63 @@ async def test_large_logs_are_deleted_in_small_steps(
     await apply(world, after_days=91)
     assert max(steps) == 10
     assert await count(world, events) == 1
+
+
+@on_both_stores
+@pytest.mark.parametrize("days", [90, 0])
+async def test_old_months_of_the_ledger_are_folded(world: World, days: int) -> None:
+    """Their rows become one per rate, key and tags; no sum of a record or a month changes."""
+    one = (await run_some(world, 1))[0]
+    month = begin_of(Bucket.MONTH, world.clock.now(), ZoneInfo("UTC"))
+    end = end_of(Bucket.MONTH, month, ZoneInfo("UTC"))
+    runs = [
+        # Begin, length, width of both edges, rate, key: in minutes from the begin of the month.
+        *((at, 50, at % 7, 624_000, "key_a") for at in range(0, 20_000, 60)),
+        (20_000, 30, 2, 999_000, "key_a"),
+        (20_100, 30, 2, 624_000, "key_b"),
+        # It goes on into the next month.
+        (int((end - month) / MINUTE) - 10, 40, 1, 624_000, "key_a"),
+        *((at, 20, 1, 624_000, "key_a") for at in range(50_000, 50_200, 60)),
+    ]
+
+    def write(connection: Connection) -> None:
+        upstream_id = connection.execute(select(billing_states.c.upstream_id)).scalar_one()
+        connection.execute(
+            insert(billing_spans),
+            [
+                {
+                    "instance_id": one,
+                    "upstream_id": upstream_id,
+                    "kind": "gpu",
+                    "rate": rate,
+                    "key_id": key,
+                    "began_after": month + at * MINUTE,
+                    "began_by": month + (at + width) * MINUTE,
+                    "ended_after": month + (at + length - width) * MINUTE,
+                    "ended_by": month + (at + length) * MINUTE,
+                }
+                for at, length, width, rate, key in runs
+            ],
+        )
+        books = [(one, upstream_id)]
+        billing.recount(connection, books)
+
+    await world.app.database.write(write)
+
+    async def sums() -> list[object]:
+        by_key = CostsWanted(month, end, group_by=GroupBy.KEY)
+        cost = (await world.app.costs.of_instance(one)).cost
+        after = CostsWanted(end, end + 31 * DAY)
+        reports = [await world.app.costs.report(wanted) for wanted in (by_key, after)]
+        return [*reports, cost.least, cost.most]
+
+    before, rows = await sums(), await count(world, billing_spans)
+    assert await apply(world, after_days=399, days=0) == 0
+    await apply(world, after_days=440, days=days)
+    assert await sums() == before
+    folded = {len([run for run in runs[:-5] if run[3:] == key]) for key in {r[3:] for r in runs}}
+    assert await count(world, billing_spans) == rows - sum(size - 1 for size in folded)
+    assert await apply(world, after_days=440, days=0) == 0
+    # The month after is whole once it is old, too.
+    await apply(world, after_days=475, days=days)
+    assert await sums() == before

@@ -2,29 +2,34 @@
 """Retention: delete old events, deliveries and operations, and remove instances that ended.
 
 It works in small transactions with pauses between them, so that requests hardly notice it. The
-ledger stays, and so does what tells our instances from those of others.
+sums of the ledger stay, and so does what tells our instances from those of others.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import structlog
 from sqlalchemy import Connection
 
 from novitai.clock import Clock
+from novitai.domain.billing_periods import Bucket, begin_of, periods
 from novitai.store.engine.database import Database
-from novitai.store.queries import leases, retention
+from novitai.store.queries import billing, leases, retention
 
 LISTED_WITHIN_DAYS: Final = 30
 """A record whose instance was listed within so many days is not removed."""
+FOLD_AFTER_DAYS: Final = 400
+"""Whole months of the ledger that are older become one row per record, rate, key and tags."""
 LEASE: Final = "retention"
 PAUSE: Final = 0.05
 """Seconds between two transactions."""
 _LEASE_MS: Final = 60_000
 _BATCH: Final = 250
 _DAY_MS: Final = 86_400_000
+_UTC: Final = ZoneInfo("UTC")
 
 _log = structlog.get_logger(__name__)
 
@@ -33,22 +38,26 @@ class Retention:
     """Removes what is older than the settings say; one process at a time."""
 
     def __init__(self, database: Database, clock: Clock, *, days: int, holder: str) -> None:
-        """Set the dependencies; with 0 `days` everything is kept."""
+        """Set the dependencies; with 0 `days`, only the ledger is folded."""
         self._database = database
         self._clock = clock
         self._days = days
         self._holder = holder
+        self._folded = 0
 
     async def once(self) -> int:
         """Remove what is too old; return how many rows were deleted or removed."""
-        if self._days == 0 or not await self._database.write(self._take):
+        if not await self._database.write(self._take):
             return 0
-        before = self._clock.now() - self._days * _DAY_MS
-        counts = {
-            "events": await self._events(before),
-            "instances": await self._instances(before),
-            "operations": await self._operations(before),
-        }
+        counts = dict.fromkeys(("events", "instances", "operations"), 0)
+        if self._days:
+            before = self._clock.now() - self._days * _DAY_MS
+            counts = {
+                "events": await self._events(before),
+                "instances": await self._instances(before),
+                "operations": await self._operations(before),
+            }
+        counts["ledger_rows"] = await self._ledger()
         await self._database.write(partial(leases.release, name=LEASE, holder=self._holder))
         if any(counts.values()):
             _log.info("retention_applied", **counts)
@@ -98,3 +107,23 @@ class Retention:
             deleted += count
             if count < _BATCH or not await self._goes_on():
                 return deleted
+
+    async def _ledger(self) -> int:
+        """Fold the months that no report of 400 days shows any more."""
+        until = begin_of(Bucket.MONTH, self._clock.now() - FOLD_AFTER_DAYS * _DAY_MS, _UTC)
+        first = await self._database.read(billing.oldest_end)
+        # Nothing ends in a month of the past, so each is looked at once by a process.
+        if first is None or until == self._folded:
+            return 0
+        dropped = 0
+        for begin, end in periods(Bucket.MONTH, begin_of(Bucket.MONTH, first, _UTC), until, _UTC):
+            after: str | None = ""
+            while after is not None:
+                fold = partial(billing.fold, since=begin, until=end, after=after, limit=_BATCH)
+                page = await self._database.write(fold)
+                dropped += page.dropped
+                after = page.last
+                if not await self._goes_on():
+                    return dropped
+        self._folded = until
+        return dropped

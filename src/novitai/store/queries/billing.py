@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select, update
 
-from novitai.domain.billing import LedgerSpan, SpanKind
+from novitai.domain.billing import LedgerSpan, SpanKind, folded
 from novitai.domain.billing_book import BillingState, Book
 from novitai.domain.instance import ENDED, BillingMode
 from novitai.store.engine.chunks import chunks
@@ -38,6 +38,10 @@ _INSERT_SPAN: Final = spans.insert()
 _UPDATE_STATE: Final = update(states).where(
     states.c.instance_id == bindparam("of_instance_id"),
     states.c.upstream_id == bindparam("of_upstream_id"),
+)
+_TIMES: Final = (
+    *("began_after", "began_by", "ended_after", "ended_by"),
+    *("expires_after", "expires_by"),
 )
 _UPDATE_SPAN: Final = update(spans).where(spans.c.id == bindparam("of_id"))
 
@@ -245,6 +249,76 @@ def between(connection: Connection, since: int, until: int) -> list[SpanOf]:
             )
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedPage:
+    """The result of one step of folding.
+
+    Attributes:
+        last: The ID of the last record that was looked at; None if there is no further one.
+        dropped: How many rows fewer there are.
+    """
+
+    last: str | None
+    dropped: int
+
+
+def oldest_end(connection: Connection) -> int | None:
+    """Return when the first span ended, in Unix milliseconds; None if none has."""
+    found: int | None = connection.execute(select(func.min(spans.c.ended_by))).scalar_one()
+    return found
+
+
+def fold(
+    connection: Connection, since: int, until: int, *, after: str = "", limit: int
+) -> FoldedPage:
+    """Make one span of all those of a record in `[since, until)` that differ in time alone.
+
+    No sum changes: neither those of records nor those of this interval.
+
+    Args:
+        connection: A write transaction.
+        since: Unix milliseconds.
+        until: Unix milliseconds.
+        after: The ID of the last record of the step before.
+        limit: How many records to look at.
+    """
+    within = and_(spans.c.began_after >= since, spans.c.ended_by > since, spans.c.ended_by <= until)
+    ids = (
+        connection.execute(
+            select(spans.c.instance_id)
+            .where(within, spans.c.instance_id > after)
+            .group_by(spans.c.instance_id)
+            .having(func.count() > 1)
+            .order_by(spans.c.instance_id)
+            .limit(limit)
+        )
+        .scalars()
+        .all()
+    )
+    rows = connection.execute(
+        select(spans.c.instance_id, spans.c.upstream_id, *_SPAN)
+        .where(within, spans.c.instance_id.in_(ids))
+        .order_by(spans.c.id)
+    )
+    alike: dict[tuple[object, ...], list[LedgerSpan]] = {}
+    for instance_id, upstream_id, *row in rows:
+        span = _span(row)
+        key = (instance_id, upstream_id, span.kind, span.rate, span.key_id, span.tags)
+        alike.setdefault(key, []).append(span)
+    dropped: list[int | None] = []
+    updates: list[dict[str, object]] = []
+    for found in alike.values():
+        one = folded(found, since, until) if len(found) > 1 else None
+        if one is not None:
+            updates.append({"of_id": one.id, **{name: getattr(one, name) for name in _TIMES}})
+            dropped += [other.id for other in found[1:]]
+    if updates:
+        connection.execute(_UPDATE_SPAN, updates)
+    for chunk in chunks(dropped):
+        connection.execute(delete(spans).where(spans.c.id.in_(chunk)))
+    return FoldedPage(ids[-1] if len(ids) == limit else None, len(dropped))
 
 
 def burn(connection: Connection, now: int) -> int:
