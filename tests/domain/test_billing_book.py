@@ -391,7 +391,7 @@ def test_a_purge_ends_a_part_of_the_spending() -> None:
     ],
 )
 def test_a_run_that_no_look_showed_may_be_billed(before: str, after: str, may: bool) -> None:
-    """No listing was read for an hour: the GPUs are billed at most for it, and at least not at all."""
+    """No listing was read for an hour: at least nothing is billed, and at most the hour."""
     book = Book.bought("inst", "up", GB, Bounds(BORN, BORN), Labels())
     if before:
         book = book.seen(sight(before), look(0), None)
