@@ -111,7 +111,7 @@ def test_a_secret_is_rotated(visit: Visit, server: Server, webhook: str) -> None
     expect(secret).to_have_text(re.compile(r"whsec_\w+"))
     page.get_by_role("button", name="Close").click()
     expect(page.get_by_text("signs too until")).to_be_visible()
-    assert page.locator("text=whsec_").count() == 0
+    expect(page.locator("text=whsec_")).to_have_count(0)
     server.http.delete(f"/api/webhooks/{webhook}")
 
 

@@ -15,6 +15,7 @@ from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
 from novitai.errors import WrongSecretKey
 from novitai.lifecycle.api_keys import ADMIN_KEY_ID
+from novitai.lifecycle.maintenance import rotation
 from novitai.store.queries import api_keys, coordination
 from novitai.store.queries.sealed import SEALED
 from novitai.store.tables import metadata
@@ -60,10 +61,12 @@ def test_every_sealed_column_is_known() -> None:
 
 
 @on_both_stores
-async def test_a_rotation_loses_nothing(world: World) -> None:
+async def test_a_rotation_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys, sessions, signing secrets, credentials and launch settings outlive the old secret."""
+    # Two instances are two pages, and the second is reached.
+    monkeypatch.setattr(rotation, "_PAGE", 1)
     await world.reopen(admin_api_key=ADMIN)
-    (instance_id,) = await run_some(world, 1)
+    instance_id, _ = await run_some(world, 2)
     used, unused = await world.app.keys.create(READER), await world.app.keys.create(READER)
     by_key = await world.app.keys.authenticate(used.text)
     by_settings = world.app.keys.settings_caller

@@ -33,7 +33,7 @@ export function Loaded<T>({
       {query.error && (
         <Problem
           error={query.error}
-          title="This could not be read"
+          reading
           retry={() => void query.refetch()}
         />
       )}

@@ -9,12 +9,23 @@ interface Props {
   error: Error;
   title?: string;
   retry?: (() => void) | undefined;
+  reading?: boolean;
 }
 
-/** An error with its code, its wrong fields and the request ID; it scrolls into view. */
-export function Problem({ error, title = "That did not work", retry }: Props) {
+/**
+ * An error with its code, its wrong fields and the request ID. That of an action scrolls into view;
+ * that of a reading leaves the page where it is, because several parts may fail at once.
+ */
+export function Problem({
+  error,
+  reading = false,
+  title = reading ? "This could not be read" : "That did not work",
+  retry,
+}: Props) {
   const box = useRef<HTMLDivElement>(null);
-  useEffect(() => box.current?.scrollIntoView({ block: "nearest" }), [error]);
+  useEffect(() => {
+    if (!reading) box.current?.scrollIntoView({ block: "nearest" });
+  }, [error, reading]);
   const known = error instanceof ApiError ? error : null;
   return (
     <div ref={box} className="notice bad" role="alert">

@@ -24,6 +24,7 @@ export function EventsPage() {
       {events.error && (
         <Problem
           error={events.error}
+          reading
           title="The log could not be read"
           retry={() => void events.refetch()}
         />

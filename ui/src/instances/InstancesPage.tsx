@@ -56,6 +56,7 @@ export function InstancesPage() {
       {list.error && (
         <Problem
           error={list.error}
+          reading
           title="The list could not be read"
           retry={() => void list.refetch()}
         />

@@ -102,7 +102,7 @@ function Attention() {
   return (
     <section className="panel" aria-labelledby="attention">
       <h2 id="attention">Needs attention</h2>
-      {error && <Problem error={error} title="A part could not be read" />}
+      {error && <Problem error={error} reading title="A part could not be read" />}
       {account.data?.hold && (
         <p>
           <Badge tone="bad">account held</Badge> {account.data.hold.message}{" "}
@@ -284,6 +284,7 @@ function Latest() {
         {events.error && (
           <Problem
             error={events.error}
+            reading
             title="The log could not be read"
             retry={() => void events.refetch()}
           />

@@ -152,7 +152,7 @@ function Held() {
     onSuccess: () => void queryClient.invalidateQueries(),
   });
   if (account.error) {
-    return <Problem error={account.error} title="The state of the account could not be read" />;
+    return <Problem error={account.error} reading title="The state of the account could not be read" />;
   }
   if (hold === undefined) return null;
   return (

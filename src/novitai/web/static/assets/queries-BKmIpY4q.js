@@ -1,0 +1,1 @@
+import{a as e,o as t,s as n,y as r}from"./keys-DBbYt9dA.js";function i(){return r({queryKey:[`unmanaged`],queryFn:({signal:r})=>e(e=>t(n.GET(`/api/instances/unmanaged`,{params:{query:{limit:500,...e!==void 0&&{cursor:e}}},signal:r})),e=>e.instances,5e3)})}export{i as t};

@@ -1,0 +1,1 @@
+import{a as e,o as t,s as n,y as r}from"./keys-DBbYt9dA.js";function i(){return r({queryKey:[`budgets`],queryFn:({signal:r})=>e(e=>t(n.GET(`/api/budgets`,{params:{query:{limit:200,...e!==void 0&&{cursor:e}}},signal:r})),e=>e.budgets,1e3)})}export{i as t};

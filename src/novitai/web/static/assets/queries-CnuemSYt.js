@@ -1,1 +1,0 @@
-import{a as e,o as t,s as n,y as r}from"./keys-CjdBozDZ.js";function i(){return r({queryKey:[`unmanaged`],queryFn:({signal:r})=>e(e=>t(n.GET(`/api/instances/unmanaged`,{params:{query:{limit:500,...e!==void 0&&{cursor:e}}},signal:r})),e=>e.instances,5e3)})}export{i as t};
