@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from structlog.testing import capture_logs
 
 from novitai.clock import END_OF_TIME, iso
 from novitai.domain.billing import usd_up
@@ -471,6 +472,20 @@ async def test_a_pending_delete_is_withdrawn_when_the_instance_runs(world: World
     await world.pass_time(300, step=5)
     assert await alive(world) == [body["instanceId"]]
     assert await calls(world, "delete") > 0
+
+
+async def test_a_pending_delete_becomes_a_stop_when_the_instance_runs(world: World) -> None:
+    """While its image is pulled it cannot be stopped, so it was to be deleted."""
+    delays = {"delays": {"pulling": [400, 400]}}
+    await world.emulator.call("PATCH", "settings", json=delays)
+    instance_id = await limited(world, max_run_minutes=2)
+    await fault(world, kind="call", path="/gpu/instance/delete", status=503, when="before")
+    await world.until_status(instance_id, InstanceStatus.TERMINATING, within=300)
+    with capture_logs() as lines:
+        await world.until_status(instance_id, STOPPED, within=600)
+    assert not {"sync_failed", "limit_review_failed"} & {line["event"] for line in lines}
+    assert await alive(world) == [(await at_novita(world, instance_id))["instanceId"]]
+    assert (await world.view(instance_id))["stopReason"] == "maxRunMinutes"
 
 
 @pytest.mark.parametrize("field", ["limits", "protected"])

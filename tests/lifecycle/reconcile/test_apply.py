@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from novitai.domain.billing_edges import Look
 from novitai.domain.instance import GONE, Instance, InstanceStatus
@@ -144,3 +145,31 @@ async def test_more_rows_than_a_page_are_all_written(applier: Applier, database:
     await applier.missing([missing(one, 1) for one in made], at(SINCE))
     tracked = await database.read(instances.tracked)
     assert [one.missing_count for one in tracked] == [1] * (PAGE + 1)
+
+
+async def test_a_record_that_cannot_be_written_keeps_no_other_back(
+    applier: Applier, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other rows of its page are stored, and the next listing tries it again."""
+    first, broken, last = [await have(database, number) for number in range(3)]
+    observed = applier._limits.observed
+
+    def fail(connection: Any, before: Instance, seen: Any) -> None:
+        if before.id == broken.id:
+            # An error of the database, which ends a transaction on PostgreSQL.
+            instances.insert(connection, before, b"sealed")
+        observed(connection, before, seen)
+
+    def changes() -> list[Changed]:
+        return [Changed(one.id, row(one, "exited"), "digest") for one in (first, broken, last)]
+
+    monkeypatch.setattr(applier._limits, "observed", fail)
+    with capture_logs() as lines:
+        await applier.changed(changes(), at(SINCE))
+    failed = [line["instance_id"] for line in lines if line["event"] == "observation_failed"]
+    assert failed == [broken.id]
+    statuses = [(await load(database, one.id)).status for one in (first, broken, last)]
+    assert statuses == ["stopped", "running", "stopped"]
+    monkeypatch.undo()
+    await applier.changed(changes(), at(SINCE + 1))
+    assert (await load(database, broken.id)).status is InstanceStatus.STOPPED

@@ -376,7 +376,8 @@ class LimitReviews:
             situation = _situation(instance, None, memory, idle, common, spending)
             if withdraws(situation, running.kind):
                 instance = self._withdraw(connection, instance, running, memory)
-                running = None
+                # An instance that is on its way again is followed, and that gives way to a verb.
+                running = operations.running(connection, instance.id)
         idle, decided = _plan(connection, instance, running, common, spending)
         columns, before = _columns(idle, decided, running), limits.stored(connection, instance.id)
         if columns != before:

@@ -38,6 +38,7 @@ from novitai.lifecycle.reconcile.diff import (
 )
 from novitai.lifecycle.reconcile.observed_columns import RunLook
 from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreError
 from novitai.store.queries import attempts, coordination, instances, operations
 from novitai.store.queries.instances import Tracked
 from novitai.upstream.models import Listing, UpstreamInstance
@@ -124,9 +125,27 @@ class Applier:
         self._follow_ups = follow_ups
 
     async def changed(self, found: Sequence[Changed], look: Look) -> None:
-        """Write the rows that the listing changed."""
+        """Write the rows that the listing changed.
+
+        If a page fails, its rows are written one by one: one record must not keep the others from
+        their statuses, their costs and their limits.
+        """
         for page in _pages(found):
-            await self._database.write(partial(self._write_changed, page=page, look=look))
+            try:
+                await self._database.write(partial(self._write_changed, page=page, look=look))
+            except StoreError:
+                raise
+            except Exception:  # an error of ours about one of the records; `_one` tells it
+                for change in page:
+                    await self._one(change, look)
+
+    async def _one(self, change: Changed, look: Look) -> None:
+        try:
+            await self._database.write(partial(self._write_changed, page=[change], look=look))
+        except StoreError:
+            raise
+        except Exception:  # any error of ours; the next listing tries again
+            _log.exception("observation_failed", instance_id=change.instance_id)
 
     async def missing(self, found: Sequence[Missing], look: Look) -> None:
         """Store the counts of absence of rows that are not in the listing."""
