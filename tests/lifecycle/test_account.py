@@ -609,6 +609,25 @@ async def test_an_unreadable_name_keeps_an_attempt_unknown(world: World) -> None
     assert await world.emulator.creates() == 1
 
 
+async def test_what_was_deleted_and_lives_is_deleted_after_an_outage(world: World) -> None:
+    """Deletions that met a fault do not count, so the instance does not bill on for them."""
+    [instance_id] = await run_some(world, 1)
+    deletes = {"path": "/gpu/instance/delete", "method": "POST"}
+    lying = await fault(world, kind="call", **deletes, rawBody="{}", when="before")
+    hidden = await fault(world, kind="list", omit="*")
+    await ask(world, OperationKind.DELETE, instance_id)
+    await world.until_status(instance_id, TERMINATED, within=300)
+    for one in (lying, hidden):
+        await world.emulator.call("DELETE", f"faults/{one}")
+    await fault(world, kind="call", **deletes, status=503, when="before")
+    await world.pass_time(300, step=5)
+    assert await alive(world)
+    await heal(world)
+    await world.pass_time(300, step=5)
+    assert not await alive(world)
+    assert "instance.delete_ineffective" not in await world.events(instance_id)
+
+
 async def test_what_was_deleted_and_lives_is_deleted_three_times_more(world: World) -> None:
     """After three more deletes an event is appended, and it is an orphan."""
     [instance_id] = await run_some(world, 1)

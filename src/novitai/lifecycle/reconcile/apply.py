@@ -40,7 +40,7 @@ from novitai.lifecycle.reconcile.observed_columns import RunLook
 from novitai.store.engine.database import Database
 from novitai.store.engine.errors import StoreError
 from novitai.store.queries import attempts, coordination, instances, operations
-from novitai.store.queries.instances import Tracked
+from novitai.store.queries.instances import Former, Tracked
 from novitai.upstream.models import Listing, UpstreamInstance
 
 T = TypeVar("T")
@@ -225,6 +225,11 @@ class Applier:
     async def reappeared(self, one: Reappeared, look: Look) -> Reappearance:
         """Record that the instance of an ended record is listed again; return its handling."""
         return await self._database.write(partial(self._write_return, one=one, look=look))
+
+    async def deleted_again(self, record: Former) -> None:
+        """Count a deletion of an ended record's instance that is listed again."""
+        count = {"deleted_again": record.deleted_again + 1}
+        await self._database.write(lambda c: instances.update_columns(c, record.id, count))
 
     async def sighted(self, sighting: Sighting, look: Look) -> Relation:
         """Settle the attempt of a sighting; return the instance's relation to its record."""
@@ -524,8 +529,6 @@ class Applier:
             return Reappearance.ORPHAN
         ledger.observe(connection, [(instance, row)], look)
         if record.deleted_again < MAX_DELETED_AGAIN:
-            count = {"deleted_again": record.deleted_again + 1}
-            instances.update_columns(connection, record.id, count)
             return Reappearance.DELETE
         if record.deleted_again == MAX_DELETED_AGAIN:
             told = {"deleted_again": record.deleted_again + 1}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from enum import Enum, auto
 from functools import partial
 from typing import Final
 
@@ -52,7 +53,14 @@ from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
 from novitai.store.queries.future_times import TOLERATED
 from novitai.upstream.client import NovitaClient
-from novitai.upstream.errors import BreakerOpen, Gone, KeyRefused, RateLimited, UpstreamError
+from novitai.upstream.errors import (
+    BreakerOpen,
+    Gone,
+    KeyRefused,
+    NotSent,
+    RateLimited,
+    UpstreamError,
+)
 from novitai.upstream.models import Listing
 from novitai.upstream.window import SendWindow
 
@@ -79,6 +87,16 @@ _log = structlog.get_logger(__name__)
 
 Measured = Callable[[float, bool], None]
 """Called with the duration of a pass in seconds, and whether it succeeded."""
+
+
+class Deletion(Enum):
+    """The result of the call that deletes an instance outside of an operation."""
+
+    ACCEPTED = auto()
+    REFUSED = auto()
+    """Novita says that it is gone, or does not delete it."""
+    FAILED = auto()
+    """It was not sent, or met a fault that passes."""
 
 
 class Sync:
@@ -375,7 +393,7 @@ class Sync:
             return False
         facts = {"upstream_id": sighting.row.id, "instance_id": sighting.attempt.instance_id}
         _log.warning("surplus_deleting", **facts)
-        if await self._delete(sighting.row.id, window, facts):
+        if await self._delete(sighting.row.id, window, facts) is Deletion.ACCEPTED:
             await self._applier.surplus_deleted(sighting)
         return False
 
@@ -389,24 +407,26 @@ class Sync:
         if outcome is Reappearance.DELETE:
             facts = {"upstream_id": one.row.id, "instance_id": one.record.id}
             _log.warning("deleting_again", **facts)
-            await self._delete(one.row.id, window, facts)
+            # Counted only now: a deletion that was not sent, or met a fault, is tried again.
+            if await self._delete(one.row.id, window, facts) is not Deletion.FAILED:
+                await self._applier.deleted_again(one.record)
         return outcome is Reappearance.ORPHAN
 
     async def _delete(
         self, upstream_id: str, window: SendWindow, facts: Mapping[str, object]
-    ) -> bool:
-        """Delete an instance; return whether Novita accepted the call."""
+    ) -> Deletion:
+        """Delete an instance. If it still exists, a later listing shows it again."""
         reach(CrashPoint.STRAY_DELETING)
         try:
             await self._client.delete(upstream_id, window=window)
             reach(CrashPoint.STRAY_DELETED)
         except Gone:
-            return False
+            return Deletion.REFUSED
         except UpstreamError as error:
-            # If it still exists, the next listing shows it again and the call is repeated.
             _log.warning("delete_failed", error=str(error), **facts)
-            return False
-        return True
+            passes = error.is_fault or isinstance(error, (NotSent, RateLimited, KeyRefused))
+            return Deletion.FAILED if passes else Deletion.REFUSED
+        return Deletion.ACCEPTED
 
     async def _delete_orphans(
         self,
@@ -429,7 +449,7 @@ class Sync:
             if not await self._applier.may_delete_orphan(attempt, row):
                 continue
             facts = {"upstream_id": row.id, "instance_id": attempt.instance_id}
-            if await self._delete(row.id, window, facts):
+            if await self._delete(row.id, window, facts) is Deletion.ACCEPTED:
                 note = partial(self._account.note_orphan_deleted, orphan=orphan)
                 await self._database.write(note)
 
