@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import stat
 import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,8 @@ def test_a_restored_backup_asks_before_it_acts(sandbox: Sandbox) -> None:
     assert asked.code == 1
     assert "restored" in found["account"]["found"]
     assert "doctor --confirm" in found["account"]["advice"]
+    assert found["orphans"]["verdict"] == "warning"
+    assert found["orphans"]["found"].endswith("belong to no record: 1")
     assert "bear our marker" in found["differences"]["found"]
     assert "bought-after" in found["differences"]["found"]
     assert emulator.call("GET", "/counts")["counts"].get("POST /gpu/instance/stop", 0) == 0
@@ -124,6 +128,24 @@ def test_the_doctor_of_a_healthy_server(sandbox: Sandbox) -> None:
     client = sandbox.ended("doctor", NOVITAI_URL=server.url, NOVITAI_API_KEY=ADMIN_KEY)
     assert client.code == 0, client.out
     assert "ok       health" in client.out
+
+
+def test_the_doctor_of_work_that_waits(sandbox: Sandbox) -> None:
+    """A step that has been due for an hour is told, with the missing server."""
+    emulator = sandbox.emulator()
+    server = sandbox.server()
+    emulator.fault(kind="call", path="/gpu/instance/create", status=503)
+    server.create()
+    stop(server.process)
+    with closing(sqlite3.connect(sandbox.data / "novitai.db")) as connection:
+        connection.execute("UPDATE operations SET next_step_at = next_step_at - 3600000")
+        connection.commit()
+    told = sandbox.ended("doctor", "--json")
+    found = findings(told)
+    assert told.code == 0
+    assert (found["queue"]["verdict"], found["process"]["verdict"]) == ("warning", "warning")
+    assert "has waited for " in found["queue"]["found"]
+    assert found["queue"]["advice"] == "Start a worker."
 
 
 @pytest.mark.parametrize(

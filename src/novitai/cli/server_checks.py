@@ -349,7 +349,8 @@ class _ServerChecks:
         due_at = self._read(lambda connection: fleet.oldest_due(connection, now))
         late = 0 if due_at is None else now - due_at
         if late > _OVERDUE_MS:
-            told = f"the oldest due step waits since {timedelta(milliseconds=late // 1000 * 1000)}"
+            waited = timedelta(seconds=late // 1000)
+            told = f"the oldest due step has waited for {waited}"
             advice = "Look at the log of the workers." if runs else "Start a worker."
             yield _warning("queue", told, advice)
         else:
@@ -389,7 +390,7 @@ class _ServerChecks:
         if orphans:
             yield _warning(
                 "orphans",
-                f"{orphans} instances bear our marker and belong to no record",
+                f"instances with our marker that belong to no record: {orphans}",
                 "`novitai unmanaged` lists them: adopt, dismiss or delete each.",
             )
         else:
