@@ -19,6 +19,7 @@ WITHOUT_REASON = re.compile(
     r"|# noqa: [A-Z0-9, ]+$"
     r"|# noqa\s*$"
     r"|except (?:Base)?Exception(?: as \w+)?:\s*$"
+    r"|\bsuppress\([^)#]*\b(?:Base)?Exception\b[^)#]*\):\s*$"
     r"|pytest\.skip\(\s*\)"
     r"|mark\.(?:skip|skipif|xfail)\b(?!\(.*\breason=)"
     r"|importorskip\((?!.*\breason=)"
@@ -50,6 +51,10 @@ def test_what_is_switched_off_says_why() -> None:
         ("except " + "Exception as error:", [1]),
         ("except " + "Exception:  # any error of the plug-in", []),
         ("except OSError:", []),
+        ("with suppress(" + "Exception):", [1]),
+        ("with contextlib.suppress(" + "Exception, CancelledError):", [1]),
+        ("with suppress(" + "Exception):  # any error of the peer", []),
+        ("with suppress(OSError):", []),
         ("pytest.skip" + "()", [1]),
         ("pytest.skip" + "(reason)", []),
         ("@pytest.mark." + "skip", [1]),

@@ -412,7 +412,7 @@ class Fleet:
         )
         # It corrects times after a clock jump, which these lives do not have, and takes a tenth of
         # the time of a life.
-        member.app.clock_watch.begin = _nothing  # type: ignore[method-assign]  # as said above
+        member.app.clock_watch.begin = _nothing  # type: ignore[method-assign]  # left out for its time
         await member.app.start(work=member.works)
 
     @contextmanager

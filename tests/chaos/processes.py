@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
@@ -431,7 +432,7 @@ class Arena:
             self._start(place)
             return
         place.process.send(signal.SIGTERM)
-        with suppress(Exception):
+        with suppress(subprocess.TimeoutExpired):
             place.process.wait(15)
         place.process.kill()
         if kind == "SIGTERM":
@@ -543,6 +544,6 @@ def _driving(arena: Arena, work: Callable[[], None]) -> None:
 
 def _kill_all(sandbox: Sandbox) -> None:
     for process in sandbox.processes:
-        with suppress(Exception):
+        with suppress(OSError, subprocess.TimeoutExpired):
             process.send(signal.SIGCONT)
             process.kill()

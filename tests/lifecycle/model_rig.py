@@ -197,10 +197,12 @@ class LateHands:
         self._app = app
         self._act, self._create, self._step = app.client._act, app.client.create, app.runner._step
         self._kinds: dict[str, OperationKind] = {}
-        patched = {"_act": self._acting, "create": self._creating}
-        for name, replacement in patched.items():
-            setattr(app.client, name, replacement)
-        setattr(app.runner, "_step", self._stepping)  # noqa: B010 - mypy allows no other way
+        for owner, name, instead in (
+            (app.client, "_act", self._acting),
+            (app.client, "create", self._creating),
+            (app.runner, "_step", self._stepping),
+        ):
+            setattr(owner, name, instead)
 
     def arm(self) -> None:
         """Hold back the next write call."""

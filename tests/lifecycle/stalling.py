@@ -33,9 +33,13 @@ class Stall:
         self.ended = asyncio.Event()
         self.error: UpstreamError | None = None
         self._act = app.client._act
-        setattr(app.client, "_act", self._held_back)  # noqa: B010 - mypy allows no other way
-        for name in ("read", "write"):
-            setattr(app.database, name, self._waiting(getattr(app.database, name)))
+        database = app.database
+        for owner, name, instead in (
+            (app.client, "_act", self._held_back),
+            (database, "read", self._waiting(database.read)),
+            (database, "write", self._waiting(database.write)),
+        ):
+            setattr(owner, name, instead)
 
     def go_on(self) -> None:
         """Let the process continue with its call."""

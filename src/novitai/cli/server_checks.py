@@ -235,7 +235,8 @@ class _ServerChecks:
             self._engine = None
 
     def _read(self, fn: Callable[[Connection], T]) -> T:
-        assert self._engine is not None  # noqa: S101 - checks that read run only with it
+        if self._engine is None:
+            raise RuntimeError("a check reads before the database is open")
         with ExitStack() as stack:
             connection = stack.enter_context(closing(self._engine.connect()))
             stack.enter_context(connection.begin())

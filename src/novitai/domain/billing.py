@@ -102,8 +102,8 @@ def gpu_billing(word: str) -> Billing:
 def may_have_run(before: str, after: str) -> bool:
     """Return whether the GPUs may have been billed between two free statuses.
 
-    It was about to be billed, and the status after is not a later one on the same way: what is
-    started again had stopped before.
+    True if it was about to run, and the second status is not a later one of the same start: an
+    instance that is being started again had stopped before.
     """
     way = next((one for one in _WAYS if before in one), None)
     return way is not None and after not in way[way.index(before) :]
@@ -199,7 +199,7 @@ def folded(spans: Sequence[LedgerSpan], since: int, until: int) -> LedgerSpan | 
     if free < 0:
         return None
     begin = since + free // 2
-    # Each bound of the ends is as far from the other as those of all ends together.
+    # Begin and end share the difference between the two sums.
     sure = begin + (most - least) // 2
     began_by = None if all(one.began_by is None for one in spans) else sure
     return replace(

@@ -48,7 +48,7 @@ class Opened:
     async def aclose(self) -> None:
         """Close the connections without waiting for the peer; a second call does nothing."""
         for stream in self._streams:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # it is given up, and the answer is known
                 await stream.aclose()
         self._streams.clear()
 

@@ -38,7 +38,7 @@ class Sweeper:
         Args:
             clock: The clock of the pauses.
             ids: The source of jitter.
-            sweep: Finds the due rows of job types in one transaction.
+            sweep: Finds the due rows of these job types.
             interval: Seconds between two sweeps.
             spread: The fraction by which the interval varies, so that processes do not sweep at
                 the same time.

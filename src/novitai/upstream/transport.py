@@ -108,7 +108,7 @@ class _Trace:
     async def aclose(self) -> None:
         """Close connections that were opened but not used, without waiting for the peer."""
         for stream in self._half_open:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # it was never used, and is given up
                 await stream.aclose()
         self._half_open.clear()
 

@@ -172,8 +172,7 @@ class _Follower(threading.Thread):
 
     def run(self) -> None:
         """Follow until `end`, or until the stream fails."""
-        # The progress is not the result.
-        with contextlib.suppress(Exception, asyncio.CancelledError):
+        with contextlib.suppress(Exception, asyncio.CancelledError):  # progress is not the result
             # Made in this thread, because Ctrl-C interrupts the main one anywhere.
             asyncio.run(self._main())
 

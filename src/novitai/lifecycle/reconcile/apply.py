@@ -135,11 +135,11 @@ class Applier:
                 await self._database.write(partial(self._write_changed, page=page, look=look))
             except StoreError:
                 raise
-            except Exception:  # an error of ours about one of the records; `_one` tells it
+            except Exception:  # an error of ours about one of the records; `_write_alone` tells it
                 for change in page:
-                    await self._one(change, look)
+                    await self._write_alone(change, look)
 
-    async def _one(self, change: Changed, look: Look) -> None:
+    async def _write_alone(self, change: Changed, look: Look) -> None:
         try:
             await self._database.write(partial(self._write_changed, page=[change], look=look))
         except StoreError:

@@ -40,8 +40,12 @@ _UPDATE_STATE: Final = update(states).where(
     states.c.upstream_id == bindparam("of_upstream_id"),
 )
 _TIMES: Final = (
-    *("began_after", "began_by", "ended_after", "ended_by"),
-    *("expires_after", "expires_by"),
+    "began_after",
+    "began_by",
+    "ended_after",
+    "ended_by",
+    "expires_after",
+    "expires_by",
 )
 _UPDATE_SPAN: Final = update(spans).where(spans.c.id == bindparam("of_id"))
 
