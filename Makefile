@@ -102,14 +102,16 @@ ifneq ($(SOAK),model)
 	@$(BIN)/python -m benchmarks soak --json build/soak.json $(BENCH_FLAGS)
 endif
 
-CHAOS ?= model processes postgresql
+CHAOS ?= model processes postgresql pgbouncer upgrade
 # How many runs each part has.
 CHAOS_MODEL_RUNS      ?= 10000
 CHAOS_PROCESSES_RUNS  ?= 250
 CHAOS_POSTGRESQL_RUNS ?= 250
+CHAOS_PGBOUNCER_RUNS  ?= 60
+CHAOS_UPGRADE_RUNS    ?= 60
 CHAOS_FLAGS ?=
 
-chaos: setup ## crash processes at every crash point and check what is promised (an hour); CHAOS=model, processes or postgresql does one part
+chaos: setup ## crash processes at every crash point and check what is promised (an hour); CHAOS=model does one part
 	@export TMPDIR=$(TEST_FOLDER); $(foreach part,$(CHAOS),timeout --signal=INT 3600 $(BIN)/python -m tests.chaos $(part) \
 	  --runs $(CHAOS_$(shell echo $(part) | tr a-z A-Z)_RUNS) $(CHAOS_FLAGS) &&) true
 

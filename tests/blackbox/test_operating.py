@@ -4,20 +4,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import stat
-import sys
-import zipfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.blackbox.harness import ADMIN_KEY, SECRET_KEY, Process, Sandbox, Server, until
-
-OLD_WHEEL = Path(__file__).parents[1] / "releases" / "novitai-0.1.0-py3-none-any.whl"
+from tests.old_release import run_release, unpacked
 
 
 def findings(process: Process) -> dict[str, dict[str, str]]:
@@ -228,23 +224,14 @@ def test_the_secret_key_of_a_file_is_rotated(sandbox: Sandbox) -> None:
 
 @pytest.fixture
 def old_release(tmp_path: Path) -> Path:
-    """Unpack the wheel of the release before; it uses the libraries that are installed here."""
-    with zipfile.ZipFile(OLD_WHEEL) as wheel:
-        wheel.extractall(tmp_path / "0.1.0")
-    return tmp_path / "0.1.0"
-
-
-def run_old(sandbox: Sandbox, release: Path, *arguments: str) -> Process:
-    """Run a command of the release before."""
-    paths = [str(release), *filter(None, [os.environ.get("PYTHONPATH")])]
-    shell = ["sh", "-c", f'shift; exec {sys.executable} -m novitai "$@"', "sh"]
-    return sandbox.run(*arguments, before=shell, PYTHONPATH=os.pathsep.join(paths))
+    """Unpack the wheel of the release before."""
+    return unpacked(tmp_path)
 
 
 def test_the_release_before_works_on_the_new_schema(sandbox: Sandbox, old_release: Path) -> None:
     """After an upgrade and a way back, both releases see the same records; nothing is lost."""
     sandbox.emulator()
-    old = sandbox.ready(run_old(sandbox, old_release, "serve", "--port", "0"))
+    old = sandbox.ready(run_release(sandbox, old_release, "serve", "--port", "0"))
     first = old.create(name="first")
     old.until_running([first], 60)
     stop(old.process)
@@ -255,7 +242,7 @@ def test_the_release_before_works_on_the_new_schema(sandbox: Sandbox, old_releas
     second = new.create(name="second")
     new.until_running([first, second], 60)
     stop(new.process)
-    old = sandbox.ready(run_old(sandbox, old_release, "serve", "--port", "0"))
+    old = sandbox.ready(run_release(sandbox, old_release, "serve", "--port", "0"))
     assert old.http.get("/openapi.json").json()["info"]["version"] == "0.1.0"
     third = old.create(name="third")
     old.until_running([first, second, third], 60)

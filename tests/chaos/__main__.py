@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.chaos model|processes|postgresql|replay`: the runs of `make chaos`."""
+"""`python -m tests.chaos PART`: the runs of `make chaos`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from tests.chaos import model, processes
 from tests.chaos.cases import Group
 from tests.chaos.processes import Report
+from tests.pooler import pgbouncer
 from tests.services import REDIS_URL, restartable_server
+
+_REAL: Final = {
+    "processes": "real processes on SQLite",
+    "postgresql": "real processes on a PostgreSQL server of their own, and Redis",
+    "pgbouncer": "the same behind PgBouncer in transaction mode",
+    "upgrade": "the same while one API process and one worker are of the release before",
+}
 
 
 def main() -> int:
@@ -29,26 +39,21 @@ def main() -> int:
     virtual.add_argument("--processors", type=int, default=os.cpu_count() or 1)
     virtual.add_argument("--seconds", type=float, default=3_000, help="begin nothing after that")
     virtual.add_argument("--share", default="1/1", help="K/N: only the K-th of N parts of them")
-    for name, what in (
-        ("processes", "real processes on SQLite"),
-        ("postgresql", "real processes on a PostgreSQL server of their own, and Redis"),
-    ):
+    for name, what in _REAL.items():
         real = parts.add_parser(name, help=what)
         real.add_argument("--runs", type=int, default=250)
         real.add_argument("--seed", type=int, default=1)
+        real.add_argument("--kinds", type=_words, default=(), help="A,B: these kinds in turn")
+        real.add_argument(
+            "--every", type=_pause, default=(0.0, 1.0), help="A-B: seconds between disturbances"
+        )
     again = parts.add_parser("replay", help="one life that a run has named")
     again.add_argument("name")
     given = parser.parse_args()
     if given.part == "replay":
         return _replay(given.name)
-    if given.part == "processes":
-        return _told(processes.run(given.runs, seed=given.seed, tell=_progress))
-    if given.part == "postgresql":
-        with restartable_server() as server:
-            report = processes.run(
-                given.runs, seed=given.seed, server=server, redis_url=_redis(), tell=_progress
-            )
-        return _told(report)
+    if given.part in _REAL:
+        return _disturb(given)
     number, _, of = given.share.partition("/")
     wanted = model.plan(given.runs)[int(number) - 1 :: int(of)]
     return _model(wanted, given.processors, given.seconds)
@@ -66,6 +71,38 @@ def _model(wanted: Sequence[tuple[Group, Sequence[int]]], processors: int, secon
     )
     print(model.broken(results))
     return int(any(one.violations for one in results))
+
+
+def _disturb(given: argparse.Namespace) -> int:
+    """Disturb real processes, as the arguments say."""
+    run = partial(
+        processes.run,
+        given.runs,
+        seed=given.seed,
+        kinds=given.kinds,
+        every=given.every,
+        tell=_progress,
+    )
+    if given.part == "processes":
+        return _told(run())
+    with ExitStack() as stack:
+        server = stack.enter_context(restartable_server())
+        pooler_url = ""
+        if given.part == "pgbouncer":
+            pooler_url = stack.enter_context(pgbouncer(server.url, "transaction"))
+        upgrading = given.part == "upgrade"
+        return _told(
+            run(server=server, pooler_url=pooler_url, redis_url=_redis(), upgrading=upgrading)
+        )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _pause(text: str) -> tuple[float, float]:
+    shortest, _, longest = text.partition("-")
+    return float(shortest), float(longest)
 
 
 def _told(report: Report) -> int:

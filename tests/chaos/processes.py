@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import tempfile
@@ -31,14 +32,25 @@ import psycopg
 
 from novitai.crash_points import CrashPoint
 from novitai.domain.marker import without_marker
+from novitai.lifecycle.operations.steps import LEASE_SECONDS
 from tests.blackbox.harness import ADMIN_KEY, REQUEST, Emulator, Process, Sandbox
 from tests.chaos.receiver import Receiver
+from tests.chaos.recovery import Watch
+from tests.old_release import run_release, unpacked
 from tests.services import RestartableServer
 
 CLIENTS: Final = 6
 GOAL_WITHIN: Final = 240.0
 """Seconds from an answer, and from the last disturbance, until what was accepted must be true."""
-BEYOND_THE_LEASE: Final = (16.0, 20.0)
+RECOVERED_WITHIN: Final = 10.0
+"""Seconds from a disturbance until the API answers and all work goes on, as promised."""
+BEYOND_THE_LEASE: Final = (LEASE_SECONDS + 1, LEASE_SECONDS + 4)
+LISTING: Final = "/gpu/instances"
+LISTING_SECONDS: Final = 0.2
+"""How long a listing takes, so that two processes which list at once are seen."""
+_FENCED: Final = re.compile(r"\bfenced\b")
+"""The event of a refused write in the log of a process."""
+_READ_EVERY: Final = 2.0
 _CRASH_WITHIN: Final = 12.0
 _UP_WITHIN: Final = 60.0
 _OTHERS: Final = 3
@@ -74,30 +86,42 @@ class Report:
     Attributes:
         disturbed: How often each kind of disturbance happened.
         points: The crash points at which a process ended.
-        recoveries: Seconds from each disturbance until all that was accepted before it was true.
+        recoveries: Seconds from each disturbance until the API answered and all work that was due
+            or under way was taken up again.
+        all_true: Seconds from each disturbance until all that was accepted before it was true.
+        fenced: How many writes of processes that had lost their lease were refused.
+        listings: How many listings of the account were read, none while another was.
         problems: The broken promises.
     """
 
     disturbed: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    all_true: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    fenced: int = 0
+    listings: int = 0
     goals: list[Goal] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     lives: int = 0
 
     def table(self) -> str:
         """Render what was run and found."""
-        lines = [f"{'disturbance':24} {'runs':>5} {'recovery p50':>13} {'max':>7}"]
+        heading = f"{'disturbance':22} {'runs':>5} {'recovery p50':>13} {'max':>7} {'> 10 s':>7} "
+        lines = [heading + f"{'all true p50':>13} {'max':>7}"]
         for name in sorted(self.disturbed):
             took = self.recoveries.get(name) or [0.0]
+            ended = self.all_true.get(name) or [0.0]
+            late = sum(one > RECOVERED_WITHIN for one in took)
             lines.append(
-                f"{name:24} {self.disturbed[name]:5} "
-                f"{statistics.median(took):12.1f}s {max(took):6.1f}s"
+                f"{name:22} {self.disturbed[name]:5} "
+                f"{statistics.median(took):12.1f}s {max(took):6.1f}s {late:7} "
+                f"{statistics.median(ended):12.1f}s {max(ended):6.1f}s"
             )
         lost = sum(goal.reached_at is None for goal in self.goals)
         total = (
             f"{sum(self.disturbed.values())} runs, {self.lives} instances, {len(self.goals)} "
-            f"accepted requests, {lost} lost, {len(self.problems)} broken promises"
+            f"accepted requests, {lost} lost, {len(self.problems)} broken promises, "
+            f"{self.fenced} late writes refused, {self.listings} listings of the account"
         )
         points = ", ".join(f"{one} {count}" for one, count in sorted(self.points.items()))
         lines += [total, f"crash points: {points}", *self.problems]
@@ -246,6 +270,7 @@ class Place:
     arguments: list[str]
     serves: bool
     process: Process
+    release: Path | None = None
     url: str | None = None
     frozen_until: float | None = None
 
@@ -254,7 +279,12 @@ class Arena:
     """The processes, their disturbances and the checks."""
 
     def __init__(
-        self, sandbox: Sandbox, emulator: Emulator, seed: int, server: RestartableServer | None
+        self,
+        sandbox: Sandbox,
+        emulator: Emulator,
+        seed: int,
+        server: RestartableServer | None,
+        old_release: Path | None,
     ) -> None:
         self.sandbox = sandbox
         self.emulator = emulator
@@ -262,6 +292,12 @@ class Arena:
         self.chance = random.Random(seed)
         self.report = Report()
         self.places: list[Place] = []
+        self.watch = Watch(self._connect, self.urls)
+        self._old_release = old_release
+        self._posts: list[dict[str, Any]] = []
+        self._read_to = 0
+        self._read_next = 0.0
+        self._listed_until = 0.0
         self._pending: list[tuple[str, float, list[Goal]]] = []
         self._points = itertools.cycle(
             self.chance.sample(
@@ -277,10 +313,10 @@ class Arena:
         migrated = self.sandbox.ended("migrate")
         if migrated.code != 0:
             raise RuntimeError(migrated.err)
-        for _ in range(2):
-            self._add(["api", "--port", "0"], serves=True)
-        for _ in range(3):
-            self._add(["worker"], serves=False)
+        for number in range(2):
+            self._add(["api", "--port", "0"], serves=True, old=number == 0)
+        for number in range(3):
+            self._add(["worker"], serves=False, old=number == 0)
 
     def urls(self) -> list[str]:
         """Return the URLs of the processes that serve, as far as they are known."""
@@ -317,10 +353,10 @@ class Arena:
         now = time.monotonic()
         for place in self.places:
             if place.frozen_until is not None and now >= place.frozen_until:
-                place.process.send(signal.SIGCONT)
-                place.frozen_until = None
+                self._thaw(place)
             if place.process.code is not None:
                 self._note_point(place.process)
+                self.watch.strike("crash point")
                 self._start(place)
             if place.serves and place.url is None:
                 found = re.search(r"listening on (http://\S+)\n", place.process.out)
@@ -329,8 +365,29 @@ class Arena:
             if all(goal.reached_at is not None for goal in goals):
                 self._pending.remove((kind, began, goals))
                 ended = [goal.reached_at for goal in goals if goal.reached_at is not None]
-                self.report.recoveries[kind].append(max(0.0, max(ended, default=began) - began))
+                self.report.all_true[kind].append(max(0.0, max(ended, default=began) - began))
         self._check_account()
+        if now >= self._read_next:
+            self._read_calls()
+            self._read_next = now + _READ_EVERY
+
+    def _read_calls(self) -> None:
+        """Read the calls that have come in, before the emulator's log drops them."""
+        found = self.emulator.call("GET", f"/calls?limit=20000&after={self._read_to}")["calls"]
+        for call in found:
+            if call["status"] is None and call["method"] == "GET":
+                return  # read it again once it has ended
+            self._read_to = call["seq"]
+            if call["method"] == "POST":
+                self._posts.append(call)
+            elif call["path"] == LISTING and "name" not in call["query"]:
+                ends = call["at"] + call["durationMs"] / 1000
+                self._insist(
+                    call["at"] >= self._listed_until,
+                    f"two processes listed the account at once: {call}",
+                )
+                self._listed_until = max(self._listed_until, ends)
+                self.report.listings += 1
 
     def conclude(self, clients: Clients, receiver: Receiver) -> None:
         """Check what must hold once all lives are over."""
@@ -345,7 +402,8 @@ class Arena:
         for row in rows:
             if row["name"] in _STRANGERS:
                 self._insist(row["live"] and row["status"] == "running", f"touched: {row}")
-        calls = self.emulator.call("GET", "/calls?limit=20000&method=POST")["calls"]
+        self._read_calls()
+        calls = self._posts
         names = Counter(
             call["body"]["name"] for call in calls if call["path"] == "/gpu/instance/create"
         )
@@ -365,6 +423,12 @@ class Arena:
             asked = clients.restarts[instance_id]
             self._insist(restarted[name] <= asked, f"{name} was restarted {restarted[name]} times")
         self._check_messages(clients, receiver)
+        for strike in self.watch.end(_UP_WITHIN):
+            self._insist(False, f"work lies still after {strike.kind}: {strike.waiting}")
+        for kind, seconds in self.watch.took:
+            self.report.recoveries[kind].append(seconds)
+        said = (one.out + one.err for one in self.sandbox.processes)
+        self.report.fenced = sum(len(_FENCED.findall(one)) for one in said)
 
     def _check_messages(self, clients: Clients, receiver: Receiver) -> None:
         url = self._any_url()
@@ -421,14 +485,16 @@ class Arena:
 
     def _disturb_place(self, place: Place, kind: str) -> None:
         if place.frozen_until is not None:
-            place.process.send(signal.SIGCONT)
-            place.frozen_until = None
+            self._thaw(place)
         if kind == "SIGSTOP":
             place.process.send(signal.SIGSTOP)
             place.frozen_until = time.monotonic() + self.chance.uniform(*BEYOND_THE_LEASE)
+            if self.server is not None:
+                self.watch.strike(kind)
             return
         if kind == "kill -9":
             place.process.kill()
+            self.watch.strike(kind)
             self._start(place)
             return
         place.process.send(signal.SIGTERM)
@@ -436,20 +502,29 @@ class Arena:
             place.process.wait(15)
         place.process.kill()
         if kind == "SIGTERM":
+            self.watch.strike(kind)
             self._start(place)
             return
         point = next(self._points)
         nth = self.chance.choice([1, 1, 1, 2, 3, 5])
         self._start(place, crash_at=f"{point.value}:{nth}")
+        crashing = place.process
         self._until_up(place)
         deadline = time.monotonic() + _CRASH_WITHIN
-        while time.monotonic() < deadline and place.process.code is None:
+        while time.monotonic() < deadline and crashing.code is None:
             self.look()
-            time.sleep(0.2)
-        if place.process.code is None:
-            place.process.kill()
-        self._note_point(place.process)
-        self._start(place)
+            time.sleep(0.1)
+        if crashing.code is None:
+            crashing.kill()
+            self.watch.strike(kind)
+            self._start(place)
+
+    def _thaw(self, place: Place) -> None:
+        place.process.send(signal.SIGCONT)
+        place.frozen_until = None
+        if self.server is None:
+            # Alone, nothing goes on before that.
+            self.watch.strike("SIGSTOP")
 
     def _disturb_server(self, server: RestartableServer, kind: str) -> None:
         if kind == "connections ended":
@@ -466,16 +541,28 @@ class Arena:
         if said:
             self.report.points[said[0]] += 1
 
-    def _add(self, arguments: list[str], *, serves: bool) -> None:
-        place = Place(arguments, serves, self.sandbox.run(*arguments))
-        self.places.append(place)
+    def _add(self, arguments: list[str], *, serves: bool, old: bool = False) -> None:
+        release = self._old_release if old else None
+        self.places.append(Place(arguments, serves, self._run(arguments, release), release))
 
     def _start(self, place: Place, crash_at: str = "") -> None:
         place.url = None
         settings = {}
         if crash_at:
             settings = {"NOVITAI_TEST_ALLOW_CRASHES": "true", "NOVITAI_TEST_CRASH_AT": crash_at}
-        place.process = self.sandbox.run(*place.arguments, **settings)
+        place.process = self._run(place.arguments, place.release, **settings)
+
+    def _run(self, arguments: list[str], release: Path | None, **settings: str) -> Process:
+        if release is None:
+            return self.sandbox.run(*arguments, **settings)
+        return run_release(self.sandbox, release, *arguments, **settings)
+
+    def _connect(self) -> Any:
+        """Open a connection that reads the database, past any pooler."""
+        if self.server is not None:
+            return psycopg.connect(self.server.url, autocommit=True, connect_timeout=2)
+        file = self.sandbox.data / "novitai.db"
+        return sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)
 
 
 def run(
@@ -484,14 +571,26 @@ def run(
     seed: int,
     kinds: Sequence[str] = (),
     server: RestartableServer | None = None,
+    pooler_url: str = "",
     redis_url: str = "",
-    pause: float = 0.5,
+    upgrading: bool = False,
+    every: tuple[float, float] = (0.0, 1.0),
     tell: Callable[[str], None] = lambda _line: None,
 ) -> Report:
     """Disturb a number of times under load, then let all lives end and check what must hold.
 
-    The first disturbances are of the given kinds, the others are chosen at random.
     The folder with the logs and, on SQLite, the database is kept if a promise was broken.
+
+    Args:
+        runs: How many disturbances.
+        seed: The source of the choices.
+        kinds: The kinds of the disturbances, in turn; by default they are chosen at random.
+        server: The PostgreSQL server; without it, one process works on SQLite.
+        pooler_url: The server's database through PgBouncer in transaction mode.
+        redis_url: The Redis server; none if empty.
+        upgrading: One API process and one worker are of the release before.
+        every: The shortest and longest pause after a disturbance, in seconds.
+        tell: Called with a line for each disturbance.
     """
     folder = Path(tempfile.mkdtemp(prefix="novitai-chaos-"))
     with ExitStack() as stack:
@@ -504,20 +603,24 @@ def run(
             "NOVITAI_ABSENT_AFTER_SECONDS": "5",
         }
         if server is not None:
-            sandbox.env["NOVITAI_DATABASE_URL"] = server.url
+            sandbox.env["NOVITAI_DATABASE_URL"] = pooler_url or server.url
+            sandbox.env["NOVITAI_DATABASE_DIRECT_URL"] = server.url if pooler_url else ""
         emulator = sandbox.emulator(speed=300)
         stack.callback(emulator.close)
         # A restart that no listing shows is waited for a minute.
         emulator.call("PATCH", "/settings", {"delays": {"restarting": [600, 900]}})
         emulator.call("POST", "/seed", {"names": list(_STRANGERS)})
-        arena = Arena(sandbox, emulator, seed, server)
+        emulator.fault(kind="call", path=LISTING, method="GET", latencySeconds=LISTING_SECONDS)
+        release = unpacked(folder) if upgrading else None
+        arena = Arena(sandbox, emulator, seed, server, release)
         arena.open()
         clients = Clients(arena.urls, arena.report, receiver.url)
         _driving(arena, clients.rent)
         clients.start()
+        arena.watch.start()
         for number in range(runs):
-            kind = arena.disturb(kinds[number] if number < len(kinds) else arena.any_kind())
-            until = time.monotonic() + arena.chance.uniform(0, 2 * pause)
+            kind = arena.disturb(kinds[number % len(kinds)] if kinds else arena.any_kind())
+            until = time.monotonic() + arena.chance.uniform(*every)
             while time.monotonic() < until:
                 arena.look()
                 time.sleep(0.2)

@@ -16,9 +16,10 @@ from novitai.errors import NovitaiError
 from novitai.store.queries.coordination import Looked
 from novitai.upstream.window import SendWindow
 
-LEASE_SECONDS: Final = 15.0
+LEASE_SECONDS: Final = 8.0
 LEASE_MS: Final = int(LEASE_SECONDS * 1000)
-"""How long a lease lasts unless it is renewed."""
+"""How long a lease lasts unless it is renewed: with a sweep after it, the work of a process that
+died goes on within ten seconds."""
 IDENTITY_UNCONFIRMED: Final = "IDENTITY_UNCONFIRMED"
 """The error of an operation that waits until its record's upstream ID is confirmed."""
 

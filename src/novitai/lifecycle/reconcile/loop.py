@@ -69,7 +69,7 @@ LEASE: Final = "sync"
 LEASE_MS: Final = 8_000
 """The lease of the sync. If it is not renewed, another process takes over."""
 RENEW_SECONDS: Final = 2.5
-_RENEW_AGAIN_AFTER: Final = 1.0
+RENEW_AGAIN_AFTER: Final = 1.0
 PASS_SECONDS: Final = 1_800.0
 """The deadline of a pass, so that endless pages cannot keep the lease forever. It is long enough
 for a slow limiter."""
@@ -225,7 +225,7 @@ class Sync:
 
     def _renewing(self) -> Coroutine[None, None, None]:
         """Renew the lease while a pass runs."""
-        return renew_every(RENEW_SECONDS, self._renew, self._clock, retry_after=_RENEW_AGAIN_AFTER)
+        return renew_every(RENEW_SECONDS, self._renew, self._clock, retry_after=RENEW_AGAIN_AFTER)
 
     async def _renew(self) -> bool:
         await self._database.write(self._take_lease)
