@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -154,10 +155,11 @@ def test_what_a_driver_says_of_its_connection_is_masked(stream: io.StringIO, nam
     assert "port=5432" in str(line["error_message"])
 
 
-def test_the_line_of_a_request_is_like_any_other(stream: io.StringIO) -> None:
+async def test_the_line_of_a_request_is_like_any_other(stream: io.StringIO) -> None:
     """It is masked, has the facts that are bound, and its level and time."""
     with logs.bind(request_id=f"my-{SECRET}"):
         logs.write("request", {"status": 200, "client": "127.0.0.1", "route": f"/{SECRET}"})
+        await asyncio.sleep(0)
         structlog.get_logger().info("request", status=200, client="127.0.0.1", route=f"/{SECRET}")
     written, logged = lines(stream)
     assert SECRET not in stream.getvalue()
@@ -165,3 +167,33 @@ def test_the_line_of_a_request_is_like_any_other(stream: io.StringIO) -> None:
     logged.pop("timestamp")
     assert list(written.items()) == list(logged.items())
     assert written["level"] == "info"
+
+
+async def test_lines_of_one_turn_are_written_together(stream: io.StringIO) -> None:
+    """A secret in one of them, by its form, its value or its name, is masked in that one alone."""
+    for number in range(4):
+        facts = {"status": number, "client": "10.0.0.1"}
+        if number == 1:
+            facts["route"] = "/nvt_abcdefghijkl"
+        if number == 2:
+            facts["route"] = f"/{SECRET}"
+        if number == 3:
+            facts["api_key"] = "plain"
+        logs.write("request", facts)
+    assert not stream.getvalue()
+    await asyncio.sleep(0)
+    first, formed, known, named = lines(stream)
+    assert (first["client"], first["status"]) == ("10.0.0.1", 0)
+    assert (formed["route"], known["route"], named["api_key"]) == ("/***", "/***", "***")
+
+
+@pytest.mark.parametrize(
+    "secret", ['quoted"secret', "back\\slash", "line\nbreak", "ünïcode-secret"]
+)
+async def test_a_secret_that_json_writes_otherwise_is_masked(secret: str) -> None:
+    """It is looked for before the line becomes JSON."""
+    written = io.StringIO()
+    logs.set_up(production=True, secrets=[secret], stream=written)
+    logs.write("request", {"route": f"/{secret}"})
+    await asyncio.sleep(0)
+    assert lines(written)[0]["route"] == "/***"

@@ -24,6 +24,8 @@ _MAX_RESERVE: Final = 2_048
 _SMALL_RESERVE: Final = 128
 _LOW: Final = 512
 _TELL_EVERY: Final = 60.0
+_LONG: Final = 65_536
+"""Bytes of a response that is not kept until the end of the turn."""
 _AT_ONCE: Final = 32
 """How many connections are closed before the event loop may run other tasks."""
 
@@ -74,6 +76,32 @@ def room(file_limit: int) -> int:
     return max(1, min(MAX_CONNECTIONS, file_limit - reserve(file_limit)))
 
 
+class Outbox:
+    """Writes the responses that are made in one turn of the event loop together, at its end.
+
+    Otherwise the client would be woken for each of them, which takes more time than to write it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+
+    def put(self, transport: asyncio.Transport, response: bytes) -> None:
+        """Write a response at the end of this turn, and a long one at once."""
+        if not self._waiting:
+            # Before all that the end of this response makes the event loop do.
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._waiting.append((transport, response))
+        if len(response) > _LONG:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all responses now. Call this before the transport is used otherwise."""
+        waiting, self._waiting = self._waiting, []
+        for transport, response in waiting:
+            if not transport.is_closing():
+                transport.write(response)
+
+
 class Connections:
     """The open connections of a server.
 
@@ -91,6 +119,7 @@ class Connections:
         self.limits = limits
         self.most = most
         self.closing = Closing()
+        self.outbox = Outbox()
         self._open = open_
         self._closed = 0
         self._refused = 0
@@ -106,6 +135,7 @@ class Connections:
             if one is not newcomer and (since := one.waiting_since) is not None
         ]
         # Close several at a time: a scan of all connections for each new one would cost too much.
+        self.outbox.flush()
         going = heapq.nsmallest(max(1, self.most // 16), waiting)
         for *_, one in going:
             one.transport.abort()

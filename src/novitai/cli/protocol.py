@@ -149,6 +149,11 @@ class AnsweringProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Close the connection once the running request is answered."""
+        self._crowd.outbox.flush()
+        super().shutdown()
+
     def data_received(self, data: bytes) -> None:
         """Parse new bytes; ignore all bytes after a refused request."""
         self._unset_keepalive_if_required()
@@ -233,7 +238,7 @@ class AnsweringProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._read_on)
 
     def _reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Send the whole response of the running request in one write, as uvicorn does in two.
+        """Send the whole response of the running request in one write, with others of this turn.
 
         Raises:
             ValueError: a header has a control character, such as a line break.
@@ -248,9 +253,10 @@ class AnsweringProtocol(HttpToolsProtocol):
             raise ValueError("a header has a control character")
         head = STATUS_LINE[status] + b"\r\n".join(fields)
         cycle.response_started = cycle.response_complete = True
-        cycle.transport.write(b"%b\r\n\r\n%b" % (head, body))
+        self._crowd.outbox.put(cycle.transport, b"%b\r\n\r\n%b" % (head, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
+            self._crowd.outbox.flush()
             cycle.transport.close()
         cycle.on_response()
         return True
@@ -389,6 +395,7 @@ class AnsweringProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ApiError) -> None:
         """Let the application send the error, after the earlier responses; then close."""
+        self._crowd.outbox.flush()
         understood = [] if self._at is _At.START else [*self.headers]
         if self._at is _At.BODY and not self._withdraw():
             self.transport.close()

@@ -4,7 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Generator
+from functools import partial
 from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class DeadlineExpired(TimeoutError):
+    """The time of a request was up."""
 
 
 class Deadlines:
@@ -17,8 +26,25 @@ class Deadlines:
         self._running: dict[RequestDeadline, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    async def limited(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine for at most `seconds`.
+
+        Most reads are answered without waiting for anything, and to limit them would take a tenth
+        of their time. So the limit is set once the coroutine waits.
+
+        Raises:
+            DeadlineExpired: the time is up.
+        """
+        try:
+            waits_for = work.send(None)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        with self.limit(seconds):
+            return await _Rest(work, waits_for)
+
     def limit(self, seconds: float) -> RequestDeadline:
-        """Limit the time of a block: `TimeoutError` is raised in it after `seconds`."""
+        """Limit the time of a block: `DeadlineExpired` is raised in it after `seconds`."""
         return RequestDeadline(self, seconds)
 
     def begin(self, deadline: RequestDeadline, seconds: float) -> None:
@@ -47,6 +73,34 @@ class Deadlines:
             deadline.expire()
         if self._running:
             self._wake(loop, min(self._running.values()))
+
+
+class _Rest(Generic[T]):
+    """The rest of a coroutine that has begun to wait.
+
+    Args:
+        work: The coroutine.
+        waits_for: The value that it has yielded to the event loop.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], waits_for: Any) -> None:
+        self._work = work
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        waits_for = self._waits_for
+        while True:
+            try:
+                given = yield waits_for
+            except BaseException as error:  # it is for the coroutine, a cancellation too
+                go_on = partial(self._work.throw, error)
+            else:
+                go_on = partial(self._work.send, given)
+            try:
+                waits_for = go_on()
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
 
 
 class RequestDeadline:
@@ -85,7 +139,7 @@ class RequestDeadline:
         # A cancellation by somebody else goes on.
         ours = self._task.uncancel() <= self._cancelling
         if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
-            raise TimeoutError from error
+            raise DeadlineExpired from error
 
     def expire(self) -> None:
         """Cancel the block."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from starlette.convertors import Convertor
@@ -20,6 +21,9 @@ from novitai.errors import MethodNotAllowed
 Endpoint = Callable[[Request], Awaitable[Response]]
 """Answers a request, or raises an `ApiError`."""
 
+_MAX_REMEMBERED: Final = 4_096
+_SHORT: Final = 256
+"""Characters of the paths that are remembered."""
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -38,15 +42,19 @@ class Endpoints:
         self._whole: dict[str, _Path] = {}
         self._patterns: dict[str, _Path] = {}
         self._other: Endpoint | None = None
+        # The same paths come again and again.
+        self._found = lru_cache(_MAX_REMEMBERED)(self._find)
 
     def add(self, path: str, method: str, endpoint: Endpoint) -> None:
         """Add an endpoint; parameters in the path are written as Starlette does."""
         pattern, template, converters = compile_path(path)
         table = self._patterns if converters else self._whole
+        self._found.cache_clear()
         table.setdefault(path, _Path(template, pattern, converters)).methods[method] = endpoint
 
     def fall_back(self, endpoint: Endpoint) -> None:
         """Let an endpoint answer the GETs of all paths that no other endpoint has."""
+        self._found.cache_clear()
         self._other = endpoint
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -63,6 +71,10 @@ class Endpoints:
             NotFound: no endpoint has this path.
             MethodNotAllowed: only endpoints of other methods have it.
         """
+        endpoint, parameters = (self._found if len(path) <= _SHORT else self._find)(path, method)
+        return endpoint, {**parameters}
+
+    def _find(self, path: str, method: str) -> tuple[Endpoint, Mapping[str, str]]:
         whole = self._whole.get(path)
         if whole is not None and method in whole.methods:
             return whole.methods[method], {}

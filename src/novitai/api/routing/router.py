@@ -23,7 +23,7 @@ from novitai.api.http.answers import from_reply
 from novitai.api.http.auth import KeyGuard
 from novitai.api.http.body import MERGE_PATCH_TYPES, JsonBody, read_body
 from novitai.api.http.context import RequestContext, context_of
-from novitai.api.http.deadlines import Deadlines
+from novitai.api.http.deadlines import DeadlineExpired, Deadlines
 from novitai.api.http.endpoints import Endpoint, Endpoints
 from novitai.api.http.versioning import Deprecation, without_version
 from novitai.api.routing.queries import idempotency_key, query_of
@@ -217,13 +217,9 @@ class Router:
             call = RouteCall(request, context, self._commands, seconds_left=left)
             if not limited:
                 return await run(call)
-            deadline = self._deadlines.limit(left)
             try:
-                with deadline:
-                    return await run(call)
-            except TimeoutError:
-                if not deadline.expired:
-                    raise
+                return await self._deadlines.limited(left, run(call))
+            except DeadlineExpired:
                 raise RequestTimeout("The request took too long; nothing was done") from None
 
         async def run(call: RouteCall) -> Response:
