@@ -318,6 +318,27 @@ async def test_a_listing_knows_when_it_was_asked_for(make: Maker, clock: ManualC
     assert began + 30_000 <= listing.began_at <= clock.now()
 
 
+async def test_a_row_that_has_not_changed_is_not_read_again(make: Maker) -> None:
+    """Any change of any field is seen; what was not in the listing before is forgotten."""
+    one: dict[str, object] = {"id": "a", "connectComponentSSH": {"password": "x"}}
+    two: dict[str, object] = {"id": "b", "status": "running"}
+    changed = {**one, "connectComponentSSH": {"password": "y"}}
+    bodies: list[list[dict[str, object]]]
+    bodies = [[one, two], [two, one], [changed, two], [two], [changed, two]]
+    client = make.of(
+        script(
+            *(httpx2.Response(200, json={"instances": rows, "total": len(rows)}) for rows in bodies)
+        )[0]
+    )
+    listings = [(await client.list_instances()).instances for _ in bodies]
+    found = [{row.id: row for row in rows} for rows in listings]
+    assert found[0]["a"] is found[1]["a"]
+    assert all(each["b"] is found[0]["b"] for each in found)
+    assert found[2]["a"].ssh_password == "y"
+    assert found[4]["a"] == found[2]["a"]
+    assert found[4]["a"] is not found[2]["a"]
+
+
 async def test_an_upstream_that_refuses_large_pages_is_asked_for_smaller_ones(
     make: Maker,
 ) -> None:

@@ -15,6 +15,7 @@ from ssl import SSLContext
 from typing import Final, TypeVar
 
 import httpx2
+import orjson
 
 from novitai.clock import Clock
 from novitai.ids import Ids
@@ -63,6 +64,7 @@ class NovitaClient:
         self._gateway = gateway
         self._clock = clock
         self._read_instance = partial(reading.instance, secrets=gateway.secrets)
+        self._listed: Mapping[bytes, UpstreamInstance] = {}
         self._first_page: dict[Endpoint, int] = {}
         self._page_size: dict[Endpoint, int] = {}
 
@@ -211,9 +213,15 @@ class NovitaClient:
 
     async def list_instances(self) -> Listing:
         """List all instances of the account (upstream.md §5.2)."""
+        listed: dict[bytes, UpstreamInstance] = {}
         found = await self._list(
-            Endpoint.LIST_INSTANCES, "/gpu/instances", {}, "instances", self._read_instance
+            Endpoint.LIST_INSTANCES,
+            "/gpu/instances",
+            {},
+            "instances",
+            partial(self._read_listed, listed),
         )
+        self._listed = listed
         return Listing(
             began_at=found.began_at,
             instances=tuple(found.rows.values()),
@@ -224,6 +232,22 @@ class NovitaClient:
             key_digest=self.key_digest,
             read_at=self._clock.now(),
         )
+
+    def _read_listed(
+        self, listed: dict[bytes, UpstreamInstance], row: Object
+    ) -> UpstreamInstance | None:
+        """Read a row of a listing; one that is as in the listing before is not read again.
+
+        A large account is listed each minute, and most of its rows never change.
+        """
+        try:
+            content = hashlib.blake2b(orjson.dumps(row), digest_size=16).digest()
+        except TypeError:  # a number or a text that only the lenient decoder takes
+            return self._read_instance(row)
+        found = self._listed.get(content) or self._read_instance(row)
+        if found is not None:
+            listed[content] = found
+        return found
 
     async def find_instances(self, name: str) -> tuple[UpstreamInstance, ...]:
         """List the instances whose name contains `name`, by upstream's filter (§5.2).
