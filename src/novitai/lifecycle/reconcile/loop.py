@@ -52,6 +52,7 @@ from novitai.store.queries import (
 from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing
 from novitai.store.queries.future_times import TOLERATED
+from novitai.telemetry.memory import give_back
 from novitai.upstream.client import NovitaClient
 from novitai.upstream.errors import (
     BreakerOpen,
@@ -78,6 +79,8 @@ SLOWEST: Final = 60.0
 """The longest interval between two listings while no instance changes, in seconds."""
 IDENTITY_DEADLINE: Final = 600_000
 """Milliseconds from the purchase after which an unconfirmed identity is reported."""
+_MANY: Final = 1_000
+"""Instances of a listing that needs megabytes of memory for a moment."""
 LOOK_UPS_PER_PASS: Final = 20
 LOOK_UP_FAULTS: Final = 3
 """The number of failures after which a pass leaves the other look-ups to the next pass."""
@@ -153,6 +156,7 @@ class Sync:
         self._look_up_next = 0
         self._incomplete = 0
         self._window = SendWindow(0, 0.0)
+        self._listed = 0
 
     def start(self) -> asyncio.Task[None]:
         """Start listing; return the task, which must not end before `stop`."""
@@ -240,8 +244,15 @@ class Sync:
         Raises:
             UpstreamError: the account could not be listed; nothing was changed.
         """
-        window = window or self._window
+        try:
+            return await self._reconcile(window or self._window)
+        finally:
+            if self._listed >= _MANY:
+                give_back()
+
+    async def _reconcile(self, window: SendWindow) -> Difference:
         listing = await self._client.list_instances()
+        self._listed = len(listing.instances)
         reach(CrashPoint.LISTING_READ)
         await self._steady()
         if listing.began_at > self._clock.now() + TOLERATED:
