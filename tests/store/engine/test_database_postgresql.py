@@ -213,7 +213,7 @@ async def test_locked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A write that waits too long for a lock fails with `StoreBusy`."""
-    monkeypatch.setattr(postgresql, "LOCK_TIMEOUT_MS", 10)
+    monkeypatch.setattr(postgresql, "_TIMEOUTS", ("lock_timeout = 10",))
     database = await open_database(postgresql_database_url, clock)
 
     def holds(connection: Connection) -> None:
@@ -300,7 +300,7 @@ async def test_turned_read_only(shared: Database, clock: ManualClock) -> None:
 
 
 async def test_settings(shared: Database) -> None:
-    """Writes are READ COMMITTED, reads are read-only, and an idle transaction ends in a minute."""
+    """Writes are READ COMMITTED, reads are read-only, and an idle transaction ends soon."""
 
     def settings(connection: Connection) -> list[str]:
         return [
@@ -314,7 +314,50 @@ async def test_settings(shared: Database) -> None:
             )
         ]
 
-    rest = ["1min", "10s", "novitai"]
+    rest = ["4s", "10s", "novitai"]
     assert await shared.write(settings) == ["read committed", "off", *rest]
     assert await shared.read(settings) == ["read committed", "on", *rest]
     assert await shared.read(settings, snapshot=True) == ["repeatable read", "on", *rest]
+
+
+async def test_a_transaction_that_stands_still_keeps_no_lock(
+    shared: Database,
+    postgresql_database_url: str,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits for the locks of a frozen process goes on; once thawed, it writes again."""
+    monkeypatch.setattr(postgresql, "_TIMEOUTS", ("idle_in_transaction_session_timeout = 100",))
+    await shared.write(put("row", "0"))
+    gate, tries = Gate(), []
+
+    def freeze(connection: Connection) -> None:
+        tries.append("frozen")
+        add(connection)
+        if len(tries) == 1:
+            gate(connection)
+
+    def add(connection: Connection) -> None:
+        column = installation.c.value
+        connection.execute(update(installation).values(value=column + "1").where(column != ""))
+
+    frozen_database = await open_database(postgresql_database_url, clock)
+    try:
+        frozen = asyncio.create_task(frozen_database.write(freeze))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        await shared.write(add)
+        assert not frozen.done()
+        gate.open()
+        await frozen
+    finally:
+        gate.open()
+        await frozen_database.close()
+    assert len(tries) == 2
+    found = await shared.read(
+        lambda c: (
+            c.execute(select(installation.c.value).where(installation.c.name == "row"))
+            .scalars()
+            .one()
+        )
+    )
+    assert found == "011"

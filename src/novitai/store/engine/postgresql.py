@@ -44,7 +44,9 @@ TRIES: Final = 3
 LOCK_TIMEOUT_MS: Final = 10_000
 RENEW_SECONDS: Final = 1.0
 """Minimum time between two replacements of all connections after a read-only error."""
-_IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
+_IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 4_000
+"""When the server ends the transaction of a process that stands still, whose locks would keep the
+others waiting. It is shorter than the lease of a step. A process that goes on begins again."""
 _TIMEOUTS: Final = (
     f"lock_timeout = {LOCK_TIMEOUT_MS}",
     f"idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS}",
@@ -54,6 +56,7 @@ _TIMEOUTS: Final = (
 _LONGEST_PAUSE: Final = 0.1
 """Seconds before a transaction that may begin again does."""
 _TRY_AGAIN: Final = {"40001", "40P01"}  # serialization failure, deadlock
+_STOOD_STILL: Final = "25P03"  # idle-in-transaction session timeout
 _READ_ONLY: Final = "25006"
 _GENERATION: Final = "novitai.generation"
 
@@ -232,8 +235,11 @@ def _make_engine(
 def _refused(error: DBAPIError) -> bool:
     """Whether the server refused COMMIT, so that nothing was stored.
 
-    A FATAL error proves nothing: the server may send it after it has stored the commit.
+    A FATAL error proves nothing: the server may send it after it has stored the commit. The end of
+    an idle transaction is an exception, because it had not received COMMIT.
     """
+    if getattr(error.orig, "sqlstate", None) == _STOOD_STILL:
+        return True
     if error.connection_invalidated or not isinstance(error.orig, psycopg.Error):
         return False
     return error.orig.diag.severity_nonlocalized == "ERROR"
