@@ -9,6 +9,7 @@ answered, and wait until what was accepted is true.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import re
 import secrets
@@ -112,8 +113,8 @@ class Report:
         heading = f"{'disturbance':22} {'runs':>5} {'recovery p50':>13} {'max':>7} {'> 10 s':>7} "
         lines = [heading + f"{'all true p50':>13} {'max':>7}"]
         for name in sorted(self.disturbed):
-            took = self.recoveries.get(name) or [0.0]
-            ended = self.all_true.get(name) or [0.0]
+            took = self.recoveries.get(name) or [math.nan]
+            ended = self.all_true.get(name) or [math.nan]
             late = sum(one > RECOVERED_WITHIN for one in took)
             lines.append(
                 f"{name:22} {self.disturbed[name]:5} "
@@ -347,6 +348,7 @@ class Arena:
         waiting = [goal for goal in self.report.goals if goal.reached_at is None]
         if self.server is not None and kind.startswith(("conn", "Postgre")):
             self._disturb_server(self.server, kind)
+            self.watch.strike(kind)
         else:
             self._disturb_place(self.chance.choice(able or self.places), kind)
         self.report.disturbed[kind] += 1

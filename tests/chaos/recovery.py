@@ -2,8 +2,8 @@
 """How long work lies still after a disturbance, read from the database and asked of the API.
 
 A disturbance is over for the work once each step and each line of messages that was due or under
-way when it struck has been taken up by a living process: claimed, renewed, put off or ended. It is
-over for clients once a process answers a read.
+way when it struck has been taken up by a living process: claimed, renewed, put off or ended; and
+once the account has been listed again. It is over for clients once a process answers a read.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _OPEN_ROWS: Final = """
     UNION ALL
     SELECT id, token, next_try_at, coalesce(lease_until, 0)
     FROM webhook_lines WHERE next_try_at IS NOT NULL
+    UNION ALL
+    SELECT 'listing', 0, coalesce(complete_at, 0), 0 FROM listings WHERE name = 'last'
 """
 
 _UNREADABLE: Final = (psycopg.Error, sqlite3.Error)
@@ -47,13 +49,17 @@ class Strike:
         kind: The kind of disturbance.
         at: When it struck, by the monotonic clock.
         waiting: The rows that were due or under way; None until they were read.
+        began: The same in Unix milliseconds.
         answered: Whether a process has answered since.
+        listed: Whether the account was listed since.
     """
 
     kind: str
     at: float
+    began: int
     waiting: Rows | None = None
     answered: bool = False
+    listed: bool = False
 
 
 @dataclass
@@ -82,7 +88,7 @@ class Watch:
     def strike(self, kind: str) -> None:
         """Note that a disturbance has just struck."""
         with self._lock:
-            self._open.append(Strike(kind, time.monotonic()))
+            self._open.append(Strike(kind, time.monotonic(), int(time.time() * 1000)))
 
     def end(self, within: float) -> list[Strike]:
         """Stop once no work lies still; return the disturbances after which it still does."""
@@ -112,9 +118,11 @@ class Watch:
         answers = self._answers(http)
         found = connection.execute(_OPEN_ROWS).fetchall()
         rows: Rows = {one[0]: (one[1], one[2], one[3]) for one in found}
+        listed_at = rows.pop("listing", (0, 0, 0))[1]
         now, real = time.monotonic(), int(time.time() * 1000)
         for strike in strikes:
             strike.answered = strike.answered or (answers and answered_at > strike.at)
+            strike.listed = strike.listed or listed_at >= strike.began
             if strike.waiting is None:
                 strike.waiting = {
                     key: row for key, row in rows.items() if row[1] <= real or row[2] > real
@@ -123,7 +131,7 @@ class Watch:
                 strike.waiting = {
                     key: row for key, row in strike.waiting.items() if rows.get(key) == row
                 }
-            if strike.answered and not strike.waiting:
+            if strike.answered and strike.listed and not strike.waiting:
                 with self._lock:
                     self._open.remove(strike)
                 self.took.append((strike.kind, now - strike.at))
