@@ -34,6 +34,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
         unix_socket_dir =
         auth_type = any
         pool_mode = {mode}
+        server_login_retry = 1
     """
     with (
         memory_file(settings) as file,

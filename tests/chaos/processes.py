@@ -362,8 +362,9 @@ class Arena:
             if place.frozen_until is not None and now >= place.frozen_until:
                 self._thaw(place)
             if place.process.code is not None:
-                self._note_point(place.process)
-                self.watch.strike("crash point")
+                # One that could not start, as the database was down, is started again.
+                if self._note_point(place.process):
+                    self.watch.strike("crash point")
                 self._start(place)
             if place.serves and place.url is None:
                 found = re.search(r"listening on (http://\S+)\n", place.process.out)
@@ -548,10 +549,12 @@ class Arena:
             return
         server.restart("fast" if kind == "PostgreSQL restarted" else "immediate")
 
-    def _note_point(self, process: Process) -> None:
+    def _note_point(self, process: Process) -> bool:
+        """Count the crash point at which a process ended; return whether it did."""
         said = process.err.partition("crash point reached: ")[2].split("\n")[0].split()
         if said:
             self.report.points[said[0]] += 1
+        return bool(said)
 
     def _add(self, arguments: list[str], *, serves: bool, old: bool = False) -> None:
         release = self._old_release if old else None
