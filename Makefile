@@ -93,12 +93,19 @@ format: setup ## format the sources and apply the linter's fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-soak: setup ## test the lifecycle with 50,000 random steps and 100,000 reads for staleness (an hour), then measure memory (hours); SOAK=model or SOAK=bench does one of them
-ifneq ($(SOAK),bench)
+SOAK ?= model load bench
+SOAK_SECONDS ?= 7200
+
+soak: setup ## long runs, hours in all: random steps of the lifecycle (SOAK=model), mixed load on each store (SOAK=load), a long table and memory (SOAK=bench)
+ifneq ($(filter model,$(SOAK)),)
 	@TEST_STALENESS_READS=100000 $(BIN)/pytest -s --timeout 3600 tests/lifecycle/queries/test_staleness.py
 	@TEST_MODEL_EXAMPLES=500 TEST_MODEL_STEPS=100 $(BIN)/pytest -s tests/lifecycle/test_model.py
 endif
-ifneq ($(SOAK),model)
+ifneq ($(filter load,$(SOAK)),)
+	@$(BIN)/python -m tests.chaos soak --seconds $(SOAK_SECONDS)
+	@$(BIN)/python -m tests.chaos soak --seconds $(SOAK_SECONDS) --store postgresql
+endif
+ifneq ($(filter bench,$(SOAK)),)
 	@$(BIN)/python -m benchmarks soak --json build/soak.json $(BENCH_FLAGS)
 endif
 

@@ -86,6 +86,11 @@ class Process:
         return self._err.read_text()
 
     @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._popen.pid
+
+    @property
     def code(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
         return self._popen.poll()

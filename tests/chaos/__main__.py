@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from tests.chaos import model, processes
+from tests.chaos import model, processes, soak
 from tests.chaos.cases import Group
 from tests.chaos.processes import Report
 from tests.pooler import pgbouncer
@@ -47,6 +47,9 @@ def main() -> int:
         real.add_argument(
             "--every", type=_pause, default=(0.0, 1.0), help="A-B: seconds between disturbances"
         )
+    long = parts.add_parser("soak", help="hours of load without disturbances, for make soak")
+    long.add_argument("--seconds", type=float, default=7_200)
+    long.add_argument("--store", choices=("sqlite", "postgresql"), default="sqlite")
     again = parts.add_parser("replay", help="one life that a run has named")
     again.add_argument("name")
     given = parser.parse_args()
@@ -54,6 +57,8 @@ def main() -> int:
         return _replay(given.name)
     if given.part in _REAL:
         return _disturb(given)
+    if given.part == "soak":
+        return _soak(given.seconds, given.store)
     number, _, of = given.share.partition("/")
     wanted = model.plan(given.runs)[int(number) - 1 :: int(of)]
     return _model(wanted, given.processors, given.seconds)
@@ -94,6 +99,16 @@ def _disturb(given: argparse.Namespace) -> int:
         return _told(
             run(server=server, pooler_url=pooler_url, redis_url=_redis(), upgrading=upgrading)
         )
+
+
+def _soak(seconds: float, store: str) -> int:
+    """Load processes for a long time."""
+    with ExitStack() as stack:
+        server = stack.enter_context(restartable_server()) if store == "postgresql" else None
+        redis_url = _redis() if server else ""
+        table, kept = soak.run(seconds, server=server, redis_url=redis_url, tell=_progress)
+    print(table)
+    return int(not kept)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -611,7 +611,7 @@ def run(
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver.listening())
         sandbox = Sandbox(folder)
-        stack.callback(_kill_all, sandbox)
+        stack.callback(kill_all, sandbox)
         sandbox.env |= {
             "NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true",
             "NOVITAI_REDIS_URL": redis_url,
@@ -630,7 +630,7 @@ def run(
         arena = Arena(sandbox, emulator, seed, server, release)
         arena.open()
         clients = Clients(arena.urls, arena.report, receiver.url)
-        _driving(arena, clients.rent)
+        driving(arena, clients.rent)
         clients.start()
         arena.watch.start()
         for number in range(runs):
@@ -640,8 +640,8 @@ def run(
                 arena.look()
                 time.sleep(0.2)
             tell(f"{number + 1}: {kind}; {len(arena.report.problems)} broken promises")
-        _driving(arena, clients.end)
-        _driving(arena, clients.look_at_others)
+        driving(arena, clients.end)
+        driving(arena, clients.look_at_others)
         arena.conclude(clients, receiver)
     if arena.report.problems:
         arena.report.problems.append(f"logs and data are kept in {folder}")
@@ -650,7 +650,7 @@ def run(
     return arena.report
 
 
-def _driving(arena: Arena, work: Callable[[], None]) -> None:
+def driving(arena: Arena, work: Callable[[], None]) -> None:
     """Do something in another thread, and look after the processes meanwhile."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -660,7 +660,8 @@ def _driving(arena: Arena, work: Callable[[], None]) -> None:
     arena.look()
 
 
-def _kill_all(sandbox: Sandbox) -> None:
+def kill_all(sandbox: Sandbox) -> None:
+    """End all processes, frozen ones too."""
     for process in sandbox.processes:
         with suppress(OSError, subprocess.TimeoutExpired):
             process.send(signal.SIGCONT)
