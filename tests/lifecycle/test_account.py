@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection
+from structlog.testing import capture_logs
 
 from novitai.domain.instance import InstanceStatus
 from novitai.domain.operation import OperationKind
@@ -479,6 +480,25 @@ async def test_a_copy_with_our_marker_is_an_orphan_and_lives(world: World) -> No
     await world.until_status(instance_id, TERMINATED, within=300)
     await world.pass_time(300, step=5)
     assert await alive(world) == [orphan.row.upstream_id]
+
+
+async def test_a_sighting_that_fails_keeps_no_record_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect about one instance leaves the others their statuses, and is told in the log."""
+    first, second = await run_some(world, 2)
+    upstream = [(await world.view(one))["upstreamId"] for one in (first, second)]
+
+    async def fail(*_: Any) -> Any:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(world.app.sync._applier, "sighted", fail)
+    with capture_logs() as lines:
+        await world.emulator.call("POST", f"instances/{upstream[0]}/copy", json={})
+        await world.emulator.call("POST", f"instances/{upstream[1]}/stop", json={})
+        await world.until_status(second, InstanceStatus.STOPPED, within=300)
+    told = {line["instance_id"] for line in lines if line["event"] == "observation_failed"}
+    assert told == {first}
 
 
 @pytest.mark.parametrize("total", [{"totalDelta": 1}, {"total": "absent"}, {"total": "null"}])

@@ -18,12 +18,14 @@ from novitai.lifecycle.core import Core
 from novitai.lifecycle.events.outbox import Outbox
 from novitai.lifecycle.events.recorder import Recorder
 from novitai.lifecycle.limits.reviews import LimitReviews
+from novitai.lifecycle.money import ledger
 from novitai.lifecycle.operations.follow_ups import FollowUps
 from novitai.lifecycle.operations.late_calls import LateCalls
 from novitai.lifecycle.reconcile.apply import PAGE, Applier
 from novitai.lifecycle.reconcile.diff import Changed, Missing
 from novitai.settings import FailedInstancePolicy
 from novitai.store.engine.database import Database
+from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.queries import events, instances
 from novitai.store.vault import Vault
 from novitai.testing import ManualClock, an_instance
@@ -173,3 +175,61 @@ async def test_a_record_that_cannot_be_written_keeps_no_other_back(
     monkeypatch.undo()
     await applier.changed(changes(), at(SINCE + 1))
     assert (await load(database, broken.id)).status is InstanceStatus.STOPPED
+
+
+async def test_an_absence_that_cannot_be_written_keeps_no_other_back(
+    applier: Applier, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other absences of its page are counted; it is counted from the next listing on."""
+    first, broken, last = [await have(database, number) for number in range(3)]
+    absent = ledger.absent
+
+    def fail(connection: Any, missing: Any, at: int) -> None:
+        if broken.id in missing:
+            raise ValueError("a defect")
+        absent(connection, missing, at)
+
+    monkeypatch.setattr(ledger, "absent", fail)
+    with capture_logs() as lines:
+        await applier.missing([missing(one, 1) for one in (first, broken, last)], at(SINCE))
+    failed = [line["instance_id"] for line in lines if line["event"] == "observation_failed"]
+    assert failed == [broken.id]
+    counts = [(await absence(database, one))[1] for one in (first, broken, last)]
+    assert counts == [1, 0, 1]
+
+
+async def test_a_record_whose_end_cannot_be_written_is_told(
+    applier: Applier, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pass goes on to the others."""
+    broken, other = [await have(database, number) for number in range(2)]
+    write = applier._write_gone
+
+    def fail(connection: Any, instance_id: str, began_at: int) -> None:
+        if instance_id == broken.id:
+            raise ValueError("a defect")
+        write(connection, instance_id, began_at)
+
+    monkeypatch.setattr(applier, "_write_gone", fail)
+    with capture_logs() as lines:
+        await applier.gone(broken.id, SINCE)
+        await applier.gone(other.id, SINCE)
+    assert [line["instance_id"] for line in lines if "exc_info" in line] == [broken.id]
+    assert (await load(database, other.id)).status is InstanceStatus.TERMINATED
+
+
+async def test_a_store_in_trouble_ends_the_pass(
+    applier: Applier, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It concerns all records, and the caller tells it."""
+    one = await have(database)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("no server")
+
+    monkeypatch.setattr(applier, "_write_gone", fail)
+    monkeypatch.setattr(applier, "_write_missing", fail)
+    with pytest.raises(StoreUnavailable):
+        await applier.gone(one.id, SINCE)
+    with pytest.raises(StoreUnavailable):
+        await applier.missing([missing(one, 1)], at(SINCE))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -125,40 +125,40 @@ class Applier:
         self._follow_ups = follow_ups
 
     async def changed(self, found: Sequence[Changed], look: Look) -> None:
-        """Write the rows that the listing changed.
+        """Write the rows that the listing changed."""
+        write = partial(self._write_changed, look=look)
+        await self._in_pages(found, write, lambda one: one.instance_id)
+
+    async def missing(self, found: Sequence[Missing], look: Look) -> None:
+        """Store the counts of absence of rows that are not in the listing."""
+        write = partial(self._write_missing, look=look)
+        await self._in_pages(found, write, lambda one: one.instance_id)
+
+    async def withheld(self, found: Sequence[Missing], look: Look) -> None:
+        """Note absences that are not counted, because a hold is about them."""
+        write = partial(self._write_withheld, read_at=look.read_at)
+        await self._in_pages(found, write, lambda one: one.instance_id)
+
+    async def _in_pages(
+        self,
+        found: Sequence[T],
+        write: Callable[[Connection, Sequence[T]], None],
+        record_of: Callable[[T], str],
+    ) -> None:
+        """Write what was found, a page in a transaction.
 
         If a page fails, its rows are written one by one: one record must not keep the others from
         their statuses, their costs and their limits.
         """
         for page in _pages(found):
             try:
-                await self._database.write(partial(self._write_changed, page=page, look=look))
+                await self._database.write(partial(_write_page, write=write, page=page))
             except StoreError:
                 raise
-            except Exception:  # an error of ours about one of the records; `_write_alone` tells it
-                for change in page:
-                    await self._write_alone(change, look)
-
-    async def _write_alone(self, change: Changed, look: Look) -> None:
-        try:
-            await self._database.write(partial(self._write_changed, page=[change], look=look))
-        except StoreError:
-            raise
-        except Exception:  # any error of ours; the next listing tries again
-            _log.exception("observation_failed", instance_id=change.instance_id)
-
-    async def missing(self, found: Sequence[Missing], look: Look) -> None:
-        """Store the counts of absence of rows that are not in the listing."""
-        for page in _pages(found):
-            await self._database.write(partial(self._write_missing, page=page, look=look))
-
-    async def withheld(self, found: Sequence[Missing], look: Look) -> None:
-        """Note absences that are not counted, because a hold is about them."""
-        for page in _pages(found):
-            missing = {one.instance_id: one.upstream_id for one in page}
-            await self._database.write(
-                partial(self._write_withheld, missing=missing, read_at=look.read_at)
-            )
+            except Exception:  # an error of ours about one of the records; `alone` tells it
+                for one in page:
+                    again = partial(_write_page, write=write, page=[one])
+                    await alone(self._database.write(again), record_of(one))
 
     async def watched(self, listing: Listing) -> None:
         """Note what the listing shows of surplus instances that records pay."""
@@ -168,17 +168,14 @@ class Applier:
 
     async def gone(self, instance_id: str, began_at: int) -> None:
         """Record that an instance is proven gone."""
-        await self._database.write(
-            partial(self._write_gone, instance_id=instance_id, began_at=began_at)
-        )
+        write = partial(self._write_gone, instance_id=instance_id, began_at=began_at)
+        await alone(self._database.write(write), instance_id)
 
     async def unseen(self, found: Sequence[Unseen], began_at: int, absent_after: float) -> None:
         """Store the counts of unseen attempts, and end those that are proven absent."""
-        if not found:
-            return
 
-        def write(connection: Connection) -> None:
-            for one in found:
+        def write(connection: Connection, page: Sequence[Unseen]) -> None:
+            for one in page:
                 if one.is_absent(began_at, absent_after):
                     attempts.record_result(connection, one.attempt.id, AttemptState.ABSENT)
                     self._wake_of(connection, one.attempt.instance_id)
@@ -187,22 +184,20 @@ class Applier:
                         connection, one.attempt.id, count=one.count, since=one.since
                     )
 
-        await self._database.write(write)
+        await self._in_pages(found, write, lambda one: one.attempt.instance_id)
 
     async def doubted(self, found: Sequence[Tracked]) -> None:
         """Clear upstream IDs from answers to create calls that turned out to be foreign."""
         for one in found:
-            await self._database.write(partial(self._write_doubt, one=one))
+            await alone(self._database.write(partial(self._write_doubt, one=one)), one.id)
 
     async def unmarked(self, found: Sequence[Tracked], *, complete: bool) -> None:
         """Count the complete listings that show a record's instance without a marker."""
         counted = [one for one in found if complete or one.confirmed_at is not None]
-        if not counted:
-            return
 
-        def write(connection: Connection) -> None:
-            instances.lock_many(connection, sorted(one.id for one in counted))
-            for one in counted:
+        def write(connection: Connection, page: Sequence[Tracked]) -> None:
+            instances.lock_many(connection, sorted(one.id for one in page))
+            for one in page:
                 columns: dict[str, object] = {"obs_unmarked_count": one.unmarked_count + 1}
                 if one.origin is Origin.ADOPTED and one.confirmed_at is not None:
                     columns = self._reopen_identity(one)
@@ -210,7 +205,7 @@ class Applier:
                     ledger.absent(connection, missing, self._clock.now())
                 instances.update_columns(connection, one.id, columns)
 
-        await self._database.write(write)
+        await self._in_pages(counted, write, lambda one: one.id)
 
     def _reopen_identity(self, one: Tracked) -> dict[str, object]:
         """Withdraw an adopted record's confirmation: its instance has another creation time."""
@@ -220,7 +215,8 @@ class Applier:
     async def unconfirmed(self, found: Sequence[Tracked]) -> None:
         """Append an event, once per record, for identities that were not confirmed in time."""
         for one in found:
-            await self._database.write(partial(self._tell_unconfirmed, instance_id=one.id))
+            write = partial(self._tell_unconfirmed, instance_id=one.id)
+            await alone(self._database.write(write), one.id)
 
     async def reappeared(self, one: Reappeared, look: Look) -> Reappearance:
         """Record that the instance of an ended record is listed again; return its handling."""
@@ -423,7 +419,8 @@ class Applier:
         self._wake(connection, list(running.values()))
 
     @staticmethod
-    def _write_withheld(connection: Connection, missing: Mapping[str, str], read_at: int) -> None:
+    def _write_withheld(connection: Connection, page: Sequence[Missing], read_at: int) -> None:
+        missing = {one.instance_id: one.upstream_id for one in page}
         instances.lock_many(connection, sorted(missing))
         ledger.absent(connection, missing, read_at)
         # The ledger must learn of the return even if the row comes back unchanged.
@@ -622,6 +619,32 @@ def _is_older(began_at: int, instance: Instance) -> bool:
 def _absence(instance: Instance) -> tuple[int, int]:
     """Return since when and how many times it was not listed, as a tuple that orders by recency."""
     return instance.observed.unlisted_since or 0, instance.observed.unlisted_count
+
+
+async def alone(work: Awaitable[T], instance_id: str) -> T | None:
+    """Await what is written of one instance; return None if it fails.
+
+    An error of ours about one record must not end the pass, which would keep all others from what
+    the listing shows of them. The next listing tries again.
+
+    Raises:
+        StoreError: the store itself is in trouble.
+    """
+    try:
+        return await work
+    except StoreError:
+        raise
+    except Exception:  # any error of ours
+        _log.exception("observation_failed", instance_id=instance_id)
+        return None
+
+
+def _write_page(
+    connection: Connection,
+    write: Callable[[Connection, Sequence[T]], None],
+    page: Sequence[T],
+) -> None:
+    write(connection, page)
 
 
 def _pages(found: Sequence[T]) -> Iterator[Sequence[T]]:

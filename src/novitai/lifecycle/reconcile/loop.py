@@ -25,7 +25,7 @@ from novitai.jobs.waiting import cancel, keeping, within
 from novitai.lifecycle.account import Account
 from novitai.lifecycle.core import Core
 from novitai.lifecycle.reconcile import observed_columns
-from novitai.lifecycle.reconcile.apply import Applier, Reappearance, Relation
+from novitai.lifecycle.reconcile.apply import Applier, Reappearance, Relation, alone
 from novitai.lifecycle.reconcile.diff import (
     Changed,
     Difference,
@@ -270,7 +270,9 @@ class Sync:
         orphans = [
             unmanaged_row(one.row, markers.all[one.row.id], attempt_known=True, orphan=True)
             for one in difference.sightings
-            if await self._resolve_sighting(one, listing.look, state, window)
+            if await alone(
+                self._resolve_sighting(one, listing.look, state, window), one.attempt.instance_id
+            )
         ]
         orphans += [
             unmanaged_row(
@@ -280,7 +282,7 @@ class Sync:
                 orphan=markers.attempt_of(one.row.id) is not None,
             )
             for one in difference.reappeared
-            if await self._resolve_return(one, listing.look, state, window)
+            if await alone(self._resolve_return(one, listing.look, state, window), one.record.id)
         ]
         unmanaged = (*difference.unmanaged, *orphans)
         await self._applier.doubted(difference.doubted)
@@ -462,7 +464,7 @@ class Sync:
             facts = {"upstream_id": row.id, "instance_id": attempt.instance_id}
             if await self._delete(row.id, window, facts) is Deletion.ACCEPTED:
                 note = partial(self._account.note_orphan_deleted, orphan=orphan)
-                await self._database.write(note)
+                await alone(self._database.write(note), attempt.instance_id)
 
     async def _proven_unseen(self, unseen: Sequence[Unseen], known: Known) -> list[Unseen]:
         """Return the attempts whose absence counts in this pass.
