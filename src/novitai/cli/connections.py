@@ -76,7 +76,7 @@ def room(file_limit: int) -> int:
     return max(1, min(MAX_CONNECTIONS, file_limit - reserve(file_limit)))
 
 
-class Outbox:
+class ResponseBatch:
     """Writes the responses that are made in one turn of the event loop together, at its end.
 
     Otherwise the client would be woken for each of them, which takes more time than to write it.
@@ -119,7 +119,7 @@ class Connections:
         self.limits = limits
         self.most = most
         self.closing = Closing()
-        self.outbox = Outbox()
+        self.batch = ResponseBatch()
         self._open = open_
         self._closed = 0
         self._refused = 0
@@ -135,7 +135,7 @@ class Connections:
             if one is not newcomer and (since := one.waiting_since) is not None
         ]
         # Close several at a time: a scan of all connections for each new one would cost too much.
-        self.outbox.flush()
+        self.batch.flush()
         going = heapq.nsmallest(max(1, self.most // 16), waiting)
         for *_, one in going:
             one.transport.abort()

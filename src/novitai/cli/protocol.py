@@ -151,7 +151,7 @@ class AnsweringProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection once the running request is answered."""
-        self._crowd.outbox.flush()
+        self._crowd.batch.flush()
         super().shutdown()
 
     def data_received(self, data: bytes) -> None:
@@ -253,10 +253,10 @@ class AnsweringProtocol(HttpToolsProtocol):
             raise ValueError("a header has a control character")
         head = STATUS_LINE[status] + b"\r\n".join(fields)
         cycle.response_started = cycle.response_complete = True
-        self._crowd.outbox.put(cycle.transport, b"%b\r\n\r\n%b" % (head, body))
+        self._crowd.batch.put(cycle.transport, b"%b\r\n\r\n%b" % (head, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self._crowd.outbox.flush()
+            self._crowd.batch.flush()
             cycle.transport.close()
         cycle.on_response()
         return True
@@ -395,7 +395,7 @@ class AnsweringProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ApiError) -> None:
         """Let the application send the error, after the earlier responses; then close."""
-        self._crowd.outbox.flush()
+        self._crowd.batch.flush()
         understood = [] if self._at is _At.START else [*self.headers]
         if self._at is _At.BODY and not self._withdraw():
             self.transport.close()

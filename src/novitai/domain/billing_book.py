@@ -273,7 +273,7 @@ def _dated(book: Book, sight: BillingSight, look: Look) -> Book:
 
 def _with_gpu(book: Book, sight: BillingSight, look: Look, since: int) -> Book:
     rate, span = gpu_rate(sight.hourly_price), book.gpu
-    state = GpuState.OFF
+    state, shown_at = GpuState.OFF, since
     if span is not None:
         state = GpuState.ON if span.began_by is not None else GpuState.MAYBE
         since = span.began_after if span.began_by is None else since
@@ -281,11 +281,16 @@ def _with_gpu(book: Book, sight: BillingSight, look: Look, since: int) -> Book:
     if not edges and span is not None and span.rate != rate and rate is not None:
         if span.rate is None:  # learnt, not changed
             return _with(book, span, replace(span, rate=rate))
-        when = Bounds(since, look.read_at)
+        when = Bounds(shown_at, look.read_at)
+        if span.began_by is None:
+            return _repriced(book, span, rate, when)
         return _opened(_closed(book, span, when), SpanKind.GPU, rate, when)
-    if span is not None and span.began_by is not None and _is_new_price(span, rate):
-        by = edges[0].when.by or look.read_at
-        book = _repriced(book, span, rate or 0, Bounds(since, by))
+    if span is not None and edges and _is_new_price(span, rate):
+        first = edges[0]
+        if first.on:  # the new price may have come after the begin
+            first = replace(first, when=Bounds(first.when.after, look.read_at))
+        book = _repriced(book, span, rate or 0, Bounds(shown_at, first.when.by or look.read_at))
+        edges = [first, *edges[1:]]
     for edge in edges:
         span = book.gpu
         if not edge.on and span is not None:
@@ -303,9 +308,9 @@ def _is_new_price(span: LedgerSpan, rate: int | None) -> bool:
 
 
 def _repriced(book: Book, span: LedgerSpan, rate: int, when: Bounds) -> Book:
-    """Change the rate of a run that has ended since: either rate may have been billed up to then.
+    """Change the rate of a run that may have ended: either may have been billed up to then.
 
-    The run may have ended in the same interval, so nothing at the new rate is certain.
+    Nothing at the new rate is certain, because the run may have ended before the change.
     """
     return _opened(_closed(book, span, when), SpanKind.GPU, rate, Bounds(when.after, None))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from novitai.cli.connections import Outbox
+from novitai.cli.connections import ResponseBatch
 
 
 class Transport:
@@ -26,22 +26,22 @@ class Transport:
         return self.closing
 
 
-def put(outbox: Outbox, transport: Transport, data: bytes) -> None:
-    """Put a response into the outbox."""
-    outbox.put(cast("asyncio.Transport", transport), data)
+def put(batch: ResponseBatch, transport: Transport, data: bytes) -> None:
+    """Put a response into the batch."""
+    batch.put(cast("asyncio.Transport", transport), data)
 
 
 async def test_responses_of_a_turn_are_written_at_its_end_in_order() -> None:
     """Also those of one connection; a later turn has its own end."""
     written: list[tuple[str, bytes]] = []
-    outbox, one, two = Outbox(), Transport("one", written), Transport("two", written)
-    put(outbox, one, b"1")
-    put(outbox, two, b"2")
-    put(outbox, one, b"3")
+    batch, one, two = ResponseBatch(), Transport("one", written), Transport("two", written)
+    put(batch, one, b"1")
+    put(batch, two, b"2")
+    put(batch, one, b"3")
     assert not written
     await asyncio.sleep(0)
     assert written == [("one", b"1"), ("two", b"2"), ("one", b"3")]
-    put(outbox, two, b"4")
+    put(batch, two, b"4")
     await asyncio.sleep(0)
     assert written[3:] == [("two", b"4")]
 
@@ -49,8 +49,8 @@ async def test_responses_of_a_turn_are_written_at_its_end_in_order() -> None:
 async def test_they_are_written_before_what_a_response_sets_off() -> None:
     """The next request of the connection, which may be answered otherwise, begins after them."""
     written: list[tuple[str, bytes]] = []
-    outbox, one = Outbox(), Transport("one", written)
-    put(outbox, one, b"1")
+    batch, one = ResponseBatch(), Transport("one", written)
+    put(batch, one, b"1")
     asyncio.get_running_loop().call_soon(one.write, b"of the next request")
     await asyncio.sleep(0)
     assert written == [("one", b"1"), ("one", b"of the next request")]
@@ -59,18 +59,18 @@ async def test_they_are_written_before_what_a_response_sets_off() -> None:
 async def test_a_long_response_is_written_at_once_after_those_before() -> None:
     """It is not kept in memory."""
     written: list[tuple[str, bytes]] = []
-    outbox, one = Outbox(), Transport("one", written)
-    put(outbox, one, b"1")
-    put(outbox, one, b"2" * 100_000)
+    batch, one = ResponseBatch(), Transport("one", written)
+    put(batch, one, b"1")
+    put(batch, one, b"2" * 100_000)
     assert [data[:1] for _, data in written] == [b"1", b"2"]
 
 
 async def test_nothing_is_written_to_a_closing_connection() -> None:
     """The others get their responses."""
     written: list[tuple[str, bytes]] = []
-    outbox, gone, here = Outbox(), Transport("gone", written), Transport("here", written)
-    put(outbox, gone, b"1")
-    put(outbox, here, b"2")
+    batch, gone, here = ResponseBatch(), Transport("gone", written), Transport("here", written)
+    put(batch, gone, b"1")
+    put(batch, here, b"2")
     gone.closing = True
     await asyncio.sleep(0)
     assert written == [("here", b"2")]
