@@ -200,6 +200,7 @@ def width(book: Book, kind: SpanKind, as_of: int) -> int:
 
 @given(seed=st.integers(0, 1 << 48), tells=st.booleans(), interval=st.sampled_from([5, 60]))
 @example(seed=106508815, tells=False, interval=5)  # another price while it is removed
+@example(seed=79622, tells=True, interval=60)  # a start and a stop in the same second
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_the_bill_lies_between_the_bounds(seed: int, tells: bool, interval: int) -> None:
     """At each look the bill is within the bounds, and their distance is small."""

@@ -140,9 +140,21 @@ def marks(before: Before, sight: BillingSight, look: Look) -> list[Edge]:
             window = look.window(new).within(before.known_at, look.read_at)
             if window is not None:
                 found.append(Edge(on, window))
-    # In the same second, the one that changes the state comes first.
-    was_off = before.state is GpuState.OFF
-    return sorted(found, key=lambda edge: (edge.when.after, edge.on is not was_off))
+    starts_first = _starts_first(before, sight)
+    return sorted(found, key=lambda edge: (edge.when.after, edge.on is not starts_first))
+
+
+def _starts_first(before: Before, sight: BillingSight) -> bool:
+    """Whether of a start and a stop in the same second the start comes first.
+
+    The last of them is the one that the status shows; otherwise the one that changes the state
+    comes first.
+    """
+    if sight.word == STOPPED:
+        return True
+    if gpu_billing(sight.word) is Billing.BILLED:
+        return False
+    return before.state is GpuState.OFF
 
 
 def gpu_edges(before: Before, sight: BillingSight, look: Look) -> list[Edge]:
