@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_the_least_recently_used_entry_is_evicted() -> None:
 async def test_a_clean_up_removes_what_is_no_longer_fresh() -> None:
     """Fresh entries stay; the others are counted as expired."""
     clock = ManualClock()
-    cache: Cache[int] = Cache("products", clock, ttl=30, max_size=5)
+    cache: Cache[int] = Cache("products", clock, ttl=30, max_size=5, stale_for=60)
     cache.put("old", 1)
     await clock.advance(30)
     cache.put("new", 2)
@@ -115,10 +116,22 @@ async def test_a_clean_up_removes_what_is_no_longer_fresh() -> None:
     assert cache.stats().expired == 1
 
 
-def keys_of(cache: Cache[bytes]) -> list[str]:
+def keys_of(cache: Cache[Any]) -> list[str]:
     """Return the keys, least recently used first."""
     kept = cache.keys()
     return [one.key for one in kept]
+
+
+async def test_what_is_never_asked_for_again_does_not_stay() -> None:
+    """New copies take the place of those too old to be returned, long before the cache is full."""
+    clock = ManualClock()
+    cache: Cache[int] = Cache("details", clock, ttl=60, max_size=1_000, stale_for=30)
+    for number in range(300):
+        cache.put(str(number), number)
+        await clock.advance(1)
+    assert keys_of(cache) == [str(number) for number in range(210, 300)]
+    stats = cache.stats()
+    assert (stats.size, stats.evictions, stats.expired) == (90, 0, 210)
 
 
 def test_the_weight_of_all_copies_is_bounded() -> None:

@@ -21,7 +21,7 @@ from novitai.errors import MethodNotAllowed
 Endpoint = Callable[[Request], Awaitable[Response]]
 """Answers a request, or raises an `ApiError`."""
 
-_MAX_REMEMBERED: Final = 4_096
+_MAX_REMEMBERED: Final = 1_024
 _SHORT: Final = 256
 """Characters of the paths that are remembered."""
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

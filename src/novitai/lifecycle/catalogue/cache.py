@@ -144,6 +144,19 @@ class Cache(Generic[V]):
         ):
             self._weight -= self._entries.popitem(last=False)[1].weight
             self._evictions += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        """Remove what is too old to be returned, from the least recently used on.
+
+        Each call of `put` stores one value, so to remove two keeps up.
+        """
+        for _ in range(2):
+            oldest = next(iter(self._entries), None)
+            if oldest is None or self._age(self._entries[oldest]) < self.ttl + self._stale_for:
+                return
+            self.discard(oldest)
+            self._expired += 1
 
     def discard(self, key: str) -> bool:
         """Remove a key; return whether it was present."""
