@@ -185,9 +185,12 @@ def test_a_read_only_key_sees_why(stranger: Visitor, server: Server, webhook: st
     server.http.delete(f"/api/webhooks/{webhook}")
 
 
-def test_more_deliveries_are_read_on_request(visit: Visit) -> None:
-    """All deliveries can be reached; the page renders those on the screen."""
-    rows = [
+DELIVERY_PAGES = re.compile(r"/api/deliveries\?limit=200(&cursor=\d+)?$")
+
+
+def many_deliveries() -> list[dict[str, object]]:
+    """Deliveries of three pages, newest first."""
+    return [
         {
             "id": f"dlv_{number}",
             "eventId": f"evt_{number}",
@@ -200,6 +203,11 @@ def test_more_deliveries_are_read_on_request(visit: Visit) -> None:
         for number in range(450)
     ]
 
+
+def test_more_deliveries_are_read_on_request(visit: Visit) -> None:
+    """All deliveries can be reached; the page renders those on the screen."""
+    rows = many_deliveries()
+
     def page_of(route: Route) -> None:
         found = re.search(r"cursor=(\d+)", route.request.url)
         begin = int(found[1]) if found else 0
@@ -208,7 +216,7 @@ def test_more_deliveries_are_read_on_request(visit: Visit) -> None:
 
     visitor = visit()
     page = visitor.page
-    page.route(re.compile(r"/api/deliveries\?limit=200(&cursor=\d+)?$"), page_of)
+    page.route(DELIVERY_PAGES, page_of)
     page.goto("/deliveries")
     for count in (200, 400):
         expect(page.get_by_text(f"The newest {count} are here.")).to_be_visible()
@@ -218,6 +226,28 @@ def test_more_deliveries_are_read_on_request(visit: Visit) -> None:
     assert page.locator("tbody tr").count() < 100
     page.keyboard.press("End")
     expect(page.get_by_text("https://receiver.example/449")).to_be_visible()
+
+
+def test_an_event_does_not_end_the_reading_of_the_next_page(visit: Visit, server: Server) -> None:
+    """The list is read again, and then the next page."""
+    rows, held = many_deliveries(), list[Route]()
+
+    def page_of(route: Route) -> None:
+        found = re.search(r"cursor=(\d+)", route.request.url)
+        begin = int(found[1]) if found else 0
+        if begin and not held:
+            held.append(route)  # not answered before the event
+            return
+        answer(route, {"deliveries": rows[begin : begin + 200], "nextCursor": str(begin + 200)})
+
+    page = visit().page
+    page.route(DELIVERY_PAGES, page_of)
+    page.goto("/deliveries")
+    with page.expect_request(re.compile("cursor=200")):
+        page.get_by_role("button", name="Read more").click()
+    server.create(name="while-reading")
+    expect(page.get_by_text("The newest 400 are here.")).to_be_visible()
+    assert held
 
 
 def test_a_code_pasted_into_an_open_tab_leaves_the_address(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { getRouteApi } from "@tanstack/react-router";
 
+import { useReadMore } from "../api/readMore";
 import { Button } from "../design/Button";
 import { SelectField } from "../design/Field";
 import { Loaded } from "../design/Loading";
@@ -15,6 +16,7 @@ export function DeliveriesPage() {
   const { status } = route.useSearch();
   const navigate = route.useNavigate();
   const query = useDeliveryPages(status);
+  const { reading, readMore } = useReadMore(query, query.data?.pages ?? 0);
   return (
     <Page title="Deliveries">
       <div className="fields">
@@ -33,7 +35,7 @@ export function DeliveriesPage() {
         </SelectField>
       </div>
       <Loaded query={query} lines={8}>
-        {(rows) =>
+        {({ rows }) =>
           rows.length === 0 ? (
             <p className="panel empty">
               {status ? `No delivery is ${status}.` : "No message was sent to a webhook yet."}
@@ -43,7 +45,7 @@ export function DeliveriesPage() {
               <DeliveryTable deliveries={rows} />
               {query.hasNextPage && (
                 <div className="row">
-                  <Button busy={query.isFetching} onClick={() => void query.fetchNextPage()}>
+                  <Button busy={reading} onClick={readMore}>
                     Read more
                   </Button>
                   <span className="small">

@@ -39,7 +39,7 @@ export function useDeliveryPages(status: Schemas["DeliveryStatus"] | undefined) 
     select: ({ pages }) => {
       // A delivery moves to the next page if others come before it meanwhile.
       const all = pages.flatMap((page) => page.deliveries);
-      return [...new Map(all.map((one) => [one.id, one])).values()];
+      return { pages: pages.length, rows: [...new Map(all.map((one) => [one.id, one])).values()] };
     },
   });
 }

@@ -2,6 +2,7 @@
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 
 import { answer, client } from "../api/client";
+import { useReadMore } from "../api/readMore";
 import { useInstances } from "../instances/queries";
 import { KEPT, LIVE_EVENTS } from "../live/apply";
 import { useConnection } from "../live/live";
@@ -41,6 +42,7 @@ export function useEvents(limit: number) {
       ),
     getNextPageParam: (page) => page.nextCursor,
   });
+  const { readMore } = useReadMore(log, log.data?.pages.length ?? 0);
   const known = new Set(live.map((one) => one.id));
   const logged = log.data?.pages.flatMap((page) => page.events) ?? [];
   // The tab forgets old events; if others may have been between, the log has to be read again.
@@ -50,7 +52,7 @@ export function useEvents(limit: number) {
     rows: torn ? live : [...live, ...logged.filter((one) => !known.has(one.id))],
     loaded: log.data !== undefined,
     more: torn || log.hasNextPage,
-    readMore: () => void (torn ? log.refetch() : log.fetchNextPage()),
+    readMore: torn ? () => void log.refetch() : readMore,
     reading: log.isFetching,
     error: log.error,
     refetch: log.refetch,

@@ -3,6 +3,7 @@ import { useInfiniteQuery, useQuery, type InfiniteData } from "@tanstack/react-q
 import { useEffect, useMemo } from "react";
 
 import { allPages, answer, client, whole, type Schemas } from "../api/client";
+import { useReadMore } from "../api/readMore";
 import { follow } from "../live/live";
 
 export type Instance = Schemas["Instance"];
@@ -39,6 +40,7 @@ export function useInstances(ended: boolean) {
   });
   const { data, hasNextPage, isFetching, error, fetchNextPage } = query;
   const rows = useMemo(() => flat(data), [data]);
+  const { readMore } = useReadMore(query, data?.pages.length ?? 0);
   const reading = hasNextPage && rows.length < MOST && error === null;
   useEffect(() => {
     if (reading && !isFetching) void fetchNextPage();
@@ -49,7 +51,7 @@ export function useInstances(ended: boolean) {
     loaded: data !== undefined,
     reading,
     more: hasNextPage && !reading,
-    readMore: () => void fetchNextPage(),
+    readMore,
     error,
     refetch: query.refetch,
   };
