@@ -22,8 +22,8 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -612,20 +612,11 @@ def run(
         tell: Called with a line for each disturbance.
     """
     folder = Path(tempfile.mkdtemp(prefix="novitai-chaos-"))
-    with ExitStack() as stack:
-        receiver = stack.enter_context(Receiver.listening())
-        sandbox = Sandbox(folder)
-        stack.callback(kill_all, sandbox)
-        sandbox.env |= {
-            "NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true",
-            "NOVITAI_REDIS_URL": redis_url,
-            "NOVITAI_ABSENT_AFTER_SECONDS": "5",
-        }
+    with prepared(folder, redis_url) as (receiver, sandbox, emulator):
+        sandbox.env["NOVITAI_ABSENT_AFTER_SECONDS"] = "5"
         if server is not None:
             sandbox.env["NOVITAI_DATABASE_URL"] = pooler_url or server.url
             sandbox.env["NOVITAI_DATABASE_DIRECT_URL"] = server.url if pooler_url else ""
-        emulator = sandbox.emulator(speed=300)
-        stack.callback(emulator.close)
         # A restart that no listing shows is waited for a minute.
         emulator.call("PATCH", "/settings", {"delays": {"restarting": [600, 900]}})
         emulator.call("POST", "/seed", {"names": list(_STRANGERS)})
@@ -652,6 +643,19 @@ def run(
     else:
         shutil.rmtree(folder, ignore_errors=True)
     return arena.report
+
+
+@contextmanager
+def prepared(folder: Path, redis_url: str) -> Iterator[tuple[Receiver, Sandbox, Emulator]]:
+    """Prepare a receiver, an emulator and the settings of the processes; end all of them."""
+    with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver.listening())
+        sandbox = Sandbox(folder)
+        stack.callback(kill_all, sandbox)
+        sandbox.env |= {"NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true", "NOVITAI_REDIS_URL": redis_url}
+        emulator = sandbox.emulator(speed=300)
+        stack.callback(emulator.close)
+        yield receiver, sandbox, emulator
 
 
 def driving(arena: Arena, work: Callable[[], None]) -> None:

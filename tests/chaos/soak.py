@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,9 +22,8 @@ from typing import Final
 import httpx2
 import psutil
 
-from tests.blackbox.harness import ADMIN_KEY, Sandbox
-from tests.chaos.processes import Arena, Clients, driving, kill_all
-from tests.chaos.receiver import Receiver
+from tests.blackbox.harness import ADMIN_KEY
+from tests.chaos.processes import Arena, Clients, driving, prepared
 from tests.services import RestartableServer
 
 _READERS: Final = 2
@@ -75,19 +74,10 @@ def run(
 ) -> tuple[str, bool]:
     """Load the processes; return the table, and whether all stayed the same and kept promises."""
     folder = Path(tempfile.mkdtemp(prefix="novitai-soak-"))
-    with ExitStack() as stack:
-        receiver = stack.enter_context(Receiver.listening())
-        sandbox = Sandbox(folder)
-        stack.callback(kill_all, sandbox)
-        sandbox.env |= {
-            "NOVITAI_WEBHOOK_ALLOW_PRIVATE": "true",
-            "NOVITAI_REDIS_URL": redis_url,
-            "NOVITAI_ENVIRONMENT": "production",
-        }
+    with prepared(folder, redis_url) as (receiver, sandbox, emulator):
+        sandbox.env["NOVITAI_ENVIRONMENT"] = "production"
         if server is not None:
             sandbox.env["NOVITAI_DATABASE_URL"] = server.url
-        emulator = sandbox.emulator(speed=300)
-        stack.callback(emulator.close)
         arena = Arena(sandbox, emulator, 1, server, None)
         arena.open()
         clients = Clients(arena.urls, arena.report, receiver.url)

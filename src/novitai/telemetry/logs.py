@@ -161,10 +161,9 @@ class _Lines:
         _add_bound(line)
         line["level"] = "info"
         line["timestamp"] = _now()
-        waiting = self._waiting
-        waiting.append(line)
-        if len(waiting) == 1:
+        if not self._waiting:
             asyncio.get_running_loop().call_soon(self._write_waiting)
+        self._waiting.append(line)
 
     def _write_waiting(self) -> None:
         lines, self._waiting = self._waiting, []
