@@ -567,8 +567,19 @@ listed_instances: Final = Table(
     Column("orphan_at", BigInteger),
     Column("dismissed_at", BigInteger),
     Column("deleted_at", BigInteger),
+    Column("last_listed_at", BigInteger),
+    Column("attempt_id", String(16)),
 )
-"""Every upstream ID ever listed: when it was first listed, and what was decided about it."""
+"""Every upstream ID ever listed: when, and what was decided about it.
+
+`last_listed_at` is written once a day at most. `attempt_id` is of the last marker of this
+installation in its name.
+"""
+Index(
+    "ix_listed_instances_attempt_id",
+    listed_instances.c.attempt_id,
+    sqlite_where=listed_instances.c.attempt_id.is_not(None),
+)
 
 workers: Final = Table(
     "workers",

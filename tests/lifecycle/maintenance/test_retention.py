@@ -22,7 +22,6 @@ from novitai.lifecycle.maintenance.retention import Retention
 from novitai.lifecycle.money.costs import CostsWanted, GroupBy
 from novitai.lifecycle.queries.instances import InstanceQuery
 from novitai.store.queries import account, billing, leases
-from novitai.store.queries.account import Unmanaged
 from novitai.store.tables import (
     attempts,
     billing_spans,
@@ -30,6 +29,7 @@ from novitai.store.tables import (
     deliveries,
     events,
     instances,
+    listed_instances,
     operations,
     webhook_lines,
     webhooks,
@@ -182,26 +182,60 @@ async def test_finished_operations_go_except_the_last_of_each_kind(world: World)
     assert await world.status(one) == "running"
 
 
-async def test_a_record_that_may_still_matter_is_kept(world: World) -> None:
-    """Listed lately, listed now, or still billed: the record stays."""
-    ended, _ = await life(world)
-    assert await apply(world, after_days=29, days=1) > 0
+@on_both_stores
+async def test_a_record_that_was_listed_lately_is_kept(world: World) -> None:
+    """A record stays for 30 days after its upstream ID or its marker was last listed."""
+    ended, kept = await life(world)
+    assert await apply(world, after_days=29.9, days=1) > 0
     assert ended in await listed(world)
 
-    upstream_id, name = await world.app.database.read(
-        lambda c: c.execute(
-            select(attempts.c.upstream_id, attempts.c.upstream_name).where(
-                attempts.c.instance_id == ended
-            )
-        ).one()
+    found: dict[str, Any] = await world.app.database.read(
+        lambda c: {row.instance_id: row for row in c.execute(select(attempts))}
     )
-    for one in (Unmanaged(upstream_id, "other", "running"), Unmanaged("other", name, "running")):
-        await world.app.database.write(partial(account.replace_unmanaged, seen=[one]))
-        await apply(world, after_days=91)
+    long_ago = world.clock.now()
+
+    def note(connection: Connection, seen: dict[str, str | None]) -> None:
+        connection.execute(update(listed_instances).values(last_listed_at=long_ago))
+        account.note_listed(connection, seen, round(long_ago + 70 * DAY))
+
+    shown: list[dict[str, str | None]]
+    shown = [{found[ended].upstream_id: None}, {"a-copy": found[ended].id}]
+    for seen in shown:
+        await world.app.database.write(partial(note, seen=seen))
+        await apply(world, after_days=99.9)
         assert ended in await listed(world)
-    await world.app.database.write(lambda c: account.replace_unmanaged(c, []))
-    await apply(world, after_days=91)
+    await world.app.database.write(partial(note, seen={"a-copy-of-another": found[kept].id}))
+    await apply(world, after_days=99.9)
     assert ended not in await listed(world)
+
+
+async def test_the_listing_notes_what_it_shows_once_a_day(world: World) -> None:
+    """Each upstream ID is noted with the attempt in its marker, and again after a day."""
+    (one,) = await run_some(world, 1)
+
+    async def noted() -> tuple[int, str]:
+        row = await world.app.database.read(
+            lambda c: c.execute(
+                select(listed_instances.c.last_listed_at, listed_instances.c.attempt_id)
+            ).one()
+        )
+        return row[0], row[1]
+
+    first, attempt_id = await noted()
+    assert attempt_id == await world.app.database.read(
+        lambda c: c.execute(select(attempts.c.id).where(attempts.c.instance_id == one)).scalar_one()
+    )
+    await world.pass_time(600)
+    assert await noted() == (first, attempt_id)
+
+    def age(connection: Connection) -> None:
+        connection.execute(update(listed_instances).values(last_listed_at=first - DAY))
+
+    await world.app.database.write(age)
+    await world.pass_time(120)
+    again, attempt_again = await noted()
+    assert again > first
+    assert attempt_again == attempt_id
 
 
 async def test_nothing_is_removed_with_zero_days_or_by_two_processes(world: World) -> None:

@@ -57,7 +57,7 @@ async def _at_noon(world: World) -> None:
     await world.until(has_read, within=60)
 
     def write(connection: Connection) -> None:
-        account.note_listed(connection, ["long-ago"], world.clock.now() - 5 * DAY_MS)
+        account.note_listed(connection, {"long-ago": None}, world.clock.now() - 5 * DAY_MS)
         reached = bill_readings.c.reached - 3 * DAY_MS
         connection.execute(update(bill_readings).values(reached=reached))
 

@@ -19,8 +19,11 @@ from novitai.domain.billing_periods import Bucket, begin_of, periods
 from novitai.store.engine.database import Database
 from novitai.store.queries import billing, leases, retention
 
-LISTED_WITHIN_DAYS: Final = 30
-"""A record whose instance was listed within so many days is not removed."""
+LISTED_WITHIN_DAYS: Final = 31
+"""A record whose instance was noted as listed within so many days is not removed.
+
+The listing notes that once a day, so the record stays for 30 days after it was last listed.
+"""
 FOLD_AFTER_DAYS: Final = 400
 """Whole months of the ledger that are older become one row per record, rate, key and tags."""
 LEASE: Final = "retention"

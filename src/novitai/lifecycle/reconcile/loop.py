@@ -79,6 +79,8 @@ SLOWEST: Final = 60.0
 """The longest interval between two listings while no instance changes, in seconds."""
 IDENTITY_DEADLINE: Final = 600_000
 """Milliseconds from the purchase after which an unconfirmed identity is reported."""
+NOTED_EVERY: Final = 86_400_000
+"""Milliseconds between two notes that an upstream ID is listed."""
 _MANY: Final = 1_000
 """Instances of a listing that needs megabytes of memory for a moment."""
 LOOK_UPS_PER_PASS: Final = 20
@@ -263,7 +265,7 @@ class Sync:
             lambda connection: self._load(connection, listing, markers)
         )
         difference = compare(listing, markers, known, self._call_timeout)
-        state = await self._take_stock(listing, difference)
+        state = await self._take_stock(listing, markers, difference)
         # Before the sightings, because a surplus depends on the record's confirmed instance.
         confirming = [one for one in difference.changed if one.confirms]
         await self._applier.changed(confirming, listing.look)
@@ -332,15 +334,21 @@ class Sync:
             account=account.load_state(connection),
         )
 
-    async def _take_stock(self, listing: Listing, difference: Difference) -> AccountState:
-        """Record new upstream IDs, and decide whether to begin or end a hold."""
+    async def _take_stock(
+        self, listing: Listing, markers: Markers, difference: Difference
+    ) -> AccountState:
+        """Note which upstream IDs are listed, and decide whether to begin or end a hold."""
         # Read on every pass, because the database may have been restored since the last listing.
-        ids = {row.id for row in listing.instances}
-        fresh = await self._database.read(partial(account.never_listed, upstream_ids=ids))
+        not_noted = partial(
+            account.not_noted,
+            upstream_ids={row.id for row in listing.instances},
+            since=listing.began_at - NOTED_EVERY,
+        )
+        seen = {one: markers.attempt_of(one) for one in await self._database.read(not_noted)}
         census = difference.census
 
         def write(connection: Connection) -> AccountState:
-            account.note_listed(connection, fresh, listing.began_at)
+            account.note_listed(connection, seen, listing.began_at)
             if census is not None:
                 self._account.take_census(connection, census)
             self._account.notice_restored(

@@ -2,7 +2,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0021');
+INSERT INTO "alembic_version" VALUES('0022');
 CREATE TABLE api_keys (
 	id VARCHAR(40) NOT NULL, 
 	name VARCHAR(100) NOT NULL, 
@@ -133,8 +133,8 @@ CREATE TABLE "deliveries" (
 	due_at BIGINT NOT NULL, 
 	ended_at BIGINT, 
 	CONSTRAINT pk_deliveries PRIMARY KEY (id), 
-	CONSTRAINT fk_deliveries_instance_id FOREIGN KEY(instance_id) REFERENCES instances (id), 
 	CONSTRAINT fk_deliveries_line_id FOREIGN KEY(line_id) REFERENCES webhook_lines (id), 
+	CONSTRAINT fk_deliveries_instance_id FOREIGN KEY(instance_id) REFERENCES instances (id), 
 	CONSTRAINT fk_deliveries_webhook_id FOREIGN KEY(webhook_id) REFERENCES webhooks (id), 
 	CONSTRAINT fk_deliveries_event_sequence FOREIGN KEY(event_sequence) REFERENCES events (sequence)
 );
@@ -157,8 +157,8 @@ CREATE TABLE "events" (
 	at BIGINT NOT NULL, 
 	data TEXT NOT NULL, actor TEXT, 
 	CONSTRAINT pk_events PRIMARY KEY (sequence), 
-	CONSTRAINT fk_events_instance_id FOREIGN KEY(instance_id) REFERENCES instances (id), 
-	CONSTRAINT uq_events_id UNIQUE (id)
+	CONSTRAINT uq_events_id UNIQUE (id), 
+	CONSTRAINT fk_events_instance_id FOREIGN KEY(instance_id) REFERENCES instances (id)
 );
 CREATE TABLE idempotency_keys (
 	api_key_id VARCHAR(40) NOT NULL, 
@@ -255,7 +255,7 @@ CREATE TABLE listed_instances (
 	first_listed_at BIGINT NOT NULL, 
 	orphan_at BIGINT, 
 	dismissed_at BIGINT, 
-	deleted_at BIGINT, 
+	deleted_at BIGINT, last_listed_at BIGINT, attempt_id VARCHAR(16), 
 	CONSTRAINT pk_listed_instances PRIMARY KEY (upstream_id)
 );
 CREATE TABLE listings (
@@ -385,20 +385,20 @@ CREATE INDEX ix_attempts_instance_id ON attempts (instance_id);
 CREATE INDEX ix_attempts_unsettled ON attempts (created_at) WHERE state IN ('sent', 'unknown');
 CREATE INDEX ix_webhooks_listening ON webhooks (id) WHERE standing = 1 AND enabled = 1;
 CREATE INDEX ix_webhooks_created_at_id ON webhooks (created_at, id);
-CREATE INDEX ix_instances_created_at_id ON instances (created_at, id);
-CREATE INDEX ix_instances_product_ready ON instances (product_name, created_at) WHERE first_ready_at IS NOT NULL;
 CREATE INDEX ix_instances_name ON instances (name);
+CREATE INDEX ix_instances_product_ready ON instances (product_name, created_at) WHERE first_ready_at IS NOT NULL;
+CREATE INDEX ix_instances_created_at_id ON instances (created_at, id);
 CREATE INDEX ix_instances_status_created_at ON instances (status, created_at);
 CREATE UNIQUE INDEX uq_instances_live_upstream_id ON instances (upstream_id) WHERE status NOT IN ('terminated', 'released');
 CREATE INDEX ix_instances_upstream_id ON instances (upstream_id);
 CREATE INDEX ix_events_instance_id_sequence ON events (instance_id, sequence);
-CREATE INDEX ix_webhook_lines_due ON webhook_lines (next_try_at) WHERE next_try_at IS NOT NULL;
 CREATE UNIQUE INDEX uq_webhook_lines_instance_id_webhook_id ON webhook_lines (instance_id, webhook_id);
+CREATE INDEX ix_webhook_lines_due ON webhook_lines (next_try_at) WHERE next_try_at IS NOT NULL;
 CREATE INDEX ix_webhook_lines_webhook_id_next_try_at ON webhook_lines (webhook_id, next_try_at);
-CREATE INDEX ix_deliveries_waiting ON deliveries (line_id, event_sequence) WHERE status = 'pending';
 CREATE INDEX ix_deliveries_instance_id_event_sequence ON deliveries (instance_id, event_sequence);
-CREATE INDEX ix_deliveries_oldest ON deliveries (created_at) WHERE status = 'pending';
+CREATE INDEX ix_deliveries_waiting ON deliveries (line_id, event_sequence) WHERE status = 'pending';
 CREATE UNIQUE INDEX uq_deliveries_webhook_id_event_sequence ON deliveries (webhook_id, event_sequence);
+CREATE INDEX ix_deliveries_oldest ON deliveries (created_at) WHERE status = 'pending';
 CREATE UNIQUE INDEX uq_webhook_lines_account_webhook_id ON webhook_lines (webhook_id) WHERE instance_id IS NULL;
 CREATE INDEX ix_instances_changed_in ON instances (changed_in);
 CREATE INDEX ix_operations_changed_in ON operations (changed_in);
@@ -426,3 +426,4 @@ CREATE INDEX ix_deliveries_event_sequence_id ON deliveries (event_sequence, id);
 CREATE INDEX ix_deliveries_dead ON deliveries (event_sequence, id) WHERE status = 'dead';
 CREATE INDEX ix_sessions_expires_at ON sessions (expires_at);
 CREATE INDEX ix_login_codes_expires_at ON login_codes (expires_at);
+CREATE INDEX ix_listed_instances_attempt_id ON listed_instances (attempt_id) WHERE attempt_id IS NOT NULL;

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -59,6 +59,8 @@ class Listed:
     orphan_at: int | None = None
     dismissed_at: int | None = None
     deleted_at: int | None = None
+    last_listed_at: int | None = None
+    attempt_id: str | None = None
 
 
 _COLUMNS: Final = tuple(table.c[name] for name in Unmanaged.__slots__)
@@ -159,22 +161,47 @@ def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None
         connection.execute(table.insert(), fresh)
 
 
-def never_listed(connection: Connection, upstream_ids: Collection[str]) -> set[str]:
-    """Return those of the upstream IDs that no listing has ever contained."""
-    never = set(upstream_ids)
-    for chunk in chunks(sorted(never)):
-        query = select(listed.c.upstream_id).where(listed.c.upstream_id.in_(chunk))
-        never.difference_update(connection.execute(query).scalars())
-    return never
-
-
-def note_listed(connection: Connection, upstream_ids: Collection[str], at: int) -> None:
-    """Store IDs that a listing contained for the first time."""
-    if upstream_ids:
-        connection.execute(
-            upsert.insert(listed, connection.dialect.name).on_conflict_do_nothing(),
-            [{"upstream_id": one, "first_listed_at": at} for one in sorted(upstream_ids)],
+def not_noted(connection: Connection, upstream_ids: Collection[str], since: int) -> set[str]:
+    """Return those of the upstream IDs that were not noted as listed at or after a time."""
+    found = set(upstream_ids)
+    for chunk in chunks(sorted(found)):
+        query = select(listed.c.upstream_id).where(
+            listed.c.upstream_id.in_(chunk), listed.c.last_listed_at >= since
         )
+        found.difference_update(connection.execute(query).scalars())
+    return found
+
+
+def note_listed(connection: Connection, seen: Mapping[str, str | None], at: int) -> None:
+    """Note that a listing contained these upstream IDs.
+
+    Args:
+        connection: A write transaction.
+        seen: The attempt in the marker of each upstream ID; None without a marker of ours.
+        at: When the listing began, in Unix milliseconds.
+    """
+    if not seen:
+        return
+    statement = upsert.insert(listed, connection.dialect.name)
+    statement = statement.on_conflict_do_update(
+        index_elements=[listed.c.upstream_id],
+        set_={
+            "last_listed_at": statement.excluded.last_listed_at,
+            "attempt_id": func.coalesce(statement.excluded.attempt_id, listed.c.attempt_id),
+        },
+    )
+    connection.execute(
+        statement,
+        [
+            {
+                "upstream_id": upstream_id,
+                "first_listed_at": at,
+                "last_listed_at": at,
+                "attempt_id": seen[upstream_id],
+            }
+            for upstream_id in sorted(seen)
+        ],
+    )
 
 
 def listed_of(connection: Connection, upstream_ids: Sequence[str]) -> dict[str, Listed]:

@@ -22,8 +22,8 @@ from novitai.store.tables import (
     events,
     instance_tags,
     instances,
+    listed_instances,
     operations,
-    unmanaged_instances,
 )
 
 _later: Final = operations.alias("later")
@@ -53,14 +53,18 @@ _OLD_OPERATIONS: Final = (
 _ENDED_AT: Final = func.coalesce(
     instances.c.released_at, instances.c.terminated_at, instances.c.updated_at
 )
-_LISTED: Final = exists().where(
+# A row that only an older release has written has no `last_listed_at`.
+_LATELY: Final = func.coalesce(
+    listed_instances.c.last_listed_at, listed_instances.c.first_listed_at
+) >= bindparam("listed_before")
+_LISTED: Final = exists().where(listed_instances.c.upstream_id == instances.c.upstream_id, _LATELY)
+_MARKER_LISTED: Final = exists().where(
+    attempts.c.instance_id == instances.c.id,
     or_(
-        unmanaged_instances.c.upstream_id == instances.c.upstream_id,
-        exists().where(
-            attempts.c.instance_id == instances.c.id,
-            attempts.c.upstream_name == unmanaged_instances.c.name,
-        ),
-    )
+        listed_instances.c.attempt_id == attempts.c.id,
+        listed_instances.c.upstream_id == attempts.c.upstream_id,
+    ),
+    _LATELY,
 )
 _OLD_INSTANCES: Final = (
     select(instances.c.id)
@@ -68,8 +72,8 @@ _OLD_INSTANCES: Final = (
         instances.c.status.in_(ENDED),
         instances.c.removed_at.is_(None),
         bindparam("before") > _ENDED_AT,
-        or_(instances.c.obs_at.is_(None), instances.c.obs_at < bindparam("listed_before")),
         ~_LISTED,
+        ~_MARKER_LISTED,
         ~exists().where(billing_states.c.instance_id == instances.c.id, ~billing_states.c.ended),
         ~exists().where(operations.c.instance_id == instances.c.id, ~operations.c.done),
         ~exists().where(
@@ -152,8 +156,9 @@ def remove_instances(
 ) -> int:
     """Remove records that ended before a time and were not listed since another; return how many.
 
-    A record stays as long as its instance is listed, anything is billed for it, an operation of it
-    runs, or a message about it is to be delivered. All times are in Unix milliseconds.
+    A record counts as listed when an instance with its upstream ID, or with the marker of one of
+    its attempts, was. It also stays as long as anything is billed for it, an operation of it runs,
+    or a message about it is to be delivered. All times are in Unix milliseconds.
     """
     found = (
         connection.execute(
