@@ -187,6 +187,19 @@ async def test_lines_of_one_turn_are_written_together(stream: io.StringIO) -> No
     assert (formed["route"], known["route"], named["api_key"]) == ("/***", "/***", "***")
 
 
+def test_a_line_without_an_event_loop_keeps_no_later_one_waiting(stream: io.StringIO) -> None:
+    """It is an error of the caller, and the lines of the loop that runs next are written."""
+    with pytest.raises(RuntimeError):
+        logs.write("request", {"status": 1})
+
+    async def work() -> None:
+        logs.write("request", {"status": 2})
+        await asyncio.sleep(0)
+
+    asyncio.run(work())
+    assert [line["status"] for line in lines(stream)] == [2]
+
+
 @pytest.mark.parametrize(
     "secret", ['quoted"secret', "back\\slash", "line\nbreak", "ünïcode-secret"]
 )
