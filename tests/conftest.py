@@ -7,6 +7,7 @@ are skipped, unless TEST_REQUIRE_SERVICES=1 makes them mandatory.
 
 from __future__ import annotations
 
+import pwd
 import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -33,6 +34,18 @@ hypothesis_settings.register_profile(
     "calm", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("calm")
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home folder, such as one that systemd makes for a service."""
+
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
 @pytest.fixture

@@ -167,6 +167,16 @@ def test_a_service(tmp_path: Path) -> None:
             resolved(f"postgresql://?service={name}", **environment)
 
 
+def test_a_service_file_of_the_working_folder_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user without a home folder has no service file of their own."""
+    (tmp_path / ".pg_service.conf").write_text("[mine]\nhost=h\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UrlError, match="names a service"):
+        resolved("postgresql://?service=mine", HOME="", PGSYSCONFDIR=str(tmp_path / "none"))
+
+
 def test_secrets_stay_out_of_words() -> None:
     """Neither the description nor `repr` contains a password."""
     found = resolved("postgresql://u:canary@h1:1,[::1]/d?sslpassword=canary2")

@@ -12,6 +12,7 @@ import pytest
 
 from novitai import settings
 from novitai.errors import SettingsError
+from novitai.store.engine.sqlite_file import path_of
 from novitai.upstream.transport import Transport
 
 TLS = ssl.create_default_context()
@@ -60,6 +61,8 @@ def test_every_setting_is_documented() -> None:
         ("NOVITAI_DATABSE_URL", "NOVITAI_DATABASE_URL"),
         ("NOVITAI_SYNC_INTERVAL", "NOVITAI_SYNC_INTERVAL_SECONDS"),
         ("NOVITAI_ENV_URL", "NOVITAI_REDIS_URL"),
+        ("NOVITAI_MAX_CONCURRENT_CREATES", "NOVITAI_(?!TEST_)"),
+        ("NOVITAI_TEST_CRASH", "NOVITAI_TEST_CRASH_AT"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(
@@ -234,6 +237,12 @@ def test_dotenv_is_read_and_the_environment_wins(
     assert (loaded.rate_limit_burst, loaded.rate_limit_per_minute) == (9, 8)
 
 
+def test_a_dotenv_that_cannot_be_looked_for_is_told() -> None:
+    """The system may refuse that, as in a working folder that the user may not enter."""
+    with pytest.raises(SettingsError, match="cannot be read in the folder in which novitai"):
+        settings.load(Path("x" * 300))
+
+
 def test_an_unknown_name_in_dotenv_is_refused_too(bare: Path) -> None:
     """An unknown name in `.env` is refused, as in the environment."""
     (bare / ".env").write_text("NOVITAI_RATE_LIMIT_BRUST=7\n")
@@ -260,3 +269,26 @@ def test_a_data_folder_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> Non
     """Characters with a meaning in URLs are quoted in the database URL."""
     monkeypatch.setenv("NOVITAI_DATA_DIR", "/data/what?%20 is#this")
     assert settings.load().database == "sqlite:////data/what%3F%2520%20is%23this/novitai.db"
+
+
+def test_a_user_without_a_home_folder_needs_none(
+    monkeypatch: pytest.MonkeyPatch, homeless: None
+) -> None:
+    """The platform's data folder is looked for only if something is to be stored in it."""
+    monkeypatch.setenv("NOVITAI_DATABASE_URL", "postgresql://u@h/d")
+    assert not settings.load().embedded
+    monkeypatch.setenv("NOVITAI_DATABASE_URL", "")
+    monkeypatch.setenv("NOVITAI_DATA_DIR", "/data")
+    assert settings.load().data_folder == Path("/data")
+
+
+@pytest.mark.parametrize("folder", ["", "~/data"])
+def test_a_missing_home_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch, homeless: None, folder: str
+) -> None:
+    """The error says which setting helps."""
+    monkeypatch.setenv("NOVITAI_DATA_DIR", folder)
+    with pytest.raises(SettingsError, match=r"NOVITAI_DATA_DIR: .*no home folder"):
+        _ = settings.load().database
+    with pytest.raises(SettingsError, match=r"NOVITAI_DATABASE_URL: .*no home folder"):
+        path_of("sqlite:///~/novitai.db")

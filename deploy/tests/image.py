@@ -57,6 +57,7 @@ class Image:
         missing = [name for name in _PROGRAMS if shutil.which(name) is None]
         if missing or os.geteuid() != 0:
             unavailable(f"building an image needs root and {', '.join(_PROGRAMS)}")
+        buildah("rm", "--all")  # a run that was killed has left its own
         if _BASE not in buildah("images", "--format", "{{.Name}}").split():
             _make_base()
         buildah(

@@ -131,6 +131,18 @@ def test_the_commands_of_the_guide_run_beside_the_server(server: Container) -> N
         assert done.returncode in allowed, f"{command}: {done.stderr}"
 
 
+def test_a_user_without_a_home_folder(server: Container) -> None:
+    """The user of the image has none, as a user that systemd makes: it is told, or not needed."""
+    bare = ("env", "--unset=HOME", "--unset=NOVITAI_DATA_DIR")
+    told = server.run(*bare, "novitai", "migrate", "--check")
+    assert told.returncode == 2
+    assert told.stderr.startswith("novitai: NOVITAI_DATA_DIR: must name a folder")
+    url = "NOVITAI_DATABASE_URL=postgresql://nobody@127.0.0.1:1/none"
+    unreached = server.run(*bare, url, "novitai", "migrate", "--check")
+    assert "127.0.0.1:1" in unreached.stderr
+    assert "Traceback" not in unreached.stderr
+
+
 def test_process_1_reaps_orphans(server: Container) -> None:
     """A process whose parent has ended is reaped when it ends."""
     assert server.run("sh", "-c", "sleep 0.2 & exec true").returncode == 0

@@ -110,5 +110,5 @@ def _previous_key(settings: Settings) -> bytes | None:
 def _secret_key(settings: Settings, *, may_make: bool) -> bytes:
     if settings.secret_key is not None:
         return settings.secret_key.get_secret_value().encode()
-    folder = settings.data_dir.expanduser()
+    folder = settings.data_folder
     return load_or_make_secret(folder) if may_make else load_secret(folder)

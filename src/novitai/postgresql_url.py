@@ -341,12 +341,10 @@ def _login() -> str:
 
 def _of_service(service: str, environment: Mapping[str, str]) -> dict[str, str]:
     """Read a service from the user's or the system's service file."""
-    home = environment.get("HOME", "")
+    home = environment.get("HOME")
     system = environment.get("PGSYSCONFDIR", "/etc/postgresql-common")
-    files = [
-        environment.get("PGSERVICEFILE") or str(Path(home, ".pg_service.conf")),
-        str(Path(system, "pg_service.conf")),
-    ]
+    own = environment.get("PGSERVICEFILE") or (home and str(Path(home, ".pg_service.conf")))
+    files = [*([own] if own else []), str(Path(system, "pg_service.conf"))]
     for file in files:
         parser = configparser.ConfigParser(
             interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False

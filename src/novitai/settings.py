@@ -42,6 +42,7 @@ PREFIX: Final = "NOVITAI_"
 # novitai-worker, and variables of novitai's clients.
 _INJECTED: Final = re.compile(r"NOVITAI_(\w+_)?(PORT|SERVICE_)")
 _OF_CLIENTS: Final = {"NOVITAI_URL", "NOVITAI_API_KEY", "NOVITAI_PROFILE"}
+_OF_TESTS: Final = "NOVITAI_TEST_"
 _SIGNING_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 _SIGNING_BYTES: Final = range(24, 65)
 """Lengths that Standard Webhooks 1.0 allows."""
@@ -139,9 +140,9 @@ class Settings(BaseSettings):
         default=None,
         description="postgresql://...: for LISTEN, if database_url goes through a pooler.",
     )
-    data_dir: Path = Field(
-        default_factory=lambda: platformdirs.user_data_path("novitai", appauthor=False),
-        description="The folder of the embedded database and its secret key.",
+    data_dir: Path | None = Field(
+        default=None,
+        description="The folder of the embedded database and its secret key; see `data_folder`.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
@@ -346,11 +347,31 @@ class Settings(BaseSettings):
         return SecretStr(urls.read_redis(value.get_secret_value()))
 
     @property
+    def data_folder(self) -> Path:
+        """The absolute path of `data_dir`; by default, the platform's folder for a user's data.
+
+        Raises:
+            SettingsError: it lies in the home folder, and this user has none.
+        """
+        try:
+            given = self.data_dir
+            folder = platformdirs.user_data_path("novitai", False) if given is None else given
+            return folder.expanduser().absolute()
+        except RuntimeError:
+            raise SettingsError(
+                f"{PREFIX}DATA_DIR: must name a folder by its whole path, because this user has no "
+                "home folder"
+            ) from None
+
+    @property
     def database(self) -> str:
-        """The database URL; by default, that of the embedded file in the data directory."""
+        """The database URL; by default, that of the embedded file in the data folder.
+
+        Raises:
+            SettingsError: see `data_folder`.
+        """
         if self.database_url is None:
-            path = (self.data_dir.expanduser() / "novitai.db").absolute()
-            return f"sqlite:///{quote(str(path))}"
+            return f"sqlite:///{quote(str(self.data_folder / 'novitai.db'))}"
         return self.database_url.get_secret_value()
 
     @property
@@ -409,12 +430,14 @@ def load(dotenv: Path = Path(".env")) -> Settings:
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
     try:
+        if not path.is_file():
+            return {}
         return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
+        raise SettingsError(
+            f"{path}: cannot be read in the folder in which novitai was started: {error}"
+        ) from None
 
 
 def _refuse_unknown(values: Mapping[str, str], dotenv: Path) -> None:
@@ -427,10 +450,16 @@ def _refuse_unknown(values: Mapping[str, str], dotenv: Path) -> None:
             or _INJECTED.match(name)
         ):
             continue
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
         raise SettingsError(
-            f"{name}: no such setting (environment, {dotenv}); did you mean {nearest[0]}?"
+            f"{name}: no such setting (environment, {dotenv}); did you mean {_nearest(name)}?"
         )
+
+
+def _nearest(name: str) -> str:
+    """Return the setting that was probably meant; one for tests only if `name` is like those."""
+    for_tests = name.startswith(_OF_TESTS)
+    known = [one for one in known_names() if for_tests or not one.startswith(_OF_TESTS)]
+    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
 
 
 def _signs(secret: str) -> bool:

@@ -107,3 +107,10 @@ def test_the_client_needs_httpx2_and_pydantic_alone() -> None:
     assert project["version"] == novitai_client.sending.VERSION
     server = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == server["requires-python"]
+
+
+def test_a_user_without_a_home_folder_has_no_profiles(homeless: None) -> None:
+    """The URL and the key suffice; without them the error says so."""
+    assert found(url=HERE, key="nvt_own") == (HERE, "nvt_own")
+    with pytest.raises(ConfigurationError, match="set NOVITAI_URL and NOVITAI_API_KEY"):
+        found()

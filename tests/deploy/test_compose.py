@@ -154,7 +154,7 @@ def test_many_processes_are_as_documented() -> None:
 
 
 def test_only_the_network_of_the_proxy_is_trusted() -> None:
-    """NOVITAI_TRUSTED_PROXIES is the network that the proxy shares with novitai."""
+    """NOVITAI_TRUSTED_PROXIES is the network that the proxy shares with novitai, and no other."""
     document = yaml.safe_load(MANY.read_text(encoding="utf-8"))
     front = document["networks"]["front"]
     assert front["internal"] is True
@@ -162,3 +162,13 @@ def test_only_the_network_of_the_proxy_is_trusted() -> None:
     assert [one["subnet"] for one in front["ipam"]["config"]] == [trusted]
     members = {name for name, one in document["services"].items() if "front" in one["networks"]}
     assert members == {"proxy", "api", "worker"}
+    of_proxy, of_api = (set(document["services"][one]["networks"]) for one in ("proxy", "api"))
+    assert of_proxy & of_api == {"front"}
+
+
+def test_a_file_system_in_memory_is_its_users() -> None:
+    """Docker forgets the mode of one when its container restarts, but not the owner."""
+    for name, one in services(MANY).items():
+        for place in one.get("tmpfs", []):
+            path, _, options = place.partition(":")
+            assert "mode=" not in options or "uid=" in options, f"{name}: {path}"

@@ -68,7 +68,7 @@ def restore(file: File) -> None:
     restored = put_back(
         file,
         path_of(settings.database),
-        settings.data_dir.expanduser().absolute(),
+        settings.data_folder,
         SystemClock(),
         configured=None if configured is None else configured.get_secret_value().encode(),
     )
@@ -96,7 +96,7 @@ def _secret(settings: Settings) -> bytes:
 
     if settings.secret_key is not None:
         return settings.secret_key.get_secret_value().encode()
-    path = settings.data_dir.expanduser().absolute() / SECRET_FILE
+    path = settings.data_folder / SECRET_FILE
     secret = read_secret(path)
     if secret is None:
         raise StartupError(

@@ -274,15 +274,15 @@ class _ServerChecks:
         if secret is not None:
             text: bytes | None = secret.get_secret_value().encode()
         elif settings.embedded:
-            text = read_secret(settings.data_dir.expanduser() / SECRET_FILE)
+            text = read_secret(settings.data_folder / SECRET_FILE)
         else:
             raise SettingsError("NOVITAI_SECRET_KEY is required with PostgreSQL")
         if text is None and sealed is None:
             return None
         if text is None:
             raise StartupError(
-                f"{settings.data_dir / SECRET_FILE} is missing: restore it from a backup, or set "
-                "NOVITAI_SECRET_KEY"
+                f"{settings.data_folder / SECRET_FILE} is missing: restore it from a backup, or "
+                "set NOVITAI_SECRET_KEY"
             )
         before = settings.secret_key_previous
         vault = Vault(text, None if before is None else before.get_secret_value().encode())

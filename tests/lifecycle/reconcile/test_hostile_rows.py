@@ -157,7 +157,7 @@ async def test_secrets_in_addresses_are_in_the_credentials_alone(
     await world.until_status(instance_id, InstanceStatus.TERMINATED, within=400)
     page = await world.app.history.of_instance(instance_id)
     assert b"hunter2" not in orjson.dumps([[event.data for event in page.events], view])
-    files = files_under(Path(world.settings.data_dir))
+    files = files_under(world.settings.data_folder)
     assert any(b"instance.running" in content for content in files.values())
     assert not [name for name, content in files.items() if b"hunter2" in content]
 
@@ -187,7 +187,7 @@ async def test_an_error_repeats_no_variable_that_only_we_know(
     page = await world.app.history.of_instance(instance_id)
     view = await world.view(instance_id)
     assert b"hunter2" not in orjson.dumps([[event.data for event in page.events], view])
-    files = files_under(Path(world.settings.data_dir))
+    files = files_under(world.settings.data_folder)
     assert not [name for name, content in files.items() if b"hunter2" in content]
 
 

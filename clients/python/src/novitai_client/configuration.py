@@ -26,13 +26,23 @@ class Target:
 
 
 def config_file() -> Path:
-    """Return the path of the file with the profiles, in the platform's folder for settings."""
+    """Return the path of the file with the profiles, in the platform's folder for settings.
+
+    Raises:
+        ConfigurationError: that folder lies in the home folder, and this user has none.
+    """
     if sys.platform == "win32":
         base = os.environ.get("APPDATA") or "~/AppData/Roaming"
     else:
         usual = "~/Library/Application Support" if sys.platform == "darwin" else "~/.config"
         base = os.environ.get("XDG_CONFIG_HOME") or usual
-    return Path(base).expanduser() / "novitai" / "config.toml"
+    try:
+        return Path(base).expanduser() / "novitai" / "config.toml"
+    except RuntimeError:
+        raise ConfigurationError(
+            "profiles are kept in the home folder, and this user has none: set NOVITAI_URL and "
+            "NOVITAI_API_KEY"
+        ) from None
 
 
 def target(url: str | None = None, key: str | None = None, profile: str | None = None) -> Target:

@@ -122,7 +122,8 @@ def path_of(url: str) -> Path:
     `%` and `?` in the file name must be percent-encoded, as in any URL.
 
     Raises:
-        SettingsError: the URL names no file, or has a host or a query.
+        SettingsError: the URL names no file, or one in a home folder that this user has not, or it
+            has a host or a query.
     """
     try:
         parsed = make_url(url)
@@ -134,7 +135,13 @@ def path_of(url: str) -> Path:
             "NOVITAI_DATABASE_URL: must name a file and nothing else: sqlite:///relative/path or "
             "sqlite:////absolute/path"
         )
-    return Path(database).expanduser().resolve()
+    try:
+        return Path(database).expanduser().resolve()
+    except RuntimeError:
+        raise SettingsError(
+            "NOVITAI_DATABASE_URL: must name the file by its whole path, because this user has no "
+            "home folder"
+        ) from None
 
 
 def url_of(path: Path) -> str:
