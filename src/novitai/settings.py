@@ -9,6 +9,7 @@ import difflib
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -431,9 +432,11 @@ def load(dotenv: Path = Path(".env")) -> Settings:
 
 def _read_dotenv(path: Path) -> dict[str, str]:
     try:
-        if not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             return {}
         return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{path}: cannot be read in the folder in which novitai was started: {error}"

@@ -26,7 +26,8 @@ from novitai.store import migrate
 from novitai.store.engine import postgresql_server
 from novitai.store.engine.sqlite_file import DatabaseFile
 from novitai.store.migrate import SchemaFacts, Version
-from novitai.store.queries import billing, coordination
+from novitai.store.queries import account, billing, coordination
+from novitai.store.queries.account import Unmanaged
 from novitai.store.queries.coordination import LastListing, Looked
 from novitai.store.tables import metadata
 from novitai.testing import ManualClock
@@ -283,6 +284,27 @@ _INSTANCE = (
     " (%(id)s, 'box', %(status)s, 'gpu', 't', 1, 70, 'US', 'spot', 100, 100, %(sealed)s, %(id)s,"
     " %(bought)s, 200, 35000, %(word)s, %(obs)s, %(ended)s)"
 )
+
+
+def test_what_was_listed_counts_as_listed_now(empty_url: str) -> None:
+    """No record goes early, neither of a listed instance nor of one that has its marker."""
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite:///")).touch()
+    attempt_id = "a" * 16
+    orphan = Unmanaged("orphan", "box", "running", f"install{attempt_id}", attempt_known=True)
+    with connected(empty_url) as connection:
+        upgrade(migrate.config(connection), "0021")
+        with connection.begin():
+            connection.exec_driver_sql(
+                "INSERT INTO listed_instances (upstream_id, first_listed_at)"
+                " VALUES ('known', 1), ('orphan', 1)"
+            )
+            account.replace_unmanaged(connection, [orphan])
+    migrate.upgrade(empty_url, CLOCK)
+    with connected(empty_url) as connection, connection.begin():
+        found = account.listed_of(connection, ["known", "orphan"])
+    assert [found[one].attempt_id for one in ("known", "orphan")] == [None, attempt_id]
+    assert all((one.last_listed_at or 0) > 1_700_000_000_000 for one in found.values())
 
 
 def test_the_ledger_is_filled_from_events(empty_url: str) -> None:

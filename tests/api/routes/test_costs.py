@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import threading
+import tracemalloc
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from sqlalchemy import Connection
 
 from novitai.api.schemas.costs import (
     CostsResponse,
@@ -29,7 +33,8 @@ from novitai.domain.billing_book import BillingState, Book
 from novitai.domain.billing_periods import Bucket
 from novitai.domain.event import EventType
 from novitai.domain.instance import BillingMode
-from novitai.lifecycle.money.costs import CostsWanted, GroupBy, report_of
+from novitai.lifecycle.money import costs
+from novitai.lifecycle.money.costs import CostReport, CostsWanted, GroupBy, report_of
 from novitai.store.queries import billing, coordination, instances, reconciliation
 from novitai.store.queries.billing import SpanOf
 from novitai.store.queries.coordination import LastListing
@@ -144,6 +149,39 @@ async def test_costs_by_group(api_process: ApiProcess) -> None:
     assert await ask("billingMode") == [("onDemand", 1.05)]
     assert await ask("key") == [("", 0.7), ("key_a", 0.35)]
     assert await ask("tag:team") == [("", 0.7), ("vision", 0.35)]
+
+
+async def test_a_report_holds_no_more_than_its_rows(
+    api_process: ApiProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans are summed up one by one, in a thread of the store: no request waits for that."""
+    now = api_process.clock.now()
+    count = 2_000
+    await have(api_process, *(gpu(now - (n + 2) * 60_000, now - n * 60_000) for n in range(count)))
+    threads: list[int] = []
+
+    def watched(found: Iterable[SpanOf], wanted: CostsWanted, at: int) -> CostReport:
+        threads.append(threading.get_ident())
+        return report_of(found, wanted, at)
+
+    monkeypatch.setattr(costs, "report_of", watched)
+    wanted = CostsWanted(now - 10 * DAY_MS, now)
+    await api_process.app.costs.report(wanted)
+    assert threads
+    assert threads[0] != threading.get_ident()
+
+    def held(connection: Connection, one_by_one: bool) -> int:
+        tracemalloc.start()
+        try:
+            spans = billing.between(connection, wanted.since, wanted.until)
+            report_of(spans if one_by_one else list(spans), wanted, now)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    summed = await api_process.app.database.read(partial(held, one_by_one=True))
+    listed = await api_process.app.database.read(partial(held, one_by_one=False))
+    assert summed < listed / 2
 
 
 async def test_csv_has_the_rows(api_process: ApiProcess) -> None:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from novitai.domain.billing_periods import Bucket, begin_of, end_of
 from novitai.domain.instance import InstanceStatus
@@ -188,29 +188,56 @@ async def test_a_record_that_was_listed_lately_is_kept(world: World) -> None:
     ended, kept = await life(world)
     assert await apply(world, after_days=29.9, days=1) > 0
     assert ended in await listed(world)
-
     found: dict[str, Any] = await world.app.database.read(
         lambda c: {row.instance_id: row for row in c.execute(select(attempts))}
     )
+    mine, other = found[ended], found[kept]
     long_ago = world.clock.now()
+    then = round(long_ago + 70 * DAY)
 
-    def note(connection: Connection, seen: dict[str, str | None]) -> None:
-        connection.execute(update(listed_instances).values(last_listed_at=long_ago))
-        account.note_listed(connection, seen, round(long_ago + 70 * DAY))
+    def note(
+        connection: Connection, upstream_id: str, attempt_id: str | None, *, bought: bool
+    ) -> None:
+        connection.execute(
+            update(listed_instances).values(
+                last_listed_at=long_ago, first_listed_at=long_ago, attempt_id=None
+            )
+        )
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.id == mine.id)
+            .values(upstream_id=mine.upstream_id if bought else None)
+        )
+        account.note_listed(connection, {upstream_id: attempt_id}, then)
 
-    shown: list[dict[str, str | None]]
-    shown = [{found[ended].upstream_id: None}, {"a-copy": found[ended].id}]
-    for seen in shown:
-        await world.app.database.write(partial(note, seen=seen))
-        await apply(world, after_days=99.9)
+    for upstream_id, attempt_id, bought in (
+        (mine.upstream_id, None, False),
+        (mine.upstream_id, None, True),
+        ("a-copy", mine.id, True),
+    ):
+        noting = partial(note, upstream_id=upstream_id, attempt_id=attempt_id, bought=bought)
+        await world.app.database.write(noting)
+        # The note may be a day older than the last listing.
+        await apply(world, after_days=100.9)
         assert ended in await listed(world)
-    await world.app.database.write(partial(note, seen={"a-copy-of-another": found[kept].id}))
+
+    def as_an_older_release(connection: Connection) -> None:
+        row = {"upstream_id": mine.upstream_id, "first_listed_at": then}
+        connection.execute(delete(listed_instances))
+        connection.execute(insert(listed_instances).values(**row))
+
+    await world.app.database.write(as_an_older_release)
     await apply(world, after_days=99.9)
+    assert ended in await listed(world)
+
+    noting = partial(note, upstream_id="a-copy-of-another", attempt_id=other.id, bought=True)
+    await world.app.database.write(noting)
+    await apply(world, after_days=100.9)
     assert ended not in await listed(world)
 
 
 async def test_the_listing_notes_what_it_shows_once_a_day(world: World) -> None:
-    """Each upstream ID is noted with the attempt in its marker, and again after a day."""
+    """Each upstream ID is noted with the attempt in its marker, again after a day or another."""
     (one,) = await run_some(world, 1)
 
     async def noted() -> tuple[int, str]:
@@ -236,6 +263,13 @@ async def test_the_listing_notes_what_it_shows_once_a_day(world: World) -> None:
     again, attempt_again = await noted()
     assert again > first
     assert attempt_again == attempt_id
+
+    def forget(connection: Connection) -> None:
+        connection.execute(update(listed_instances).values(attempt_id=None))
+
+    await world.app.database.write(forget)
+    await world.pass_time(120)
+    assert (await noted())[1] == attempt_id
 
 
 async def test_nothing_is_removed_with_zero_days_or_by_two_processes(world: World) -> None:

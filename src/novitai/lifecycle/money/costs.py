@@ -153,11 +153,12 @@ class Costs:
         Raises:
             ValidationFailed: the answer would have more than `MAX_ROWS` rows.
         """
+        now = self._clock.now()
 
-        def load(connection: Connection) -> list[SpanOf]:
-            return billing.between(connection, wanted.since, wanted.until)
+        def load(connection: Connection) -> CostReport:
+            return report_of(billing.between(connection, wanted.since, wanted.until), wanted, now)
 
-        return report_of(await self._database.read(load), wanted, self._clock.now())
+        return await self._database.read(load)
 
     async def summary(self, tz: ZoneInfo) -> CostSummary:
         """Return the present burn, and the costs of this day and this month of a zone."""
@@ -165,11 +166,16 @@ class Costs:
         today, month = begin_of(Bucket.DAY, now, tz), begin_of(Bucket.MONTH, now, tz)
 
         def load(connection: Connection) -> CostSummary:
-            found = billing.between(connection, month, now + 1)
+            spent = {today: 0, month: 0}
+            for one in billing.between(connection, month, now + 1):
+                for since in spent:
+                    spent[since] += (one.span.rate or 0) * one.span.least(
+                        one.shown_at, since, now + 1
+                    )
             return CostSummary(
                 burn=half_even(billing.burn(connection, now), HOURS_PER_DAY),
-                today=half_even(_least(found, today, now + 1)),
-                this_month=half_even(_least(found, month, now + 1)),
+                today=half_even(spent[today]),
+                this_month=half_even(spent[month]),
                 as_of=coordination.listed_at(connection) or now,
             )
 
@@ -244,10 +250,6 @@ def _bounds(found: Sequence[tuple[LedgerSpan, int]], as_of: int) -> tuple[int, i
         sum((span.rate or 0) * span.least(shown_at) for span, shown_at in found),
         sum((span.rate or 0) * span.most(as_of) for span, _ in found),
     )
-
-
-def _least(found: Iterable[SpanOf], since: int, until: int) -> int:
-    return sum((one.span.rate or 0) * one.span.least(one.shown_at, since, until) for one in found)
 
 
 def _key(wanted: CostsWanted) -> Callable[[SpanOf], str]:

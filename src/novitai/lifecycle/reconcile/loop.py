@@ -341,10 +341,10 @@ class Sync:
         # Read on every pass, because the database may have been restored since the last listing.
         not_noted = partial(
             account.not_noted,
-            upstream_ids={row.id for row in listing.instances},
+            seen={row.id: markers.attempt_of(row.id) for row in listing.instances},
             since=listing.began_at - NOTED_EVERY,
         )
-        seen = {one: markers.attempt_of(one) for one in await self._database.read(not_noted)}
+        seen = await self._database.read(not_noted)
         census = difference.census
 
         def write(connection: Connection) -> AccountState:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -161,14 +161,24 @@ def replace_unmanaged(connection: Connection, seen: Sequence[Unmanaged]) -> None
         connection.execute(table.insert(), fresh)
 
 
-def not_noted(connection: Connection, upstream_ids: Collection[str], since: int) -> set[str]:
-    """Return those of the upstream IDs that were not noted as listed at or after a time."""
-    found = set(upstream_ids)
-    for chunk in chunks(sorted(found)):
-        query = select(listed.c.upstream_id).where(
+def not_noted(
+    connection: Connection, seen: Mapping[str, str | None], since: int
+) -> dict[str, str | None]:
+    """Return those IDs of a listing that are still to be noted, with their attempts.
+
+    Args:
+        connection: A transaction.
+        seen: The attempt in the marker of each upstream ID; None without a marker of ours.
+        since: A note of this time or a later one suffices, in Unix milliseconds.
+    """
+    found = dict(seen)
+    for chunk in chunks(sorted(seen)):
+        query = select(listed.c.upstream_id, listed.c.attempt_id).where(
             listed.c.upstream_id.in_(chunk), listed.c.last_listed_at >= since
         )
-        found.difference_update(connection.execute(query).scalars())
+        for upstream_id, attempt_id in connection.execute(query):
+            if seen[upstream_id] in {None, attempt_id}:
+                del found[upstream_id]
     return found
 
 

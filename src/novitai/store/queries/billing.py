@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -206,8 +206,12 @@ def spans_of(connection: Connection, instance_id: str) -> list[LedgerSpan]:
     return [_span(row) for row in rows]
 
 
-def between(connection: Connection, since: int, until: int) -> list[SpanOf]:
-    """List the spans that overlap `[since, until)`, in Unix milliseconds."""
+def between(connection: Connection, since: int, until: int) -> Iterator[SpanOf]:
+    """Yield the spans that overlap `[since, until)`, in Unix milliseconds.
+
+    They are read one by one, because an interval may have very many: use them up within the
+    transaction.
+    """
     query = (
         select(
             *_SPAN,
@@ -236,23 +240,19 @@ def between(connection: Connection, since: int, until: int) -> list[SpanOf]:
         .order_by(spans.c.id)
     )
     width = len(_SPAN)
-    found: list[SpanOf] = []
     for row in connection.execute(query):
         state = BillingState(*row[width : width + _WIDTH])
         listed_at, product, region, mode, gpu_num = row[width + _WIDTH :]
-        found.append(
-            SpanOf(
-                _span(row[:width]),
-                state.shown_at(listed_at),
-                state.instance_id,
-                product,
-                region,
-                BillingMode(mode),
-                gpu_num,
-                state.upstream_id,
-            )
+        yield SpanOf(
+            _span(row[:width]),
+            state.shown_at(listed_at),
+            state.instance_id,
+            product,
+            region,
+            BillingMode(mode),
+            gpu_num,
+            state.upstream_id,
         )
-    return found
 
 
 @dataclass(frozen=True, slots=True)

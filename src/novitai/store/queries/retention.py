@@ -72,6 +72,8 @@ _OLD_INSTANCES: Final = (
         instances.c.status.in_(ENDED),
         instances.c.removed_at.is_(None),
         bindparam("before") > _ENDED_AT,
+        # An older release notes there alone what it has listed.
+        or_(instances.c.obs_at.is_(None), instances.c.obs_at < bindparam("listed_before")),
         ~_LISTED,
         ~_MARKER_LISTED,
         ~exists().where(billing_states.c.instance_id == instances.c.id, ~billing_states.c.ended),

@@ -13,6 +13,8 @@ down_revision = "0021"
 branch_labels = None
 depends_on = None
 
+ATTEMPT_ID_LENGTH = 16
+
 
 def upgrade() -> None:
     """Add the columns; what was listed before counts as listed now, so that no record goes early.
@@ -21,8 +23,22 @@ def upgrade() -> None:
     """
     op.add_column("listed_instances", sa.Column("last_listed_at", sa.BigInteger()))
     op.add_column("listed_instances", sa.Column("attempt_id", sa.String(16)))
-    listed = sa.table("listed_instances", sa.column("last_listed_at", sa.BigInteger))
+    listed = sa.table(
+        "listed_instances",
+        sa.column("upstream_id", sa.String),
+        sa.column("last_listed_at", sa.BigInteger),
+        sa.column("attempt_id", sa.String),
+    )
     op.execute(listed.update().values(last_listed_at=round(time.time() * 1000)))
+    # A marker ends with the ID of the attempt.
+    connection = op.get_bind()
+    of_ours = "SELECT upstream_id, marker FROM unmanaged_instances WHERE attempt_known"
+    for upstream_id, marker in connection.execute(sa.text(of_ours)).all():
+        connection.execute(
+            listed.update()
+            .where(listed.c.upstream_id == upstream_id)
+            .values(attempt_id=marker[-ATTEMPT_ID_LENGTH:] or None)
+        )
     op.create_index(
         "ix_listed_instances_attempt_id",
         "listed_instances",
