@@ -216,6 +216,7 @@ class Container:
         return self._bubble.wait(within)
 
     def close(self) -> None:
-        """End all its processes."""
-        self._bubble.kill()
+        """End all its processes; bubblewrap does not, once process 1 has another user."""
+        if self._bubble.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
         self._bubble.wait(10)
