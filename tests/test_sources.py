@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path
-    for folder in ("src", "clients", "tests", "ui/tests", "benchmarks", "tools")
+    for folder in ("src", "clients", "tests", "ui/tests", "benchmarks", "tools", "deploy")
     for path in (ROOT / folder).rglob("*.py")
 )
 WITHOUT_REASON = re.compile(

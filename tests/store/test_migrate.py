@@ -47,6 +47,16 @@ def connected(url: str) -> Iterator[Connection]:
             yield connection
 
 
+@contextmanager
+def migrated_to(url: str, number: str) -> Iterator[Connection]:
+    """Connect to an empty database that has the tables of an older version."""
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).touch()
+    with connected(url) as connection:
+        upgrade(migrate.config(connection), number)
+        yield connection
+
+
 @pytest.fixture(
     params=[
         pytest.param("sqlite"),
@@ -254,16 +264,12 @@ def test_back(empty_url: str) -> None:
 
 def test_what_is_known_of_the_last_listing_survives(empty_url: str) -> None:
     """Dropping the unread columns of `listings` keeps when the account was last listed."""
-    if empty_url.startswith("sqlite"):
-        Path(empty_url.removeprefix("sqlite:///")).touch()
-    with connected(empty_url) as connection:
-        upgrade(migrate.config(connection), "0006")
-        with connection.begin():
-            connection.exec_driver_sql(
-                "INSERT INTO listings (name, began_at, complete, complete_at, instances,"
-                " unmanaged, whole_at, incomplete_count)"
-                " VALUES ('last', 3, false, 1, 7, 2, 2, 2)"
-            )
+    with migrated_to(empty_url, "0006") as connection, connection.begin():
+        connection.exec_driver_sql(
+            "INSERT INTO listings (name, began_at, complete, complete_at, instances,"
+            " unmanaged, whole_at, incomplete_count)"
+            " VALUES ('last', 3, false, 1, 7, 2, 2, 2)"
+        )
     assert migrate.check(empty_url) is Version.OLDER
     migrate.upgrade(empty_url, CLOCK)
     with connected(empty_url) as connection, connection.begin():
@@ -288,18 +294,14 @@ _INSTANCE = (
 
 def test_what_was_listed_counts_as_listed_now(empty_url: str) -> None:
     """No record goes early, neither of a listed instance nor of one that has its marker."""
-    if empty_url.startswith("sqlite"):
-        Path(empty_url.removeprefix("sqlite:///")).touch()
     attempt_id = "a" * 16
     orphan = Unmanaged("orphan", "box", "running", f"install{attempt_id}", attempt_known=True)
-    with connected(empty_url) as connection:
-        upgrade(migrate.config(connection), "0021")
-        with connection.begin():
-            connection.exec_driver_sql(
-                "INSERT INTO listed_instances (upstream_id, first_listed_at)"
-                " VALUES ('known', 1), ('orphan', 1)"
-            )
-            account.replace_unmanaged(connection, [orphan])
+    with migrated_to(empty_url, "0021") as connection, connection.begin():
+        connection.exec_driver_sql(
+            "INSERT INTO listed_instances (upstream_id, first_listed_at)"
+            " VALUES ('known', 1), ('orphan', 1)"
+        )
+        account.replace_unmanaged(connection, [orphan])
     migrate.upgrade(empty_url, CLOCK)
     with connected(empty_url) as connection, connection.begin():
         found = account.listed_of(connection, ["known", "orphan"])
@@ -309,8 +311,6 @@ def test_what_was_listed_counts_as_listed_now(empty_url: str) -> None:
 
 def test_the_ledger_is_filled_from_events(empty_url: str) -> None:
     """Spans of existing records lie between the events that showed them; sums are those of them."""
-    if empty_url.startswith("sqlite"):
-        Path(empty_url.removeprefix("sqlite:///")).touch()
     lives: list[tuple[str, str, str | None, int, int | None, list[tuple[int, str]]]] = [
         ("never", "creating", None, 100, None, []),
         ("runs", "running", "running", 500, None, [(300, "pulling"), (500, "running")]),
@@ -323,32 +323,30 @@ def test_the_ledger_is_filled_from_events(empty_url: str) -> None:
             [(300, "pulling"), (500, "running"), (2_000, "stopping"), (2_500, "exited")],
         ),
     ]
-    with connected(empty_url) as connection:
-        upgrade(migrate.config(connection), "0007")
-        with connection.begin():
-            for one, status, word, seen, ended, events in lives:
-                values = {"id": one, "status": status, "word": word, "obs": seen, "ended": ended}
-                bought = None if word is None else 200
-                query = re.sub(r"%\((\w+)\)s", r":\1", _INSTANCE)
-                connection.execute(text(query), {**values, "bought": bought, "sealed": b""})
-                for number, (at, upstream) in enumerate(events):
-                    data = json.dumps({"upstreamId": one, "upstreamStatus": upstream})
-                    connection.execute(
-                        text(
-                            "INSERT INTO events (sequence, id, instance_id, type, at, data)"
-                            " VALUES (:sequence, :id, :instance, 'x', :at, :data)"
-                        ),
-                        {
-                            "sequence": len(one) * 100 + number,
-                            "id": f"{one}{number}",
-                            "instance": one,
-                            "at": at,
-                            "data": data,
-                        },
-                    )
-            connection.exec_driver_sql(
-                "INSERT INTO listings (name, began_at, complete_at) VALUES ('last', 900, 900)"
-            )
+    with migrated_to(empty_url, "0007") as connection, connection.begin():
+        for one, status, word, seen, ended, events in lives:
+            values = {"id": one, "status": status, "word": word, "obs": seen, "ended": ended}
+            bought = None if word is None else 200
+            query = re.sub(r"%\((\w+)\)s", r":\1", _INSTANCE)
+            connection.execute(text(query), {**values, "bought": bought, "sealed": b""})
+            for number, (at, upstream) in enumerate(events):
+                data = json.dumps({"upstreamId": one, "upstreamStatus": upstream})
+                connection.execute(
+                    text(
+                        "INSERT INTO events (sequence, id, instance_id, type, at, data)"
+                        " VALUES (:sequence, :id, :instance, 'x', :at, :data)"
+                    ),
+                    {
+                        "sequence": len(one) * 100 + number,
+                        "id": f"{one}{number}",
+                        "instance": one,
+                        "at": at,
+                        "data": data,
+                    },
+                )
+        connection.exec_driver_sql(
+            "INSERT INTO listings (name, began_at, complete_at) VALUES ('last', 900, 900)"
+        )
     migrate.upgrade(empty_url, CLOCK)
     with connected(empty_url) as connection, connection.begin():
         assert billing.books_of(connection, ["never"]) == {}

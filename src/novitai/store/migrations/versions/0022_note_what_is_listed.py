@@ -13,8 +13,6 @@ down_revision = "0021"
 branch_labels = None
 depends_on = None
 
-ATTEMPT_ID_LENGTH = 16
-
 
 def upgrade() -> None:
     """Add the columns; what was listed before counts as listed now, so that no record goes early.
@@ -30,14 +28,14 @@ def upgrade() -> None:
         sa.column("attempt_id", sa.String),
     )
     op.execute(listed.update().values(last_listed_at=round(time.time() * 1000)))
-    # A marker ends with the ID of the attempt.
+    # A marker ends with the 16 characters of the attempt's ID.
     connection = op.get_bind()
     of_ours = "SELECT upstream_id, marker FROM unmanaged_instances WHERE attempt_known"
     for upstream_id, marker in connection.execute(sa.text(of_ours)).all():
         connection.execute(
             listed.update()
             .where(listed.c.upstream_id == upstream_id)
-            .values(attempt_id=marker[-ATTEMPT_ID_LENGTH:] or None)
+            .values(attempt_id=marker[-16:] or None)
         )
     op.create_index(
         "ix_listed_instances_attempt_id",
