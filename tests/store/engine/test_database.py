@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +28,30 @@ async def test_answer(database: Database) -> None:
     """A write returns the result of its function, and the next read sees the change."""
     assert await database.write(put("a")) == "a"
     assert await database.read(names) == ["a"]
+
+
+async def test_no_result_is_held(database: Database) -> None:
+    """A thread that waits for its next transaction does not hold its last result."""
+
+    class Rows(list[int]):
+        pass
+
+    held: list[weakref.ref[Rows]] = []
+
+    def rows(_connection: Connection) -> Rows:
+        made = Rows([1])
+        held.append(weakref.ref(made))
+        return made
+
+    for _ in range(8):
+        assert await database.read(rows) == [1]
+        assert await database.read(rows, snapshot=True) == [1]
+        assert await database.write(rows) == [1]
+    deadline = time.monotonic() + 60
+    while any(one() is not None for one in held):
+        assert time.monotonic() < deadline, "a thread holds a result"
+        gc.collect()
+        await asyncio.sleep(0)
 
 
 async def test_rollback(database: Database) -> None:

@@ -52,6 +52,7 @@ from novitai.errors import FieldError, ValidationFailed
 from novitai.lifecycle.money.costs import (
     CostDetails,
     CostReport,
+    CostRow,
     CostsWanted,
     GroupBy,
     gpu_hours_of,
@@ -199,7 +200,7 @@ class CostRoutes:
         report = await self._costs.report(wanted)
         if preferred(call.context.accept, (JSON, CSV)) == CSV:
             return Response(_csv(report), 200, None, f"{CSV}; charset=utf-8")
-        return answer(_report(report))
+        return answer(orjson.dumps(_report(report)))
 
     async def summary(self, call: RouteCall, query: SummaryQuery) -> Response:
         """Read the present burn, this day's and this month's costs, and Novita's balance."""
@@ -228,7 +229,7 @@ class CostRoutes:
         it.
         """
         report = await self._reconciliation.report(*self._interval(query, ZoneInfo("UTC")))
-        return answer(_reconciled(report))
+        return answer(orjson.dumps(_reconciled(report)))
 
     def _interval(self, query: IntervalQuery, tz: ZoneInfo) -> tuple[int, int]:
         """Return begin and end of the interval.
@@ -294,23 +295,25 @@ def _span(span: LedgerSpan, as_of: int) -> SpanView:
 
 
 def _report(report: CostReport) -> CostsResponse:
-    return CostsResponse(
-        currency="USD",
-        since=report.since,
-        until=report.until,
-        total=usd_of(report.total),
-        total_at_most=usd_of(report.total_at_most),
-        rows=[
-            CostRowView(
-                key=row.key,
-                bucket=row.bucket,
-                amount=usd_of(row.amount),
-                amount_at_most=usd_of(row.at_most),
-                gpu_hours=gpu_hours_of(row.gpu_hours),
-            )
-            for row in report.rows
-        ],
-    )
+    return {
+        "currency": "USD",
+        "from": iso(report.since),
+        "to": iso(report.until),
+        "total": usd_of(report.total),
+        "totalAtMost": usd_of(report.total_at_most),
+        "rows": [_row(row) for row in report.rows],
+    }
+
+
+def _row(row: CostRow) -> CostRowView:
+    shown: CostRowView = {
+        "key": row.key,
+        "bucket": iso_or_none(row.bucket),
+        "amount": usd_of(row.amount),
+        "amountAtMost": usd_of(row.at_most),
+        "gpuHours": gpu_hours_of(row.gpu_hours),
+    }
+    return present(shown)
 
 
 def _reconciled(report: ReconciliationReport) -> ReconciliationResponse:
@@ -322,36 +325,39 @@ def _reconciled(report: ReconciliationReport) -> ReconciliationResponse:
     before, each_before = shares([one.before_adoption for one in found])
     most, each_most = shares([one.most or 0 for one in found])
     known = all(one.most is not None for one in found)
-    return ReconciliationResponse(
-        currency="USD",
-        since=report.since,
-        until=report.until,
-        bill_known_until=report.known_until,
-        totals=ReconciledTotals(
-            ours=usd_of(ours),
-            ours_at_most=usd_of(most) if known else None,
-            billed=usd_of(billed),
-            difference=usd_of(difference),
-            before_adoption=usd_of(before),
-            pending=usd_of(pending),
-            unmanaged=usd_of(half_even(report.unmanaged)),
-        ),
-        rows=[
-            ReconciledRow(
-                upstream_id=one.upstream_id,
-                instance_id=one.record[0] if one.record else None,
-                name=one.record[1] if one.record else None,
-                state=one.found.state,
-                ours=usd_of(each_ours[number]),
-                ours_at_most=None if one.found.most is None else usd_of(each_most[number]),
-                billed=usd_of(each_billed[number]),
-                difference=usd_of(each_difference[number]),
-                before_adoption=usd_of(each_before[number]) if one.found.before_adoption else None,
-                pending=usd_of(each_pending[number]),
-            )
-            for number, one in enumerate(report.owners)
-        ],
-    )
+    totals: ReconciledTotals = {
+        "ours": usd_of(ours),
+        "oursAtMost": usd_of(most) if known else None,
+        "billed": usd_of(billed),
+        "difference": usd_of(difference),
+        "beforeAdoption": usd_of(before),
+        "pending": usd_of(pending),
+        "unmanaged": usd_of(half_even(report.unmanaged)),
+    }
+    rows: list[ReconciledRow] = [
+        {
+            "upstreamId": one.upstream_id,
+            "instanceId": one.record[0] if one.record else None,
+            "name": one.record[1] if one.record else None,
+            "state": one.found.state,
+            "ours": usd_of(each_ours[number]),
+            "oursAtMost": None if one.found.most is None else usd_of(each_most[number]),
+            "billed": usd_of(each_billed[number]),
+            "difference": usd_of(each_difference[number]),
+            "beforeAdoption": usd_of(each_before[number]) if one.found.before_adoption else None,
+            "pending": usd_of(each_pending[number]),
+        }
+        for number, one in enumerate(report.owners)
+    ]
+    shown: ReconciliationResponse = {
+        "currency": "USD",
+        "from": iso(report.since),
+        "to": iso(report.until),
+        "billKnownUntil": iso_or_none(report.known_until),
+        "totals": present(totals),
+        "rows": [present(row) for row in rows],
+    }
+    return present(shown)
 
 
 def _csv(report: CostReport) -> str:

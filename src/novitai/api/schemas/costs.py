@@ -73,27 +73,43 @@ class InstanceCostResponse(CostView):
     ]
 
 
-class CostRowView(ResponseModel):
+@with_config(CLOSED)
+class CostRowView(TypedDict, total=False):
     """The costs of one group, in one period if `bucket` is given."""
 
-    key: str = Field(description="The group; empty for instances without the tag or the key")
-    bucket: Time | None = absent("When the period begins; absent without `bucket` in the query")
-    amount: float = Field(description="USD that are certainly billed")
-    amount_at_most: float = Field(description="USD that may be billed")
-    gpu_hours: float = Field(description="GPU-hours that are certainly billed")
-
-
-class CostsResponse(ResponseModel):
-    """The costs of `[from, to)`. The rows add up to the totals exactly."""
-
-    currency: Literal["USD"] = Field(description="The currency of all amounts")
-    since: Annotated[
-        Time, Field(alias="from", description="The begin of the interval, which belongs to it")
+    key: Required[
+        Annotated[
+            str, Field(description="The group; empty for instances without the tag or the key")
+        ]
     ]
-    until: Annotated[Time, Field(alias="to", description="The end of the interval, which does not")]
-    total: float = Field(description="The sum of `amount` over all rows")
-    total_at_most: float = Field(description="The sum of `amountAtMost` over all rows")
-    rows: list[CostRowView] = Field(description="The costs of each group and period")
+    bucket: Annotated[
+        IsoTime | None,
+        Field(description="When the period begins; absent without `bucket` in the query"),
+    ]
+    amount: Required[Annotated[float, Field(description="USD that are certainly billed")]]
+    amountAtMost: Required[Annotated[float, Field(description="USD that may be billed")]]
+    gpuHours: Required[Annotated[float, Field(description="GPU-hours that are certainly billed")]]
+
+
+CostsResponse = TypedDict(
+    "CostsResponse",
+    {
+        "currency": Annotated[Literal["USD"], Field(description="The currency of all amounts")],
+        "from": Annotated[
+            IsoTime, Field(description="The begin of the interval, which belongs to it")
+        ],
+        "to": Annotated[IsoTime, Field(description="The end of the interval, which does not")],
+        "total": Annotated[float, Field(description="The sum of `amount` over all rows")],
+        "totalAtMost": Annotated[
+            float, Field(description="The sum of `amountAtMost` over all rows")
+        ],
+        "rows": Annotated[
+            list[CostRowView], Field(description="The costs of each group and period")
+        ],
+    },
+)
+CostsResponse.__doc__ = "The costs of `[from, to)`. The rows add up to the totals exactly."
+with_config(CLOSED)(CostsResponse)
 
 
 class CostSummaryResponse(ResponseModel):
@@ -116,62 +132,119 @@ class CostSummaryResponse(ResponseModel):
     )
 
 
-class ReconciledRow(ResponseModel):
+@with_config(CLOSED)
+class ReconciledRow(TypedDict, total=False):
     """The costs of an upstream instance, compared with Novita's bills for it."""
 
-    upstream_id: str = Field(description="The ID that Novita has billed")
-    instance_id: str | None = absent("The record that pays it; absent for an unknown owner")
-    name: str | None = absent("The name of that record")
-    state: BillState = Field(
-        description="Whether the bill lies between the bounds, above or below "
-        "them, is not there yet, or has no known owner"
-    )
-    ours: float = Field(
-        description="USD that are certainly billed, by the ledger, for the "
-        "hours whose bills are known"
-    )
-    ours_at_most: float | None = absent(
-        "USD that may be billed, by the ledger, for the same hours; absent if a price is unknown"
-    )
-    billed: float = Field(
-        description="The sum of Novita's bills for these hours in USD, before vouchers"
-    )
-    difference: float = Field(
-        description="USD billed above `oursAtMost`, or, negative, below `ours`; else 0"
-    )
-    before_adoption: float | None = absent(
-        "USD billed before the adoption, not part of `billed`; absent if there is none"
-    )
-    pending: float = Field(
-        description="USD that are certainly billed, by the ledger, for the "
-        "hours that have no bill yet"
-    )
+    upstreamId: Required[Annotated[str, Field(description="The ID that Novita has billed")]]
+    instanceId: Annotated[
+        str | None, Field(description="The record that pays it; absent for an unknown owner")
+    ]
+    name: Annotated[str | None, Field(description="The name of that record")]
+    state: Required[
+        Annotated[
+            BillState,
+            Field(
+                description="Whether the bill lies between the bounds, above or below "
+                "them, is not there yet, or has no known owner"
+            ),
+        ]
+    ]
+    ours: Required[
+        Annotated[
+            float,
+            Field(
+                description="USD that are certainly billed, by the ledger, for the "
+                "hours whose bills are known"
+            ),
+        ]
+    ]
+    oursAtMost: Annotated[
+        float | None,
+        Field(
+            description="USD that may be billed, by the ledger, for the same hours; absent if a "
+            "price is unknown"
+        ),
+    ]
+    billed: Required[
+        Annotated[
+            float,
+            Field(description="The sum of Novita's bills for these hours in USD, before vouchers"),
+        ]
+    ]
+    difference: Required[
+        Annotated[
+            float,
+            Field(description="USD billed above `oursAtMost`, or, negative, below `ours`; else 0"),
+        ]
+    ]
+    beforeAdoption: Annotated[
+        float | None,
+        Field(
+            description="USD billed before the adoption, not part of `billed`; absent if there is "
+            "none"
+        ),
+    ]
+    pending: Required[
+        Annotated[
+            float,
+            Field(
+                description="USD that are certainly billed, by the ledger, for the "
+                "hours that have no bill yet"
+            ),
+        ]
+    ]
 
 
-class ReconciledTotals(ResponseModel):
+@with_config(CLOSED)
+class ReconciledTotals(TypedDict, total=False):
     """The sums of the rows, in USD, and what was billed for instances while no record paid them."""
 
-    ours: float = Field(description="The sum of `ours`")
-    ours_at_most: float | None = absent("The sum of `oursAtMost`; absent if a price is unknown")
-    billed: float = Field(description="The sum of `billed`")
-    difference: float = Field(description="The sum of `difference`")
-    before_adoption: float = Field(description="The sum of `beforeAdoption`")
-    pending: float = Field(description="The sum of `pending`")
-    unmanaged: float = Field(
-        description="USD billed for instances while no record paid them; they have no rows"
-    )
-
-
-class ReconciliationResponse(ResponseModel):
-    """The costs of the hours that begin in `[from, to)`, compared with Novita's bills."""
-
-    currency: Literal["USD"] = Field(description="The currency of all amounts")
-    since: Annotated[
-        Time, Field(alias="from", description="The begin of the interval, a full hour")
+    ours: Required[Annotated[float, Field(description="The sum of `ours`")]]
+    oursAtMost: Annotated[
+        float | None, Field(description="The sum of `oursAtMost`; absent if a price is unknown")
     ]
-    until: Annotated[Time, Field(alias="to", description="The end of the interval, a full hour")]
-    bill_known_until: Time | None = absent(
-        "Until when bills are known; absent before the first one was read"
-    )
-    totals: ReconciledTotals = Field(description="The sums of the rows")
-    rows: list[ReconciledRow] = Field(description="The comparison of each upstream instance")
+    billed: Required[Annotated[float, Field(description="The sum of `billed`")]]
+    difference: Required[Annotated[float, Field(description="The sum of `difference`")]]
+    beforeAdoption: Required[Annotated[float, Field(description="The sum of `beforeAdoption`")]]
+    pending: Required[Annotated[float, Field(description="The sum of `pending`")]]
+    unmanaged: Required[
+        Annotated[
+            float,
+            Field(
+                description="USD billed for instances while no record paid them; they have no rows"
+            ),
+        ]
+    ]
+
+
+ReconciliationResponse = TypedDict(
+    "ReconciliationResponse",
+    {
+        "currency": Required[
+            Annotated[Literal["USD"], Field(description="The currency of all amounts")]
+        ],
+        "from": Required[
+            Annotated[IsoTime, Field(description="The begin of the interval, a full hour")]
+        ],
+        "to": Required[
+            Annotated[IsoTime, Field(description="The end of the interval, a full hour")]
+        ],
+        "billKnownUntil": Annotated[
+            IsoTime | None,
+            Field(description="Until when bills are known; absent before the first one was read"),
+        ],
+        "totals": Required[Annotated[ReconciledTotals, Field(description="The sums of the rows")]],
+        "rows": Required[
+            Annotated[
+                list[ReconciledRow],
+                Field(description="The comparison of each upstream instance"),
+            ]
+        ],
+    },
+    total=False,
+)
+ReconciliationResponse.__doc__ = (
+    "The costs of the hours that begin in `[from, to)`, compared with Novita's bills."
+)
+with_config(CLOSED)(ReconciliationResponse)

@@ -158,7 +158,7 @@ class Costs:
         def load(connection: Connection) -> CostReport:
             return report_of(billing.between(connection, wanted.since, wanted.until), wanted, now)
 
-        return await self._database.read(load)
+        return await self._database.read(load, snapshot=True)
 
     async def summary(self, tz: ZoneInfo) -> CostSummary:
         """Return the present burn, and the costs of this day and this month of a zone."""
@@ -227,10 +227,11 @@ def report_of(found: Iterable[SpanOf], wanted: CostsWanted, now: int) -> CostRep
     order = sorted(sums, key=lambda at: (at[0] or 0, at[1]))
     total, amounts = shares([sums[at][0] for at in order])
     total_at_most, at_most = shares([sums[at][1] for at in order])
-    rows = [
-        CostRow(key, bucket, amount, most, half_even(sums[bucket, key][2], _GPU_HOUR_UNIT))
-        for (bucket, key), amount, most in zip(order, amounts, at_most, strict=True)
-    ]
+    rows = []
+    for at, amount, most in zip(order, amounts, at_most, strict=True):
+        *_, gpu_hours = sums.pop(at)  # a long report is not held twice
+        bucket, key = at
+        rows.append(CostRow(key, bucket, amount, most, half_even(gpu_hours, _GPU_HOUR_UNIT)))
     return CostReport(wanted.since, wanted.until, total, total_at_most, rows)
 
 

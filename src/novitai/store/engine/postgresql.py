@@ -83,8 +83,8 @@ class PostgresqlDatabase(Database):
         guard_transactions(self._write_engine)
         guard_transactions(self._read_engine)
         super().__init__(
-            readers=Crew("novitai-read", THREADS, self._read_jobs),
-            writers=Crew("novitai-write", THREADS, self._write_jobs),
+            readers=Crew("novitai-read", THREADS, self._serve_reads),
+            writers=Crew("novitai-write", THREADS, self._serve_writes),
         )
 
     async def moment(self) -> Moment:
@@ -103,11 +103,13 @@ class PostgresqlDatabase(Database):
         self._read_engine.dispose()
         self._write_engine.dispose()
 
-    def _read_jobs(self, crew: Crew) -> None:
-        while jobs := crew.take():
-            for job in jobs:
-                self._read_one(job)
-            settle(jobs)
+    def _serve_reads(self, crew: Crew) -> None:
+        crew.serve(self._read_all)
+
+    def _read_all(self, jobs: list[AnyJob]) -> None:
+        for job in jobs:
+            self._read_one(job)
+        settle(jobs)
 
     def _read_one(self, job: AnyJob) -> None:
         engine = self._snapshot_engine if job.mode is Mode.SNAPSHOT else self._read_engine
@@ -117,11 +119,13 @@ class PostgresqlDatabase(Database):
         except BaseException as error:  # raised to the caller; the thread must survive
             job.error = _explain(error, job.mode)
 
-    def _write_jobs(self, crew: Crew) -> None:
-        while jobs := crew.take():
-            for job in jobs:
-                self._write_one(job)
-            settle(jobs)
+    def _serve_writes(self, crew: Crew) -> None:
+        crew.serve(self._write_all)
+
+    def _write_all(self, jobs: list[AnyJob]) -> None:
+        for job in jobs:
+            self._write_one(job)
+        settle(jobs)
 
     def _write_one(self, job: AnyJob) -> None:
         for left in reversed(range(TRIES)):

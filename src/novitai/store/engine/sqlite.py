@@ -9,6 +9,7 @@ interpreter (with four busy readers it managed 90 to 180 writes a second).
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -57,8 +58,8 @@ class SqliteDatabase(Database):
         guard_transactions(self._write_engine)
         guard_transactions(self._read_engine)
         super().__init__(
-            readers=Crew("novitai-read", READERS, self._read_jobs),
-            writers=Crew("novitai-write", 1, self._write_jobs),
+            readers=Crew("novitai-read", READERS, self._serve_reads),
+            writers=Crew("novitai-write", 1, self._serve_writes),
         )
         self._keeper.start()
 
@@ -89,13 +90,15 @@ class SqliteDatabase(Database):
         self._keeper.close()
         self._file.release()
 
-    def _read_jobs(self, crew: Crew) -> None:
+    def _serve_reads(self, crew: Crew) -> None:
         line = _Line(self._read_engine, self._keeper)
-        while jobs := crew.take():
-            for job in jobs:
-                self._read_one(line, job)
-            settle(jobs)
+        crew.serve(partial(self._read_all, line))
         line.drop()
+
+    def _read_all(self, line: _Line, jobs: list[AnyJob]) -> None:
+        for job in jobs:
+            self._read_one(line, job)
+        settle(jobs)
 
     def _read_one(self, line: _Line, job: AnyJob) -> None:
         try:
@@ -110,12 +113,14 @@ class SqliteDatabase(Database):
             if isinstance(error, DBAPIError):
                 line.drop()
 
-    def _write_jobs(self, crew: Crew) -> None:
+    def _serve_writes(self, crew: Crew) -> None:
         line = _Line(self._write_engine, self._keeper)
-        while jobs := crew.take(GROUP):
-            while jobs:
-                jobs = self._write_group(line, jobs)
+        crew.serve(partial(self._write_all, line), GROUP)
         line.drop()
+
+    def _write_all(self, line: _Line, jobs: list[AnyJob]) -> None:
+        while jobs:
+            jobs = self._write_group(line, jobs)
 
     def _write_group(self, line: _Line, jobs: list[AnyJob]) -> list[AnyJob]:
         """Run and commit the jobs together; return those that must run again."""

@@ -226,7 +226,7 @@ class Crew:
     """Threads that take jobs from one queue, in order."""
 
     def __init__(self, name: str, size: int, work: Callable[[Crew], None]) -> None:
-        """Start `size` threads that each run `work`, which ends when `take` returns no jobs."""
+        """Start `size` threads that each run `work`, which calls `serve` and then ends."""
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._closed = False
         # Without the lock a job could be queued behind the end mark and never run.
@@ -249,7 +249,16 @@ class Crew:
                 raise StoreUnavailable("The database is closed: the server is shutting down.")
             self._queue.put(job)  # type: ignore[arg-type]  # the queue ignores the result's type
 
-    def take(self, limit: int = 1) -> list[AnyJob]:
+    def serve(self, work: Callable[[list[AnyJob]], None], limit: int = 1) -> None:
+        """Call `work` with up to `limit` jobs at a time until the crew is closed.
+
+        No job is held while the thread waits for the next one, because a result may be large.
+        """
+        while jobs := self._take(limit):
+            work(jobs)
+            del jobs
+
+    def _take(self, limit: int) -> list[AnyJob]:
         """Wait for a job and take up to `limit` queued ones; an empty list means stop."""
         while True:
             taken = self._queue.get()

@@ -21,6 +21,8 @@ from novitai.store.tables import billing_states as states
 _STATE: Final = tuple(states.c[field.name] for field in fields(BillingState))
 _SPAN: Final = tuple(spans.c[field.name] for field in fields(LedgerSpan))
 _WIDTH: Final = len(_STATE)
+_BATCH: Final = 200
+"""How many rows of a long result are held at once."""
 _OPEN: Final = and_(
     spans.c.instance_id == states.c.instance_id,
     spans.c.upstream_id == states.c.upstream_id,
@@ -209,8 +211,8 @@ def spans_of(connection: Connection, instance_id: str) -> list[LedgerSpan]:
 def between(connection: Connection, since: int, until: int) -> Iterator[SpanOf]:
     """Yield the spans that overlap `[since, until)`, in Unix milliseconds.
 
-    They are read one by one, because an interval may have very many: use them up within the
-    transaction.
+    They are read batch by batch, because an interval may have very many: use them up within the
+    transaction, which must be a snapshot (PostgreSQL needs a transaction for its cursor).
     """
     query = (
         select(
@@ -240,7 +242,7 @@ def between(connection: Connection, since: int, until: int) -> Iterator[SpanOf]:
         .order_by(spans.c.id)
     )
     width = len(_SPAN)
-    for row in connection.execute(query):
+    for row in connection.execute(query, execution_options={"yield_per": _BATCH}):
         state = BillingState(*row[width : width + _WIDTH])
         listed_at, product, region, mode, gpu_num = row[width + _WIDTH :]
         yield SpanOf(
