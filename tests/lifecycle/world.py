@@ -254,6 +254,11 @@ class World:
             await self.emulator.reconcile()
             await self.quiet()
 
+    async def pass_listing(self) -> None:
+        """Advance virtual time until the account was surely listed, also on a slow machine."""
+        # A listing is due 49 s after the last, and the sync looks at least once in each step.
+        await self.pass_time(60, step=10)
+
     async def pass_alone(self, seconds: float) -> None:
         """Advance virtual time while no process runs."""
         await self.clock.advance(seconds)

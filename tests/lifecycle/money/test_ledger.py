@@ -127,12 +127,12 @@ async def test_a_record_that_bought_nothing_costs_nothing(world: World) -> None:
 async def test_nothing_rests_on_memory(world: World) -> None:
     """A process that is killed and started again goes on with the same spans."""
     one = await running(world)
-    await world.pass_time(60, step=20)
+    await world.pass_listing()
     world.at_work.crash()
     await world.end()
     await world.pass_time(600, step=60)
     await world.open()
-    await world.pass_time(60, step=20)
+    await world.pass_listing()
     await ask(world, OperationKind.STOP, one)
     await world.until_status(one, InstanceStatus.STOPPED, within=300)
     await ask(world, OperationKind.DELETE, one)
@@ -232,7 +232,7 @@ async def purged(world: World, told: dict[str, Any]) -> str:
     await world.until_status(one, InstanceStatus.RUNNING, within=400)
     await ask(world, OperationKind.STOP, one)
     await world.until_status(one, InstanceStatus.STOPPED, within=300)
-    await world.pass_time(60, step=20)
+    await world.pass_listing()
     await world.end()
     await world.pass_alone(8 * 24 * HOURS)
     await world.open()

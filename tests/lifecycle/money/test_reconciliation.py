@@ -68,7 +68,7 @@ async def seed(world: World, hours: float, name: str = "theirs", **more: Any) ->
     """Have an instance that has been billed for so many hours; it is listed."""
     given = {"names": [name], "ageSeconds": hours * HOUR, **more}
     made = await world.emulator.call("POST", "seed", json=given)
-    await world.pass_time(60, step=20)
+    await world.pass_listing()
     upstream_id: str = made["ids"][0]
     return upstream_id
 
@@ -106,7 +106,7 @@ async def bought(world: World, upstream_id: str, *, late: float = 0) -> str:
 async def forget(world: World, upstream_id: str) -> None:
     """Have an instance that no listing has ever shown, and none will show."""
     await directly(world, "delete", {"instanceId": upstream_id})
-    await world.pass_time(60, step=20)
+    await world.pass_listing()
 
     def write(connection: Connection) -> None:
         connection.execute(
@@ -226,7 +226,7 @@ async def test_unmanaged_instances_are_no_unknown_owners(world: World) -> None:
     await bought(world, ours)
     theirs = await seed(world, 10)
     await directly(world, "delete", {"instanceId": theirs})
-    await world.pass_time(60, step=20)
+    await world.pass_listing()
     assert await read_now(world)
     shown = await report(world)
     assert [one.upstream_id for one in shown.owners] == [ours]
