@@ -173,15 +173,33 @@ async def test_a_report_holds_no_more_than_its_rows(
     def held(connection: Connection, one_by_one: bool) -> int:
         tracemalloc.start()
         try:
-            spans = billing.between(connection, wanted.since, wanted.until)
-            report_of(spans if one_by_one else list(spans), wanted, now)
+            with billing.between(connection, wanted.since, wanted.until) as spans:
+                report_of(spans if one_by_one else list(spans), wanted, now)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    summed = await api_process.app.database.read(partial(held, one_by_one=True))
-    listed = await api_process.app.database.read(partial(held, one_by_one=False))
+    read = partial(api_process.app.database.read, snapshot=True)
+    summed = await read(partial(held, one_by_one=True))
+    listed = await read(partial(held, one_by_one=False))
     assert summed < listed / 2
+
+
+async def test_too_many_rows_are_refused(
+    api_process: ApiProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what to change, and the next answers are up to date."""
+    now = api_process.clock.now()
+    monkeypatch.setattr(costs, "MAX_ROWS", 2)
+    for number in range(2):
+        await have(api_process, gpu(now - HOUR_MS, now), number=number)
+    fine = await api_process.call("GET", "/api/costs")
+    await have(api_process, gpu(now - HOUR_MS, now), number=2)
+    refused = await api_process.call("GET", "/api/costs")
+    monkeypatch.undo()
+    assert (len(fine.json()["rows"]), refused.status_code) == (2, 400)
+    assert refused.json()["error"]["details"][0]["field"] == "bucket"
+    assert len((await api_process.call("GET", "/api/costs")).json()["rows"]) == 3
 
 
 async def test_csv_has_the_rows(api_process: ApiProcess) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import gc
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from novitai.errors import RequestTimeout
-from novitai.store.engine.database import Database
+from novitai.store.engine.database import Database, Dialect
 from novitai.store.engine.errors import StoreUnavailable
 from novitai.store.tables import installation
 from novitai.testing import ManualClock
@@ -52,6 +52,47 @@ async def test_no_result_is_held(database: Database) -> None:
         assert time.monotonic() < deadline, "a thread holds a result"
         gc.collect()
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Switch the collector of cyclic garbage off."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_read_that_fails_keeps_nothing(database: Database) -> None:
+    """Neither its snapshot, if it fails between two rows, nor what it had in memory."""
+
+    class Sum(list[str]):
+        pass
+
+    sums: list[weakref.ref[Sum]] = []
+
+    def fail(connection: Connection) -> None:
+        found = Sum()
+        sums.append(weakref.ref(found))
+        # psycopg warns of a cursor that was left open.
+        options = {"yield_per": 1} if database.dialect is Dialect.SQLITE else {}
+        rows = connection.execute(select(installation.c.name), execution_options=options)
+        for (name,) in rows:
+            found.append(name)
+            raise LookupError(name)
+
+    await database.write(put("a"))
+    await database.write(put("b"))
+    for number in range(8):
+        for snapshot in (False, True):
+            with contextlib.suppress(LookupError):
+                await database.read(fail, snapshot=snapshot)
+        await database.write(put(f"later {number}"))
+        assert len(await database.read(names)) == number + 3
+        assert len(await database.read(names, snapshot=True)) == number + 3
+    assert len(sums) == 16
+    assert [one() for one in sums] == [None] * 16
 
 
 async def test_rollback(database: Database) -> None:

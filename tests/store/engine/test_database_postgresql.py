@@ -300,7 +300,10 @@ async def test_turned_read_only(shared: Database, clock: ManualClock) -> None:
 
 
 async def test_settings(shared: Database) -> None:
-    """Writes are READ COMMITTED, reads are read-only, and an idle transaction ends soon."""
+    """Writes are READ COMMITTED, reads are read-only, and an idle transaction ends.
+
+    That of a write ends soon, because it may hold locks; a long report pauses between its rows.
+    """
 
     def settings(connection: Connection) -> list[str]:
         return [
@@ -314,10 +317,29 @@ async def test_settings(shared: Database) -> None:
             )
         ]
 
-    rest = ["4s", "10s", "novitai"]
-    assert await shared.write(settings) == ["read committed", "off", *rest]
+    assert await shared.write(settings) == ["read committed", "off", "4s", "10s", "novitai"]
+    rest = ["1min", "10s", "novitai"]
     assert await shared.read(settings) == ["read committed", "on", *rest]
     assert await shared.read(settings, snapshot=True) == ["repeatable read", "on", *rest]
+
+
+async def test_a_pooled_transaction_has_its_deadlines(
+    postgresql_database_url: str, clock: ManualClock
+) -> None:
+    """Behind a pooler each transaction sets them for itself."""
+
+    def idle(connection: Connection) -> str:
+        shown = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout")
+        return str(shown.scalar_one())
+
+    direct = f"{postgresql_database_url}?connect_timeout=9"
+    pooled = postgresql.PostgresqlDatabase(postgresql_database_url, clock, direct_url=direct)
+    try:
+        assert await pooled.write(idle) == "4s"
+        assert await pooled.read(idle, snapshot=True) == "1min"
+        assert await pooled.read(idle) not in {"4s", "1min"}
+    finally:
+        await pooled.close()
 
 
 async def test_a_transaction_that_stands_still_keeps_no_lock(

@@ -334,8 +334,9 @@ def _reconciled(report: ReconciliationReport) -> ReconciliationResponse:
         "pending": usd_of(pending),
         "unmanaged": usd_of(half_even(report.unmanaged)),
     }
-    rows: list[ReconciledRow] = [
-        {
+    rows = []
+    for number, one in enumerate(report.owners):
+        row: ReconciledRow = {
             "upstreamId": one.upstream_id,
             "instanceId": one.record[0] if one.record else None,
             "name": one.record[1] if one.record else None,
@@ -347,15 +348,14 @@ def _reconciled(report: ReconciliationReport) -> ReconciliationResponse:
             "beforeAdoption": usd_of(each_before[number]) if one.found.before_adoption else None,
             "pending": usd_of(each_pending[number]),
         }
-        for number, one in enumerate(report.owners)
-    ]
+        rows.append(present(row))
     shown: ReconciliationResponse = {
         "currency": "USD",
         "from": iso(report.since),
         "to": iso(report.until),
         "billKnownUntil": iso_or_none(report.known_until),
         "totals": present(totals),
-        "rows": [present(row) for row in rows],
+        "rows": rows,
     }
     return present(shown)
 

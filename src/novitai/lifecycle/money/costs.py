@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -156,7 +157,8 @@ class Costs:
         now = self._clock.now()
 
         def load(connection: Connection) -> CostReport:
-            return report_of(billing.between(connection, wanted.since, wanted.until), wanted, now)
+            with billing.between(connection, wanted.since, wanted.until) as found:
+                return report_of(found, wanted, now)
 
         return await self._database.read(load, snapshot=True)
 
@@ -167,11 +169,12 @@ class Costs:
 
         def load(connection: Connection) -> CostSummary:
             spent = {today: 0, month: 0}
-            for one in billing.between(connection, month, now + 1):
-                for since in spent:
-                    spent[since] += (one.span.rate or 0) * one.span.least(
-                        one.shown_at, since, now + 1
-                    )
+            with billing.between(connection, month, now + 1) as found:
+                for one in found:
+                    for since in spent:
+                        spent[since] += (one.span.rate or 0) * one.span.least(
+                            one.shown_at, since, now + 1
+                        )
             return CostSummary(
                 burn=half_even(billing.burn(connection, now), HOURS_PER_DAY),
                 today=half_even(spent[today]),
@@ -193,19 +196,20 @@ def report_of(found: Iterable[SpanOf], wanted: CostsWanted, now: int) -> CostRep
     """
     key_of = _key(wanted)
     sums: dict[tuple[int | None, str], list[int]] = {}
-    whole = [(wanted.since, wanted.until)]
-    cuts = (
-        list(periods(wanted.bucket, wanted.since, wanted.until, wanted.tz))
-        if (wanted.bucket)
-        else whole
-    )
+    cuts = [(wanted.since, wanted.until)]
+    if wanted.bucket:
+        cuts = list(periods(wanted.bucket, wanted.since, wanted.until, wanted.tz))
+    begins = [since for since, _ in cuts]
     for one in found:
         span, key = one.span, key_of(one)
         first = span.began_after
         last = span.last(max(now, one.shown_at))
-        for since, until in cuts:
-            if until <= first or since >= last:
+        for number in range(max(0, bisect_right(begins, first) - 1), len(cuts)):
+            since, until = cuts[number]
+            if until <= first:
                 continue
+            if since >= last:
+                break
             least = span.least(one.shown_at, since, until)
             most = span.most(last, since, until)
             row = sums.setdefault((since if wanted.bucket else None, key), [0, 0, 0])
@@ -229,7 +233,7 @@ def report_of(found: Iterable[SpanOf], wanted: CostsWanted, now: int) -> CostRep
     total_at_most, at_most = shares([sums[at][1] for at in order])
     rows = []
     for at, amount, most in zip(order, amounts, at_most, strict=True):
-        *_, gpu_hours = sums.pop(at)  # a long report is not held twice
+        *_, gpu_hours = sums.pop(at)  # the sums go as the rows are made
         bucket, key = at
         rows.append(CostRow(key, bucket, amount, most, half_even(gpu_hours, _GPU_HOUR_UNIT)))
     return CostReport(wanted.since, wanted.until, total, total_at_most, rows)

@@ -419,8 +419,9 @@ def _owners(
     hours = bills.bills_between(connection, window.since, min(window.until, window.reached))
     since, until = window.since - window.ahead, window.until - window.ahead
     spans: dict[str, list[billing.SpanOf]] = {}
-    for one in billing.between(connection, since - EDGE_MS, until + EDGE_MS):
-        spans.setdefault(one.upstream_id, []).append(one)
+    with billing.between(connection, since - EDGE_MS, until + EDGE_MS) as found:
+        for one in found:
+            spans.setdefault(one.upstream_id, []).append(one)
     known = bills.owners_known(connection, hours.keys() | spans.keys())
 
     def kind(upstream_id: str) -> OwnerKind:

@@ -30,6 +30,11 @@ SNAPSHOT_ISOLATION: Final = "REPEATABLE READ"
 """The PostgreSQL isolation level of a snapshot read."""
 
 
+def is_snapshot(connection: Connection) -> bool:
+    """Return whether a connection to PostgreSQL runs a snapshot read."""
+    return connection.get_execution_options().get("isolation_level") == SNAPSHOT_ISOLATION
+
+
 class Dialect(StrEnum):
     """The kind of database, by SQLAlchemy's dialect name."""
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The PostgreSQL store through psycopg, with four reader threads and four writer threads.
 
-Reads run in autocommit on read-only connections. A write is retried if the connection breaks before
-COMMIT was sent, or if the server reports a serialization failure or a deadlock.
+Reads run in autocommit on read-only connections, snapshots in a transaction. A write is retried if
+the connection breaks before COMMIT was sent, or if the server reports a serialization failure or a
+deadlock.
 
 A connection can become read-only: after a failover it may lead to a standby, and a change of
 `default_transaction_read_only` applies only to new connections. So when a write is refused as
@@ -26,7 +27,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from novitai.clock import Clock
 from novitai.store.engine import postgresql_server
-from novitai.store.engine.database import SNAPSHOT_ISOLATION, Database, Dialect
+from novitai.store.engine.database import SNAPSHOT_ISOLATION, Database, Dialect, is_snapshot
 from novitai.store.engine.errors import (
     CommitUnknown,
     StorageFull,
@@ -47,9 +48,15 @@ RENEW_SECONDS: Final = 1.0
 _IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 4_000
 """When the server ends the transaction of a process that stands still, whose locks would keep the
 others waiting. It is shorter than the lease of a step. A process that goes on begins again."""
+_IDLE_WHILE_READING_TIMEOUT_MS: Final = 60_000
+"""The same for a snapshot, which keeps no others waiting: a long report adds up between batches."""
 _TIMEOUTS: Final = (
     f"lock_timeout = {LOCK_TIMEOUT_MS}",
     f"idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_TIMEOUT_MS}",
+)
+_READ_TIMEOUTS: Final = (
+    f"lock_timeout = {LOCK_TIMEOUT_MS}",
+    f"idle_in_transaction_session_timeout = {_IDLE_WHILE_READING_TIMEOUT_MS}",
 )
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -205,7 +212,8 @@ def _make_engine(
         pool_pre_ping=True,  # without it, one read in twenty fails after a server restart
         isolation_level="AUTOCOMMIT" if reading else "READ COMMITTED",
     )
-    settings = [f"SET {one}" for one in _TIMEOUTS]
+    timeouts = _READ_TIMEOUTS if reading else _TIMEOUTS
+    settings = [f"SET {one}" for one in timeouts]
     # For writers the read-only default of the server, the database or the role applies.
     settings += ["SET default_transaction_read_only = on"] if reading else []
 
@@ -222,13 +230,14 @@ def _make_engine(
             context.is_disconnect = True
 
     def set_up_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql("; ".join(f"SET LOCAL {one}" for one in _TIMEOUTS))
+        if not reading or is_snapshot(connection):
+            connection.exec_driver_sql("; ".join(f"SET LOCAL {one}" for one in timeouts))
 
     if not pooled:
         event.listen(engine, "connect", set_up)
-    elif not reading:
-        # A setting of the session would stay in it for other clients of the pooler. Reads run
-        # outside of transactions and wait for no locks.
+    else:
+        # A setting of the session would stay in it for other clients of the pooler. Reads outside
+        # of transactions wait for no locks.
         event.listen(engine, "begin", set_up_transaction)
     generation.watch(engine)
     if not reading:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
@@ -105,6 +106,11 @@ class Job(Generic[T]):
         info[_JOB] = self
         try:
             self.result = self.fn(connection)
+        except BaseException as error:
+            # An open result in a frame would keep the snapshot of SQLite beyond the rollback, and
+            # the error and this job refer to each other until the collector runs.
+            traceback.clear_frames(error.__traceback__)
+            raise
         finally:
             info[_JOB] = None
         if isinstance(self.result, Result | ScalarResult):
@@ -277,6 +283,7 @@ class Crew:
                     jobs.append(taken)
             if jobs:
                 return jobs
+            del taken  # abandoned, but what it would have done may refer to much
 
     def close(self) -> None:
         """Refuse new jobs, finish the queued ones and stop the threads."""

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select, update
 
@@ -208,11 +209,12 @@ def spans_of(connection: Connection, instance_id: str) -> list[LedgerSpan]:
     return [_span(row) for row in rows]
 
 
-def between(connection: Connection, since: int, until: int) -> Iterator[SpanOf]:
-    """Yield the spans that overlap `[since, until)`, in Unix milliseconds.
+@contextmanager
+def between(connection: Connection, since: int, until: int) -> Iterator[Iterator[SpanOf]]:
+    """Give the spans that overlap `[since, until)`, in Unix milliseconds, one by one.
 
-    They are read batch by batch, because an interval may have very many: use them up within the
-    transaction, which must be a snapshot (PostgreSQL needs a transaction for its cursor).
+    They are read batch by batch within the context, because an interval may have very many. The
+    read must be a snapshot, because PostgreSQL has cursors in transactions alone.
     """
     query = (
         select(
@@ -241,20 +243,24 @@ def between(connection: Connection, since: int, until: int) -> Iterator[SpanOf]:
         )
         .order_by(spans.c.id)
     )
+    with connection.execute(query, execution_options={"yield_per": _BATCH}) as rows:
+        yield map(_span_of, rows)
+
+
+def _span_of(row: Sequence[Any]) -> SpanOf:
     width = len(_SPAN)
-    for row in connection.execute(query, execution_options={"yield_per": _BATCH}):
-        state = BillingState(*row[width : width + _WIDTH])
-        listed_at, product, region, mode, gpu_num = row[width + _WIDTH :]
-        yield SpanOf(
-            _span(row[:width]),
-            state.shown_at(listed_at),
-            state.instance_id,
-            product,
-            region,
-            BillingMode(mode),
-            gpu_num,
-            state.upstream_id,
-        )
+    state = BillingState(*row[width : width + _WIDTH])
+    listed_at, product, region, mode, gpu_num = row[width + _WIDTH :]
+    return SpanOf(
+        _span(row[:width]),
+        state.shown_at(listed_at),
+        state.instance_id,
+        product,
+        region,
+        BillingMode(mode),
+        gpu_num,
+        state.upstream_id,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from sqlalchemy.sql import ColumnElement
 
 from novitai.domain.actor import Actor
 from novitai.domain.event import Event, EventType
-from novitai.store.engine.database import SNAPSHOT_ISOLATION, Database
+from novitai.store.engine.database import Database, is_snapshot
 from novitai.store.queries.actors import dump_actor, load_actor
 from novitai.store.tables import events as table
 from novitai.store.tables import instances
@@ -218,7 +218,7 @@ def _settled(connection: Connection) -> int | None:
     """
     if connection.dialect.name != "postgresql":
         return None
-    if connection.get_execution_options().get("isolation_level") == SNAPSHOT_ISOLATION:
+    if is_snapshot(connection):
         raise RuntimeError("the feed cannot be read in a snapshot")
     return int(connection.execute(_SETTLED).scalar_one())
 
