@@ -106,7 +106,7 @@ class Job(Generic[T]):
         info[_JOB] = self
         try:
             self.result = self.fn(connection)
-        except BaseException as error:
+        except BaseException as error:  # raised again
             # An open result in a frame would keep the snapshot of SQLite beyond the rollback, and
             # the error and this job refer to each other until the collector runs.
             traceback.clear_frames(error.__traceback__)
