@@ -36,7 +36,7 @@ from novitai.store.engine.errors import (
     StoreUnavailable,
 )
 from novitai.store.engine.moments import Moment, PostgresqlMoments
-from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions, settle
+from novitai.store.engine.work import AnyJob, Crew, Mode, guard_transactions
 
 THREADS: Final = 4
 """Reader threads, and also writer threads."""
@@ -111,12 +111,7 @@ class PostgresqlDatabase(Database):
         self._write_engine.dispose()
 
     def _serve_reads(self, crew: Crew) -> None:
-        crew.serve(self._read_all)
-
-    def _read_all(self, jobs: list[AnyJob]) -> None:
-        for job in jobs:
-            self._read_one(job)
-        settle(jobs)
+        crew.serve_each(self._read_one)
 
     def _read_one(self, job: AnyJob) -> None:
         engine = self._snapshot_engine if job.mode is Mode.SNAPSHOT else self._read_engine
@@ -127,12 +122,7 @@ class PostgresqlDatabase(Database):
             job.error = _explain(error, job.mode)
 
     def _serve_writes(self, crew: Crew) -> None:
-        crew.serve(self._write_all)
-
-    def _write_all(self, jobs: list[AnyJob]) -> None:
-        for job in jobs:
-            self._write_one(job)
-        settle(jobs)
+        crew.serve_each(self._write_one)
 
     def _write_one(self, job: AnyJob) -> None:
         for left in reversed(range(TRIES)):

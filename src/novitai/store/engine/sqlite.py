@@ -92,13 +92,8 @@ class SqliteDatabase(Database):
 
     def _serve_reads(self, crew: Crew) -> None:
         line = _Line(self._read_engine, self._keeper)
-        crew.serve(partial(self._read_all, line))
+        crew.serve_each(partial(self._read_one, line))
         line.drop()
-
-    def _read_all(self, line: _Line, jobs: list[AnyJob]) -> None:
-        for job in jobs:
-            self._read_one(line, job)
-        settle(jobs)
 
     def _read_one(self, line: _Line, job: AnyJob) -> None:
         try:

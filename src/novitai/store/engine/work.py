@@ -106,7 +106,7 @@ class Job(Generic[T]):
         info[_JOB] = self
         try:
             self.result = self.fn(connection)
-        except BaseException as error:  # raised again
+        except BaseException as error:  # clear its frames, then re-raise
             # An open result in a frame would keep the snapshot of SQLite beyond the rollback, and
             # the error and this job refer to each other until the collector runs.
             traceback.clear_frames(error.__traceback__)
@@ -232,7 +232,7 @@ class Crew:
     """Threads that take jobs from one queue, in order."""
 
     def __init__(self, name: str, size: int, work: Callable[[Crew], None]) -> None:
-        """Start `size` threads that each run `work`, which calls `serve` and then ends."""
+        """Start `size` threads that each run `work`, which serves and then ends."""
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._closed = False
         # Without the lock a job could be queued behind the end mark and never run.
@@ -263,6 +263,16 @@ class Crew:
         while jobs := self._take(limit):
             work(jobs)
             del jobs
+
+    def serve_each(self, run: Callable[[AnyJob], None]) -> None:
+        """Call `run` with one job at a time, and settle it, until the crew is closed."""
+
+        def work(jobs: list[AnyJob]) -> None:
+            for job in jobs:
+                run(job)
+            settle(jobs)
+
+        self.serve(work)
 
     def _take(self, limit: int) -> list[AnyJob]:
         """Wait for a job and take up to `limit` queued ones; an empty list means stop."""
